@@ -1,0 +1,107 @@
+"""Which column of a file plays which part: as the user says, else by well-known names, and always reported."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from bertune.errors import ConfigError, DataError, did_you_mean, listed
+from bertune.types import Columns
+
+# Names are compared without case, blanks, "_" and "-": "Sentence 1" is "sentence1".
+PAIRS: tuple[tuple[str, str], ...] = (
+    ("text", "textb"),
+    ("texta", "textb"),
+    ("text1", "text2"),
+    ("sentence1", "sentence2"),  # GLUE, CLUE
+    ("sentencea", "sentenceb"),
+    ("premise", "hypothesis"),  # MNLI, XNLI
+    ("question1", "question2"),  # QQP
+    ("question", "sentence"),  # QNLI
+    ("sequence1", "sequence2"),  # run_base.py
+    ("#1string", "#2string"),  # MRPC
+    ("query", "title"),  # SimCLUE
+    ("query", "document"),
+    ("query", "passage"),
+    ("文本1", "文本2"),
+    ("句子1", "句子2"),
+)
+SINGLES = (
+    *("text", "texta", "sentence", "sentence1", "sequence1", "review", "content", "message", "comment", "title"),
+    *("query", "question", "body", "文本", "内容", "评论", "标题", "句子", "正文"),
+)
+TARGETS = (
+    *("label", "labels", "target", "class", "category", "intent", "sentiment", "score", "quality", "rating", "stars"),
+    *("标签", "类别", "分类", "分数", "情感"),
+)
+
+
+def plain(name: str) -> str:
+    """Return a column name in the form in which names are compared.
+
+    >>> plain(" Sentence 1")
+    'sentence1'
+    """
+    return re.sub(r"[\s_\-]+", "", name).lower()
+
+
+def assign(
+    header: Sequence[str], given: dict[str, str] | None, parts: Columns, source: str, *, need_target: bool
+) -> dict[str, str]:
+    """Find the column of each part.
+
+    Args:
+        header: the names of the columns of the file.
+        given: the user's own mapping, part to column.
+        parts: what the task reads.
+        source: the file, for messages.
+        need_target: whether a missing target is an error.
+
+    Returns:
+        Part to column; optional parts that are not there are left out.
+
+    Raises:
+        ConfigError: the mapping names a part that the task does not have.
+        DataError: a column is not there, or two columns could play one part.
+    """
+    given = given or {}
+    known = (*parts.needed, *parts.optional, parts.target)
+    for part in given:
+        if part not in known:
+            raise ConfigError(f"data.columns: {part!r} is no part of this task{did_you_mean(part, known)}; parts: {', '.join(known)}")
+    found: dict[str, str] = {}
+    for part, column in given.items():
+        if column in header:
+            found[part] = column
+        elif part != parts.target or need_target:
+            raise DataError(f"{source}: no column {column!r} for {part!r}; columns found: {listed(header)}")
+    if "text" in known and "text" not in given:
+        taken = set(found.values())
+        found.update(_texts([c for c in header if c not in taken], pair="text_b" in known and "text_b" not in given))
+    if parts.target not in given:
+        target = _first(TARGETS, [c for c in header if c not in found.values()])
+        if target:
+            found[parts.target] = target
+    missing = [p for p in (*parts.needed, *([parts.target] if need_target else [])) if p not in found]
+    if missing:
+        raise DataError(
+            f"{source}: no column for {' and '.join(map(repr, missing))}; columns found: {listed(header)}; "
+            f"say which is which, as in data.columns={{{missing[0]}: NAME}}, "
+            "or name the columns of a file without header, as in data.columns=[text,label]"
+        )
+    return found
+
+
+def _texts(header: Sequence[str], *, pair: bool) -> dict[str, str]:
+    names = {plain(column): column for column in header}
+    if pair:
+        for first, second in PAIRS:
+            if first in names and second in names:
+                return {"text": names[first], "text_b": names[second]}
+    single = _first(SINGLES, header)
+    return {"text": single} if single else {}
+
+
+def _first(wanted: Sequence[str], header: Sequence[str]) -> str | None:
+    names = {plain(column): column for column in header}
+    return next((names[name] for name in wanted if name in names), None)

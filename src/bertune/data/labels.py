@@ -1,0 +1,154 @@
+"""Labels and numbers as files write them, and label <-> id."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from bertune.errors import ConfigError, DataError, did_you_mean, listed
+from bertune.types import Example, Row
+
+
+def as_label(value: Any) -> str:
+    """Write one label as text: integers and whole floats without a point, booleans in lower case.
+
+    >>> [as_label(v) for v in ("good", 3, 2.0, 2.5, True)]
+    ['good', '3', '2', '2.5', 'true']
+    """
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value).strip()
+
+
+def order_labels(labels: Iterable[str]) -> tuple[str, ...]:
+    """Return each label once: numbers by value, everything else by code point.
+
+    >>> order_labels(["10", "9", "9"])
+    ('9', '10')
+    >>> order_labels(["b", "a", "10"])
+    ('10', 'a', 'b')
+    """
+    unique = set(labels)
+    try:
+        return tuple(sorted(unique, key=lambda label: (float(label), label)))
+    except ValueError:
+        return tuple(sorted(unique))
+
+
+def read_labels(given: list[str] | str | None) -> tuple[str, ...] | None:
+    """Return the labels that `data.labels` states, from the list itself or a file with one a line.
+
+    Raises:
+        ConfigError: the file is missing, empty, or names a label twice.
+    """
+    if given is None or isinstance(given, list):
+        return tuple(given) if given is not None else None
+    try:
+        lines = Path(given).read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"data.labels: cannot read {given!r}: {error}") from None
+    labels = [line.strip() for line in lines if line.strip()]
+    if not labels or len(set(labels)) < len(labels):
+        raise ConfigError(f"data.labels: {given!r} must name every label once, one a line, got {listed(labels)}")
+    return tuple(labels)
+
+
+def text_of(row: Row, part: str) -> str:
+    """Return a text of a row.
+
+    Raises:
+        DataError: it is missing, no text, or empty.
+    """
+    value = row.fields.get(part)
+    if value is None:
+        raise DataError(f"{row.place}: {part!r} is missing; every row needs it")
+    if not isinstance(value, str | int | float):
+        raise DataError(f"{row.place}: {part!r} must be text, got {type(value).__name__} ({str(value)[:40]!r})")
+    text = str(value)
+    if not text.strip():
+        raise DataError(f"{row.place}: {part!r} is empty; remove the row, or set data.bad_rows=skip")
+    return text
+
+
+def label_of(row: Row, part: str) -> str | None:
+    """Return a single label, or None where there is none.
+
+    Raises:
+        DataError: the value is a list or another container.
+    """
+    value = row.fields.get(part)
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return None
+    if not isinstance(value, str | int | float):
+        raise DataError(
+            f"{row.place}: {part!r} must be one label, got {type(value).__name__} ({str(value)[:40]!r}); "
+            "for several labels a row set options.problem=multi_label"
+        )
+    return as_label(value) or None
+
+
+def labels_of(row: Row, part: str, delimiter: str | None) -> tuple[str, ...] | None:
+    """Return the labels of a multi-label row, each once; an empty list or text means none of them applies.
+
+    Raises:
+        DataError: the value is neither a list nor text.
+    """
+    value = row.fields.get(part)
+    if value is None:
+        return None
+    if isinstance(value, str):
+        value = [piece for piece in value.split(delimiter) if piece.strip()] if delimiter else [value] if value.strip() else []
+    if not isinstance(value, list) or not all(isinstance(v, str | int | float) for v in value):
+        raise DataError(f"{row.place}: {part!r} must be a list of labels, got {str(row.fields.get(part))[:40]!r}")
+    return tuple(dict.fromkeys(as_label(v) for v in value))
+
+
+def number_of(row: Row, part: str) -> float | None:
+    """Return a finite number, or None where there is none.
+
+    Raises:
+        DataError: the value is not a number, or not finite.
+    """
+    value = row.fields.get(part)
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return None
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise DataError(f"{row.place}: {part!r} must be a number, got {str(value)[:40]!r}") from None
+    if not math.isfinite(number):
+        raise DataError(f"{row.place}: {part!r} must be a finite number, got {value!r}")
+    return number
+
+
+def one_kind(rows_values: Iterable[tuple[Any, str]]) -> None:
+    """Check that raw labels of one file are all text, or all numbers.
+
+    Args:
+        rows_values: (raw label, place) of each row; JSON files are where kinds can mix.
+
+    Raises:
+        DataError: names the first row whose kind differs.
+    """
+    first: tuple[str, str] | None = None
+    for value, place in rows_values:
+        if value is None:
+            continue
+        kind = "a boolean" if isinstance(value, bool) else "a number" if isinstance(value, int | float) else f"a {type(value).__name__}"
+        kind = "text" if kind == "a str" else kind
+        if first is None:
+            first = (kind, place)
+        elif kind != first[0]:
+            raise DataError(f"{place}: the label is {kind} ({value!r}), but {first[0]} at {first[1]}; write all labels the same way")
+
+
+def unknown_label(example: Example, label: str, labels: Sequence[str]) -> DataError:
+    """Return the error for a label that training rows do not have."""
+    return DataError(
+        f"{example.place}: label {label!r} is not among the {len(labels)} labels learned from the training rows "
+        f"({listed(labels)}){did_you_mean(label, labels)}; mend the row, or name every label in data.labels"
+    )

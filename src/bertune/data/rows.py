@@ -1,0 +1,399 @@
+"""Files to rows: the only place that opens data files. Knows file and line of everything it reads."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import itertools
+import json
+import sys
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from bertune.config import DataConfig
+from bertune.data.columns import assign, plain
+from bertune.errors import DataError, MissingExtra, did_you_mean, listed
+from bertune.types import Columns, Row
+
+Record = tuple[int, dict[str, Any]]  # line, values by column
+Fault = Callable[[str], None]  # takes "file:line: what is wrong"
+
+FORMATS = {
+    ".csv": "csv", ".tsv": "tsv", ".txt": "tsv", ".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl",
+    ".parquet": "parquet", ".pq": "parquet",
+}  # fmt: skip
+_BROKEN_STREAM = (EOFError, gzip.BadGzipFile, zlib.error)
+
+
+@dataclass
+class Faults:
+    """Rows that cannot be used, collected so that a user can mend many at once."""
+
+    skip: bool = False
+    """Whether such rows are left out instead of ending the run."""
+    first: list[str] = field(default_factory=list)
+    count: int = 0
+
+    def __call__(self, message: str) -> None:
+        """Take note of one bad row."""
+        self.count += 1
+        if len(self.first) < 5:
+            self.first.append(message)
+
+    def settle(self) -> list[str]:
+        """End the run when rows were bad, or say how many were left out.
+
+        Raises:
+            DataError: a row was bad and bad rows are not to be skipped; one line, the first fault in full.
+        """
+        if not self.count:
+            return []
+        if self.skip:
+            return [f"{self.count} rows left out as unusable (data.bad_rows=skip); the first: {'; '.join(self.first[:3])}"]
+        more = self.count - 1
+        also = ", ".join(message.split(": ")[0] for message in self.first[1:])
+        rest = f" (and {more} more bad row{'s' * (more > 1)}: {also}{', ...' * (more > 4)})" if more else ""
+        raise DataError(f"{self.first[0]}{rest}")
+
+
+class Table:
+    """One data file, opened: its columns, and its rows one by one."""
+
+    def __init__(self, source: str, header: list[str], mapping: dict[str, str], records: Iterable[Record]) -> None:
+        self.source = source
+        self.header = header
+        self.mapping = mapping
+        self._records = records
+
+    def __iter__(self) -> Iterator[Row]:
+        """Give each row once."""
+        for line, record in self._records:
+            fields = {part: record.get(column) for part, column in self.mapping.items()}
+            yield Row(fields, self.source, line, record)
+
+    def describe(self) -> str:
+        """Say which column plays which part."""
+        used = ", ".join(f"{part} = column {column!r}" for part, column in self.mapping.items())
+        ignored = [c for c in self.header if c not in self.mapping.values() and c != "_"]
+        return f"{self.source}: {used}" + (f"; not used: {listed(ignored)}" if ignored else "")
+
+
+def open_table(
+    source: str, settings: DataConfig, parts: Columns, fault: Fault, note: Callable[[str], None], *, need_target: bool = True
+) -> Table:
+    """Open a data file.
+
+    Args:
+        source: a path, `hub:NAME`, or "-" for standard input.
+        settings: how to read it.
+        parts: what the task reads from a row.
+        fault: called with a message for each record that is broken; the record is then left out.
+        note: called with what a user should know about the file.
+        need_target: whether the target column must be there.
+
+    Raises:
+        DataError: the file is missing, empty, of another encoding, or lacks a column.
+    """
+    records = _records(source, settings, fault, note, need_target=need_target)
+    first = next(records, None)
+    if first is None:
+        raise DataError(f"{source}: holds no rows")
+    header = [c for c in first[1] if c is not None]
+    given = settings.columns if isinstance(settings.columns, dict) else None
+    mapping = assign(header, given, parts, source, need_target=need_target)
+    return Table(source, header, mapping, itertools.chain([first], records))
+
+
+def format_of(source: str, settings: DataConfig) -> str:
+    """Return csv, tsv, json, jsonl or parquet.
+
+    Raises:
+        DataError: the file name does not tell and `data.format` is auto.
+    """
+    if settings.format != "auto":
+        return settings.format
+    suffixes = [s.lower() for s in Path(source).suffixes if s.lower() != ".gz"]
+    kind = FORMATS.get(suffixes[-1]) if suffixes else None
+    if kind is None:
+        raise DataError(f"{source}: cannot tell the format from the name; set data.format to csv, tsv, json, jsonl or parquet")
+    return kind
+
+
+def _records(
+    source: str, settings: DataConfig, fault: Fault, note: Callable[[str], None], *, need_target: bool
+) -> Iterator[Record]:
+    if source.startswith("hub:"):
+        return _hub(source)
+    kind = "lines" if source == "-" else format_of(source, settings)
+    if source != "-":
+        _must_exist(Path(source))
+    if kind == "parquet":
+        return _parquet(source)
+    text = _lines(source, settings.encoding, keep_newlines=kind == "csv" or settings.quoting == "standard")
+    if kind == "lines":
+        return _plain_lines(text, fault)
+    if kind in {"json", "jsonl"}:
+        return _json(source, text, fault, note)
+    return _separated(source, kind, text, settings, fault, note, need_target=need_target)
+
+
+def _must_exist(path: Path) -> None:
+    if path.is_dir():
+        raise DataError(f"{path}: is a folder; give a file, or a list of files")
+    if not path.exists():
+        parent = path.parent
+        beside = [p.name for p in itertools.islice(parent.iterdir(), 1000)] if parent.is_dir() else []
+        where = "" if parent.is_dir() else f"; the folder {str(parent)!r} does not exist either"
+        raise DataError(f"{path}: no such file{did_you_mean(path.name, beside)}{where}")
+
+
+def _lines(source: str, encoding: str, *, keep_newlines: bool) -> Iterator[str]:
+    """Yield decoded lines. Only LF ends a line, unless the csv reader is to judge newlines inside quotes."""
+    codec = "utf-8-sig" if encoding.lower().replace("_", "-") in {"utf-8", "utf8"} else encoding
+    newline = "" if keep_newlines else "\n"
+    try:
+        with _opened(source) as raw, io.TextIOWrapper(raw, encoding=codec, newline=newline) as text:  # type: ignore[type-var]
+            yield from text
+    except UnicodeDecodeError as error:
+        raise DataError(_undecodable(source, encoding, error)) from None
+    except _BROKEN_STREAM as error:
+        raise DataError(f"{source}: the compressed file is damaged: {error}") from None
+    except OSError as error:
+        raise DataError(f"{source}: cannot be read: {error.strerror or error}") from None
+
+
+def _opened(source: str) -> IO[bytes]:
+    if source == "-":
+        return io.BufferedReader(io.FileIO(sys.stdin.fileno(), closefd=False))
+    if source.lower().endswith(".gz"):
+        return gzip.open(source, "rb")
+    return open(source, "rb")  # noqa: SIM115  (closed by the caller)
+
+
+def _undecodable(source: str, encoding: str, error: UnicodeDecodeError) -> str:
+    """Find the line that does not decode, and an encoding that would."""
+    message = f"not {encoding} text: {error.reason}"
+    if source == "-":
+        return f"standard input: {message}; set data.encoding"
+    with _opened(source) as raw:
+        data = raw.read(1 << 26)
+    line = next((n for n, part in enumerate(data.split(b"\n"), 1) if not _decodes(part, encoding)), 1)
+    head = data[: 1 << 20].rpartition(b"\n")[0] or data
+    others = ["utf-16"] if data[:2] in {b"\xff\xfe", b"\xfe\xff"} else ["utf-8", "gb18030", "big5", "cp1252"]
+    fits = next((other for other in others if other != encoding and _decodes(head, other)), None)
+    advice = f"it decodes as {fits}: set data.encoding={fits}" if fits else "set data.encoding to the file's encoding"
+    return f"{source}:{line}: {message}; {advice}"
+
+
+def _decodes(data: bytes, encoding: str) -> bool:
+    try:
+        data.decode(encoding)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _plain_lines(text: Iterable[str], fault: Fault) -> Iterator[Record]:
+    """Standard input: a text a line, a pair divided by a tab, or a JSON object a line."""
+    for line, content in enumerate(text, 1):
+        content = content.rstrip("\r\n")
+        if content.lstrip().startswith("{"):
+            record = _json_object("-", line, content, fault)
+            if record is not None:
+                yield line, record
+        elif content:
+            first, tab, second = content.partition("\t")
+            yield line, {"text": first, "text_b": second} if tab else {"text": first}
+        else:
+            fault(f"-:{line}: the line is empty")
+
+
+def _json(source: str, text: Iterator[str], fault: Fault, note: Callable[[str], None]) -> Iterator[Record]:
+    blank = 0
+    for line, content in enumerate(text, 1):
+        if not content.strip():
+            blank += 1
+            continue
+        if line == blank + 1 and content.lstrip().startswith("["):
+            yield from _json_array(source, content + "".join(text), line)
+            return
+        record = _json_object(source, line, content, fault)
+        if record is not None:
+            yield line, record
+    if blank:
+        note(f"{source}: {blank} blank lines passed over")
+
+
+def _json_object(source: str, line: int, content: str, fault: Fault) -> dict[str, Any] | None:
+    try:
+        record = json.loads(content)
+    except json.JSONDecodeError as error:
+        fault(f"{source}:{line}: broken JSON: {error.msg} at column {error.colno}; each line must be one object")
+        return None
+    if not isinstance(record, dict):
+        fault(f"{source}:{line}: expected a JSON object such as {{\"text\": ...}}, got {type(record).__name__}")
+        return None
+    return record
+
+
+def _json_array(source: str, text: str, first_line: int) -> Iterator[Record]:
+    """Yield the objects of one array with the line on which each begins."""
+    decoder = json.JSONDecoder()
+    place, line = text.index("[") + 1, first_line
+    counted = 0
+    while True:
+        while place < len(text) and text[place] in " \t\r\n,":
+            place += 1
+        line += text.count("\n", counted, place)
+        counted = place
+        if text[place : place + 1] == "]":
+            return
+        try:
+            record, place = decoder.raw_decode(text, place)
+        except json.JSONDecodeError as error:
+            raise DataError(f"{source}:{first_line + error.lineno - 1}: broken JSON: {error.msg} at column {error.colno}") from None
+        if not isinstance(record, dict):
+            raise DataError(f"{source}:{line}: expected a JSON object such as {{\"text\": ...}}, got {type(record).__name__}")
+        yield line, record
+
+
+def _separated(
+    source: str, kind: str, text: Iterator[str], settings: DataConfig, fault: Fault, note: Callable[[str], None],
+    *, need_target: bool,
+) -> Iterator[Record]:  # fmt: skip
+    delimiter = settings.delimiter or ("," if kind == "csv" else "\t")
+    quoted = settings.quoting == "standard" or (settings.quoting == "auto" and kind == "csv")
+    cells = _quoted_cells(source, text, delimiter) if quoted else _literal_cells(text, delimiter)
+    header: list[str] | None = None
+    blank = 0
+    for line, values in cells:
+        if not values:
+            blank += 1
+            continue
+        if header is None:
+            header, is_data = _header(source, values, settings.columns, note, need_target=need_target)
+            if not is_data:
+                continue
+        if len(values) != len(header):
+            fault(_wrong_width(source, line, values, header, delimiter, quoted=quoted))
+            continue
+        yield line, dict(zip(header, values, strict=True))
+    if blank:
+        note(f"{source}: {blank} blank lines passed over")
+
+
+def _literal_cells(text: Iterable[str], delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    for line, content in enumerate(text, 1):
+        content = content.removesuffix("\n").removesuffix("\r")
+        yield line, content.split(delimiter) if content else []
+
+
+def _quoted_cells(source: str, text: Iterable[str], delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    csv.field_size_limit(2**31 - 1)
+    reader = csv.reader(text, delimiter=delimiter, strict=True)
+    line = 1
+    try:
+        for values in reader:
+            yield line, values
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise DataError(
+            f"{source}:{line}: broken quotation: {error}; a quotation mark inside a quoted field must be doubled; "
+            "if quotation marks are plain text in this file, set data.quoting=none"
+        ) from None
+
+
+def _header(
+    source: str, values: list[str], columns: list[str] | dict[str, str] | None, note: Callable[[str], None], *, need_target: bool
+) -> tuple[list[str], bool]:
+    """Return the names of the columns, and whether the first line is itself a row of data."""
+    if isinstance(columns, list):
+        if len(values) == len(columns) and [plain(v) for v in values] == [plain(c) for c in columns]:
+            note(f"{source}: the first line repeats the names of data.columns, so it is taken as a header")
+            return columns, False
+        if not need_target and len(values) == len(columns) - 1:
+            names = [c for c in columns if c != "label"]
+            if len(names) == len(values):
+                note(f"{source}: has {len(values)} columns where data.columns names {len(columns)}: taken as rows without label")
+                return names, True
+        return columns, True
+    names = [value.strip() or f"column_{place}" for place, value in enumerate(values, 1)]
+    twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
+    if twice:
+        raise DataError(f"{source}:1: the header names {listed(twice)} twice; names found: {listed(names)}")
+    return names, False
+
+
+def _wrong_width(source: str, line: int, values: Sequence[str], header: Sequence[str], delimiter: str, *, quoted: bool) -> str:
+    message = f"{source}:{line}: {len(values)} columns where {len(header)} are expected ({', '.join(header)})"
+    cells = "".join(values)
+    if len(values) == 1 and delimiter == "," and "\t" in cells:
+        return f"{message}; the line holds tabs: set data.delimiter=tab"
+    if len(values) == 1 and ";" in cells and delimiter == ",":
+        return f"{message}; the line holds semicolons: set data.delimiter=semicolon"
+    if not quoted and any(v.startswith('"') for v in values):
+        return f"{message}; a field begins with a quotation mark: if fields are quoted in this file, set data.quoting=standard"
+    return f"{message}; mend the row, or set data.bad_rows=skip"
+
+
+def _parquet(source: str) -> Iterator[Record]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with _opened(source) as raw:
+            stream = io.BytesIO(raw.read()) if source.lower().endswith(".gz") else raw
+            line = 0
+            for batch in pq.ParquetFile(stream).iter_batches(batch_size=4096):
+                for record in batch.to_pylist():
+                    line += 1
+                    yield line, record
+    except (pa.ArrowInvalid, *_BROKEN_STREAM) as error:
+        raise DataError(f"{source}: not a readable parquet file: {error}") from None
+
+
+def _hub(source: str) -> Iterator[Record]:
+    """Read `hub:NAME`, `hub:OWNER/NAME`, each with `/CONFIG` and `:SPLIT` after it, or a local folder of data files."""
+    try:
+        import datasets
+    except ImportError:
+        raise MissingExtra("datasets", "hub", f"{source!r}") from None
+    name, _, split = source.removeprefix("hub:").partition(":")
+    parts = name.split("/")
+    tries: list[tuple[str, ...]] = [(name,)]
+    if len(parts) > 1 and not Path(name).exists():
+        tries.append(("/".join(parts[:-1]), parts[-1]))
+        tries = tries[::-1] if len(parts) == 3 else tries
+    problem: Exception | None = None
+    for attempt in tries:
+        try:
+            loaded = datasets.load_dataset(*attempt, split=split or "train")
+        except (OSError, ValueError, RuntimeError) as error:
+            problem = error
+            continue
+        named = {k: f for k, f in loaded.features.items() if isinstance(f, datasets.ClassLabel)}
+        for line, record in enumerate(loaded, 1):
+            for column, feature in named.items():
+                value = record[column]
+                # GLUE and others write -1 where a test split has no label.
+                record[column] = None if value is None or value < 0 else feature.int2str(value)
+            yield line, record
+        return
+    raise DataError(f"{source}: cannot be loaded from the Hub: {str(problem).splitlines()[0] if str(problem) else type(problem).__name__}")
+
+
+def files_of(given: str | list[str] | None, split: str) -> list[str]:
+    """Return the files of a split as a list; a Hub data set without split gets the usual one.
+
+    >>> files_of("a.csv", "dev")
+    ['a.csv']
+    >>> files_of("hub:glue/cola", "dev")
+    ['hub:glue/cola:validation']
+    """
+    files = [given] if isinstance(given, str) else list(given or [])
+    usual = {"train": "train", "dev": "validation", "test": "test"}[split]
+    return [f"{f}:{usual}" if f.startswith("hub:") and ":" not in f.removeprefix("hub:") else f for f in files]

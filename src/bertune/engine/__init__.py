@@ -1,0 +1,1 @@
+"""Makes weights better; knows no concrete task."""

@@ -1,0 +1,65 @@
+"""Small things around a step that make the result better: EMA and FGM. (R-Drop is two lines in the loop.)"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+
+class EMA:
+    """An exponential moving average of the weights.
+
+    Early on it follows faster, min(decay, (1 + steps) / (10 + steps)), or short runs would keep their first weights.
+
+    Source: Polyak and Juditsky 1992; the warm-up is TensorFlow's `ExponentialMovingAverage(num_updates)`.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.shadow: dict[str, Tensor] = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, step: int) -> None:
+        """Move towards the weights after optimizer step number `step`."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        live = [p.detach() for n, p in model.named_parameters() if n in self.shadow]
+        torch._foreach_lerp_(list(self.shadow.values()), live, 1 - decay)
+
+    @contextmanager
+    def applied(self, model: nn.Module) -> Iterator[None]:
+        """Exchange the weights for their average while the block runs."""
+        self._exchange(model)
+        try:
+            yield
+        finally:
+            self._exchange(model)
+
+    @torch.no_grad()
+    def _exchange(self, model: nn.Module) -> None:
+        for name, parameter in model.named_parameters():
+            if name in self.shadow:
+                parameter.data, self.shadow[name] = self.shadow[name], parameter.data
+
+
+@contextmanager
+def fgm(embeddings: nn.Parameter, length: float) -> Iterator[None]:
+    """Move the word embeddings by `length` along their gradient while the block runs.
+
+    A backward pass inside adds the gradient at the worse place to the one already there.
+
+    Source: Miyato et al. 2016, arXiv 1605.07725, equation 5.
+    """
+    gradient = embeddings.grad
+    norm = None if gradient is None else torch.linalg.vector_norm(gradient)
+    if gradient is None or norm is None:
+        yield
+        return
+    kept = embeddings.data.clone()
+    embeddings.data.add_(gradient / norm.clamp_min(1e-12), alpha=length)
+    try:
+        yield
+    finally:
+        embeddings.data.copy_(kept)

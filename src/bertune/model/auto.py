@@ -1,0 +1,220 @@
+"""Any encoder of transformers, ragged in and ragged out.
+
+Where the architecture allows it, all rows of a batch go through it as one packed row and our attention keeps them
+apart; elsewhere the batch is padded, here and nowhere else. Letters: `T` packed tokens, `B` rows, `S` longest row,
+`W` width.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bertune.errors import ConfigError
+from bertune.model import attention
+from bertune.model.heads import rows_of_tokens
+from bertune.model.names import HEADS, PACKED, POSITIONS_AFTER_PADDING
+from bertune.types import JSON, Ragged
+
+_LAYER = re.compile(r"\.(?:layers?|albert_layer_groups|block)\.(\d+)\.")
+_OURS = "bertune_ragged"
+
+
+@dataclass
+class LoadReport:
+    """What a checkpoint had and had not, by name."""
+
+    new: list[str] = field(default_factory=list)
+    unused: list[str] = field(default_factory=list)
+    pooler: dict[str, Tensor] = field(default_factory=dict)
+    """A pretrained hidden layer for the head: `weight` and `bias`, where the checkpoint has one."""
+
+
+class AutoEncoder(nn.Module):
+    """An encoder of transformers behind the Encoder protocol."""
+
+    def __init__(self, hf: Any) -> None:
+        super().__init__()
+        self.hf = hf
+        self.kind: str = hf.config.model_type
+        self.width: int = hf.config.hidden_size
+        self.prefix: str = f"{hf.base_model_prefix}."
+        depths = [int(found[1]) for name, _ in hf.named_parameters() if (found := _LAYER.search(f".{name}"))]
+        self.num_layers = max(depths, default=-1) + 1
+        accepted = inspect.signature(hf.forward).parameters
+        self._takes_types = "token_type_ids" in accepted and (getattr(hf.config, "type_vocab_size", 0) or 0) > 1
+        self._packed = self.kind in PACKED
+        self._first_position = first_position(hf.config)
+
+    @property
+    def longest(self) -> int:
+        """Return how many tokens a row may have."""
+        return longest_row(self.hf.config)
+
+    def forward(self, ragged: Ragged) -> Tensor:
+        """Return the hidden states (T, W) of the last layer."""
+        return self._forward_packed(ragged) if self._packed else self._forward_padded(ragged)
+
+    def _forward_packed(self, ragged: Ragged) -> Tensor:
+        device = ragged.ids.device
+        starts = torch.repeat_interleave(ragged.offsets[:-1], ragged.offsets.diff(), output_size=ragged.ids.numel())
+        positions = torch.arange(ragged.ids.numel(), device=device) - starts + self._first_position
+        given = {"token_type_ids": ragged.types[None]} if self._takes_types else {}
+        out = self.hf(
+            input_ids=ragged.ids[None],
+            position_ids=positions[None],
+            bertune_plan=attention.plan(ragged.lengths, device),
+            **given,
+        )
+        return out.last_hidden_state[0]  # type: ignore[no-any-return]
+
+    def _forward_padded(self, ragged: Ragged) -> Tensor:
+        shape = (len(ragged.lengths), max(ragged.lengths))  # (B, S)
+        row = rows_of_tokens(ragged)
+        column = torch.arange(ragged.ids.numel(), device=row.device) - ragged.offsets[row]
+        ids = ragged.ids.new_full(shape, self.hf.config.pad_token_id or 0)
+        ids[row, column] = ragged.ids
+        mask = torch.zeros_like(ids)
+        mask[row, column] = 1
+        given = {}
+        if self._takes_types:
+            given["token_type_ids"] = torch.zeros_like(ids)
+            given["token_type_ids"][row, column] = ragged.types
+        states = self.hf(input_ids=ids, attention_mask=mask, **given).last_hidden_state  # (B, S, W)
+        return states[row, column]  # type: ignore[no-any-return]
+
+    def depth(self, name: str) -> int:
+        """Return 0 for embeddings, 1 to num_layers for blocks and whatever follows them."""
+        found = _LAYER.search(f".{name}")
+        if found:
+            return int(found[1]) + 1
+        return 0 if "embeddings" in name else self.num_layers
+
+    def word_embeddings(self) -> nn.Parameter:
+        """Return the table of token vectors (V, W)."""
+        return self.hf.get_input_embeddings().weight  # type: ignore[no-any-return]
+
+    def config(self) -> JSON:
+        """Return what transformers keeps in config.json."""
+        return self.hf.config.to_dict()  # type: ignore[no-any-return]
+
+
+def first_position(config: Any) -> int:
+    """Return the position of a row's first token."""
+    return (config.pad_token_id or 0) + 1 if config.model_type in POSITIONS_AFTER_PADDING else 0
+
+
+def longest_row(config: Any) -> int:
+    """Return how many tokens a row may have; 512 where config.json does not say."""
+    positions = getattr(config, "max_position_embeddings", None)
+    return int(positions) - first_position(config) if positions and positions > 0 else 512
+
+
+def read_encoder(folder: Path) -> tuple[AutoEncoder, LoadReport]:
+    """Read a pretrained encoder, weights in fp32: safetensors or pytorch_model.bin, gamma/beta names too.
+
+    Raises:
+        ConfigError: the folder's architecture or its weights cannot be read.
+    """
+    with _quiet():
+        from transformers import AutoModel
+
+        config = read_config(folder)
+        try:
+            hf, info = AutoModel.from_pretrained(
+                str(folder), config=config, dtype=torch.float32, local_files_only=True, output_loading_info=True
+            )
+        except (OSError, ValueError, RuntimeError) as error:
+            raise ConfigError(f"model: cannot read the weights in {str(folder)!r}: {str(error).splitlines()[0]}") from None
+    new = sorted(info["missing_keys"])
+    if len(new) == len(hf.state_dict()):
+        raise ConfigError(f"model: {str(folder)!r} holds no weight of a {config.model_type} encoder; is config.json its own?")
+    if info["mismatched_keys"]:
+        raise ConfigError(f"model: weights in {str(folder)!r} have other shapes than its config.json says: {sorted(map(str, info['mismatched_keys']))[:3]}")
+    pooler = _take_pooler(hf)
+    report = LoadReport([n for n in new if not n.startswith("pooler")], sorted(info["unexpected_keys"]))
+    if not any(name.startswith("pooler") for name in new):
+        report.pooler = pooler
+    return AutoEncoder(_with_our_attention(hf)), report
+
+
+def build_encoder(folder: Path) -> AutoEncoder:
+    """Build an encoder without weights, to be filled from a saved model in `folder`."""
+    with _quiet():
+        from transformers import AutoModel
+
+        hf = AutoModel.from_config(read_config(folder), dtype=torch.float32)
+    _take_pooler(hf)
+    return AutoEncoder(_with_our_attention(hf))
+
+
+def read_config(folder: Path) -> Any:
+    """Read the config.json of a model folder.
+
+    Raises:
+        ConfigError: transformers does not know what it describes.
+    """
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(str(folder), local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise ConfigError(f"model: config.json in {str(folder)!r} is not one that transformers knows: {str(error).splitlines()[0]}") from None
+
+
+def _take_pooler(hf: Any) -> dict[str, Tensor]:
+    """Remove the encoder's pooler, since the head has its own, and return its weights."""
+    form = HEADS.get(hf.config.model_type)
+    taken: dict[str, Tensor] = {}
+    if getattr(hf, "pooler", None) is not None:
+        if form is not None and form.pretrained_pooler:
+            layer = hf.get_submodule(form.pretrained_pooler)
+            taken = {"weight": layer.weight.detach().clone(), "bias": layer.bias.detach().clone()}
+        hf.pooler = None
+    return taken
+
+
+def _with_our_attention(hf: Any) -> Any:
+    if hf.config.model_type in PACKED:
+        from transformers import AttentionInterface
+
+        AttentionInterface.register(_OURS, _attend)
+        hf.set_attn_implementation(_OURS)
+    return hf
+
+
+def _attend(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None,
+    dropout: float = 0.0, scaling: float | None = None, *, bertune_plan: attention.Plan, **_: Any,
+) -> tuple[Tensor, None]:  # fmt: skip
+    """Answer transformers' attention call: query, key, value (1, H, T, D) -> (1, T, H, D)."""
+    q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))  # (T, H, D)
+    return attention.attend(q, k, v, bertune_plan, dropout if module.training else 0.0, scaling)[None], None
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers' own load reports and bars off the screen: what they say, we say."""
+    from transformers.utils import logging as hf_logging
+
+    level, bars = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()
+    hf_logging.set_verbosity(logging.ERROR)
+    hf_logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        hf_logging.set_verbosity(level)
+        if bars:
+            hf_logging.enable_progress_bar()

@@ -1,0 +1,79 @@
+"""From ragged hidden states to what a task needs.
+
+Letters: `T` packed tokens, `B` rows, `W` width, `N` outputs.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from bertune.model.names import HeadForm
+from bertune.types import Batch, Ragged
+
+Pooling = Literal["pooler", "cls", "mean", "max"]
+_ACTIVATIONS = {"tanh": torch.tanh, "gelu": nn.functional.gelu, "relu": nn.functional.relu}
+
+
+def rows_of_tokens(ragged: Ragged) -> Tensor:
+    """Return the row of each token (T,)."""
+    lengths = ragged.offsets.diff()
+    return torch.repeat_interleave(lengths, output_size=ragged.ids.numel())
+
+
+def first_tokens(states: Tensor, ragged: Ragged) -> Tensor:
+    """Return the state of the first token of each row, [CLS] or <s>: (T, W) -> (B, W)."""
+    return states[ragged.offsets[:-1]]
+
+
+def mean_tokens(states: Tensor, ragged: Ragged) -> Tensor:
+    """Return the mean state of each row, special tokens included: (T, W) -> (B, W)."""
+    lengths = ragged.offsets.diff()
+    sums = states.new_zeros(len(lengths), states.shape[-1]).index_add(0, rows_of_tokens(ragged), states)
+    return sums / lengths[:, None].to(states.dtype)
+
+
+def max_tokens(states: Tensor, ragged: Ragged) -> Tensor:
+    """Return the largest value of each feature over a row: (T, W) -> (B, W)."""
+    index = rows_of_tokens(ragged)[:, None].expand_as(states)
+    empty = states.new_zeros(len(ragged.lengths), states.shape[-1])
+    return empty.scatter_reduce(0, index, states, "amax", include_self=False)
+
+
+class PooledHead(nn.Module):
+    """One vector of `num_outputs` a row: pooling, then the layers of `form`.
+
+    With pooling `pooler` this is exactly the head that transformers gives the architecture: a hidden layer on the
+    first token. With `cls`, `mean` and `max` there is no hidden layer.
+    """
+
+    def __init__(self, width: int, num_outputs: int, pooling: Pooling, form: HeadForm, dropout: float) -> None:
+        super().__init__()
+        self.pooling = pooling
+        self.form = form
+        self.dropout = nn.Dropout(dropout)
+        self.dense = nn.Linear(width, width) if pooling == "pooler" else None
+        self.out = nn.Linear(width, num_outputs)
+        for layer in (self.dense, self.out):
+            if layer is not None:  # BERT's own initialisation
+                nn.init.normal_(layer.weight, std=0.02)
+                nn.init.zeros_(layer.bias)
+
+    def forward(self, states: tuple[Tensor, ...], batch: Batch) -> Tensor:
+        """Return (B, N) for the first input of the batch."""
+        hidden, ragged = states[0], batch.inputs[0]
+        if self.dense is not None:
+            hidden = first_tokens(hidden, ragged)
+            hidden = self.dense(self.dropout(hidden) if self.form.dropout_first else hidden)
+            hidden = _ACTIVATIONS[self.form.activation](hidden)
+        else:
+            pool = {"cls": first_tokens, "mean": mean_tokens, "max": max_tokens}[self.pooling]
+            hidden = pool(hidden, ragged)
+        return self.out(self.dropout(hidden))  # type: ignore[no-any-return]
+
+    def saved_name(self, name: str) -> str:
+        """Return the name of a parameter in a saved checkpoint."""
+        layer, _, kind = name.partition(".")
+        return f"{self.form.dense if layer == 'dense' else self.form.out}.{kind}"

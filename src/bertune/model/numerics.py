@@ -1,0 +1,51 @@
+"""Which numbers to compute with."""
+
+from __future__ import annotations
+
+import torch
+
+from bertune.config import Precision
+from bertune.errors import ConfigError
+
+
+def choose_device(setting: str) -> torch.device:
+    """Return the device to compute on.
+
+    Raises:
+        ConfigError: the device asked for is not there.
+    """
+    if setting == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        return torch.device(name)
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not there[setting]:
+        found = ", ".join(name for name, is_there in there.items() if is_there)
+        raise ConfigError(f"device={setting}: this machine, or this build of torch, has none; found: {found}")
+    return torch.device(setting)
+
+
+def computes_bf16(device: torch.device) -> bool:
+    """Tell whether bf16 runs on units made for it, rather than emulated at a fraction of the speed of fp32."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type == "cpu":
+        abilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+        return bool(abilities.get("amx_bf16") or abilities.get("avx512_bf16"))
+    return False
+
+
+def choose_precision(setting: Precision, device: torch.device) -> tuple[Precision, str]:
+    """Return the precision to compute in, and why.
+
+    Raises:
+        ConfigError: fp16 without a CUDA GPU.
+    """
+    if setting == "fp16" and device.type != "cuda":
+        raise ConfigError(f"train.precision=fp16 needs a CUDA GPU, this run is on {device.type}; use auto, fp32 or bf16")
+    if setting == "bf16" and not computes_bf16(device):
+        return "bf16", f"as asked, although this {device.type} only emulates it: expect it to be slower than fp32"
+    if setting != "auto":
+        return setting, "as asked"
+    if computes_bf16(device):
+        return "bf16", f"this {device.type} has units for it"
+    return "fp32", f"this {device.type} has no units for bf16"

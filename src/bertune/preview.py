@@ -1,0 +1,139 @@
+"""A look at a data file before any training: what the columns are, what the labels are, what the model will see."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+from bertune import config as settings
+from bertune.data.batching import EncodedRows
+from bertune.data.labels import as_label
+from bertune.data.rows import Faults, files_of, open_table
+from bertune.errors import BertuneError
+from bertune.model.auto import longest_row, read_config
+from bertune.model.source import locate
+from bertune.model.tokenizer import Tokenizer, load_tokenizer
+from bertune.tasks import load_task
+from bertune.tasks.reading import read_examples
+from bertune.tasks.task import Task
+from bertune.types import JSON, Columns, Example
+
+_ANY = Columns(("text",), ("text_b",), "label")
+
+
+def inspect(file: str, overrides: Sequence[str] = (), *, task: str = "auto", model: str = "minilm", rows: int = 5, seed: int = 42) -> JSON:
+    """Describe a data file.
+
+    Args:
+        file: a data file with targets.
+        overrides: `data.name=value`.
+        task: `auto` looks at the label column: fractions are taken as regress, everything else as classify.
+        model: whose tokenizer shows what the model will see.
+        rows: how many random rows to show; fewer if the file has fewer.
+        seed: which rows.
+
+    Returns:
+        `notes`, `problem`, `rows`, `targets` (counts or range), `tokens` (lengths) and `samples`, all JSON-ready.
+
+    Raises:
+        BertuneError: the file, a row or a setting cannot be used.
+    """
+    notes: list[str] = []
+    source = files_of(file, "train")[0]
+    raw: JSON = {"task": task}
+    for override in overrides:
+        settings.lay(raw, override)
+    if task == "auto":
+        raw["task"], why = guess_task(source, settings.resolve({**raw, "task": "classify"}, settings.Section)[0].data)
+        notes.append(f"task: {raw['task']}, {why}; --task says otherwise")
+    task_class = load_task(raw["task"])
+    run, options = settings.resolve(raw, task_class.Options)
+    learner = task_class(options, run.data)
+    examples = read_examples([source], learner, run.data, notes.append)
+    learner.fit(examples, notes.append)
+    report: JSON = {"notes": notes, "problem": learner.describe(), "rows": len(examples), "targets": _targets(examples)}
+    chosen = np.random.default_rng(seed).permutation(len(examples))[:rows].tolist()
+    report["samples"] = [_sample(examples[i]) for i in chosen]
+    report["tokens"] = None
+    try:
+        folder = locate(model)
+        tokenizer = load_tokenizer(folder, longest_row(read_config(folder)), run.data)
+    except BertuneError as error:
+        notes.append(f"no tokens shown: {error}")
+    else:
+        _add_tokens(report, learner, tokenizer, [examples[i] for i in chosen], examples)
+    return report
+
+
+def guess_task(source: str, data: settings.DataConfig) -> tuple[str, str]:
+    """Return a task by the look of the label column, and why."""
+    faults = Faults(skip=True)
+    fractions = total = 0
+    for row in open_table(source, data, _ANY, faults, lambda _: None):
+        value = row.fields.get("label")
+        if value is None or isinstance(value, list):
+            continue
+        total += 1
+        try:
+            fractions += not float(as_label(value)).is_integer()
+        except (ValueError, OverflowError):
+            return "classify", f"since a label is the text {as_label(value)!r}"
+    if fractions:
+        return "regress", f"since {fractions} of {total} labels are fractions"
+    return "classify", "since the labels are lists" if not total else "since the labels are whole numbers"
+
+
+def _targets(examples: list[Example]) -> JSON:
+    if isinstance(examples[0].target, float):
+        values = np.array([e.target for e in examples])
+        low, middle, high = np.percentile(values, [0, 50, 100])
+        return {"min": float(low), "median": float(middle), "mean": float(values.mean()), "max": float(high)}
+    counts: Counter[str] = Counter()
+    for example in examples:
+        counts.update(example.target if isinstance(example.target, tuple) else [example.target])
+    return dict(counts.most_common())
+
+
+def _sample(example: Example) -> JSON:
+    target = list(example.target) if isinstance(example.target, tuple) else example.target
+    return {"place": example.place, "texts": list(example.texts), "target": target}
+
+
+def _add_tokens(report: JSON, task: Task, tokenizer: Tokenizer, shown: list[Example], examples: list[Example]) -> None:
+    for sample, encoded in zip(report["samples"], task.encode(shown, tokenizer), strict=True):
+        ids = [int(i) for piece in encoded.inputs for i in piece.ids]
+        sample |= {"tokens": tokenizer.tokens(ids), "ids": ids, "decoded": tokenizer.decode(ids), "length": len(ids)}
+    rows = EncodedRows(task.encode(examples, tokenizer))
+    report["notes"] += rows.findings(tokenizer.unknown_id, tokenizer.max_length)
+    names = ("min", "median", "mean", "p95", "max")
+    low, middle, high, longest = np.percentile(rows.lengths, [0, 50, 95, 100])
+    values = (low, middle, rows.lengths.mean(), high, longest)
+    report["tokens"] = {name: round(float(value), 1) for name, value in zip(names, values, strict=True)}
+
+
+def lines_of(report: JSON) -> list[str]:
+    """Lay a report out for reading."""
+    lines = [f"problem: {report['problem']}", f"rows: {report['rows']}", *(f"note: {n}" for n in report["notes"])]
+    if report["tokens"]:
+        lines.append("tokens a row: " + ", ".join(f"{k} {v:g}" for k, v in report["tokens"].items()))
+    total = report["rows"]
+    if set(report["targets"]) == {"min", "median", "mean", "max"}:
+        lines.append("target: " + ", ".join(f"{k} {v:.4g}" for k, v in report["targets"].items()))
+    else:
+        lines += ["labels:", *(f"  {n:>7}  {n / total:6.1%}  {label}" for label, n in report["targets"].items())]
+    for sample in report["samples"]:
+        lines += ["", f"{sample['place']}  target: {sample['target']}"]
+        lines += [f"  text    {text}" for text in sample["texts"]]
+        if "tokens" in sample:
+            lines += [
+                f"  tokens  {' '.join(sample['tokens'])}",
+                f"  ids     {' '.join(map(str, sample['ids']))}",
+                f"  decoded {sample['decoded']}",
+                f"  length  {sample['length']}",
+            ]
+    return lines
+
+
+

@@ -1,0 +1,346 @@
+"""The whole story: config in, artifact out. A newcomer starts reading here."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+
+from bertune import config as settings
+from bertune.config import DataConfig, RunConfig
+from bertune.data.batching import EncodedRows
+from bertune.data.rows import Faults
+from bertune.engine import log, loop
+from bertune.errors import ConfigError
+from bertune.memory import peak_memory_gb
+from bertune.model import Model
+from bertune.model.auto import LoadReport, read_encoder
+from bertune.model.numerics import choose_device, choose_precision
+from bertune.model.source import locate
+from bertune.model.tokenizer import Tokenizer, load_tokenizer
+from bertune.ship import artifact as saved
+from bertune.ship.artifact import Artifact
+from bertune.ship.card import write_card
+from bertune.ship.pipeline import Pipeline, predict_rows
+from bertune.talk import Talk, duration
+from bertune.tasks import load_task
+from bertune.tasks.reading import Splits, checked, read_examples, read_splits, stream
+from bertune.tasks.task import Task
+from bertune.types import Example, Prediction, Row, Scores
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training run left behind."""
+
+    folder: Path
+    scores: dict[str, Scores]
+    """Scores of the best checkpoint by split: dev, and test when there is one."""
+
+
+def prepare(source: str | dict[str, Any], overrides: Sequence[str] = ()) -> tuple[RunConfig, Task]:
+    """Check a run's settings and build its task.
+
+    Raises:
+        ConfigError: something is wrong with the settings; all of it is named.
+        TaskNotFound: there is no such task.
+    """
+    raw = settings.read(source, overrides) if isinstance(source, str) else dict(source)
+    if not isinstance(raw.get("task"), str):
+        raise ConfigError("task: must be given, such as task: classify")
+    task_class = load_task(raw["task"])
+    run, options = settings.resolve(raw, task_class.Options)
+    return run, task_class(options, run.data)
+
+
+def train(source: str | dict[str, Any], overrides: Sequence[str] = (), *, quiet: bool = False) -> Trained:
+    """Fine-tune an encoder.
+
+    Args:
+        source: a run file, the name of a task, or the settings as a dictionary.
+        overrides: `section.name=value`, laid over it.
+        quiet: say nothing on stderr.
+
+    Raises:
+        BertuneError: see `bertune.errors`; nothing has been written when settings or data are at fault.
+    """
+    talk, began = Talk(quiet), time.perf_counter()
+    run, task = prepare(source, overrides)
+    out = _free_folder(run)
+    for line in settings.idle_settings(run):
+        talk.say(f"note: {line}")
+    if run.data.train is None:
+        raise ConfigError("data.train: must be given, such as data.train=reviews.csv")
+    accelerator = _accelerator(run, out)
+    splits = read_splits(task, run.data, run.seed, _teller(talk))
+    loop.seed_everything(run.seed)
+    model, tokenizer, report = _build(run, task)
+    talk.say(f"what: {task.describe()}")
+    talk.say(f"rows: {len(splits.train)} train, {len(splits.dev)} dev, {len(splits.test)} test")
+    talk.say(f"to:   {out}")
+    _tell_model(talk, run, model, report)
+    rows = _encode(talk, task, tokenizer, splits)
+    result = Artifact(model, task, tokenizer, run, {"max_length": tokenizer.max_length, "data": _fingerprint(splits)})
+    trained = _fit(result, rows, splits, out, accelerator, talk)
+    talk.say(f"done in {duration(time.perf_counter() - began)}")
+    return trained
+
+
+def _build(run: RunConfig, task: Task) -> tuple[Model, Tokenizer, LoadReport]:
+    folder = locate(run.model)
+    encoder, report = read_encoder(folder)
+    tokenizer = load_tokenizer(folder, encoder.longest, run.data)
+    return Model(encoder, task.head(encoder, report.pooler)), tokenizer, report
+
+
+def _fit(result: Artifact, rows: dict[str, EncodedRows], splits: Splits, out: Path, accelerator: Accelerator, talk: Talk) -> Trained:
+    run, task, model = result.run, result.task, result.model.to(accelerator.device)
+    precision = {"no": "fp32"}.get(accelerator.mixed_precision, accelerator.mixed_precision)
+
+    def evaluate(model: Model, split: str = "dev", *, intervals: bool = False) -> tuple[float, Scores, list[Prediction]]:
+        found, loss = predict_rows(model, task, rows[split], accelerator.device, precision)
+        return loss, task.score(found, getattr(splits, split), intervals=intervals), found
+
+    out.mkdir(parents=True, exist_ok=True)
+    history = log.RunLog(out, run, accelerator, talk)
+    work = loop.Fit(model, task, rows["train"], run, accelerator)
+    try:
+        with talk.bar("training", work.total):
+            outcome = loop.fit(work, lambda m: evaluate(m)[:2], lambda _m, _scores: saved.write(result, out), history)
+    finally:
+        history.close()
+    history.table()
+    with work.evaluated():
+        saved.write(result, out / "last")
+    model = accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+    model.load_saved(saved.read_weights(out))
+    _, _, found = evaluate(model)
+    for line in task.tune(found, splits.dev):
+        talk.say(f"note: {line}")
+    for folder in (out, out / "last"):
+        saved.write_meta(result, folder)
+    scores = {}
+    for split in ("dev", "test"):
+        if split in rows:
+            _, scores[split], _ = evaluate(model, split, intervals=True)
+            talk.say(f"{split} (best checkpoint, step {outcome.best_step}): {describe_scores(scores[split])}")
+    summary = _summary(outcome, result, accelerator)
+    saved.write_scores(out, scores, {"run": summary})
+    write_card(result, out, scores, summary)
+    talk.say(
+        f"run: {outcome.steps} steps{', stopped early,' if outcome.stopped_early else ''} in {duration(outcome.train_seconds)} of training, "
+        f"{summary['rows_per_s']:.0f} rows/s, {summary['tokens_per_s']:.0f} tokens/s, peak memory {summary['peak_memory_gb']:.2f} GB"
+    )
+    why = task.cannot_be_opened(model.head)
+    if why:
+        talk.say(f"note: {why}, so transformers opens the encoder of this folder without its head; bertune.load opens all of it")
+    return Trained(out, scores)
+
+
+def _summary(outcome: loop.Outcome, result: Artifact, accelerator: Accelerator) -> dict[str, Any]:
+    seconds = max(outcome.train_seconds, 1e-9)
+    return {
+        "steps": outcome.steps,
+        "best_step": outcome.best_step,
+        "stopped_early": outcome.stopped_early,
+        "train_seconds": round(outcome.train_seconds, 3),
+        "rows_per_s": outcome.rows / seconds,
+        "tokens_per_s": outcome.tokens / seconds,
+        "peak_memory_gb": peak_memory_gb(accelerator.device.type),
+        "device": accelerator.device.type,
+        "precision": accelerator.mixed_precision.replace("no", "fp32"),
+        "parameters": sum(p.numel() for p in result.model.parameters()),
+    }
+
+
+def describe_scores(scores: Scores) -> str:
+    """Write the figures of a split in one line, the decisive one with its interval first."""
+    low_high = scores.intervals.get(scores.main)
+    interval = f" (95 % interval {low_high[0]:.4f} to {low_high[1]:.4f})" if low_high else ""
+    rest = "  ".join(f"{name} {value:.4f}" for name, value in scores.values.items() if name != scores.main)
+    return f"{scores.main} {scores.decisive:.4f}{interval}  {rest}"
+
+
+def _accelerator(run: RunConfig, out: Path) -> Accelerator:
+    """Set up device and precision.
+
+    Raises:
+        ConfigError: the precision is not to be had, or several processes were started.
+    """
+    log.check_trackers(run.log.trackers)
+    device = choose_device(run.device)
+    precision, _ = choose_precision(run.train.precision, device)
+    AcceleratorState._reset_state(reset_partial_state=True)  # or a second run in this process keeps the first one's precision
+    accelerator = Accelerator(
+        mixed_precision="no" if precision == "fp32" else precision,
+        cpu=device.type == "cpu",
+        log_with=run.log.trackers or None,
+        project_dir=str(out) if run.log.trackers else None,
+    )
+    if accelerator.num_processes > 1:
+        raise ConfigError(f"{accelerator.num_processes} processes were started; this version trains in one process only")
+    return accelerator
+
+
+def _free_folder(run: RunConfig) -> Path:
+    if run.out is not None:
+        out = Path(run.out)
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise ConfigError(f"out: {run.out!r} is not empty and may hold another run; give a new folder, or remove it first")
+        return out
+    name = Path(run.task).stem
+    return next(path for n in range(1, 10**6) if not (path := Path("runs") / f"{name}-{n}").exists())
+
+
+def _tell_model(talk: Talk, run: RunConfig, model: Model, report: LoadReport) -> None:
+    device = choose_device(run.device)
+    precision, why = choose_precision(run.train.precision, device)
+    millions = sum(p.numel() for p in model.parameters()) / 1e6
+    talk.say(f"model: {run.model}, {model.encoder.kind}, {millions:.1f} M parameters; computes in {precision} on {device.type}, {why}")
+    new = [*report.new, *(f"head.{n}" for n, _ in model.head.named_parameters() if not (report.pooler and n.startswith("dense.")))]
+    talk.say(f"weights: new, to be learnt: {', '.join(new) or 'none'}")
+    if report.unused:
+        talk.say(f"weights: in the checkpoint but not used: {', '.join(report.unused)}")
+
+
+def _encode(talk: Talk, task: Task, tokenizer: Tokenizer, splits: Splits) -> dict[str, EncodedRows]:
+    encoded: dict[str, EncodedRows] = {}
+    for name in ("train", "dev", "test"):
+        examples: list[Example] = getattr(splits, name)
+        if not examples:
+            continue
+        rows = encoded[name] = EncodedRows(task.encode(examples, tokenizer))
+        for line in rows.findings(tokenizer.unknown_id, tokenizer.max_length):
+            talk.say(f"data: {name}: {line}")
+    return encoded
+
+
+def _fingerprint(splits: Splits) -> dict[str, Any]:
+    """Return what tells this data from other data: rows and a hash of each split."""
+    result = {}
+    for name in ("train", "dev", "test"):
+        examples: list[Example] = getattr(splits, name)
+        if examples:
+            digest = hashlib.sha256()
+            for example in examples:
+                digest.update(json.dumps([example.texts, example.target], ensure_ascii=False).encode())
+            result[name] = {"rows": len(examples), "sha256": digest.hexdigest()}
+    return result
+
+
+def load(folder: str | Path, *, device: str = "auto", precision: str = "auto", task: str | None = None) -> Pipeline:
+    """Open a saved folder, ready to predict.
+
+    Args:
+        folder: what `train` has written.
+        device: auto, cpu, cuda or mps.
+        precision: auto, fp32, bf16 or fp16.
+        task: the Python file of a task of your own.
+
+    Raises:
+        ArtifactError: the folder is missing, damaged, or not bertune's.
+    """
+    return saved.read(folder, task).pipeline(device, precision)
+
+
+def _data_settings(run: RunConfig, overrides: Sequence[str]) -> DataConfig:
+    """Return how files were read in training, with overrides (`data.name=value`) laid over it."""
+    raw = {"task": run.task, "data": run.data.model_dump(exclude_unset=True)}
+    for override in overrides:
+        if not override.startswith("data."):
+            raise ConfigError(f"{override!r}: here only data.name=value can be given")
+        settings.lay(raw, override)
+    return settings.resolve(raw, settings.Section)[0].data
+
+
+def evaluate(folder: str | Path, files: str | Sequence[str], overrides: Sequence[str] = (), **where: Any) -> tuple[Scores, float, int]:
+    """Score a saved model on files with targets.
+
+    Args:
+        folder: what `train` has written.
+        files: one file or several.
+        overrides: `data.name=value`, such as data.encoding=gb18030.
+        where: `device`, `precision`, `task` of `load`, and `talk`.
+
+    Returns:
+        Scores, mean loss, and how many rows were longer than max_length.
+    """
+    talk = where.pop("talk", Talk(quiet=True))
+    artifact = saved.read(folder, where.pop("task", None))
+    data = _data_settings(artifact.run, overrides)
+    task = artifact.task
+    task.data = data
+    note = _teller(talk)
+    examples = read_examples([files] if isinstance(files, str) else list(files), task, data, note)
+    examples = checked(examples, task, data, note)
+    pipeline = artifact.pipeline(**where)
+    predictions, loss = pipeline.evaluate(examples)
+    return task.score(predictions, examples), loss, pipeline.num_cut
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """Rows with what the model says of them, in the order of the file."""
+
+    header: list[str]
+    """Every column of the file."""
+    results: Iterator[tuple[Row, Prediction]]
+
+
+def predict(folder: str | Path, file: str, overrides: Sequence[str] = (), **where: Any) -> Predicted:
+    """Predict a file row by row, in its order, in memory that does not grow with it.
+
+    A file is first read once to its end, so that a bad row ends the call before anything is given out; standard
+    input ("-") is read once only.
+
+    Args:
+        folder: what `train` has written.
+        file: a data file, or "-".
+        overrides: `data.name=value`.
+        where: `device`, `precision`, `task` of `load`, and `talk`.
+
+    Raises:
+        BertuneError: the folder, the settings or a row cannot be used.
+    """
+    talk = where.pop("talk", Talk(quiet=True))
+    artifact = saved.read(folder, where.pop("task", None))
+    data = _data_settings(artifact.run, overrides)
+    artifact.task.data = data
+    header: dict[str, None] = {}
+    if file != "-":
+        faults = Faults(skip=data.bad_rows == "skip")
+        for row, _ in stream(file, artifact.task, data, faults, _teller(talk), need_target=False):
+            header.update(dict.fromkeys(row.raw))
+        for line in faults.settle():
+            talk.say(f"data: {line}")
+    return Predicted(list(header), _predicted(artifact.pipeline(**where), file, data, talk))
+
+
+def _predicted(pipeline: Pipeline, file: str, data: DataConfig, talk: Talk) -> Iterator[tuple[Row, Prediction]]:
+    faults = Faults(skip=data.bad_rows == "skip")
+    waiting: deque[Row] = deque()
+
+    def examples() -> Iterator[Example]:
+        for row, example in stream(file, pipeline.task, data, faults, lambda _: None, need_target=False):
+            waiting.append(row)
+            yield example
+
+    for prediction in pipeline.stream(examples()):
+        yield waiting.popleft(), prediction
+    for line in faults.settle():
+        if file == "-":
+            talk.say(f"data: {line}")
+    if pipeline.num_cut:
+        talk.say(f"data: {pipeline.num_cut} rows are longer than max_length {pipeline.tokenizer.max_length} and were cut")
+
+
+def _teller(talk: Talk) -> Callable[[str], None]:
+    return lambda line: talk.say(f"data: {line}")

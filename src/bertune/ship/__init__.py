@@ -1,0 +1,1 @@
+"""Uses finished weights; knows nothing of how they were made."""

@@ -1,0 +1,188 @@
+"""The saved folder: data only, never code. It opens in transformers too, with the same numbers.
+
+| file | what |
+|---|---|
+| config.json, model.safetensors, tokenizer.json, tokenizer_config.json | what transformers reads |
+| bertune.json | format number, task, its options and what it learnt, package versions |
+| run.yaml | the resolved run; `bertune train OUT/run.yaml` repeats it |
+| scores.json, history.jsonl | how good it is, and how it came to that |
+| README.md | the model card |
+| last/ | the weights of the last step, as a folder of the same kind, where a dev set chose the best |
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from bertune.config import DataConfig, RunConfig, dump
+from bertune.errors import ArtifactError, ConfigError
+from bertune.model import Model
+from bertune.model.auto import build_encoder
+from bertune.model.numerics import choose_device, choose_precision
+from bertune.model.tokenizer import Tokenizer, load_tokenizer
+from bertune.ship.pipeline import Pipeline
+from bertune.tasks import load_task
+from bertune.tasks.task import Task
+from bertune.types import JSON, Scores
+
+FORMAT = 1
+PACKAGES = ("bertune", "torch", "transformers", "tokenizers", "accelerate")
+
+
+@dataclass
+class Artifact:
+    """A model with all that is needed to use it again."""
+
+    model: Model
+    task: Task
+    tokenizer: Tokenizer
+    run: RunConfig
+    meta: JSON = field(default_factory=dict)
+
+    def pipeline(self, device: str = "auto", precision: str = "auto") -> Pipeline:
+        """Put the model on a device, ready to predict."""
+        place = choose_device(device)
+        chosen, _ = choose_precision(precision, place)  # type: ignore[arg-type]
+        return Pipeline(self.model.to(place).eval(), self.task, self.tokenizer, place, chosen)
+
+
+def write(artifact: Artifact, folder: Path) -> None:
+    """Write all of a model but its scores and its card; weights replace older ones in one step.
+
+    Raises:
+        ArtifactError: the folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _write_weights(artifact.model, folder)
+        _write_json(folder / "config.json", _hub_config(artifact))
+        artifact.tokenizer.save(folder)
+        (folder / "run.yaml").write_text(dump(artifact.run), encoding="utf-8")
+        write_meta(artifact, folder)
+    except OSError as error:
+        raise ArtifactError(f"{folder}: cannot be written: {error.strerror or error}") from None
+
+
+def write_meta(artifact: Artifact, folder: Path) -> None:
+    """Write bertune.json: what is needed besides weights and tokenizer."""
+    meta = {
+        "format": FORMAT,
+        "task": artifact.run.task,
+        "state": artifact.task.state(),
+        "encoder": artifact.model.encoder.kind,
+        "versions": {name: _version(name) for name in PACKAGES},
+        **artifact.meta,
+    }
+    _write_json(folder / "bertune.json", meta)
+
+
+def read_weights(folder: Path) -> dict[str, torch.Tensor]:
+    """Read model.safetensors.
+
+    Raises:
+        ArtifactError: it is missing or damaged.
+    """
+    try:
+        return load_file(folder / "model.safetensors")
+    except (OSError, SafetensorError) as error:
+        raise ArtifactError(f"{folder / 'model.safetensors'}: missing or damaged: {str(error).splitlines()[0]}") from None
+
+
+def _write_weights(model: Model, folder: Path) -> None:
+    part = folder / "model.safetensors.part"
+    save_file({n: t.contiguous().cpu() for n, t in model.saved_state().items()}, part, metadata={"format": "pt"})
+    os.replace(part, folder / "model.safetensors")
+
+
+def _hub_config(artifact: Artifact) -> JSON:
+    head, encoder = artifact.model.head, artifact.model.encoder
+    config = {**encoder.config(), **artifact.task.hub_config(head), "dtype": "float32"}
+    if config.get("architectures") is None:  # transformers opens the encoder alone, and not a head it would make up
+        config["architectures"] = [type(encoder.hf).__name__]
+    for name in ("_name_or_path", "torch_dtype", "num_labels"):
+        config.pop(name, None)
+    return config
+
+
+def _write_json(path: Path, value: Any) -> None:
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    os.replace(part, path)
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def write_scores(folder: Path, scores: dict[str, Scores], extra: JSON) -> None:
+    """Write scores.json: the scores of each split, and the summary of the run."""
+    _write_json(folder / "scores.json", {**{split: s.to_json() for split, s in scores.items()}, **extra})
+
+
+def read(folder: str | Path, task_file: str | None = None) -> Artifact:
+    """Read a saved folder.
+
+    Args:
+        folder: what `write` wrote.
+        task_file: the Python file of a task of your own; a folder never says which code to run.
+
+    Raises:
+        ArtifactError: the folder is missing, damaged, or not bertune's.
+    """
+    place = Path(folder)
+    meta = _read_meta(place)
+    name = str(meta["task"])
+    if name.endswith(".py") and task_file is None:
+        raise ArtifactError(f"{place}: was made with the task file {name!r}; name that file: --task FILE, or load(..., task=FILE)")
+    task_class = load_task(task_file or name)
+    run = _read_run(place)
+    options = task_class.Options.model_validate(run.options)
+    task = task_class(options, run.data)
+    task.load(meta["state"])
+    try:
+        encoder = build_encoder(place)
+    except ConfigError as error:
+        raise ArtifactError(str(error).removeprefix("model: ")) from None
+    model = Model(encoder, task.head(encoder, {}))
+    try:
+        model.load_saved(read_weights(place))
+    except (KeyError, RuntimeError) as error:
+        raise ArtifactError(f"{place / 'model.safetensors'}: does not fit config.json: {str(error).splitlines()[0]}") from None
+    tokenizer = load_tokenizer(place, encoder.longest, DataConfig(max_length=meta["max_length"], truncation=run.data.truncation))
+    return Artifact(model.eval(), task, tokenizer, run, meta)
+
+
+def _read_meta(place: Path) -> JSON:
+    try:
+        meta = json.loads((place / "bertune.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        reason = "holds no bertune.json" if place.is_dir() else "no such folder"
+        raise ArtifactError(f"{place}: {reason}; give a folder that `bertune train` has written") from None
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{place / 'bertune.json'}: damaged: {error}") from None
+    if meta.get("format") != FORMAT:
+        raise ArtifactError(f"{place}: has format {meta.get('format')!r}, this bertune reads format {FORMAT}; install a newer bertune")
+    return dict(meta)
+
+
+def _read_run(place: Path) -> RunConfig:
+    from pydantic import ValidationError
+
+    from bertune.config import read as read_config
+
+    try:
+        return RunConfig.model_validate(read_config(str(place / "run.yaml")))
+    except (ConfigError, ValidationError) as error:
+        raise ArtifactError(f"{place / 'run.yaml'}: damaged: {str(error).splitlines()[0]}") from None

@@ -1,0 +1,120 @@
+"""Predictions as csv or JSON lines: every input column kept, every row in its place."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from bertune.errors import ConfigError, DataError
+from bertune.types import JSON, Prediction, Row
+
+
+def format_of(path: str | None, asked: str | None, source_format: str) -> str:
+    """Return csv or jsonl: as asked, else by the name of the output file, else as the input is.
+
+    Raises:
+        ConfigError: the name of the output file tells neither.
+    """
+    if asked is not None:
+        if asked not in {"csv", "jsonl"}:
+            raise ConfigError(f"--format: {asked!r} is neither csv nor jsonl")
+        return asked
+    if path is None:
+        return "csv" if source_format in {"csv", "tsv", "parquet"} else "jsonl"
+    kind = {".csv": "csv", ".jsonl": "jsonl", ".json": "jsonl", ".ndjson": "jsonl"}.get(Path(path).suffix.lower())
+    if kind is None:
+        raise ConfigError(f"-o {path}: the name must end in .csv or .jsonl, or --format must say which it is")
+    return kind
+
+
+def names_beside(columns: Iterable[str], wanted: Iterable[str]) -> dict[str, str]:
+    """Return a free name for each wanted column: itself, or with "_" after it where the input has it already.
+
+    >>> names_beside(["text", "prediction"], ["prediction", "confidence"])
+    {'prediction': 'prediction_', 'confidence': 'confidence'}
+    """
+    taken = set(columns)
+    result = {}
+    for name in wanted:
+        free = name
+        while free in taken:
+            free += "_"
+        taken.add(free)
+        result[name] = free
+    return result
+
+
+@contextmanager
+def opened(path: str | None, stdout: IO[str]) -> Iterator[IO[str]]:
+    """Give a file to write to; it gets its name only when all is written. Without a path: standard output."""
+    if path is None:
+        yield stdout
+        return
+    part = Path(path + ".part")
+    try:
+        with part.open("w", encoding="utf-8", newline="") as file:
+            yield file
+        part.replace(path)
+    except OSError as error:
+        raise ConfigError(f"-o {path}: cannot be written: {error.strerror or error}") from None
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_jsonl(file: IO[str], results: Iterable[tuple[Row, Prediction]]) -> int:
+    """Write one JSON object a row; return how many."""
+    count = 0
+    for row, prediction in results:
+        values = _values(prediction)
+        names = names_beside(row.raw, values)
+        file.write(json.dumps({**row.raw, **{names[k]: v for k, v in values.items()}}, ensure_ascii=False, default=str) + "\n")
+        file.flush()
+        count += 1
+    return count
+
+
+def write_csv(file: IO[str], header: list[str], results: Iterable[tuple[Row, Prediction]], joiner: str = "|") -> int:
+    """Write a header and one line a row; return how many rows.
+
+    Raises:
+        DataError: a row has a column that the header lacks (standard input, where rows cannot be looked at first).
+    """
+    writer = csv.writer(file, lineterminator="\n")
+    names: dict[str, str] = {}
+    count = 0
+    for row, prediction in results:
+        flat = _flat(prediction, joiner)
+        if not count:
+            header = header or list(row.raw)
+            names = names_beside(header, flat)
+            writer.writerow([*header, *names.values()])
+        extra = [column for column in row.raw if column not in header]
+        if extra:
+            raise DataError(f"{row.place}: the column {extra[0]!r} is not in the first row; write JSON lines instead: --format jsonl")
+        writer.writerow([*(_cell(row.raw.get(column)) for column in header), *(flat[name] for name in names)])
+        count += 1
+    return count
+
+
+def _values(prediction: Prediction) -> JSON:
+    values: JSON = {"prediction": list(prediction.value) if isinstance(prediction.value, tuple) else prediction.value}
+    if prediction.confidence is not None:
+        values["confidence"] = round(prediction.confidence, 6)
+    if prediction.by_label is not None:
+        values["probabilities"] = {label: round(p, 6) for label, p in prediction.by_label.items()}
+    return values
+
+
+def _flat(prediction: Prediction, joiner: str) -> dict[str, Any]:
+    values = _values(prediction)
+    if isinstance(values["prediction"], list):
+        values["prediction"] = joiner.join(values["prediction"])
+    return {**values, **{f"p_{label}": p for label, p in values.pop("probabilities", {}).items()}}
+
+
+def _cell(value: Any) -> Any:
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else value

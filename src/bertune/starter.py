@@ -1,0 +1,95 @@
+"""`bertune init`: a run file with every setting explained, and example data to run it on."""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel
+
+from bertune.config import RunConfig, Section
+from bertune.errors import ConfigError
+from bertune.tasks import load_task
+
+EXAMPLES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
+    "classify": (
+        {
+            "data": {"train": "data/intents.en.train.csv", "dev": "data/intents.en.dev.csv"},
+            "options": {"pooling": "mean"},
+            "train": {"epochs": 10, "batch_size": 16, "learning_rate": 2e-4},
+        },
+        ("intents.en.train.csv", "intents.en.dev.csv"),
+    ),
+    "regress": (
+        {
+            "data": {
+                "train": "data/intents.en.train.csv",
+                "dev": "data/intents.en.dev.csv",
+                "columns": {"text": "text", "label": "urgency"},
+            },
+            "options": {"pooling": "mean"},
+            "train": {"epochs": 10, "batch_size": 16, "learning_rate": 2e-4},
+        },
+        ("intents.en.train.csv", "intents.en.dev.csv"),
+    ),
+}
+"""What a new run file of a task says, and which example files it reads."""
+
+
+def examples_folder() -> Path:
+    """Return the folder of example files: inside the installed package, or beside its source."""
+    here = Path(__file__).parent
+    inside, beside = here / "examples", here.parents[1] / "examples"
+    return inside if inside.is_dir() else beside
+
+
+def init(task: str, folder: str | Path = ".") -> list[Path]:
+    """Write TASK.yaml and its example data into a folder; never over a file that is there.
+
+    Raises:
+        TaskNotFound: there is no such task.
+        ConfigError: a file is there already.
+    """
+    task_class = load_task(task)
+    name = Path(task).stem
+    said, files = EXAMPLES.get(name, ({"data": {"train": "train.csv"}}, ()))
+    place = Path(folder)
+    contents = {place / f"{name}.yaml": run_file(task, said, task_class.Options)}
+    for file in files:
+        contents[place / "data" / file] = (examples_folder() / "data" / file).read_text(encoding="utf-8")
+    different = [p for p, text in contents.items() if p.exists() and p.read_text(encoding="utf-8") != text]
+    if different:
+        raise ConfigError(f"{different[0]} is there already; give another folder: bertune init {task} FOLDER")
+    for path, text in contents.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    return list(contents)
+
+
+def run_file(task: str, said: dict[str, Any], options: type[Section]) -> str:
+    """Return a run file: what is said, and every other setting as a comment with its default."""
+    lines = [f"# bertune train {Path(task).stem}.yaml", "# Settings behind # have the value shown. Paths are relative to where you run bertune.", ""]
+    lines += _section(RunConfig, {"task": task, **said}, options, "")
+    return "\n".join(lines) + "\n"
+
+
+def _section(model: type[BaseModel], said: dict[str, Any], options: type[Section], indent: str) -> list[str]:
+    lines: list[str] = []
+    for name, field in model.model_fields.items():
+        inner = options if name == "options" else field.annotation
+        is_section = isinstance(inner, type) and issubclass(inner, BaseModel)
+        lines += textwrap.wrap(" ".join((field.description or "").split()), 110, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}# ")
+        if is_section:
+            lines += [f"{indent}{name}:", *_section(inner, said.get(name, {}), options, indent + "  ")]  # type: ignore[arg-type]
+        elif name in said:
+            lines += [f"{indent}{name}: {_value(said[name])}"]
+        else:
+            lines += [f"{indent}# {name}: {_value(field.get_default(call_default_factory=True))}"]
+        lines += [""] if is_section or not indent else []
+    return lines
+
+
+def _value(value: Any) -> str:
+    return str(yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10_000)).removesuffix("...\n").strip()

@@ -1,0 +1,71 @@
+"""What tasks with one vector a row share: their texts, their head, its options, and how transformers opens it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field
+
+from bertune.config import Section
+from bertune.data.labels import text_of
+from bertune.tasks.task import Task
+from bertune.types import JSON, Encoder, Row
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+class PooledOptions(Section):
+    """Settings of the head."""
+
+    pooling: Literal["pooler", "cls", "mean", "max"] = "pooler"
+    """How a row becomes one vector. `pooler`: first token and a hidden layer, as transformers does for the
+    architecture, so that its tools open the result; `cls`, `mean`, `max`: without a hidden layer."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """Dropout in the head; without it what the encoder's config.json says."""
+
+
+class PooledTask(Task):
+    """A task whose head gives `num_outputs` numbers a row."""
+
+    num_outputs: int
+
+    def texts(self, row: Row) -> tuple[str, ...]:
+        """Return the text of a row, or both of a pair."""
+        first = text_of(row, "text")
+        return (first, text_of(row, "text_b")) if "text_b" in row.fields else (first,)
+
+    def head(self, encoder: Encoder, pretrained: dict[str, Tensor]) -> nn.Module:
+        """Build the head that transformers gives the architecture, or a linear layer on pooled states."""
+        import torch
+
+        from bertune.model.heads import PooledHead
+        from bertune.model.names import HEADS, OWN_HEAD
+
+        native = self.options.pooling == "pooler" and encoder.kind in HEADS
+        form = HEADS[encoder.kind] if native else OWN_HEAD
+        dropout = self.options.dropout
+        if dropout is None:
+            config = encoder.config()
+            stated = (config.get(name) for name in HEADS.get(encoder.kind, OWN_HEAD).dropout_from)
+            dropout = next((value for value in stated if value is not None), 0.1)
+        head = PooledHead(encoder.width, self.num_outputs, self.options.pooling, form, dropout)
+        if head.dense is not None and pretrained:
+            with torch.no_grad():
+                head.dense.weight.copy_(pretrained["weight"])
+                head.dense.bias.copy_(pretrained["bias"])
+        return head
+
+    def hub_config(self, head: Any) -> JSON:
+        """Return the head's part of config.json."""
+        if not head.form.saved_class:
+            return {"architectures": None}
+        return {"architectures": [head.form.saved_class], head.form.dropout_from[0]: head.dropout.p}
+
+    def cannot_be_opened(self, head: Any) -> str:
+        """Say why transformers cannot open the head, or nothing."""
+        if head.form.saved_class:
+            return ""
+        if self.options.pooling != "pooler":
+            return f"AutoModelForSequenceClassification has no pooling {self.options.pooling!r}"
+        return "the head of this architecture is bertune's own"

@@ -1,0 +1,108 @@
+"""A number for a text or a pair of texts, such as a rating or a similarity."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+
+from bertune import metrics
+from bertune.data.labels import number_of
+from bertune.errors import DataError
+from bertune.tasks.pooled import PooledOptions, PooledTask
+from bertune.tasks.task import Note
+from bertune.types import JSON, Batch, Columns, Example, Prediction, Row, Scores
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+LOWER_IS_BETTER = {"mse", "mae"}
+
+
+class RegressOptions(PooledOptions):
+    """Settings of regression."""
+
+    loss: Literal["mse", "mae", "huber"] = "mse"
+    """What is made small: the squared error, the absolute error, or squared within 1 and absolute beyond."""
+    metric: Literal["pearson", "spearman", "mse", "mae"] = "pearson"
+    """The figure that decides which checkpoint is best."""
+
+
+class Regress(PooledTask):
+    """Predict one number."""
+
+    Options = RegressOptions
+    columns: ClassVar[Columns] = Columns(("text",), ("text_b",), "label")
+    example_row: ClassVar[str] = '{"text": "A man plays.", "text_b": "A man is playing.", "label": 4.8}'
+    num_outputs = 1
+    mean = 0.0
+    """Mean of the training targets; the head starts there."""
+
+    def read(self, row: Row) -> Example:
+        """Read the texts and the number of a row."""
+        return Example(self.texts(row), number_of(row, self.columns.target), row.source, row.line)
+
+    def fit(self, examples: Sequence[Example], note: Note) -> None:
+        """Learn the mean of the targets."""
+        targets = np.array([e.target for e in examples])
+        if len(np.unique(targets)) == 1:
+            raise DataError(f"{examples[0].source}: every target is {targets[0]}; there is nothing to learn")
+        self.mean = float(targets.mean())
+        self.low, self.high = float(targets.min()), float(targets.max())
+
+    def describe(self) -> str:
+        """Say what problem this is."""
+        return f"regression, as task regress states; training targets from {self.low:g} to {self.high:g}, mean {self.mean:.4g}"
+
+    def head(self, encoder: Any, pretrained: dict[str, Tensor]) -> nn.Module:
+        """Build a head that predicts the mean of the targets before it has learnt anything else."""
+        head = super().head(encoder, pretrained)
+        head.out.bias.data.fill_(self.mean)  # type: ignore[union-attr, operator]
+        return head
+
+    def collate_target(self, targets: list[Any]) -> Any:
+        """Return the targets (B,) as fp32."""
+        import torch
+
+        return torch.tensor(targets, dtype=torch.float32)
+
+    def loss(self, out: Tensor, batch: Batch) -> Tensor:
+        """Return the error summed over rows."""
+        from torch.nn import functional as F
+
+        function = {"mse": F.mse_loss, "mae": F.l1_loss, "huber": F.huber_loss}[self.options.loss]
+        return function(out[:, 0].float(), batch.target, reduction="sum")  # type: ignore[arg-type]
+
+    def divergence(self, out: Tensor, other: Tensor) -> Tensor:
+        """Return the squared difference of two passes, summed over rows."""
+        return ((out[:, 0].float() - other[:, 0].float()) ** 2).sum()
+
+    def decode(self, out: Tensor, batch: Batch) -> list[Prediction]:
+        """Return the numbers."""
+        return [Prediction(value) for value in out[:, 0].float().tolist()]
+
+    def score(self, predictions: Sequence[Prediction], examples: Sequence[Example], *, intervals: bool = True) -> Scores:
+        """Return correlations and errors."""
+        gold = np.array([e.target for e in examples], float)
+        predicted = np.array([p.value for p in predictions], float)
+        main = self.options.metric
+        found = None
+        if intervals:
+            found = metrics.interval(lambda g, p: metrics.regression(g, p)[main], gold, predicted)
+        return Scores(
+            main, main not in LOWER_IS_BETTER, metrics.regression(gold, predicted), {main: found} if found else {}
+        )
+
+    def state(self) -> JSON:
+        """Return what was learnt of the targets."""
+        return {"mean": self.mean, "low": self.low, "high": self.high}
+
+    def load(self, state: JSON) -> None:
+        """Take back what was learnt of the targets."""
+        self.mean, self.low, self.high = state["mean"], state["low"], state["high"]
+
+    def hub_config(self, head: Any) -> JSON:
+        """Tell transformers that this is regression."""
+        names = {"id2label": {"0": "value"}, "label2id": {"value": 0}}
+        return {**super().hub_config(head), **names, "problem_type": "regression"}

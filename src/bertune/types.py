@@ -1,0 +1,199 @@
+"""The objects that cross from one room to another. Importing this loads no torch.
+
+Tensor letters: `B` rows, `T` packed tokens of a batch, `W` width, `N` labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import torch
+
+JSON = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """The parts that a task reads from a row, by name."""
+
+    needed: tuple[str, ...]
+    optional: tuple[str, ...]
+    target: str
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One record of a data file: values under the names of their parts, and where they stood."""
+
+    fields: dict[str, Any]
+    source: str
+    line: int
+    raw: dict[str, Any] = field(default_factory=dict)  # every column as it was, under the file's own names
+
+    @property
+    def place(self) -> str:
+        """Return `file:line`, as every message writes it."""
+        return f"{self.source}:{self.line}"
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """What a row means to a task; no ids and no tensors."""
+
+    texts: tuple[str, ...]
+    target: Any = None
+    source: str = ""
+    line: int = 0
+
+    @property
+    def place(self) -> str:
+        """Return `file:line`."""
+        return f"{self.source}:{self.line}"
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """The token ids of one input, with the segment of each token."""
+
+    ids: Sequence[int]
+    types: Sequence[int]
+    cut: int = 0  # tokens that max_length cut away
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """An example as integers: 1 input for a cross-encoder, 2 or 3 for a bi-encoder."""
+
+    inputs: tuple[Piece, ...]
+    target: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ragged:
+    """The tokens of a batch without padding: row b is `ids[offsets[b]:offsets[b + 1]]`.
+
+    `ids` (T,) and `types` (T,) are int64 tensors, `offsets` (B + 1,) an int64 tensor on the same device, and
+    `lengths` the same cuts as plain integers, so that nobody has to ask the device for them.
+    """
+
+    ids: torch.Tensor
+    types: torch.Tensor
+    offsets: torch.Tensor
+    lengths: tuple[int, ...]
+
+    def to(self, device: torch.device) -> Ragged:
+        """Return the same batch on another device."""
+        return replace(
+            self,
+            ids=self.ids.to(device, non_blocking=True),
+            types=self.types.to(device, non_blocking=True),
+            offsets=self.offsets.to(device, non_blocking=True),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Some rows of a data set as tensors; `rows` are their places in it."""
+
+    inputs: tuple[Ragged, ...]
+    target: torch.Tensor | None
+    rows: tuple[int, ...]
+
+    def to(self, device: torch.device) -> Batch:
+        """Return the same batch on another device."""
+        target = None if self.target is None else self.target.to(device, non_blocking=True)
+        return replace(self, inputs=tuple(i.to(device) for i in self.inputs), target=target)
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What the model says of one row, in words and numbers that JSON can hold."""
+
+    value: str | float | tuple[str, ...]
+    confidence: float | None = None
+    by_label: dict[str, float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """How good predictions are. `main` names the value that decides which checkpoint is best."""
+
+    main: str
+    higher_is_better: bool
+    values: dict[str, float]
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)  # 95 % bootstrap intervals
+    per_label: dict[str, dict[str, float]] = field(default_factory=dict)
+    confusion: dict[str, dict[str, int]] = field(default_factory=dict)  # gold label -> predicted label -> rows
+
+    @property
+    def decisive(self) -> float:
+        """Return the value of the main metric."""
+        return self.values[self.main]
+
+    def to_json(self) -> JSON:
+        """Return everything as plain JSON values."""
+        return {
+            "main": self.main,
+            "higher_is_better": self.higher_is_better,
+            "values": self.values,
+            "intervals_95": {name: list(pair) for name, pair in self.intervals.items()},
+            "per_label": self.per_label,
+            "confusion": self.confusion,
+        }
+
+
+class Tokenizer(Protocol):
+    """What tasks and data need of a tokenizer."""
+
+    max_length: int
+
+    def encode(self, texts: Sequence[tuple[str, ...]]) -> list[Piece]:
+        """Turn texts, or pairs of texts, into ids, special tokens included, at most `max_length` long."""
+        ...
+
+    def tokens(self, ids: Sequence[int]) -> list[str]:
+        """Return the word piece of each id."""
+        ...
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return readable text for ids."""
+        ...
+
+    @property
+    def unknown_id(self) -> int | None:
+        """Return the id that stands for everything outside the vocabulary, if there is one."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write `tokenizer.json` and `tokenizer_config.json`."""
+        ...
+
+
+class Encoder(Protocol):
+    """Tokens in, vectors out, both ragged. Every implementation is also a `torch.nn.Module`."""
+
+    kind: str  # the architecture, transformers' model_type
+    width: int
+    num_layers: int
+    prefix: str  # what comes before the encoder's own names in a saved checkpoint, such as "bert."
+
+    def __call__(self, ragged: Ragged) -> torch.Tensor:
+        """Return the hidden states (T, W) of the last layer."""
+        ...
+
+    def depth(self, name: str) -> int:
+        """Return the layer of a parameter: 0 for embeddings, 1 to num_layers for the blocks and what follows them."""
+        ...
+
+    def word_embeddings(self) -> torch.nn.Parameter:
+        """Return the table of token vectors (V, W)."""
+        ...
+
+    def config(self) -> JSON:
+        """Return what transformers keeps in config.json."""
+        ...
