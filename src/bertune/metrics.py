@@ -29,7 +29,8 @@ def confusion_matrix(gold: Ints, predicted: Ints, num_labels: int) -> Ints:
 
 def _ratio(above: Any, below: Any) -> Floats:
     above, below = np.asarray(above, float), np.asarray(below, float)
-    return np.divide(above, below, out=np.zeros(np.broadcast(above, below).shape), where=below != 0)
+    result: Floats = np.divide(above, below, out=np.zeros(np.broadcast(above, below).shape), where=below != 0)
+    return result
 
 
 def precision_recall_f1(hits: Any, predicted: Any, gold: Any) -> tuple[Floats, Floats, Floats]:

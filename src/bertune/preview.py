@@ -10,7 +10,7 @@ import numpy as np
 from bertune import config as settings
 from bertune.data.batching import EncodedRows
 from bertune.data.labels import as_label
-from bertune.data.rows import Faults, files_of, open_table
+from bertune.data.rows import Faults, Reading, files_of, open_table
 from bertune.errors import BertuneError
 from bertune.model.auto import longest_row, read_config
 from bertune.model.source import locate
@@ -71,7 +71,7 @@ def guess_task(source: str, data: settings.DataConfig) -> tuple[str, str]:
     """Return a task by the look of the label column, and why."""
     faults = Faults(skip=True)
     fractions = total = 0
-    for row in open_table(source, data, _ANY, faults, lambda _: None):
+    for row in open_table(Reading(source, data, _ANY, faults, lambda _: None)):
         value = row.fields.get("label")
         if value is None or isinstance(value, list):
             continue
@@ -134,6 +134,3 @@ def lines_of(report: JSON) -> list[str]:
                 f"  length  {sample['length']}",
             ]
     return lines
-
-
-

@@ -15,7 +15,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
 from bertune import config as settings
-from bertune.config import DataConfig, RunConfig
+from bertune.config import DataConfig, Precision, RunConfig
 from bertune.data.batching import EncodedRows
 from bertune.data.rows import Faults
 from bertune.engine import log, loop
@@ -103,18 +103,24 @@ def _build(run: RunConfig, task: Task) -> tuple[Model, Tokenizer, LoadReport]:
 
 def _fit(result: Artifact, rows: dict[str, EncodedRows], splits: Splits, out: Path, accelerator: Accelerator, talk: Talk) -> Trained:
     run, task, model = result.run, result.task, result.model.to(accelerator.device)
-    precision = {"no": "fp32"}.get(accelerator.mixed_precision, accelerator.mixed_precision)
+    precision = _precision_of(accelerator)
+    latest: list[Prediction] = []
+    best: list[Prediction] = []
 
-    def evaluate(model: Model, split: str = "dev", *, intervals: bool = False) -> tuple[float, Scores, list[Prediction]]:
-        found, loss = predict_rows(model, task, rows[split], accelerator.device, precision)
-        return loss, task.score(found, getattr(splits, split), intervals=intervals), found
+    def evaluate(model: Model) -> tuple[float, Scores]:
+        latest[:], loss = predict_rows(model, task, rows["dev"], accelerator.device, precision)
+        return loss, task.score(latest, splits.dev, intervals=False)
+
+    def keep(*_: object) -> None:
+        best[:] = latest
+        saved.write(result, out)
 
     out.mkdir(parents=True, exist_ok=True)
     history = log.RunLog(out, run, accelerator, talk)
     work = loop.Fit(model, task, rows["train"], run, accelerator)
     try:
         with talk.bar("training", work.total):
-            outcome = loop.fit(work, lambda m: evaluate(m)[:2], lambda _m, _scores: saved.write(result, out), history)
+            outcome = loop.fit(work, evaluate, keep, history)
     finally:
         history.close()
     history.table()
@@ -122,27 +128,36 @@ def _fit(result: Artifact, rows: dict[str, EncodedRows], splits: Splits, out: Pa
         saved.write(result, out / "last")
     model = accelerator.unwrap_model(model, keep_fp32_wrapper=False)
     model.load_saved(saved.read_weights(out))
-    _, _, found = evaluate(model)
-    for line in task.tune(found, splits.dev):
-        talk.say(f"note: {line}")
-    for folder in (out, out / "last"):
-        saved.write_meta(result, folder)
-    scores = {}
-    for split in ("dev", "test"):
-        if split in rows:
-            _, scores[split], _ = evaluate(model, split, intervals=True)
-            talk.say(f"{split} (best checkpoint, step {outcome.best_step}): {describe_scores(scores[split])}")
+    scores = {"dev": task.score(task.tune(best, splits.dev, _teller(talk, "note")), splits.dev)}
+    if splits.test:
+        found, _ = predict_rows(model, task, rows["test"], accelerator.device, precision)
+        scores["test"] = task.score(found, splits.test)
+    _finish(result, out, outcome, scores, accelerator, talk)
+    return Trained(out, scores)
+
+
+def _finish(result: Artifact, out: Path, outcome: loop.Outcome, scores: dict[str, Scores], accelerator: Accelerator, talk: Talk) -> None:
+    """Write what is known at the end, and say it."""
     summary = _summary(outcome, result, accelerator)
+    for folder in (out, out / "last"):  # what `tune` has learnt
+        saved.write_meta(result, folder)
     saved.write_scores(out, scores, {"run": summary})
     write_card(result, out, scores, summary)
+    for split, found in scores.items():
+        talk.say(f"{split} (best checkpoint, step {outcome.best_step}): {describe_scores(found)}")
+    steps = f"{outcome.steps} steps{', stopped early,' if outcome.stopped_early else ''}"
     talk.say(
-        f"run: {outcome.steps} steps{', stopped early,' if outcome.stopped_early else ''} in {duration(outcome.train_seconds)} of training, "
+        f"run: {steps} in {duration(outcome.train_seconds)} of training, "
         f"{summary['rows_per_s']:.0f} rows/s, {summary['tokens_per_s']:.0f} tokens/s, peak memory {summary['peak_memory_gb']:.2f} GB"
     )
-    why = task.cannot_be_opened(model.head)
+    why = result.task.cannot_be_opened(result.model.head)
     if why:
         talk.say(f"note: {why}, so transformers opens the encoder of this folder without its head; bertune.load opens all of it")
-    return Trained(out, scores)
+
+
+def _precision_of(accelerator: Accelerator) -> Precision:
+    found: Precision = "fp32" if accelerator.mixed_precision == "no" else accelerator.mixed_precision
+    return found
 
 
 def _summary(outcome: loop.Outcome, result: Artifact, accelerator: Accelerator) -> dict[str, Any]:
@@ -156,7 +171,7 @@ def _summary(outcome: loop.Outcome, result: Artifact, accelerator: Accelerator) 
         "tokens_per_s": outcome.tokens / seconds,
         "peak_memory_gb": peak_memory_gb(accelerator.device.type),
         "device": accelerator.device.type,
-        "precision": accelerator.mixed_precision.replace("no", "fp32"),
+        "precision": _precision_of(accelerator),
         "parameters": sum(p.numel() for p in result.model.parameters()),
     }
 
@@ -342,5 +357,5 @@ def _predicted(pipeline: Pipeline, file: str, data: DataConfig, talk: Talk) -> I
         talk.say(f"data: {pipeline.num_cut} rows are longer than max_length {pipeline.tokenizer.max_length} and were cut")
 
 
-def _teller(talk: Talk) -> Callable[[str], None]:
-    return lambda line: talk.say(f"data: {line}")
+def _teller(talk: Talk, about: str = "data") -> Callable[[str], None]:
+    return lambda line: talk.say(f"{about}: {line}")

@@ -70,7 +70,11 @@ def init(task: str, folder: str | Path = ".") -> list[Path]:
 
 def run_file(task: str, said: dict[str, Any], options: type[Section]) -> str:
     """Return a run file: what is said, and every other setting as a comment with its default."""
-    lines = [f"# bertune train {Path(task).stem}.yaml", "# Settings behind # have the value shown. Paths are relative to where you run bertune.", ""]
+    lines = [
+        f"# bertune train {Path(task).stem}.yaml",
+        "# Settings behind # have the value shown. Paths are relative to where you run bertune.",
+        "",
+    ]
     lines += _section(RunConfig, {"task": task, **said}, options, "")
     return "\n".join(lines) + "\n"
 
@@ -80,7 +84,9 @@ def _section(model: type[BaseModel], said: dict[str, Any], options: type[Section
     for name, field in model.model_fields.items():
         inner = options if name == "options" else field.annotation
         is_section = isinstance(inner, type) and issubclass(inner, BaseModel)
-        lines += textwrap.wrap(" ".join((field.description or "").split()), 110, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}# ")
+        lines += textwrap.wrap(
+            " ".join((field.description or "").split()), 110, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}# "
+        )
         if is_section:
             lines += [f"{indent}{name}:", *_section(inner, said.get(name, {}), options, indent + "  ")]  # type: ignore[arg-type]
         elif name in said:

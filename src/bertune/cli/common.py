@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 import traceback
@@ -20,10 +21,10 @@ def guarded(work: Callable[[], object], *, debug: bool) -> int:
     except BertuneError as error:
         if debug:
             traceback.print_exc()
-        print(f"bertune: {error}", file=sys.stderr)  # noqa: T201
+        print(f"bertune: {error}", file=sys.stderr)
         return YOUR_INPUT
     except KeyboardInterrupt:
-        print("bertune: stopped", file=sys.stderr)  # noqa: T201
+        print("bertune: stopped", file=sys.stderr)
         return 130
     except BrokenPipeError:  # `bertune predict ... | head` has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -68,8 +69,6 @@ def predict_to(
     kind = results.format_of(output, form, source_format)
     found = run.predict(out, file, overrides, talk=talk, **where)
     with results.opened(output, sys.stdout) as target:
-        if kind == "csv":
-            count = results.write_csv(target, found.header, found.results)
-        else:
-            count = results.write_jsonl(target, found.results)
+        write = functools.partial(results.write_csv, header=found.header) if kind == "csv" else results.write_jsonl
+        count = write(target, results=found.results)
     talk.say(f"{count} rows predicted{f', written to {output}' if output else ''}")

@@ -45,9 +45,7 @@ def plain(name: str) -> str:
     return re.sub(r"[\s_\-]+", "", name).lower()
 
 
-def assign(
-    header: Sequence[str], given: dict[str, str] | None, parts: Columns, source: str, *, need_target: bool
-) -> dict[str, str]:
+def assign(header: Sequence[str], given: dict[str, str] | None, parts: Columns, source: str, *, need_target: bool) -> dict[str, str]:
     """Find the column of each part.
 
     Args:

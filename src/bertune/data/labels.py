@@ -125,25 +125,25 @@ def number_of(row: Row, part: str) -> float | None:
     return number
 
 
-def one_kind(rows_values: Iterable[tuple[Any, str]]) -> None:
-    """Check that raw labels of one file are all text, or all numbers.
+class OneKind:
+    """Sees to it that the labels of a file are all text, or all numbers: a mix is a slip, and 1 is not "one"."""
 
-    Args:
-        rows_values: (raw label, place) of each row; JSON files are where kinds can mix.
+    def __init__(self) -> None:
+        self._first: dict[str, tuple[str, str]] = {}  # file -> kind, and where it was seen first
 
-    Raises:
-        DataError: names the first row whose kind differs.
-    """
-    first: tuple[str, str] | None = None
-    for value, place in rows_values:
-        if value is None:
-            continue
-        kind = "a boolean" if isinstance(value, bool) else "a number" if isinstance(value, int | float) else f"a {type(value).__name__}"
-        kind = "text" if kind == "a str" else kind
-        if first is None:
-            first = (kind, place)
-        elif kind != first[0]:
-            raise DataError(f"{place}: the label is {kind} ({value!r}), but {first[0]} at {first[1]}; write all labels the same way")
+    def check(self, row: Row, part: str) -> None:
+        """Take in one row.
+
+        Raises:
+            DataError: its label is of another kind than those before it in the same file.
+        """
+        value = row.fields.get(part)
+        if value is None or isinstance(value, list | dict):
+            return
+        kind = "a boolean" if isinstance(value, bool) else "a number" if isinstance(value, int | float) else "text"
+        first, place = self._first.setdefault(row.source, (kind, row.place))
+        if kind != first:
+            raise DataError(f"{row.place}: the label is {kind} ({value!r}), but {first} at {place}; write all labels the same way")
 
 
 def unknown_label(example: Example, label: str, labels: Sequence[str]) -> DataError:

@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, BinaryIO, cast
 
 from bertune.config import DataConfig
 from bertune.data.columns import assign, plain
@@ -20,7 +20,6 @@ from bertune.errors import DataError, MissingExtra, did_you_mean, listed
 from bertune.types import Columns, Row
 
 Record = tuple[int, dict[str, Any]]  # line, values by column
-Fault = Callable[[str], None]  # takes "file:line: what is wrong"
 
 FORMATS = {
     ".csv": "csv", ".tsv": "tsv", ".txt": "tsv", ".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl",
@@ -78,33 +77,43 @@ class Table:
     def describe(self) -> str:
         """Say which column plays which part."""
         used = ", ".join(f"{part} = column {column!r}" for part, column in self.mapping.items())
-        ignored = [c for c in self.header if c not in self.mapping.values() and c != "_"]
+        ignored = [c for c in self.header if c not in self.mapping.values()]
         return f"{self.source}: {used}" + (f"; not used: {listed(ignored)}" if ignored else "")
 
 
-def open_table(
-    source: str, settings: DataConfig, parts: Columns, fault: Fault, note: Callable[[str], None], *, need_target: bool = True
-) -> Table:
-    """Open a data file.
+@dataclass(frozen=True)
+class Reading:
+    """How one file is read, and who hears of it."""
 
-    Args:
-        source: a path, `hub:NAME`, or "-" for standard input.
-        settings: how to read it.
-        parts: what the task reads from a row.
-        fault: called with a message for each record that is broken; the record is then left out.
-        note: called with what a user should know about the file.
-        need_target: whether the target column must be there.
+    source: str
+    """A path, `hub:NAME`, or "-" for standard input."""
+    settings: DataConfig
+    parts: Columns
+    """What the task reads from a row."""
+    faults: Faults
+    """Takes records that are broken; they are then left out."""
+    note: Callable[[str], None]
+    """Called with what a user should know about the file."""
+    need_target: bool = True
+    """Whether the target column must be there."""
+
+
+def open_table(reading: Reading) -> Table:
+    """Open a data file.
 
     Raises:
         DataError: the file is missing, empty, of another encoding, or lacks a column.
     """
-    records = _records(source, settings, fault, note, need_target=need_target)
+    source = reading.source
+    records = _records(reading)
     first = next(records, None)
     if first is None:
+        for line in reading.faults.settle():
+            reading.note(line)
         raise DataError(f"{source}: holds no rows")
-    header = [c for c in first[1] if c is not None]
-    given = settings.columns if isinstance(settings.columns, dict) else None
-    mapping = assign(header, given, parts, source, need_target=need_target)
+    header = list(first[1])
+    given = reading.settings.columns if isinstance(reading.settings.columns, dict) else None
+    mapping = assign(header, given, reading.parts, source, need_target=reading.need_target)
     return Table(source, header, mapping, itertools.chain([first], records))
 
 
@@ -123,22 +132,19 @@ def format_of(source: str, settings: DataConfig) -> str:
     return kind
 
 
-def _records(
-    source: str, settings: DataConfig, fault: Fault, note: Callable[[str], None], *, need_target: bool
-) -> Iterator[Record]:
+def _records(reading: Reading) -> Iterator[Record]:
+    source, settings = reading.source, reading.settings
     if source.startswith("hub:"):
         return _hub(source)
-    kind = "lines" if source == "-" else format_of(source, settings)
-    if source != "-":
-        _must_exist(Path(source))
+    if source == "-":
+        return _plain_lines(reading, _lines(source, settings.encoding, keep_newlines=False))
+    _must_exist(Path(source))
+    kind = format_of(source, settings)
     if kind == "parquet":
         return _parquet(source)
-    text = _lines(source, settings.encoding, keep_newlines=kind == "csv" or settings.quoting == "standard")
-    if kind == "lines":
-        return _plain_lines(text, fault)
-    if kind in {"json", "jsonl"}:
-        return _json(source, text, fault, note)
-    return _separated(source, kind, text, settings, fault, note, need_target=need_target)
+    quoted = settings.quoting == "standard" or (settings.quoting == "auto" and kind == "csv")
+    text = _lines(source, settings.encoding, keep_newlines=quoted and kind in {"csv", "tsv"})
+    return _json(reading, text) if kind in {"json", "jsonl"} else _separated(reading, kind, text, quoted=quoted)
 
 
 def _must_exist(path: Path) -> None:
@@ -156,7 +162,7 @@ def _lines(source: str, encoding: str, *, keep_newlines: bool) -> Iterator[str]:
     codec = "utf-8-sig" if encoding.lower().replace("_", "-") in {"utf-8", "utf8"} else encoding
     newline = "" if keep_newlines else "\n"
     try:
-        with _opened(source) as raw, io.TextIOWrapper(raw, encoding=codec, newline=newline) as text:  # type: ignore[type-var]
+        with _opened(source) as raw, io.TextIOWrapper(raw, encoding=codec, newline=newline) as text:
             yield from text
     except UnicodeDecodeError as error:
         raise DataError(_undecodable(source, encoding, error)) from None
@@ -166,12 +172,12 @@ def _lines(source: str, encoding: str, *, keep_newlines: bool) -> Iterator[str]:
         raise DataError(f"{source}: cannot be read: {error.strerror or error}") from None
 
 
-def _opened(source: str) -> IO[bytes]:
+def _opened(source: str) -> BinaryIO:
     if source == "-":
         return io.BufferedReader(io.FileIO(sys.stdin.fileno(), closefd=False))
     if source.lower().endswith(".gz"):
-        return gzip.open(source, "rb")
-    return open(source, "rb")  # noqa: SIM115  (closed by the caller)
+        return cast(BinaryIO, gzip.open(source, "rb"))
+    return Path(source).open("rb")
 
 
 def _undecodable(source: str, encoding: str, error: UnicodeDecodeError) -> str:
@@ -197,45 +203,46 @@ def _decodes(data: bytes, encoding: str) -> bool:
     return True
 
 
-def _plain_lines(text: Iterable[str], fault: Fault) -> Iterator[Record]:
+def _plain_lines(reading: Reading, text: Iterable[str]) -> Iterator[Record]:
     """Standard input: a text a line, a pair divided by a tab, or a JSON object a line."""
     for line, content in enumerate(text, 1):
         content = content.rstrip("\r\n")
         if content.lstrip().startswith("{"):
-            record = _json_object("-", line, content, fault)
+            record = _json_object(reading, line, content)
             if record is not None:
                 yield line, record
         elif content:
             first, tab, second = content.partition("\t")
             yield line, {"text": first, "text_b": second} if tab else {"text": first}
         else:
-            fault(f"-:{line}: the line is empty")
+            reading.faults(f"-:{line}: the line is empty")
 
 
-def _json(source: str, text: Iterator[str], fault: Fault, note: Callable[[str], None]) -> Iterator[Record]:
+def _json(reading: Reading, text: Iterator[str]) -> Iterator[Record]:
     blank = 0
     for line, content in enumerate(text, 1):
         if not content.strip():
             blank += 1
             continue
         if line == blank + 1 and content.lstrip().startswith("["):
-            yield from _json_array(source, content + "".join(text), line)
+            yield from _json_array(reading.source, content + "".join(text), line)
             return
-        record = _json_object(source, line, content, fault)
+        record = _json_object(reading, line, content)
         if record is not None:
             yield line, record
     if blank:
-        note(f"{source}: {blank} blank lines passed over")
+        reading.note(f"{reading.source}: {blank} blank lines passed over")
 
 
-def _json_object(source: str, line: int, content: str, fault: Fault) -> dict[str, Any] | None:
+def _json_object(reading: Reading, line: int, content: str) -> dict[str, Any] | None:
+    place = f"{reading.source}:{line}"
     try:
         record = json.loads(content)
     except json.JSONDecodeError as error:
-        fault(f"{source}:{line}: broken JSON: {error.msg} at column {error.colno}; each line must be one object")
+        reading.faults(f"{place}: broken JSON: {error.msg} at column {error.colno}; each line must be one object")
         return None
     if not isinstance(record, dict):
-        fault(f"{source}:{line}: expected a JSON object such as {{\"text\": ...}}, got {type(record).__name__}")
+        reading.faults(f'{place}: expected a JSON object such as {{"text": ...}}, got {type(record).__name__}')
         return None
     return record
 
@@ -257,16 +264,13 @@ def _json_array(source: str, text: str, first_line: int) -> Iterator[Record]:
         except json.JSONDecodeError as error:
             raise DataError(f"{source}:{first_line + error.lineno - 1}: broken JSON: {error.msg} at column {error.colno}") from None
         if not isinstance(record, dict):
-            raise DataError(f"{source}:{line}: expected a JSON object such as {{\"text\": ...}}, got {type(record).__name__}")
+            raise DataError(f'{source}:{line}: expected a JSON object such as {{"text": ...}}, got {type(record).__name__}')
         yield line, record
 
 
-def _separated(
-    source: str, kind: str, text: Iterator[str], settings: DataConfig, fault: Fault, note: Callable[[str], None],
-    *, need_target: bool,
-) -> Iterator[Record]:  # fmt: skip
-    delimiter = settings.delimiter or ("," if kind == "csv" else "\t")
-    quoted = settings.quoting == "standard" or (settings.quoting == "auto" and kind == "csv")
+def _separated(reading: Reading, kind: str, text: Iterator[str], *, quoted: bool) -> Iterator[Record]:
+    source = reading.source
+    delimiter = reading.settings.delimiter or ("," if kind == "csv" else "\t")
     cells = _quoted_cells(source, text, delimiter) if quoted else _literal_cells(text, delimiter)
     header: list[str] | None = None
     blank = 0
@@ -275,15 +279,15 @@ def _separated(
             blank += 1
             continue
         if header is None:
-            header, is_data = _header(source, values, settings.columns, note, need_target=need_target)
+            header, is_data = _header(reading, values)
             if not is_data:
                 continue
         if len(values) != len(header):
-            fault(_wrong_width(source, line, values, header, delimiter, quoted=quoted))
+            reading.faults(_wrong_width(f"{source}:{line}", values, header, delimiter, quoted=quoted))
             continue
         yield line, dict(zip(header, values, strict=True))
     if blank:
-        note(f"{source}: {blank} blank lines passed over")
+        reading.note(f"{source}: {blank} blank lines passed over")
 
 
 def _literal_cells(text: Iterable[str], delimiter: str) -> Iterator[tuple[int, list[str]]]:
@@ -307,29 +311,30 @@ def _quoted_cells(source: str, text: Iterable[str], delimiter: str) -> Iterator[
         ) from None
 
 
-def _header(
-    source: str, values: list[str], columns: list[str] | dict[str, str] | None, note: Callable[[str], None], *, need_target: bool
-) -> tuple[list[str], bool]:
+def _header(reading: Reading, values: list[str]) -> tuple[list[str], bool]:
     """Return the names of the columns, and whether the first line is itself a row of data."""
-    if isinstance(columns, list):
-        if len(values) == len(columns) and [plain(v) for v in values] == [plain(c) for c in columns]:
-            note(f"{source}: the first line repeats the names of data.columns, so it is taken as a header")
-            return columns, False
-        if not need_target and len(values) == len(columns) - 1:
-            names = [c for c in columns if c != "label"]
-            if len(names) == len(values):
-                note(f"{source}: has {len(values)} columns where data.columns names {len(columns)}: taken as rows without label")
-                return names, True
-        return columns, True
-    names = [value.strip() or f"column_{place}" for place, value in enumerate(values, 1)]
-    twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
-    if twice:
-        raise DataError(f"{source}:1: the header names {listed(twice)} twice; names found: {listed(names)}")
-    return names, False
+    source, columns = reading.source, reading.settings.columns
+    if not isinstance(columns, list):
+        names = [value.strip() or f"column_{place}" for place, value in enumerate(values, 1)]
+        twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
+        if twice:
+            raise DataError(f"{source}:1: the header names {listed(twice)} twice; names found: {listed(names)}")
+        return names, False
+    # A list may name "_" several times: columns that nobody reads, kept apart by their place.
+    names = [f"column_{place}" if name == "_" else name for place, name in enumerate(columns, 1)]
+    if [plain(v) for v in values] == [plain(n) for n in columns]:
+        reading.note(f"{source}: the first line repeats the names of data.columns, so it is taken as a header")
+        return names, False
+    if not reading.need_target and len(values) == len(names) - 1:
+        target = assign(names, None, reading.parts, source, need_target=False).get(reading.parts.target)
+        if target is not None:
+            reading.note(f"{source}: has {len(values)} columns where data.columns names {len(names)}: taken as rows without {target!r}")
+            return [name for name in names if name != target], True
+    return names, True
 
 
-def _wrong_width(source: str, line: int, values: Sequence[str], header: Sequence[str], delimiter: str, *, quoted: bool) -> str:
-    message = f"{source}:{line}: {len(values)} columns where {len(header)} are expected ({', '.join(header)})"
+def _wrong_width(place: str, values: Sequence[str], header: Sequence[str], delimiter: str, *, quoted: bool) -> str:
+    message = f"{place}: {len(values)} columns where {len(header)} are expected ({', '.join(header)})"
     cells = "".join(values)
     if len(values) == 1 and delimiter == "," and "\t" in cells:
         return f"{message}; the line holds tabs: set data.delimiter=tab"

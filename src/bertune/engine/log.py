@@ -64,7 +64,7 @@ class RunLog:
             self.evaluations.append(values)
             self.talk.say(_dev_line(values))
 
-    def tick(self, step: int, total: int) -> None:  # noqa: ARG002  (the bar knows its total)
+    def tick(self, step: int, total: int) -> None:
         """Move the bar."""
         self.talk.tick(step)
 

@@ -7,7 +7,6 @@ from the number of steps.
 from __future__ import annotations
 
 import json
-import os
 import random
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -123,7 +122,7 @@ class TrainState:
         folder.mkdir(parents=True, exist_ok=True)
         tensors, values = self.capture()
         save_file(tensors, folder / "state.safetensors.part")
-        os.replace(folder / "state.safetensors.part", folder / "state.safetensors")
+        (folder / "state.safetensors.part").replace(folder / "state.safetensors")
         (folder / "state.json").write_text(json.dumps(values), encoding="utf-8")
 
     def read(self, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Small things around a step that make the result better: EMA and FGM. (R-Drop is two lines in the loop.)"""
+"""Small things around a step that make the result better: EMA and FGM; R-Drop is two lines in the loop."""
 
 from __future__ import annotations
 

@@ -66,7 +66,9 @@ def attend(query: Tensor, key: Tensor, value: Tensor, plan: Plan, dropout: float
     """Compute softmax(QK^T * scale) V inside each row.
 
     Args:
-        query: (T, H, D); key and value alike.
+        query: (T, H, D).
+        key: (T, H, D).
+        value: (T, H, D).
         plan: the buckets of this batch.
         dropout: share of attention probabilities set to 0.
         scale: 1 / sqrt(D) where not given.

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bertune.errors import ConfigError
+from bertune.errors import ConfigError, listed
 from bertune.model import attention
 from bertune.model.heads import rows_of_tokens
 from bertune.model.names import HEADS, PACKED, POSITIONS_AFTER_PADDING
@@ -140,7 +140,9 @@ def read_encoder(folder: Path) -> tuple[AutoEncoder, LoadReport]:
     if len(new) == len(hf.state_dict()):
         raise ConfigError(f"model: {str(folder)!r} holds no weight of a {config.model_type} encoder; is config.json its own?")
     if info["mismatched_keys"]:
-        raise ConfigError(f"model: weights in {str(folder)!r} have other shapes than its config.json says: {sorted(map(str, info['mismatched_keys']))[:3]}")
+        raise ConfigError(
+            f"model: weights in {str(folder)!r} have other shapes than its config.json says: {listed(map(str, info['mismatched_keys']), 3)}"
+        )
     pooler = _take_pooler(hf)
     report = LoadReport([n for n in new if not n.startswith("pooler")], sorted(info["unexpected_keys"]))
     if not any(name.startswith("pooler") for name in new):
@@ -169,7 +171,9 @@ def read_config(folder: Path) -> Any:
     try:
         return AutoConfig.from_pretrained(str(folder), local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
-        raise ConfigError(f"model: config.json in {str(folder)!r} is not one that transformers knows: {str(error).splitlines()[0]}") from None
+        raise ConfigError(
+            f"model: config.json in {str(folder)!r} is not one that transformers knows: {str(error).splitlines()[0]}"
+        ) from None
 
 
 def _take_pooler(hf: Any) -> dict[str, Tensor]:
@@ -194,7 +198,7 @@ def _with_our_attention(hf: Any) -> Any:
 
 
 def _attend(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None,
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None,  # noqa: ARG001
     dropout: float = 0.0, scaling: float | None = None, *, bertune_plan: attention.Plan, **_: Any,
 ) -> tuple[Tensor, None]:  # fmt: skip
     """Answer transformers' attention call: query, key, value (1, H, T, D) -> (1, T, H, D)."""

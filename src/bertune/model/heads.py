@@ -5,6 +5,7 @@ Letters: `T` packed tokens, `B` rows, `W` width, `N` outputs.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -14,7 +15,7 @@ from bertune.model.names import HeadForm
 from bertune.types import Batch, Ragged
 
 Pooling = Literal["pooler", "cls", "mean", "max"]
-_ACTIVATIONS = {"tanh": torch.tanh, "gelu": nn.functional.gelu, "relu": nn.functional.relu}
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"tanh": torch.tanh, "gelu": nn.functional.gelu, "relu": nn.functional.relu}
 
 
 def rows_of_tokens(ragged: Ragged) -> Tensor:

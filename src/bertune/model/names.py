@@ -35,15 +35,11 @@ _BERT = ("classifier_dropout", "hidden_dropout_prob")
 
 
 def _bert_like(prefix: str, name: str) -> HeadForm:
-    return HeadForm(
-        f"{prefix}.pooler.dense", "classifier", "tanh", False, _BERT, f"{name}ForSequenceClassification", "pooler.dense"
-    )
+    return HeadForm(f"{prefix}.pooler.dense", "classifier", "tanh", False, _BERT, f"{name}ForSequenceClassification", "pooler.dense")
 
 
 def _roberta_like(name: str, activation: Activation = "tanh") -> HeadForm:
-    return HeadForm(
-        "classifier.dense", "classifier.out_proj", activation, True, _BERT, f"{name}ForSequenceClassification"
-    )
+    return HeadForm("classifier.dense", "classifier.out_proj", activation, True, _BERT, f"{name}ForSequenceClassification")
 
 
 HEADS: dict[str, HeadForm] = {
@@ -56,13 +52,9 @@ HEADS: dict[str, HeadForm] = {
     "roberta": _roberta_like("Roberta"),
     "xlm-roberta": _roberta_like("XLMRoberta"),
     "camembert": _roberta_like("Camembert"),
-    "mpnet": HeadForm(
-        "classifier.dense", "classifier.out_proj", "tanh", True, ("hidden_dropout_prob",), "MPNetForSequenceClassification"
-    ),
+    "mpnet": HeadForm("classifier.dense", "classifier.out_proj", "tanh", True, ("hidden_dropout_prob",), "MPNetForSequenceClassification"),
     "electra": _roberta_like("Electra", "gelu"),
-    "distilbert": HeadForm(
-        "pre_classifier", "classifier", "relu", False, ("seq_classif_dropout",), "DistilBertForSequenceClassification"
-    ),
+    "distilbert": HeadForm("pre_classifier", "classifier", "relu", False, ("seq_classif_dropout",), "DistilBertForSequenceClassification"),
     "deberta": HeadForm(
         "pooler.dense", "classifier", "gelu", True, ("cls_dropout", "hidden_dropout_prob"), "DebertaForSequenceClassification"
     ),

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -92,15 +91,16 @@ def read_weights(folder: Path) -> dict[str, torch.Tensor]:
         ArtifactError: it is missing or damaged.
     """
     try:
-        return load_file(folder / "model.safetensors")
+        weights: dict[str, torch.Tensor] = load_file(folder / "model.safetensors")
     except (OSError, SafetensorError) as error:
         raise ArtifactError(f"{folder / 'model.safetensors'}: missing or damaged: {str(error).splitlines()[0]}") from None
+    return weights
 
 
 def _write_weights(model: Model, folder: Path) -> None:
     part = folder / "model.safetensors.part"
     save_file({n: t.contiguous().cpu() for n, t in model.saved_state().items()}, part, metadata={"format": "pt"})
-    os.replace(part, folder / "model.safetensors")
+    part.replace(folder / "model.safetensors")
 
 
 def _hub_config(artifact: Artifact) -> JSON:
@@ -116,7 +116,7 @@ def _hub_config(artifact: Artifact) -> JSON:
 def _write_json(path: Path, value: Any) -> None:
     part = path.with_name(path.name + ".part")
     part.write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-    os.replace(part, path)
+    part.replace(path)
 
 
 def _version(package: str) -> str:

@@ -45,7 +45,9 @@ def load_task(name: str) -> type[Task]:
     elif name in task_names():
         module = importlib.import_module(f"bertune.tasks.{name}")
     else:
-        raise TaskNotFound(f"no task {name!r}{did_you_mean(name, task_names())}; tasks: {', '.join(task_names())}, or a file such as ./mine.py")
+        raise TaskNotFound(
+            f"no task {name!r}{did_you_mean(name, task_names())}; tasks: {', '.join(task_names())}, or a file such as ./mine.py"
+        )
     found = [v for v in vars(module).values() if isinstance(v, type) and issubclass(v, Task) and v.__module__ == module.__name__]
     if len(found) != 1:
         raise ConfigError(f"{name!r} must hold exactly one subclass of bertune.Task, found {len(found)}")

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from bertune import metrics
 from bertune.config import DataConfig
-from bertune.data.labels import label_of, labels_of, order_labels, read_labels, unknown_label
+from bertune.data.labels import OneKind, label_of, labels_of, order_labels, read_labels, unknown_label
 from bertune.errors import ConfigError, DataError, did_you_mean, listed
 from bertune.tasks.pooled import PooledOptions, PooledTask
 from bertune.tasks.task import Note
@@ -53,6 +53,7 @@ class Classify(PooledTask):
     def __init__(self, options: ClassifyOptions, data: DataConfig) -> None:
         super().__init__(options, data)
         self.labels: tuple[str, ...] = ()
+        self._kind = OneKind()
         self.weights: list[float] | None = None
         self.thresholds: list[float] = []
         self.multi: bool | None = {"auto": None, "single_label": False, "multi_label": True}[options.problem]
@@ -88,6 +89,7 @@ class Classify(PooledTask):
         texts = self.texts(row)
         if self.multi:
             return Example(texts, labels_of(row, target, self.data.label_delimiter), row.source, row.line)
+        self._kind.check(row, target)
         return Example(texts, label_of(row, target), row.source, row.line)
 
     def fit(self, examples: Sequence[Example], note: Note) -> None:
@@ -124,12 +126,16 @@ class Classify(PooledTask):
 
     def _check_options(self) -> None:
         options = self.options
-        single_only = [("metric", options.metric == "mcc")]
-        faults = [f"options.{name}={getattr(options, name)} is for single-label problems" for name, on in single_only if on and self.multi]
-        if options.metric == "f1" and self.positive is None:
+        faults = ["options.metric=mcc is for single-label problems"] if options.metric == "mcc" and self.multi else []
+        if options.metric == "f1" and (self.multi or len(self.labels) != 2):
             faults.append("options.metric=f1 is for two labels; use f1_macro, f1_micro or f1_weighted")
-        if options.positive_label is not None and options.positive_label not in self.labels:
-            faults.append(f"options.positive_label: {options.positive_label!r} is no label{did_you_mean(options.positive_label, self.labels)}; labels: {listed(self.labels)}")
+        positive = options.positive_label
+        if positive is not None and (self.multi or len(self.labels) != 2):
+            faults.append(f"options.positive_label is for two labels, here are {len(self.labels)}: {listed(self.labels)}")
+        elif positive is not None and positive not in self.labels:
+            faults.append(
+                f"options.positive_label: {positive!r} is no label{did_you_mean(positive, self.labels)}; labels: {listed(self.labels)}"
+            )
         if isinstance(options.class_weights, dict):
             wrong = [label for label in options.class_weights if label not in self.labels]
             if wrong:
@@ -244,16 +250,17 @@ class Classify(PooledTask):
         """Return the label or labels."""
         return "\0".join(example.target) if self.multi else str(example.target)
 
-    def tune(self, predictions: Sequence[Prediction], examples: Sequence[Example]) -> list[str]:
+    def tune(self, predictions: list[Prediction], examples: Sequence[Example], note: Note) -> list[Prediction]:
         """Choose the threshold of each label on the dev rows."""
         if not self.multi or self.options.threshold != "tuned":
-            return []
+            return predictions
         for i, label in enumerate(self.labels):
             gold = np.array([label in e.target for e in examples])
             probability = np.array([(p.by_label or {})[label] for p in predictions])
             self.thresholds[i] = metrics.best_threshold(gold, probability)
         chosen = ", ".join(f"{label} {t:.3f}" for label, t in zip(self.labels, self.thresholds, strict=True))
-        return [f"thresholds with the best F1 on the dev rows, so dev scores are a little flattering: {chosen}"]
+        note(f"thresholds with the best F1 on the dev rows, so dev scores are a little flattering: {chosen}")
+        return [self._prediction([(p.by_label or {})[label] for label in self.labels]) for p in predictions]
 
     def state(self) -> JSON:
         """Return labels, weights and thresholds."""

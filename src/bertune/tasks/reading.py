@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from bertune.config import DataConfig
-from bertune.data.rows import Faults, Table, files_of, open_table
+from bertune.data.rows import Faults, Reading, files_of, open_table
 from bertune.data.split import draw, split
 from bertune.errors import DataError
 from bertune.tasks.task import Task
@@ -26,7 +26,7 @@ class Splits:
 
 def stream(source: str, task: Task, data: DataConfig, faults: Faults, note: Note, *, need_target: bool) -> Iterator[tuple[Row, Example]]:
     """Yield each usable row of a file with what it means; bad rows go to `faults`."""
-    table: Table = open_table(source, data, task.columns, faults, note, need_target=need_target)
+    table = open_table(Reading(source, data, task.columns, faults, note, need_target))
     note(table.describe())
     for row in table:
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -71,8 +71,8 @@ class Regress(PooledTask):
         """Return the error summed over rows."""
         from torch.nn import functional as F
 
-        function = {"mse": F.mse_loss, "mae": F.l1_loss, "huber": F.huber_loss}[self.options.loss]
-        return function(out[:, 0].float(), batch.target, reduction="sum")  # type: ignore[arg-type]
+        losses: dict[str, Callable[..., Tensor]] = {"mse": F.mse_loss, "mae": F.l1_loss, "huber": F.huber_loss}
+        return losses[self.options.loss](out[:, 0].float(), batch.target, reduction="sum")
 
     def divergence(self, out: Tensor, other: Tensor) -> Tensor:
         """Return the squared difference of two passes, summed over rows."""
@@ -90,9 +90,7 @@ class Regress(PooledTask):
         found = None
         if intervals:
             found = metrics.interval(lambda g, p: metrics.regression(g, p)[main], gold, predicted)
-        return Scores(
-            main, main not in LOWER_IS_BETTER, metrics.regression(gold, predicted), {main: found} if found else {}
-        )
+        return Scores(main, main not in LOWER_IS_BETTER, metrics.regression(gold, predicted), {main: found} if found else {})
 
     def state(self) -> JSON:
         """Return what was learnt of the targets."""

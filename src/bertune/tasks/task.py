@@ -112,9 +112,9 @@ class Task(ABC):
         """Return the group whose share a drawn subset keeps, such as the label."""
         return ""
 
-    def tune(self, predictions: Sequence[Prediction], examples: Sequence[Example]) -> list[str]:
-        """Choose decision settings on the dev rows, after training, and say what was chosen."""
-        return []
+    def tune(self, predictions: list[Prediction], examples: Sequence[Example], note: Note) -> list[Prediction]:
+        """Choose decision settings on the dev rows, after training; return the predictions as they now are."""
+        return predictions
 
     def state(self) -> JSON:
         """Return what `fit` and `tune` have learnt, to be kept with the weights."""

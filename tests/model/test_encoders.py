@@ -1,0 +1,89 @@
+"""Our ragged encoders compute what transformers computes, whatever the batch is made of."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+from bertune.data.batching import EncodedRows
+from bertune.model.auto import read_encoder
+from bertune.model.names import PACKED
+from bertune.types import Encoded, Piece
+
+KINDS = ["bert", "ernie", "roberta", "xlm-roberta", "camembert", "electra", "albert", "distilbert", "mpnet", "deberta", "deberta-v2"]
+LENGTHS = [7, 1, 40, 33, 2, 32, 60, 7]
+
+
+def ragged(lengths: list[int], seed: int = 0, vocabulary: int = 90) -> EncodedRows:
+    random = np.random.default_rng(seed)
+    rows = [Encoded((Piece(random.integers(5, vocabulary, n).tolist(), [int(i > n // 2) for i in range(n)]),)) for n in lengths]
+    return EncodedRows(rows)
+
+
+def hf_states(folder, batch) -> torch.Tensor:
+    """One row at a time through transformers, without any padding."""
+    from transformers import AutoModel
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = AutoModel.from_pretrained(str(folder), dtype=torch.float32, attn_implementation="eager").eval()
+    states = []
+    for start, stop in zip(batch.offsets[:-1], batch.offsets[1:], strict=True):
+        given = {"input_ids": batch.ids[None, start:stop], "attention_mask": torch.ones(1, int(stop - start), dtype=torch.long)}
+        if (getattr(model.config, "type_vocab_size", 0) or 0) > 1 and model.config.model_type != "distilbert":
+            given["token_type_ids"] = batch.types[None, start:stop]
+        states.append(model(**given).last_hidden_state[0])
+    return torch.cat(states)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_states_are_those_of_transformers(kind, encoder_of):
+    encoder, _ = read_encoder(encoder_of(kind))
+    encoder.eval()
+    batch = ragged(LENGTHS).batch(range(len(LENGTHS)), list).inputs[0]
+    with torch.no_grad():
+        ours = encoder(batch)
+        theirs = hf_states(encoder_of(kind), batch)
+    assert ours.shape == (sum(LENGTHS), 32)
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", sorted(PACKED))
+def test_packed_and_padded_give_the_same_gradients(kind, encoder_of):
+    gradients = []
+    for packed in (True, False):
+        encoder, _ = read_encoder(encoder_of(kind))
+        encoder.eval()
+        encoder._packed = packed
+        if not packed:
+            encoder.hf.set_attn_implementation("sdpa")
+        batch = ragged(LENGTHS).batch(range(len(LENGTHS)), list).inputs[0]
+        (encoder(batch) ** 2).sum().backward()
+        gradients.append({n: p.grad for n, p in encoder.named_parameters() if p.grad is not None})
+    assert gradients[0].keys() == gradients[1].keys()
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradient, gradients[1][name], atol=2e-4, rtol=2e-3, msg=name)
+
+
+@pytest.mark.parametrize("kind", ["bert", "deberta-v2"])
+def test_a_row_does_not_depend_on_its_batch(kind, encoder_of):
+    encoder, _ = read_encoder(encoder_of(kind))
+    encoder.eval()
+    rows = ragged(LENGTHS)
+    with torch.no_grad():
+        whole = encoder(rows.batch(range(len(LENGTHS)), list).inputs[0])
+        alone = torch.cat([encoder(rows.batch([i], list).inputs[0]) for i in range(len(LENGTHS))])
+    torch.testing.assert_close(whole, alone, atol=1e-5, rtol=1e-4)
+
+
+def test_depth_orders_parameters_from_embeddings_to_top(encoder_of):
+    for kind in KINDS:
+        encoder, _ = read_encoder(encoder_of(kind))
+        depths = {name: encoder.depth(name) for name, _ in encoder.hf.named_parameters()}
+        assert min(depths.values()) == 0
+        assert max(depths.values()) == encoder.num_layers
+        assert encoder.num_layers == (1 if kind == "albert" else 2), kind
+        assert encoder.depth(next(n for n in depths if "word_embeddings" in n)) == 0

@@ -1,0 +1,151 @@
+"""What bertune saves opens in transformers with the same numbers."""
+
+from __future__ import annotations
+
+import json
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+import bertune
+from bertune.model.names import HEADS
+
+TEXTS = ["the dog is good", "a big red house", "天 很 好", "Not very great, is it?", "x"]
+ROWS = [{"text": f"{t} {n}", "label": ["b", "a", "c"][n % 3]} for t in TEXTS for n in range(6)]
+
+
+def train(tmp_path, folder, *settings, task="classify", rows=ROWS):
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps(r) + "\n" for r in rows), encoding="utf-8")
+    fixed = [f"data.train={file}", f"data.dev={file}", f"model={folder}", f"out={tmp_path / 'out'}", "train.max_steps=3", "train.batch_size=8"]
+    return bertune.train(task, [*fixed, "train.learning_rate=1e-3", "train.precision=fp32", *settings], quiet=True).folder
+
+
+def logits_of_transformers(folder, texts, pairs=None):
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model, info = AutoModelForSequenceClassification.from_pretrained(str(folder), output_loading_info=True)
+        tokenizer = AutoTokenizer.from_pretrained(str(folder))
+        inputs = tokenizer(texts, pairs, return_tensors="pt", padding=True, truncation=True)
+    assert not info["missing_keys"], info
+    assert not info["unexpected_keys"], info
+    with torch.inference_mode():
+        return model.eval()(**inputs).logits, model.config
+
+
+@pytest.mark.parametrize("kind", sorted(HEADS))
+def test_classifier_gives_the_same_logits(kind, encoder_of, tmp_path):
+    folder = train(tmp_path, encoder_of(kind))
+    logits, config = logits_of_transformers(folder, TEXTS)
+    assert config.id2label == {0: "a", 1: "b", 2: "c"}
+    assert config.label2id == {"a": 0, "b": 1, "c": 2}
+    assert config.problem_type == "single_label_classification"
+    ours = bertune.load(folder, precision="fp32").predict(TEXTS)
+    found = torch.tensor([[p.by_label[label] for label in "abc"] for p in ours])
+    torch.testing.assert_close(found, logits.softmax(-1), atol=1e-5, rtol=1e-4)
+    direct = logits_of_ours(folder, TEXTS)
+    torch.testing.assert_close(direct, logits, atol=1e-4, rtol=1e-4)
+
+
+def logits_of_ours(folder, texts):
+    from bertune.data.batching import EncodedRows
+    from bertune.types import Example
+
+    pipeline = bertune.load(folder, precision="fp32")
+    rows = EncodedRows(pipeline.task.encode([Example((t,)) for t in texts], pipeline.tokenizer))
+    with torch.inference_mode():
+        return pipeline.model(rows.batch(range(len(texts)), list))
+
+
+def test_pairs_give_the_same_logits(tiny, tmp_path):
+    rows = [{"sentence1": r["text"], "sentence2": "a cat", "label": r["label"]} for r in ROWS]
+    folder = train(tmp_path, tiny, rows=rows)
+    pairs = [("the dog", "a big house"), ("one", "two three"), ("good " * 50, "bad " * 60)]
+    logits, _ = logits_of_transformers(folder, [p[0] for p in pairs], [p[1] for p in pairs])
+    ours = bertune.load(folder, precision="fp32").predict(pairs)
+    found = torch.tensor([[p.by_label[label] for label in "abc"] for p in ours])
+    torch.testing.assert_close(found, logits.softmax(-1), atol=1e-5, rtol=1e-4)
+
+
+def test_regression_gives_the_same_number(tiny, tmp_path):
+    rows = [{"text": r["text"], "label": float(n)} for n, r in enumerate(ROWS)]
+    folder = train(tmp_path, tiny, task="regress", rows=rows)
+    logits, config = logits_of_transformers(folder, TEXTS)
+    assert config.problem_type == "regression"
+    ours = [p.value for p in bertune.load(folder, precision="fp32").predict(TEXTS)]
+    np.testing.assert_allclose(ours, logits[:, 0].numpy(), atol=1e-4)
+
+
+def test_multi_label_gives_the_same_logits(tiny, tmp_path):
+    rows = [{"text": r["text"], "label": [r["label"], "z"]} for r in ROWS]
+    folder = train(tmp_path, tiny, rows=rows)
+    logits, config = logits_of_transformers(folder, TEXTS)
+    assert config.problem_type == "multi_label_classification"
+    ours = bertune.load(folder, precision="fp32").predict(TEXTS)
+    found = torch.tensor([[p.by_label[label] for label in ("a", "b", "c", "z")] for p in ours])
+    torch.testing.assert_close(found, logits.sigmoid(), atol=1e-5, rtol=1e-4)
+
+
+def test_what_transformers_cannot_open_does_not_pretend(tiny, tmp_path):
+    from transformers import AutoConfig, AutoModel
+
+    folder = train(tmp_path, tiny, "options.pooling=mean")
+    assert AutoConfig.from_pretrained(str(folder)).architectures == ["BertModel"]
+    assert "pooling 'mean'" in (folder / "README.md").read_text(encoding="utf-8")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        _, info = AutoModel.from_pretrained(str(folder), output_loading_info=True)
+    assert set(info["missing_keys"]) == {"pooler.dense.weight", "pooler.dense.bias"}
+    assert set(info["unexpected_keys"]) == {"bertune_head.out.weight", "bertune_head.out.bias"}
+
+
+def test_older_checkpoint_forms_are_read(tiny, tmp_path):
+    """pytorch_model.bin, gamma and beta, a folder with only vocab.txt."""
+    from safetensors.torch import load_file
+
+    from bertune.model.auto import read_encoder
+    from bertune.model.tokenizer import load_tokenizer
+    from bertune.config import DataConfig
+    from tests.conftest import VOCABULARY
+
+    state = load_file(tiny / "model.safetensors")
+    old = {k.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): v for k, v in state.items()}
+    assert old.keys() != state.keys()
+    folder = tmp_path / "old"
+    folder.mkdir()
+    torch.save(old, folder / "pytorch_model.bin")
+    (folder / "config.json").write_text((tiny / "config.json").read_text())
+    (folder / "vocab.txt").write_text("\n".join(VOCABULARY), encoding="utf-8")
+    encoder, report = read_encoder(folder)
+    fresh, _ = read_encoder(tiny)
+    for name, tensor in fresh.hf.state_dict().items():
+        assert torch.equal(tensor, encoder.hf.state_dict()[name]), name
+    assert report.new == []
+    assert all(name.startswith("cls.") for name in report.unused)
+    assert report.unused
+    texts = [("The dog is GOOD!",), ("天很好", "a cat")]
+    ours, theirs = (load_tokenizer(f, 64, DataConfig()).encode(texts) for f in (folder, tiny))
+    assert [p.ids for p in ours] == [p.ids for p in theirs]
+
+
+def test_a_pretrained_pooler_becomes_the_hidden_layer(tmp_path):
+    from transformers import AutoConfig, AutoModel
+
+    from bertune import run as story
+    from bertune.model.auto import read_encoder
+    from tests.conftest import make_encoder
+
+    folder = make_encoder(tmp_path / "base")
+    model = AutoModel.from_config(AutoConfig.from_pretrained(str(folder)))
+    model.save_pretrained(folder)
+    encoder, report = read_encoder(folder)
+    _, task = story.prepare("classify")
+    task.labels = ("a", "b")
+    head = task.head(encoder, report.pooler)
+    assert torch.equal(head.dense.weight, model.pooler.dense.weight)
+    assert torch.equal(head.dense.bias, model.pooler.dense.bias)
+    assert not any("pooler" in name for name, _ in encoder.named_parameters())

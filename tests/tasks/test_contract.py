@@ -1,0 +1,183 @@
+"""What every task must do, checked for each task there is."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import torch
+
+import bertune
+from bertune import run as story
+from bertune.data.batching import EncodedRows
+from bertune.errors import DataError
+from bertune.model import Model
+from bertune.model.auto import read_encoder
+from bertune.model.tokenizer import load_tokenizer
+from bertune.tasks import task_names
+from bertune.tasks.reading import read_examples
+
+ADJECTIVES = {"good": 1.0, "great": 1.0, "fine": 1.0, "bad": -1.0, "awful": -1.0, "poor": -1.0}
+NOUNS = ["dog", "cat", "tree", "house", "car", "book", "天", "地"]
+
+
+@dataclass
+class Case:
+    """48 rows that a task can learn."""
+
+    task: str
+    rows: list[dict[str, object]]
+    bad: dict[str, object]
+    settings: list[str] = field(default_factory=list)
+    enough: float = 0.95
+
+
+def rows_of(label):
+    return [{"text": f"the {n} is {a}", "label": label(a, n)} for a in ADJECTIVES for n in NOUNS]
+
+
+def paired(label):
+    return [{"text": f"a {n}", "text_b": f"{a} {n}", "label": label(a, n)} for a in ADJECTIVES for n in NOUNS]
+
+
+def mood(a, n):
+    return "positive" if ADJECTIVES[a] > 0 else "negative"
+
+
+CASES = {
+    "classify": Case("classify", rows_of(mood), {"text": "", "label": "positive"}),
+    "classify-pair": Case("classify", paired(mood), {"text": "a dog", "text_b": " ", "label": "positive"}, ["options.pooling=mean"]),
+    "classify-focal": Case("classify", rows_of(mood), {"text": "a", "label": None}, ["options.loss=focal", "options.class_weights=balanced"]),
+    "classify-multi": Case(
+        "classify",
+        rows_of(lambda a, n: [mood(a, n), *(["animal"] if n in {"dog", "cat"} else [])]),
+        {"text": "a dog", "label": {"a": 1}},
+        ["options.problem=multi_label", "options.pooling=max"],
+        0.9,
+    ),
+    "regress": Case("regress", rows_of(lambda a, n: 3 + ADJECTIVES[a] * 2), {"text": "a dog", "label": "many"}, ["options.pooling=cls"], 0.9),
+}  # fmt: skip
+
+
+def test_every_task_has_a_case():
+    assert {case.task for case in CASES.values()} == set(task_names())
+
+
+@pytest.fixture(params=CASES, scope="module")
+def trained(request, tiny, tmp_path_factory):
+    case = CASES[request.param]
+    folder = tmp_path_factory.mktemp(request.param)
+    file = folder / "rows.jsonl"
+    file.write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in case.rows), encoding="utf-8")
+    settings = [
+        f"data.train={file}", f"data.dev={file}", f"model={tiny}", f"out={folder / 'out'}", "train.epochs=14", "train.batch_size=8",
+        "train.learning_rate=3e-3", "train.eval_every=42", *case.settings,
+    ]  # fmt: skip
+    return case, file, bertune.train(case.task, settings, quiet=True)
+
+
+def parts(case: Case, file: Path, tiny: Path):
+    """Build the parts of a task by hand, up to one batch."""
+    run, task = story.prepare(case.task, [f"data.train={file}", *case.settings])
+    examples = read_examples([str(file)], task, run.data, lambda _: None)
+    task.fit(examples, lambda _: None)
+    encoder, report = read_encoder(tiny)
+    tokenizer = load_tokenizer(tiny, encoder.longest, run.data)
+    torch.manual_seed(0)
+    return task, examples, EncodedRows(task.encode(examples, tokenizer)), Model(encoder, task.head(encoder, report.pooler))
+
+
+def test_loss_is_finite_and_reaches_every_parameter(trained, tiny):
+    case, file, _ = trained
+    task, _, rows, model = parts(case, file, tiny)
+    batch = rows.batch(range(12), task.collate_target)
+    loss = task.loss(model(batch), batch) / task.count(batch)
+    assert math.isfinite(loss.item())
+    loss.backward()
+    without = [n for n, p in model.named_parameters() if p.grad is None or not torch.isfinite(p.grad).all()]
+    assert without == []
+
+
+def test_48_rows_are_learnt(trained):
+    case, _, result = trained
+    assert len(case.rows) == 48
+    assert result.scores["dev"].decisive >= case.enough
+    assert set(result.scores["dev"].intervals) == {result.scores["dev"].main}
+
+
+def test_predictions_are_in_order_and_do_not_depend_on_the_batch(trained):
+    case, _, result = trained
+    model = bertune.load(result.folder)
+    texts = [(r["text"], r["text_b"]) if "text_b" in r else r["text"] for r in case.rows]
+    together = model.predict(texts)
+    for place in (0, 7, 47):
+        alone = model.predict([texts[place]])[0]
+        assert same(alone.value, together[place].value)
+        if alone.by_label:
+            assert alone.by_label == pytest.approx(together[place].by_label, abs=1e-5)
+    backwards = model.predict(texts[::-1])
+    assert all(same(a.value, b.value) for a, b in zip(backwards, together[::-1], strict=True))
+
+
+def same(value, other):
+    return value == pytest.approx(other, abs=1e-4) if isinstance(value, float) else value == other
+
+
+def test_saved_and_loaded_gives_identical_scores(trained):
+    _, file, result = trained
+    scores, loss, _ = bertune.evaluate(result.folder, str(file))
+    assert scores.values == pytest.approx(result.scores["dev"].values, abs=1e-6)
+    assert math.isfinite(loss)
+    written = json.loads((result.folder / "scores.json").read_text(encoding="utf-8"))
+    assert written["dev"]["values"] == pytest.approx(scores.values, abs=1e-6)
+
+
+def test_a_bad_row_names_its_line(trained, tmp_path):
+    case, file, _ = trained
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text(file.read_text(encoding="utf-8") + json.dumps(case.bad) + "\n", encoding="utf-8")
+    out = tmp_path / "never"
+    with pytest.raises(DataError, match=r"bad\.jsonl:49: "):
+        bertune.train(case.task, [f"data.train={bad}", f"out={out}", *case.settings], quiet=True)
+    assert not out.exists()
+
+
+def test_the_folder_is_complete_and_repeats_the_run(trained, tmp_path):
+    case, _, result = trained
+    names = {p.name for p in result.folder.iterdir()}
+    assert names == {
+        "README.md", "bertune.json", "config.json", "history.jsonl", "last", "model.safetensors", "run.yaml", "scores.json",
+        "tokenizer.json", "tokenizer_config.json",
+    }  # fmt: skip
+    settings = ["train.max_steps=4", "log.every=2"]
+    runs = [bertune.train(str(result.folder / "run.yaml"), [f"out={tmp_path / name}", *settings], quiet=True) for name in "ab"]
+    assert runs[0].scores["dev"].values == runs[1].scores["dev"].values
+    histories = [[json.loads(line) for line in (r.folder / "history.jsonl").read_text().splitlines()] for r in runs]
+    losses = [[h["loss"] for h in history if "loss" in h] for history in histories]
+    assert losses[0] == losses[1]
+    assert len(losses[0]) == 3
+
+
+def test_predict_writes_every_row_without_targets(trained, tmp_path):
+    from typer.testing import CliRunner
+
+    from bertune.cli.verbs import app
+
+    case, _, result = trained
+    columns = [c for c in case.rows[0] if c != "label"]
+    plain = tmp_path / "plain.csv"
+    with plain.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, ["id", *columns])
+        writer.writeheader()
+        writer.writerows({"id": n, **{c: r[c] for c in columns}} for n, r in enumerate(case.rows))
+    found = CliRunner().invoke(app, ["predict", str(result.folder), str(plain), "-o", str(tmp_path / "out.csv")])
+    assert found.exit_code == 0, found.output
+    with (tmp_path / "out.csv").open(encoding="utf-8", newline="") as file:
+        read = list(csv.DictReader(file))
+    assert [r["id"] for r in read] == [str(n) for n in range(48)]
+    assert [r["text"] for r in read] == [r["text"] for r in case.rows]
+    assert all(r["prediction"] != "" for r in read)
