@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bertune.data.labels import as_label, label_of, labels_of, number_of, one_kind, order_labels, read_labels, text_of, unknown_label
+from bertune.data.labels import OneKind, as_label, label_of, labels_of, number_of, order_labels, read_labels, text_of, unknown_label
 from bertune.errors import ConfigError, DataError
 from bertune.types import Example, Row
 
@@ -241,24 +241,50 @@ def test_number_of_refuses_what_only_python_takes(value: object) -> None:
 # ---------------------------------------------------------------- one kind of labels
 
 
-@pytest.mark.parametrize("values", [["a", "b"], [1, 2.5], [True, False], [None, "a", None], [["a"], ["b"]], []])
-def test_one_kind(values: list[object]) -> None:
-    one_kind((value, f"f:{n}") for n, value in enumerate(values, 1))
+def seen(*values: object, source: str = "f") -> OneKind:
+    """What has seen these labels, one a line."""
+    kind = OneKind()
+    for line, value in enumerate(values, 1):
+        kind.check(Row({"label": value}, source, line), "label")
+    return kind
+
+
+@pytest.mark.parametrize(
+    "values", [("a", "b"), (1, 2.5, -3), (True, False), (None, "a", None, "b"), (["a"], 1, ["b"]), ({"a": 1}, "a"), (None,), ()]
+)
+def test_one_kind(values: tuple[object, ...]) -> None:
+    seen(*values)
 
 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ([1, 2, "3"], "f:3: the label is text ('3'), but a number at f:1; write all labels the same way"),
-        (["1", 2], "f:2: the label is a number (2), but text at f:1; write all labels the same way"),
-        ([None, True, 1], "f:3: the label is a number (1), but a boolean at f:2; write all labels the same way"),
-        (["a", ["a"]], "f:2: the label is a list (['a']), but text at f:1; write all labels the same way"),
+        ((1, 2, "3"), "f:3: the label is text ('3'), but a number at f:1; write all labels the same way"),
+        (("1", 2), "f:2: the label is a number (2), but text at f:1; write all labels the same way"),
+        ((None, True, 1), "f:3: the label is a number (1), but a boolean at f:2; write all labels the same way"),
+        ((0.5, False), "f:2: the label is a boolean (False), but a number at f:1; write all labels the same way"),
     ],
 )
-def test_kinds_that_mix(values: list[object], message: str) -> None:
+def test_kinds_that_mix(values: tuple[object, ...], message: str) -> None:
     with pytest.raises(DataError) as caught:
-        one_kind((value, f"f:{n}") for n, value in enumerate(values, 1))
+        seen(*values)
     assert str(caught.value) == message
+
+
+def test_each_file_has_a_kind_of_its_own() -> None:
+    kind = seen(1, 2)
+    kind.check(Row({"label": "1"}, "other", 1), "label")
+    with pytest.raises(DataError, match=r"^f:9: the label is text \('1'\), but a number at f:1; "):
+        kind.check(Row({"label": "1"}, "f", 9), "label")
+    with pytest.raises(DataError, match=r"^other:2: the label is a number \(1\), but text at other:1; "):
+        kind.check(Row({"label": 1}, "other", 2), "label")
+
+
+@pytest.mark.parametrize("values", [("a", math.nan, "b"), (math.nan, "a")])
+def test_a_label_that_is_nan_is_missing_and_of_no_kind(values: tuple[object, ...]) -> None:
+    # BUG in src/bertune/data/labels.py: label_of takes a NaN for a missing label, OneKind for a number, so a column of text with
+    # missing values is refused as a mix of kinds, at the wrong row when the missing one comes first.
+    seen(*values)
 
 
 def test_an_unknown_label_names_the_row_and_its_nearest() -> None:

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from bertune.config import DataConfig
 from bertune.data.columns import PAIRS, SINGLES, TARGETS, assign
-from bertune.data.rows import Faults, Table, files_of, format_of, open_table
+from bertune.data.rows import Faults, Reading, Table, files_of, format_of, open_table
 from bertune.errors import ConfigError, DataError
 from bertune.tasks.classify import Classify, ClassifyOptions
 from bertune.tasks.reading import read_examples
@@ -33,7 +33,7 @@ class Read:
 
     def __init__(self, source: str, *, need_target: bool = True, **data: object) -> None:
         self.faults, self.notes = Faults(), list[str]()
-        self.table: Table = open_table(source, DataConfig(**data), PARTS, self.faults, self.notes.append, need_target=need_target)
+        self.table: Table = open_table(Reading(source, DataConfig(**data), PARTS, self.faults, self.notes.append, need_target))
         self.rows = list(self.table)
         self.fields = [row.fields for row in self.rows]
         self.lines = [row.line for row in self.rows]
@@ -198,7 +198,6 @@ def test_only_lf_ends_a_line_of_tsv_and_json(write) -> None:
 
 
 def test_only_lf_ends_a_line_of_csv_without_quoting(write) -> None:
-    # BUG in src/bertune/data/rows.py: _records keeps every kind of newline for csv even when the csv reader is not used.
     read = Read(write("d.csv", "text,label\nx\ry,1\nz,2\n"), quoting="none")
     assert read.values == [("x\ry", "1"), ("z", "2")]
     assert read.lines == [2, 3]
@@ -351,7 +350,8 @@ def test_columns_of_a_file_without_header(write) -> None:
     read = Read(path, columns=["_", "label", "_", "text"])
     assert read.fields == [{"text": "the dog was big", "label": "1"}, {"text": "dog the big", "label": "0"}]
     assert read.lines == [1, 2]
-    assert read.table.describe() == f"{path}: text = column 'text', label = column 'label'"
+    assert read.rows[0].raw == {"column_1": "gj04", "label": "1", "column_3": "", "text": "the dog was big"}
+    assert read.table.describe() == f"{path}: text = column 'text', label = column 'label'; not used: 'column_1', 'column_3'"
 
 
 def test_a_first_line_that_repeats_the_names_is_a_header(write) -> None:
@@ -366,7 +366,20 @@ def test_rows_without_label_are_read_when_none_is_needed(write) -> None:
     path = write("d.tsv", "a\tb\nc\td\n")
     read = Read(path, columns=["text", "text_b", "label"], need_target=False)
     assert read.fields == [{"text": "a", "text_b": "b"}, {"text": "c", "text_b": "d"}]
-    assert read.notes == [f"{path}: has 2 columns where data.columns names 3: taken as rows without label"]
+    assert read.notes == [f"{path}: has 2 columns where data.columns names 3: taken as rows without 'label'"]
+
+
+def test_the_label_may_be_missing_wherever_it_stands_and_whatever_it_is_called(write) -> None:
+    read = Read(write("d.tsv", "7\ta\n"), columns=["_", "Score", "text"], need_target=False)
+    assert read.fields == [{"text": "a"}]
+    assert read.rows[0].raw == {"column_1": "7", "text": "a"}
+
+
+def test_a_line_of_another_width_is_no_header(write) -> None:
+    path = write("d.tsv", "a\tb\tc\nd\tx\n")
+    read = Read(path, columns=["text", "label"])
+    assert read.values == [("d", "x")]
+    assert read.faults.first == [f"{path}:1: 3 columns where 2 are expected (text, label); mend the row, or set data.bad_rows=skip"]
 
 
 def test_one_name_twice_in_data_columns_is_refused(write) -> None:
@@ -603,7 +616,6 @@ def test_other_files_without_rows(write, name: str) -> None:
 def test_when_every_row_is_bad_the_reason_is_told(
     write, name: str, content: str, settings: dict[str, object], fault: str, bad_rows: str
 ) -> None:
-    # BUG in src/bertune/data/rows.py: open_table says "holds no rows" and the collected faults are lost.
     path = write(name, content)
     data = DataConfig(**settings, bad_rows=bad_rows)
     notes: list[str] = []

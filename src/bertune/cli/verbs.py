@@ -85,7 +85,7 @@ def evaluate(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Score a model on a file: every figure, the decisive one with a 95 % interval."""
+    """Score a model on a file that has targets."""
 
     def work() -> None:
         from bertune.cli.common import score_lines
@@ -114,7 +114,7 @@ def predict(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Predict every row of a file, in its order, with the probability of each label."""
+    """Predict every row of a file, in its order."""
 
     def work() -> None:
         from bertune.cli.common import predict_to
@@ -135,7 +135,7 @@ def inspect(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Look at a data file: columns, labels, lengths, and what the model will see of random rows."""
+    """Look at a data file as the model will see it."""
 
     def work() -> None:
         from bertune.preview import inspect, lines_of

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from bertune.config import DataConfig
 from bertune.data.rows import Faults, Reading, files_of, open_table
@@ -30,13 +30,18 @@ def stream(source: str, task: Task, data: DataConfig, faults: Faults, note: Note
     note(table.describe())
     for row in table:
         try:
-            example = task.read(row)
+            example = task.read(row if need_target else _without(row, task.columns.target))
             if need_target and example.target is None:
                 raise DataError(f"{row.place}: {task.columns.target!r} is missing; every row of this file needs it")
         except DataError as error:
             faults(str(error))
             continue
         yield row, example
+
+
+def _without(row: Row, part: str) -> Row:
+    """Hide a part: whatever stands in a target column must not matter to a prediction."""
+    return replace(row, fields={name: value for name, value in row.fields.items() if name != part})
 
 
 def read_examples(files: Sequence[str], task: Task, data: DataConfig, note: Note, *, need_target: bool = True) -> list[Example]:

@@ -1,0 +1,206 @@
+"""The verbs as a user calls them."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+import bertune
+from bertune.cli.verbs import app
+
+TEXTS = ["the dog is good", 'a "big", red house', "天 很 好", "a very awful cat , is it ?", "one two three"]
+
+
+def call(*words: str, stdin: str | None = None):
+    return CliRunner().invoke(app, list(words), input=stdin)
+
+
+@pytest.fixture(scope="module")
+def model(tiny, tmp_path_factory):
+    """A classifier trained on a header-less TSV file, in three steps."""
+    folder = tmp_path_factory.mktemp("verbs")
+    (folder / "t.tsv").write_text("".join(f"{t} {n}\t{'pos' if n % 2 else 'neg'}\n" for t in TEXTS for n in range(8)), encoding="utf-8")
+    found = call(
+        "train", "classify", f"data.train={folder / 't.tsv'}", "data.columns=[text,label]", f"model={tiny}", f"out={folder / 'out'}",
+        "train.max_steps=3", "data.max_length=8",
+    )  # fmt: skip
+    assert found.exit_code == 0, found.output
+    assert found.stdout == f"{folder / 'out'}\n"  # standard output is the folder and nothing else
+    return folder / "out"
+
+
+def test_training_says_what_on_how_many_rows_and_where(tiny, tmp_path):
+    (tmp_path / "t.csv").write_text("text,label\n" + "".join(f"dog {n},{'ab'[n % 2]}\n" for n in range(20)))
+    found = call("train", "classify", f"data.train={tmp_path / 't.csv'}", f"model={tiny}", f"out={tmp_path / 'o'}", "train.max_steps=1")
+    said = found.stderr.splitlines()
+    what = next(i for i, line in enumerate(said) if line.startswith("what: "))
+    assert said[what] == "what: single-label classification, since the labels are single values; 2 labels: 'a', 'b', positive label 'b'"
+    assert said[what + 1] == "rows: 18 train, 2 dev, 0 test"
+    assert said[what + 2] == f"to:   {tmp_path / 'o'}"
+    assert any("split off as dev set" in line for line in said)
+    new = next(line for line in said if line.startswith("weights: new"))
+    assert "head.dense.weight" in new
+    assert "head.out.bias" in new
+    assert any(line.startswith("weights: in the checkpoint but not used: cls.predictions") for line in said)
+
+
+def test_predict_a_file_without_labels_of_a_model_trained_without_header(model, tmp_path):
+    source = tmp_path / "new.tsv"
+    source.write_text("".join(f"{t}\n" for t in TEXTS), encoding="utf-8")
+    found = call("predict", str(model), str(source))
+    assert found.exit_code == 0, found.output
+    assert "taken as rows without 'label'" in found.stderr
+    rows = list(csv.DictReader(io.StringIO(found.stdout)))
+    assert [r["text"] for r in rows] == TEXTS
+    for row in rows:
+        assert row["prediction"] in {"neg", "pos"}
+        assert float(row["p_neg"]) + float(row["p_pos"]) == pytest.approx(1, abs=1e-5)
+        assert float(row["confidence"]) == max(float(row["p_neg"]), float(row["p_pos"]))
+    assert "rows are longer than max_length 8 and were cut" in found.stderr
+
+
+def test_predict_keeps_columns_and_names_beside_them(model, tmp_path):
+    source = tmp_path / "new.csv.gz"
+    with gzip.open(source, "wt", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["id", "text", "prediction", "label"])
+        writer.writerows([n, t, "mine", "whatever"] for n, t in enumerate(TEXTS))
+    out = tmp_path / "out.jsonl"
+    found = call("predict", str(model), str(source), "data.columns=null", "-o", str(out), "--quiet")
+    assert found.exit_code == 0, found.output
+    assert found.stdout == found.stderr == ""
+    rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+    assert [(r["id"], r["text"], r["prediction"], r["label"]) for r in rows] == [(str(n), t, "mine", "whatever") for n, t in enumerate(TEXTS)]
+    assert {r["prediction_"] for r in rows} <= {"neg", "pos"}
+    assert not out.with_name("out.jsonl.part").exists()
+
+
+def test_predict_to_csv_of_json_rows_with_different_keys(model, tmp_path):
+    source = tmp_path / "new.jsonl"
+    source.write_text('{"text": "a dog", "tags": ["x"]}\n{"text": "a cat", "extra": 1}\n')
+    found = call("predict", str(model), str(source), "--format", "csv")
+    rows = list(csv.DictReader(io.StringIO(found.stdout)))
+    assert [r["tags"] for r in rows] == ['["x"]', ""]
+    assert [r["extra"] for r in rows] == ["", "1"]
+
+
+@pytest.mark.parametrize("lines", ["the dog is good\n", "the dog\na cat\n", '{"text": "a dog", "id": 7}\n', "the dog\r\n"])
+def test_predict_standard_input(model, lines):
+    found = subprocess.run(
+        [sys.executable, "-m", "bertune", "predict", str(model), "-"], input=lines, capture_output=True, text=True, encoding="utf-8"
+    )
+    assert found.returncode == 0, found.stderr
+    rows = [json.loads(line) for line in found.stdout.splitlines()]
+    assert len(rows) == len(lines.splitlines())
+    assert all(set(r["probabilities"]) == {"neg", "pos"} for r in rows)
+    assert rows[0]["text"] in {"the dog is good", "the dog", "a dog"}
+    assert rows[0].get("id") == (7 if "id" in lines else None)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"), [("text\n", "holds no rows"), ("text\na dog\n\" \"\n", "new.csv:3: 'text' is empty"), ("words\na dog\n", "no column for 'text'")]
+)  # fmt: skip
+def test_predict_refuses_before_it_writes(model, tmp_path, content, expected):
+    (tmp_path / "new.csv").write_text(content)
+    found = call("predict", str(model), str(tmp_path / "new.csv"), "data.columns=null", "-o", str(tmp_path / "out.csv"))
+    assert found.exit_code == 2
+    assert expected in found.stderr.splitlines()[-1]
+    assert not (tmp_path / "out.csv").exists()
+
+
+def test_predict_refuses_an_output_it_cannot_name(model, tmp_path):
+    found = call("predict", str(model), str(tmp_path / "new.csv"), "-o", "out.xlsx")
+    assert found.exit_code == 2
+    assert "must end in .csv or .jsonl" in found.stderr
+
+
+def test_bad_rows_can_be_skipped_and_are_counted(model, tmp_path):
+    (tmp_path / "new.csv").write_text('text\na dog\n" "\na cat\n')
+    found = call("predict", str(model), str(tmp_path / "new.csv"), "data.columns=null", "data.bad_rows=skip")
+    assert found.exit_code == 0, found.output
+    assert [r["text"] for r in csv.DictReader(io.StringIO(found.stdout))] == ["a dog", "a cat"]
+    assert "1 rows left out as unusable" in found.stderr
+
+
+def test_evaluate_prints_figures_and_json(model, tmp_path):
+    source = tmp_path / "dev.csv"
+    source.write_text("text,label\n" + "".join(f'"{t.replace(chr(34), "")}",{"pos" if n % 2 else "neg"}\n' for n, t in enumerate(TEXTS)))
+    shown = call("evaluate", str(model), str(source), "data.columns=null")
+    assert shown.exit_code == 0, shown.output
+    assert "accuracy" in shown.stdout
+    assert "95 % interval" in shown.stdout
+    assert "rows by gold label (down) and predicted label (across)" in shown.stdout
+    found = call("evaluate", str(model), str(source), "data.columns=null", "--json")
+    report = json.loads(found.stdout)
+    assert report["main"] == "accuracy"
+    assert report["rows_cut"] > 0
+    assert sum(sum(row.values()) for row in report["confusion"].values()) == len(TEXTS)
+    assert set(report["values"]) >= {"accuracy", "precision", "recall", "f1", "f1_macro", "f1_micro", "f1_weighted", "mcc"}
+
+
+def test_evaluate_needs_known_labels(model, tmp_path):
+    (tmp_path / "dev.csv").write_text("text,label\na dog,pos\na cat,never\n")
+    found = call("evaluate", str(model), str(tmp_path / "dev.csv"), "data.columns=null")
+    assert found.exit_code == 2
+    assert "dev.csv:3: label 'never' is not among the 2 labels" in found.stderr
+
+
+def test_inspect_shows_what_the_model_sees(tiny, tmp_path):
+    (tmp_path / "t.csv").write_text("text,label\nthe dogs,pos\na cat,neg\nthe zebra,pos\n")
+    found = call("inspect", str(tmp_path / "t.csv"), "--model", str(tiny), "--rows", "10")
+    assert found.exit_code == 0, found.output
+    for part in ("single-label classification", "rows: 3", "66.7%  pos", "[CLS] the dog ##s [SEP]", "decoded [CLS] a cat [SEP]", "tokens a row: min 4"):
+        assert part in found.stdout
+    assert "task: classify, since a label is the text 'pos'" in found.stdout
+    report = json.loads(call("inspect", str(tmp_path / "t.csv"), "--model", str(tiny), "--json").stdout)
+    assert report["targets"] == {"pos": 2, "neg": 1}
+    assert len(report["samples"]) == 3
+    assert all(len(s["tokens"]) == len(s["ids"]) == s["length"] for s in report["samples"])
+
+
+def test_inspect_takes_fractions_as_regression(tiny, tmp_path):
+    (tmp_path / "t.jsonl").write_text('{"sentence1": "a dog", "sentence2": "a cat", "score": 2.5}\n{"sentence1": "a", "sentence2": "b", "score": 4}\n')
+    found = call("inspect", str(tmp_path / "t.jsonl"), "--model", str(tiny))
+    assert found.exit_code == 0, found.output
+    assert "task: regress, since 1 of 2 labels are fractions" in found.stdout
+    assert "text = column 'sentence1', text_b = column 'sentence2', label = column 'score'" in found.stdout
+
+
+def test_init_writes_a_run_that_runs(tiny, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for task in bertune.task_names():
+        found = call("init", task)
+        assert found.exit_code == 0, found.output
+        assert found.stdout.splitlines()[0] == f"{task}.yaml"
+        written = Path(f"{task}.yaml").read_text(encoding="utf-8")
+        assert yaml.safe_load(written)["task"] == task
+        run = call("train", f"{task}.yaml", f"model={tiny}", "train.max_steps=1", "data.limit=8")
+        assert run.exit_code == 0, run.output
+        assert Path(run.stdout.strip()) == Path("runs") / f"{task}-1"
+        everything = "\n".join(line.lstrip().removeprefix("# ") if ": " in line and "." not in line else line for line in written.splitlines())
+        assert "learning_rate" in everything
+    Path("classify.yaml").write_text("mine")
+    found = call("init", "classify")
+    assert found.exit_code == 2
+    assert Path("classify.yaml").read_text() == "mine"
+
+
+def test_tasks_lists_every_task():
+    found = call("tasks")
+    assert [line.split()[0] for line in found.stdout.splitlines()[::2]] == bertune.task_names()
+    assert set(json.loads(call("tasks", "--json").stdout)) == set(bertune.task_names())
+
+
+def test_version_and_help():
+    assert call("--version").stdout.startswith(f"bertune {bertune.__version__}")
+    for verb in ("init", "train", "evaluate", "predict", "inspect", "tasks"):
+        assert call(verb, "--help").exit_code == 0
