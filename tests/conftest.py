@@ -15,11 +15,8 @@ import torch
 
 torch.set_num_threads(min(2, os.cpu_count() or 1))
 
-WORDS = (
-    "good bad fine awful great poor red green blue round big small the a is was and not very one two three "
-    "dog cat tree house car book 好 坏 很 不 是 的 我 你 天 地 人 大 小"
-).split()
-PUNCTUATION = list("!\"',.:;?-") + ["。", "，", "！"]
+WORDS = ["good", "bad", "fine", "awful", "great", "poor", "red", "green", "blue", "round", "big", "small", "the", "a", "is", "was", "and", "not", "very", "one", "two", "three", "dog", "cat", "tree", "house", "car", "book", "好", "坏", "很", "不", "是", "的", "我", "你", "天", "地", "人", "大", "小"]
+PUNCTUATION = [*"!\"',.:;?-", "。", "，", "！"]
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *PUNCTUATION, *WORDS, "##s", "##er", *"abcdefghijklmnopqrstuvwxyz0123456789"]
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64, "max_position_embeddings": 64}

@@ -12,7 +12,7 @@ from sklearn import metrics as sk
 from bertune import metrics
 
 pytestmark = pytest.mark.filterwarnings("ignore:A single label was found")  # scikit-learn, where gold and predicted are one label
-quickly = settings(max_examples=60, deadline=None)
+quickly = settings(max_examples=30, deadline=None)
 
 
 @st.composite
@@ -66,9 +66,7 @@ class TestSingleLabel:
     def test_binary(self, rows, positive):
         gold, predicted, _ = rows
         ours = metrics.single_label(metrics.confusion_matrix(gold, predicted, 2), positive)
-        precision, recall, f1, _ = sk.precision_recall_fscore_support(
-            gold, predicted, labels=[positive], average=None, zero_division=0
-        )
+        precision, recall, f1, _ = sk.precision_recall_fscore_support(gold, predicted, labels=[positive], average=None, zero_division=0)
         assert (ours["precision"], ours["recall"], ours["f1"]) == pytest.approx((precision[0], recall[0], f1[0]), abs=1e-12)
         assert "precision_macro" not in ours
         assert ours["mcc"] == pytest.approx(sk.matthews_corrcoef(gold, predicted), abs=1e-12)

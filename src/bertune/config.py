@@ -69,12 +69,22 @@ class DataConfig(Section):
     truncation: Literal["longest_first", "only_first", "only_second"] = "longest_first"
     """Which text of a pair is cut when the pair is too long."""
 
-    @field_validator("delimiter")
+    @field_validator("delimiter", "label_delimiter")
     @classmethod
     def _named_delimiter(cls, value: str | None) -> str | None:
-        value = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";", "pipe": "|"}.get(value or "", value)
+        names = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";", "pipe": "|", "blank": " "}
+        value = value if value is None else names.get(value, value)
         if value is not None and len(value) != 1:
-            raise ValueError("must be one character, or tab, comma, semicolon, pipe")
+            raise ValueError("must be one character, or tab, comma, semicolon, pipe, blank")
+        return value
+
+    @field_validator("columns")
+    @classmethod
+    def _no_column_twice(cls, value: list[str] | dict[str, str] | None) -> list[str] | dict[str, str] | None:
+        names = [name for name in value if name != "_"] if isinstance(value, list) else []
+        twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
+        if twice:
+            raise ValueError(f"names {listed(twice)} twice")
         return value
 
     @field_validator("encoding")
@@ -208,7 +218,15 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+class _Dumper(yaml.SafeDumper):
+    """Quotes text that _Loader, or a reader of YAML 1.1, would take for something else."""
+
+
 _Loader.yaml_implicit_resolvers = {}
+_Loader.add_constructor("tag:yaml.org,2002:int", lambda _, node: int(str(node.value)))
+_Dumper.add_representer(
+    str, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"' if "\x85" in text else None)
+)
 for _tag, _pattern, _first in (
     ("null", r"~|null|Null|NULL|", "~nN\0"),
     ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
@@ -216,7 +234,8 @@ for _tag, _pattern, _first in (
     ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", "-+0123456789."),
 ):
     _firsts = [*_first.replace("\0", ""), *([""] if _tag == "null" else [])]
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), _firsts)
+    for _kind in (_Loader, _Dumper):
+        _kind.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), _firsts)
 
 
 def parse_yaml(text: str, where: str) -> Any:
@@ -250,7 +269,8 @@ def read(source: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
             raise ConfigError(f"{source}: cannot read this run file: {reason}") from None
-        raw = parse_yaml(text, source) or {}
+        raw = parse_yaml(text, source)
+        raw = {} if raw is None else raw
         if not isinstance(raw, dict):
             raise ConfigError(f"{source}: a run file is a mapping such as 'task: classify', got {type(raw).__name__}")
     else:
@@ -277,7 +297,9 @@ def lay(raw: dict[str, Any], override: str) -> None:
         if not isinstance(place[key], dict):
             raise ConfigError(f"{override!r}: {key!r} is a value, not a section")
         place = place[key]
-    place[keys[-1]] = parse_yaml(text, override)
+    value = parse_yaml(text, override)
+    # A lone "|" or "#" is YAML for nothing, but a delimiter to whoever writes it here.
+    place[keys[-1]] = text.strip() if value in (None, "") and text.strip() in {"|", ">", "#"} else value
 
 
 def resolve(raw: dict[str, Any], options: type[Section]) -> tuple[RunConfig, Any]:
@@ -375,4 +397,4 @@ def idle_settings(run: RunConfig) -> list[str]:
 
 def dump(run: RunConfig) -> str:
     """Write a resolved run as YAML. `out` is left out, so that `bertune train OUT/run.yaml` repeats the run elsewhere."""
-    return yaml.safe_dump(run.model_dump(exclude={"out"}), sort_keys=False, allow_unicode=True)
+    return yaml.dump(run.model_dump(exclude={"out"}), Dumper=_Dumper, sort_keys=False, allow_unicode=True)

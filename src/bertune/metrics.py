@@ -118,10 +118,10 @@ def pearson(gold: Floats, predicted: Floats) -> float:
     1.0
     """
     g, p = gold - gold.mean(), predicted - predicted.mean()
-    length = float(np.sqrt((g @ g) * (p @ p)))
     # Rounding leaves a constant column with differences of the last digit: those carry no order.
-    tiny = 1e-12 * max(float(np.abs(gold).max()), float(np.abs(predicted).max()), 1.0)
-    return 0.0 if max(np.abs(g).max(), 0) <= tiny or max(np.abs(p).max(), 0) <= tiny else float(g @ p) / length
+    if any(np.abs(d).max() <= 1e-13 * np.abs(x).max() for d, x in ((g, gold), (p, predicted))):
+        return 0.0
+    return float(np.clip((g / np.linalg.norm(g)) @ (p / np.linalg.norm(p)), -1, 1))
 
 
 def spearman(gold: Floats, predicted: Floats) -> float:
@@ -186,7 +186,10 @@ def best_threshold(gold: Bools, probability: Floats) -> float:
     usable = np.append(p[:-1] > p[1:], True)  # between equal probabilities nothing can be cut
     f1 = np.where(usable, f1, -1.0)
     best = np.flatnonzero(f1 >= f1.max() - 1e-12)
-    return round(float(cut[best[np.argmin(np.abs(cut[best] - 0.5))]]), 6)
+    i = best[np.argmin(np.abs(cut[best] - 0.5))]
+    low, high = (p[i + 1] if i + 1 < len(p) else -1.0), p[i]
+    # As few digits as leave the cut between its two probabilities.
+    return next((t for digits in range(6, 20) if low < (t := round(float(cut[i]), digits)) <= high), float(high))
 
 
 def per_label(labels: Sequence[str], hits: Any, predicted: Any, gold: Any) -> dict[str, dict[str, float]]:

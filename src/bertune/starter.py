@@ -18,7 +18,7 @@ EXAMPLES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
         {
             "data": {"train": "data/intents.en.train.csv", "dev": "data/intents.en.dev.csv"},
             "options": {"pooling": "mean"},
-            "train": {"epochs": 10, "batch_size": 16, "learning_rate": 2e-4},
+            "train": {"epochs": 5, "batch_size": 32, "learning_rate": 3e-4},
         },
         ("intents.en.train.csv", "intents.en.dev.csv"),
     ),
@@ -30,7 +30,7 @@ EXAMPLES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
                 "columns": {"text": "text", "label": "urgency"},
             },
             "options": {"pooling": "mean"},
-            "train": {"epochs": 10, "batch_size": 16, "learning_rate": 2e-4},
+            "train": {"epochs": 5, "batch_size": 32, "learning_rate": 3e-4},
         },
         ("intents.en.train.csv", "intents.en.dev.csv"),
     ),

@@ -79,7 +79,9 @@ def test_predict_keeps_columns_and_names_beside_them(model, tmp_path):
     assert found.exit_code == 0, found.output
     assert found.stdout == found.stderr == ""
     rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
-    assert [(r["id"], r["text"], r["prediction"], r["label"]) for r in rows] == [(str(n), t, "mine", "whatever") for n, t in enumerate(TEXTS)]
+    assert [(r["id"], r["text"], r["prediction"], r["label"]) for r in rows] == [
+        (str(n), t, "mine", "whatever") for n, t in enumerate(TEXTS)
+    ]
     assert {r["prediction_"] for r in rows} <= {"neg", "pos"}
     assert not out.with_name("out.jsonl.part").exists()
 
@@ -158,7 +160,14 @@ def test_inspect_shows_what_the_model_sees(tiny, tmp_path):
     (tmp_path / "t.csv").write_text("text,label\nthe dogs,pos\na cat,neg\nthe zebra,pos\n")
     found = call("inspect", str(tmp_path / "t.csv"), "--model", str(tiny), "--rows", "10")
     assert found.exit_code == 0, found.output
-    for part in ("single-label classification", "rows: 3", "66.7%  pos", "[CLS] the dog ##s [SEP]", "decoded [CLS] a cat [SEP]", "tokens a row: min 4"):
+    for part in (
+        "single-label classification",
+        "rows: 3",
+        "66.7%  pos",
+        "[CLS] the dog ##s [SEP]",
+        "decoded [CLS] a cat [SEP]",
+        "tokens a row: min 4",
+    ):
         assert part in found.stdout
     assert "task: classify, since a label is the text 'pos'" in found.stdout
     report = json.loads(call("inspect", str(tmp_path / "t.csv"), "--model", str(tiny), "--json").stdout)
@@ -168,7 +177,9 @@ def test_inspect_shows_what_the_model_sees(tiny, tmp_path):
 
 
 def test_inspect_takes_fractions_as_regression(tiny, tmp_path):
-    (tmp_path / "t.jsonl").write_text('{"sentence1": "a dog", "sentence2": "a cat", "score": 2.5}\n{"sentence1": "a", "sentence2": "b", "score": 4}\n')
+    (tmp_path / "t.jsonl").write_text(
+        '{"sentence1": "a dog", "sentence2": "a cat", "score": 2.5}\n{"sentence1": "a", "sentence2": "b", "score": 4}\n'
+    )
     found = call("inspect", str(tmp_path / "t.jsonl"), "--model", str(tiny))
     assert found.exit_code == 0, found.output
     assert "task: regress, since 1 of 2 labels are fractions" in found.stdout
@@ -186,7 +197,9 @@ def test_init_writes_a_run_that_runs(tiny, tmp_path, monkeypatch):
         run = call("train", f"{task}.yaml", f"model={tiny}", "train.max_steps=1", "data.limit=8")
         assert run.exit_code == 0, run.output
         assert Path(run.stdout.strip()) == Path("runs") / f"{task}-1"
-        everything = "\n".join(line.lstrip().removeprefix("# ") if ": " in line and "." not in line else line for line in written.splitlines())
+        everything = "\n".join(
+            line.lstrip().removeprefix("# ") if ": " in line and "." not in line else line for line in written.splitlines()
+        )
         assert "learning_rate" in everything
     Path("classify.yaml").write_text("mine")
     found = call("init", "classify")

@@ -44,14 +44,17 @@ PROBLEMS = {
     "regress": ("regress", {}, NUMBERS),
     "regress mae": ("regress", {"loss": "mae"}, NUMBERS),
 }
-CUTS = {
-    "2": {"accumulate": 2},
-    "4": {"accumulate": 4},
-    "one row each": {"accumulate": 8},
-    "max_tokens": {"max_tokens": 20},
-    "max_tokens below a row": {"max_tokens": 1},
-    "both": {"accumulate": 2, "max_tokens": 16},
-}
+CUTS = [{"accumulate": 2}, {"accumulate": 4}, {"max_tokens": 20}]
+MORE_CUTS = [{"accumulate": 8}, {"max_tokens": 1}, {"accumulate": 2, "max_tokens": 16}]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """So small a model is slower on two."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def build(folder: Path, problem: str, **train: object) -> Fit:
@@ -119,15 +122,15 @@ ALL = list(range(len(TEXTS)))
 def test_micro_batches_change_nothing(problem, tiny):
     total, count, gradients = step(build(tiny, problem), ALL)
     assert all(gradient.any() for gradient in gradients.values())
-    for cut, train in CUTS.items():
+    for train in [*CUTS, *MORE_CUTS] if problem == "weighted" else CUTS:
         work = build(tiny, problem, **train)
         cut_total, cut_count, cut_gradients = step(work, ALL)
-        assert cut_count == pytest.approx(count, rel=1e-12), cut
-        assert cut_total == pytest.approx(total, rel=1e-6), cut
+        assert cut_count == pytest.approx(count, rel=1e-12), train
+        assert cut_total == pytest.approx(total, rel=1e-6), train
         close(cut_gradients, gradients)
 
 
-@pytest.mark.parametrize("rows", [ALL, [5, 1, 0], [3]], ids=["all", "three", "one"])
+@pytest.mark.parametrize("rows", [ALL, [5, 1, 0]], ids=["all", "three"])
 @pytest.mark.parametrize("problem", PROBLEMS)
 def test_loss_and_gradient_are_those_of_the_plain_mean(problem, rows, tiny):
     """Batches shorter than batch_size too, as the last of an epoch is."""
@@ -138,20 +141,20 @@ def test_loss_and_gradient_are_those_of_the_plain_mean(problem, rows, tiny):
     close(gradients, expected, atol=2e-6)
 
 
-@pytest.mark.parametrize("problem", ["weighted", "multi_label", "regress"])
+@pytest.mark.parametrize("problem", ["weighted", "multi_label"])
 def test_fgm_is_the_same_however_the_batch_is_cut(problem, tiny):
     total, _, gradients = step(build(tiny, problem, fgm=0.5), ALL)
     whole_total, _, without = step(build(tiny, problem), ALL)
     assert total == pytest.approx(whole_total, rel=1e-6)  # what is told is the loss where the weights are
     table = "encoder.hf.embeddings.word_embeddings.weight"
     assert (gradients[table] - 2 * without[table]).norm() > 1e-3 * without[table].norm()  # the worse place has another gradient
-    for train in CUTS.values():
+    for train in ({"accumulate": 4}, {"max_tokens": 20}):
         cut_total, _, cut_gradients = step(build(tiny, problem, fgm=0.5, **train), ALL)
         assert cut_total == pytest.approx(total, rel=1e-6)
         close(cut_gradients, gradients, atol=5e-6)
 
 
-@pytest.mark.parametrize("problem", ["plain", "weighted", "multi_label", "regress"])
+@pytest.mark.parametrize("problem", ["weighted", "multi_label", "regress"])
 def test_r_drop_without_dropout_is_the_plain_loss(problem, tiny):
     """Both passes are one: the mean of their losses is the loss, and the distance and its gradient are 0."""
     total, count, gradients = step(build(tiny, problem), ALL)

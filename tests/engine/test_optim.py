@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -43,7 +44,7 @@ def check(config: TrainConfig, total: int, warmup: int) -> list[float]:
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
-@pytest.mark.parametrize(("total", "ratio"), [(50, 0.1), (37, 0.25), (7, 0.0), (1, 0.1), (70, 0.1)])
+@pytest.mark.parametrize(("total", "ratio"), [(50, 0.1), (37, 0.25), (7, 0.0), (70, 0.1)])
 def test_warmup_by_ratio(name, total, ratio):
     check(TrainConfig(schedule=name, warmup_ratio=ratio), total, math.ceil(total * ratio))
 
@@ -59,7 +60,7 @@ def test_warmup_by_steps_wins_over_the_ratio(name, total, steps):
 @pytest.mark.parametrize("cycles", [1, 2, 3, 5])
 def test_cycles(cycles):
     ours = check(TrainConfig(schedule="cosine_with_restarts", schedule_cycles=cycles, warmup_steps=4), 64, 4)
-    assert sum(1 for before, after in zip(ours[4:], ours[5:], strict=False) if after > before) == cycles - 1
+    assert sum(1 for before, after in itertools.pairwise(ours[4:]) if after > before) == cycles - 1
 
 
 @pytest.mark.parametrize("power", [0.5, 1.0, 2.0, 3.5])
@@ -72,9 +73,9 @@ def test_power(power, rate):
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_warmup_over_all_steps_only_rises(name):
     """transformers divides by 0 here for polynomial."""
-    config = TrainConfig(schedule=name, warmup_steps=10)
-    ours = [schedule(config, 10)(step) for step in range(10)]
-    assert ours == ([1.0] * 10 if name == "constant" else [step / 10 for step in range(10)])
+    for total in (10, 1):
+        factor = schedule(TrainConfig(schedule=name, warmup_steps=total), total)
+        assert [factor(step) for step in range(total)] == [1.0 if name == "constant" else step / total for step in range(total)]
 
 
 def test_set_rates_keeps_the_proportions_of_groups():

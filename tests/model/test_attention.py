@@ -12,6 +12,7 @@ from bertune.model.attention import BUCKET, attend, plan
 
 CPU = torch.device("cpu")
 HEADS, SIZE = 3, 8
+USUAL = 1 / math.sqrt(SIZE)
 MIXED = [1, 100, 32, 7, 33, 64, 65, 2, 96, 97, 1, 31, 50, 7]
 CUTS = {"mixed": MIXED, "one row": [40], "one token": [1], "single tokens": [1] * 5, "equal": [32] * 4, "one bucket": [3, 9, 5, 1]}
 
@@ -21,7 +22,7 @@ def inputs(lengths: list[int], dtype: torch.dtype = torch.float64, seed: int = 0
     return [torch.randn(sum(lengths), HEADS, SIZE, generator=random, dtype=dtype) for _ in range(3)]
 
 
-def slowly(query, key, value, lengths, scale=1 / math.sqrt(SIZE)) -> torch.Tensor:
+def slowly(query, key, value, lengths, scale=USUAL) -> torch.Tensor:
     """Row by row, head by head, query by query."""
     rows = []
     for q, k, v in zip(query.split(lengths), key.split(lengths), value.split(lengths), strict=True):
@@ -61,9 +62,7 @@ def test_every_length_from_1_to_100():
 
 def test_scale():
     given = inputs(MIXED)
-    torch.testing.assert_close(
-        attend(*given, plan(MIXED, CPU), scale=0.7), slowly(*given, MIXED, scale=0.7), atol=1e-12, rtol=1e-12
-    )
+    torch.testing.assert_close(attend(*given, plan(MIXED, CPU), scale=0.7), slowly(*given, MIXED, scale=0.7), atol=1e-12, rtol=1e-12)
 
 
 @pytest.mark.parametrize("lengths", [MIXED, CUTS["one bucket"]], ids=["mixed", "one bucket"])
@@ -117,7 +116,7 @@ def test_dropout_drops_shares_and_stays_in_the_row():
     row = torch.repeat_interleave(torch.arange(4), torch.tensor(lengths))
     value = torch.nn.functional.one_hot(row, SIZE)[:, None].expand(-1, HEADS, -1).float()  # feature r is 1 in row r alone
     kept = []
-    for seed in range(80):
+    for seed in range(40):
         torch.manual_seed(seed)
         mixed = attend(query, key, value, plan(lengths, CPU), dropout=0.25)
         kept.append(mixed[torch.arange(sum(lengths)), :, row])

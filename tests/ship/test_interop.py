@@ -19,7 +19,14 @@ ROWS = [{"text": f"{t} {n}", "label": ["b", "a", "c"][n % 3]} for t in TEXTS for
 def train(tmp_path, folder, *settings, task="classify", rows=ROWS):
     file = tmp_path / "rows.jsonl"
     file.write_text("".join(json.dumps(r) + "\n" for r in rows), encoding="utf-8")
-    fixed = [f"data.train={file}", f"data.dev={file}", f"model={folder}", f"out={tmp_path / 'out'}", "train.max_steps=3", "train.batch_size=8"]
+    fixed = [
+        f"data.train={file}",
+        f"data.dev={file}",
+        f"model={folder}",
+        f"out={tmp_path / 'out'}",
+        "train.max_steps=3",
+        "train.batch_size=8",
+    ]
     return bertune.train(task, [*fixed, "train.learning_rate=1e-3", "train.precision=fp32", *settings], quiet=True).folder
 
 
@@ -106,11 +113,11 @@ def test_what_transformers_cannot_open_does_not_pretend(tiny, tmp_path):
 def test_older_checkpoint_forms_are_read(tiny, tmp_path):
     """pytorch_model.bin, gamma and beta, a folder with only vocab.txt."""
     from safetensors.torch import load_file
+    from tests.conftest import VOCABULARY
 
+    from bertune.config import DataConfig
     from bertune.model.auto import read_encoder
     from bertune.model.tokenizer import load_tokenizer
-    from bertune.config import DataConfig
-    from tests.conftest import VOCABULARY
 
     state = load_file(tiny / "model.safetensors")
     old = {k.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): v for k, v in state.items()}
@@ -133,11 +140,11 @@ def test_older_checkpoint_forms_are_read(tiny, tmp_path):
 
 
 def test_a_pretrained_pooler_becomes_the_hidden_layer(tmp_path):
+    from tests.conftest import make_encoder
     from transformers import AutoConfig, AutoModel
 
     from bertune import run as story
     from bertune.model.auto import read_encoder
-    from tests.conftest import make_encoder
 
     folder = make_encoder(tmp_path / "base")
     model = AutoModel.from_config(AutoConfig.from_pretrained(str(folder)))

@@ -147,7 +147,7 @@ def test_a_bad_row_names_its_line(trained, tmp_path):
 
 
 def test_the_folder_is_complete_and_repeats_the_run(trained, tmp_path):
-    case, _, result = trained
+    _, _, result = trained
     names = {p.name for p in result.folder.iterdir()}
     assert names == {
         "README.md", "bertune.json", "config.json", "history.jsonl", "last", "model.safetensors", "run.yaml", "scores.json",

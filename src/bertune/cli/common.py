@@ -65,7 +65,7 @@ def predict_to(
     from bertune.talk import Talk
 
     talk = Talk(quiet)
-    source_format = "jsonl" if file == "-" or file.startswith("hub:") else rows.format_of(file, DataConfig())
+    source_format = rows.format_of(file, DataConfig())
     kind = results.format_of(output, form, source_format)
     found = run.predict(out, file, overrides, talk=talk, **where)
     with results.opened(output, sys.stdout) as target:

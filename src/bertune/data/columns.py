@@ -73,6 +73,7 @@ def assign(header: Sequence[str], given: dict[str, str] | None, parts: Columns, 
             found[part] = column
         elif part != parts.target or need_target:
             raise DataError(f"{source}: no column {column!r} for {part!r}; columns found: {listed(header)}")
+    chosen = set(found.values())
     if "text" in known and "text" not in given:
         taken = set(found.values())
         found.update(_texts([c for c in header if c not in taken], pair="text_b" in known and "text_b" not in given))
@@ -80,6 +81,7 @@ def assign(header: Sequence[str], given: dict[str, str] | None, parts: Columns, 
         target = _first(TARGETS, [c for c in header if c not in found.values()])
         if target:
             found[parts.target] = target
+    _no_rivals({p: c for p, c in found.items() if p not in given}, [c for c in header if c not in chosen], source)
     missing = [p for p in (*parts.needed, *([parts.target] if need_target else [])) if p not in found]
     if missing:
         raise DataError(
@@ -88,6 +90,14 @@ def assign(header: Sequence[str], given: dict[str, str] | None, parts: Columns, 
             "or name the columns of a file without header, as in data.columns=[text,label]"
         )
     return found
+
+
+def _no_rivals(recognised: dict[str, str], header: Sequence[str], source: str) -> None:
+    for part, column in recognised.items():
+        alike = [c for c in header if plain(c) == plain(column)]
+        if len(alike) > 1:
+            both = " and ".join(map(repr, alike))
+            raise DataError(f"{source}: columns {both} could both be {part!r}; say which, as in data.columns={{{part}: NAME}}")
 
 
 def _texts(header: Sequence[str], *, pair: bool) -> dict[str, str]:

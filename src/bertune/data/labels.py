@@ -34,9 +34,12 @@ def order_labels(labels: Iterable[str]) -> tuple[str, ...]:
     """
     unique = set(labels)
     try:
-        return tuple(sorted(unique, key=lambda label: (float(label), label)))
+        numbers = {label: float(label) for label in unique}
     except ValueError:
         return tuple(sorted(unique))
+    if any(map(math.isnan, numbers.values())):  # nothing is less or more than NaN
+        return tuple(sorted(unique))
+    return tuple(sorted(unique, key=lambda label: (numbers[label], label)))
 
 
 def read_labels(given: list[str] | str | None) -> tuple[str, ...] | None:
@@ -57,6 +60,11 @@ def read_labels(given: list[str] | str | None) -> tuple[str, ...] | None:
     return tuple(labels)
 
 
+def _absent(value: Any) -> bool:
+    """Tell whether there is no value: null, or the NaN that pandas writes for it."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
 def text_of(row: Row, part: str) -> str:
     """Return a text of a row.
 
@@ -64,7 +72,7 @@ def text_of(row: Row, part: str) -> str:
         DataError: it is missing, no text, or empty.
     """
     value = row.fields.get(part)
-    if value is None:
+    if _absent(value):
         raise DataError(f"{row.place}: {part!r} is missing; every row needs it")
     if not isinstance(value, str | int | float):
         raise DataError(f"{row.place}: {part!r} must be text, got {type(value).__name__} ({str(value)[:40]!r})")
@@ -81,7 +89,7 @@ def label_of(row: Row, part: str) -> str | None:
         DataError: the value is a list or another container.
     """
     value = row.fields.get(part)
-    if value is None or (isinstance(value, float) and math.isnan(value)):
+    if _absent(value):
         return None
     if not isinstance(value, str | int | float):
         raise DataError(
@@ -104,7 +112,7 @@ def labels_of(row: Row, part: str, delimiter: str | None) -> tuple[str, ...] | N
         value = [piece for piece in value.split(delimiter) if piece.strip()] if delimiter else [value] if value.strip() else []
     if not isinstance(value, list) or not all(isinstance(v, str | int | float) for v in value):
         raise DataError(f"{row.place}: {part!r} must be a list of labels, got {str(row.fields.get(part))[:40]!r}")
-    return tuple(dict.fromkeys(as_label(v) for v in value))
+    return tuple(dict.fromkeys(label for v in value if (label := as_label(v))))
 
 
 def number_of(row: Row, part: str) -> float | None:
@@ -117,8 +125,8 @@ def number_of(row: Row, part: str) -> float | None:
     if value is None or (isinstance(value, str) and not value.strip()):
         return None
     try:
-        number = float(value)
-    except (TypeError, ValueError):
+        number = float("_" if "_" in str(value) else value)  # Python takes 1_000
+    except (TypeError, ValueError, OverflowError):
         raise DataError(f"{row.place}: {part!r} must be a number, got {str(value)[:40]!r}") from None
     if not math.isfinite(number):
         raise DataError(f"{row.place}: {part!r} must be a finite number, got {value!r}")
@@ -138,7 +146,7 @@ class OneKind:
             DataError: its label is of another kind than those before it in the same file.
         """
         value = row.fields.get(part)
-        if value is None or isinstance(value, list | dict):
+        if _absent(value) or isinstance(value, list | dict):
             return
         kind = "a boolean" if isinstance(value, bool) else "a number" if isinstance(value, int | float) else "text"
         first, place = self._first.setdefault(row.source, (kind, row.place))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import gzip
 import io
@@ -59,28 +60,6 @@ class Faults:
         raise DataError(f"{self.first[0]}{rest}")
 
 
-class Table:
-    """One data file, opened: its columns, and its rows one by one."""
-
-    def __init__(self, source: str, header: list[str], mapping: dict[str, str], records: Iterable[Record]) -> None:
-        self.source = source
-        self.header = header
-        self.mapping = mapping
-        self._records = records
-
-    def __iter__(self) -> Iterator[Row]:
-        """Give each row once."""
-        for line, record in self._records:
-            fields = {part: record.get(column) for part, column in self.mapping.items()}
-            yield Row(fields, self.source, line, record)
-
-    def describe(self) -> str:
-        """Say which column plays which part."""
-        used = ", ".join(f"{part} = column {column!r}" for part, column in self.mapping.items())
-        ignored = [c for c in self.header if c not in self.mapping.values()]
-        return f"{self.source}: {used}" + (f"; not used: {listed(ignored)}" if ignored else "")
-
-
 @dataclass(frozen=True)
 class Reading:
     """How one file is read, and who hears of it."""
@@ -98,6 +77,48 @@ class Reading:
     """Whether the target column must be there."""
 
 
+class Table:
+    """One data file, opened: its columns, and its rows one by one."""
+
+    def __init__(self, reading: Reading, header: list[str], records: Iterable[Record]) -> None:
+        self.source = reading.source
+        self.header = header
+        self._reading = reading
+        self._records = records
+        self._mappings: dict[tuple[str, ...], dict[str, str]] = {}
+        self.mapping = self._mapping_of(header)
+
+    def _mapping_of(self, header: Iterable[str]) -> dict[str, str]:
+        key = tuple(header)
+        if key not in self._mappings:
+            r = self._reading
+            given = r.settings.columns if isinstance(r.settings.columns, dict) else None
+            self._mappings[key] = assign(key, given, r.parts, r.source, need_target=r.need_target)
+        return self._mappings[key]
+
+    def __iter__(self) -> Iterator[Row]:
+        """Give each row once. Rows of JSON may differ in their keys: one with other parts than the first is a fault."""
+        expected = set(self.mapping)
+        for line, record in self._records:
+            mapping = self.mapping
+            if record.keys() != set(self.header):
+                known = [c for c in self.mapping.values() if c not in record]  # missing ones are the task's to judge
+                mapping = self._mapping_of([*record, *known])
+                if set(mapping) != expected:
+                    other = ", ".join(sorted(set(mapping) ^ expected))
+                    self._reading.faults(
+                        f"{self.source}:{line}: has other parts than the first row ({other}); give every row the same keys"
+                    )
+                    continue
+            yield Row({part: record.get(column) for part, column in mapping.items()}, self.source, line, record)
+
+    def describe(self) -> str:
+        """Say which column plays which part."""
+        used = ", ".join(f"{part} = column {column!r}" for part, column in self.mapping.items())
+        ignored = [c for c in self.header if c not in self.mapping.values()]
+        return f"{self.source}: {used}" + (f"; not used: {listed(ignored)}" if ignored else "")
+
+
 def open_table(reading: Reading) -> Table:
     """Open a data file.
 
@@ -112,17 +133,17 @@ def open_table(reading: Reading) -> Table:
             reading.note(line)
         raise DataError(f"{source}: holds no rows")
     header = list(first[1])
-    given = reading.settings.columns if isinstance(reading.settings.columns, dict) else None
-    mapping = assign(header, given, reading.parts, source, need_target=reading.need_target)
-    return Table(source, header, mapping, itertools.chain([first], records))
+    return Table(reading, header, itertools.chain([first], records))
 
 
 def format_of(source: str, settings: DataConfig) -> str:
-    """Return csv, tsv, json, jsonl or parquet.
+    """Return csv, tsv, json, jsonl or parquet; hub for a data set of the Hub, lines for standard input.
 
     Raises:
-        DataError: the file name does not tell and `data.format` is auto.
+        DataError: the name does not tell and `data.format` is auto.
     """
+    if source == "-" or source.startswith("hub:"):
+        return "lines" if source == "-" else "hub"
     if settings.format != "auto":
         return settings.format
     suffixes = [s.lower() for s in Path(source).suffixes if s.lower() != ".gz"]
@@ -134,12 +155,15 @@ def format_of(source: str, settings: DataConfig) -> str:
 
 def _records(reading: Reading) -> Iterator[Record]:
     source, settings = reading.source, reading.settings
-    if source.startswith("hub:"):
-        return _hub(source)
-    if source == "-":
-        return _plain_lines(reading, _lines(source, settings.encoding, keep_newlines=False))
-    _must_exist(Path(source))
+    if source != "-" and not source.startswith("hub:"):
+        _must_exist(Path(source))
     kind = format_of(source, settings)
+    if isinstance(settings.columns, list) and kind not in {"csv", "tsv"}:
+        reading.note(f"{source}: has names of its own, so the list in data.columns, which is for csv and tsv without header, is not used")
+    if kind == "hub":
+        return _hub(source)
+    if kind == "lines":
+        return _plain_lines(reading, _lines(source, settings.encoding, keep_newlines=False))
     if kind == "parquet":
         return _parquet(source)
     quoted = settings.quoting == "standard" or (settings.quoting == "auto" and kind == "csv")
@@ -159,12 +183,13 @@ def _must_exist(path: Path) -> None:
 
 def _lines(source: str, encoding: str, *, keep_newlines: bool) -> Iterator[str]:
     """Yield decoded lines. Only LF ends a line, unless the csv reader is to judge newlines inside quotes."""
-    codec = "utf-8-sig" if encoding.lower().replace("_", "-") in {"utf-8", "utf8"} else encoding
     newline = "" if keep_newlines else "\n"
     try:
-        with _opened(source) as raw, io.TextIOWrapper(raw, encoding=codec, newline=newline) as text:
+        with _opened(source) as raw, io.TextIOWrapper(raw, encoding=encoding, newline=newline) as text:
+            for first in itertools.islice(text, 1):
+                yield first.removeprefix("\ufeff")  # a byte-order mark that the codec leaves in
             yield from text
-    except UnicodeDecodeError as error:
+    except UnicodeError as error:  # utf-16 without its mark is no UnicodeDecodeError
         raise DataError(_undecodable(source, encoding, error)) from None
     except _BROKEN_STREAM as error:
         raise DataError(f"{source}: the compressed file is damaged: {error}") from None
@@ -180,27 +205,37 @@ def _opened(source: str) -> BinaryIO:
     return Path(source).open("rb")
 
 
-def _undecodable(source: str, encoding: str, error: UnicodeDecodeError) -> str:
+def _undecodable(source: str, encoding: str, error: UnicodeError) -> str:
     """Find the line that does not decode, and an encoding that would."""
-    message = f"not {encoding} text: {error.reason}"
+    message = f"not {encoding} text: {getattr(error, 'reason', error)}"
     if source == "-":
         return f"standard input: {message}; set data.encoding"
     with _opened(source) as raw:
         data = raw.read(1 << 26)
-    line = next((n for n, part in enumerate(data.split(b"\n"), 1) if not _decodes(part, encoding)), 1)
-    head = data[: 1 << 20].rpartition(b"\n")[0] or data
+    line = _decodable(data, encoding).count("\n") + 1
+    head = data[: 1 << 20]
     others = ["utf-16"] if data[:2] in {b"\xff\xfe", b"\xfe\xff"} else ["utf-8", "gb18030", "big5", "cp1252"]
-    fits = next((other for other in others if other != encoding and _decodes(head, other)), None)
+    fits = next((other for other in others if other != encoding and _decodes(head, other, whole=len(head) == len(data))), None)
     advice = f"it decodes as {fits}: set data.encoding={fits}" if fits else "set data.encoding to the file's encoding"
     return f"{source}:{line}: {message}; {advice}"
 
 
-def _decodes(data: bytes, encoding: str) -> bool:
+def _decodes(data: bytes, encoding: str, *, whole: bool) -> bool:
     try:
-        data.decode(encoding)
-    except UnicodeDecodeError:
+        codecs.getincrementaldecoder(encoding)().decode(data, whole)
+    except UnicodeError:
         return False
     return True
+
+
+def _decodable(data: bytes, encoding: str) -> str:
+    """Return the text before the first byte that does not decode."""
+    try:
+        return codecs.getincrementaldecoder(encoding)().decode(data)
+    except UnicodeDecodeError as error:
+        return data[: error.start].decode(encoding, "ignore")
+    except UnicodeError:
+        return ""
 
 
 def _plain_lines(reading: Reading, text: Iterable[str]) -> Iterator[Record]:
@@ -247,25 +282,46 @@ def _json_object(reading: Reading, line: int, content: str) -> dict[str, Any] | 
     return record
 
 
+def _past_blanks(text: str, place: int) -> int:
+    while place < len(text) and text[place] in " \t\r\n":
+        place += 1
+    return place
+
+
 def _json_array(source: str, text: str, first_line: int) -> Iterator[Record]:
     """Yield the objects of one array with the line on which each begins."""
     decoder = json.JSONDecoder()
-    place, line = text.index("[") + 1, first_line
-    counted = 0
+    place = counted = 0
+    line = first_line
+    ends = "["  # what must stand before the next object
     while True:
-        while place < len(text) and text[place] in " \t\r\n,":
-            place += 1
+        place = _past_blanks(text, place)
+        found = text[place : place + 1]
+        if found == "]" and ends == ",":
+            break
+        if found != ends:
+            raise _broken_array(source, first_line, text, place, "expected ',' or ']'")
+        place = _past_blanks(text, place + 1)
+        if ends == "[" and text[place : place + 1] == "]":
+            break
         line += text.count("\n", counted, place)
         counted = place
-        if text[place : place + 1] == "]":
-            return
         try:
             record, place = decoder.raw_decode(text, place)
         except json.JSONDecodeError as error:
-            raise DataError(f"{source}:{first_line + error.lineno - 1}: broken JSON: {error.msg} at column {error.colno}") from None
+            raise _broken_array(source, first_line, text, error.pos, error.msg) from None
         if not isinstance(record, dict):
             raise DataError(f'{source}:{line}: expected a JSON object such as {{"text": ...}}, got {type(record).__name__}')
         yield line, record
+        ends = ","
+    after = _past_blanks(text, place + 1)
+    if after < len(text):
+        raise _broken_array(source, first_line, text, after, "the array has ended, but more follows")
+
+
+def _broken_array(source: str, first_line: int, text: str, place: int, what: str) -> DataError:
+    line = first_line + text.count("\n", 0, place)
+    return DataError(f"{source}:{line}: broken JSON: {what} at column {place - text.rfind(chr(10), 0, place)}")
 
 
 def _separated(reading: Reading, kind: str, text: Iterator[str], *, quoted: bool) -> Iterator[Record]:
@@ -279,7 +335,7 @@ def _separated(reading: Reading, kind: str, text: Iterator[str], *, quoted: bool
             blank += 1
             continue
         if header is None:
-            header, is_data = _header(reading, values)
+            header, is_data = _header(reading, line, values)
             if not is_data:
                 continue
         if len(values) != len(header):
@@ -311,14 +367,14 @@ def _quoted_cells(source: str, text: Iterable[str], delimiter: str) -> Iterator[
         ) from None
 
 
-def _header(reading: Reading, values: list[str]) -> tuple[list[str], bool]:
+def _header(reading: Reading, line: int, values: list[str]) -> tuple[list[str], bool]:
     """Return the names of the columns, and whether the first line is itself a row of data."""
     source, columns = reading.source, reading.settings.columns
     if not isinstance(columns, list):
         names = [value.strip() or f"column_{place}" for place, value in enumerate(values, 1)]
         twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
         if twice:
-            raise DataError(f"{source}:1: the header names {listed(twice)} twice; names found: {listed(names)}")
+            raise DataError(f"{source}:{line}: the header names {listed(twice)} twice; names found: {listed(names)}")
         return names, False
     # A list may name "_" several times: columns that nobody reads, kept apart by their place.
     names = [f"column_{place}" if name == "_" else name for place, name in enumerate(columns, 1)]
@@ -357,8 +413,8 @@ def _parquet(source: str) -> Iterator[Record]:
                 for record in batch.to_pylist():
                     line += 1
                     yield line, record
-    except (pa.ArrowInvalid, *_BROKEN_STREAM) as error:
-        raise DataError(f"{source}: not a readable parquet file: {error}") from None
+    except (pa.ArrowException, OSError, *_BROKEN_STREAM) as error:
+        raise DataError(f"{source}: not a readable parquet file: {' '.join(str(error).split())}") from None
 
 
 def _hub(source: str) -> Iterator[Record]:

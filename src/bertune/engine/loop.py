@@ -90,8 +90,6 @@ class Fit:
         self._forward, self._optimizer = accelerator.prepare(model, optimizer)
         ema = EMA(model, self.config.ema) if self.config.ema else None
         self.state = TrainState(model, optimizer, ema, accelerator.scaler)
-        self._loss_on_device: Tensor | None = None  # since the last line of progress, not yet asked for
-        self._count = 0.0
 
     def batches(self) -> Iterator[list[int]]:
         """Yield the rows of each batch still to come; the place in them is part of the state."""
@@ -124,8 +122,8 @@ class Fit:
         progress.position += 1
         if self.state.ema is not None:
             self.state.ema.update(self.model, progress.step)
-        self._loss_on_device = loss if self._loss_on_device is None else self._loss_on_device + loss
-        self._count += count
+        self.state.loss = loss if self.state.loss is None else self.state.loss + loss
+        self.state.count += count
 
     def _backward(self, batches: list[Batch], count: float) -> Tensor:
         """Add the gradient of the mean loss over all micro-batches; return the summed loss, still on the device."""
@@ -147,17 +145,17 @@ class Fit:
         Raises:
             TrainingError: the loss is not finite.
         """
-        if self._loss_on_device is None:
+        if self.state.loss is None:
             return
-        total, progress = float(self._loss_on_device), self.state.progress
+        total, progress = float(self.state.loss), self.state.progress
         if not math.isfinite(total):
             raise TrainingError(
                 f"the loss is {total} at step {progress.step} of {self.total}; the usual causes are a learning rate that is too "
                 "high (train.learning_rate, options) and fp16 (train.precision=bf16 or fp32)"
             )
-        progress.since_log.add(total, self._count)
-        progress.since_epoch.add(total, self._count)
-        self._loss_on_device, self._count = None, 0.0
+        progress.since_log.add(total, self.state.count)
+        progress.since_epoch.add(total, self.state.count)
+        self.state.loss, self.state.count = None, 0.0
 
     def evaluated(self) -> Any:
         """Return a context in which the model holds the weights that are scored and saved."""

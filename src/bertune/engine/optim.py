@@ -18,7 +18,8 @@ def warmup_steps(config: TrainConfig, total: int) -> int:
     """Return the number of steps in which the rate rises."""
     if config.warmup_steps is not None:
         return config.warmup_steps
-    return math.ceil(total * config.warmup_ratio)
+    # Never all of a run: with one step, warm-up alone would learn at rate 0.
+    return min(math.ceil(total * config.warmup_ratio), max(total - 1, 0))
 
 
 def schedule(config: TrainConfig, total: int) -> Callable[[int], float]:

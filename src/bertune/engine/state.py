@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -67,6 +67,10 @@ class TrainState:
     ema: EMA | None = None
     scaler: Any = None  # torch.amp.GradScaler, with fp16
     progress: Progress = field(default_factory=Progress)
+    loss: Tensor | None = None
+    """Summed loss of the steps since the host last asked for it: still on the device."""
+    count: float = 0.0
+    """What that loss is to be divided by."""
 
     def capture(self) -> tuple[dict[str, Tensor], JSON]:
         """Return tensors by name, and the rest as JSON."""
@@ -76,6 +80,8 @@ class TrainState:
             tensors |= {f"optimizer.{index}.{slot}": torch.as_tensor(value) for slot, value in slots.items()}
         if self.ema is not None:
             tensors |= {f"ema.{n}": t for n, t in self.ema.shadow.items()}
+        if self.loss is not None:
+            tensors["loss"] = self.loss
         tensors["random.torch"] = torch.get_rng_state()
         if torch.cuda.is_available():
             tensors |= {f"random.cuda.{i}": t for i, t in enumerate(torch.cuda.get_rng_state_all())}
@@ -83,6 +89,7 @@ class TrainState:
             tensors["random.mps"] = torch.mps.get_rng_state()
         values = {
             "progress": asdict(self.progress),
+            "count": self.count,
             "groups": optimizer["param_groups"],
             "scaler": self.scaler.state_dict() if self.scaler is not None else None,
             "random_python": random.getstate(),
@@ -116,26 +123,28 @@ class TrainState:
         for name in ("since_log", "since_epoch"):
             progress[name] = Mean(**progress[name])
         self.progress = Progress(**progress)
+        device = next(self.model.parameters()).device
+        self.loss, self.count = (tensors["loss"].to(device) if "loss" in tensors else None), values["count"]
 
     def write(self, folder: Path) -> None:
-        """Write the state into a folder: safetensors and JSON, no pickle."""
+        """Write the state into a folder, as one file that gets its name when it is whole: safetensors, no pickle."""
         folder.mkdir(parents=True, exist_ok=True)
         tensors, values = self.capture()
-        save_file(tensors, folder / "state.safetensors.part")
-        (folder / "state.safetensors.part").replace(folder / "state.safetensors")
-        (folder / "state.json").write_text(json.dumps(values), encoding="utf-8")
+        part = folder / "state.safetensors.part"
+        save_file(tensors, part, metadata={"state": json.dumps(values)})
+        part.replace(folder / "state.safetensors")
 
     def read(self, folder: Path) -> None:
         """Read the state from a folder.
 
         Raises:
-            ArtifactError: a file of it is missing or broken.
+            ArtifactError: the file is missing or broken.
         """
         try:
-            values = json.loads((folder / "state.json").read_text(encoding="utf-8"))
             with safe_open(folder / "state.safetensors", framework="pt") as file:
+                values = json.loads(file.metadata()["state"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             raise ArtifactError(f"{folder}: no readable training state: {error}") from None
         self.restore(tensors, values)
 

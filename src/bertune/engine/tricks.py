@@ -25,8 +25,8 @@ class EMA:
     def update(self, model: nn.Module, step: int) -> None:
         """Move towards the weights after optimizer step number `step`."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        live = [p.detach() for n, p in model.named_parameters() if n in self.shadow]
-        torch._foreach_lerp_(list(self.shadow.values()), live, 1 - decay)
+        live = {n: p.detach() for n, p in model.named_parameters() if n in self.shadow}
+        torch._foreach_lerp_([self.shadow[n] for n in live], list(live.values()), 1 - decay)
 
     @contextmanager
     def applied(self, model: nn.Module) -> Iterator[None]:

@@ -54,7 +54,7 @@ def plan(lengths: Sequence[int], device: torch.device) -> Plan:
         sizes = np.asarray([lengths[r] for r in rows])
         longest = int(sizes.max())
         real = np.arange(longest) < sizes[:, None]  # (B, S)
-        tokens = np.where(real, starts[rows][:, None] + np.arange(longest), 0)
+        tokens = starts[rows][:, None] + np.minimum(np.arange(longest), sizes[:, None] - 1)
         back[tokens[real]] = done + np.flatnonzero(real)
         done += real.size
         mask = None if real.all() else torch.from_numpy(real[:, None, None, :]).to(device)

@@ -37,7 +37,7 @@ def focal(logits: Tensor, target: Tensor, gamma: float, weights: Tensor | None =
     Source: Lin et al. 2017, arXiv 1708.02002, equation 5.
     """
     log_p = F.log_softmax(logits.float(), -1).gather(-1, target[:, None])[:, 0]  # (B,)
-    loss = -((1 - log_p.exp()).clamp_min(0) ** gamma) * log_p
+    loss = -((1 - log_p.exp()).clamp_min(torch.finfo(torch.float32).tiny) ** gamma) * log_p
     return (loss if weights is None else loss * weights[target]).sum()
 
 
@@ -58,7 +58,7 @@ def binary_cross_entropy(
     loss = F.binary_cross_entropy_with_logits(logits, soft, pos_weight=weights, reduction="none")
     if gamma:
         p = torch.sigmoid(logits)
-        loss = loss * (target * (1 - p) + (1 - target) * p) ** gamma
+        loss = loss * (target * (1 - p) + (1 - target) * p).clamp_min(torch.finfo(torch.float32).tiny) ** gamma
     return loss.sum()
 
 

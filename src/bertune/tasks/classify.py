@@ -127,6 +127,10 @@ class Classify(PooledTask):
     def _check_options(self) -> None:
         options = self.options
         faults = ["options.metric=mcc is for single-label problems"] if options.metric == "mcc" and self.multi else []
+        if options.loss == "focal" and options.label_smoothing and not self.multi:
+            faults.append("options.label_smoothing has no part in options.loss=focal; use one of them")
+        if options.loss != "focal" and options.focal_gamma != ClassifyOptions.model_fields["focal_gamma"].default:
+            faults.append("options.focal_gamma has no part in options.loss=cross_entropy; set options.loss=focal")
         if options.metric == "f1" and (self.multi or len(self.labels) != 2):
             faults.append("options.metric=f1 is for two labels; use f1_macro, f1_micro or f1_weighted")
         positive = options.positive_label
