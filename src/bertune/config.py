@@ -6,6 +6,7 @@ and `bertune init`. All faults are reported at once.
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -256,28 +257,31 @@ def parse_yaml(text: str, where: str) -> Any:
         raise ConfigError(f"{where}{line}: not valid YAML: {problem}") from None
 
 
-def read(source: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """Read a run file, or take a task's name, and lay `section.name=value` over it.
+def read(source: str | Path | dict[str, Any], overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Read a run file, or take a task's name or settings as they are, and lay `section.name=value` over it.
 
     Raises:
         ConfigError: the file is missing or broken, or an override has no "=".
     """
-    path = Path(source)
-    if path.suffix in {".yaml", ".yml"}:
+    raw: Any
+    if isinstance(source, dict):
+        raw = copy.deepcopy(source)
+    elif Path(source).suffix in {".yaml", ".yml"}:
+        path = Path(source)
         try:
             text = path.read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
             raise ConfigError(f"{source}: cannot read this run file: {reason}") from None
-        raw = parse_yaml(text, source)
+        raw = parse_yaml(text, str(source))
         raw = {} if raw is None else raw
         if not isinstance(raw, dict):
             raise ConfigError(f"{source}: a run file is a mapping such as 'task: classify', got {type(raw).__name__}")
     else:
-        raw = {"task": source}
+        raw = {"task": str(source)}
     for override in overrides:
         lay(raw, override)
-    return raw
+    return dict(raw)
 
 
 def lay(raw: dict[str, Any], override: str) -> None:

@@ -46,14 +46,14 @@ class Trained:
     """Scores of the best checkpoint by split: dev, and test when there is one."""
 
 
-def prepare(source: str | dict[str, Any], overrides: Sequence[str] = ()) -> tuple[RunConfig, Task]:
+def prepare(source: str | Path | dict[str, Any], overrides: Sequence[str] = ()) -> tuple[RunConfig, Task]:
     """Check a run's settings and build its task.
 
     Raises:
         ConfigError: something is wrong with the settings; all of it is named.
         TaskNotFound: there is no such task.
     """
-    raw = settings.read(source, overrides) if isinstance(source, str) else dict(source)
+    raw = settings.read(source, overrides)
     if not isinstance(raw.get("task"), str):
         raise ConfigError("task: must be given, such as task: classify")
     task_class = load_task(raw["task"])
@@ -61,7 +61,7 @@ def prepare(source: str | dict[str, Any], overrides: Sequence[str] = ()) -> tupl
     return run, task_class(options, run.data)
 
 
-def train(source: str | dict[str, Any], overrides: Sequence[str] = (), *, quiet: bool = False) -> Trained:
+def train(source: str | Path | dict[str, Any], overrides: Sequence[str] = (), *, quiet: bool = False) -> Trained:
     """Fine-tune an encoder.
 
     Args:
