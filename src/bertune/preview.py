@@ -9,8 +9,9 @@ import numpy as np
 
 from bertune import config as settings
 from bertune.data.batching import EncodedRows
+from bertune.data.formats import Faults, Reading
 from bertune.data.labels import as_label
-from bertune.data.rows import Faults, Reading, files_of, open_table
+from bertune.data.rows import files_of, open_table
 from bertune.errors import BertuneError
 from bertune.model.auto import longest_row, read_config
 from bertune.model.source import locate

@@ -17,7 +17,7 @@ from accelerate.state import AcceleratorState
 from bertune import config as settings
 from bertune.config import DataConfig, Precision, RunConfig
 from bertune.data.batching import EncodedRows
-from bertune.data.rows import Faults
+from bertune.data.formats import Faults
 from bertune.engine import log, loop
 from bertune.errors import ConfigError
 from bertune.memory import peak_memory_gb

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 
 from bertune.config import DataConfig
 from bertune.data.columns import PAIRS, SINGLES, TARGETS, assign
-from bertune.data.rows import Faults, Reading, Table, files_of, format_of, open_table
+from bertune.data.formats import Faults, Reading, format_of
+from bertune.data.rows import Table, files_of, open_table
 from bertune.errors import ConfigError, DataError
 from bertune.tasks.classify import Classify, ClassifyOptions
 from bertune.tasks.reading import read_examples

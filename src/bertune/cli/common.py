@@ -60,12 +60,12 @@ def predict_to(
     """Predict a file and write the result to a file or to standard output."""
     from bertune import run
     from bertune.config import DataConfig
-    from bertune.data import rows
+    from bertune.data import formats
     from bertune.ship import output as results
     from bertune.talk import Talk
 
     talk = Talk(quiet)
-    source_format = rows.format_of(file, DataConfig())
+    source_format = formats.format_of(file, DataConfig())
     kind = results.format_of(output, form, source_format)
     found = run.predict(out, file, overrides, talk=talk, **where)
     with results.opened(output, sys.stdout) as target:

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from bertune.config import DataConfig
-from bertune.data.rows import Faults, Reading, files_of, open_table
+from bertune.data.formats import Faults, Reading
+from bertune.data.rows import files_of, open_table
 from bertune.data.split import draw, split
 from bertune.errors import DataError
 from bertune.tasks.task import Task

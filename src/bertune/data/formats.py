@@ -1,0 +1,332 @@
+"""Lines and tables of each file format to records: one dictionary a row, with the line it began on."""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bertune.config import DataConfig
+from bertune.data.columns import assign, plain
+from bertune.data.lines import BROKEN_STREAM, opened, read_lines
+from bertune.errors import DataError, MissingExtra, did_you_mean, listed
+from bertune.types import Columns
+
+Record = tuple[int, dict[str, Any]]  # line, values by column
+
+FORMATS = {
+    ".csv": "csv", ".tsv": "tsv", ".txt": "tsv", ".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl",
+    ".parquet": "parquet", ".pq": "parquet",
+}  # fmt: skip
+
+
+@dataclass
+class Faults:
+    """Rows that cannot be used, collected so that a user can mend many at once."""
+
+    skip: bool = False
+    """Whether such rows are left out instead of ending the run."""
+    first: list[str] = field(default_factory=list)
+    count: int = 0
+
+    def __call__(self, message: str) -> None:
+        """Take note of one bad row."""
+        self.count += 1
+        if len(self.first) < 5:
+            self.first.append(message)
+
+    def settle(self) -> list[str]:
+        """End the run when rows were bad, or say how many were left out.
+
+        Raises:
+            DataError: a row was bad and bad rows are not to be skipped; one line, the first fault in full.
+        """
+        if not self.count:
+            return []
+        if self.skip:
+            return [f"{self.count} rows left out as unusable (data.bad_rows=skip); the first: {'; '.join(self.first[:3])}"]
+        more = self.count - 1
+        also = ", ".join(message.split(": ")[0] for message in self.first[1:])
+        rest = f" (and {more} more bad row{'s' * (more > 1)}: {also}{', ...' * (more > 4)})" if more else ""
+        raise DataError(f"{self.first[0]}{rest}")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How one file is read, and who hears of it."""
+
+    source: str
+    """A path, `hub:NAME`, or "-" for standard input."""
+    settings: DataConfig
+    parts: Columns
+    """What the task reads from a row."""
+    faults: Faults
+    """Takes records that are broken; they are then left out."""
+    note: Callable[[str], None]
+    """Called with what a user should know about the file."""
+    need_target: bool = True
+    """Whether the target column must be there."""
+
+
+def format_of(source: str, settings: DataConfig) -> str:
+    """Return csv, tsv, json, jsonl or parquet; hub for a data set of the Hub, lines for standard input.
+
+    Raises:
+        DataError: the name does not tell and `data.format` is auto.
+    """
+    if source == "-" or source.startswith("hub:"):
+        return "lines" if source == "-" else "hub"
+    if settings.format != "auto":
+        return settings.format
+    suffixes = [s.lower() for s in Path(source).suffixes if s.lower() != ".gz"]
+    kind = FORMATS.get(suffixes[-1]) if suffixes else None
+    if kind is None:
+        raise DataError(f"{source}: cannot tell the format from the name; set data.format to csv, tsv, json, jsonl or parquet")
+    return kind
+
+
+def records(reading: Reading) -> Iterator[Record]:
+    """Yield the records of a file; broken ones go to `reading.faults`.
+
+    Raises:
+        DataError: the file is missing, damaged, or of another encoding.
+    """
+    source, settings = reading.source, reading.settings
+    if source != "-" and not source.startswith("hub:"):
+        _must_exist(Path(source))
+    kind = format_of(source, settings)
+    if isinstance(settings.columns, list) and kind not in {"csv", "tsv"}:
+        reading.note(f"{source}: has names of its own, so the list in data.columns, which is for csv and tsv without header, is not used")
+    if kind == "hub":
+        return _hub(source)
+    if kind == "lines":
+        return _plain_lines(reading, read_lines(source, settings.encoding, keep_newlines=False))
+    if kind == "parquet":
+        return _parquet(source)
+    quoted = settings.quoting == "standard" or (settings.quoting == "auto" and kind == "csv")
+    text = read_lines(source, settings.encoding, keep_newlines=quoted and kind in {"csv", "tsv"})
+    return _json(reading, text) if kind in {"json", "jsonl"} else _separated(reading, kind, text, quoted=quoted)
+
+
+def _must_exist(path: Path) -> None:
+    if path.is_dir():
+        raise DataError(f"{path}: is a folder; give a file, or a list of files")
+    if not path.exists():
+        parent = path.parent
+        beside = [p.name for p in itertools.islice(parent.iterdir(), 1000)] if parent.is_dir() else []
+        where = "" if parent.is_dir() else f"; the folder {str(parent)!r} does not exist either"
+        raise DataError(f"{path}: no such file{did_you_mean(path.name, beside)}{where}")
+
+
+def _plain_lines(reading: Reading, text: Iterable[str]) -> Iterator[Record]:
+    """Standard input: a text a line, a pair divided by a tab, or a JSON object a line."""
+    for line, content in enumerate(text, 1):
+        content = content.rstrip("\r\n")
+        if content.lstrip().startswith("{"):
+            record = _json_object(reading, line, content)
+            if record is not None:
+                yield line, record
+        elif content:
+            first, tab, second = content.partition("\t")
+            yield line, {"text": first, "text_b": second} if tab else {"text": first}
+        else:
+            reading.faults(f"-:{line}: the line is empty")
+
+
+def _json(reading: Reading, text: Iterator[str]) -> Iterator[Record]:
+    blank = 0
+    for line, content in enumerate(text, 1):
+        if not content.strip():
+            blank += 1
+            continue
+        if line == blank + 1 and content.lstrip().startswith("["):
+            yield from _json_array(reading.source, content + "".join(text), line)
+            return
+        record = _json_object(reading, line, content)
+        if record is not None:
+            yield line, record
+    if blank:
+        reading.note(f"{reading.source}: {blank} blank lines passed over")
+
+
+def _json_object(reading: Reading, line: int, content: str) -> dict[str, Any] | None:
+    place = f"{reading.source}:{line}"
+    try:
+        record = json.loads(content)
+    except json.JSONDecodeError as error:
+        reading.faults(f"{place}: broken JSON: {error.msg} at column {error.colno}; each line must be one object")
+        return None
+    if not isinstance(record, dict):
+        reading.faults(f'{place}: expected a JSON object such as {{"text": ...}}, got {type(record).__name__}')
+        return None
+    return record
+
+
+def _past_blanks(text: str, place: int) -> int:
+    while place < len(text) and text[place] in " \t\r\n":
+        place += 1
+    return place
+
+
+def _json_array(source: str, text: str, first_line: int) -> Iterator[Record]:
+    """Yield the objects of one array with the line on which each begins."""
+    decoder = json.JSONDecoder()
+    place = counted = 0
+    line = first_line
+    ends = "["  # what must stand before the next object
+    while True:
+        place = _past_blanks(text, place)
+        found = text[place : place + 1]
+        if found == "]" and ends == ",":
+            break
+        if found != ends:
+            raise _broken_array(source, first_line, text, place, "expected ',' or ']'")
+        place = _past_blanks(text, place + 1)
+        if ends == "[" and text[place : place + 1] == "]":
+            break
+        line += text.count("\n", counted, place)
+        counted = place
+        try:
+            record, place = decoder.raw_decode(text, place)
+        except json.JSONDecodeError as error:
+            raise _broken_array(source, first_line, text, error.pos, error.msg) from None
+        if not isinstance(record, dict):
+            raise DataError(f'{source}:{line}: expected a JSON object such as {{"text": ...}}, got {type(record).__name__}')
+        yield line, record
+        ends = ","
+    after = _past_blanks(text, place + 1)
+    if after < len(text):
+        raise _broken_array(source, first_line, text, after, "the array has ended, but more follows")
+
+
+def _broken_array(source: str, first_line: int, text: str, place: int, what: str) -> DataError:
+    line = first_line + text.count("\n", 0, place)
+    return DataError(f"{source}:{line}: broken JSON: {what} at column {place - text.rfind(chr(10), 0, place)}")
+
+
+def _separated(reading: Reading, kind: str, text: Iterator[str], *, quoted: bool) -> Iterator[Record]:
+    source = reading.source
+    delimiter = reading.settings.delimiter or ("," if kind == "csv" else "\t")
+    cells = _quoted_cells(source, text, delimiter) if quoted else _literal_cells(text, delimiter)
+    header: list[str] | None = None
+    blank = 0
+    for line, values in cells:
+        if not values:
+            blank += 1
+            continue
+        if header is None:
+            header, is_data = _header(reading, line, values)
+            if not is_data:
+                continue
+        if len(values) != len(header):
+            reading.faults(_wrong_width(f"{source}:{line}", values, header, delimiter, quoted=quoted))
+            continue
+        yield line, dict(zip(header, values, strict=True))
+    if blank:
+        reading.note(f"{source}: {blank} blank lines passed over")
+
+
+def _literal_cells(text: Iterable[str], delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    for line, content in enumerate(text, 1):
+        content = content.removesuffix("\n").removesuffix("\r")
+        yield line, content.split(delimiter) if content else []
+
+
+def _quoted_cells(source: str, text: Iterable[str], delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    csv.field_size_limit(2**31 - 1)
+    reader = csv.reader(text, delimiter=delimiter, strict=True)
+    line = 1
+    try:
+        for values in reader:
+            yield line, values
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise DataError(
+            f"{source}:{line}: broken quotation: {error}; a quotation mark inside a quoted field must be doubled; "
+            "if quotation marks are plain text in this file, set data.quoting=none"
+        ) from None
+
+
+def _header(reading: Reading, line: int, values: list[str]) -> tuple[list[str], bool]:
+    """Return the names of the columns, and whether the first line is itself a row of data."""
+    source, columns = reading.source, reading.settings.columns
+    if not isinstance(columns, list):
+        names = [value.strip() or f"column_{place}" for place, value in enumerate(values, 1)]
+        twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
+        if twice:
+            raise DataError(f"{source}:{line}: the header names {listed(twice)} twice; names found: {listed(names)}")
+        return names, False
+    # A list may name "_" several times: columns that nobody reads, kept apart by their place.
+    names = [f"column_{place}" if name == "_" else name for place, name in enumerate(columns, 1)]
+    if [plain(v) for v in values] == [plain(n) for n in columns]:
+        reading.note(f"{source}: the first line repeats the names of data.columns, so it is taken as a header")
+        return names, False
+    if not reading.need_target and len(values) == len(names) - 1:
+        target = assign(names, None, reading.parts, source, need_target=False).get(reading.parts.target)
+        if target is not None:
+            reading.note(f"{source}: has {len(values)} columns where data.columns names {len(names)}: taken as rows without {target!r}")
+            return [name for name in names if name != target], True
+    return names, True
+
+
+def _wrong_width(place: str, values: Sequence[str], header: Sequence[str], delimiter: str, *, quoted: bool) -> str:
+    message = f"{place}: {len(values)} columns where {len(header)} are expected ({', '.join(header)})"
+    cells = "".join(values)
+    if len(values) == 1 and delimiter == "," and "\t" in cells:
+        return f"{message}; the line holds tabs: set data.delimiter=tab"
+    if len(values) == 1 and ";" in cells and delimiter == ",":
+        return f"{message}; the line holds semicolons: set data.delimiter=semicolon"
+    if not quoted and any(v.startswith('"') for v in values):
+        return f"{message}; a field begins with a quotation mark: if fields are quoted in this file, set data.quoting=standard"
+    return f"{message}; mend the row, or set data.bad_rows=skip"
+
+
+def _parquet(source: str) -> Iterator[Record]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with opened(source) as raw:
+            stream = io.BytesIO(raw.read()) if source.lower().endswith(".gz") else raw
+            line = 0
+            for batch in pq.ParquetFile(stream).iter_batches(batch_size=4096):
+                for record in batch.to_pylist():
+                    line += 1
+                    yield line, record
+    except (pa.ArrowException, OSError, *BROKEN_STREAM) as error:
+        raise DataError(f"{source}: not a readable parquet file: {' '.join(str(error).split())}") from None
+
+
+def _hub(source: str) -> Iterator[Record]:
+    """Read `hub:NAME`, `hub:OWNER/NAME`, each with `/CONFIG` and `:SPLIT` after it, or a local folder of data files."""
+    try:
+        import datasets
+    except ImportError:
+        raise MissingExtra("datasets", "hub", f"{source!r}") from None
+    name, _, split = source.removeprefix("hub:").partition(":")
+    parts = name.split("/")
+    tries: list[tuple[str, ...]] = [(name,)]
+    if len(parts) > 1 and not Path(name).exists():
+        tries.append(("/".join(parts[:-1]), parts[-1]))
+        tries = tries[::-1] if len(parts) == 3 else tries
+    problem: Exception | None = None
+    for attempt in tries:
+        try:
+            loaded = datasets.load_dataset(*attempt, split=split or "train")
+        except (OSError, ValueError, RuntimeError) as error:
+            problem = error
+            continue
+        named = {k: f for k, f in loaded.features.items() if isinstance(f, datasets.ClassLabel)}
+        for line, record in enumerate(loaded, 1):
+            for column, feature in named.items():
+                value = record[column]
+                # GLUE and others write -1 where a test split has no label.
+                record[column] = None if value is None or value < 0 else feature.int2str(value)
+            yield line, record
+        return
+    raise DataError(f"{source}: cannot be loaded from the Hub: {str(problem).splitlines()[0] if str(problem) else type(problem).__name__}")
