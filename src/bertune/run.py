@@ -98,6 +98,9 @@ def _build(run: RunConfig, task: Task) -> tuple[Model, Tokenizer, LoadReport]:
     folder = locate(run.model)
     encoder, report = read_encoder(folder)
     tokenizer = load_tokenizer(folder, encoder.longest, run.data)
+    rows = len(encoder.word_embeddings())
+    if tokenizer.vocabulary_size > rows:
+        raise ConfigError(f"model: the tokenizer in {str(folder)!r} knows {tokenizer.vocabulary_size} tokens, its encoder only {rows}")
     return Model(encoder, task.head(encoder, report.pooler)), tokenizer, report
 
 

@@ -53,6 +53,11 @@ CASES = {
     "unknown label in test": (
         {"t.csv": GOOD, "d.csv": "text,label\na cat,other\n"}, ["data.train=t.csv", "data.test=d.csv"], ["d.csv:2: label 'other'"],
     ),
+    "a pair in dev": (
+        {"t.csv": GOOD, "d.csv": "text,text_b,label\na cat,a dog,pos\n"},
+        ["data.train=t.csv", "data.dev=d.csv"],
+        ["d.csv:2: a pair of texts, where the training rows have a single text"],
+    ),
     "one label only": ({"t.csv": "text,label\na,x\nb,x\n"}, ["data.train=t.csv"], ["all 2 rows have the label 'x'", "at least two"]),
     "mixed types": ({"t.jsonl": '{"text": "a", "label": 1}\n{"text": "b", "label": "no"}\n'}, ["data.train=t.jsonl"], ["t.jsonl:2: the label is text ('no'), but a number at t.jsonl:1"]),
     "text is no text": ({"t.jsonl": '{"text": ["a"], "label": 1}\n'}, ["data.train=t.jsonl"], ["t.jsonl:1: 'text' must be text, got list"]),

@@ -125,6 +125,13 @@ def test_predict_refuses_an_output_it_cannot_name(model, tmp_path):
     assert "must end in .csv or .jsonl" in found.stderr
 
 
+def test_predict_refuses_pairs_for_a_model_of_single_texts(model, tmp_path):
+    (tmp_path / "new.csv").write_text("text,text_b\na dog,a cat\n")
+    found = call("predict", str(model), str(tmp_path / "new.csv"), "data.columns=null")
+    assert found.exit_code == 2
+    assert "new.csv:2: a pair of texts, where the training rows have a single text" in found.stderr
+
+
 def test_bad_rows_can_be_skipped_and_are_counted(model, tmp_path):
     (tmp_path / "new.csv").write_text('text\na dog\n" "\na cat\n')
     found = call("predict", str(model), str(tmp_path / "new.csv"), "data.columns=null", "data.bad_rows=skip")

@@ -13,6 +13,9 @@ from bertune.config import DataConfig
 from bertune.errors import ConfigError
 from bertune.types import JSON, Piece
 
+_VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model", "*.spm")
+"""Files that hold a vocabulary."""
+
 
 class Tokenizer:
     """Turns texts and pairs into ids; knows what it cut."""
@@ -61,9 +64,14 @@ class Tokenizer:
     def _cutter(self, strategy: str) -> Rust:
         if strategy not in self._cutters:
             cutter = Rust.from_str(self._whole.to_str())
-            cutter.enable_truncation(self.max_length, strategy=strategy)
+            cutter.enable_truncation(self.max_length, strategy=strategy, direction=self._settings.get("truncation_side", "right"))
             self._cutters[strategy] = cutter
         return self._cutters[strategy]
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Return the number of ids, special and added tokens included."""
+        return int(self._whole.get_vocab_size(with_added_tokens=True))
 
     def tokens(self, ids: Sequence[int]) -> list[str]:
         """Return the word piece of each id."""
@@ -99,9 +107,13 @@ def load_tokenizer(folder: Path, longest: int, data: DataConfig) -> Tokenizer:
 
 
 def _read(folder: Path) -> tuple[Rust, JSON]:
-    settings_file = folder / "tokenizer_config.json"
-    if (folder / "tokenizer.json").is_file() and settings_file.is_file():
-        return Rust.from_file(str(folder / "tokenizer.json")), json.loads(settings_file.read_text(encoding="utf-8"))
+    if (folder / "bertune.json").is_file():  # we wrote it, so tokenizer.json is all there is to it
+        settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+        return Rust.from_file(str(folder / "tokenizer.json")), settings
+    if not any(path for pattern in _VOCABULARIES for path in folder.glob(pattern)):
+        # transformers would make up a tokenizer with an empty vocabulary
+        raise ConfigError(f"model: no tokenizer can be read from {str(folder)!r}: it holds none of {', '.join(_VOCABULARIES)}")
+    # Elsewhere tokenizer_config.json may overrule tokenizer.json (do_lower_case, say), by rules that are transformers' own.
     import tempfile
 
     from transformers import AutoTokenizer

@@ -94,6 +94,7 @@ class Classify(PooledTask):
 
     def fit(self, examples: Sequence[Example], note: Note) -> None:
         """Learn the labels and their weights."""
+        super().fit(examples, note)
         held = [label for e in examples for label in (e.target if self.multi else (e.target,))]
         counts = Counter(held)
         stated = read_labels(self.data.labels)
@@ -164,7 +165,8 @@ class Classify(PooledTask):
         return f"{kind} classification, {self._because}; {len(self.labels)} labels: {listed(self.labels)}{positive}"
 
     def check(self, example: Example) -> None:
-        """Refuse a label that is not among those learnt."""
+        """Refuse a label that is not among those learnt, and a pair among single texts."""
+        super().check(example)
         if example.target is None:
             return
         for label in example.target if self.multi else (example.target,):
@@ -268,10 +270,11 @@ class Classify(PooledTask):
 
     def state(self) -> JSON:
         """Return labels, weights and thresholds."""
-        return {"labels": list(self.labels), "multi": self.multi, "thresholds": self.thresholds, "weights": self.weights}
+        return {**super().state(), "labels": list(self.labels), "multi": self.multi, "thresholds": self.thresholds, "weights": self.weights}
 
     def load(self, state: JSON) -> None:
         """Take back labels, weights and thresholds."""
+        super().load(state)
         self.labels, self.multi = tuple(state["labels"]), state["multi"]
         self.thresholds, self.weights = state["thresholds"], state["weights"]
         self._because = "as trained"

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
 from bertune.config import Section
 from bertune.data.labels import text_of
-from bertune.tasks.task import Task
-from bertune.types import JSON, Encoder, Row
+from bertune.errors import DataError
+from bertune.tasks.task import Note, Task
+from bertune.types import JSON, Encoder, Example, Row
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -29,11 +31,42 @@ class PooledTask(Task):
     """A task whose head gives `num_outputs` numbers a row."""
 
     num_outputs: int
+    num_texts: int | None = None
+    """1 for single texts, 2 for pairs; known once `fit` or `load` has run."""
 
     def texts(self, row: Row) -> tuple[str, ...]:
-        """Return the text of a row, or both of a pair."""
+        """Return the text of a row, or both of a pair.
+
+        Raises:
+            DataError: a text is missing or empty, or the model was trained on pairs and this is none, or the other way round.
+        """
         first = text_of(row, "text")
-        return (first, text_of(row, "text_b")) if "text_b" in row.fields else (first,)
+        texts = (first, text_of(row, "text_b")) if "text_b" in row.fields else (first,)
+        self._check_texts(texts, row.place)
+        return texts
+
+    def _check_texts(self, texts: tuple[str, ...], place: str) -> None:
+        if self.num_texts not in {None, len(texts)}:
+            kinds = {1: "a single text", 2: "a pair of texts"}
+            raise DataError(f"{place}: {kinds[len(texts)]}, where the training rows have {kinds[self.num_texts or 1]}")
+
+    def fit(self, examples: Sequence[Example], note: Note) -> None:
+        """Learn whether rows are single texts or pairs."""
+        self.num_texts = len(examples[0].texts)
+        for example in examples:
+            self._check_texts(example.texts, example.place)
+
+    def check(self, example: Example) -> None:
+        """Refuse a single text among pairs, and the other way round."""
+        self._check_texts(example.texts, example.place)
+
+    def state(self) -> JSON:
+        """Return what was learnt of the texts."""
+        return {"num_texts": self.num_texts}
+
+    def load(self, state: JSON) -> None:
+        """Take back what was learnt of the texts."""
+        self.num_texts = state["num_texts"]
 
     def head(self, encoder: Encoder, pretrained: dict[str, Tensor]) -> nn.Module:
         """Build the head that transformers gives the architecture, or a linear layer on pooled states."""

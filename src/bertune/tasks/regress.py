@@ -45,6 +45,7 @@ class Regress(PooledTask):
 
     def fit(self, examples: Sequence[Example], note: Note) -> None:
         """Learn the mean of the targets."""
+        super().fit(examples, note)
         targets = np.array([e.target for e in examples])
         if len(np.unique(targets)) == 1:
             raise DataError(f"{examples[0].source}: every target is {targets[0]}; there is nothing to learn")
@@ -94,10 +95,11 @@ class Regress(PooledTask):
 
     def state(self) -> JSON:
         """Return what was learnt of the targets."""
-        return {"mean": self.mean, "low": self.low, "high": self.high}
+        return {**super().state(), "mean": self.mean, "low": self.low, "high": self.high}
 
     def load(self, state: JSON) -> None:
         """Take back what was learnt of the targets."""
+        super().load(state)
         self.mean, self.low, self.high = state["mean"], state["low"], state["high"]
 
     def hub_config(self, head: Any) -> JSON:
