@@ -223,10 +223,13 @@ def _tell_model(talk: Talk, run: RunConfig, model: Model, report: LoadReport) ->
     precision, why = choose_precision(run.train.precision, device)
     millions = sum(p.numel() for p in model.parameters()) / 1e6
     talk.say(f"model: {run.model}, {model.encoder.kind}, {millions:.1f} M parameters; computes in {precision} on {device.type}, {why}")
-    new = [*report.new, *(f"head.{n}" for n, _ in model.head.named_parameters() if not (report.pooler and n.startswith("dense.")))]
+    names = [name for name, _ in model.head.named_parameters()]
+    pretrained = {f"dense.{kind}" for kind in report.pooler}  # what the head took over from the checkpoint, if it has such a layer
+    new = [*report.new, *(f"head.{name}" for name in names if name not in pretrained)]
+    unused = [*report.unused, *(f"pooler {name}" for name in sorted(pretrained - set(names)))]
     talk.say(f"weights: new, to be learnt: {', '.join(new) or 'none'}")
-    if report.unused:
-        talk.say(f"weights: in the checkpoint but not used: {', '.join(report.unused)}")
+    if unused:
+        talk.say(f"weights: in the checkpoint but not used: {', '.join(unused)}")
 
 
 def _encode(talk: Talk, task: Task, tokenizer: Tokenizer, splits: Splits) -> dict[str, EncodedRows]:
