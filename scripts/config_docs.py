@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from bertune.config import RunConfig
+from bertune.config import RunConfig, is_section
 from bertune.tasks import load_task, task_names
 
 INTRO = """# Settings
@@ -46,7 +46,7 @@ def table(model: type[BaseModel], prefix: str) -> list[str]:
     """Lay out the settings of a section."""
     lines = ["| setting | value | default | what it does |", "|---|---|---|---|"]
     for name, field in model.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+        if is_section(field.annotation):
             continue
         if prefix == "" and name == "options":
             continue

@@ -10,7 +10,7 @@ import copy
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeGuard, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -360,11 +360,16 @@ def _names(loc: tuple[int | str, ...], model: type[BaseModel]) -> list[str]:
     at: Any = model
     for part in loc:
         names.append(str(part))
-        field = at.model_fields.get(str(part)) if isinstance(at, type) and issubclass(at, BaseModel) else None
-        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
+        field = at.model_fields.get(str(part))
+        if field is None or not is_section(field.annotation):
             break
         at = field.annotation
     return names
+
+
+def is_section(annotation: Any) -> TypeGuard[type[BaseModel]]:
+    """Tell whether a field holds settings of its own; Python 3.10 takes list[str] for a class, hence the first question."""
+    return get_origin(annotation) is None and isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
 def _fields_at(model: type[BaseModel], path: Sequence[str]) -> list[str]:

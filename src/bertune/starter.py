@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
-from bertune.config import RunConfig, Section
+from bertune.config import RunConfig, Section, is_section
 from bertune.errors import ConfigError
 from bertune.tasks import load_task
 
@@ -83,17 +83,16 @@ def _section(model: type[BaseModel], said: dict[str, Any], options: type[Section
     lines: list[str] = []
     for name, field in model.model_fields.items():
         inner = options if name == "options" else field.annotation
-        is_section = isinstance(inner, type) and issubclass(inner, BaseModel)
         lines += textwrap.wrap(
             " ".join((field.description or "").split()), 110, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}# "
         )
-        if is_section:
-            lines += [f"{indent}{name}:", *_section(inner, said.get(name, {}), options, indent + "  ")]  # type: ignore[arg-type]
+        if is_section(inner):
+            lines += [f"{indent}{name}:", *_section(inner, said.get(name, {}), options, indent + "  ")]
         elif name in said:
             lines += [f"{indent}{name}: {_value(said[name])}"]
         else:
             lines += [f"{indent}# {name}: {_value(field.get_default(call_default_factory=True))}"]
-        lines += [""] if is_section or not indent else []
+        lines += [""] if is_section(inner) or not indent else []
     return lines
 
 

@@ -7,7 +7,7 @@ import importlib.util
 import pkgutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_origin
 
 from bertune.errors import ConfigError, TaskNotFound, did_you_mean
 
@@ -48,7 +48,8 @@ def load_task(name: str) -> type[Task]:
         raise TaskNotFound(
             f"no task {name!r}{did_you_mean(name, task_names())}; tasks: {', '.join(task_names())}, or a file such as ./mine.py"
         )
-    found = [v for v in vars(module).values() if isinstance(v, type) and issubclass(v, Task) and v.__module__ == module.__name__]
+    classes = [v for v in vars(module).values() if isinstance(v, type) and get_origin(v) is None]  # 3.10 takes list[str] for a class
+    found = [v for v in classes if issubclass(v, Task) and v.__module__ == module.__name__]
     if len(found) != 1:
         raise ConfigError(f"{name!r} must hold exactly one subclass of bertune.Task, found {len(found)}")
     return found[0]
