@@ -17,7 +17,7 @@ from accelerate.state import AcceleratorState
 from bertune import config as settings
 from bertune.config import DataConfig, Precision, RunConfig
 from bertune.data.batching import EncodedRows
-from bertune.data.formats import Faults
+from bertune.data.formats import Faults, format_of
 from bertune.engine import log, loop
 from bertune.errors import ConfigError
 from bertune.memory import peak_memory_gb
@@ -272,9 +272,14 @@ def load(folder: str | Path, *, device: str = "auto", precision: str = "auto", t
     return saved.read(folder, task).pipeline(device, precision)
 
 
-def _data_settings(run: RunConfig, overrides: Sequence[str]) -> DataConfig:
-    """Return how files were read in training, with overrides (`data.name=value`) laid over it."""
-    raw = {"task": run.task, "data": run.data.model_dump(exclude_unset=True)}
+def _data_settings(run: RunConfig, file: str, overrides: Sequence[str]) -> DataConfig:
+    """Return how files were read in training, with overrides (`data.name=value`) laid over it.
+
+    Standard input is UTF-8 unless an override says otherwise: it need not come from where the training files came from.
+    """
+    raw: dict[str, Any] = {"task": run.task, "data": run.data.model_dump(exclude_unset=True)}
+    if file == "-":
+        raw["data"]["encoding"] = "utf-8"
     for override in overrides:
         if not override.startswith("data."):
             raise ConfigError(f"{override!r}: here only data.name=value can be given")
@@ -296,11 +301,12 @@ def evaluate(folder: str | Path, files: str | Sequence[str], overrides: Sequence
     """
     talk = where.pop("talk", Talk(quiet=True))
     artifact = saved.read(folder, where.pop("task", None))
-    data = _data_settings(artifact.run, overrides)
+    several = [files] if isinstance(files, str) else list(files)
+    data = _data_settings(artifact.run, several[0], overrides)
     task = artifact.task
     task.data = data
     note = _teller(talk)
-    examples = read_examples([files] if isinstance(files, str) else list(files), task, data, note)
+    examples = read_examples(several, task, data, note)
     examples = checked(examples, task, data, note)
     pipeline = artifact.pipeline(**where)
     predictions, loss = pipeline.evaluate(examples)
@@ -313,6 +319,8 @@ class Predicted:
 
     header: list[str]
     """Every column of the file."""
+    format: str
+    """csv, tsv, json, jsonl, parquet; hub or lines."""
     results: Iterator[tuple[Row, Prediction]]
 
 
@@ -333,7 +341,7 @@ def predict(folder: str | Path, file: str, overrides: Sequence[str] = (), **wher
     """
     talk = where.pop("talk", Talk(quiet=True))
     artifact = saved.read(folder, where.pop("task", None))
-    data = _data_settings(artifact.run, overrides)
+    data = _data_settings(artifact.run, file, overrides)
     artifact.task.data = data
     header: dict[str, None] = {}
     if file != "-":
@@ -342,7 +350,7 @@ def predict(folder: str | Path, file: str, overrides: Sequence[str] = (), **wher
             header.update(dict.fromkeys(row.raw))
         for line in faults.settle():
             talk.say(f"data: {line}")
-    return Predicted(list(header), _predicted(artifact.pipeline(**where), file, data, talk))
+    return Predicted(list(header), format_of(file, data), _predicted(artifact.pipeline(**where), file, data, talk))
 
 
 def _predicted(pipeline: Pipeline, file: str, data: DataConfig, talk: Talk) -> Iterator[tuple[Row, Prediction]]:

@@ -68,6 +68,12 @@ CASES = {
     "JSON line is no object": ({"t.jsonl": '{"text": "a", "label": "x"}\n[1]\n'}, ["data.train=t.jsonl"], ["t.jsonl:2: expected a JSON object"]),
     "broken JSON array": ({"t.json": '[{"text": "a", "label": "x"},\n {"text"]'}, ["data.train=t.json"], ["t.json:2: broken JSON"]),
     "wrong encoding": ({"t.csv": GOOD.encode() + "很好,pos\n".encode("gb18030")}, ["data.train=t.csv"], ["t.csv:14: not utf-8 text", "data.encoding=gb18030"]),
+    "UTF-8 read as something else": (
+        {"t.csv": GOOD + "天很好,pos\n"}, ["data.train=t.csv", "data.encoding=gb18030"], ["t.csv:14: ", "not gb18030", "set data.encoding=utf-8"],
+    ),
+    "header where none is expected": (
+        {"t.csv": "id,text,label\n" + GOOD}, ["data.train=t.csv", "data.columns=[text,label]"], ["t.csv:1: 3 columns where 2", "data.columns=null"],
+    ),
     "unknown encoding": ({"t.csv": GOOD}, ["data.train=t.csv", "data.encoding=utf-9"], ["data.encoding: 'utf-9' is not an encoding"]),
     "broken quotation": ({"t.csv": GOOD + '"a dog" x,pos\n'}, ["data.train=t.csv"], ["t.csv:14: broken quotation", "data.quoting=none"]),
     "tabs in csv": ({"t.csv": TSV}, ["data.train=t.csv", "data.columns=[text,label]"], ["t.csv:1: 1 columns where 2", "data.delimiter=tab"]),

@@ -119,6 +119,20 @@ def test_predict_refuses_before_it_writes(model, tmp_path, content, expected):
     assert not (tmp_path / "out.csv").exists()
 
 
+def test_a_model_of_gb18030_files_reads_utf8_from_standard_input(tiny, tmp_path):
+    (tmp_path / "t.csv").write_bytes(
+        ("text,label\n" + "".join(f"天{'好' if n % 2 else '坏'},{n % 2}\n" for n in range(12))).encode("gb18030")
+    )
+    fixed = [f"data.train={tmp_path / 't.csv'}", f"model={tiny}", f"out={tmp_path / 'o'}", "train.max_steps=1", "data.encoding=gb18030"]
+    assert call("train", "classify", *fixed).exit_code == 0
+    program = [sys.executable, "-m", "bertune", "predict", str(tmp_path / "o"), "-"]
+    found = subprocess.run(program, input="天很好\n".encode(), capture_output=True)
+    assert json.loads(found.stdout.decode())["text"] == "天很好"
+    (tmp_path / "new.dat").write_bytes("text\n天坏\n".encode("gb18030"))
+    found = call("predict", str(tmp_path / "o"), str(tmp_path / "new.dat"), "data.format=csv")
+    assert [r["text"] for r in csv.DictReader(io.StringIO(found.stdout))] == ["天坏"]
+
+
 def test_predict_refuses_an_output_it_cannot_name(model, tmp_path):
     found = call("predict", str(model), str(tmp_path / "new.csv"), "-o", "out.xlsx")
     assert found.exit_code == 2

@@ -380,7 +380,9 @@ def test_a_line_of_another_width_is_no_header(write) -> None:
     path = write("d.tsv", "a\tb\tc\nd\tx\n")
     read = Read(path, columns=["text", "label"])
     assert read.values == [("d", "x")]
-    assert read.faults.first == [f"{path}:1: 3 columns where 2 are expected (text, label); mend the row, or set data.bad_rows=skip"]
+    assert read.faults.first == [
+        f"{path}:1: 3 columns where 2 are expected (text, label); mend the row, or set data.bad_rows=skip; if it is a header, set data.columns=null"
+    ]
 
 
 def test_one_name_twice_in_data_columns_is_refused(write) -> None:

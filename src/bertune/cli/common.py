@@ -59,15 +59,13 @@ def predict_to(
 ) -> None:
     """Predict a file and write the result to a file or to standard output."""
     from bertune import run
-    from bertune.config import DataConfig
-    from bertune.data import formats
     from bertune.ship import output as results
     from bertune.talk import Talk
 
     talk = Talk(quiet)
-    source_format = formats.format_of(file, DataConfig())
-    kind = results.format_of(output, form, source_format)
+    results.format_of(output, form, "")  # a name that tells nothing is refused before any work
     found = run.predict(out, file, overrides, talk=talk, **where)
+    kind = results.format_of(output, form, found.format)
     with results.opened(output, sys.stdout) as target:
         write = functools.partial(results.write_csv, header=found.header) if kind == "csv" else results.write_jsonl
         count = write(target, results=found.results)

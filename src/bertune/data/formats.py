@@ -224,7 +224,8 @@ def _separated(reading: Reading, kind: str, text: Iterator[str], *, quoted: bool
             if not is_data:
                 continue
         if len(values) != len(header):
-            reading.faults(_wrong_width(f"{source}:{line}", values, header, delimiter, quoted=quoted))
+            hint = "; if it is a header, set data.columns=null" if line == 1 else ""
+            reading.faults(_wrong_width(f"{source}:{line}", values, header, delimiter, quoted=quoted) + hint)
             continue
         yield line, dict(zip(header, values, strict=True))
     if blank:

@@ -16,12 +16,16 @@ from bertune.errors import DataError
 
 BROKEN_STREAM = (EOFError, gzip.BadGzipFile, zlib.error)
 """What a damaged compressed file raises."""
+_HEAD = 1 << 20
+"""Bytes looked at to tell an encoding."""
 
 
 def read_lines(source: str, encoding: str, *, keep_newlines: bool) -> Iterator[str]:
     """Yield decoded lines. Only LF ends a line, unless the csv reader is to judge newlines inside quotes."""
     newline = "" if keep_newlines else "\n"
     try:
+        if source != "-" and codecs.lookup(encoding).name not in {"utf-8", "utf-8-sig"}:
+            _refuse_utf8(source, encoding)
         with opened(source) as raw, io.TextIOWrapper(raw, encoding=encoding, newline=newline) as text:
             for first in itertools.islice(text, 1):
                 yield first.removeprefix("\ufeff")  # a byte-order mark that the codec leaves in
@@ -32,6 +36,17 @@ def read_lines(source: str, encoding: str, *, keep_newlines: bool) -> Iterator[s
         raise DataError(f"{source}: the compressed file is damaged: {error}") from None
     except OSError as error:
         raise DataError(f"{source}: cannot be read: {error.strerror or error}") from None
+
+
+def _refuse_utf8(source: str, encoding: str) -> None:
+    """Refuse to read UTF-8 in another encoding: it often decodes, into nonsense, and nothing else would notice."""
+    with opened(source) as raw:
+        head = raw.read(_HEAD + 1)
+    whole = len(head) <= _HEAD
+    head = head[:_HEAD]
+    if not head.isascii() and all(_decodes(head, name, whole=whole) for name in ("utf-8", encoding)):
+        line = next(n for n, part in enumerate(head.split(b"\n"), 1) if not part.isascii())
+        raise DataError(f"{source}:{line}: is UTF-8 text, not {encoding}; set data.encoding=utf-8")
 
 
 def opened(source: str) -> BinaryIO:
@@ -51,7 +66,7 @@ def _undecodable(source: str, encoding: str, error: UnicodeError) -> str:
     with opened(source) as raw:
         data = raw.read(1 << 26)
     line = _decodable(data, encoding).count("\n") + 1
-    head = data[: 1 << 20]
+    head = data[:_HEAD]
     others = ["utf-16"] if data[:2] in {b"\xff\xfe", b"\xfe\xff"} else ["utf-8", "gb18030", "big5", "cp1252"]
     fits = next((other for other in others if other != encoding and _decodes(head, other, whole=len(head) == len(data))), None)
     advice = f"it decodes as {fits}: set data.encoding={fits}" if fits else "set data.encoding to the file's encoding"
