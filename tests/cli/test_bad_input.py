@@ -77,6 +77,7 @@ CASES = {
     "unknown encoding": ({"t.csv": GOOD}, ["data.train=t.csv", "data.encoding=utf-9"], ["data.encoding: 'utf-9' is not an encoding"]),
     "broken quotation": ({"t.csv": GOOD + '"a dog" x,pos\n'}, ["data.train=t.csv"], ["t.csv:14: broken quotation", "data.quoting=none"]),
     "tabs in csv": ({"t.csv": TSV}, ["data.train=t.csv", "data.columns=[text,label]"], ["t.csv:1: 1 columns where 2", "data.delimiter=tab"]),
+    "tabs in csv with a header": ({"t.csv": TSV}, ["data.train=t.csv"], ["t.csv: no column for 'text' and 'label'", "data.delimiter=tab"]),
     "damaged gzip": ({"t.csv.gz": b"not gzip"}, ["data.train=t.csv.gz"], ["t.csv.gz: the compressed file is damaged"]),
     "damaged parquet": ({"t.parquet": b"PAR1 no"}, ["data.train=t.parquet"], ["t.parquet: not a readable parquet file"]),
     "unknown key": ({"t.csv": GOOD}, ["data.train=t.csv", "train.lerning_rate=1"], ["train.lerning_rate: no such setting", "did you mean 'learning_rate'"]),

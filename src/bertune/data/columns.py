@@ -84,8 +84,9 @@ def assign(header: Sequence[str], given: dict[str, str] | None, parts: Columns, 
     _no_rivals({p: c for p, c in found.items() if p not in given}, [c for c in header if c not in chosen], source)
     missing = [p for p in (*parts.needed, *([parts.target] if need_target else [])) if p not in found]
     if missing:
+        tabs = "the line holds tabs: set data.delimiter=tab; " if len(header) == 1 and "\t" in header[0] else ""
         raise DataError(
-            f"{source}: no column for {' and '.join(map(repr, missing))}; columns found: {listed(header)}; "
+            f"{source}: no column for {' and '.join(map(repr, missing))}; columns found: {listed(header)}; {tabs}"
             f"say which is which, as in data.columns={{{missing[0]}: NAME}}, "
             "or name the columns of a file without header, as in data.columns=[text,label]"
         )
