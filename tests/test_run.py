@@ -228,3 +228,17 @@ def test_a_damaged_folder_is_named(go):
 def test_thin_arguments_are_refused_together(go):
     with pytest.raises(ConfigError, match="2 settings are wrong"):
         go("train.accumulate=0", "train.ema=2")
+
+
+def test_a_long_file_is_predicted_in_chunks_in_its_order(go, write, monkeypatch):
+    folder = go("train.epochs=4").folder
+    rows = [{"id": n, "text": f"{ROWS[n % 30]['text']} {'very ' * (n % 9)}"} for n in range(100)]
+    file = write("long.jsonl", rows)
+    whole = [(row.raw["id"], p.by_label) for row, p in bertune.predict(folder, file).results]
+    monkeypatch.setattr("bertune.ship.pipeline.CHUNK", 7)
+    chunks = [(row.raw["id"], p.by_label) for row, p in bertune.predict(folder, file).results]
+    assert [n for n, _ in chunks] == [n for n, _ in whole] == list(range(100))
+    for (_, first), (_, second) in zip(whole, chunks, strict=True):
+        assert first == pytest.approx(second, abs=1e-5)
+    alone = bertune.load(folder).predict([rows[57]["text"]])[0].by_label
+    assert alone == pytest.approx(whole[57][1], abs=1e-5)

@@ -12,7 +12,7 @@ from bertune.data.batching import EncodedRows
 from bertune.data.formats import Faults, Reading
 from bertune.data.labels import as_label
 from bertune.data.rows import files_of, open_table
-from bertune.errors import BertuneError
+from bertune.errors import BertuneError, ConfigError
 from bertune.model.auto import longest_row, read_config
 from bertune.model.source import locate
 from bertune.model.tokenizer import Tokenizer, load_tokenizer
@@ -41,6 +41,8 @@ def inspect(file: str, overrides: Sequence[str] = (), *, task: str = "auto", mod
     Raises:
         BertuneError: the file, a row or a setting cannot be used.
     """
+    if file == "-":
+        raise ConfigError("inspect looks at a file more than once, so it cannot read standard input; give a file")
     notes: list[str] = []
     source = files_of(file, "train")[0]
     raw: JSON = {"task": task}

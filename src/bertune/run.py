@@ -101,6 +101,12 @@ def _build(run: RunConfig, task: Task) -> tuple[Model, Tokenizer, LoadReport]:
     rows = len(encoder.word_embeddings())
     if tokenizer.vocabulary_size > rows:
         raise ConfigError(f"model: the tokenizer in {str(folder)!r} knows {tokenizer.vocabulary_size} tokens, its encoder only {rows}")
+    first = getattr(task.options, "pooling", "mean") in {"pooler", "cls"}
+    if first and not tokenizer.begins_with_special:
+        raise ConfigError(
+            f"model: the tokenizer in {str(folder)!r} puts no special token before a text, so its first token stands for nothing; "
+            "set options.pooling=mean"
+        )
     return Model(encoder, task.head(encoder, report.pooler)), tokenizer, report
 
 
@@ -118,8 +124,11 @@ def _fit(result: Artifact, rows: dict[str, EncodedRows], splits: Splits, out: Pa
         best[:] = latest
         saved.write(result, out)
 
-    out.mkdir(parents=True, exist_ok=True)
-    history = log.RunLog(out, run, accelerator, talk)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        history = log.RunLog(out, run, accelerator, talk)
+    except OSError as error:
+        raise ConfigError(f"out: {str(out)!r} cannot be written: {error.strerror or error}") from None
     work = loop.Fit(model, task, rows["train"], run, accelerator)
     try:
         with talk.bar("training", work.total):
@@ -131,6 +140,8 @@ def _fit(result: Artifact, rows: dict[str, EncodedRows], splits: Splits, out: Pa
         saved.write(result, out / "last")
     model = accelerator.unwrap_model(model, keep_fp32_wrapper=False)
     model.load_saved(saved.read_weights(out))
+    task.tune(latest, splits.dev, lambda _: None)  # the last step was scored last: these are its own decisions
+    saved.write_meta(result, out / "last")
     scores = {"dev": task.score(task.tune(best, splits.dev, _teller(talk, "note")), splits.dev)}
     if splits.test:
         found, _ = predict_rows(model, task, rows["test"], accelerator.device, precision)
@@ -142,8 +153,7 @@ def _fit(result: Artifact, rows: dict[str, EncodedRows], splits: Splits, out: Pa
 def _finish(result: Artifact, out: Path, outcome: loop.Outcome, scores: dict[str, Scores], accelerator: Accelerator, talk: Talk) -> None:
     """Write what is known at the end, and say it."""
     summary = _summary(outcome, result, accelerator)
-    for folder in (out, out / "last"):  # what `tune` has learnt
-        saved.write_meta(result, folder)
+    saved.write_meta(result, out)  # with what `tune` has learnt
     saved.write_scores(out, scores, {"run": summary})
     write_card(result, out, scores, summary)
     for split, found in scores.items():
@@ -272,17 +282,27 @@ def load(folder: str | Path, *, device: str = "auto", precision: str = "auto", t
     return saved.read(folder, task).pipeline(device, precision)
 
 
+READING = ("columns", "format", "delimiter", "quoting", "encoding", "drop_labels", "label_delimiter", "bad_rows")
+"""What can be said anew of a file to be scored or predicted; the rest of `data` was settled by training."""
+
+
 def _data_settings(run: RunConfig, file: str, overrides: Sequence[str]) -> DataConfig:
     """Return how files were read in training, with overrides (`data.name=value`) laid over it.
 
-    Standard input is UTF-8 unless an override says otherwise: it need not come from where the training files came from.
+    Standard input is lines of UTF-8 unless an override says otherwise: it need not come from where the training files came from.
+
+    Raises:
+        ConfigError: an override names what training has settled, or a Hub data set comes without a split.
     """
+    if file.startswith("hub:") and ":" not in file.removeprefix("hub:"):
+        raise ConfigError(f"{file}: say which split, such as {file}:test or {file}:validation")
     raw: dict[str, Any] = {"task": run.task, "data": run.data.model_dump(exclude_unset=True)}
     if file == "-":
-        raw["data"]["encoding"] = "utf-8"
+        raw["data"] |= {"encoding": "utf-8", "format": "auto"}
     for override in overrides:
-        if not override.startswith("data."):
-            raise ConfigError(f"{override!r}: here only data.name=value can be given")
+        section, _, name = override.partition("=")[0].strip().partition(".")
+        if section != "data" or name.split(".")[0] not in READING:
+            raise ConfigError(f"{override!r}: here only these can be given: {', '.join(f'data.{name}' for name in READING)}")
         settings.lay(raw, override)
     return settings.resolve(raw, settings.Section)[0].data
 
@@ -321,6 +341,8 @@ class Predicted:
     """Every column of the file."""
     format: str
     """csv, tsv, json, jsonl, parquet; hub or lines."""
+    joiner: str
+    """What stands between the labels of a multi-label prediction in csv: what the training files had."""
     results: Iterator[tuple[Row, Prediction]]
 
 
@@ -350,7 +372,8 @@ def predict(folder: str | Path, file: str, overrides: Sequence[str] = (), **wher
             header.update(dict.fromkeys(row.raw))
         for line in faults.settle():
             talk.say(f"data: {line}")
-    return Predicted(list(header), format_of(file, data), _predicted(artifact.pipeline(**where), file, data, talk))
+    joiner = data.label_delimiter or "|"
+    return Predicted(list(header), format_of(file, data), joiner, _predicted(artifact.pipeline(**where), file, data, talk))
 
 
 def _predicted(pipeline: Pipeline, file: str, data: DataConfig, talk: Talk) -> Iterator[tuple[Row, Prediction]]:

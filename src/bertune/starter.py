@@ -59,12 +59,15 @@ def init(task: str, folder: str | Path = ".") -> list[Path]:
     contents = {place / f"{name}.yaml": run_file(task, said, task_class.Options)}
     for file in files:
         contents[place / "data" / file] = (examples_folder() / "data" / file).read_text(encoding="utf-8")
-    different = [p for p, text in contents.items() if p.exists() and p.read_text(encoding="utf-8") != text]
+    different = [p for p, text in contents.items() if p.exists() and p.read_bytes() != text.encode()]
     if different:
         raise ConfigError(f"{different[0]} is there already; give another folder: bertune init {task} FOLDER")
-    for path, text in contents.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+    try:
+        for path, text in contents.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(text.encode())
+    except OSError as error:
+        raise ConfigError(f"{error.filename or place}: cannot be written: {error.strerror or error}") from None
     return list(contents)
 
 

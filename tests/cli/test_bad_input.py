@@ -91,7 +91,7 @@ CASES = {
     "model without config": ({"t.csv": GOOD}, ["data.train=t.csv", "model=."], ["model: the folder '.' holds no config.json"]),
     "model not on the Hub": ({"t.csv": GOOD}, ["data.train=t.csv", "model=minillm"], ["model: 'minillm' is no folder here", "did you mean 'minilm'"]),
     "max_length": ({"t.csv": GOOD}, ["data.train=t.csv", "data.max_length=999"], ["data.max_length: 999 is more than the 64 positions"]),
-    "fp16 on a CPU": ({"t.csv": GOOD}, ["data.train=t.csv", "train.precision=fp16", "device=cpu"], ["train.precision=fp16 needs a CUDA GPU"]),
+    "fp16 on a CPU": ({"t.csv": GOOD}, ["data.train=t.csv", "train.precision=fp16", "device=cpu"], ["precision fp16 needs a CUDA GPU"]),
     "class weight of no label": ({"t.csv": GOOD}, ["data.train=t.csv", "options.class_weights={psi: 2}"], ["options.class_weights: no such labels: 'psi'"]),
     "positive label of no label": ({"t.csv": GOOD}, ["data.train=t.csv", "options.positive_label=psi"], ["options.positive_label: 'psi' is no label"]),
     "unknown tracker": ({"t.csv": GOOD}, ["data.train=t.csv", "log.trackers=[tensorbord]"], ["log.trackers: no tracker 'tensorbord'", "did you mean 'tensorboard'"]),

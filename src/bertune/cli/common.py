@@ -67,6 +67,6 @@ def predict_to(
     found = run.predict(out, file, overrides, talk=talk, **where)
     kind = results.format_of(output, form, found.format)
     with results.opened(output, sys.stdout) as target:
-        write = functools.partial(results.write_csv, header=found.header) if kind == "csv" else results.write_jsonl
+        write = functools.partial(results.write_csv, header=found.header, joiner=found.joiner) if kind == "csv" else results.write_jsonl
         count = write(target, results=found.results)
     talk.say(f"{count} rows predicted{f', written to {output}' if output else ''}")

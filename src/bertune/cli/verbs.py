@@ -131,7 +131,7 @@ def inspect(
     task: Annotated[str, typer.Option(help="auto, or the name of a task.")] = "auto",
     model: Annotated[str, typer.Option(help="Whose tokenizer shows the tokens.")] = "minilm",
     rows: Annotated[int, typer.Option(min=0, help="How many random rows to show.")] = 5,
-    seed: Annotated[int, typer.Option(help="Which random rows.")] = 42,
+    seed: Annotated[int, typer.Option(min=0, help="Which random rows.")] = 42,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:

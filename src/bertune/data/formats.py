@@ -79,10 +79,12 @@ def format_of(source: str, settings: DataConfig) -> str:
     Raises:
         DataError: the name does not tell and `data.format` is auto.
     """
-    if source == "-" or source.startswith("hub:"):
-        return "lines" if source == "-" else "hub"
+    if source.startswith("hub:"):
+        return "hub"
     if settings.format != "auto":
         return settings.format
+    if source == "-":
+        return "lines"
     suffixes = [s.lower() for s in Path(source).suffixes if s.lower() != ".gz"]
     kind = FORMATS.get(suffixes[-1]) if suffixes else None
     if kind is None:
@@ -107,6 +109,8 @@ def records(reading: Reading) -> Iterator[Record]:
     if kind == "lines":
         return _plain_lines(reading, read_lines(source, settings.encoding, keep_newlines=False))
     if kind == "parquet":
+        if source == "-":
+            raise DataError("standard input: parquet cannot be read from it; give a file")
         return _parquet(source)
     quoted = settings.quoting == "standard" or (settings.quoting == "auto" and kind == "csv")
     text = read_lines(source, settings.encoding, keep_newlines=quoted and kind in {"csv", "tsv"})

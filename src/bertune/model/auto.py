@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from bertune.errors import ConfigError, listed
 from bertune.model import attention
 from bertune.model.heads import rows_of_tokens
-from bertune.model.names import HEADS, PACKED, POSITIONS_AFTER_PADDING
+from bertune.model.names import HEADS, PACKED, POSITIONS_AFTER_PADDING, SHORTER_BY_PADDING
 from bertune.types import JSON, Ragged
 
 _LAYER = re.compile(r"\.(?:layers?|albert_layer_groups|block)\.(\d+)\.")
@@ -117,7 +117,8 @@ def first_position(config: Any) -> int:
 def longest_row(config: Any) -> int:
     """Return how many tokens a row may have; 512 where config.json does not say."""
     positions = getattr(config, "max_position_embeddings", None)
-    return int(positions) - first_position(config) if positions and positions > 0 else 512
+    lost = (config.pad_token_id or 0) + 1 if config.model_type in SHORTER_BY_PADDING else 0
+    return int(positions) - lost if positions and positions > 0 else 512
 
 
 def read_encoder(folder: Path) -> tuple[AutoEncoder, LoadReport]:

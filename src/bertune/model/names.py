@@ -71,3 +71,15 @@ PACKED = frozenset({"bert", "ernie", "roberta", "xlm-roberta", "camembert", "ele
 
 POSITIONS_AFTER_PADDING = frozenset({"roberta", "xlm-roberta", "camembert"})
 """Architectures whose first position is padding_idx + 1 instead of 0."""
+
+SHORTER_BY_PADDING = POSITIONS_AFTER_PADDING | {
+    "mpnet",
+    "longformer",
+    "data2vec-text",
+    "xlm-roberta-xl",
+    "xmod",
+    "esm",
+    "ibert",
+    "roberta-prelayernorm",
+}
+"""Architectures whose position table loses padding_idx + 1 rows in that way."""

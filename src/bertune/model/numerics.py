@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast, get_args
+
 import torch
 
 from bertune.config import Precision
@@ -17,6 +19,8 @@ def choose_device(setting: str) -> torch.device:
     if setting == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
         return torch.device(name)
+    if setting not in {"cpu", "cuda", "mps"}:
+        raise ConfigError(f"device: {setting!r} is none of auto, cpu, cuda, mps")
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not there[setting]:
         found = ", ".join(name for name, is_there in there.items() if is_there)
@@ -34,18 +38,20 @@ def computes_bf16(device: torch.device) -> bool:
     return False
 
 
-def choose_precision(setting: Precision, device: torch.device) -> tuple[Precision, str]:
+def choose_precision(setting: str, device: torch.device) -> tuple[Precision, str]:
     """Return the precision to compute in, and why.
 
     Raises:
-        ConfigError: fp16 without a CUDA GPU.
+        ConfigError: fp16 without a CUDA GPU, or no such precision.
     """
+    if setting not in get_args(Precision):
+        raise ConfigError(f"precision: {setting!r} is none of {', '.join(get_args(Precision))}")
     if setting == "fp16" and device.type != "cuda":
-        raise ConfigError(f"train.precision=fp16 needs a CUDA GPU, this run is on {device.type}; use auto, fp32 or bf16")
+        raise ConfigError(f"precision fp16 needs a CUDA GPU, this run is on {device.type}; use auto, fp32 or bf16")
     if setting == "bf16" and not computes_bf16(device):
         return "bf16", f"as asked, although this {device.type} only emulates it: expect it to be slower than fp32"
     if setting != "auto":
-        return setting, "as asked"
+        return cast(Precision, setting), "as asked"
     if computes_bf16(device):
         return "bf16", f"this {device.type} has units for it"
     return "fp32", f"this {device.type} has no units for bf16"

@@ -10,7 +10,7 @@ from typing import Any
 from tokenizers import Tokenizer as Rust
 
 from bertune.config import DataConfig
-from bertune.errors import ConfigError
+from bertune.errors import ArtifactError, ConfigError
 from bertune.types import JSON, Piece
 
 _VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model", "*.spm")
@@ -69,6 +69,11 @@ class Tokenizer:
         return self._cutters[strategy]
 
     @property
+    def begins_with_special(self) -> bool:
+        """Tell whether a special token, [CLS] or <s>, stands before every text."""
+        return bool(self._whole.encode("a").special_tokens_mask[:1] == [1])
+
+    @property
     def vocabulary_size(self) -> int:
         """Return the number of ids, special and added tokens included."""
         return int(self._whole.get_vocab_size(with_added_tokens=True))
@@ -108,8 +113,13 @@ def load_tokenizer(folder: Path, longest: int, data: DataConfig) -> Tokenizer:
 
 def _read(folder: Path) -> tuple[Rust, JSON]:
     if (folder / "bertune.json").is_file():  # we wrote it, so tokenizer.json is all there is to it
-        settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
-        return Rust.from_file(str(folder / "tokenizer.json")), settings
+        try:
+            settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+            text = (folder / "tokenizer.json").read_text(encoding="utf-8")
+            json.loads(text)
+        except (OSError, ValueError) as error:
+            raise ArtifactError(f"{folder}: tokenizer files missing or damaged: {error}") from None
+        return Rust.from_str(text), settings
     if not any(path for pattern in _VOCABULARIES for path in folder.glob(pattern)):
         # transformers would make up a tokenizer with an empty vocabulary
         raise ConfigError(f"model: no tokenizer can be read from {str(folder)!r}: it holds none of {', '.join(_VOCABULARIES)}")

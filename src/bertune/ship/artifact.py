@@ -50,7 +50,7 @@ class Artifact:
     def pipeline(self, device: str = "auto", precision: str = "auto") -> Pipeline:
         """Put the model on a device, ready to predict."""
         place = choose_device(device)
-        chosen, _ = choose_precision(precision, place)  # type: ignore[arg-type]
+        chosen, _ = choose_precision(precision, place)
         return Pipeline(self.model.to(place).eval(), self.task, self.tokenizer, place, chosen)
 
 
@@ -67,8 +67,8 @@ def write(artifact: Artifact, folder: Path) -> None:
         artifact.tokenizer.save(folder)
         (folder / "run.yaml").write_text(dump(artifact.run), encoding="utf-8")
         write_meta(artifact, folder)
-    except OSError as error:
-        raise ArtifactError(f"{folder}: cannot be written: {error.strerror or error}") from None
+    except (OSError, SafetensorError) as error:
+        raise ArtifactError(f"{folder}: cannot be written: {getattr(error, 'strerror', None) or error}") from None
 
 
 def write_meta(artifact: Artifact, folder: Path) -> None:
@@ -148,9 +148,11 @@ def read(folder: str | Path, task_file: str | None = None) -> Artifact:
         raise ArtifactError(f"{place}: was made with the task file {name!r}; name that file: --task FILE, or load(..., task=FILE)")
     task_class = load_task(task_file or name)
     run = _read_run(place)
-    options = task_class.Options.model_validate(run.options)
-    task = task_class(options, run.data)
-    task.load(meta["state"])
+    try:
+        task = task_class(task_class.Options.model_validate(run.options), run.data)
+        task.load(meta["state"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(f"{place}: task {task_file or name!r} does not fit this folder: {str(error).splitlines()[0]}") from None
     try:
         encoder = build_encoder(place)
     except ConfigError as error:
@@ -172,8 +174,12 @@ def _read_meta(place: Path) -> JSON:
         raise ArtifactError(f"{place}: {reason}; give a folder that `bertune train` has written") from None
     except (OSError, ValueError) as error:
         raise ArtifactError(f"{place / 'bertune.json'}: damaged: {error}") from None
+    if not isinstance(meta, dict):
+        raise ArtifactError(f"{place / 'bertune.json'}: damaged: not an object")
     if meta.get("format") != FORMAT:
         raise ArtifactError(f"{place}: has format {meta.get('format')!r}, this bertune reads format {FORMAT}; install a newer bertune")
+    if not {"task", "state", "max_length"} <= meta.keys():
+        raise ArtifactError(f"{place / 'bertune.json'}: damaged: lacks what bertune writes")
     return dict(meta)
 
 

@@ -113,7 +113,8 @@ def _flat(prediction: Prediction, joiner: str) -> dict[str, Any]:
     values = _values(prediction)
     if isinstance(values["prediction"], list):
         values["prediction"] = joiner.join(values["prediction"])
-    return {**values, **{f"p_{label}": p for label, p in values.pop("probabilities", {}).items()}}
+    by_label = values.pop("probabilities", {})
+    return {**values, **{f"p_{label}": p for label, p in by_label.items()}}
 
 
 def _cell(value: Any) -> Any:

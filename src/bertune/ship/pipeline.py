@@ -53,7 +53,7 @@ def predict_rows(
         with autocast(device, precision):
             out = model(batch)
         if counted:
-            total += task.loss(out, batch).double().cpu()
+            total += task.loss(out, batch).cpu().double()  # in this order: Apple GPUs have no float64
             count += counted
         for place, prediction in zip(places, task.decode(out, batch), strict=True):
             found[place] = prediction

@@ -41,7 +41,10 @@ def load_task(name: str) -> type[Task]:
             raise TaskNotFound(f"{name!r} cannot be imported")
         module = importlib.util.module_from_spec(spec)
         sys.modules[module_name] = module  # before it runs: dataclasses and pydantic look a class's module up here
-        spec.loader.exec_module(module)
+        try:
+            spec.loader.exec_module(module)
+        except (SyntaxError, ImportError) as error:
+            raise ConfigError(f"{name!r} cannot be imported: {error}") from None
     elif name in task_names():
         module = importlib.import_module(f"bertune.tasks.{name}")
     else:

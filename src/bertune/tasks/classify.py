@@ -132,6 +132,10 @@ class Classify(PooledTask):
             faults.append("options.label_smoothing has no part in options.loss=focal; use one of them")
         if options.loss != "focal" and options.focal_gamma != ClassifyOptions.model_fields["focal_gamma"].default:
             faults.append("options.focal_gamma has no part in options.loss=cross_entropy; set options.loss=focal")
+        if options.threshold != "tuned" and not self.multi:
+            faults.append("options.threshold is for several labels a row; here the most probable label is taken")
+        if not self.multi and self.data.label_delimiter is not None:
+            faults.append("data.label_delimiter contradicts options.problem=single_label")
         if options.metric == "f1" and (self.multi or len(self.labels) != 2):
             faults.append("options.metric=f1 is for two labels; use f1_macro, f1_micro or f1_weighted")
         positive = options.positive_label

@@ -9,7 +9,7 @@ import numpy as np
 
 from bertune import metrics
 from bertune.data.labels import number_of
-from bertune.errors import DataError
+from bertune.errors import ConfigError, DataError
 from bertune.tasks.pooled import PooledOptions, PooledTask
 from bertune.tasks.task import Note
 from bertune.types import JSON, Batch, Columns, Example, Prediction, Row, Scores
@@ -46,6 +46,9 @@ class Regress(PooledTask):
     def fit(self, examples: Sequence[Example], note: Note) -> None:
         """Learn the mean of the targets."""
         super().fit(examples, note)
+        for name in ("labels", "label_delimiter", "drop_labels"):
+            if getattr(self.data, name):
+                raise ConfigError(f"data.{name} is for labels, and regress predicts a number; leave it out")
         targets = np.array([e.target for e in examples])
         if len(np.unique(targets)) == 1:
             raise DataError(f"{examples[0].source}: every target is {targets[0]}; there is nothing to learn")
