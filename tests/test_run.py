@@ -6,12 +6,14 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
 import bertune
 from bertune.errors import ArtifactError, ConfigError, TrainingError
+from bertune.metrics import best_threshold
 
 WORDS = {"good": "pos", "great": "pos", "fine": "pos", "bad": "neg", "awful": "neg", "poor": "neg"}
 ROWS = [{"text": f"the {n} is {w}", "label": label} for w, label in WORDS.items() for n in ("dog", "cat", "tree", "house", "car")]
@@ -140,6 +142,12 @@ def test_thresholds_are_tuned_kept_and_used(go, write):
     for prediction in model.predict([r["text"] for r in rows]):
         expected = {label for label, t in zip(state["labels"], state["thresholds"], strict=True) if prediction.by_label[label] >= t}
         assert set(prediction.value) == expected
+    for folder in (result.folder, result.folder / "last"):  # each with the thresholds of its own weights
+        held = json.loads((folder / "bertune.json").read_text())["state"]["thresholds"]
+        found = bertune.load(folder, precision="fp32").predict([r["text"] for r in rows])
+        for label, threshold in zip(state["labels"], held, strict=True):
+            gold = np.array([label in r["label"] for r in rows])
+            assert threshold == pytest.approx(best_threshold(gold, np.array([p.by_label[label] for p in found])), abs=1e-3)
     fixed = go("options.threshold=0.25", rows=rows)
     assert json.loads((fixed.folder / "bertune.json").read_text())["state"]["thresholds"] == [0.25, 0.25]
 

@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -131,6 +132,73 @@ def test_a_model_of_gb18030_files_reads_utf8_from_standard_input(tiny, tmp_path)
     (tmp_path / "new.dat").write_bytes("text\n天坏\n".encode("gb18030"))
     found = call("predict", str(tmp_path / "o"), str(tmp_path / "new.dat"), "data.format=csv")
     assert [r["text"] for r in csv.DictReader(io.StringIO(found.stdout))] == ["天坏"]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["data.max_length=4"], "here only these can be given: data.columns"),
+        (["train.epochs=4"], "here only these can be given: data.columns"),
+        (["--precision", "bfloat16"], "precision: 'bfloat16' is none of auto, fp32, bf16, fp16"),
+        (["--device", "gpu"], "device: 'gpu' is none of auto, cpu, cuda, mps"),
+    ],
+)
+def test_what_cannot_be_said_at_prediction_is_refused(model, tmp_path, words, expected):
+    (tmp_path / "new.csv").write_text("text,label\na dog,pos\n")
+    for verb in ("predict", "evaluate"):
+        found = call(verb, str(model), str(tmp_path / "new.csv"), "data.columns=null", *words)
+        assert found.exit_code == 2
+        assert expected in found.stderr.splitlines()[-1]
+
+
+def test_a_hub_data_set_is_scored_on_a_stated_split_only(model):
+    found = call("evaluate", str(model), "hub:glue/cola")
+    assert found.exit_code == 2
+    assert "say which split" in found.stderr
+
+
+def test_standard_input_can_be_csv(model):
+    program = [sys.executable, "-m", "bertune", "predict", str(model), "-", "data.format=csv", "data.columns=null"]
+    found = subprocess.run(program, input='id,text\n7,"a dog, a cat"\n', capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+    (row,) = csv.DictReader(io.StringIO(found.stdout))
+    assert (row["id"], row["text"]) == ("7", "a dog, a cat")
+    assert set(row) == {"id", "text", "prediction", "confidence", "p_neg", "p_pos"}
+
+
+def test_labels_of_a_row_are_joined_as_in_the_training_file(tiny, tmp_path):
+    rows = "".join(f"dog {n},{'a;b' if n % 2 else 'b'}\n" for n in range(12))
+    (tmp_path / "t.csv").write_text("text,label\n" + rows)
+    fixed = [
+        f"data.train={tmp_path / 't.csv'}",
+        f"model={tiny}",
+        f"out={tmp_path / 'o'}",
+        "data.label_delimiter=semicolon",
+        "options.threshold=0.01",
+    ]
+    assert call("train", "classify", *fixed, "train.max_steps=1").exit_code == 0
+    found = call("predict", str(tmp_path / "o"), str(tmp_path / "t.csv"))
+    assert [r["prediction"] for r in csv.DictReader(io.StringIO(found.stdout))] == ["a;b"] * 12
+
+
+@pytest.mark.parametrize("content", ["[]", '{"format": 1}', '{"format": 1, "task": "classify", "state": {}, "max_length": 8}'])
+def test_a_damaged_bertune_json_is_named(model, tmp_path, content):
+    broken = tmp_path / "broken"
+    shutil.copytree(model, broken)
+    (broken / "bertune.json").write_text(content)
+    found = call("evaluate", str(broken), "t.csv")
+    assert found.exit_code == 2
+    assert "bertune: " in found.stderr
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json", "config.json", "run.yaml"])
+def test_a_missing_file_of_a_model_is_named(model, tmp_path, name):
+    broken = tmp_path / "broken"
+    shutil.copytree(model, broken)
+    (broken / name).unlink()
+    found = call("predict", str(broken), "-")
+    assert found.exit_code == 2
+    assert str(broken) in found.stderr
 
 
 def test_predict_refuses_an_output_it_cannot_name(model, tmp_path):

@@ -87,3 +87,11 @@ def test_depth_orders_parameters_from_embeddings_to_top(encoder_of):
         assert max(depths.values()) == encoder.num_layers
         assert encoder.num_layers == (1 if kind == "albert" else 2), kind
         assert encoder.depth(next(n for n in depths if "word_embeddings" in n)) == 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_row_may_be_as_long_as_is_said(kind, encoder_of):
+    encoder, _ = read_encoder(encoder_of(kind))
+    assert encoder.longest == {"roberta": 63, "xlm-roberta": 63, "camembert": 63, "mpnet": 62}.get(kind, 64)
+    with torch.no_grad():
+        assert encoder.eval()(ragged([encoder.longest, 3]).batch(range(2), list).inputs[0]).shape == (encoder.longest + 3, 32)

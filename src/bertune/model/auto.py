@@ -117,7 +117,8 @@ def first_position(config: Any) -> int:
 def longest_row(config: Any) -> int:
     """Return how many tokens a row may have; 512 where config.json does not say."""
     positions = getattr(config, "max_position_embeddings", None)
-    lost = (config.pad_token_id or 0) + 1 if config.model_type in SHORTER_BY_PADDING else 0
+    padding = 1 if config.model_type == "mpnet" else config.pad_token_id or 0  # MPNet's is written into its code
+    lost = padding + 1 if config.model_type in SHORTER_BY_PADDING else 0
     return int(positions) - lost if positions and positions > 0 else 512
 
 
