@@ -250,3 +250,17 @@ def test_a_long_file_is_predicted_in_chunks_in_its_order(go, write, monkeypatch)
         assert first == pytest.approx(second, abs=1e-5)
     alone = bertune.load(folder).predict([rows[57]["text"]])[0].by_label
     assert alone == pytest.approx(whole[57][1], abs=1e-5)
+
+
+def test_a_causal_model_is_refused_where_its_first_token_would_decide(tiny, tmp_path, write):
+    from transformers import GPT2Config, GPT2Model
+
+    folder = tmp_path / "gpt"
+    GPT2Model(GPT2Config(vocab_size=200, n_embd=32, n_layer=2, n_head=4, n_positions=64, bos_token_id=2, eos_token_id=3)).save_pretrained(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / name).write_bytes((tiny / name).read_bytes())
+    fixed = [f"data.train={write('rows.jsonl', ROWS)}", f"model={folder}", f"out={tmp_path / 'out'}", "train.max_steps=1"]
+    with pytest.raises(ConfigError, match=r"set options\.pooling=mean"):
+        bertune.train("classify", fixed, quiet=True)
+    assert not (tmp_path / "out").exists()
+    assert bertune.train("classify", [*fixed, "options.pooling=mean"], quiet=True).folder.exists()

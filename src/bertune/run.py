@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
@@ -22,7 +23,8 @@ from bertune.engine import log, loop
 from bertune.errors import ConfigError
 from bertune.memory import peak_memory_gb
 from bertune.model import Model
-from bertune.model.auto import LoadReport, read_encoder
+from bertune.model.auto import AutoEncoder, LoadReport, read_encoder
+from bertune.model.heads import first_tokens
 from bertune.model.numerics import choose_device, choose_precision
 from bertune.model.source import locate
 from bertune.model.tokenizer import Tokenizer, load_tokenizer
@@ -34,7 +36,7 @@ from bertune.talk import Talk, duration
 from bertune.tasks import load_task
 from bertune.tasks.reading import Splits, checked, read_examples, read_splits, stream
 from bertune.tasks.task import Task
-from bertune.types import Example, Prediction, Row, Scores
+from bertune.types import Encoded, Example, Prediction, Row, Scores
 
 
 @dataclass(frozen=True)
@@ -101,13 +103,23 @@ def _build(run: RunConfig, task: Task) -> tuple[Model, Tokenizer, LoadReport]:
     rows = len(encoder.word_embeddings())
     if tokenizer.vocabulary_size > rows:
         raise ConfigError(f"model: the tokenizer in {str(folder)!r} knows {tokenizer.vocabulary_size} tokens, its encoder only {rows}")
-    first = getattr(task.options, "pooling", "mean") in {"pooler", "cls"}
-    if first and not tokenizer.begins_with_special:
+    if getattr(task.options, "pooling", "mean") in {"pooler", "cls"} and not _first_token_speaks(encoder, tokenizer):
         raise ConfigError(
-            f"model: the tokenizer in {str(folder)!r} puts no special token before a text, so its first token stands for nothing; "
-            "set options.pooling=mean"
+            f"model: the first token of a text does not speak for all of it in {str(folder)!r} (no special token stands there, or it "
+            "cannot see what follows); set options.pooling=mean"
         )
     return Model(encoder, task.head(encoder, report.pooler)), tokenizer, report
+
+
+def _first_token_speaks(encoder: AutoEncoder, tokenizer: Tokenizer) -> bool:
+    """Tell whether a special token begins every text and its state depends on the text, as a causal model's does not."""
+    if not tokenizer.begins_with_special:
+        return False
+    rows = EncodedRows([Encoded((piece,)) for piece in tokenizer.encode([("a",), ("a 1 . 2",)])])
+    ragged = rows.batch(range(2), list).inputs[0]
+    with torch.no_grad():
+        states = first_tokens(encoder.eval()(ragged), ragged)
+    return not torch.allclose(states[0], states[1], rtol=0, atol=1e-7)
 
 
 def _fit(result: Artifact, rows: dict[str, EncodedRows], splits: Splits, out: Path, accelerator: Accelerator, talk: Talk) -> Trained:
