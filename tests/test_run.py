@@ -256,7 +256,9 @@ def test_a_causal_model_is_refused_where_its_first_token_would_decide(tiny, tmp_
     from transformers import GPT2Config, GPT2Model
 
     folder = tmp_path / "gpt"
-    GPT2Model(GPT2Config(vocab_size=200, n_embd=32, n_layer=2, n_head=4, n_positions=64, bos_token_id=2, eos_token_id=3)).save_pretrained(folder)
+    GPT2Model(GPT2Config(vocab_size=200, n_embd=32, n_layer=2, n_head=4, n_positions=64, bos_token_id=2, eos_token_id=3)).save_pretrained(
+        folder
+    )
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (folder / name).write_bytes((tiny / name).read_bytes())
     fixed = [f"data.train={write('rows.jsonl', ROWS)}", f"model={folder}", f"out={tmp_path / 'out'}", "train.max_steps=1"]
