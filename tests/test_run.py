@@ -27,7 +27,13 @@ def go(tiny, write, tmp_path):
     def train(*settings: str, task: str = "classify", rows=ROWS, dev=True):
         file = write("rows.jsonl", rows)
         fixed = [f"data.train={file}", *([f"data.dev={file}"] if dev else []), f"model={tiny}", f"out={tmp_path / f'out{next(counter)}'}"]
-        return bertune.train(task, [*fixed, "train.batch_size=8", "train.learning_rate=1e-3", "train.epochs=2", *settings], quiet=True)
+        usual = [
+            "train.precision=fp32",
+            "train.batch_size=8",
+            "train.learning_rate=1e-3",
+            "train.epochs=2",
+        ]  # auto differs from machine to machine
+        return bertune.train(task, [*fixed, *usual, *settings], quiet=True)
 
     return train
 
@@ -108,6 +114,7 @@ SWITCHES = {
     "warmup": ["train.warmup_steps=4"],
     "decay": ["train.weight_decay=0.5"],
     "bf16": ["train.precision=bf16"],
+    "slow dropout": ["train.fast_dropout=false"],
     "truncation": ["data.max_length=5"],
     "batch": ["train.batch_size=4"],
 }
@@ -118,6 +125,25 @@ def test_every_switch_changes_the_model(go, name):
     plain, switched = weights(go("train.epochs=1").folder), weights(go("train.epochs=1", *SWITCHES[name]).folder)
     assert all(torch.isfinite(t).all() for t in switched.values())
     assert plain.keys() != switched.keys() or differ(plain, switched)
+
+
+def test_training_the_active_words_alone_changes_nothing(go, tiny, tmp_path):
+    """Both draw the same dropout, so the saved models differ by rounding alone."""
+    settings = ["train.epochs=4", "train.ema=0.9", "train.fgm=0.5", "train.weight_decay=0.1"]
+    active = weights(go(*settings, "train.active_vocabulary=true").folder)
+    dense = weights(go(*settings, "train.active_vocabulary=false").folder)
+    assert active.keys() == dense.keys()
+    before = load_file(tiny / "model.safetensors")
+    for name, tensor in dense.items():
+        torch.testing.assert_close(active[name], tensor, atol=2e-5, rtol=1e-4, msg=lambda text, name=name: f"{name}: {text}")
+        assert name not in before or not torch.equal(before[name], tensor)
+
+
+def test_the_number_of_parameters_is_that_of_the_saved_model(go):
+    for settings in (["train.active_vocabulary=true"], ["train.active_vocabulary=false"]):
+        result = go("train.max_steps=1", *settings)
+        summary = json.loads((result.folder / "scores.json").read_text())["run"]
+        assert summary["parameters"] == sum(t.numel() for t in weights(result.folder).values()), settings
 
 
 @pytest.mark.parametrize("task", ["classify", "regress"])

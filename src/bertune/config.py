@@ -152,7 +152,13 @@ class TrainConfig(Section):
     schedule_power: Positive = 1.0
     """Exponent of the polynomial schedule."""
     precision: Precision = "auto"
-    """`auto`: bf16 where the processor or GPU computes it natively, else fp32. fp16 needs a CUDA GPU."""
+    """`auto`: bf16 where the processor or GPU computes it natively, else fp32. fp16 needs a CUDA GPU. Parameters, gradients
+    and optimizer are kept in fp32 in any case."""
+    fast_dropout: bool = True
+    """On a processor, draw dropout from cheap random bytes: its rate is rounded to 1/256, 0.1 to 0.1016. `false`: torch's own."""
+    active_vocabulary: bool = True
+    """Train only the word vectors that occur in the training rows; the others get the weight decay that they would have got.
+    The result is the same, for less time and memory."""
     eval_every: Literal["epoch"] | Count = "epoch"
     """Score the dev set after every epoch, or every so many steps; and always at the end."""
     patience: Count | None = None

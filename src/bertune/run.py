@@ -9,23 +9,21 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 
 from bertune import config as settings
-from bertune.config import DataConfig, Precision, RunConfig
+from bertune.config import DataConfig, RunConfig
 from bertune.data.batching import EncodedRows
 from bertune.data.formats import Faults, format_of
 from bertune.engine import log, loop
 from bertune.errors import ConfigError
 from bertune.memory import peak_memory_gb
 from bertune.model import Model
-from bertune.model.auto import AutoEncoder, LoadReport, read_encoder
+from bertune.model.encoders import LoadReport, read_encoder
 from bertune.model.heads import first_tokens
-from bertune.model.numerics import choose_device, choose_precision
+from bertune.model.numerics import choose_device, choose_precision, keep_pages
 from bertune.model.source import locate
 from bertune.model.tokenizer import Tokenizer, load_tokenizer
 from bertune.ship import artifact as saved
@@ -36,7 +34,10 @@ from bertune.talk import Talk, duration
 from bertune.tasks import load_task
 from bertune.tasks.reading import Splits, checked, read_examples, read_splits, stream
 from bertune.tasks.task import Task
-from bertune.types import Encoded, Example, Prediction, Row, Scores
+from bertune.types import Encoded, Encoder, Example, Numerics, Prediction, Row, Scores
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 
 @dataclass(frozen=True)
@@ -81,14 +82,16 @@ def train(source: str | Path | dict[str, Any], overrides: Sequence[str] = (), *,
         talk.say(f"note: {line}")
     if run.data.train is None:
         raise ConfigError("data.train: must be given, such as data.train=reviews.csv")
-    accelerator = _accelerator(run, out)
+    keep_pages()
+    accelerator, numerics, why = _accelerator(run, out)
     splits = read_splits(task, run.data, run.seed, _teller(talk))
     loop.seed_everything(run.seed)
     model, tokenizer, report = _build(run, task)
     talk.say(f"what: {task.describe()}")
     talk.say(f"rows: {len(splits.train)} train, {len(splits.dev)} dev, {len(splits.test)} test")
     talk.say(f"to:   {out}")
-    _tell_model(talk, run, model, report)
+    model.encoder.compute_in(numerics)
+    _tell_model(talk, run, model, report, f"computes in {numerics.precision} on {accelerator.device.type}, {why}")
     rows = _encode(talk, task, tokenizer, splits)
     result = Artifact(model, task, tokenizer, run, {"max_length": tokenizer.max_length, "data": _fingerprint(splits)})
     trained = _fit(result, rows, splits, out, accelerator, talk)
@@ -111,25 +114,24 @@ def _build(run: RunConfig, task: Task) -> tuple[Model, Tokenizer, LoadReport]:
     return Model(encoder, task.head(encoder, report.pooler)), tokenizer, report
 
 
-def _first_token_speaks(encoder: AutoEncoder, tokenizer: Tokenizer) -> bool:
+def _first_token_speaks(encoder: Encoder, tokenizer: Tokenizer) -> bool:
     """Tell whether a special token begins every text and its state depends on the text, as a causal model's does not."""
     if not tokenizer.begins_with_special:
         return False
     rows = EncodedRows([Encoded((piece,)) for piece in tokenizer.encode([("a",), ("a 1 . 2",)])])
     ragged = rows.batch(range(2), list).inputs[0]
     with torch.no_grad():
-        states = first_tokens(encoder.eval()(ragged), ragged)
+        states = first_tokens(cast(torch.nn.Module, encoder).eval()(ragged), ragged)
     return not torch.allclose(states[0], states[1], rtol=0, atol=1e-7)
 
 
 def _fit(result: Artifact, rows: dict[str, EncodedRows], splits: Splits, out: Path, accelerator: Accelerator, talk: Talk) -> Trained:
     run, task, model = result.run, result.task, result.model.to(accelerator.device)
-    precision = _precision_of(accelerator)
     latest: list[Prediction] = []
     best: list[Prediction] = []
 
     def evaluate(model: Model) -> tuple[float, Scores]:
-        latest[:], loss = predict_rows(model, task, rows["dev"], accelerator.device, precision)
+        latest[:], loss = predict_rows(model, task, rows["dev"], accelerator.device)
         return loss, task.score(latest, splits.dev, intervals=False)
 
     def keep(*_: object) -> None:
@@ -142,6 +144,8 @@ def _fit(result: Artifact, rows: dict[str, EncodedRows], splits: Splits, out: Pa
     except OSError as error:
         raise ConfigError(f"out: {str(out)!r} cannot be written: {error.strerror or error}") from None
     work = loop.Fit(model, task, rows["train"], run, accelerator)
+    if work.num_active is not None:
+        talk.say(f"vocabulary: {work.num_active} tokens occur in the training rows, so {work.num_active} word vectors are trained")
     try:
         with talk.bar("training", work.total):
             outcome = loop.fit(work, evaluate, keep, history)
@@ -156,7 +160,7 @@ def _fit(result: Artifact, rows: dict[str, EncodedRows], splits: Splits, out: Pa
     saved.write_meta(result, out / "last")
     scores = {"dev": task.score(task.tune(best, splits.dev, _teller(talk, "note")), splits.dev)}
     if splits.test:
-        found, _ = predict_rows(model, task, rows["test"], accelerator.device, precision)
+        found, _ = predict_rows(model, task, rows["test"], accelerator.device)
         scores["test"] = task.score(found, splits.test)
     _finish(result, out, outcome, scores, accelerator, talk)
     return Trained(out, scores)
@@ -180,11 +184,6 @@ def _finish(result: Artifact, out: Path, outcome: loop.Outcome, scores: dict[str
         talk.say(f"note: {why}, so transformers opens the encoder of this folder without its head; bertune.load opens all of it")
 
 
-def _precision_of(accelerator: Accelerator) -> Precision:
-    found: Precision = "fp32" if accelerator.mixed_precision == "no" else accelerator.mixed_precision
-    return found
-
-
 def _summary(outcome: loop.Outcome, result: Artifact, accelerator: Accelerator) -> dict[str, Any]:
     seconds = max(outcome.train_seconds, 1e-9)
     return {
@@ -196,7 +195,7 @@ def _summary(outcome: loop.Outcome, result: Artifact, accelerator: Accelerator) 
         "tokens_per_s": outcome.tokens / seconds,
         "peak_memory_gb": peak_memory_gb(accelerator.device.type),
         "device": accelerator.device.type,
-        "precision": _precision_of(accelerator),
+        "precision": result.model.encoder.numerics.precision,
         "parameters": sum(p.numel() for p in result.model.parameters()),
     }
 
@@ -209,25 +208,30 @@ def describe_scores(scores: Scores) -> str:
     return f"{scores.main} {scores.decisive:.4f}{interval}  {rest}"
 
 
-def _accelerator(run: RunConfig, out: Path) -> Accelerator:
-    """Set up device and precision.
+def _accelerator(run: RunConfig, out: Path) -> tuple[Accelerator, Numerics, str]:
+    """Set up device and precision, and say why this one.
 
     Raises:
         ConfigError: the precision is not to be had, or several processes were started.
     """
+    from accelerate import Accelerator  # late: it takes a second, and prediction needs none
+    from accelerate.state import AcceleratorState
+    from accelerate.utils import AutocastKwargs
+
     log.check_trackers(run.log.trackers)
     device = choose_device(run.device)
-    precision, _ = choose_precision(run.train.precision, device)
+    precision, why = choose_precision(run.train.precision, device)
     AcceleratorState._reset_state(reset_partial_state=True)  # or a second run in this process keeps the first one's precision
     accelerator = Accelerator(
-        mixed_precision="no" if precision == "fp32" else precision,
+        mixed_precision="fp16" if precision == "fp16" else "no",
+        kwargs_handlers=[AutocastKwargs(enabled=False)],  # encoders cast by themselves; of fp16 only the loss scaling is wanted
         cpu=device.type == "cpu",
         log_with=run.log.trackers or None,
         project_dir=str(out) if run.log.trackers else None,
     )
     if accelerator.num_processes > 1:
         raise ConfigError(f"{accelerator.num_processes} processes were started; this version trains in one process only")
-    return accelerator
+    return accelerator, Numerics(precision, run.train.fast_dropout), why
 
 
 def _free_folder(run: RunConfig) -> Path:
@@ -240,11 +244,9 @@ def _free_folder(run: RunConfig) -> Path:
     return next(path for n in range(1, 10**6) if not (path := Path("runs") / f"{name}-{n}").exists())
 
 
-def _tell_model(talk: Talk, run: RunConfig, model: Model, report: LoadReport) -> None:
-    device = choose_device(run.device)
-    precision, why = choose_precision(run.train.precision, device)
+def _tell_model(talk: Talk, run: RunConfig, model: Model, report: LoadReport, how: str) -> None:
     millions = sum(p.numel() for p in model.parameters()) / 1e6
-    talk.say(f"model: {run.model}, {model.encoder.kind}, {millions:.1f} M parameters; computes in {precision} on {device.type}, {why}")
+    talk.say(f"model: {run.model}, {model.encoder.kind}, {millions:.1f} M parameters; {how}")
     names = [name for name, _ in model.head.named_parameters()]
     pretrained = {f"dense.{kind}" for kind in report.pooler}  # what the head took over from the checkpoint, if it has such a layer
     new = [*report.new, *(f"head.{name}" for name in names if name not in pretrained)]

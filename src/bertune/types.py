@@ -7,14 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     import torch
 
 JSON = dict[str, Any]
+ComputePrecision = Literal["fp32", "bf16", "fp16"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +149,22 @@ class Scores:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class Numerics:
+    """How an encoder computes. Its parameters, gradients and optimizer stay in fp32 in any case."""
+
+    precision: ComputePrecision = "fp32"
+    fast_dropout: bool = True
+    """On a processor, dropout from cheap random bytes; see `bertune.model.dropout`."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Return the type of hidden states and of the weights they are multiplied with."""
+        import torch
+
+        return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[self.precision]
+
+
 class Tokenizer(Protocol):
     """What tasks and data need of a tokenizer."""
 
@@ -181,9 +199,24 @@ class Encoder(Protocol):
     width: int
     num_layers: int
     prefix: str  # what comes before the encoder's own names in a saved checkpoint, such as "bert."
+    encoder_class: str  # the class of transformers that opens the encoder alone
+    numerics: Numerics
 
-    def __call__(self, ragged: Ragged) -> torch.Tensor:
-        """Return the hidden states (T, W) of the last layer."""
+    @property
+    def longest(self) -> int:
+        """Return how many tokens a row may have."""
+        ...
+
+    def __call__(self, ragged: Ragged, first_only: bool = False) -> torch.Tensor:
+        """Return the states of the last layer: (T, W) of all tokens, or with `first_only` (R, W) of each row's first."""
+        ...
+
+    def compute_in(self, numerics: Numerics) -> None:
+        """Choose the precision of the work; parameters stay in fp32."""
+        ...
+
+    def inference(self) -> AbstractContextManager[None]:
+        """Return a context for many calls while no weight changes."""
         ...
 
     def depth(self, name: str) -> int:
@@ -191,7 +224,19 @@ class Encoder(Protocol):
         ...
 
     def word_embeddings(self) -> torch.nn.Parameter:
-        """Return the table of token vectors (V, W)."""
+        """Return the table of token vectors that is trained: (V, W), or its active rows."""
+        ...
+
+    def activate(self, ids: torch.Tensor) -> torch.nn.Module | None:
+        """Train only these rows of the word table; return what stands for it, or None where that cannot be."""
+        ...
+
+    def checkpoint(self) -> dict[str, torch.Tensor]:
+        """Return every weight under the name that transformers gives it."""
+        ...
+
+    def load_checkpoint(self, state: dict[str, torch.Tensor]) -> None:
+        """Take back what `checkpoint` gave; KeyError, RuntimeError where it does not fit."""
         ...
 
     def config(self) -> JSON:

@@ -199,3 +199,10 @@ def test_by_length_gives_every_row_once_longest_first_within_both_limits(lengths
 
 def test_by_length_keeps_rows_of_equal_length_in_order() -> None:
     assert list(by_length(np.array([2, 3, 2, 3, 2]), 6)) == [[1, 3], [0, 2, 4]]
+
+
+@given(st.lists(st.lists(st.lists(st.integers(0, 300), min_size=1, max_size=9), min_size=2, max_size=2), min_size=1, max_size=8))
+def test_used_ids_are_those_of_every_input(rows):
+    encoded = EncodedRows([Encoded(tuple(Piece(ids, [0] * len(ids)) for ids in row)) for row in rows])
+    assert encoded.used_ids().tolist() == sorted({token for row in rows for ids in row for token in ids})
+    assert encoded.used_ids().dtype == np.int64

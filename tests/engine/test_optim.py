@@ -12,7 +12,7 @@ from torch import nn
 from bertune.config import TrainConfig
 from bertune.engine.optim import build_optimizer, parameter_groups, schedule, set_rates, warmup_steps
 from bertune.model import Model
-from bertune.model.auto import read_encoder
+from bertune.model.encoders import read_encoder
 from bertune.model.heads import PooledHead
 from bertune.model.names import HEADS
 
@@ -108,26 +108,26 @@ def test_every_trainable_parameter_once(model):
         frozen.requires_grad = False
     found = settings_of(model, TrainConfig(layer_decay=0.5, head_learning_rate=1e-2))
     every = {n for n, _ in model.named_parameters()}
-    assert set(found) == every - {"encoder.hf.embeddings.word_embeddings.weight", "head.out.bias"}
+    assert set(found) == every - {"encoder.embeddings.words.weight", "head.out.bias"}
 
 
 def test_what_has_one_dimension_does_not_decay(model):
     found = settings_of(model, TrainConfig(weight_decay=0.03))
     assert {n: decay for n, (_, decay) in found.items()} == {n: 0.03 if p.ndim > 1 else 0.0 for n, p in model.named_parameters()}
     for name, (_, decay) in found.items():
-        assert decay == (0.0 if name.endswith("bias") or "LayerNorm" in name else 0.03), name
+        assert decay == (0.0 if name.endswith("bias") or "norm." in name else 0.03), name
 
 
 def test_layers_decay_from_the_top_and_the_head_has_its_own_rate(model):
     found = settings_of(model, TrainConfig(learning_rate=4e-5, layer_decay=0.8, head_learning_rate=3e-3))
-    expected = {"embeddings": 4e-5 * 0.8**2, "encoder.layer.0": 4e-5 * 0.8, "encoder.layer.1": 4e-5}
+    expected = {"embeddings": 4e-5 * 0.8**2, "layers.0": 4e-5 * 0.8, "layers.1": 4e-5}
     counted = dict.fromkeys([*expected, "head"], 0)
     for name, (rate, _) in found.items():
-        place = next((p for p in expected if name.startswith(f"encoder.hf.{p}.")), "head")
+        place = next((p for p in expected if name.startswith(f"encoder.{p}.")), "head")
         assert place != "head" or name.startswith("head.")
         assert rate == expected.get(place, 3e-3), name
         counted[place] += 1
-    assert counted == {"embeddings": 5, "encoder.layer.0": 16, "encoder.layer.1": 16, "head": 4}
+    assert counted == {"embeddings": 5, "layers.0": 16, "layers.1": 16, "head": 4}
 
 
 def test_without_a_head_rate_the_head_learns_as_the_top_layer(model):

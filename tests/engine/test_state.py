@@ -18,7 +18,8 @@ from bertune.engine.loop import Fit, fit, seed_everything
 from bertune.engine.state import Mean
 from bertune.errors import ArtifactError
 from bertune.model import Model
-from bertune.model.auto import read_encoder
+from bertune.model.dropout import BYTES
+from bertune.model.encoders import read_encoder
 from bertune.model.tokenizer import load_tokenizer
 from bertune.run import prepare
 from bertune.types import Example
@@ -64,7 +65,8 @@ def build(folder: Path, seed: int = 42, **train: object) -> Fit:
     model = Model(encoder, task.head(encoder, report.pooler))
     rows = EncodedRows(task.encode(EXAMPLES, load_tokenizer(folder, encoder.longest, run.data)))
     work = Fit(model, task, rows, run, accelerator)
-    assert [m.p for m in model.modules() if isinstance(m, torch.nn.Dropout)][:2] == [0.1, 0.1]
+    assert (encoder.shape.dropout, encoder.shape.attention_dropout, model.head.dropout.p) == (0.1, 0.1, 0.1)
+    assert work.num_active is not None
     return work
 
 
@@ -103,6 +105,7 @@ def disturb() -> None:
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+    BYTES.seed(0)
 
 
 Ended = tuple[list[float], dict[str, torch.Tensor], dict[str, torch.Tensor], Fit]
@@ -248,8 +251,8 @@ def test_all_of_the_progress_comes_back(tiny, tmp_path):
 
 
 def test_random_numbers_come_back(tiny, tmp_path):
-    def drawn() -> tuple[float, float, float, float]:
-        return random.random(), random.gauss(0, 1), float(np.random.normal()), float(torch.rand(()))
+    def drawn() -> tuple[object, ...]:
+        return random.random(), random.gauss(0, 1), float(np.random.normal()), float(torch.rand(())), BYTES.draw([9]).tolist()
 
     work = build(tiny)
     drawn()  # half of a pair of normal numbers is left over

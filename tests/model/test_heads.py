@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from bertune.model import Model
 from bertune.model.heads import PooledHead, first_tokens, max_tokens, mean_tokens, rows_of_tokens
 from bertune.model.names import HEADS, OWN_HEAD
 from bertune.types import Batch, Ragged
@@ -37,6 +38,11 @@ SLOW = {
     mean_tokens: lambda row: sum(row) / len(row),
     max_tokens: lambda row: torch.stack([row[:, i].max() for i in range(row.shape[1])]),
 }
+
+
+def asked(head: PooledHead, given: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, ...]:
+    """What a model hands to a head: all states, or those of first tokens alone."""
+    return (first_tokens(given, batch.inputs[0]) if head.first_only else given,)
 
 
 def slowly(pool, given: torch.Tensor) -> torch.Tensor:
@@ -74,7 +80,8 @@ def test_a_row_does_not_depend_on_the_others(pool):
 @pytest.mark.parametrize("num_outputs", [1, 5])
 def test_a_head_gives_one_vector_a_row(pooling, num_outputs):
     head = PooledHead(WIDTH, num_outputs, pooling, OWN_HEAD, 0.5)
-    assert head((states(),), batch()).shape == (len(LENGTHS), num_outputs)
+    assert head.first_only == (pooling in {"pooler", "cls"})
+    assert head(asked(head, states(), batch()), batch()).shape == (len(LENGTHS), num_outputs)
     assert (head.dense is not None) == (pooling == "pooler")
     assert {n: tuple(p.shape) for n, p in head.named_parameters()} == {
         **({"dense.weight": (WIDTH, WIDTH), "dense.bias": (WIDTH,)} if pooling == "pooler" else {}),
@@ -88,7 +95,7 @@ def test_a_head_without_a_hidden_layer_is_linear_on_pooled_states(pooling, pool)
     head = PooledHead(WIDTH, 3, pooling, OWN_HEAD, 0.5).eval()
     head.out.bias.data.normal_()
     slow = slowly(pool, states()) @ head.out.weight.T + head.out.bias
-    torch.testing.assert_close(head((states(),), batch()), slow, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(head(asked(head, states(), batch()), batch()), slow, atol=1e-5, rtol=1e-5)
 
 
 def test_first_weights_are_those_of_bert():
@@ -106,12 +113,32 @@ def test_only_the_first_input_is_used():
     assert torch.equal(head((states(), states(len(LENGTHS))), two), head((states(),), batch()))
 
 
+@pytest.mark.parametrize("head", [PooledHead(WIDTH, 2, p, OWN_HEAD, 0.0) for p in ("pooler", "cls", "mean", "max")] + [nn.Identity()])
+def test_a_model_gives_a_head_what_it_reads(head):
+    """All states, or those of first tokens where the head says so; in fp32, and of every input."""
+
+    class Encoder(nn.Module):
+        def forward(self, given: Ragged, first_only: bool = False) -> torch.Tensor:
+            found = states(given.ids.numel(), torch.bfloat16)
+            return first_tokens(found, given) if first_only else found
+
+    heard: list[tuple[torch.Tensor, ...]] = []
+    head.forward = lambda given, _batch: heard.append(given)  # type: ignore[method-assign]
+    two = Batch((ragged(), ragged((2, 1))), None, (0, 1))
+    Model(Encoder(), head)(two)
+    assert len(heard[0]) == 2
+    for found, given in zip(heard[0], two.inputs, strict=True):
+        whole = states(given.ids.numel(), torch.bfloat16).float()
+        assert found.dtype == torch.float32
+        assert torch.equal(found, first_tokens(whole, given) if getattr(head, "first_only", False) else whole)
+
+
 @pytest.mark.parametrize("kind", HEADS)
 def test_dropout_comes_where_the_architecture_has_it(kind):
     head = PooledHead(WIDTH, 2, "pooler", HEADS[kind], 0.5)
     seen: list[torch.Tensor] = []
     head.dropout.register_forward_hook(lambda _module, given, _result: seen.append(given[0]))
-    head((states(),), batch())
+    head(asked(head, states(), batch()), batch())
     assert len(seen) == 1 + HEADS[kind].dropout_first
     assert torch.equal(seen[0], first_tokens(states(), ragged())) == HEADS[kind].dropout_first
 
@@ -167,7 +194,7 @@ def test_logits_are_those_of_transformers(kind, theirs):
     with torch.no_grad():
         hidden = model.base_model(ids, attention_mask=torch.ones_like(ids))[0]
         logits = model(ids, attention_mask=torch.ones_like(ids)).logits
-        ours = head((hidden.flatten(0, 1),), batch(lengths))
+        ours = head(asked(head, hidden.flatten(0, 1), batch(lengths)), batch(lengths))
     assert logits.std() > 0.05  # or all heads look alike
     torch.testing.assert_close(ours, logits, atol=1e-5, rtol=1e-5)
 

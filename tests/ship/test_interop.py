@@ -116,7 +116,7 @@ def test_older_checkpoint_forms_are_read(tiny, tmp_path):
     from tests.conftest import VOCABULARY
 
     from bertune.config import DataConfig
-    from bertune.model.auto import read_encoder
+    from bertune.model.encoders import read_encoder
     from bertune.model.tokenizer import load_tokenizer
 
     state = load_file(tiny / "model.safetensors")
@@ -129,8 +129,8 @@ def test_older_checkpoint_forms_are_read(tiny, tmp_path):
     (folder / "vocab.txt").write_text("\n".join(VOCABULARY), encoding="utf-8")
     encoder, report = read_encoder(folder)
     fresh, _ = read_encoder(tiny)
-    for name, tensor in fresh.hf.state_dict().items():
-        assert torch.equal(tensor, encoder.hf.state_dict()[name]), name
+    for name, tensor in fresh.checkpoint().items():
+        assert torch.equal(tensor, encoder.checkpoint()[name]), name
     assert report.new == []
     assert all(name.startswith("cls.") for name in report.unused)
     assert report.unused
@@ -144,7 +144,7 @@ def test_a_pretrained_pooler_becomes_the_hidden_layer(tmp_path):
     from transformers import AutoConfig, AutoModel
 
     from bertune import run as story
-    from bertune.model.auto import read_encoder
+    from bertune.model.encoders import read_encoder
 
     folder = make_encoder(tmp_path / "base")
     model = AutoModel.from_config(AutoConfig.from_pretrained(str(folder)))

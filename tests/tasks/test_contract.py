@@ -16,7 +16,7 @@ from bertune import run as story
 from bertune.data.batching import EncodedRows
 from bertune.errors import DataError
 from bertune.model import Model
-from bertune.model.auto import read_encoder
+from bertune.model.encoders import read_encoder
 from bertune.model.tokenizer import load_tokenizer
 from bertune.tasks import task_names
 from bertune.tasks.reading import read_examples

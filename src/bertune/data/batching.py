@@ -52,6 +52,11 @@ class EncodedRows:
         """Return the number of rows."""
         return len(self.targets)
 
+    @property
+    def num_cut(self) -> int:
+        """Return how many rows were longer than max_length."""
+        return sum(tokens > 0 for tokens in self.cut)
+
     def findings(self, unknown_id: int | None, max_length: int) -> list[str]:
         """Say how many rows were cut, and whether the tokenizer knows the language of the texts."""
         found = []
@@ -65,6 +70,11 @@ class EncodedRows:
             if unknown > 0.02:
                 found.append(f"{unknown:.1%} of all tokens are unknown to this encoder's vocabulary; is it made for this language?")
         return found
+
+    def used_ids(self) -> Ints:
+        """Return every token id that occurs, once."""
+        used = [np.unique(column.ids) for column in self._columns]
+        return np.unique(np.concatenate(used)).astype(np.int64)
 
     def batch(self, rows: Sequence[int], collate: Callable[[list[Any]], Any]) -> Batch:
         """Gather rows into tensors; `collate` turns their targets into one."""

@@ -6,14 +6,15 @@ import importlib.util
 import json
 import time
 from pathlib import Path
-from typing import Any
-
-from accelerate import Accelerator
+from typing import TYPE_CHECKING, Any
 
 from bertune.config import RunConfig
 from bertune.errors import ConfigError, MissingExtra, did_you_mean
 from bertune.talk import Talk, duration
 from bertune.types import JSON
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 TRACKERS = {
     "tensorboard": "tensorboard", "wandb": "wandb", "mlflow": "mlflow", "comet_ml": "comet_ml", "aim": "aim",

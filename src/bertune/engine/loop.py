@@ -8,11 +8,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from torch import Tensor
 
 from bertune.config import RunConfig, TrainConfig
@@ -22,8 +21,12 @@ from bertune.engine.state import TrainState
 from bertune.engine.tricks import EMA, fgm
 from bertune.errors import TrainingError
 from bertune.model import Model
+from bertune.model.dropout import BYTES
 from bertune.tasks.task import Task
 from bertune.types import JSON, Batch, Scores
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 
 class Listener(Protocol):
@@ -60,6 +63,7 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
+    BYTES.seed(seed)
 
 
 def total_steps(num_rows: int, config: TrainConfig) -> int:
@@ -86,6 +90,11 @@ class Fit:
         self.total = total_steps(len(rows), self.config)
         self.factor = schedule(self.config, self.total)
         self.model = model
+        self.num_active: int | None = None
+        """Word vectors that are trained, where not all of them are."""
+        if self.config.active_vocabulary and model.encoder.activate(torch.from_numpy(rows.used_ids())) is not None:
+            self.num_active = len(model.encoder.word_embeddings())
+        model.to(accelerator.device)
         optimizer = build_optimizer(model, self.config)
         self._forward, self._optimizer = accelerator.prepare(model, optimizer)
         ema = EMA(model, self.config.ema) if self.config.ema else None

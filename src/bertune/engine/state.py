@@ -21,6 +21,7 @@ from torch import Tensor
 from bertune.engine.tricks import EMA
 from bertune.errors import ArtifactError
 from bertune.model import Model
+from bertune.model.dropout import BYTES
 from bertune.types import JSON
 
 
@@ -94,6 +95,7 @@ class TrainState:
             "scaler": self.scaler.state_dict() if self.scaler is not None else None,
             "random_python": random.getstate(),
             "random_numpy": _numpy_state(),
+            "random_bytes": BYTES.state(),
         }
         return {n: t.detach().clone().contiguous() for n, t in tensors.items()}, json.loads(json.dumps(values))
 
@@ -119,6 +121,7 @@ class TrainState:
         random.setstate((version, tuple(inner), gauss))
         kind, keys, place, has_gauss, cached = values["random_numpy"]
         np.random.set_state((kind, np.array(keys, np.uint32), place, has_gauss, cached))
+        BYTES.restore(values["random_bytes"])
         progress = dict(values["progress"])
         for name in ("since_log", "since_epoch"):
             progress[name] = Mean(**progress[name])

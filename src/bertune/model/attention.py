@@ -1,8 +1,8 @@
 """Attention over ragged rows: each row attends to itself alone.
 
 Rows are put into buckets of similar length inside the batch, so the batch may stay uniformly random and little is
-padded; padding lives and dies in this file. Letters: `T` packed tokens, `B` rows of a bucket, `S` its longest row,
-`H` heads, `D` width of a head.
+padded; padding lives and dies in this file. Letters: `T` packed tokens, `R` rows of the batch, `B` rows of a bucket,
+`S` its length, `Q` queries of each of its rows, `H` heads, `D` width of a head.
 """
 
 from __future__ import annotations
@@ -10,75 +10,250 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+from bertune.model.dropout import kept, rate_in_bytes
+
 BUCKET = 32
-"""Rows whose lengths round up to the same multiple of this share a bucket."""
+"""Rows whose lengths round up to the same multiple of this share a bucket, of that length: torch's softmax on
+processors takes 2 to 5 times as long for a value where rows are no multiple of its vector."""
 
 
 @dataclass(frozen=True)
 class Bucket:
-    """Rows of similar length, padded to the longest of them."""
+    """Rows of similar length, padded to one length S. The places of its pads are copies of their row's last token."""
 
-    tokens: Tensor  # (B, S) the packed place of each token; pads point at place 0
-    real: Tensor | None  # (B, 1, 1, S) which of them are no pads; None where none is
+    keys: Tensor  # (B * H * S) place of each key and value among (T * H)
+    queries: Tensor  # (B * H * Q) place of each query
+    empty: Tensor | None  # places of pads among (B * H * Q)
+    hidden: Tensor | None  # (B, S) True where a key is a pad
+    rows: int  # B
+    length: int  # S
+    answers: slice  # this bucket among the queries of all buckets, pads and heads included
+    places: slice  # the same of its keys
 
 
 @dataclass(frozen=True)
-class Plan:
-    """How a batch is cut into buckets, and how their tokens return to packed order."""
+class Layout:
+    """A batch cut into buckets, and how the answers return to packed order."""
 
     buckets: tuple[Bucket, ...]
-    back: Tensor  # (T,) place of each packed token among the tokens of all buckets, pads included
+    back: Tensor  # places of the queries, (T * H) or (R * H), in the answers of all buckets
+    keys_back: Tensor  # (T * H) places of the keys in the keys of all buckets
+    num_queries: int  # of all buckets, pads and heads included
+    num_keys: int
 
 
-def plan(lengths: Sequence[int], device: torch.device) -> Plan:
-    """Cut rows into buckets.
+class Plan:
+    """What the rows of a batch mean for attention; made once for all layers.
 
     Args:
         lengths: tokens of each row, each at least 1.
         device: where the attention runs.
     """
+
+    def __init__(self, lengths: Sequence[int], device: torch.device) -> None:
+        self.lengths = np.asarray(lengths, np.int64)
+        self.device = device
+        self.starts = np.concatenate([[0], np.cumsum(self.lengths)])
+        self._layouts: dict[tuple[int, bool], Layout] = {}
+
+    @property
+    def num_tokens(self) -> int:
+        """Return T."""
+        return int(self.starts[-1])
+
+    @property
+    def longest(self) -> int:
+        """Return the tokens of the longest row."""
+        return int(self.lengths.max())
+
+    @cached_property
+    def offsets(self) -> Tensor:
+        """Return where rows begin and end, (R + 1) of int32, as CUDA's kernels ask for them."""
+        return torch.from_numpy(self.starts.astype(np.int32)).to(self.device, non_blocking=True)
+
+    def layout(self, heads: int, first_only: bool) -> Layout:
+        """Return the buckets for a number of heads; with `first_only` the first token of a row alone asks."""
+        key = (heads, first_only)
+        if key not in self._layouts:
+            self._layouts[key] = _layout(self.lengths, self.starts, heads, first_only, self.device)
+        return self._layouts[key]
+
+
+def _layout(lengths: Any, starts: Any, heads: int, first_only: bool, device: torch.device) -> Layout:
     groups: dict[int, list[int]] = defaultdict(list)
-    for row, length in enumerate(lengths):
-        groups[-(-length // BUCKET)].append(row)
-    starts = np.concatenate([[0], np.cumsum(lengths)])
-    back = np.empty(starts[-1], np.int64)
-    buckets = []
-    done = 0
-    for rows in groups.values():
-        sizes = np.asarray([lengths[r] for r in rows])
-        longest = int(sizes.max())
-        real = np.arange(longest) < sizes[:, None]  # (B, S)
-        tokens = starts[rows][:, None] + np.minimum(np.arange(longest), sizes[:, None] - 1)
-        back[tokens[real]] = done + np.flatnonzero(real)
-        done += real.size
-        mask = None if real.all() else torch.from_numpy(real[:, None, None, :]).to(device)
-        buckets.append(Bucket(torch.from_numpy(tokens).to(device), mask))
-    return Plan(tuple(buckets), torch.from_numpy(back).to(device))
+    for row, length in enumerate(lengths.tolist()):
+        groups[-(-length // BUCKET) * BUCKET].append(row)
+    back = np.empty((len(lengths) if first_only else starts[-1], heads), np.int64)
+    keys_back = np.empty((starts[-1], heads), np.int64)
+    head = np.arange(heads)[:, None]
+
+    def to_device(array: Any) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array)).to(device, non_blocking=True)
+
+    buckets, start, keys_start = [], 0, 0
+    for length, rows in sorted(groups.items()):
+        sizes = lengths[rows]
+        real = np.arange(length) < sizes[:, None]  # (B, S)
+        tokens = starts[rows][:, None] + np.minimum(np.arange(length), sizes[:, None] - 1)
+        places = tokens[:, None, :] * heads + head  # (B, H, S)
+        slots = np.arange(places.size).reshape(places.shape)
+        keys_back[tokens[real]] = keys_start + slots.transpose(0, 2, 1)[real]
+        all_real = bool(real.all())
+        if first_only:
+            asking = np.asarray(rows)[:, None] * heads + head[:, 0]  # (B, H)
+            back[rows] = start + np.arange(asking.size).reshape(asking.shape)
+            empty = None
+        else:
+            asking = places
+            back[tokens[real]] = start + slots.transpose(0, 2, 1)[real]
+            empty = None if all_real else to_device(slots[np.broadcast_to(~real[:, None, :], slots.shape)])
+        hidden = None if all_real else to_device(~real)
+        answers, of_keys = slice(start, start + asking.size), slice(keys_start, keys_start + places.size)
+        buckets.append(Bucket(to_device(places.ravel()), to_device(asking.ravel()), empty, hidden, len(rows), length, answers, of_keys))
+        start, keys_start = answers.stop, of_keys.stop
+    return Layout(tuple(buckets), to_device(back.ravel()), to_device(keys_back.ravel()), start, keys_start)
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, plan: Plan, dropout: float = 0.0, scale: float | None = None) -> Tensor:
+def attend(
+    query: Tensor, key: Tensor, value: Tensor, plan: Plan, dropout: float = 0.0, scale: float | None = None, fast_dropout: bool = True
+) -> Tensor:
     """Compute softmax(QK^T * scale) V inside each row.
 
     Args:
-        query: (T, H, D).
+        query: (T, H, D), or (R, H, D) where the first token of each row alone asks.
         key: (T, H, D).
         value: (T, H, D).
-        plan: the buckets of this batch.
+        plan: the rows of this batch.
         dropout: share of attention probabilities set to 0.
         scale: 1 / sqrt(D) where not given.
+        fast_dropout: on a processor, round `dropout` to 1/256; see `bertune.model.dropout`.
 
     Returns:
-        (T, H, D)
+        As many as there are queries, (T, H, D) or (R, H, D).
     """
-    results = []
-    for bucket in plan.buckets:
-        q, k, v = (x[bucket.tokens].transpose(1, 2) for x in (query, key, value))  # (B, H, S, D)
-        mixed = scaled_dot_product_attention(q, k, v, attn_mask=bucket.real, dropout_p=dropout, scale=scale)
-        results.append(mixed.transpose(1, 2).flatten(0, 1))  # (B * S, H, D)
-    return torch.cat(results)[plan.back]
+    scale = query.shape[-1] ** -0.5 if scale is None else scale
+    varlen = None if dropout else _varlen(query)
+    if varlen is not None:
+        first_only = len(query) != plan.num_tokens
+        asking = torch.arange(len(query) + 1, dtype=torch.int32, device=query.device) if first_only else plan.offsets
+        most = 1 if first_only else plan.longest
+        return varlen(query, key, value, asking, plan.offsets, most, plan.longest, scale=scale)  # type: ignore[no-any-return]
+    layout = plan.layout(query.shape[1], first_only=len(query) != plan.num_tokens)
+    trains = torch.is_grad_enabled() and (query.requires_grad or key.requires_grad or value.requires_grad)
+    if query.device.type != "cpu" or (dropout and not fast_dropout):
+        return _with_sdpa(query, key, value, layout, dropout, scale)
+    if trains:
+        return _Attention.apply(query, key, value, layout, dropout, scale)  # type: ignore[no-any-return, no-untyped-call]
+    if query.dtype == torch.bfloat16:  # 1.2 to 1.8 times as fast as torch's own, which wins in fp32
+        return _with_products(query, key, value, layout, dropout, scale, None)
+    return _with_sdpa(query, key, value, layout, dropout, scale)
+
+
+def _varlen(query: Tensor) -> Any:
+    """Return torch's own kernel for ragged rows on CUDA, which is flash attention, where torch and the card have it."""
+    if query.device.type != "cuda" or query.dtype not in (torch.bfloat16, torch.float16) or query.shape[-1] % 8 or query.shape[-1] > 256:
+        return None
+    if torch.version.hip or torch.cuda.get_device_capability(query.device) < (8, 0):
+        return None
+    try:
+        from torch.nn.attention.varlen import varlen_attn
+    except ImportError:
+        return None
+    return varlen_attn
+
+
+def _with_sdpa(query: Tensor, key: Tensor, value: Tensor, layout: Layout, dropout: float, scale: float) -> Tensor:
+    heads, width = query.shape[1:]
+    flat = [x.reshape(-1, width) for x in (query, key, value)]
+    answers = []
+    for bucket in layout.buckets:
+        shape = (bucket.rows, heads, -1, width)
+        q, k, v = (x.index_select(0, i).view(shape) for x, i in zip(flat, (bucket.queries, bucket.keys, bucket.keys), strict=True))
+        mask = None if bucket.hidden is None else ~bucket.hidden[:, None, None, :]
+        answers.append(scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, scale=scale).reshape(-1, width))
+    return torch.cat(answers).index_select(0, layout.back).view(query.shape)
+
+
+def _with_products(
+    query: Tensor, key: Tensor, value: Tensor, layout: Layout, dropout: float, scale: float, saved: list[Tensor] | None
+) -> Tensor:
+    """Compute attention by batched matrix products; put what the backward pass needs into `saved`."""
+    heads, width = query.shape[1:]
+    flat = [x.reshape(-1, width) for x in (query, key, value)]
+    answers = query.new_empty(layout.num_queries, width)
+    for bucket in layout.buckets:
+        shape = (bucket.rows * heads, -1, width)
+        q, k, v = (x.index_select(0, i).view(shape) for x, i in zip(flat, (bucket.queries, bucket.keys, bucket.keys), strict=True))
+        bias = q.new_zeros(bucket.rows, 1, bucket.length)
+        if bucket.hidden is not None:
+            bias.masked_fill_(bucket.hidden[:, None, :], -torch.inf)
+        bias = bias.repeat_interleave(heads, 0)  # (B * H, 1, S)
+        shares = torch.baddbmm(bias, q, k.transpose(1, 2), alpha=scale).softmax(-1)  # (B * H, Q, S)
+        keep = kept(shares.shape, dropout) if dropout else None
+        if saved is not None:
+            saved += [q, k, v, shares] if keep is None else [q, k, v, shares, keep]
+        if keep is not None:
+            shares, v = shares * keep, v * rate_in_bytes(dropout)[1]
+        torch.bmm(shares, v, out=answers[bucket.answers].view(shape))
+    return answers.index_select(0, layout.back).view(query.shape)
+
+
+class _Attention(torch.autograd.Function):
+    """The same products in both directions, so that the backward pass reaches the matrix units of a processor too.
+
+    torch's own attention takes a slow path there as soon as probabilities are dropped, and its backward pass never uses
+    those units (docs/speed.md). Dropout draws from `bertune.model.dropout`.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, layout: Layout, dropout: float, scale: float) -> Tensor:
+        saved: list[Tensor] = []
+        answers = _with_products(query, key, value, layout, dropout, scale, saved)
+        ctx.save_for_backward(*saved)
+        ctx.layout, ctx.scale, ctx.shapes = layout, scale, (query.shape, key.shape)
+        ctx.gain = rate_in_bytes(dropout)[1] if dropout else None
+        return answers
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        layout: Layout = ctx.layout
+        query_shape, key_shape = ctx.shapes
+        width = grad.shape[-1]
+        flat = grad.reshape(-1, width)
+        d_query = grad.new_empty(layout.num_queries, width)
+        d_key, d_value = (grad.new_empty(layout.num_keys, width) for _ in range(2))
+        saved = iter(ctx.saved_tensors)
+        for bucket in layout.buckets:
+            q, k, v, shares = (next(saved) for _ in range(4))
+            keep = next(saved) if ctx.gain else None
+            above = flat.index_select(0, bucket.queries)
+            if bucket.empty is not None:
+                above.index_fill_(0, bucket.empty, 0)  # nobody reads what a pad asked for
+            above = (above * ctx.gain if keep is not None else above).view(q.shape)
+            mixed = shares if keep is None else shares * keep
+            torch.bmm(mixed.transpose(1, 2), above, out=d_value[bucket.places].view(k.shape))
+            d_shares = torch.bmm(above, v.transpose(1, 2))
+            if keep is not None:
+                d_shares.mul_(keep)
+            d_scores = torch._softmax_backward_data(d_shares, shares, -1, shares.dtype)
+            _product(d_scores, k, ctx.scale, d_query[bucket.answers].view(q.shape))
+            _product(d_scores.transpose(1, 2), q, ctx.scale, d_key[bucket.places].view(k.shape))
+        return (
+            d_query.index_select(0, layout.back).view(query_shape),
+            d_key.index_select(0, layout.keys_back).view(key_shape),
+            d_value.index_select(0, layout.keys_back).view(key_shape),
+            None, None, None,
+        )  # fmt: skip
+
+
+def _product(left: Tensor, right: Tensor, factor: float, out: Tensor) -> None:
+    """Write factor * left @ right into `out`, whose old values do not count."""
+    torch.baddbmm(out, left, right, beta=0, alpha=factor, out=out)

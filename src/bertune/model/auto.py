@@ -1,4 +1,4 @@
-"""Any encoder of transformers, ragged in and ragged out.
+"""Any other encoder of transformers, ragged in and ragged out; `bertune.model.bert` is our own.
 
 Where the architecture allows it, all rows of a batch go through it as one packed row and our attention keeps them
 apart; elsewhere the batch is padded, here and nowhere else. Letters: `T` packed tokens, `B` rows, `S` longest row,
@@ -12,8 +12,7 @@ import logging
 import re
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,23 +20,15 @@ import torch
 from torch import Tensor, nn
 
 from bertune.errors import ConfigError, listed
-from bertune.model import attention
+from bertune.model.attention import Plan, attend
 from bertune.model.heads import rows_of_tokens
 from bertune.model.names import HEADS, PACKED, POSITIONS_AFTER_PADDING, SHORTER_BY_PADDING
-from bertune.types import JSON, Ragged
+from bertune.model.numerics import FP32
+from bertune.model.vocabulary import ActiveVocabulary, plain_table, with_whole_table
+from bertune.types import JSON, Numerics, Ragged
 
 _LAYER = re.compile(r"\.(?:layers?|albert_layer_groups|block)\.(\d+)\.")
 _OURS = "bertune_ragged"
-
-
-@dataclass
-class LoadReport:
-    """What a checkpoint had and had not, by name."""
-
-    new: list[str] = field(default_factory=list)
-    unused: list[str] = field(default_factory=list)
-    pooler: dict[str, Tensor] = field(default_factory=dict)
-    """A pretrained hidden layer for the head: `weight` and `bias`, where the checkpoint has one."""
 
 
 class AutoEncoder(nn.Module):
@@ -49,6 +40,8 @@ class AutoEncoder(nn.Module):
         self.kind: str = hf.config.model_type
         self.width: int = hf.config.hidden_size
         self.prefix: str = f"{hf.base_model_prefix}."
+        self.encoder_class: str = type(hf).__name__
+        self.numerics = FP32
         depths = [int(found[1]) for name, _ in hf.named_parameters() if (found := _LAYER.search(f".{name}"))]
         self.num_layers = max(depths, default=-1) + 1
         accepted = inspect.signature(hf.forward).parameters
@@ -61,9 +54,22 @@ class AutoEncoder(nn.Module):
         """Return how many tokens a row may have."""
         return longest_row(self.hf.config)
 
-    def forward(self, ragged: Ragged) -> Tensor:
-        """Return the hidden states (T, W) of the last layer."""
-        return self._forward_packed(ragged) if self._packed else self._forward_padded(ragged)
+    def forward(self, ragged: Ragged, first_only: bool = False) -> Tensor:
+        """Return the states of the last layer: (T, W) of all tokens, or with `first_only` (R, W) of each row's first."""
+        with self._autocast(ragged.ids.device.type):
+            states = self._forward_packed(ragged) if self._packed else self._forward_padded(ragged)
+        return states[ragged.offsets[:-1]] if first_only else states
+
+    def _autocast(self, device: str) -> AbstractContextManager[Any]:
+        return nullcontext() if self.numerics.precision == "fp32" else torch.autocast(device, self.numerics.dtype)
+
+    def compute_in(self, numerics: Numerics) -> None:
+        """Choose the precision; transformers' layers run in it by autocast."""
+        self.numerics = numerics
+
+    def inference(self) -> AbstractContextManager[None]:
+        """Return a context for calls that change no weight; nothing to prepare here."""
+        return nullcontext()
 
     def _forward_packed(self, ragged: Ragged) -> Tensor:
         device = ragged.ids.device
@@ -73,7 +79,7 @@ class AutoEncoder(nn.Module):
         out = self.hf(
             input_ids=ragged.ids[None],
             position_ids=positions[None],
-            bertune_plan=attention.plan(ragged.lengths, device),
+            bertune_call=(Plan(ragged.lengths, device), self.numerics.fast_dropout),
             **given,
         )
         return out.last_hidden_state[0]  # type: ignore[no-any-return]
@@ -101,8 +107,42 @@ class AutoEncoder(nn.Module):
         return 0 if "embeddings" in name else self.num_layers
 
     def word_embeddings(self) -> nn.Parameter:
-        """Return the table of token vectors (V, W)."""
+        """Return the table of token vectors that is trained: (V, W), or its active rows."""
         return self.hf.get_input_embeddings().weight  # type: ignore[no-any-return]
+
+    def activate(self, ids: Tensor) -> ActiveVocabulary | None:
+        """Train only the rows of the word table that `ids` names, where the architecture looks tokens up in a plain table."""
+        self.deactivate()
+        plain = self.hf.get_input_embeddings()
+        if type(plain) is not nn.Embedding:
+            return None
+        if not self._packed:
+            ids = torch.cat([ids, ids.new_tensor([self.hf.config.pad_token_id or 0])])  # what rows are padded with
+        table = ActiveVocabulary(plain.weight.detach(), ids)
+        self.hf.set_input_embeddings(table)
+        return table
+
+    def deactivate(self) -> None:
+        """Go back to the whole word table."""
+        words = self.hf.get_input_embeddings()
+        if isinstance(words, ActiveVocabulary):
+            self.hf.set_input_embeddings(plain_table(words.whole()))
+
+    def checkpoint(self) -> dict[str, Tensor]:
+        """Return every weight under the name that transformers gives it."""
+        words = self.hf.get_input_embeddings()
+        name = next(name for name, module in self.hf.named_modules() if module is words)
+        return with_whole_table(self.hf.state_dict(), name, words)
+
+    def load_checkpoint(self, state: dict[str, Tensor]) -> None:
+        """Take back what `checkpoint` gave.
+
+        Raises:
+            KeyError: a weight is missing.
+            RuntimeError: a weight has another shape.
+        """
+        self.deactivate()
+        self.hf.load_state_dict({name: state[name] for name in self.hf.state_dict()})
 
     def config(self) -> JSON:
         """Return what transformers keeps in config.json."""
@@ -122,8 +162,11 @@ def longest_row(config: Any) -> int:
     return int(positions) - lost if positions and positions > 0 else 512
 
 
-def read_encoder(folder: Path) -> tuple[AutoEncoder, LoadReport]:
-    """Read a pretrained encoder, weights in fp32: safetensors or pytorch_model.bin, gamma/beta names too.
+def read_auto(folder: Path) -> tuple[AutoEncoder, list[str], list[str], dict[str, Tensor]]:
+    """Read a pretrained encoder through transformers, weights in fp32.
+
+    Returns:
+        The encoder, names that the checkpoint lacks, names of it that are not used, and the pooler's weights.
 
     Raises:
         ConfigError: the folder's architecture or its weights cannot be read.
@@ -136,8 +179,8 @@ def read_encoder(folder: Path) -> tuple[AutoEncoder, LoadReport]:
             hf, info = AutoModel.from_pretrained(
                 str(folder), config=config, dtype=torch.float32, local_files_only=True, output_loading_info=True
             )
-        except (OSError, ValueError, RuntimeError) as error:
-            raise ConfigError(f"model: cannot read the weights in {str(folder)!r}: {str(error).splitlines()[0]}") from None
+        except (OSError, ValueError, RuntimeError, KeyError) as error:
+            raise ConfigError(f"model: cannot read the weights in {str(folder)!r}: {_first_line(error)}") from None
     new = sorted(info["missing_keys"])
     if len(new) == len(hf.state_dict()):
         raise ConfigError(f"model: {str(folder)!r} holds no weight of a {config.model_type} encoder; is config.json its own?")
@@ -146,18 +189,22 @@ def read_encoder(folder: Path) -> tuple[AutoEncoder, LoadReport]:
             f"model: weights in {str(folder)!r} have other shapes than its config.json says: {listed(map(str, info['mismatched_keys']), 3)}"
         )
     pooler = _take_pooler(hf)
-    report = LoadReport([n for n in new if not n.startswith("pooler")], sorted(info["unexpected_keys"]))
-    if not any(name.startswith("pooler") for name in new):
-        report.pooler = pooler
-    return AutoEncoder(_with_our_attention(hf)), report
+    if any(name.startswith("pooler") for name in new):
+        pooler = {}
+    new = [name for name in new if not name.startswith("pooler")]
+    return AutoEncoder(_with_our_attention(hf)), new, sorted(info["unexpected_keys"]), pooler
 
 
-def build_encoder(folder: Path) -> AutoEncoder:
+def build_auto(folder: Path) -> AutoEncoder:
     """Build an encoder without weights, to be filled from a saved model in `folder`."""
     with _quiet():
         from transformers import AutoModel
 
-        hf = AutoModel.from_config(read_config(folder), dtype=torch.float32)
+        config = read_config(folder)
+        try:
+            hf = AutoModel.from_config(config, dtype=torch.float32)
+        except (ValueError, RuntimeError, KeyError) as error:
+            raise ConfigError(f"model: config.json in {str(folder)!r} describes no encoder: {_first_line(error)}") from None
     _take_pooler(hf)
     return AutoEncoder(_with_our_attention(hf))
 
@@ -173,9 +220,11 @@ def read_config(folder: Path) -> Any:
     try:
         return AutoConfig.from_pretrained(str(folder), local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
-        raise ConfigError(
-            f"model: config.json in {str(folder)!r} is not one that transformers knows: {str(error).splitlines()[0]}"
-        ) from None
+        raise ConfigError(f"model: config.json in {str(folder)!r} is not one that transformers knows: {_first_line(error)}") from None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _take_pooler(hf: Any) -> dict[str, Tensor]:
@@ -201,11 +250,12 @@ def _with_our_attention(hf: Any) -> Any:
 
 def _attend(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None,  # noqa: ARG001
-    dropout: float = 0.0, scaling: float | None = None, *, bertune_plan: attention.Plan, **_: Any,
+    dropout: float = 0.0, scaling: float | None = None, *, bertune_call: tuple[Plan, bool], **_: Any,
 ) -> tuple[Tensor, None]:  # fmt: skip
     """Answer transformers' attention call: query, key, value (1, H, T, D) -> (1, T, H, D)."""
+    plan, fast_dropout = bertune_call
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))  # (T, H, D)
-    return attention.attend(q, k, v, bertune_plan, dropout if module.training else 0.0, scaling)[None], None
+    return attend(q, k, v, plan, dropout if module.training else 0.0, scaling, fast_dropout)[None], None
 
 
 @contextmanager

@@ -53,6 +53,7 @@ class PooledHead(nn.Module):
     def __init__(self, width: int, num_outputs: int, pooling: Pooling, form: HeadForm, dropout: float) -> None:
         super().__init__()
         self.pooling = pooling
+        self.first_only = pooling in {"pooler", "cls"}
         self.form = form
         self.dropout = nn.Dropout(dropout)
         self.dense = nn.Linear(width, width) if pooling == "pooler" else None
@@ -64,14 +65,12 @@ class PooledHead(nn.Module):
 
     def forward(self, states: tuple[Tensor, ...], batch: Batch) -> Tensor:
         """Return (B, N) for the first input of the batch."""
-        hidden, ragged = states[0], batch.inputs[0]
+        hidden = states[0]
         if self.dense is not None:
-            hidden = first_tokens(hidden, ragged)
             hidden = self.dense(self.dropout(hidden) if self.form.dropout_first else hidden)
             hidden = _ACTIVATIONS[self.form.activation](hidden)
-        else:
-            pool = {"cls": first_tokens, "mean": mean_tokens, "max": max_tokens}[self.pooling]
-            hidden = pool(hidden, ragged)
+        elif not self.first_only:
+            hidden = {"mean": mean_tokens, "max": max_tokens}[self.pooling](hidden, batch.inputs[0])
         return self.out(self.dropout(hidden))  # type: ignore[no-any-return]
 
     def saved_name(self, name: str) -> str:

@@ -1,13 +1,14 @@
-"""How transformers names and shapes the classification head of each architecture: data, not code.
+"""How transformers names what it keeps: weights of encoders, settings, classification heads. Data, not code.
 
-Source: `modeling_*.py` of transformers 5.23, the classes `*ForSequenceClassification`. A test builds each of them
-and compares its logits with ours.
+Source: `modeling_*.py` and `configuration_*.py` of transformers 5.23. Tests build each architecture and compare names,
+defaults, states and logits with ours.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 Activation = Literal["tanh", "gelu", "relu"]
 
@@ -83,3 +84,89 @@ SHORTER_BY_PADDING = POSITIONS_AFTER_PADDING | {
     "roberta-prelayernorm",
 }
 """Architectures whose position table loses padding_idx + 1 rows in that way."""
+
+
+_BERT_LAYER = {
+    "query": "attention.self.query",
+    "key": "attention.self.key",
+    "value": "attention.self.value",
+    "mix": "attention.output.dense",
+    "mix_norm": "attention.output.LayerNorm",
+    "grow": "intermediate.dense",
+    "shrink": "output.dense",
+    "shrink_norm": "output.LayerNorm",
+}
+_DISTILBERT_LAYER = {
+    "query": "attention.q_lin",
+    "key": "attention.k_lin",
+    "value": "attention.v_lin",
+    "mix": "attention.out_lin",
+    "mix_norm": "sa_layer_norm",
+    "grow": "ffn.lin1",
+    "shrink": "ffn.lin2",
+    "shrink_norm": "output_layer_norm",
+}
+_EMBEDDINGS = {
+    "words": "embeddings.word_embeddings",
+    "positions": "embeddings.position_embeddings",
+    "types": "embeddings.token_type_embeddings",
+    "tasks": "embeddings.task_type_embeddings",
+    "norm": "embeddings.LayerNorm",
+    "project": "embeddings_project",
+}
+_BERT_DEFAULTS: dict[str, Any] = {
+    "vocab_size": 30522, "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072,
+    "hidden_act": "gelu", "hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1, "max_position_embeddings": 512,
+    "type_vocab_size": 2, "initializer_range": 0.02, "layer_norm_eps": 1e-12, "pad_token_id": 0,
+}  # fmt: skip
+_DISTILBERT_DEFAULTS: dict[str, Any] = {
+    "vocab_size": 30522, "dim": 768, "n_layers": 6, "n_heads": 12, "hidden_dim": 3072, "activation": "gelu", "dropout": 0.1,
+    "attention_dropout": 0.1, "max_position_embeddings": 512, "initializer_range": 0.02, "pad_token_id": 0,
+}  # fmt: skip
+_DISTILBERT_SETTINGS = {
+    "hidden_size": "dim", "num_hidden_layers": "n_layers", "num_attention_heads": "n_heads", "intermediate_size": "hidden_dim",
+    "hidden_act": "activation", "hidden_dropout_prob": "dropout", "attention_probs_dropout_prob": "attention_dropout",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Family:
+    """An architecture that is BERT's block under names and settings of its own."""
+
+    prefix: str
+    """What comes before the encoder's names in a checkpoint with a head."""
+    encoder_class: str
+    """The class that opens the encoder alone."""
+    defaults: Mapping[str, Any] = field(default_factory=lambda: _BERT_DEFAULTS)
+    """What a setting is that config.json leaves out."""
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """The names of settings that are called otherwise than BERT's."""
+    embeddings: Mapping[str, str] = field(default_factory=lambda: _EMBEDDINGS)
+    """Our names of what comes before the layers, and theirs."""
+    layers: str = "encoder.layer"
+    """Their name of the list of layers."""
+    layer: Mapping[str, str] = field(default_factory=lambda: _BERT_LAYER)
+    """Our names inside a layer, and theirs."""
+
+
+FAMILIES: dict[str, Family] = {
+    "bert": Family("bert", "BertModel"),
+    "ernie": Family("ernie", "ErnieModel", {**_BERT_DEFAULTS, "task_type_vocab_size": 3, "use_task_id": False}),
+    "roberta": Family("roberta", "RobertaModel", {**_BERT_DEFAULTS, "vocab_size": 50265, "pad_token_id": 1}),
+    "xlm-roberta": Family("roberta", "XLMRobertaModel", {**_BERT_DEFAULTS, "pad_token_id": 1}),
+    "camembert": Family("roberta", "CamembertModel", {**_BERT_DEFAULTS, "pad_token_id": 1}),
+    "electra": Family(
+        "electra",
+        "ElectraModel",
+        {**_BERT_DEFAULTS, "embedding_size": 128, "hidden_size": 256, "num_attention_heads": 4, "intermediate_size": 1024},
+    ),
+    "distilbert": Family(
+        "distilbert",
+        "DistilBertModel",
+        _DISTILBERT_DEFAULTS,
+        _DISTILBERT_SETTINGS,
+        layers="transformer.layer",
+        layer=_DISTILBERT_LAYER,
+    ),
+}
+"""Architectures that our own BERT computes."""

@@ -25,13 +25,13 @@ from safetensors.torch import load_file, save_file
 from bertune.config import DataConfig, RunConfig, dump
 from bertune.errors import ArtifactError, ConfigError
 from bertune.model import Model
-from bertune.model.auto import build_encoder
+from bertune.model.encoders import build_encoder
 from bertune.model.numerics import choose_device, choose_precision
 from bertune.model.tokenizer import Tokenizer, load_tokenizer
 from bertune.ship.pipeline import Pipeline
 from bertune.tasks import load_task
 from bertune.tasks.task import Task
-from bertune.types import JSON, Scores
+from bertune.types import JSON, Numerics, Scores
 
 FORMAT = 1
 PACKAGES = ("bertune", "torch", "transformers", "tokenizers", "accelerate")
@@ -51,7 +51,8 @@ class Artifact:
         """Put the model on a device, ready to predict."""
         place = choose_device(device)
         chosen, _ = choose_precision(precision, place)
-        return Pipeline(self.model.to(place).eval(), self.task, self.tokenizer, place, chosen)
+        self.model.encoder.compute_in(Numerics(chosen))
+        return Pipeline(self.model.to(place).eval(), self.task, self.tokenizer, place)
 
 
 def write(artifact: Artifact, folder: Path) -> None:
@@ -107,7 +108,7 @@ def _hub_config(artifact: Artifact) -> JSON:
     head, encoder = artifact.model.head, artifact.model.encoder
     config = {**encoder.config(), **artifact.task.hub_config(head), "dtype": "float32"}
     if config.get("architectures") is None:  # transformers opens the encoder alone, and not a head it would make up
-        config["architectures"] = [type(encoder.hf).__name__]
+        config["architectures"] = [encoder.encoder_class]
     for name in ("_name_or_path", "torch_dtype", "num_labels"):
         config.pop(name, None)
     return config

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import suppress
 from dataclasses import dataclass
+from queue import Empty, Queue
 from typing import Any
 
 import torch
 
-from bertune.config import Precision
 from bertune.data.batching import EncodedRows, by_length
 from bertune.errors import DataError
 from bertune.model import Model
@@ -24,17 +25,8 @@ CHUNK = 4096
 """Rows that are read, encoded and sorted together when a file is predicted."""
 
 
-def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[Any]:
-    """Return a context that computes in the given precision; weights stay as they are."""
-    if precision == "fp32":
-        return nullcontext()
-    return torch.autocast(device.type, torch.bfloat16 if precision == "bf16" else torch.float16)
-
-
 @torch.inference_mode()
-def predict_rows(
-    model: Model, task: Task, rows: EncodedRows, device: torch.device, precision: Precision = "fp32"
-) -> tuple[list[Prediction], float]:
+def predict_rows(model: Model, task: Task, rows: EncodedRows, device: torch.device) -> tuple[list[Prediction], float]:
     """Predict every row.
 
     Rows go through the model sorted by length; predictions come back in the order of the rows.
@@ -46,17 +38,17 @@ def predict_rows(
     found: list[Prediction | None] = [None] * len(rows)
     total = torch.zeros((), dtype=torch.float64)
     count = 0.0
-    for places in by_length(rows.lengths, MAX_TOKENS):
-        here = rows.batch(places, task.collate_target)
-        counted = task.count(here) if here.target is not None else 0.0
-        batch = here.to(device)
-        with autocast(device, precision):
+    with model.encoder.inference():
+        for places in by_length(rows.lengths, MAX_TOKENS):
+            here = rows.batch(places, task.collate_target)
+            counted = task.count(here) if here.target is not None else 0.0
+            batch = here.to(device)
             out = model(batch)
-        if counted:
-            total += task.loss(out, batch).cpu().double()  # in this order: Apple GPUs have no float64
-            count += counted
-        for place, prediction in zip(places, task.decode(out, batch), strict=True):
-            found[place] = prediction
+            if counted:
+                total += task.loss(out, batch).cpu().double()  # in this order: Apple GPUs have no float64
+                count += counted
+            for place, prediction in zip(places, task.decode(out, batch), strict=True):
+                found[place] = prediction
     return [p for p in found if p is not None], float(total) / count if count else float("nan")
 
 
@@ -73,7 +65,6 @@ class Pipeline:
     task: Task
     tokenizer: Tokenizer
     device: torch.device
-    precision: Precision
     num_cut: int = 0
 
     def predict(self, texts: Iterable[str | tuple[str, str] | list[str]]) -> list[Prediction]:
@@ -90,21 +81,50 @@ class Pipeline:
     def stream(self, examples: Iterable[Example]) -> Iterator[Prediction]:
         """Predict examples in their order, in memory that does not grow with their number."""
         self.num_cut = 0
-        source = iter(examples)
-        while chunk := list(itertools.islice(source, CHUNK)):
-            predictions, _, cut = self._predict(chunk)
-            self.num_cut += cut
-            yield from predictions
+        with self.model.encoder.inference():
+            for rows in _one_ahead(self._encoded(examples)):
+                predictions, _ = predict_rows(self.model, self.task, rows, self.device)
+                self.num_cut += rows.num_cut
+                yield from predictions
 
     def evaluate(self, examples: Sequence[Example]) -> tuple[list[Prediction], float]:
         """Predict examples that have targets; return predictions and the mean loss."""
-        predictions, loss, self.num_cut = self._predict(examples)
-        return predictions, loss
-
-    def _predict(self, examples: Sequence[Example]) -> tuple[list[Prediction], float, int]:
         rows = EncodedRows(self.task.encode(examples, self.tokenizer))
-        predictions, loss = predict_rows(self.model, self.task, rows, self.device, self.precision)
-        return predictions, loss, sum(cut > 0 for cut in rows.cut)
+        self.num_cut = rows.num_cut
+        return predict_rows(self.model, self.task, rows, self.device)
+
+    def _encoded(self, examples: Iterable[Example]) -> Iterator[EncodedRows]:
+        source = iter(examples)
+        while chunk := list(itertools.islice(source, CHUNK)):
+            yield EncodedRows(self.task.encode(chunk, self.tokenizer))
+
+
+def _one_ahead(items: Iterator[EncodedRows]) -> Iterator[EncodedRows]:
+    """Yield the same items; while one is used, the next is made in another thread."""
+    made: Queue[EncodedRows | BaseException | None] = Queue(maxsize=1)
+    abandoned = threading.Event()
+
+    def work() -> None:
+        try:
+            for item in items:
+                made.put(item)
+                if abandoned.is_set():
+                    return
+            made.put(None)
+        except BaseException as error:
+            made.put(error)
+
+    # A daemon, or Ctrl-C would wait for a line that never comes on standard input.
+    threading.Thread(target=work, daemon=True, name="bertune-encode").start()
+    try:
+        while (item := made.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        abandoned.set()
+        with suppress(Empty):
+            made.get_nowait()
 
 
 def _as_row(text: Any, number: int) -> Row:

@@ -1,0 +1,77 @@
+"""Linear layers that compute in whatever precision comes in, with what follows them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+_tanh_gelu = partial(F.gelu, approximate="tanh")
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "none": lambda x: x, "gelu": F.gelu, "gelu_new": _tanh_gelu, "gelu_pytorch_tanh": _tanh_gelu, "relu": F.relu, "silu": F.silu,
+    "swish": F.silu, "tanh": torch.tanh,
+}  # fmt: skip
+"""By the names in config.json."""
+
+_FUSED = {"none": ("none", "none"), "gelu": ("gelu", "none"), "gelu_new": ("gelu", "tanh"), "gelu_pytorch_tanh": ("gelu", "tanh")}
+"""Activations that oneDNN computes inside the matrix product: its name, and its algorithm."""
+
+
+class Linear(nn.Linear):
+    """activation(Wx + b). The weights are kept in fp32 and cast to the precision of `x`."""
+
+    ready: Callable[[Tensor], Tensor] | None = None  # the layer with weights prepared for inference
+
+    def __init__(self, inputs: int, outputs: int, activation: str = "none") -> None:
+        super().__init__(inputs, outputs)
+        self.activation = activation
+
+    def reset_parameters(self) -> None:
+        """Draw nothing: what a checkpoint lacks is drawn by `Bert.initialize`, the rest is read."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (T, inputs) to (T, outputs)."""
+        if self.ready is not None:
+            return self.ready(x)
+        return ACTIVATIONS[self.activation](F.linear(x, self.weight.to(x.dtype), self.bias.to(x.dtype)))
+
+    def prepare(self, dtype: torch.dtype) -> None:
+        """Cast the weights once for many calls; they must not change until `release`."""
+        weight, bias = self.weight.detach().to(dtype), self.bias.detach().to(dtype)
+        activation = ACTIVATIONS[self.activation]
+        self.ready = _packed(weight, bias, self.activation) or (lambda x: activation(F.linear(x, weight, bias)))
+
+    def release(self) -> None:
+        """Forget what `prepare` made."""
+        self.ready = None
+
+
+class Table(nn.Embedding):
+    """Vectors by number, not drawn until `Bert.initialize`."""
+
+    def reset_parameters(self) -> None:
+        """Draw nothing."""
+
+
+def _packed(weight: Tensor, bias: Tensor, activation: str) -> Callable[[Tensor], Tensor] | None:
+    """Bring bf16 weights into the order that oneDNN reads them in, which it does at every call otherwise.
+
+    The operators are those that torch.compile puts into its programs. Returns None where they are not to be had.
+    """
+    if weight.device.type != "cpu" or weight.dtype != torch.bfloat16 or activation not in _FUSED:
+        return None
+    try:
+        ordered = torch.ops.mkldnn._reorder_linear_weight(weight, None)
+        linear = torch.ops.mkldnn._linear_pointwise
+        linear(weight.new_zeros(1, weight.shape[1]), ordered, bias, *_arguments(activation))
+    except (AttributeError, RuntimeError, TypeError):
+        return None
+    return lambda x: linear(x, ordered, bias, *_arguments(activation))
+
+
+def _arguments(activation: str) -> tuple[str, list[float], str]:
+    name, algorithm = _FUSED[activation]
+    return name, [], algorithm
