@@ -3,6 +3,7 @@
     BERTUNE_DATA=DATA BERTUNE_M3E=M3E python benchmarks/speed.py train chnsenticorp --rounds 3 --out speed.jsonl
     python benchmarks/speed.py train all
     python benchmarks/speed.py train chnsenticorp --precision fp32
+    python benchmarks/speed.py switches tnews
     python benchmarks/speed.py predict sst2
     python benchmarks/speed.py memory xlmr
     python benchmarks/speed.py reach chnsenticorp
@@ -17,6 +18,7 @@ train    Rows a second of `--steps` optimizer steps after `--warm` others, from 
          last step: making of batches, forward, backward, clipping and optimizer; reading and encoding of the data,
          evaluation and saving are not in it. The rows are those that bertune draws from the whole training file; the peer gets
          exactly them, which is checked. `default` on slow works gets some of them, spread evenly over their lengths.
+switches The same of bertune alone, each time with one thing switched off that makes it fast: what that thing is worth.
 predict  Rows a second of texts to labels in their order, tokenization included, loading not. Both open the same folder.
 memory   Peak resident memory of a process that has read all rows and done `--steps` steps; xlmr has random weights in the shape
          of XLM-R-base with its 250,002 word vectors, and m3e-small's tokenizer.
@@ -73,7 +75,21 @@ WORKS = {
     "xlmr": Work("xlmr", [*TNEWS, "data.max_length=128", "data.limit=10000"], 12, 6),
 }
 ALL = ("chnsenticorp", "tnews", "sst2", "bert-base")
-FIGURES = {"train": ("rows_per_s", "rows/s"), "predict": ("rows_per_s", "rows/s"), "memory": ("peak_gb", "GB"), "cold": ("process_s", "s")}
+SWITCHES: dict[str, Result] = {
+    "fp32": {"precision": "fp32"},
+    "exact-dropout": {"settings": ["train.fast_dropout=false"]},  # torch's dropout, and with it torch's attention
+    "all-words": {"settings": ["train.active_vocabulary=false"]},
+    "whole-last-layer": {"settings": ["options.pooling=mean"]},  # a head that reads all tokens
+    "pages-given-back": {"environment": {"BERTUNE_KEEP_PAGES": "0"}},
+}
+"""What is switched off, and how."""
+FIGURES = {
+    "train": ("rows_per_s", "rows/s"),
+    "switches": ("rows_per_s", "rows/s"),
+    "predict": ("rows_per_s", "rows/s"),
+    "memory": ("peak_gb", "GB"),
+    "cold": ("process_s", "s"),
+}
 """What is compared, and its unit. More is better where it says rows/s."""
 MEMORY_STEPS = 5
 LINE = "a gripping , funny and altogether human film ."
@@ -86,9 +102,9 @@ class Failed(Exception):
     """A measurement did not end well."""
 
 
-def call(command: Sequence[str], threads: int | None, stdin: str | None = None) -> tuple[str, float]:
+def call(command: Sequence[str], threads: int | None, stdin: str | None = None, more: dict[str, str] | None = None) -> tuple[str, float]:
     """Run a process; return what it printed and how long it took."""
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", **(more or {})}
     if threads:
         environment |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
     began = time.perf_counter()
@@ -101,8 +117,9 @@ def call(command: Sequence[str], threads: int | None, stdin: str | None = None) 
 
 def measure(spec: Result, threads: int | None) -> Result:
     """Take one measurement in a process of its own."""
+    environment = spec.pop("environment", None)
     command = [sys.executable, str(PEERS), json.dumps(spec)]
-    printed, seconds = call(command, threads)
+    printed, seconds = call(command, threads, more=environment)
     return {
         **json.loads(printed.splitlines()[-1]),
         "process_s": seconds,
@@ -145,7 +162,11 @@ def spec_of(name: str, tool: str, args: argparse.Namespace, seed: int, folder: s
     """Say what one process has to do."""
     work = WORKS[name]
     spec = {"what": args.what, "tool": tool, "settings": settings_of(name, args, seed), "precision": args.precision}
-    if args.what == "train":
+    if args.what == "switches":
+        off = SWITCHES.get(tool, {})
+        spec |= {"what": "train", "tool": "bertune", "warm": args.warm, "steps": args.steps or work.steps, **off}
+        spec["settings"] = [*settings_of(name, args, seed), *off.get("settings", [])]
+    elif args.what == "train":
         steps = args.steps or work.steps
         spec |= {"warm": args.warm, "steps": steps}
         fewer = args.default_steps or min(steps, work.default_steps)
@@ -187,7 +208,7 @@ def said(what: str, result: Result) -> str:
         return ", ".join(f"{look['accuracy']:.4f} after {look['seconds']:.1f} s" for look in result["dev"])
     key, unit = FIGURES[what]
     extra = ""
-    if what == "train":
+    if what in {"train", "switches"}:
         extra = f", {result['rows']} rows, {result['tokens'] / result['rows']:.1f} tokens each"
     elif what == "predict":
         extra = f", accuracy {result['accuracy']:.4f}"
@@ -282,7 +303,7 @@ def rounds_and_peers(name: str, args: argparse.Namespace, place: str) -> tuple[l
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["train", "predict", "memory", "reach", "cold"])
+    parser.add_argument("what", choices=["train", "switches", "predict", "memory", "reach", "cold"])
     parser.add_argument("work", nargs="?", help=f"{', '.join(WORKS)}, or all; of cold: the folder that bertune train has written")
     parser.add_argument("overrides", nargs="*", help="further settings, section.name=value, for all tools")
     parser.add_argument("--rounds", type=int, default=3)
@@ -307,6 +328,8 @@ def arguments() -> argparse.Namespace:
     if args.warm < 1:
         parser.error("--warm must be at least 1")
     args.overrides += extra
+    if args.what == "switches":
+        args.tools = ["bertune", *SWITCHES]
     args.tools = args.tools or (["bertune", "best"] if args.precision == "fp32" else ["bertune", "best", "default"])
     if "bertune" not in args.tools:
         parser.error("--tools needs bertune")

@@ -333,6 +333,7 @@ def evaluate(folder: str | Path, files: str | Sequence[str], overrides: Sequence
     Returns:
         Scores, mean loss, and how many rows were longer than max_length.
     """
+    keep_pages()
     talk = where.pop("talk", Talk(quiet=True))
     artifact = saved.read(folder, where.pop("task", None))
     several = [files] if isinstance(files, str) else list(files)
@@ -375,6 +376,7 @@ def predict(folder: str | Path, file: str, overrides: Sequence[str] = (), **wher
     Raises:
         BertuneError: the folder, the settings or a row cannot be used.
     """
+    keep_pages()
     talk = where.pop("talk", Talk(quiet=True))
     artifact = saved.read(folder, where.pop("task", None))
     data = _data_settings(artifact.run, file, overrides)

@@ -92,9 +92,9 @@ class Ragged:
         """Return the same batch on another device."""
         return replace(
             self,
-            ids=self.ids.to(device, non_blocking=True),
-            types=self.types.to(device, non_blocking=True),
-            offsets=self.offsets.to(device, non_blocking=True),
+            ids=self.ids.to(device, non_blocking=device.type == "cuda"),
+            types=self.types.to(device, non_blocking=device.type == "cuda"),
+            offsets=self.offsets.to(device, non_blocking=device.type == "cuda"),
         )
 
 
@@ -108,7 +108,7 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """Return the same batch on another device."""
-        target = None if self.target is None else self.target.to(device, non_blocking=True)
+        target = None if self.target is None else self.target.to(device, non_blocking=device.type == "cuda")
         return replace(self, inputs=tuple(i.to(device) for i in self.inputs), target=target)
 
 
@@ -216,7 +216,11 @@ class Encoder(Protocol):
         ...
 
     def inference(self) -> AbstractContextManager[None]:
-        """Return a context for many calls while no weight changes."""
+        """Return a context for many calls without gradients, in which weights are cast once."""
+        ...
+
+    def prepare(self) -> None:
+        """Cast the weights once for good, since training is over."""
         ...
 
     def depth(self, name: str) -> int:

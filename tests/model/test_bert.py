@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import warnings
@@ -20,7 +21,7 @@ from bertune.model.bert import Bert, Shape, is_ours
 from bertune.model.dropout import BYTES
 from bertune.model.encoders import build_encoder, read_encoder
 from bertune.model.linear import ACTIVATIONS, Linear
-from bertune.model.names import FAMILIES, POSITIONS_AFTER_PADDING
+from bertune.model.names import FAMILIES, HEADS, POSITIONS_AFTER_PADDING
 from bertune.types import Numerics
 
 CASES: dict[str, tuple[str, dict[str, object]]] = {kind: (kind, {}) for kind in FAMILIES} | {
@@ -644,3 +645,70 @@ def test_a_layer_is_not_drawn_twice():
             assert (parameter == float(name.endswith("norm.weight"))).all(), name
         else:
             assert 0 < parameter.std() < 0.03, name
+
+
+def test_segments_where_the_encoder_knows_one_kind(tmp_path):
+    """A Chinese RoBERTa comes with BERT's tokenizer, which numbers the second text 1."""
+    folder = make_encoder(tmp_path / "one", "roberta", type_vocab_size=1, pad_token_id=1)
+    batch = batch_of([9, 4])
+    assert batch.types.max() == 1
+    plain = dataclasses.replace(batch, types=torch.zeros_like(batch.types))
+    with torch.no_grad():
+        torch.testing.assert_close(read(folder)(batch), states_of(theirs(folder), plain), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta"])
+def test_a_decoder_sees_what_stands_before_alone(kind, tmp_path):
+    folder = make_encoder(tmp_path / kind, kind, is_decoder=True)
+    encoder, _ = read_encoder(folder)
+    assert isinstance(encoder, AutoEncoder)
+    batch = batch_of([9, 4, 1])
+    with torch.no_grad():
+        torch.testing.assert_close(encoder.eval()(batch), states_of(theirs(folder), batch), atol=1e-5, rtol=1e-5)
+
+
+def test_distilbert_answers_to_the_names_of_bert_too():
+    assert Shape.of({"model_type": "distilbert", "num_attention_heads": 6, "num_hidden_layers": 4, "layer_norm_eps": 1e-3}) == Shape.of(
+        {"model_type": "distilbert", "n_heads": 6, "n_layers": 4}
+    )
+
+
+def test_dropout_of_the_head_where_config_is_silent(tmp_path):
+    from transformers import AutoConfig
+
+    for kind in FAMILIES:
+        written = json.loads((make_encoder(tmp_path / kind, kind) / "config.json").read_text())
+        for name in HEADS[kind].dropout_from:
+            written.pop(name, None)
+        (tmp_path / kind / "config.json").write_text(json.dumps(written))
+        ours, expected = read(tmp_path / kind).config(), AutoConfig.from_pretrained(str(tmp_path / kind)).to_dict()
+        assert [ours.get(name) for name in HEADS[kind].dropout_from] == [expected.get(name) for name in HEADS[kind].dropout_from], kind
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_prepared_weights_that_change_are_noticed(precision, folder_of):
+    """Who trains a model that was prepared for good gets gradients, and the new weights afterwards."""
+    encoder, batch = read(folder_of("bert")), batch_of([9, 4, 40])
+    encoder.compute_in(Numerics(precision))
+    encoder.prepare()
+    states = encoder(batch)
+    assert states.requires_grad
+    states.float().sum().backward()
+    assert all(p.grad is not None for p in encoder.parameters())
+    with torch.no_grad():
+        before = encoder(batch)
+        for parameter in encoder.layers[0].parameters():
+            parameter.mul_(1.5)
+        after = encoder(batch)
+        encoder.prepare()
+        again = encoder(batch)
+    assert (after - before).abs().max() > 0.05
+    torch.testing.assert_close(after.float(), again.float(), atol=0.1 if precision == "bf16" else 1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("wrong", [{"model_type": ["bert"]}, {"hidden_act": {"name": "gelu"}}])
+def test_values_that_are_no_names(wrong, tiny, tmp_path):
+    folder = with_config_of(tiny, tmp_path / "new")
+    (folder / "config.json").write_text(json.dumps({**json.loads((folder / "config.json").read_text()), **wrong}))
+    with pytest.raises(ConfigError):
+        read_encoder(folder)

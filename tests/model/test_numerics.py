@@ -90,10 +90,17 @@ def test_another_c_library_is_left_alone(library, libc):
     assert getattr(library, "calls", []) == []
 
 
-@pytest.mark.parametrize("answers", [(0, 1), (1, 0), (0, 0)])
+@pytest.mark.parametrize("answers", [(0, 0, 1), (1, 0), (0, 1, 0), (0, 0, 0)])
 def test_what_the_library_refuses_is_not_claimed(answers, libc):
-    libc(Library(*answers))
+    library = libc(Library(*answers))
     assert keep_pages() is False
+    assert library.calls[-1] == (-1, 2**31 - 1)  # each is asked for, whatever became of the other
+
+
+def test_an_older_library_takes_32_mb(libc):
+    library = libc(Library(0, 1, 1))
+    assert keep_pages() is True
+    assert library.calls == [(-3, 2**30), (-3, 2**25), (-1, 2**31 - 1)]
 
 
 EFFECT = """

@@ -90,7 +90,7 @@ def _ragged(column: _Column, rows: Sequence[int]) -> Ragged:
     lengths = tuple(int(stop - start) for start, stop in spans)
     ids = np.concatenate([column.ids[start:stop] for start, stop in spans]).astype(np.int64)
     types = np.concatenate([column.types[start:stop] for start, stop in spans]).astype(np.int64)
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
     return Ragged(torch.from_numpy(ids), torch.from_numpy(types), torch.from_numpy(offsets), lengths)
 
 

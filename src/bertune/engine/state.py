@@ -22,6 +22,7 @@ from bertune.engine.tricks import EMA
 from bertune.errors import ArtifactError
 from bertune.model import Model
 from bertune.model.dropout import BYTES
+from bertune.model.vocabulary import ActiveVocabulary
 from bertune.types import JSON
 
 
@@ -76,6 +77,9 @@ class TrainState:
     def capture(self) -> tuple[dict[str, Tensor], JSON]:
         """Return tensors by name, and the rest as JSON."""
         tensors = {f"model.{n}": t for n, t in self.model.state_dict().items()}
+        active = self._active_words()
+        if active is not None:
+            tensors["active_words"] = active
         optimizer = self.optimizer.state_dict()
         for index, slots in optimizer["state"].items():
             tensors |= {f"optimizer.{index}.{slot}": torch.as_tensor(value) for slot, value in slots.items()}
@@ -100,7 +104,16 @@ class TrainState:
         return {n: t.detach().clone().contiguous() for n, t in tensors.items()}, json.loads(json.dumps(values))
 
     def restore(self, tensors: dict[str, Tensor], values: JSON) -> None:
-        """Take back what `capture` gave, bit for bit."""
+        """Take back what `capture` gave, bit for bit.
+
+        Raises:
+            ArtifactError: it was taken from a run on other rows.
+        """
+        active, before = self._active_words(), tensors.get("active_words")
+        if (active is None) != (before is None) or (
+            active is not None and before is not None and not torch.equal(active.cpu(), before.cpu())
+        ):
+            raise ArtifactError("the training state is of other training rows: its active vocabulary is not that of these")
         self.model.load_state_dict(_under(tensors, "model."))
         slots: dict[int, dict[str, Tensor]] = {}
         for name, tensor in _under(tensors, "optimizer.").items():
@@ -128,6 +141,10 @@ class TrainState:
         self.progress = Progress(**progress)
         device = next(self.model.parameters()).device
         self.loss, self.count = (tensors["loss"].to(device) if "loss" in tensors else None), values["count"]
+
+    def _active_words(self) -> Tensor | None:
+        """Return which rows of the word table are trained, where not all of them are."""
+        return next((module.active for module in self.model.modules() if isinstance(module, ActiveVocabulary)), None)
 
     def write(self, folder: Path) -> None:
         """Write the state into a folder, as one file that gets its name when it is whole: safetensors, no pickle."""

@@ -7,10 +7,11 @@ padded; padding lives and dies in this file. Letters: `T` packed tokens, `R` row
 
 from __future__ import annotations
 
+import inspect
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -77,7 +78,7 @@ class Plan:
     @cached_property
     def offsets(self) -> Tensor:
         """Return where rows begin and end, (R + 1) of int32, as CUDA's kernels ask for them."""
-        return torch.from_numpy(self.starts.astype(np.int32)).to(self.device, non_blocking=True)
+        return torch.from_numpy(self.starts.astype(np.int32)).to(self.device, non_blocking=self.device.type == "cuda")
 
     def layout(self, heads: int, first_only: bool) -> Layout:
         """Return the buckets for a number of heads; with `first_only` the first token of a row alone asks."""
@@ -93,23 +94,23 @@ def _layout(lengths: Any, starts: Any, heads: int, first_only: bool, device: tor
         groups[-(-length // BUCKET) * BUCKET].append(row)
     back = np.empty((len(lengths) if first_only else starts[-1], heads), np.int64)
     keys_back = np.empty((starts[-1], heads), np.int64)
-    head = np.arange(heads)[:, None]
+    head = np.arange(heads, dtype=np.int64)[:, None]
 
     def to_device(array: Any) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(array)).to(device, non_blocking=True)
+        return torch.from_numpy(np.ascontiguousarray(array)).to(device, non_blocking=device.type == "cuda")
 
     buckets, start, keys_start = [], 0, 0
     for length, rows in sorted(groups.items()):
         sizes = lengths[rows]
         real = np.arange(length) < sizes[:, None]  # (B, S)
-        tokens = starts[rows][:, None] + np.minimum(np.arange(length), sizes[:, None] - 1)
+        tokens = starts[rows][:, None] + np.minimum(np.arange(length, dtype=np.int64), sizes[:, None] - 1)
         places = tokens[:, None, :] * heads + head  # (B, H, S)
-        slots = np.arange(places.size).reshape(places.shape)
+        slots = np.arange(places.size, dtype=np.int64).reshape(places.shape)
         keys_back[tokens[real]] = keys_start + slots.transpose(0, 2, 1)[real]
         all_real = bool(real.all())
         if first_only:
-            asking = np.asarray(rows)[:, None] * heads + head[:, 0]  # (B, H)
-            back[rows] = start + np.arange(asking.size).reshape(asking.shape)
+            asking = np.asarray(rows, np.int64)[:, None] * heads + head[:, 0]  # (B, H)
+            back[rows] = start + np.arange(asking.size, dtype=np.int64).reshape(asking.shape)
             empty = None
         else:
             asking = places
@@ -117,7 +118,9 @@ def _layout(lengths: Any, starts: Any, heads: int, first_only: bool, device: tor
             empty = None if all_real else to_device(slots[np.broadcast_to(~real[:, None, :], slots.shape)])
         hidden = None if all_real else to_device(~real)
         answers, of_keys = slice(start, start + asking.size), slice(keys_start, keys_start + places.size)
-        buckets.append(Bucket(to_device(places.ravel()), to_device(asking.ravel()), empty, hidden, len(rows), length, answers, of_keys))
+        keys = to_device(places.ravel())
+        queries = to_device(asking.ravel()) if first_only else keys
+        buckets.append(Bucket(keys, queries, empty, hidden, len(rows), length, answers, of_keys))
         start, keys_start = answers.stop, of_keys.stop
     return Layout(tuple(buckets), to_device(back.ravel()), to_device(keys_back.ravel()), start, keys_start)
 
@@ -163,11 +166,17 @@ def _varlen(query: Tensor) -> Any:
         return None
     if torch.version.hip or torch.cuda.get_device_capability(query.device) < (8, 0):
         return None
+    return _varlen_of_torch()
+
+
+@cache
+def _varlen_of_torch() -> Any:
     try:
         from torch.nn.attention.varlen import varlen_attn
-    except ImportError:
+    except ImportError:  # before torch 2.10
         return None
-    return varlen_attn
+    takes_scale = "scale" in inspect.signature(varlen_attn).parameters  # not in 2.10
+    return varlen_attn if takes_scale and torch.backends.cuda.is_flash_attention_available() else None
 
 
 def _with_sdpa(query: Tensor, key: Tensor, value: Tensor, layout: Layout, dropout: float, scale: float) -> Tensor:

@@ -24,7 +24,7 @@ from bertune.model.attention import Plan, attend
 from bertune.model.heads import rows_of_tokens
 from bertune.model.names import HEADS, PACKED, POSITIONS_AFTER_PADDING, SHORTER_BY_PADDING
 from bertune.model.numerics import FP32
-from bertune.model.vocabulary import ActiveVocabulary, plain_table, with_whole_table
+from bertune.model.vocabulary import ActiveVocabulary, active_part, plain_table, with_whole_table
 from bertune.types import JSON, Numerics, Ragged
 
 _LAYER = re.compile(r"\.(?:layers?|albert_layer_groups|block)\.(\d+)\.")
@@ -46,7 +46,7 @@ class AutoEncoder(nn.Module):
         self.num_layers = max(depths, default=-1) + 1
         accepted = inspect.signature(hf.forward).parameters
         self._takes_types = "token_type_ids" in accepted and (getattr(hf.config, "type_vocab_size", 0) or 0) > 1
-        self._packed = self.kind in PACKED
+        self._packed = _goes_packed(hf.config)
         self._first_position = first_position(hf.config)
 
     @property
@@ -66,6 +66,9 @@ class AutoEncoder(nn.Module):
     def compute_in(self, numerics: Numerics) -> None:
         """Choose the precision; transformers' layers run in it by autocast."""
         self.numerics = numerics
+
+    def prepare(self) -> None:
+        """Do nothing: see `inference`."""
 
     def inference(self) -> AbstractContextManager[None]:
         """Return a context for calls that change no weight; nothing to prepare here."""
@@ -118,9 +121,10 @@ class AutoEncoder(nn.Module):
             return None
         if not self._packed:
             ids = torch.cat([ids, ids.new_tensor([self.hf.config.pad_token_id or 0])])  # what rows are padded with
-        table = ActiveVocabulary(plain.weight.detach(), ids)
-        self.hf.set_input_embeddings(table)
-        return table
+        active = active_part(plain.weight.detach(), ids)
+        if active is not None:
+            self.hf.set_input_embeddings(active)
+        return active
 
     def deactivate(self) -> None:
         """Go back to the whole word table."""
@@ -141,7 +145,9 @@ class AutoEncoder(nn.Module):
             KeyError: a weight is missing.
             RuntimeError: a weight has another shape.
         """
-        self.deactivate()
+        words = self.hf.get_input_embeddings()
+        if isinstance(words, ActiveVocabulary):
+            self.hf.set_input_embeddings(plain_table(words.frozen))
         self.hf.load_state_dict({name: state[name] for name in self.hf.state_dict()})
 
     def config(self) -> JSON:
@@ -219,7 +225,7 @@ def read_config(folder: Path) -> Any:
 
     try:
         return AutoConfig.from_pretrained(str(folder), local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # its checks raise errors of more than one library
         raise ConfigError(f"model: config.json in {str(folder)!r} is not one that transformers knows: {_first_line(error)}") from None
 
 
@@ -239,8 +245,13 @@ def _take_pooler(hf: Any) -> dict[str, Tensor]:
     return taken
 
 
+def _goes_packed(config: Any) -> bool:
+    """Tell whether our attention computes what the model's own does: a decoder sees only what stands before a token."""
+    return config.model_type in PACKED and not getattr(config, "is_decoder", False)
+
+
 def _with_our_attention(hf: Any) -> Any:
-    if hf.config.model_type in PACKED:
+    if _goes_packed(hf.config):
         from transformers import AttentionInterface
 
         AttentionInterface.register(_OURS, _attend)

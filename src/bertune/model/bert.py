@@ -25,7 +25,7 @@ from bertune.model.dropout import drop, drop_add_norm, norm
 from bertune.model.linear import ACTIVATIONS, Linear, Table
 from bertune.model.names import FAMILIES, POSITIONS_AFTER_PADDING, Family
 from bertune.model.numerics import FP32
-from bertune.model.vocabulary import ActiveVocabulary, plain_table, with_whole_table
+from bertune.model.vocabulary import ActiveVocabulary, active_part, plain_table, with_whole_table
 from bertune.types import JSON, Numerics, Ragged
 
 
@@ -59,8 +59,10 @@ class Shape:
         """
         kind = config["model_type"]
         family = FAMILIES[kind]
-        given = {**family.defaults, **{name: value for name, value in config.items() if value is not None}}
-        value: JSON = {name: given.get(family.settings.get(name, name)) for name in (*given, *family.settings)}
+        given = {name: value for name, value in config.items() if value is not None}
+        value: JSON = {**family.defaults, **given}
+        for name, theirs in family.settings.items():  # DistilBERT's own name first, then BERT's, which it takes too
+            value[name] = given.get(theirs, given.get(name, family.defaults[theirs]))
         return cls(
             vocabulary=value["vocab_size"],
             width=value["hidden_size"],
@@ -76,7 +78,7 @@ class Shape:
             dropout=value["hidden_dropout_prob"],
             mix_dropout=0.0 if kind == "distilbert" else value["hidden_dropout_prob"],
             attention_dropout=value["attention_probs_dropout_prob"],
-            eps=value.get("layer_norm_eps", 1e-12),
+            eps=1e-12 if kind == "distilbert" else value["layer_norm_eps"],
             initializer_range=value["initializer_range"],
         )
 
@@ -84,10 +86,15 @@ class Shape:
 def is_ours(config: JSON) -> bool:
     """Tell whether `Bert` computes what config.json describes."""
     kind = config.get("model_type")
-    if kind not in FAMILIES or any(config.get(name) for name in ("is_decoder", "add_cross_attention", "quantization_config")):
+    if (
+        not isinstance(kind, str)
+        or kind not in FAMILIES
+        or any(config.get(name) for name in ("is_decoder", "add_cross_attention", "quantization_config"))
+    ):
         return False
     activation = config.get(FAMILIES[kind].settings.get("hidden_act", "hidden_act"), "gelu")
-    return activation in set(ACTIVATIONS) - {"none"} and (config.get("position_embedding_type") or "absolute") == "absolute"
+    known = isinstance(activation, str) and activation != "none" and activation in ACTIVATIONS
+    return known and (config.get("position_embedding_type") or "absolute") == "absolute"
 
 
 class Embeddings(nn.Module):
@@ -109,8 +116,8 @@ class Embeddings(nn.Module):
         starts = torch.repeat_interleave(ragged.offsets[:-1], ragged.offsets.diff(), output_size=tokens)
         places = torch.arange(tokens, device=ragged.ids.device) - starts + self.shape.first_position
         summed = self.words(ragged.ids) + self.positions(places)
-        if self.types is not None:
-            summed = summed + self.types(ragged.types)
+        if self.types is not None:  # where all segments are one kind, as in RoBERTa, the tokenizer's numbers say nothing
+            summed = summed + (self.types(ragged.types) if self.shape.types > 1 else self.types.weight[0])
         if self.tasks is not None:  # a plain text is task 0
             summed = summed + self.tasks.weight[0]
         x = norm(summed, self.norm.weight, self.norm.bias, self.shape.eps).to(numerics.dtype)
@@ -203,14 +210,22 @@ class Bert(nn.Module):
     @contextmanager
     def inference(self) -> Iterator[None]:
         """Cast the weights once, not at every call, while the block runs and nobody changes them."""
-        linears = [module for module in self.modules() if isinstance(module, Linear) and module.ready is None]
-        for linear in linears:
-            linear.prepare(self.numerics.dtype)
+        new = [linear for linear in self._linears() if linear.ready is None]
         try:
+            for linear in new:
+                linear.prepare(self.numerics.dtype)
             yield
         finally:
-            for linear in linears:
+            for linear in new:
                 linear.release()
+
+    def prepare(self) -> None:
+        """Do the same for good: the encoder is finished."""
+        for linear in self._linears():
+            linear.prepare(self.numerics.dtype)
+
+    def _linears(self) -> list[Linear]:
+        return [module for module in self.modules() if isinstance(module, Linear)]
 
     def depth(self, name: str) -> int:
         """Return 0 for embeddings, 1 to num_layers for layers."""
@@ -222,11 +237,13 @@ class Bert(nn.Module):
         words: Any = self.embeddings.words
         return words.weight  # type: ignore[no-any-return]
 
-    def activate(self, ids: Tensor) -> ActiveVocabulary:
+    def activate(self, ids: Tensor) -> ActiveVocabulary | None:
         """Train only the rows of the word table that `ids` names; see `bertune.model.vocabulary`."""
         self.deactivate()
-        self.embeddings.words = ActiveVocabulary(self.word_embeddings().detach(), ids)
-        return self.embeddings.words
+        active = active_part(self.word_embeddings().detach(), ids)
+        if active is not None:
+            self.embeddings.words = active
+        return active
 
     def deactivate(self) -> None:
         """Go back to the whole word table."""
@@ -245,7 +262,8 @@ class Bert(nn.Module):
             KeyError: a weight is missing.
             RuntimeError: a weight has another shape.
         """
-        self.deactivate()
+        if isinstance(self.embeddings.words, ActiveVocabulary):
+            self.embeddings.words = plain_table(self.embeddings.words.frozen)
         self.load_state_dict({name: state[self.their_name(name)] for name in self.state_dict()})
 
     def their_name(self, name: str) -> str:
@@ -258,7 +276,7 @@ class Bert(nn.Module):
 
     def config(self) -> JSON:
         """Return what transformers keeps in config.json."""
-        return dict(self._config)
+        return {**self.family.defaults, **self._config}
 
     def initialize(self, names: list[str]) -> None:
         """Give first values to parameters that a checkpoint lacks, as BERT's authors did."""

@@ -2,7 +2,8 @@
 
 torch draws one float per value, in one thread; that alone was a quarter of a training step. Here every byte of a fast
 generator decides one value: it is kept when the byte is at least `round(256 * p)`, so `p` is rounded to 1/256 (0.1
-becomes 26/256 = 0.1016) and what is kept is scaled by exactly that. On GPUs torch's own dropout is used.
+becomes 26/256 = 0.1016; at least 1/256, at most 255/256) and what is kept is scaled by exactly that. On GPUs torch's own
+dropout is used.
 """
 
 from __future__ import annotations
@@ -46,7 +47,8 @@ class RandomBytes:
 
 
 BYTES = RandomBytes()
-"""The generator of all fast dropout; the engine seeds it, and its state is part of a checkpoint."""
+"""The generator of all fast dropout, one for the process as torch's own; the engine seeds it, and its state is part of a
+checkpoint. Nothing restores it for a layer that is computed twice, so `torch.utils.checkpoint` must not be used with it."""
 
 
 def rate_in_bytes(rate: float) -> tuple[int, float]:

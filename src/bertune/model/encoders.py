@@ -15,7 +15,7 @@ from torch import Tensor
 
 from bertune.errors import ConfigError, listed
 from bertune.model.bert import Bert, is_ours
-from bertune.model.names import HEADS
+from bertune.model.names import FAMILIES, HEADS
 from bertune.types import JSON, Encoder
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
@@ -107,7 +107,7 @@ def _filled(config: JSON, state: dict[str, Tensor], folder: Path) -> tuple[Bert,
     if form.pretrained_pooler:
         names = {kind: f"{form.pretrained_pooler}.{kind}" for kind in ("weight", "bias")}
         if all(name in state and state[name].shape[0] == encoder.width for name in names.values()):
-            pooler = {kind: state[name].float() for kind, name in names.items()}
+            pooler = {kind: state[name].float().clone() for kind, name in names.items()}  # a clone, or the whole file stays mapped
     taken = {*theirs.values(), *(f"{form.pretrained_pooler}.{kind}" for kind in pooler)}
     unused = sorted(name for name in state if name not in taken and name.rpartition(".")[2] not in _BUFFERS)
     return encoder, LoadReport(sorted(theirs[name] for name in new), unused, pooler)
@@ -148,8 +148,6 @@ def _is_zip(path: Path) -> bool:
 
 def _without_prefix(state: dict[str, Tensor], kind: str) -> dict[str, Tensor]:
     """Return the encoder's weights and what else there is, under the names inside the encoder; nothing if its words are missing."""
-    from bertune.model.names import FAMILIES
-
     family = FAMILIES[kind]
     words = f"{family.embeddings['words']}.weight"
     prefix = f"{family.prefix}." if f"{family.prefix}.{words}" in state else ""

@@ -23,7 +23,8 @@ _FUSED = {"none": ("none", "none"), "gelu": ("gelu", "none"), "gelu_new": ("gelu
 class Linear(nn.Linear):
     """activation(Wx + b). The weights are kept in fp32 and cast to the precision of `x`."""
 
-    ready: Callable[[Tensor], Tensor] | None = None  # the layer with weights prepared for inference
+    ready: tuple[object, Callable[[Tensor], Tensor]] | None = None
+    """The layer with weights prepared for inference, and what tells that they are still the same."""
 
     def __init__(self, inputs: int, outputs: int, activation: str = "none") -> None:
         super().__init__(inputs, outputs)
@@ -34,15 +35,21 @@ class Linear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (T, inputs) to (T, outputs)."""
-        if self.ready is not None:
-            return self.ready(x)
+        ready = self.ready  # read once: another thread may release it
+        if ready is not None and not torch.is_grad_enabled() and ready[0] == self._identity(x.dtype):
+            return ready[1](x)
         return ACTIVATIONS[self.activation](F.linear(x, self.weight.to(x.dtype), self.bias.to(x.dtype)))
 
     def prepare(self, dtype: torch.dtype) -> None:
-        """Cast the weights once for many calls; they must not change until `release`."""
+        """Cast the weights once for many calls without gradients. Weights that change meanwhile are noticed, and cast again."""
         weight, bias = self.weight.detach().to(dtype), self.bias.detach().to(dtype)
         activation = ACTIVATIONS[self.activation]
-        self.ready = _packed(weight, bias, self.activation) or (lambda x: activation(F.linear(x, weight, bias)))
+        compute = _packed(weight, bias, self.activation) or (lambda x: activation(F.linear(x, weight, bias)))
+        self.ready = self._identity(dtype), compute
+
+    def _identity(self, dtype: torch.dtype) -> object:
+        """Return what changes when the weights do: where they lie, and how often they were written."""
+        return dtype, self.weight.data_ptr(), self.weight._version, self.bias.data_ptr(), self.bias._version
 
     def release(self) -> None:
         """Forget what `prepare` made."""

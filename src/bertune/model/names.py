@@ -121,7 +121,7 @@ _BERT_DEFAULTS: dict[str, Any] = {
 }  # fmt: skip
 _DISTILBERT_DEFAULTS: dict[str, Any] = {
     "vocab_size": 30522, "dim": 768, "n_layers": 6, "n_heads": 12, "hidden_dim": 3072, "activation": "gelu", "dropout": 0.1,
-    "attention_dropout": 0.1, "max_position_embeddings": 512, "initializer_range": 0.02, "pad_token_id": 0,
+    "attention_dropout": 0.1, "max_position_embeddings": 512, "initializer_range": 0.02, "pad_token_id": 0, "seq_classif_dropout": 0.2,
 }  # fmt: skip
 _DISTILBERT_SETTINGS = {
     "hidden_size": "dim", "num_hidden_layers": "n_layers", "num_attention_heads": "n_heads", "intermediate_size": "hidden_dim",

@@ -82,7 +82,9 @@ def keep_pages() -> bool:
     try:
         library = ctypes.CDLL("libc.so.6")
         library.gnu_get_libc_version  # noqa: B018  (musl has none)
-        most = 2**31 - 1  # mallopt takes an int
-        return bool(library.mallopt(_M_MMAP_THRESHOLD, 2**30) and library.mallopt(_M_TRIM_THRESHOLD, most))
+        # Before glibc 2.35 the first may be 32 MB at most. mallopt takes an int.
+        keeps_large = library.mallopt(_M_MMAP_THRESHOLD, 2**30) or library.mallopt(_M_MMAP_THRESHOLD, 2**25)
+        keeps_freed = library.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
     except (OSError, AttributeError):
         return False
+    return bool(keeps_large and keeps_freed)

@@ -58,6 +58,11 @@ class ActiveVocabulary(nn.Module):
         return (self.frozen * self.scale).index_copy_(0, self.active, self.weight.detach())
 
 
+def active_part(table: Tensor, ids: Tensor) -> ActiveVocabulary | None:
+    """Return a table (V, W) of which the rows `ids` are trained; None where they are all of it, so that nothing is saved."""
+    return ActiveVocabulary(table, ids) if len(torch.unique(ids)) < len(table) else None
+
+
 class _WithZeroGradient(torch.autograd.Function):
     """Hands `found` through, and gives `scale` the gradient 0: AdamW skips a parameter that has none."""
 

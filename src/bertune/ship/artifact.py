@@ -51,8 +51,10 @@ class Artifact:
         """Put the model on a device, ready to predict."""
         place = choose_device(device)
         chosen, _ = choose_precision(precision, place)
-        self.model.encoder.compute_in(Numerics(chosen))
-        return Pipeline(self.model.to(place).eval(), self.task, self.tokenizer, place)
+        model = self.model.to(place).eval()
+        model.encoder.compute_in(Numerics(chosen))
+        model.encoder.prepare()
+        return Pipeline(model, self.task, self.tokenizer, place)
 
 
 def write(artifact: Artifact, folder: Path) -> None:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import itertools
-import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from queue import Empty, Queue
 from typing import Any
 
 import torch
@@ -81,50 +79,33 @@ class Pipeline:
     def stream(self, examples: Iterable[Example]) -> Iterator[Prediction]:
         """Predict examples in their order, in memory that does not grow with their number."""
         self.num_cut = 0
-        with self.model.encoder.inference():
-            for rows in _one_ahead(self._encoded(examples)):
-                predictions, _ = predict_rows(self.model, self.task, rows, self.device)
-                self.num_cut += rows.num_cut
-                yield from predictions
+        for rows in self._encoded(iter(examples)):
+            predictions, _ = predict_rows(self.model, self.task, rows, self.device)
+            self.num_cut += rows.num_cut
+            yield from predictions
 
     def evaluate(self, examples: Sequence[Example]) -> tuple[list[Prediction], float]:
         """Predict examples that have targets; return predictions and the mean loss."""
-        rows = EncodedRows(self.task.encode(examples, self.tokenizer))
+        rows = self._encode(examples)
         self.num_cut = rows.num_cut
         return predict_rows(self.model, self.task, rows, self.device)
 
-    def _encoded(self, examples: Iterable[Example]) -> Iterator[EncodedRows]:
-        source = iter(examples)
-        while chunk := list(itertools.islice(source, CHUNK)):
-            yield EncodedRows(self.task.encode(chunk, self.tokenizer))
+    def _encode(self, examples: Sequence[Example]) -> EncodedRows:
+        return EncodedRows(self.task.encode(examples, self.tokenizer))
 
-
-def _one_ahead(items: Iterator[EncodedRows]) -> Iterator[EncodedRows]:
-    """Yield the same items; while one is used, the next is made in another thread."""
-    made: Queue[EncodedRows | BaseException | None] = Queue(maxsize=1)
-    abandoned = threading.Event()
-
-    def work() -> None:
-        try:
-            for item in items:
-                made.put(item)
-                if abandoned.is_set():
-                    return
-            made.put(None)
-        except BaseException as error:
-            made.put(error)
-
-    # A daemon, or Ctrl-C would wait for a line that never comes on standard input.
-    threading.Thread(target=work, daemon=True, name="bertune-encode").start()
-    try:
-        while (item := made.get()) is not None:
-            if isinstance(item, BaseException):
-                raise item
-            yield item
-    finally:
-        abandoned.set()
-        with suppress(Empty):
-            made.get_nowait()
+    def _encoded(self, examples: Iterator[Example]) -> Iterator[EncodedRows]:
+        """Yield encoded chunks; while one is predicted, the next is encoded in another thread."""
+        chunk = list(itertools.islice(examples, CHUNK))
+        if len(chunk) < CHUNK:  # all there is: no thread
+            if chunk:
+                yield self._encode(chunk)
+            return
+        with ThreadPoolExecutor(1, "bertune-encode") as worker:
+            coming = worker.submit(self._encode, chunk)
+            while chunk := list(itertools.islice(examples, CHUNK)):
+                rows, coming = coming.result(), worker.submit(self._encode, chunk)
+                yield rows
+            yield coming.result()
 
 
 def _as_row(text: Any, number: int) -> Row:
