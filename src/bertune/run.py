@@ -23,7 +23,7 @@ from bertune.memory import peak_memory_gb
 from bertune.model import Model
 from bertune.model.encoders import LoadReport, read_encoder
 from bertune.model.heads import first_tokens
-from bertune.model.numerics import choose_device, choose_precision, keep_pages
+from bertune.model.numerics import bound_kernel_caches, choose_device, choose_precision, keep_pages
 from bertune.model.source import locate
 from bertune.model.tokenizer import Tokenizer, load_tokenizer
 from bertune.ship import artifact as saved
@@ -83,6 +83,7 @@ def train(source: str | Path | dict[str, Any], overrides: Sequence[str] = (), *,
     if run.data.train is None:
         raise ConfigError("data.train: must be given, such as data.train=reviews.csv")
     keep_pages()
+    bound_kernel_caches(128)  # of so many shapes a step is made; fewer cost 6 % of its time
     accelerator, numerics, why = _accelerator(run, out)
     splits = read_splits(task, run.data, run.seed, _teller(talk))
     loop.seed_everything(run.seed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -11,7 +12,7 @@ import torch
 
 from bertune.errors import ConfigError
 from bertune.model import numerics
-from bertune.model.numerics import FP32, choose_device, choose_precision, computes_bf16, keep_pages
+from bertune.model.numerics import FP32, bound_kernel_caches, choose_device, choose_precision, computes_bf16, keep_pages
 from bertune.types import Numerics
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -219,3 +220,47 @@ def test_numerics():
         "bf16": torch.bfloat16,
         "fp16": torch.float16,
     }
+
+
+def test_caches_are_bounded_unless_the_environment_says(monkeypatch):
+    monkeypatch.delenv("LRU_CACHE_CAPACITY", raising=False)
+    monkeypatch.setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "7")
+    monkeypatch.setattr(numerics.os, "environ", environment := dict(numerics.os.environ))
+    bound_kernel_caches(32)
+    assert (environment["ONEDNN_PRIMITIVE_CACHE_CAPACITY"], environment["LRU_CACHE_CAPACITY"]) == ("7", "32")
+
+
+SHAPES = """
+import sys
+import torch
+from bertune.model.linear import Linear
+from bertune.model.numerics import bound_kernel_caches
+
+if sys.argv[1] == "bounded":
+    bound_kernel_caches(32)
+
+def megabytes():
+    return int(open("/proc/self/statm").read().split()[1]) * 4 / 1024
+
+layer = Linear(384, 1536)
+torch.nn.init.normal_(layer.weight)
+torch.nn.init.zeros_(layer.bias)
+with torch.inference_mode():
+    layer.prepare(torch.bfloat16)
+    for rows in range(1000, 1400):
+        layer(torch.zeros(rows, 384, dtype=torch.bfloat16))
+        if rows == 1150:
+            before = megabytes()
+print(megabytes() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux" or not computes_bf16(torch.device("cpu")), reason="needs bf16 units, and /proc")
+def test_new_shapes_cost_no_new_memory():
+    environment = {k: v for k, v in os.environ.items() if k not in {"ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"}}
+    grown = {
+        how: float(subprocess.run([sys.executable, "-c", SHAPES, how], env=environment, capture_output=True, text=True, check=True).stdout)
+        for how in ("bounded", "unbounded")
+    }
+    assert grown["bounded"] < 150
+    assert grown["unbounded"] > 2 * grown["bounded"]  # or this tests nothing

@@ -88,3 +88,13 @@ def keep_pages() -> bool:
     except (OSError, AttributeError):
         return False
     return bool(keeps_large and keeps_freed)
+
+
+def bound_kernel_caches(most: int) -> None:
+    """Bound how many compiled products oneDNN and torch keep; without effect once the process has computed something.
+
+    They keep one for every shape they meet, 1,024 of some megabytes each, and ragged batches are of a new shape nearly every
+    time: a long file cost a gigabyte. What the environment already sets stays.
+    """
+    for name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
+        os.environ.setdefault(name, str(most))

@@ -26,7 +26,7 @@ from bertune.config import DataConfig, RunConfig, dump
 from bertune.errors import ArtifactError, ConfigError
 from bertune.model import Model
 from bertune.model.encoders import build_encoder
-from bertune.model.numerics import choose_device, choose_precision
+from bertune.model.numerics import bound_kernel_caches, choose_device, choose_precision
 from bertune.model.tokenizer import Tokenizer, load_tokenizer
 from bertune.ship.pipeline import Pipeline
 from bertune.tasks import load_task
@@ -49,6 +49,7 @@ class Artifact:
 
     def pipeline(self, device: str = "auto", precision: str = "auto") -> Pipeline:
         """Put the model on a device, ready to predict."""
+        bound_kernel_caches(32)
         place = choose_device(device)
         chosen, _ = choose_precision(precision, place)
         model = self.model.to(place).eval()
