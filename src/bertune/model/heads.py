@@ -5,17 +5,16 @@ Letters: `T` packed tokens, `B` rows, `W` width, `N` outputs.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from bertune.model.linear import ACTIVATIONS
 from bertune.model.names import HeadForm
 from bertune.types import Batch, Ragged
 
 Pooling = Literal["pooler", "cls", "mean", "max"]
-_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"tanh": torch.tanh, "gelu": nn.functional.gelu, "relu": nn.functional.relu}
 
 
 def rows_of_tokens(ragged: Ragged) -> Tensor:
@@ -68,7 +67,7 @@ class PooledHead(nn.Module):
         hidden = states[0]
         if self.dense is not None:
             hidden = self.dense(self.dropout(hidden) if self.form.dropout_first else hidden)
-            hidden = _ACTIVATIONS[self.form.activation](hidden)
+            hidden = ACTIVATIONS[self.form.activation](hidden)
         elif not self.first_only:
             hidden = {"mean": mean_tokens, "max": max_tokens}[self.pooling](hidden, batch.inputs[0])
         return self.out(self.dropout(hidden))  # type: ignore[no-any-return]
