@@ -56,7 +56,7 @@ def inspect(file: str, overrides: Sequence[str] = (), *, task: str = "auto", mod
     learner = task_class(options, run.data)
     examples = read_examples([source], learner, run.data, notes.append)
     learner.fit(examples, notes.append)
-    report: JSON = {"notes": notes, "problem": learner.describe(), "rows": len(examples), "targets": _targets(examples)}
+    report: JSON = {"notes": notes, "problem": learner.describe(), "rows": len(examples), "targets": _targets(learner, examples)}
     chosen = np.random.default_rng(seed).permutation(len(examples))[:rows].tolist()
     report["samples"] = [_sample(examples[i]) for i in chosen]
     report["tokens"] = None
@@ -88,14 +88,14 @@ def guess_task(source: str, data: settings.DataConfig) -> tuple[str, str]:
     return "classify", "since the labels are lists" if not total else "since the labels are whole numbers"
 
 
-def _targets(examples: list[Example]) -> JSON:
+def _targets(task: Task, examples: list[Example]) -> JSON:
     if isinstance(examples[0].target, float):
         values = np.array([e.target for e in examples])
         low, middle, high = np.percentile(values, [0, 50, 100])
         return {"min": float(low), "median": float(middle), "mean": float(values.mean()), "max": float(high)}
     counts: Counter[str] = Counter()
     for example in examples:
-        counts.update(example.target if isinstance(example.target, tuple) else [example.target])
+        counts.update(task.labels_of(example))
     return dict(counts.most_common())
 
 

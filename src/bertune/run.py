@@ -264,7 +264,7 @@ def _encode(talk: Talk, task: Task, tokenizer: Tokenizer, splits: Splits) -> dic
         if not examples:
             continue
         rows = encoded[name] = EncodedRows(task.encode(examples, tokenizer))
-        for line in rows.findings(tokenizer.unknown_id, tokenizer.max_length):
+        for line in [*rows.findings(tokenizer.unknown_id, tokenizer.max_length), *task.report()]:
             talk.say(f"data: {name}: {line}")
     return encoded
 
@@ -346,6 +346,8 @@ def evaluate(folder: str | Path, files: str | Sequence[str], overrides: Sequence
     examples = checked(examples, task, data, note)
     pipeline = artifact.pipeline(**where)
     predictions, loss = pipeline.evaluate(examples)
+    for line in task.report():
+        note(line)
     return task.score(predictions, examples), loss, pipeline.num_cut
 
 
@@ -390,7 +392,7 @@ def predict(folder: str | Path, file: str, overrides: Sequence[str] = (), **wher
         for line in faults.settle():
             talk.say(f"data: {line}")
     joiner = data.label_delimiter or "|"
-    return Predicted(list(header), format_of(file, data), joiner, _predicted(artifact.pipeline(**where), file, data, talk))
+    return Predicted(list(header), format_of(file, data, artifact.task.columns), joiner, _predicted(artifact.pipeline(**where), file, data, talk))
 
 
 def _predicted(pipeline: Pipeline, file: str, data: DataConfig, talk: Talk) -> Iterator[tuple[Row, Prediction]]:
@@ -407,6 +409,8 @@ def _predicted(pipeline: Pipeline, file: str, data: DataConfig, talk: Talk) -> I
     for line in faults.settle():
         if file == "-":
             talk.say(f"data: {line}")
+    for line in pipeline.task.report():
+        talk.say(f"data: {line}")
     if pipeline.num_cut:
         talk.say(f"data: {pipeline.num_cut} rows are longer than max_length {pipeline.tokenizer.max_length} and were cut")
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -26,6 +26,12 @@ class Columns:
     needed: tuple[str, ...]
     optional: tuple[str, ...]
     target: str
+    also_text: tuple[str, ...] = ()
+    """Further names under which the text is recognised, in plain letters: without case, blanks, "_" and "-"."""
+    also_target: tuple[str, ...] = ()
+    """The same for the target."""
+    of_words: bool = False
+    """Whether a row is a sentence of words with something for each, as in CoNLL files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +42,34 @@ class Row:
     source: str
     line: int
     raw: dict[str, Any] = field(default_factory=dict)  # every column as it was, under the file's own names
+    stride: int = 0  # lines from one word to the next, where each has a line of its own
 
     @property
     def place(self) -> str:
         """Return `file:line`, as every message writes it."""
         return f"{self.source}:{self.line}"
+
+    def place_of(self, word: int) -> str:
+        """Return `file:line` of a word."""
+        return f"{self.source}:{self.line + word * self.stride}"
+
+
+class Span(NamedTuple):
+    """Something in a text: `text[start:end]` is a `label`."""
+
+    start: int
+    end: int
+    label: str
+
+
+class Entity(NamedTuple):
+    """A span that was predicted."""
+
+    start: int  # characters of the text
+    end: int  # exclusive
+    label: str
+    text: str
+    confidence: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +80,17 @@ class Example:
     target: Any = None
     source: str = ""
     line: int = 0
+    words: tuple[tuple[int, int], ...] | None = None  # start and end of each word in the text, for tasks that look at words
+    stride: int = 0  # lines from one word to the next, where each has a line of its own
 
     @property
     def place(self) -> str:
         """Return `file:line`."""
         return f"{self.source}:{self.line}"
+
+    def place_of(self, word: int) -> str:
+        """Return `file:line` of a word."""
+        return f"{self.source}:{self.line + word * self.stride}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +100,8 @@ class Piece:
     ids: Sequence[int]
     types: Sequence[int]
     cut: int = 0  # tokens that max_length cut away
+    words: Sequence[int] | None = None  # places of the tokens that stand for the words, one a word
+    windows: Sequence[int] | None = None  # tokens of each window, where a text is read in several
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +110,7 @@ class Encoded:
 
     inputs: tuple[Piece, ...]
     target: Any = None
+    context: Any = None  # what `decode` needs of the example besides the model's output
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +119,17 @@ class Ragged:
 
     `ids` (T,) and `types` (T,) are int64 tensors, `offsets` (B + 1,) an int64 tensor on the same device, and
     `lengths` the same cuts as plain integers, so that nobody has to ask the device for them.
+
+    For tasks that look at words, a long text is several rows here, one a window; `words` (M,) are the tokens that stand for
+    words, each word of the batch once, and `num_words` how many of them each text has.
     """
 
     ids: torch.Tensor
     types: torch.Tensor
     offsets: torch.Tensor
     lengths: tuple[int, ...]
+    words: torch.Tensor | None = None
+    num_words: tuple[int, ...] = ()
 
     def to(self, device: torch.device) -> Ragged:
         """Return the same batch on another device."""
@@ -95,6 +138,7 @@ class Ragged:
             ids=self.ids.to(device, non_blocking=device.type == "cuda"),
             types=self.types.to(device, non_blocking=device.type == "cuda"),
             offsets=self.offsets.to(device, non_blocking=device.type == "cuda"),
+            words=None if self.words is None else self.words.to(device, non_blocking=device.type == "cuda"),
         )
 
 
@@ -105,6 +149,7 @@ class Batch:
     inputs: tuple[Ragged, ...]
     target: torch.Tensor | None
     rows: tuple[int, ...]
+    contexts: tuple[Any, ...] = ()
 
     def to(self, device: torch.device) -> Batch:
         """Return the same batch on another device."""
@@ -116,9 +161,11 @@ class Batch:
 class Prediction:
     """What the model says of one row, in words and numbers that JSON can hold."""
 
-    value: str | float | tuple[str, ...]
+    value: str | float | tuple[str, ...] | tuple[Entity, ...]
     confidence: float | None = None
     by_label: dict[str, float] | None = None
+    tags: tuple[tuple[str, str], ...] | None = None
+    """Every word and its tag, where words are what is looked at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +219,10 @@ class Tokenizer(Protocol):
 
     def encode(self, texts: Sequence[tuple[str, ...]]) -> list[Piece]:
         """Turn texts, or pairs of texts, into ids, special tokens included, at most `max_length` long."""
+        ...
+
+    def encode_words(self, texts: Sequence[tuple[str, Sequence[tuple[int, int]]]], overlap: int) -> list[tuple[Piece, list[int]]]:
+        """Turn texts that are cut into words into ids, long ones in overlapping windows; say which words have ids."""
         ...
 
     def tokens(self, ids: Sequence[int]) -> list[str]:

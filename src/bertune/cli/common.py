@@ -67,6 +67,7 @@ def predict_to(
     found = run.predict(out, file, overrides, talk=talk, **where)
     kind = results.format_of(output, form, found.format)
     with results.opened(output, sys.stdout) as target:
-        write = functools.partial(results.write_csv, header=found.header, joiner=found.joiner) if kind == "csv" else results.write_jsonl
+        csv = functools.partial(results.write_csv, header=found.header, joiner=found.joiner)
+        write = {"csv": csv, "jsonl": results.write_jsonl, "conll": results.write_conll}[kind]
         count = write(target, results=found.results)
     talk.say(f"{count} rows predicted{f', written to {output}' if output else ''}")

@@ -5,6 +5,7 @@ Tensor letters: `B` rows, `T` packed tokens.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,27 @@ from bertune.types import Batch, Encoded, Ragged
 Ints = npt.NDArray[np.int64]
 
 
+def _offsets(lengths: Sequence[int]) -> Ints:
+    offsets = np.zeros(len(lengths) + 1, np.int64)
+    np.cumsum(lengths, out=offsets[1:])
+    return offsets
+
+
+@dataclass(frozen=True)
+class _Lists:
+    """A list of numbers a row, in one array."""
+
+    values: npt.NDArray[np.int32]
+    offsets: Ints
+
+    @classmethod
+    def of(cls, lists: Sequence[Sequence[int]]) -> _Lists:
+        return cls(np.fromiter(itertools.chain.from_iterable(lists), np.int32), _offsets([len(x) for x in lists]))
+
+    def __getitem__(self, row: int) -> npt.NDArray[np.int32]:
+        return self.values[self.offsets[row] : self.offsets[row + 1]]
+
+
 @dataclass(frozen=True)
 class _Column:
     """One input of every row: row b is `ids[offsets[b]:offsets[b + 1]]`."""
@@ -24,6 +46,8 @@ class _Column:
     ids: npt.NDArray[np.int32]
     types: npt.NDArray[np.uint8]
     offsets: Ints
+    words: _Lists | None = None  # where the task looks at words: their tokens, counted from the row's first one
+    windows: _Lists | None = None  # and the tokens of each window of the row
 
 
 class EncodedRows:
@@ -31,6 +55,7 @@ class EncodedRows:
 
     def __init__(self, rows: Sequence[Encoded]) -> None:
         self.targets: list[Any] = [row.target for row in rows]
+        self.contexts: list[Any] = [row.context for row in rows]
         self.cut: list[int] = [sum(piece.cut for piece in row.inputs) for row in rows]
         self._columns = [self._column(rows, n) for n in range(len(rows[0].inputs) if rows else 1)]
         self.lengths: Ints = sum((np.diff(c.offsets) for c in self._columns), start=np.zeros(len(rows), np.int64))
@@ -38,15 +63,15 @@ class EncodedRows:
 
     @staticmethod
     def _column(rows: Sequence[Encoded], n: int) -> _Column:
-        lengths = [len(row.inputs[n].ids) for row in rows]
-        offsets = np.zeros(len(rows) + 1, np.int64)
-        np.cumsum(lengths, out=offsets[1:])
+        offsets = _offsets([len(row.inputs[n].ids) for row in rows])
         ids = np.empty(int(offsets[-1]), np.int32)
         types = np.empty(int(offsets[-1]), np.uint8)
         for row, start, stop in zip(rows, offsets[:-1], offsets[1:], strict=True):
             ids[start:stop] = row.inputs[n].ids
             types[start:stop] = row.inputs[n].types
-        return _Column(ids, types, offsets)
+        words, windows = ([getattr(row.inputs[n], name) for row in rows] for name in ("words", "windows"))
+        lists = [None if any(x is None for x in found) else _Lists.of(found) for found in (words, windows)]
+        return _Column(ids, types, offsets, *lists)
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -80,7 +105,7 @@ class EncodedRows:
         """Gather rows into tensors; `collate` turns their targets into one."""
         targets = [self.targets[r] for r in rows]
         target = None if any(t is None for t in targets) else collate(targets)
-        return Batch(tuple(_ragged(c, rows) for c in self._columns), target, tuple(rows))
+        return Batch(tuple(_ragged(c, rows) for c in self._columns), target, tuple(rows), tuple(self.contexts[r] for r in rows))
 
 
 def _ragged(column: _Column, rows: Sequence[int]) -> Ragged:
@@ -88,10 +113,17 @@ def _ragged(column: _Column, rows: Sequence[int]) -> Ragged:
 
     spans = [(column.offsets[r], column.offsets[r + 1]) for r in rows]
     lengths = tuple(int(stop - start) for start, stop in spans)
+    words, num_words = None, ()
+    if column.words is not None:
+        begins = itertools.accumulate(lengths, initial=0)
+        places = [column.words[r].astype(np.int64) + begin for r, begin in zip(rows, begins, strict=False)]
+        words, num_words = torch.from_numpy(np.concatenate(places)), tuple(map(len, places))
+    if column.windows is not None:  # the encoder sees every window as a row of its own
+        lengths = tuple(int(tokens) for r in rows for tokens in column.windows[r])
     ids = np.concatenate([column.ids[start:stop] for start, stop in spans]).astype(np.int64)
     types = np.concatenate([column.types[start:stop] for start, stop in spans]).astype(np.int64)
     offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
-    return Ragged(torch.from_numpy(ids), torch.from_numpy(types), torch.from_numpy(offsets), lengths)
+    return Ragged(torch.from_numpy(ids), torch.from_numpy(types), torch.from_numpy(offsets), lengths, words, num_words)
 
 
 def epoch_order(num_rows: int, seed: int, epoch: int) -> Ints:

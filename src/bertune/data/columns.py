@@ -76,9 +76,9 @@ def assign(header: Sequence[str], given: dict[str, str] | None, parts: Columns, 
     chosen = set(found.values())
     if "text" in known and "text" not in given:
         taken = set(found.values())
-        found.update(_texts([c for c in header if c not in taken], pair="text_b" in known and "text_b" not in given))
+        found.update(_texts([c for c in header if c not in taken], parts.also_text, pair="text_b" in known and "text_b" not in given))
     if parts.target not in given:
-        target = _first(TARGETS, [c for c in header if c not in found.values()])
+        target = _first((*parts.also_target, *TARGETS), [c for c in header if c not in found.values()])
         if target:
             found[parts.target] = target
     _no_rivals({p: c for p, c in found.items() if p not in given}, [c for c in header if c not in chosen], source)
@@ -101,13 +101,13 @@ def _no_rivals(recognised: dict[str, str], header: Sequence[str], source: str) -
             raise DataError(f"{source}: columns {both} could both be {part!r}; say which, as in data.columns={{{part}: NAME}}")
 
 
-def _texts(header: Sequence[str], *, pair: bool) -> dict[str, str]:
+def _texts(header: Sequence[str], also: Sequence[str], *, pair: bool) -> dict[str, str]:
     names = {plain(column): column for column in header}
     if pair:
         for first, second in PAIRS:
             if first in names and second in names:
                 return {"text": names[first], "text_b": names[second]}
-    single = _first(SINGLES, header)
+    single = _first((*also, *SINGLES), header)
     return {"text": single} if single else {}
 
 

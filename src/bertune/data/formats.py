@@ -9,19 +9,29 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from bertune.config import DataConfig
+from bertune.data import conll
 from bertune.data.columns import assign, plain
 from bertune.data.lines import BROKEN_STREAM, opened, read_lines
 from bertune.errors import DataError, MissingExtra, did_you_mean, listed
 from bertune.types import Columns
 
-Record = tuple[int, dict[str, Any]]  # line, values by column
+
+class Record(NamedTuple):
+    """One record of a file."""
+
+    line: int
+    values: dict[str, Any]
+    """By column."""
+    stride: int = 0
+    """Lines from one word to the next, where each word has a line of its own."""
+
 
 FORMATS = {
     ".csv": "csv", ".tsv": "tsv", ".txt": "tsv", ".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl",
-    ".parquet": "parquet", ".pq": "parquet",
+    ".parquet": "parquet", ".pq": "parquet", ".conll": "conll", ".conllu": "conll", ".bio": "conll", ".iob": "conll", ".bmes": "conll", ".bioes": "conll",
 }  # fmt: skip
 
 
@@ -73,8 +83,10 @@ class Reading:
     """Whether the target column must be there."""
 
 
-def format_of(source: str, settings: DataConfig) -> str:
-    """Return csv, tsv, json, jsonl or parquet; hub for a data set of the Hub, lines for standard input.
+def format_of(source: str, settings: DataConfig, parts: Columns) -> str:
+    """Return csv, tsv, json, jsonl, parquet or conll; hub for a data set of the Hub, lines for standard input.
+
+    A name that tells nothing, and .txt and .tsv, are taken as conll by tasks whose rows are sentences of words.
 
     Raises:
         DataError: the name does not tell and `data.format` is auto.
@@ -87,8 +99,10 @@ def format_of(source: str, settings: DataConfig) -> str:
         return "lines"
     suffixes = [s.lower() for s in Path(source).suffixes if s.lower() != ".gz"]
     kind = FORMATS.get(suffixes[-1]) if suffixes else None
+    if parts.of_words and kind in {None, "tsv"}:
+        return "conll"
     if kind is None:
-        raise DataError(f"{source}: cannot tell the format from the name; set data.format to csv, tsv, json, jsonl or parquet")
+        raise DataError(f"{source}: cannot tell the format from the name; set data.format to csv, tsv, json, jsonl, parquet or conll")
     return kind
 
 
@@ -101,9 +115,9 @@ def records(reading: Reading) -> Iterator[Record]:
     source, settings = reading.source, reading.settings
     if source != "-" and not source.startswith("hub:"):
         _must_exist(Path(source))
-    kind = format_of(source, settings)
-    if isinstance(settings.columns, list) and kind not in {"csv", "tsv"}:
-        reading.note(f"{source}: has names of its own, so the list in data.columns, which is for csv and tsv without header, is not used")
+    kind = format_of(source, settings, reading.parts)
+    if isinstance(settings.columns, list) and kind not in {"csv", "tsv", "conll"}:
+        reading.note(f"{source}: has names of its own, so the list in data.columns, which is for files without header, is not used")
     if kind == "hub":
         return _hub(source)
     if kind == "lines":
@@ -112,6 +126,8 @@ def records(reading: Reading) -> Iterator[Record]:
         if source == "-":
             raise DataError("standard input: parquet cannot be read from it; give a file")
         return _parquet(source)
+    if kind == "conll":
+        return _sentences(reading, read_lines(source, settings.encoding, keep_newlines=False))
     quoted = settings.quoting == "standard" or (settings.quoting == "auto" and kind == "csv")
     text = read_lines(source, settings.encoding, keep_newlines=quoted and kind in {"csv", "tsv"})
     return _json(reading, text) if kind in {"json", "jsonl"} else _separated(reading, kind, text, quoted=quoted)
@@ -134,10 +150,12 @@ def _plain_lines(reading: Reading, text: Iterable[str]) -> Iterator[Record]:
         if content.lstrip().startswith("{"):
             record = _json_object(reading, line, content)
             if record is not None:
-                yield line, record
+                yield Record(line, record)
+        elif content and "text_b" not in (*reading.parts.needed, *reading.parts.optional):
+            yield Record(line, {"text": content})
         elif content:
             first, tab, second = content.partition("\t")
-            yield line, {"text": first, "text_b": second} if tab else {"text": first}
+            yield Record(line, {"text": first, "text_b": second} if tab else {"text": first})
         else:
             reading.faults(f"-:{line}: the line is empty")
 
@@ -153,7 +171,7 @@ def _json(reading: Reading, text: Iterator[str]) -> Iterator[Record]:
             return
         record = _json_object(reading, line, content)
         if record is not None:
-            yield line, record
+            yield Record(line, record)
     if blank:
         reading.note(f"{reading.source}: {blank} blank lines passed over")
 
@@ -201,7 +219,7 @@ def _json_array(source: str, text: str, first_line: int) -> Iterator[Record]:
             raise _broken_array(source, first_line, text, error.pos, error.msg) from None
         if not isinstance(record, dict):
             raise DataError(f'{source}:{line}: expected a JSON object such as {{"text": ...}}, got {type(record).__name__}')
-        yield line, record
+        yield Record(line, record)
         ends = ","
     after = _past_blanks(text, place + 1)
     if after < len(text):
@@ -231,7 +249,7 @@ def _separated(reading: Reading, kind: str, text: Iterator[str], *, quoted: bool
             hint = "; if it is a header, set data.columns=null" if line == 1 else ""
             reading.faults(_wrong_width(f"{source}:{line}", values, header, delimiter, quoted=quoted) + hint)
             continue
-        yield line, dict(zip(header, values, strict=True))
+        yield Record(line, dict(zip(header, values, strict=True)))
     if blank:
         reading.note(f"{source}: {blank} blank lines passed over")
 
@@ -240,6 +258,20 @@ def _literal_cells(text: Iterable[str], delimiter: str) -> Iterator[tuple[int, l
     for line, content in enumerate(text, 1):
         content = content.removesuffix("\n").removesuffix("\r")
         yield line, content.split(delimiter) if content else []
+
+
+def _sentences(reading: Reading, text: Iterable[str]) -> Iterator[Record]:
+    skipped: dict[str, int] = {}
+    form, sentences = conll.read_sentences(text, skipped)
+    given = reading.settings.columns
+    names = conll.column_names(form, given if isinstance(given, list) else None, reading.source, need_target=reading.need_target)
+    for sentence in sentences:
+        if sentence.fault:
+            reading.faults(f"{reading.source}:{sentence.line}: {sentence.fault}")
+        else:
+            yield Record(sentence.line, conll.named(sentence, names), 0 if form.sentence_a_line else 1)
+    if skipped:
+        reading.note(f"{reading.source}: {', '.join(f'{count} {kind}' for kind, count in skipped.items())} passed over")
 
 
 def _quoted_cells(source: str, text: Iterable[str], delimiter: str) -> Iterator[tuple[int, list[str]]]:
@@ -302,7 +334,7 @@ def _parquet(source: str) -> Iterator[Record]:
             for batch in pq.ParquetFile(stream).iter_batches(batch_size=4096):
                 for record in batch.to_pylist():
                     line += 1
-                    yield line, record
+                    yield Record(line, record)
     except (pa.ArrowException, OSError, *BROKEN_STREAM) as error:
         raise DataError(f"{source}: not a readable parquet file: {' '.join(str(error).split())}") from None
 
@@ -327,11 +359,15 @@ def _hub(source: str) -> Iterator[Record]:
             problem = error
             continue
         named = {k: f for k, f in loaded.features.items() if isinstance(f, datasets.ClassLabel)}
+        inner = {k: getattr(f, "feature", None) for k, f in loaded.features.items()}  # of lists, such as the tags of a sentence
+        tags = {k: f for k, f in inner.items() if isinstance(f, datasets.ClassLabel)}
         for line, record in enumerate(loaded, 1):
             for column, feature in named.items():
                 value = record[column]
                 # GLUE and others write -1 where a test split has no label.
                 record[column] = None if value is None or value < 0 else feature.int2str(value)
-            yield line, record
+            for column, feature in tags.items():
+                record[column] = None if record[column] is None else [feature.int2str(value) for value in record[column]]
+            yield Record(line, record)
         return
     raise DataError(f"{source}: cannot be loaded from the Hub: {str(problem).splitlines()[0] if str(problem) else type(problem).__name__}")

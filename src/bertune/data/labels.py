@@ -162,9 +162,9 @@ class OneKind:
             raise DataError(f"{row.place}: the label is {kind} ({value!r}), but {first} at {place}; write all labels the same way")
 
 
-def unknown_label(example: Example, label: str, labels: Sequence[str]) -> DataError:
-    """Return the error for a label that training rows do not have."""
+def unknown_label(example: Example, label: str, labels: Sequence[str], place: str | None = None) -> DataError:
+    """Return the error for a label that training rows do not have, at the example or at a `place` in it."""
     return DataError(
-        f"{example.place}: label {label!r} is not among the {len(labels)} labels learned from the training rows "
+        f"{place or example.place}: label {label!r} is not among the {len(labels)} labels learned from the training rows "
         f"({listed(labels)}){did_you_mean(label, labels)}; mend the row, or name every label in data.labels"
     )

@@ -33,7 +33,7 @@ class Table:
     def __iter__(self) -> Iterator[Row]:
         """Give each row once. Rows of JSON may differ in their keys: one with other parts than the first is a fault."""
         expected = set(self.mapping)
-        for line, record in self._records:
+        for line, record, stride in self._records:
             mapping = self.mapping
             if record.keys() != set(self.header):
                 known = [c for c in self.mapping.values() if c not in record]  # missing ones are the task's to judge
@@ -44,7 +44,7 @@ class Table:
                         f"{self.source}:{line}: has other parts than the first row ({other}); give every row the same keys"
                     )
                     continue
-            yield Row({part: record.get(column) for part, column in mapping.items()}, self.source, line, record)
+            yield Row({part: record.get(column) for part, column in mapping.items()}, self.source, line, record, stride)
 
     def describe(self) -> str:
         """Say which column plays which part."""
@@ -66,7 +66,7 @@ def open_table(reading: Reading) -> Table:
         for line in reading.faults.settle():
             reading.note(line)
         raise DataError(f"{source}: holds no rows")
-    header = list(first[1])
+    header = list(first.values)
     return Table(reading, header, itertools.chain([first], found))
 
 

@@ -54,11 +54,13 @@ def parameter_groups(model: Model, config: TrainConfig) -> list[dict[str, Any]]:
     """Sort parameters by rate and decay.
 
     Matrices decay; biases and norms, which have one dimension, do not. A layer `d` below the top of the encoder learns
-    at `layer_decay ** d` of the encoder's rate, the head at its own.
+    at `layer_decay ** d` of the encoder's rate, the head at its own; parameters that the head names in `own_rates`, by the
+    first part of their name, at the rate given there and without decay.
     """
     groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
     top = model.encoder.num_layers
     head_rate = config.head_learning_rate or config.learning_rate
+    own_rates: dict[str, float] = getattr(model.head, "own_rates", {})
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
@@ -66,6 +68,8 @@ def parameter_groups(model: Model, config: TrainConfig) -> list[dict[str, Any]]:
         below = top - model.encoder.depth(rest) if place == "encoder" else 0
         rate = config.learning_rate * config.layer_decay**below if place == "encoder" else head_rate
         decay = config.weight_decay if parameter.ndim > 1 else 0.0
+        own = own_rates.get(rest.split(".")[0]) if place == "head" else None
+        rate, decay = (rate, decay) if own is None else (own, 0.0)
         groups.setdefault((rate, decay), []).append(parameter)
     return [{"params": held, "lr": rate, "peak_lr": rate, "weight_decay": decay} for (rate, decay), held in groups.items()]
 

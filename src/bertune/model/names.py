@@ -64,6 +64,24 @@ HEADS: dict[str, HeadForm] = {
     ),
 }
 
+TOKEN_DROPOUT: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(HEADS, _BERT),
+    "albert": ("classifier_dropout_prob",),
+    "distilbert": ("dropout",),
+    **dict.fromkeys(("mpnet", "deberta", "deberta-v2"), ("hidden_dropout_prob",)),
+}
+"""Where config.json states the dropout of a head for tokens: for all of these, dropout and a linear layer called `classifier`."""
+
+
+def token_class(kind: str) -> str | None:
+    """Return the class of transformers that gives each token a label, if it has the head that ours is.
+
+    >>> token_class("xlm-roberta"), token_class("mamba")
+    ('XLMRobertaForTokenClassification', None)
+    """
+    return HEADS[kind].saved_class.replace("ForSequence", "ForToken") if kind in HEADS else None
+
+
 OWN_HEAD = HeadForm("bertune_head.dense", "bertune_head.out", "tanh", False, _BERT, "")
 """The head of any other architecture, and of poolings that transformers does not know: opened by bertune only."""
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,19 @@ from tokenizers import Tokenizer as Rust
 
 from bertune.config import DataConfig
 from bertune.errors import ArtifactError, ConfigError
+from bertune.model.windows import speakers, windows_of
 from bertune.types import JSON, Piece
 
 _VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model", "*.spm")
 """Files that hold a vocabulary."""
+
+
+MOST_WORDS = 1 << 20
+"""Words whose ids are kept."""
+PLAIN = str.maketrans(
+    {**dict.fromkeys("“”„‟«»「」『』", '"'), **dict.fromkeys("‘’‚‛", "'"), **dict.fromkeys("—–―‐‑−", "-"), "…": "...", "～": "~"}
+)
+"""Typographic signs and their plain forms, tried where the vocabulary lacks the former."""
 
 
 class Tokenizer:
@@ -28,6 +39,7 @@ class Tokenizer:
         rust.no_truncation()
         self._whole = rust
         self._cutters: dict[str, Rust] = {}
+        self._word_ids: dict[str, tuple[int, ...]] = {}
 
     @property
     def unknown_id(self) -> int | None:
@@ -53,6 +65,88 @@ class Tokenizer:
             kept = self._cutter(self._strategy(item, whole)).encode(*(item if isinstance(item, tuple) else (item,)))
             pieces.append(Piece(kept.ids, kept.type_ids, cut=length - len(kept.ids)))
         return pieces
+
+    def encode_words(self, texts: Sequence[tuple[str, Sequence[tuple[int, int]]]], overlap: int) -> list[tuple[Piece, list[int]]]:
+        """Turn texts that are cut into words into ids: the one place where words meet tokens, in training and prediction alike.
+
+        Each word goes through the tokenizer's normalisation by itself, so its tokens never depend on its neighbours. A word stands at
+        the first of its tokens. One that is nothing to the tokenizer, such as a blank, has none.
+
+        Args:
+            texts: each a text, and start and end of its words in it.
+            overlap: tokens that two windows of a long text share; see `bertune.model.windows`.
+
+        Returns:
+            For each text its piece, with `words` and `windows`, and the places of those words that have tokens.
+        """
+        self._learn_words(texts)
+        return [self._piece_of_words([self._word_ids[self._spelt(text, *word)] for word in words], overlap) for text, words in texts]
+
+    def _spelt(self, text: str, start: int, end: int) -> str:
+        """Return a word as the tokenizer is to see it: with the blank before it where that is part of its first token."""
+        blank = self._blank_belongs_to_word and start > 0 and text[start - 1].isspace()
+        return f" {text[start:end]}" if blank else text[start:end]
+
+    def _learn_words(self, texts: Sequence[tuple[str, Sequence[tuple[int, int]]]]) -> None:
+        """Tokenize every word that was not seen before, each once."""
+        if len(self._word_ids) > MOST_WORDS:
+            self._word_ids.clear()
+        new = {w: None for text, words in texts for start, end in words if (w := self._spelt(text, start, end)) not in self._word_ids}
+        unknown = []
+        for word, found in zip(new, self._whole.encode_batch(list(new), add_special_tokens=False), strict=True):
+            self._word_ids[word] = tuple(found.ids)
+            if self._unknown in found.ids:
+                unknown.append(word)
+        for word in unknown:
+            self._word_ids[word] = next(self._known_forms(word), self._word_ids[word])
+
+    def _known_forms(self, word: str) -> Iterator[tuple[int, ...]]:
+        """Yield the ids of forms of a word that hold no unknown token: half width, lower case, plain quotation marks and dashes."""
+        folded = unicodedata.normalize("NFKC", word)
+        for form in dict.fromkeys((folded, word.lower(), folded.lower(), folded.lower().translate(PLAIN))):
+            ids = tuple(self._whole.encode(form, add_special_tokens=False).ids)
+            if ids and self._unknown not in ids:
+                yield ids
+
+    def _piece_of_words(self, ids: list[tuple[int, ...]], overlap: int) -> tuple[Piece, list[int]]:
+        before, after, types = self._frame
+        room = self.max_length - len(before) - len(after)
+        present = [place for place, word in enumerate(ids) if word]
+        cut = sum(len(ids[place]) - room for place in present if len(ids[place]) > room)
+        shown = [ids[place][:room] for place in present]
+        windows = windows_of([len(word) for word in shown], room, min(overlap, room - 1))
+        speaks = speakers(windows, len(shown))
+        tokens: list[int] = []
+        words: list[int] = []
+        lengths: list[int] = []
+        for number, (start, stop) in enumerate(windows):
+            begun = len(tokens)
+            tokens += before
+            for place in range(start, stop):
+                if speaks[place] == number:
+                    words.append(len(tokens))
+                tokens += shown[place]
+            tokens += after
+            lengths.append(len(tokens) - begun)
+        return Piece(tokens, [types] * len(tokens), cut, words, lengths), present
+
+    @cached_property
+    def _frame(self) -> tuple[list[int], list[int], int]:
+        """Return the special tokens before and after a text, and the segment of a text's tokens."""
+        found = self._whole.encode("a")
+        inside = [place for place, special in enumerate(found.special_tokens_mask) if not special]
+        return found.ids[: inside[0]], found.ids[inside[-1] + 1 :], found.type_ids[inside[0]]
+
+    @cached_property
+    def _unknown(self) -> int:
+        unknown = self.unknown_id
+        return -1 if unknown is None else unknown
+
+    @cached_property
+    def _blank_belongs_to_word(self) -> bool:
+        """Tell whether a blank changes the tokens of the word after it, as in RoBERTa's byte-level vocabulary."""
+        plain, spaced = (self._whole.encode(text, add_special_tokens=False).ids for text in ("a", " a"))
+        return bool(plain != spaced)
 
     def _strategy(self, item: Any, whole: Any) -> str:
         if self.truncation == "longest_first" or not isinstance(item, tuple):

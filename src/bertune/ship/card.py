@@ -21,7 +21,8 @@ def card(artifact: Artifact, name: str, scores: dict[str, Scores], summary: JSON
     lines = [
         "---",
         "library_name: transformers" if not why else "library_name: bertune",
-        "tags: [bertune, text-classification]",
+        f"pipeline_tag: {task.hub_pipeline}",
+        "tags: [bertune]",
         "---",
         "",
         f"# {name}",
@@ -42,12 +43,14 @@ def card(artifact: Artifact, name: str, scores: dict[str, Scores], summary: JSON
             "It opens in transformers too, with the same logits:",
             "",
             "```python",
-            "from transformers import AutoModelForSequenceClassification, AutoTokenizer",
-            f'model = AutoModelForSequenceClassification.from_pretrained("{name}")',
+            f"from transformers import {task.hub_class}, AutoTokenizer",
+            f'model = {task.hub_class}.from_pretrained("{name}")',
             f'tokenizer = AutoTokenizer.from_pretrained("{name}")',
             "```",
             "",
         ]
+        without = task.left_out_elsewhere(artifact.model.head)
+        lines += [f"What transformers leaves out: {without}.", ""] if without else []
     lines += _score_lines(scores) + _run_lines(artifact, summary)
     return "\n".join(lines)
 

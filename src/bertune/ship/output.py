@@ -1,4 +1,4 @@
-"""Predictions as csv or JSON lines: every input column kept, every row in its place."""
+"""Predictions as csv, JSON lines or CoNLL columns: every input column kept, every row in its place."""
 
 from __future__ import annotations
 
@@ -10,24 +10,30 @@ from pathlib import Path
 from typing import IO, Any
 
 from bertune.errors import ConfigError, DataError
-from bertune.types import JSON, Prediction, Row
+from bertune.types import JSON, Entity, Prediction, Row
+
+
+FORMATS = {
+    ".csv": "csv", ".jsonl": "jsonl", ".json": "jsonl", ".ndjson": "jsonl",
+    ".conll": "conll", ".bio": "conll", ".iob": "conll", ".bmes": "conll", ".bioes": "conll",
+}  # fmt: skip
 
 
 def format_of(path: str | None, asked: str | None, source_format: str) -> str:
-    """Return csv or jsonl: as asked, else by the name of the output file, else as the input is.
+    """Return csv, jsonl or conll: as asked, else by the name of the output file, else as the input is.
 
     Raises:
         ConfigError: the name of the output file tells neither.
     """
     if asked is not None:
-        if asked not in {"csv", "jsonl"}:
-            raise ConfigError(f"--format: {asked!r} is neither csv nor jsonl")
+        if asked not in set(FORMATS.values()):
+            raise ConfigError(f"--format: {asked!r} is none of csv, jsonl, conll")
         return asked
     if path is None:
-        return "csv" if source_format in {"csv", "tsv", "parquet"} else "jsonl"
-    kind = {".csv": "csv", ".jsonl": "jsonl", ".json": "jsonl", ".ndjson": "jsonl"}.get(Path(path).suffix.lower())
+        return "csv" if source_format in {"csv", "tsv", "parquet"} else "conll" if source_format == "conll" else "jsonl"
+    kind = FORMATS.get(Path(path).suffix.lower())
     if kind is None:
-        raise ConfigError(f"-o {path}: the name must end in .csv or .jsonl, or --format must say which it is")
+        raise ConfigError(f"-o {path}: the name must end in .csv, .jsonl or .conll, or --format must say which it is")
     return kind
 
 
@@ -100,8 +106,28 @@ def write_csv(file: IO[str], header: list[str], results: Iterable[tuple[Row, Pre
     return count
 
 
+def write_conll(file: IO[str], results: Iterable[tuple[Row, Prediction]]) -> int:
+    """Write a word a line: the columns of a CoNLL input, or the word, then a tab and the tag; an empty line after each row.
+
+    Raises:
+        ConfigError: the model gives no tags.
+    """
+    count = 0
+    for row, prediction in results:
+        if prediction.tags is None:
+            raise ConfigError("--format conll: this model gives no tag for each word; use csv or jsonl")
+        lists = [v for v in row.raw.values() if isinstance(v, list) and len(v) == len(prediction.tags)]
+        kept = lists if len(lists) == len(row.raw) else [[word for word, _ in prediction.tags]]
+        tags = [tag for _, tag in prediction.tags]
+        file.write("".join("\t".join(map(str, cells)) + "\n" for cells in zip(*kept, tags, strict=True)) + "\n")
+        file.flush()
+        count += 1
+    return count
+
+
 def _values(prediction: Prediction) -> JSON:
-    values: JSON = {"prediction": list(prediction.value) if isinstance(prediction.value, tuple) else prediction.value}
+    value = prediction.value
+    values: JSON = {"prediction": [_plain(v) for v in value] if isinstance(value, tuple) else value}
     if prediction.confidence is not None:
         values["confidence"] = round(prediction.confidence, 6)
     if prediction.by_label is not None:
@@ -109,9 +135,15 @@ def _values(prediction: Prediction) -> JSON:
     return values
 
 
+def _plain(value: str | Entity) -> Any:
+    return value if isinstance(value, str) else {**value._asdict(), "confidence": round(value.confidence, 6)}
+
+
 def _flat(prediction: Prediction, joiner: str) -> dict[str, Any]:
     values = _values(prediction)
-    if isinstance(values["prediction"], list):
+    if prediction.tags is not None:
+        values["prediction"] = json.dumps(values["prediction"], ensure_ascii=False)
+    elif isinstance(values["prediction"], list):
         values["prediction"] = joiner.join(values["prediction"])
     by_label = values.pop("probabilities", {})
     return {**values, **{f"p_{label}": p for label, p in by_label.items()}}

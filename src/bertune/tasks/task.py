@@ -28,6 +28,10 @@ class Task(ABC):
     """What is read from a row: drives the search for columns and the error messages."""
     example_row: ClassVar[str]
     """What a user's file looks like, shown by `bertune tasks`."""
+    hub_class: ClassVar[str] = "AutoModelForSequenceClassification"
+    """The class of transformers that opens a saved folder with its head."""
+    hub_pipeline: ClassVar[str] = "text-classification"
+    """What the Hub calls such a model."""
 
     def __init__(self, options: Any, data: DataConfig) -> None:
         self.options = options
@@ -86,6 +90,10 @@ class Task(ABC):
         pieces = tokenizer.encode([e.texts for e in examples])
         return [Encoded((piece,), self.encode_target(e.target)) for piece, e in zip(pieces, examples, strict=True)]
 
+    def report(self) -> list[str]:
+        """Say what the rows encoded since the last call have shown that a user should know."""
+        return []
+
     def encode_target(self, target: Any) -> Any:
         """Turn a target into a number or a list of numbers; None stays None."""
         return target
@@ -107,6 +115,10 @@ class Task(ABC):
             ConfigError: the task has no such distance.
         """
         raise ConfigError("train.r_drop: this task has no distance between two passes; leave train.r_drop out")
+
+    def labels_of(self, example: Example) -> tuple[str, ...]:
+        """Return the labels of an example, for counting."""
+        return example.target if isinstance(example.target, tuple) else (example.target,)
 
     def strata(self, example: Example) -> str:
         """Return the group whose share a drawn subset keeps, such as the label."""
@@ -130,3 +142,7 @@ class Task(ABC):
     def cannot_be_opened(self, head: nn.Module) -> str:
         """Say why transformers cannot open the saved folder with its head, or nothing when it can."""
         return "transformers knows no such head"
+
+    def left_out_elsewhere(self, head: nn.Module) -> str:
+        """Say what other tools leave out although they open the head, or nothing."""
+        return ""
