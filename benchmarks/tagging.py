@@ -132,7 +132,9 @@ def theirs(settings: list[str], seed: int, out: str) -> dict[str, float]:
             spent[0] += time.perf_counter() - began
 
     collate = DataCollatorForTokenClassification(tokenizer)
-    trainer = Trainer(model, arguments, train_dataset=sets["train"][0], data_collator=collate, processing_class=tokenizer, callbacks=[Look()])
+    trainer = Trainer(
+        model, arguments, train_dataset=sets["train"][0], data_collator=collate, processing_class=tokenizer, callbacks=[Look()]
+    )
     plain = TrainingArguments(out, per_device_eval_batch_size=64, report_to="none", use_cpu=True, disable_tqdm=True)
     scorer = Trainer(model, plain, data_collator=collate, processing_class=tokenizer)
     began = time.perf_counter()

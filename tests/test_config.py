@@ -309,7 +309,10 @@ def test_every_fault_is_reported_at_once() -> None:
         ({"train": {"warmup_ratio": 1}}, "train.warmup_ratio: input should be less than 1 (got 1)"),
         ({"data": {"max_length": 3}}, "data.max_length: input should be greater than or equal to 4 (got 3)"),
         ({"data": {"labels": ["a", "b", "a"]}}, "data.labels: names a label twice: 'a', 'b', 'a' (got ['a', 'b', 'a'])"),
-        ({"data": {"format": "xlsx"}}, "data.format: input should be 'auto', 'csv', 'tsv', 'json', 'jsonl' or 'parquet' (got 'xlsx')"),
+        (
+            {"data": {"format": "xlsx"}},
+            "data.format: input should be 'auto', 'csv', 'tsv', 'json', 'jsonl', 'parquet', 'conll' or 'lines' (got 'xlsx')",
+        ),
         ({"seed": 2**32}, "seed: input should be less than 4294967296 (got 4294967296)"),
     ],
 )

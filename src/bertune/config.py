@@ -43,8 +43,9 @@ class DataConfig(Section):
     columns: list[str] | dict[str, str] | None = None
     """A list names the columns of a file that has no header, from left to right ("_" ignores one). A mapping says
     which column plays which part: {text: review, label: stars}. Without it well-known names are recognised."""
-    format: Literal["auto", "csv", "tsv", "json", "jsonl", "parquet", "conll"] = "auto"
-    """File format; `auto` goes by the file name. `conll` is a word a line in columns, or a sentence a line: words, a tab, tags."""
+    format: Literal["auto", "csv", "tsv", "json", "jsonl", "parquet", "conll", "lines"] = "auto"
+    """File format; `auto` goes by the file name. `conll` is a word a line in columns, or a sentence a line: words, a tab, tags. `lines` is
+    a text a line, or a JSON object, to be predicted."""
     delimiter: str | None = None
     """Character between columns of csv and tsv; without it a comma for csv and a tab for tsv and txt."""
     quoting: Literal["auto", "standard", "none"] = "auto"

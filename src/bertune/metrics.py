@@ -16,7 +16,7 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
-SpanLike = tuple[int, int, str]
+SpanOf = tuple[int, int, str]
 
 
 def confusion_matrix(gold: Ints, predicted: Ints, num_labels: int) -> Ints:
@@ -213,25 +213,25 @@ class SpanCounts(NamedTuple):
     of theirs; right boundaries with the right label."""
 
 
-def count_spans(gold: Sequence[Sequence[SpanLike]], predicted: Sequence[Sequence[SpanLike]], labels: Sequence[str]) -> SpanCounts:
+def count_spans(gold: Sequence[Sequence[SpanOf]], predicted: Sequence[Sequence[SpanOf]], labels: Sequence[str]) -> SpanCounts:
     """Count the spans of sentences; a span is `(start, end, label)`, and right if all three are."""
     ids = {label: n for n, label in enumerate(labels)}
     counts = np.zeros((3, len(gold), len(labels)), np.int64)
     loose = np.zeros((len(gold), 4), np.int64)
     for n, (g, p) in enumerate(zip(gold, predicted, strict=True)):
-        for kind, spans in enumerate((set(map(tuple, g)) & set(map(tuple, p)), p, g)):
-            for span in spans:
-                counts[kind, n, ids[span[2]]] += 1
+        for kind, found in enumerate((set(g) & set(p), p, g)):
+            for _, _, label in found:
+                counts[kind, n, ids[label]] += 1
         loose[n] = (
             len({s[:2] for s in g} & {s[:2] for s in p}),
             sum(any(_touch(s, other) for other in g) for s in p),
             sum(any(_touch(s, other) for other in p) for s in g),
             counts[0, n].sum(),
         )
-    return SpanCounts(*counts, loose)
+    return SpanCounts(counts[0], counts[1], counts[2], loose)
 
 
-def _touch(span: SpanLike, other: SpanLike) -> bool:
+def _touch(span: SpanOf, other: SpanOf) -> bool:
     return span[2] == other[2] and span[0] < other[1] and other[0] < span[1]
 
 

@@ -9,7 +9,8 @@ import numpy as np
 
 from bertune import config as settings
 from bertune.data.batching import EncodedRows
-from bertune.data.formats import Faults, Reading
+from bertune.data.columns import plain
+from bertune.data.formats import Faults, Reading, format_of, records
 from bertune.data.labels import as_label
 from bertune.data.rows import files_of, open_table
 from bertune.errors import BertuneError, ConfigError
@@ -30,13 +31,15 @@ def inspect(file: str, overrides: Sequence[str] = (), *, task: str = "auto", mod
     Args:
         file: a data file with targets.
         overrides: `data.name=value`.
-        task: `auto` looks at the label column: fractions are taken as regress, everything else as classify.
+        task: `auto` looks at the label column: fractions are taken as regress, sentences of words and spans as tag, everything else as
+            classify.
         model: whose tokenizer shows what the model will see.
         rows: how many random rows to show; fewer if the file has fewer.
         seed: which rows.
 
     Returns:
-        `notes`, `problem`, `rows`, `targets` (counts or range), `tokens` (lengths) and `samples`, all JSON-ready.
+        `notes`, `problem`, `rows`, `targets` (counts or range), `rows_with` (rows that have a label), `tokens`
+        (lengths) and `samples`, all JSON-ready.
 
     Raises:
         BertuneError: the file, a row or a setting cannot be used.
@@ -57,6 +60,7 @@ def inspect(file: str, overrides: Sequence[str] = (), *, task: str = "auto", mod
     examples = read_examples([source], learner, run.data, notes.append)
     learner.fit(examples, notes.append)
     report: JSON = {"notes": notes, "problem": learner.describe(), "rows": len(examples), "targets": _targets(learner, examples)}
+    report["rows_with"] = dict(Counter(label for e in examples for label in set(learner.labels_of(e))))
     chosen = np.random.default_rng(seed).permutation(len(examples))[:rows].tolist()
     report["samples"] = [_sample(examples[i]) for i in chosen]
     report["tokens"] = None
@@ -71,7 +75,9 @@ def inspect(file: str, overrides: Sequence[str] = (), *, task: str = "auto", mod
 
 
 def guess_task(source: str, data: settings.DataConfig) -> tuple[str, str]:
-    """Return a task by the look of the label column, and why."""
+    """Return a task by the look of the file and its label column, and why."""
+    if looks_tagged(source, data):
+        return "tag", "since rows are sentences of words, or have spans"
     faults = Faults(skip=True)
     fractions = total = 0
     for row in open_table(Reading(source, data, _ANY, faults, lambda _: None)):
@@ -88,6 +94,24 @@ def guess_task(source: str, data: settings.DataConfig) -> tuple[str, str]:
     return "classify", "since the labels are lists" if not total else "since the labels are whole numbers"
 
 
+def looks_tagged(source: str, data: settings.DataConfig) -> bool:
+    """Tell whether the first row is a sentence with something for each word, or has spans."""
+    kind = format_of(source, data, _ANY)
+    if kind == "conll":
+        return True
+    first = next(records(Reading(source, data, _ANY, Faults(skip=True), lambda _: None)), None)
+    if first is None or kind in {"csv", "tsv"}:
+        return False
+    values = {plain(name): value for name, value in first.values.items()}
+    lists = [value for value in values.values() if isinstance(value, list)]
+    spans = any(value and isinstance(value[0], dict | list) for value in lists)
+    return (
+        spans
+        or bool({"spans", "entities", "nertags"} & values.keys())
+        or any(isinstance(values.get(n), list) for n in ("text", "tokens", "words"))
+    )
+
+
 def _targets(task: Task, examples: list[Example]) -> JSON:
     if isinstance(examples[0].target, float):
         values = np.array([e.target for e in examples])
@@ -100,7 +124,9 @@ def _targets(task: Task, examples: list[Example]) -> JSON:
 
 
 def _sample(example: Example) -> JSON:
-    target = list(example.target) if isinstance(example.target, tuple) else example.target
+    target = example.target
+    if isinstance(target, tuple):
+        target = [list(one) if isinstance(one, tuple) else one for one in target]
     return {"place": example.place, "texts": list(example.texts), "target": target}
 
 
@@ -108,8 +134,9 @@ def _add_tokens(report: JSON, task: Task, tokenizer: Tokenizer, shown: list[Exam
     for sample, encoded in zip(report["samples"], task.encode(shown, tokenizer), strict=True):
         ids = [int(i) for piece in encoded.inputs for i in piece.ids]
         sample |= {"tokens": tokenizer.tokens(ids), "ids": ids, "decoded": tokenizer.decode(ids), "length": len(ids)}
+    task.report()  # of the samples, which are among the rows
     rows = EncodedRows(task.encode(examples, tokenizer))
-    report["notes"] += rows.findings(tokenizer.unknown_id, tokenizer.max_length)
+    report["notes"] += [*rows.findings(tokenizer.unknown_id, tokenizer.max_length), *task.report()]
     names = ("min", "median", "mean", "p95", "max")
     low, middle, high, longest = np.percentile(rows.lengths, [0, 50, 95, 100])
     values = (low, middle, rows.lengths.mean(), high, longest)
@@ -125,7 +152,9 @@ def lines_of(report: JSON) -> list[str]:
     if set(report["targets"]) == {"min", "median", "mean", "max"}:
         lines.append("target: " + ", ".join(f"{k} {v:.4g}" for k, v in report["targets"].items()))
     else:
-        lines += ["labels:", *(f"  {n:>7}  {n / total:6.1%}  {label}" for label, n in report["targets"].items())]
+        shares = report["rows_with"]
+        lines += ["labels, and the share of rows that have them:"]
+        lines += [f"  {n:>7}  {shares[label] / total:6.1%}  {label}" for label, n in report["targets"].items()]
     for sample in report["samples"]:
         lines += ["", f"{sample['place']}  target: {sample['target']}"]
         lines += [f"  text    {text}" for text in sample["texts"]]

@@ -392,7 +392,9 @@ def predict(folder: str | Path, file: str, overrides: Sequence[str] = (), **wher
         for line in faults.settle():
             talk.say(f"data: {line}")
     joiner = data.label_delimiter or "|"
-    return Predicted(list(header), format_of(file, data, artifact.task.columns), joiner, _predicted(artifact.pipeline(**where), file, data, talk))
+    return Predicted(
+        list(header), format_of(file, data, artifact.task.columns), joiner, _predicted(artifact.pipeline(**where), file, data, talk)
+    )
 
 
 def _predicted(pipeline: Pipeline, file: str, data: DataConfig, talk: Talk) -> Iterator[tuple[Row, Prediction]]:

@@ -34,6 +34,13 @@ EXAMPLES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
         },
         ("intents.en.train.csv", "intents.en.dev.csv"),
     ),
+    "tag": (
+        {
+            "data": {"train": "data/entities.en.train.jsonl", "dev": "data/entities.en.dev.jsonl"},
+            "train": {"epochs": 10, "batch_size": 16, "learning_rate": 3e-4},
+        },
+        ("entities.en.train.jsonl", "entities.en.dev.jsonl"),
+    ),
 }
 """What a new run file of a task says, and which example files it reads."""
 

@@ -156,10 +156,52 @@ def test_regression_refuses(name, bench):
     assert nothing_written
 
 
+WORDS = "the O\ndog B-ANIMAL\nis O\ngood O\n\na O\ncat B-ANIMAL\n\n"
+JSONL = '{"text": ["the", "dog"], "label": ["O", "B-ANIMAL"]}\n'
+SPANS = '{"text": "the dog", "spans": [{"start": 4, "end": 7, "label": "animal"}]}\n'
+TAGGING = {
+    "text and label of different length": ({"t.jsonl": JSONL + '{"text": ["a", "cat"], "label": ["O"]}\n'}, [], "t.jsonl:2: 2 words but 1 tags"),
+    "unknown tag in dev": (
+        {"t.conll": WORDS, "d.conll": "a O\n\none O\nred O\ncar B-THING\n"}, ["data.dev=d.conll"], "d.conll:5: label 'THING' is not among the 1 labels",
+    ),
+    "no tag at all": ({"t.conll": WORDS + "a O\nred X-CAR\n"}, [], "t.conll:10: word 2 ('red'): 'X-CAR' is no tag"),
+    "tag without type": ({"t.conll": WORDS + "a O\nred O\ncar B-\n"}, [], "t.conll:11: word 3 ('car'): the tag 'B-' has no type; write B-TYPE"),
+    "span outside the text": (
+        {"t.jsonl": SPANS + '{"text": "a cat", "spans": [{"start": 2, "end": 6, "label": "animal"}]}\n'}, [],
+        "t.jsonl:2: the span 2 to 6 'animal' lies outside the text of 5 characters",
+    ),
+    "overlapping spans": (
+        {"t.jsonl": SPANS + '{"text": "a big cat", "spans": [[2, 9, "animal"], [6, 9, "cat"]]}\n'}, [],
+        "t.jsonl:2: the spans 2 to 9 'animal' ('big cat') and 6 to 9 'cat' ('cat') overlap, and a word has one label only",
+    ),
+    "span without label": ({"t.jsonl": SPANS + '{"text": "a cat", "spans": [{"start": 2, "end": 5}]}\n'}, [], "t.jsonl:2: {'start': 2, 'end': 5} in"),
+    "span with another text": (
+        {"t.jsonl": SPANS + '{"text": "\U0001f600 a cat.", "spans": [{"start": 5, "end": 8, "label": "animal", "text": "cat"}]}\n'}, [],
+        "says that its text is 'cat', but there stands 'at.'",
+    ),
+    "half a column missing": ({"t.conll": WORDS + "a O\nred\ncar B-THING\n\none O\n"}, [], "t.conll:10: 1 columns divided by blanks where 2 are expected"),
+    "tags missing altogether": ({"t.conll": "the\ndog\n\na\ncat\n"}, [], "no column for 'label'; columns found: 'words'"),
+    "no entity": ({"t.conll": "the O\ndog O\n"}, [], "t.conll: no row has an entity"),
+    "a word that is none": ({"t.jsonl": JSONL + '{"text": ["a", null], "label": ["O", "O"]}\n'}, [], "t.jsonl:2: word 2 of 'text' must be text, got None"),
+    "labels of whole texts": ({"t.jsonl": JSONL.replace('["O", "B-ANIMAL"]', "3")}, [], "t.jsonl:1: 'label' must be a list of tags or of spans, got int"),
+    "drop_labels": ({"t.conll": WORDS}, ["data.drop_labels=[O]"], "data.drop_labels is for labels of whole texts"),
+    "names for other columns": ({"t.conll": WORDS}, ["data.columns=[text,_,label]"], "2 columns, but data.columns names 3"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TAGGING)
+def test_tagging_refuses(name, bench):
+    files, settings, expected = TAGGING[name]
+    code, said, nothing_written = bench("train", "tag", "model=TINY", f"data.train={next(iter(files))}", *settings, files=files)
+    assert code == 2
+    assert expected in said[-1]
+    assert nothing_written
+
+
 def test_unknown_task_and_unknown_verb(bench):
     code, said, _ = bench("train", "clasify")
     assert code == 2
-    assert "no task 'clasify'; did you mean 'classify'; tasks: classify, regress" in said[-1].replace("?", "")
+    assert "no task 'clasify'; did you mean 'classify'; tasks: classify, regress, tag" in said[-1].replace("?", "")
     assert bench("trian")[0] == 2
 
 

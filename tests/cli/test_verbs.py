@@ -204,7 +204,7 @@ def test_a_missing_file_of_a_model_is_named(model, tmp_path, name):
 def test_predict_refuses_an_output_it_cannot_name(model, tmp_path):
     found = call("predict", str(model), str(tmp_path / "new.csv"), "-o", "out.xlsx")
     assert found.exit_code == 2
-    assert "must end in .csv or .jsonl" in found.stderr
+    assert "must end in .csv, .jsonl or .conll" in found.stderr
 
 
 def test_predict_refuses_pairs_for_a_model_of_single_texts(model, tmp_path):

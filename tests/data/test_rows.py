@@ -23,6 +23,7 @@ from bertune.data.formats import Faults, Reading, format_of
 from bertune.data.rows import Table, files_of, open_table
 from bertune.errors import ConfigError, DataError
 from bertune.tasks.classify import Classify, ClassifyOptions
+from bertune.tasks.tag import Tag
 from bertune.tasks.reading import read_examples
 from bertune.types import Columns
 
@@ -98,14 +99,15 @@ def test_data_format_wins_over_the_name(write, kind: str) -> None:
 @pytest.mark.parametrize("name", ["data", "data.gz", "data.xlsx", "data.csv.zip"])
 def test_a_name_that_does_not_tell_its_format(name: str) -> None:
     with pytest.raises(DataError, match=re.escape(f"{name}: cannot tell the format from the name; set data.format to csv, tsv")):
-        format_of(name, DataConfig())
+        format_of(name, DataConfig(), Classify.columns)
 
 
 @pytest.mark.parametrize(
     ("name", "kind"), [("a.csv", "csv"), ("a.TXT.GZ", "tsv"), ("x.csv/a.jsonl", "jsonl"), ("a.v1.2.json", "json"), ("a.csv.pq", "parquet")]
 )
 def test_format_goes_by_the_last_ending(name: str, kind: str) -> None:
-    assert format_of(name, DataConfig()) == kind
+    assert format_of(name, DataConfig(), Classify.columns) == kind
+    assert format_of(name, DataConfig(), Tag.columns) == ("conll" if kind == "tsv" else kind)
 
 
 def test_parquet_numbers_rows_over_its_groups_and_keeps_values(write) -> None:

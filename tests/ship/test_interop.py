@@ -156,3 +156,45 @@ def test_a_pretrained_pooler_becomes_the_hidden_layer(tmp_path):
     assert torch.equal(head.dense.weight, model.pooler.dense.weight)
     assert torch.equal(head.dense.bias, model.pooler.dense.bias)
     assert not any("pooler" in name for name, _ in encoder.named_parameters())
+
+
+SENTENCES = [
+    {"text": ["the", "Dog", "is", "goodies", "."], "label": ["O", "B-X", "I-X", "O", "O"]},
+    {"text": ["a", "", "big", "天", "地"], "label": ["O", "O", "O", "B-Y", "I-Y"]},
+    {"text": ["not"], "label": ["B-X"]},
+] * 4
+
+
+@pytest.mark.parametrize("decoder", ["linear", "crf"])
+@pytest.mark.parametrize("kind", sorted(HEADS))
+def test_tagger_gives_the_same_logits(kind, decoder, encoder_of, tmp_path):
+    """With a CRF these are the emissions, and transformers is told nothing of the scores of pairs."""
+    if decoder == "crf" and kind not in {"bert", "distilbert"}:
+        pytest.skip("the CRF stands on the same layer whatever the architecture")
+    from transformers import AutoModelForTokenClassification, AutoTokenizer
+
+    folder = train(tmp_path, encoder_of(kind), f"options.decoder={decoder}", task="tag", rows=SENTENCES)
+    words = [[w for w in row["text"] if w] for row in SENTENCES[:3]]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model, info = AutoModelForTokenClassification.from_pretrained(str(folder), output_loading_info=True)
+        tokenizer = AutoTokenizer.from_pretrained(str(folder))
+        inputs = tokenizer(words, is_split_into_words=True, return_tensors="pt", padding=True)
+    assert not info["missing_keys"], info
+    crf = {f"bertune_head.crf.{name}" for name in ("transitions", "start", "end")} if decoder == "crf" else set()
+    assert set(info["unexpected_keys"]) == crf
+    assert model.config.id2label == {0: "O", 1: "B-X", 2: "I-X", 3: "B-Y", 4: "I-Y"}
+    with torch.inference_mode():
+        logits = model.eval()(**inputs).logits
+    theirs = []
+    for row in range(3):
+        places = inputs.word_ids(row)
+        theirs += [logits[row, n] for n, p in enumerate(places) if p is not None and places[n - 1] != p]
+    pipeline = bertune.load(folder, precision="fp32")
+    rows = pipeline._encode([pipeline.task.read(bertune.Row(r, "rows", n)) for n, r in enumerate(SENTENCES[:3], 1)])
+    with torch.inference_mode():
+        ours = pipeline.model(rows.batch(range(3), pipeline.task.collate_target)).emissions
+    torch.testing.assert_close(ours, torch.stack(theirs), atol=1e-4, rtol=1e-4)
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert "AutoModelForTokenClassification" in card
+    assert ("bertune_head.crf" in card) == (decoder == "crf")

@@ -48,6 +48,18 @@ def mood(a, n):
     return "positive" if ADJECTIVES[a] > 0 else "negative"
 
 
+def tagged():
+    """Spans of characters; the thing is one word or two, so that tags must go on."""
+    kinds = {"dog": "animal", "cat": "animal", "tree": "plant", "house": "thing", "car": "thing", "book": "thing", "天": "sky", "地": "sky"}
+    rows = []
+    for size in ("", "big ", "small "):
+        for a in ("good", "bad"):
+            for n, kind in kinds.items():
+                text = f"the {size}{n} is {a}"
+                rows.append({"text": text, "label": [[4, 4 + len(size) + len(n), kind]]})
+    return rows
+
+
 CASES = {
     "classify": Case("classify", rows_of(mood), {"text": "", "label": "positive"}),
     "classify-pair": Case("classify", paired(mood), {"text": "a dog", "text_b": " ", "label": "positive"}, ["options.pooling=mean"]),
@@ -60,6 +72,8 @@ CASES = {
         0.9,
     ),
     "regress": Case("regress", rows_of(lambda a, n: 3 + ADJECTIVES[a] * 2), {"text": "a dog", "label": "many"}, ["options.pooling=cls"], 0.9),
+    "tag": Case("tag", tagged(), {"text": ["a", "dog"], "label": ["O"]}, ["options.metric=f1"]),
+    "tag-crf": Case("tag", tagged(), {"text": "a dog", "label": [[0, 9, "animal"]]}, ["options.decoder=crf", "options.scheme=BIOES"]),
 }  # fmt: skip
 
 

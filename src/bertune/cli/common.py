@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import sys
 import traceback
@@ -67,7 +66,8 @@ def predict_to(
     found = run.predict(out, file, overrides, talk=talk, **where)
     kind = results.format_of(output, form, found.format)
     with results.opened(output, sys.stdout) as target:
-        csv = functools.partial(results.write_csv, header=found.header, joiner=found.joiner)
-        write = {"csv": csv, "jsonl": results.write_jsonl, "conll": results.write_conll}[kind]
-        count = write(target, results=found.results)
+        if kind == "csv":
+            count = results.write_csv(target, found.header, found.results, found.joiner)
+        else:
+            count = (results.write_conll if kind == "conll" else results.write_jsonl)(target, found.results)
     talk.say(f"{count} rows predicted{f', written to {output}' if output else ''}")

@@ -113,11 +113,12 @@ def _ragged(column: _Column, rows: Sequence[int]) -> Ragged:
 
     spans = [(column.offsets[r], column.offsets[r + 1]) for r in rows]
     lengths = tuple(int(stop - start) for start, stop in spans)
-    words, num_words = None, ()
+    words: torch.Tensor | None = None
+    num_words: tuple[int, ...] = ()
     if column.words is not None:
         begins = itertools.accumulate(lengths, initial=0)
         places = [column.words[r].astype(np.int64) + begin for r, begin in zip(rows, begins, strict=False)]
-        words, num_words = torch.from_numpy(np.concatenate(places)), tuple(map(len, places))
+        words, num_words = torch.from_numpy(np.concatenate(places)), tuple(len(p) for p in places)
     if column.windows is not None:  # the encoder sees every window as a row of its own
         lengths = tuple(int(tokens) for r in rows for tokens in column.windows[r])
     ids = np.concatenate([column.ids[start:stop] for start, stop in spans]).astype(np.int64)

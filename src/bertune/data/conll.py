@@ -5,8 +5,8 @@
                                 ： O
     Peter   NNP  B-PER
 
-One word a line in any number of columns, a line without anything but blanks and tabs between sentences; or one sentence a line: words, a tab,
-tags. Which of the two, and what stands between columns, is told by the first lines.
+One word a line in any number of columns, a line without anything but blanks and tabs between sentences; or one sentence a line: words,
+a tab, tags. Which of the two, and what stands between columns, is told by the first lines.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import itertools
 import unicodedata
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -165,7 +166,7 @@ def entities_of(row: Row, target: str, text: str, words: Places, census: TagCens
 
 def _spans(row: Row, target: str, value: Any, text: str) -> tuple[Span, ...]:
     found = sorted(_span(row, target, one, text) for one in _listed(row, target, value))
-    for first, second in zip(found, found[1:], strict=False):
+    for first, second in itertools.pairwise(found):
         if second.start < first.end:
             raise DataError(
                 f"{row.place}: the spans {_shown(first, text)} and {_shown(second, text)} overlap, and a word has one label only: "
@@ -200,16 +201,15 @@ def _span(row: Row, target: str, one: Any, text: str) -> Span:
     Raises:
         DataError: start, end or label is missing, the span lies outside the text, or its own text is another one.
     """
-    said = None
+    said = start = end = label = None
     if isinstance(one, dict):
         start, end = (one.get(name, one.get(f"{name}_offset")) for name in ("start", "end"))
         label = one.get("label", one.get("labels", one.get("type", one.get("entity_group"))))
         label = label[0] if isinstance(label, list) and len(label) == 1 else label
         said = one.get("text", one.get("word"))
-    else:
-        start, end, label = one if isinstance(one, list | tuple) and len(one) == 3 else (None, None, None)
-    whole = isinstance(start, int) and isinstance(end, int) and not isinstance(start, bool) and not isinstance(end, bool)
-    if not whole or not isinstance(label, str) or not label.strip():
+    elif isinstance(one, list | tuple) and len(one) == 3:
+        start, end, label = one
+    if type(start) is not int or type(end) is not int or not isinstance(label, str) or not label.strip():
         raise DataError(f"{row.place}: {str(one)[:60]} in {target!r} is no span; write start, end and label, or [start, end, label]")
     if not 0 <= start < end <= len(text):
         raise DataError(

@@ -31,7 +31,8 @@ class Record(NamedTuple):
 
 FORMATS = {
     ".csv": "csv", ".tsv": "tsv", ".txt": "tsv", ".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl",
-    ".parquet": "parquet", ".pq": "parquet", ".conll": "conll", ".conllu": "conll", ".bio": "conll", ".iob": "conll", ".bmes": "conll", ".bioes": "conll",
+    ".parquet": "parquet", ".pq": "parquet",
+    ".conll": "conll", ".conllu": "conll", ".bio": "conll", ".iob": "conll", ".bmes": "conll", ".bioes": "conll",
 }  # fmt: skip
 
 
@@ -144,7 +145,7 @@ def _must_exist(path: Path) -> None:
 
 
 def _plain_lines(reading: Reading, text: Iterable[str]) -> Iterator[Record]:
-    """Standard input: a text a line, a pair divided by a tab, or a JSON object a line."""
+    """Read a text a line, a pair divided by a tab, or a JSON object a line."""
     for line, content in enumerate(text, 1):
         content = content.rstrip("\r\n")
         if content.lstrip().startswith("{"):
@@ -157,7 +158,7 @@ def _plain_lines(reading: Reading, text: Iterable[str]) -> Iterator[Record]:
             first, tab, second = content.partition("\t")
             yield Record(line, {"text": first, "text_b": second} if tab else {"text": first})
         else:
-            reading.faults(f"-:{line}: the line is empty")
+            reading.faults(f"{reading.source}:{line}: the line is empty")
 
 
 def _json(reading: Reading, text: Iterator[str]) -> Iterator[Record]:
@@ -264,10 +265,15 @@ def _sentences(reading: Reading, text: Iterable[str]) -> Iterator[Record]:
     skipped: dict[str, int] = {}
     form, sentences = conll.read_sentences(text, skipped)
     given = reading.settings.columns
+    if form.num_columns == 1 and not reading.need_target and reading.settings.format == "auto":
+        raise DataError(
+            f"{reading.source}: has one column; say whether it holds a word a line (data.format=conll) or a text a line (data.format=lines)"
+        )
     names = conll.column_names(form, given if isinstance(given, list) else None, reading.source, need_target=reading.need_target)
     for sentence in sentences:
         if sentence.fault:
-            reading.faults(f"{reading.source}:{sentence.line}: {sentence.fault}")
+            hint = "" if reading.need_target else "; if the file holds a text a line, set data.format=lines"
+            reading.faults(f"{reading.source}:{sentence.line}: {sentence.fault}{hint}")
         else:
             yield Record(sentence.line, conll.named(sentence, names), 0 if form.sentence_a_line else 1)
     if skipped:

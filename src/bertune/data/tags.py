@@ -18,6 +18,7 @@ Sources: Ramshaw and Marcus 1995; Tjong Kim Sang and Veenstra 1999; Ratinov and 
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -148,7 +149,7 @@ class TagCensus:
         """Take in a sentence: its tags as they were written and as they were read."""
         self.prefixes.update(tag[0] for tag in written)
         edged: list[Tag] = [(EDGE, ""), *tags, (EDGE, "")]
-        for (p, p_type), (n, n_type) in zip(edged, edged[1:], strict=False):
+        for (p, p_type), (n, n_type) in itertools.pairwise(edged):
             key = (p, n, p_type == n_type)
             self.pairs[key] += 1
             self.first.setdefault(key, place)

@@ -55,7 +55,7 @@ class Steps:
         """(M,) from the order of the steps to that of the words."""
         self.starts: list[int] = (torch.cumsum(alive.sum(1), 0) - alive.sum(1)).tolist() if longest else []
         """Where each step begins in that order."""
-        ends = torch.tensor(self.starts + [len(places)])[counts[order] - 1] + torch.arange(self.num_rows)
+        ends = torch.tensor([*self.starts, len(places)])[counts[order] - 1] + torch.arange(self.num_rows)
         self.last = ends.to(device)
         """(B,) the last word of each row, in the order of the steps."""
 
@@ -114,7 +114,7 @@ class _LogPartition(torch.autograd.Function):
         return log_z.sum()
 
     @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         *parts, alpha, log_z = ctx.saved_tensors
         chain, steps = Chain(*parts), ctx.steps

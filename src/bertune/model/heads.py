@@ -102,6 +102,10 @@ class TokenHead(nn.Module):
             self.register_buffer(f"illegal_{name}", ~allowed, persistent=False)
         self.own_rates: dict[str, float] = {}
         """Learning rates of parameters that do not learn at the head's, by the first part of their name."""
+        self.saved_class = ""
+        """The class of transformers that opens it, if there is one."""
+        self.dropout_name = ""
+        """What config.json calls its dropout."""
 
     def forward(self, states: tuple[Tensor, ...], batch: Batch) -> Chain:
         """Return what the chains of the batch are judged by: emissions (M, N), a row for each word of the batch."""

@@ -12,7 +12,6 @@ from typing import IO, Any
 from bertune.errors import ConfigError, DataError
 from bertune.types import JSON, Entity, Prediction, Row
 
-
 FORMATS = {
     ".csv": "csv", ".jsonl": "jsonl", ".json": "jsonl", ".ndjson": "jsonl",
     ".conll": "conll", ".bio": "conll", ".iob": "conll", ".bmes": "conll", ".bioes": "conll",

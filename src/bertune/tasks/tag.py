@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-import numpy as np
 from pydantic import Field
 
 from bertune import metrics
@@ -32,7 +31,8 @@ class TagOptions(Section):
     """`linear`: each word is judged by itself. `crf`: labels that follow each other are judged together, by scores that are learnt.
     Both predict the best legal chain of tags."""
     crf_learning_rate: Annotated[float, Field(gt=0)] = 1e-2
-    """Peak learning rate of the scores of a CRF. They begin at 0 and must come to several units in one run, so it is far above the encoder's."""
+    """Peak learning rate of the scores of a CRF. They begin at 0 and must come to several units in one run, so it is far above the
+    encoder's."""
     scheme: Literal["auto", "BIO", "BIOS", "BIOES", "BMES"] = "auto"
     """The tags that the model works with; files may have any scheme. `auto`: as the training file has them, BIO for IOB1 and for spans."""
     units: Literal["auto", "words", "characters"] = "auto"
@@ -100,17 +100,22 @@ class Tag(Task):
         single = self._given[True] > 0.95 * self._given.total() > 0
         if self.options.units == "auto":
             self.unit = "characters" if single else "words"
-        note(f"a plain text will be cut into {self.unit}, {'as options.units says' if self.options.units != 'auto' else 'as the training rows are'}"
-             if self._given else f"texts are cut into {self.unit}")  # fmt: skip
+        because = "as the training rows are" if self._given else "since no training row says what a word is"
+        because = because if self.options.units == "auto" else "as options.units says"
+        note(f"plain texts are cut into {self.unit}, {because}")
 
     def _learn_scheme(self, source: str, note: Note) -> None:
-        for name, census in self._census.items():
-            if census.prefixes:
-                note(census.describe(name))
-        census = self._census[source] if source in self._census else TagCensus()
+        census = self._census.get(source, TagCensus())
         found: Scheme = census.scheme() if census.prefixes.keys() - {"O"} else "BIO"
         found = "BIO" if found == "IOB1" else found
         self.scheme = found if self.options.scheme == "auto" else self.options.scheme
+        for line in self._schemes():
+            note(line)
+
+    def _schemes(self) -> list[str]:
+        """Say which schemes the files read since the last call have."""
+        census, self._census = self._census, {}
+        return [found.describe(name) for name, found in census.items() if found.prefixes]
 
     def describe(self) -> str:
         """Say what is looked for, and with which tags."""
@@ -164,7 +169,7 @@ class Tag(Task):
     def report(self) -> list[str]:
         """Say what did not fit when rows were encoded, and begin anew."""
         found, self._found = self._found, Counter()
-        lines = []
+        lines = self._schemes()
         if found["long"]:
             lines.append(f"{found['long']} of {found['rows']} texts are longer than max_length and are read in {found['windows']} windows")
         if found["inexact"]:
@@ -173,9 +178,11 @@ class Tag(Task):
                 "and scored as they are, so they count as missed; options.units=characters may help"
             )
         if found["lost"]:
-            lines.append(f"{found['lost']} of {found['entities']} entities have no word of their own: they cannot be learnt, and count as missed")
+            lost = f"{found['lost']} of {found['entities']} entities"
+            lines.append(f"{lost} have no word of their own: they cannot be learnt, and count as missed")
         if found["without tokens"]:
-            lines.append(f"{found['without tokens']} words are blank, or nothing to the tokenizer: they get the label of the entity around them, or none")
+            blank = f"{found['without tokens']} words are blank, or nothing to the tokenizer"
+            lines.append(f"{blank}: they belong to the entity around them, or to none")
         return lines
 
     def collate_target(self, targets: list[Any]) -> Any:
@@ -196,7 +203,7 @@ class Tag(Task):
             dropout = next((value for value in stated if value is not None), 0.1)
         crf = self.options.decoder == "crf"
         head = TokenHead(encoder.width, self._legal(), crf=crf, dropout=dropout)
-        head.saved_class, head.dropout_name = token_class(encoder.kind), names[0] if names else ""
+        head.saved_class, head.dropout_name = token_class(encoder.kind) or "", names[0] if names else ""
         head.own_rates = {"crf": self.options.crf_learning_rate}
         return head
 
