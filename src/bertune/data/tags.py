@@ -128,6 +128,8 @@ def is_legal(scheme: Scheme, before: Tag | None, after: Tag | None) -> bool:
     if scheme == "IOB1":
         return n != "B" or (p != "O" and same)
     goes_on = n in "IE"
+    if scheme == "BIOS" and p == "B":  # alone it would be S
+        return n == "I" and same
     if scheme in {"BIO", "BIOS"}:
         return not goes_on or (p in "BI" and same)
     open_before = p in "BI"  # BIOES and BMES: an entity that has begun must go on, and nothing else can

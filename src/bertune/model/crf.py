@@ -19,6 +19,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+_LARGEST = 600.0
+"""Largest exponent that leaves room for sums in float64."""
+
 
 class Chain(NamedTuple):
     """What a chain is judged by, in fp32: scores of words (M, N), of pairs (N, N), of first and last labels (N,)."""
@@ -98,7 +101,13 @@ def _backward(chain: Chain, steps: Steps) -> Tensor:
 
 
 def _in_steps(chain: Chain, steps: Steps) -> Chain:
-    return chain._replace(emissions=chain.emissions[steps.places])
+    """Return the chain in the order of the steps, in float64: sums over long rows are large, and their differences are what counts."""
+    return Chain(chain.emissions[steps.places].double(), *(scores.double() for scores in chain[1:]))
+
+
+def _wide(chain: Chain) -> Chain:
+    """Return the chain where float64 can be computed: Apple GPUs have none."""
+    return Chain(*(scores.cpu() for scores in chain)) if chain.emissions.device.type == "mps" else chain
 
 
 class _LogPartition(torch.autograd.Function):
@@ -107,11 +116,12 @@ class _LogPartition(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, emissions: Tensor, transitions: Tensor, start: Tensor, end: Tensor, steps: Steps) -> Tensor:
         chain = _in_steps(Chain(emissions, transitions, start, end), steps)
+        ctx.dtype = emissions.dtype
         alpha = _forward(chain, steps)
         log_z = torch.logsumexp(alpha[steps.last] + end, 1)  # (B,)
         ctx.save_for_backward(*chain, alpha, log_z)
         ctx.steps = steps
-        return log_z.sum()
+        return log_z.sum().to(emissions.dtype)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -125,7 +135,8 @@ class _LogPartition(torch.autograd.Function):
         emissions[steps.places] = marginals
         pairs = _expected_pairs(chain, steps, alpha, beta, of_word)
         first = marginals[steps.step(0)].sum(0) if len(steps) else torch.zeros_like(chain.start)
-        return grad * emissions, grad * pairs, grad * first, grad * marginals[steps.last].sum(0), None
+        expected = (emissions, pairs, first, marginals[steps.last].sum(0))
+        return *(grad * counts.to(ctx.dtype) for counts in expected), None
 
 
 def _spread(of_row: Tensor, steps: Steps) -> Tensor:
@@ -137,17 +148,19 @@ def _expected_pairs(chain: Chain, steps: Steps, alpha: Tensor, beta: Tensor, log
     """Return how often each pair of labels is expected in all rows: (N, N).
 
     The sum over words of exp(alpha_i + transitions_ij + e_j + beta_j - log Z) is a matrix product in which each word has a constant
-    taken from one factor and given to the other; in float64, whose exponents leave room for that.
+    taken from one factor and given to the other, as far as the exponents of float64 leave room for that.
     """
     if len(steps) < 2:
         return torch.zeros_like(chain.transitions)
-    wide = torch.device("cpu") if alpha.device.type == "mps" else alpha.device  # Apple GPUs have no float64
-    alpha, onward = (x.to(wide).double() for x in (alpha, chain.emissions + beta - log_z))
     earlier = torch.cat([alpha[steps.before(t)] for t in range(1, len(steps))])
+    onward = (chain.emissions + beta - log_z)[steps.sizes[0] :]
     most = earlier.max(1, keepdim=True).values
-    later = torch.exp((onward[steps.sizes[0] :] + most).clamp_max(700.0))
-    expected = torch.exp(earlier - most).t() @ later * chain.transitions.to(wide).double().exp()
-    return expected.to(chain.transitions)
+    if len(onward) and float((onward + most).max()) > _LARGEST:
+        pairs = zip(torch.split(earlier, 64), torch.split(onward, 64), strict=True)
+        return sum(
+            (torch.exp(a.unsqueeze(2) + chain.transitions + b.unsqueeze(1)).sum(0) for a, b in pairs), torch.zeros_like(chain.transitions)
+        )
+    return torch.exp(earlier - most).t() @ torch.exp(onward + most) * chain.transitions.exp()
 
 
 def log_partition(chain: Chain, steps: Steps) -> Tensor:
@@ -175,6 +188,7 @@ def path_score(chain: Chain, steps: Steps, labels: Tensor) -> Tensor:
 
 def negative_log_likelihood(chain: Chain, lengths: tuple[int, ...], labels: Tensor) -> Tensor:
     """Return -log P(labels), summed over rows."""
+    chain, labels = _wide(chain), labels.cpu() if labels.device.type == "mps" else labels
     steps = Steps(lengths, labels.device)
     return log_partition(chain, steps) - path_score(chain, steps, labels)
 
@@ -199,13 +213,15 @@ def k_best(chain: Chain, lengths: tuple[int, ...], k: int) -> tuple[Tensor, Tens
 
     Source: Seshadri and Sundberg 1994, the parallel list Viterbi algorithm.
     """
+    device, dtype = chain.emissions.device, chain.emissions.dtype
+    chain = _wide(chain)
     steps = Steps(lengths, chain.emissions.device)
     e, transitions, start, end = _in_steps(chain, steps)
     n = len(start)
     scores = e.new_full((len(lengths), k), float("-inf"))
     labels = torch.zeros(len(e), k, dtype=torch.int64, device=e.device)
     if not len(steps):
-        return labels, scores
+        return labels.to(device), scores.to(device, dtype)
     best = e.new_full((steps.num_rows, n, k), float("-inf"))  # of paths that end in a label
     best[:, :, 0] = e[steps.step(0)] + start
     whole = torch.empty_like(best)  # what each row has at its last word
@@ -226,7 +242,7 @@ def k_best(chain: Chain, lengths: tuple[int, ...], k: int) -> tuple[Tensor, Tens
     scores[steps.rows] = values
     ordered = _walk_back(at, came_from, steps, k)
     labels[steps.places] = ordered
-    return labels, scores
+    return labels.to(device), scores.to(device, dtype)
 
 
 def _walk_back(at: Tensor, came_from: list[Tensor], steps: Steps, k: int) -> Tensor:
@@ -255,28 +271,34 @@ def span_log_probability(chain: Chain, lengths: tuple[int, ...], labels: Tensor,
     """
     if not len(starts):
         return starts.new_zeros(0, dtype=torch.float32)
+    chain, device = _wide(chain), labels.device
+    labels, starts, ends = (x.to(chain.emissions.device) for x in (labels, starts, ends))
     steps = Steps(lengths, labels.device)
-    ordered = _in_steps(chain, steps)
-    alpha, beta = torch.empty_like(chain.emissions), torch.empty_like(chain.emissions)
-    log_z, row_value = torch.empty_like(chain.emissions[:, 0]), _forward(ordered, steps)
-    alpha[steps.places] = row_value
-    beta[steps.places] = _backward(ordered, steps)
-    log_z[steps.places] = _spread(torch.logsumexp(row_value[steps.last] + chain.end, 1), steps)
-    # On a given path the score between two words is a difference of running sums.
+    alpha, beta, log_z = _sums(chain, steps)
+    # On a given path the score between two words is a difference of running sums; what lies between rows cancels out.
     gained = chain.emissions.gather(1, labels[:, None])[:, 0].double()
-    gained[1:] += chain.transitions[labels[:-1], labels[1:]].double().nan_to_num(neginf=0.0)  # between rows: cancels out
+    pairs = chain.transitions[labels[:-1], labels[1:]].double()
+    gained[1:] += pairs.nan_to_num(neginf=0.0)
     running = torch.cumsum(gained, 0)
-    between = (running[ends] - running[starts]).float()
-    return (alpha[starts, labels[starts]] + between + beta[ends, labels[ends]] - log_z[starts]).clamp_max(0)
+    illegal = torch.cumsum(torch.cat([pairs.new_zeros(1), pairs.isneginf().double()]), 0)
+    found = alpha[starts, labels[starts]] + (running[ends] - running[starts]) + beta[ends, labels[ends]] - log_z[starts]
+    return found.masked_fill(illegal[ends] > illegal[starts], float("-inf")).clamp_max(0).float().to(device)
+
+
+def _sums(chain: Chain, steps: Steps) -> tuple[Tensor, Tensor, Tensor]:
+    """Return alpha, beta (M, N) and log Z of the row (M,), in the order of the words."""
+    ordered = _in_steps(chain, steps)
+    forward, backward = _forward(ordered, steps), _backward(ordered, steps)
+    of_word = _spread(torch.logsumexp(forward[steps.last] + ordered.end, 1), steps)
+    alpha, beta, log_z = torch.empty_like(forward), torch.empty_like(forward), torch.empty_like(of_word)
+    alpha[steps.places], beta[steps.places], log_z[steps.places] = forward, backward, of_word
+    return alpha, beta, log_z
 
 
 @torch.no_grad()
 def marginals(chain: Chain, lengths: tuple[int, ...]) -> Tensor:
     """Return the probability of each label of each word: (M, N)."""
-    steps = Steps(lengths, chain.emissions.device)
-    ordered = _in_steps(chain, steps)
-    alpha = _forward(ordered, steps)
-    log_z = torch.logsumexp(alpha[steps.last] + chain.end, 1)
-    result = torch.empty_like(chain.emissions)
-    result[steps.places] = torch.exp(alpha + _backward(ordered, steps) - _spread(log_z, steps)[:, None])
-    return result
+    device, dtype = chain.emissions.device, chain.emissions.dtype
+    chain = _wide(chain)
+    alpha, beta, log_z = _sums(chain, Steps(lengths, chain.emissions.device))
+    return torch.exp(alpha + beta - log_z[:, None]).to(device, dtype)

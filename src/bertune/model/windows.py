@@ -37,6 +37,9 @@ def windows_of(sizes: Sequence[int], room: int, overlap: int) -> list[tuple[int,
         while following - 1 > start and shared + sizes[following - 1] <= overlap:
             following -= 1
             shared += sizes[following]
+        while shared + sizes[stop] > room:  # a long word comes: a window must have a word that the one before lacks
+            shared -= sizes[following]
+            following += 1
         start = following
 
 

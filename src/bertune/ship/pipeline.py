@@ -65,15 +65,15 @@ class Pipeline:
     device: torch.device
     num_cut: int = 0
 
-    def predict(self, texts: Iterable[str | tuple[str, str] | list[str]]) -> list[Prediction]:
-        """Predict texts, or pairs of texts, in their order.
+    def predict(self, texts: Iterable[str | tuple[str, ...] | list[str]]) -> list[Prediction]:
+        """Predict texts, or pairs of texts, in their order; where the task looks at words, a list is the words of a text.
 
         Raises:
             DataError: a text is empty or no text.
         """
         if isinstance(texts, str):
             raise DataError("predict takes a list of texts, got one text; write predict([text])")
-        examples = [self.task.read(_as_row(text, n)) for n, text in enumerate(texts, 1)]
+        examples = [self.task.read(_as_row(text, n, self.task.columns.of_words)) for n, text in enumerate(texts, 1)]
         return list(self.stream(examples))
 
     def stream(self, examples: Iterable[Example]) -> Iterator[Prediction]:
@@ -108,8 +108,8 @@ class Pipeline:
             yield coming.result()
 
 
-def _as_row(text: Any, number: int) -> Row:
-    if isinstance(text, tuple | list):
+def _as_row(text: Any, number: int, of_words: bool) -> Row:
+    if isinstance(text, tuple | list) and not of_words:
         if len(text) != 2:
             raise DataError(f"texts:{number}: a pair has two texts, got {len(text)}")
         return Row({"text": text[0], "text_b": text[1]}, "texts", number)
