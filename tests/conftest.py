@@ -11,8 +11,12 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["OMP_NUM_THREADS"] = "1"
 
+import hypothesis
 import pytest
 import torch
+
+hypothesis.settings.register_profile("bertune", deadline=None)  # the first example imports, and machines are shared
+hypothesis.settings.load_profile("bertune")
 
 torch.set_num_threads(1)  # tiny models: on a shared machine a second thread is mostly waited for
 

@@ -23,8 +23,8 @@ from bertune.data.formats import Faults, Reading, format_of
 from bertune.data.rows import Table, files_of, open_table
 from bertune.errors import ConfigError, DataError
 from bertune.tasks.classify import Classify, ClassifyOptions
-from bertune.tasks.tag import Tag
 from bertune.tasks.reading import read_examples
+from bertune.tasks.tag import Tag
 from bertune.types import Columns
 
 PARTS = Columns(("text",), ("text_b",), "label")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from tests.real.test_real import chinese, data
 
@@ -11,21 +13,21 @@ from bertune.tasks.reading import read_examples
 
 pytestmark = pytest.mark.real
 
-COUNTS = {
-    "resume/train.json": (3821, 13438, "BIOS"),
-    "resume/train.char.bmes": (3821, 13438, "BMES"),
-    "resume/dev.char.bmes": (463, 1497, "BMES"),
-    "resume/test.json": (477, 1630, "BIOS"),
-    "weibo/train.json": (1350, 1885, "BIOS"),
-    "weibo/train.all.bmes": (1350, 1885, "BMES"),
-    "weibo/dev.all.bmes": (270, 389, "BMES"),
-    "weibo/test.json": (270, 414, "BIOS"),
-    "msra/train.txt": (20000, 29156, "BIO"),
-    "msra/dev.txt": (5092, 4257, "BIO"),
-    "msra/test.txt": (4631, 6181, "BIO"),
-    "wnut17/wnut17train.conll": (3394, 1975, "BIO"),
-    "wnut17/emerging.dev.conll": (1009, 836, "BIO"),
-    "wnut17/emerging.test.annotated": (1287, 1079, "BIO"),
+COUNTS = {  # sentences, entities, and those among them that begin with an inside tag: the publishers' scripts leave these out
+    "resume/train.json": (3821, 13440, 2, "BIOS"),
+    "resume/train.char.bmes": (3821, 13440, 2, "BMES"),
+    "resume/dev.char.bmes": (463, 1497, 0, "BMES"),
+    "resume/test.json": (477, 1630, 0, "BIO"),
+    "weibo/train.json": (1350, 1895, 10, "BIOS"),
+    "weibo/train.all.bmes": (1350, 1895, 10, "BMES"),
+    "weibo/dev.all.bmes": (270, 389, 0, "BMES"),
+    "weibo/test.json": (270, 418, 4, "BIOS"),
+    "msra/train.txt": (20000, 29159, 3, "BIO"),
+    "msra/dev.txt": (5092, 4257, 0, "BIO"),
+    "msra/test.txt": (4631, 6192, 11, "BIO"),
+    "wnut17/wnut17train.conll": (3394, 1975, 0, "BIO"),
+    "wnut17/emerging.dev.conll": (1009, 836, 0, "BIO"),
+    "wnut17/emerging.test.annotated": (1287, 1079, 0, "BIO"),
 }
 
 
@@ -39,11 +41,12 @@ def read(name):
 
 @pytest.mark.parametrize("name", COUNTS)
 def test_every_entity_of_a_known_file_is_read(name):
-    sentences, entities, scheme = COUNTS[name]
+    sentences, entities, illegal, scheme = COUNTS[name]
     task, examples, said = read(name)
     assert (len(examples), sum(len(e.target) for e in examples)) == (sentences, entities), said
     assert task.scheme == scheme
-    assert any(f"tags in {scheme}" in line for line in said)
+    (line,) = [line for line in said if f"tags in {scheme}" in line]
+    assert ("places are illegal" in line) == (illegal > 0)
 
 
 @pytest.mark.parametrize(("one", "other"), [("resume/test.json", "resume/test.char.bmes"), ("weibo/dev.json", "weibo/dev.all.bmes")])
@@ -79,18 +82,17 @@ def test_few_characters_of_weibo_are_unknown():
     from bertune.model.tokenizer import load_tokenizer
 
     task, examples, _ = read("weibo/test.json")
-    tokenizer = load_tokenizer(chinese(), 512, DataConfig())
+    tokenizer = load_tokenizer(Path(chinese()), 512, DataConfig())
     ids = [i for row in task.encode(examples, tokenizer) for i in row.inputs[0].ids]
     plain = [i for piece in tokenizer.encode([(" ".join(e.texts[0]),) for e in examples]) for i in piece.ids]
     assert ids.count(tokenizer.unknown_id) < 0.6 * plain.count(tokenizer.unknown_id)
 
 
-@pytest.mark.parametrize("decoder", ["linear", "crf"])
-def test_a_tagger_learns_names_from_resumes(decoder, tmp_path):
+def test_a_tagger_learns_from_resumes(tmp_path):
     settings = [
         f"data.train={data('ner/resume/train.json')}", f"data.dev={data('ner/resume/dev.char.bmes')}", "data.limit=320", f"model={chinese()}",
-        "train.epochs=4", "train.learning_rate=3e-4", "train.batch_size=16", f"options.decoder={decoder}", f"out={tmp_path / 'out'}", "seed=1",
+        "train.epochs=2", "train.learning_rate=5e-4", "train.batch_size=16", "options.decoder=crf", f"out={tmp_path / 'out'}", "seed=1",
     ]  # fmt: skip
     scores = bertune.train("tag", settings, quiet=True).scores["dev"]
-    assert scores.per_label["NAME"]["support"] == 110
-    assert scores.values["f1"] > 0.5
+    assert sum(label["support"] for label in scores.per_label.values()) == 1497
+    assert scores.values["f1"] > 0.7  # .806 with this seed
