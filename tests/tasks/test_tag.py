@@ -164,7 +164,7 @@ def test_predicted_chains_are_legal(random_model, sentences):
         chain = [None, *map(parse_tag, written), None]
         assert all(is_legal(task.scheme, a, b) for a, b in itertools.pairwise(chain))
         spelt = tags_of(spans_of(chain[1:-1]), len(written), task.scheme)
-        assert spelt == written or task.scheme == "BIOS"  # where B alone is legal too, and is written as S
+        assert spelt == written
 
 
 def test_random_models_find_something(random_model):

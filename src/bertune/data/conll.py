@@ -65,13 +65,18 @@ def form_of(lines: Sequence[str]) -> Form:
     full = [line for line in full if not _is_comment(line)] or full
     if not full:
         return Form(False, False, 0)
-    halves = [line.split("\t") for line in full]
-    both = [h for h in halves if len(h) == 2 and len(h[0].split(" ")) == len(h[1].split(" "))]
-    if len(both) * 2 > len(full) and any(" " in h[1] for h in both):
+    halves = [_halves(line) for line in full]
+    both = [h for h in halves if len(h) == 2 and len(h[0]) == len(h[1])]
+    if len(both) * 2 > len(full) and any(len(h[1]) > 1 for h in both):
         return Form(True, True, 2)
     tab = sum("\t" in line for line in full) * 2 > len(full)
     widths = [len(_cells(line, tab)) for line in full]
     return Form(tab, False, max(set(widths), key=lambda width: (widths.count(width), width)))
+
+
+def _halves(line: str) -> list[tuple[str, ...]]:
+    """Cut a line at its tabs, and each part at its blanks."""
+    return [tuple(half.strip(" ").split(" ")) for half in line.rstrip("\r\n").split("\t")]
 
 
 def _cells(line: str, tab: bool) -> list[str]:
@@ -99,28 +104,29 @@ def _sentence_lines(lines: Iterable[tuple[int, str]], skipped: dict[str, int]) -
         if is_blank(line):
             skipped["blank lines"] = skipped.get("blank lines", 0) + 1
             continue
-        halves = line.rstrip("\r\n").split("\t")
+        halves = _halves(line)
         if len(halves) != 2:
             yield Sentence(number, fault=f"{len(halves)} columns where 2 are expected (words, a tab, their tags, divided by blanks)")
             continue
-        yield Sentence(number, tuple(tuple(half.strip(" ").split(" ")) for half in halves))
+        yield Sentence(number, tuple(halves))
 
 
 def _word_lines(lines: Iterable[tuple[int, str]], form: Form, skipped: dict[str, int]) -> Iterator[Sentence]:
     held: list[list[str]] = []
     first, faulty = 0, False
     for number, line in itertools.chain(lines, [(0, "")]):
-        if is_blank(line):
+        new_document = line.startswith("-DOCSTART-")
+        if is_blank(line) or new_document:
             if held and not faulty:
                 yield Sentence(first, tuple(zip(*held, strict=True)))
             held, faulty = [], False
-            continue
-        if line.startswith("-DOCSTART-") or (not held and not faulty and _is_comment(line)):
-            kind = "-DOCSTART- lines" if line.startswith("-DOCSTART-") else "comments"
+            if not new_document:
+                continue
+        cells = _cells(line.rstrip("\r\n"), form.tab)
+        if new_document or (not held and not faulty and _is_comment(line) and len(cells) != form.num_columns):
+            kind = "-DOCSTART- lines" if new_document else "comments"
             skipped[kind] = skipped.get(kind, 0) + 1
             continue
-        line = line.rstrip("\r\n")
-        cells = _cells(line, form.tab)
         if not form.tab and len(cells) == form.num_columns - 1 and line[0] in " \t":
             cells = [" ", *cells]  # the word is itself a blank
         if len(cells) != form.num_columns:

@@ -16,7 +16,7 @@ import unicodedata
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from bertune.data.labels import text_of
+from bertune.data.labels import is_absent, text_of
 from bertune.data.tags import Tag, TagCensus, parse_tag, spans_of
 from bertune.errors import DataError
 from bertune.types import Row, Span
@@ -31,7 +31,7 @@ def is_cjk(letter: str) -> bool:
     >>> [is_cjk(c) for c in "勇あaé，"]
     [True, True, False, False, False]
     """
-    return "\u3040" <= letter <= "\u9fff" or "\uf900" <= letter <= "\ufaff" or "\U00020000" <= letter <= "\U0003ffff"
+    return letter in "々〆〇" or "\u3040" <= letter <= "\u9fff" or "\uf900" <= letter <= "\ufaff" or "\U00020000" <= letter <= "\U0003ffff"
 
 
 def split_text(text: str, unit: Unit) -> Places:
@@ -96,7 +96,7 @@ def words_of(row: Row, part: str) -> tuple[str, Places] | None:
     if not value:
         raise DataError(f"{row.place}: {part!r} is empty; remove the row, or set data.bad_rows=skip")
     for number, word in enumerate(value):
-        if not isinstance(word, str | int | float) or isinstance(word, bool):
+        if not isinstance(word, str | int | float) or isinstance(word, bool) or is_absent(word):
             raise DataError(f"{row.place_of(number)}: word {number + 1} of {part!r} must be text, got {word!r}")
     words = [str(word) for word in value]
     text, places = join_words(words)
@@ -146,7 +146,7 @@ def entities_of(row: Row, target: str, text: str, words: Places, census: TagCens
         DataError: tags that are none, or not one a word; spans outside the text, or overlapping.
     """
     value = row.fields.get(target)
-    if value is None or value == "":
+    if is_absent(value) or (isinstance(value, str) and not value.strip()):
         return None
     tags = _tags(value)
     if tags is None:

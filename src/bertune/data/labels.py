@@ -60,7 +60,7 @@ def read_labels(given: list[str] | str | None) -> tuple[str, ...] | None:
     return tuple(labels)
 
 
-def _absent(value: Any) -> bool:
+def is_absent(value: Any) -> bool:
     """Tell whether there is no value: null, or the NaN that pandas writes for it."""
     return value is None or (isinstance(value, float) and math.isnan(value))
 
@@ -72,7 +72,7 @@ def text_of(row: Row, part: str) -> str:
         DataError: it is missing, no text, or empty.
     """
     value = row.fields.get(part)
-    if _absent(value):
+    if is_absent(value):
         raise DataError(f"{row.place}: {part!r} is missing; every row needs it")
     if not isinstance(value, str | int | float):
         raise DataError(f"{row.place}: {part!r} must be text, got {type(value).__name__} ({str(value)[:40]!r})")
@@ -97,7 +97,7 @@ def label_of(row: Row, part: str) -> str | None:
         DataError: the value is a list or another container.
     """
     value = row.fields.get(part)
-    if _absent(value):
+    if is_absent(value):
         return None
     if not isinstance(value, str | int | float):
         raise DataError(
@@ -154,7 +154,7 @@ class OneKind:
             DataError: its label is of another kind than those before it in the same file.
         """
         value = row.fields.get(part)
-        if _absent(value) or isinstance(value, list | dict):
+        if is_absent(value) or isinstance(value, list | dict):
             return
         kind = "a boolean" if isinstance(value, bool) else "a number" if isinstance(value, int | float) else "text"
         first, place = self._first.setdefault(row.source, (kind, row.place))

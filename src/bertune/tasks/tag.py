@@ -88,7 +88,9 @@ class Tag(Task):
                 raise ConfigError(f"data.{name} is for labels of whole texts; leave it out")
         counts = Counter(span.label for e in examples for span in e.target)
         stated = read_labels(self.data.labels)
-        self.types = tuple(dict.fromkeys(filter(None, map(_type_of, stated)))) if stated else order_labels(counts)
+        self.types = (
+            tuple(dict.fromkeys(filter(None, (s if s in counts else _type_of(s) for s in stated)))) if stated else order_labels(counts)
+        )
         if not counts:
             raise DataError(f"{examples[0].source}: no row has an entity; there is nothing to learn")
         for example in examples:
