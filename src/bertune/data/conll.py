@@ -123,7 +123,7 @@ def _word_lines(lines: Iterable[tuple[int, str]], form: Form, skipped: dict[str,
             if not new_document:
                 continue
         cells = _cells(line.rstrip("\r\n"), form.tab)
-        if new_document or (not held and not faulty and _is_comment(line) and len(cells) != form.num_columns):
+        if new_document or (not held and not faulty and _is_comment(line)):
             kind = "-DOCSTART- lines" if new_document else "comments"
             skipped[kind] = skipped.get(kind, 0) + 1
             continue
