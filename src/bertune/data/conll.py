@@ -120,13 +120,12 @@ def _word_lines(lines: Iterable[tuple[int, str]], form: Form, skipped: dict[str,
             if held and not faulty:
                 yield Sentence(first, tuple(zip(*held, strict=True)))
             held, faulty = [], False
-            if not new_document:
-                continue
-        cells = _cells(line.rstrip("\r\n"), form.tab)
-        if new_document or (not held and not faulty and _is_comment(line)):
-            kind = "-DOCSTART- lines" if new_document else "comments"
-            skipped[kind] = skipped.get(kind, 0) + 1
+        passed_over = "-DOCSTART- lines" if new_document else "comments" if not held and not faulty and _is_comment(line) else ""
+        if passed_over:
+            skipped[passed_over] = skipped.get(passed_over, 0) + 1
+        if passed_over or is_blank(line):
             continue
+        cells = _cells(line.rstrip("\r\n"), form.tab)
         if not form.tab and len(cells) == form.num_columns - 1 and line[0] in " \t":
             cells = [" ", *cells]  # the word is itself a blank
         if len(cells) != form.num_columns:

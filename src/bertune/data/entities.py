@@ -12,11 +12,12 @@
 from __future__ import annotations
 
 import itertools
+import re
 import unicodedata
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from bertune.data.labels import is_absent, text_of
+from bertune.data.labels import is_absent, text_of, whole_letters
 from bertune.data.tags import Tag, TagCensus, parse_tag, spans_of
 from bertune.errors import DataError
 from bertune.types import Row, Span
@@ -100,11 +101,7 @@ def words_of(row: Row, part: str) -> tuple[str, Places] | None:
             raise DataError(f"{row.place_of(number)}: word {number + 1} of {part!r} must be text, got {word!r}")
     words = [str(word) for word in value]
     text, places = join_words(words)
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise DataError(f"{row.place}: {part!r} holds half of a letter (a lone surrogate, as of an emoji cut in two)") from None
-    return text, places
+    return whole_letters(text, row, part), places
 
 
 def sentence_of(row: Row, part: str, target: str, unit: Unit) -> tuple[str, Places, bool]:
@@ -119,12 +116,7 @@ def sentence_of(row: Row, part: str, target: str, unit: Unit) -> tuple[str, Plac
     text = text_of(row, part)
     tags = _tags(row.fields.get(target))
     if tags is not None and len(tags) != len(text) and len(tags) == len(text.split()):
-        places, end = [], 0
-        for word in text.split():
-            begin = text.index(word, end)
-            end = begin + len(word)
-            places.append((begin, end))
-        return text, tuple(places), True
+        return text, tuple(word.span() for word in re.finditer(r"\S+", text)), True
     if tags is not None:
         return text, tuple((n, n + 1) for n in range(len(text))), True
     return text, split_text(text, unit), False

@@ -79,10 +79,15 @@ def text_of(row: Row, part: str) -> str:
     text = str(value)
     if not text.strip():
         raise DataError(f"{row.place}: {part!r} is empty; remove the row, or set data.bad_rows=skip")
-    return _whole_letters(text, row, part)
+    return whole_letters(text, row, part)
 
 
-def _whole_letters(text: str, row: Row, part: str) -> str:
+def whole_letters(text: str, row: Row, part: str) -> str:
+    """Return a text that UTF-8 can write.
+
+    Raises:
+        DataError: it holds a lone surrogate.
+    """
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -104,7 +109,7 @@ def label_of(row: Row, part: str) -> str | None:
             f"{row.place}: {part!r} must be one label, got {type(value).__name__} ({str(value)[:40]!r}); "
             "for several labels a row set options.problem=multi_label"
         )
-    return _whole_letters(as_label(value), row, part) or None
+    return whole_letters(as_label(value), row, part) or None
 
 
 def labels_of(row: Row, part: str, delimiter: str | None) -> tuple[str, ...] | None:
