@@ -63,6 +63,7 @@ def theirs(settings: list[str], seed: int, out: str, *, grouped: bool) -> dict[s
     from bertune import run as story
     from bertune.data.entities import Span
     from bertune.data.tags import tags_of
+    from bertune.model.numerics import choose_device, choose_precision
     from bertune.model.source import locate
     from bertune.tasks.reading import read_splits
 
@@ -114,11 +115,13 @@ def theirs(settings: list[str], seed: int, out: str, *, grouped: bool) -> dict[s
     set_seed(seed)
     model = AutoModelForTokenClassification.from_pretrained(folder, num_labels=len(tags))
     model.accepts_loss_kwargs = False
+    bf16 = choose_precision(run.train.precision, choose_device("cpu"))[0] == "bf16"
     t = run.train
     arguments = TrainingArguments(
         out, num_train_epochs=t.epochs, per_device_train_batch_size=t.batch_size, per_device_eval_batch_size=64, learning_rate=t.learning_rate,
         weight_decay=t.weight_decay, warmup_steps=t.warmup_ratio, lr_scheduler_type="linear", max_grad_norm=t.max_grad_norm, seed=seed,
         save_strategy="no", logging_strategy="no", report_to="none", use_cpu=True, disable_tqdm=True, optim="adamw_torch_fused",
+        bf16=bf16,
         train_sampling_strategy="group_by_length" if grouped else "random",
     )  # fmt: skip
     looks: list[dict[str, float]] = []
@@ -135,7 +138,7 @@ def theirs(settings: list[str], seed: int, out: str, *, grouped: bool) -> dict[s
     trainer = Trainer(
         model, arguments, train_dataset=sets["train"][0], data_collator=collate, processing_class=tokenizer, callbacks=[Look()]
     )
-    plain = TrainingArguments(out, per_device_eval_batch_size=64, report_to="none", use_cpu=True, disable_tqdm=True)
+    plain = TrainingArguments(out, per_device_eval_batch_size=64, report_to="none", use_cpu=True, disable_tqdm=True, bf16=bf16)
     scorer = Trainer(model, plain, data_collator=collate, processing_class=tokenizer)
     began = time.perf_counter()
     trainer.train()

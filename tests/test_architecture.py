@@ -22,7 +22,7 @@ ABOVE = {
     "run": {"base", "data", "model", "tasks", "engine", "ship"},
     "cli": {"base", "data", "model", "tasks", "engine", "ship", "run"},
 }
-BASE = {"errors", "types", "config", "metrics", "talk", "memory"}
+BASE = {"errors", "types", "config", "metrics", "ranking", "talk", "memory"}
 STORIES = {"run", "preview", "starter"}
 MODULES = sorted(path for path in SOURCE.rglob("*.py") if path.name not in {"__init__.py", "__main__.py"} or path.parent != SOURCE)
 

@@ -155,6 +155,8 @@ class TrainConfig(Section):
     precision: Precision = "auto"
     """`auto`: bf16 where the processor or GPU computes it natively, else fp32. fp16 needs a CUDA GPU. Parameters, gradients
     and optimizer are kept in fp32 in any case."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """Dropout inside the encoder, of hidden states and of attention; without it what the encoder's config.json says."""
     fast_dropout: bool = True
     """On a processor, draw dropout from cheap random bytes: its rate is rounded to 1/256, 0.1 to 0.1016. `false`: torch's own."""
     active_vocabulary: bool = True

@@ -103,6 +103,8 @@ def train(source: str | Path | dict[str, Any], overrides: Sequence[str] = (), *,
 def _build(run: RunConfig, task: Task) -> tuple[Model, Tokenizer, LoadReport]:
     folder = locate(run.model)
     encoder, report = read_encoder(folder)
+    if run.train.dropout is not None:
+        encoder.set_dropout(run.train.dropout)
     tokenizer = load_tokenizer(folder, encoder.longest, run.data)
     rows = len(encoder.word_embeddings())
     if tokenizer.vocabulary_size > rows:
@@ -120,7 +122,7 @@ def _first_token_speaks(encoder: Encoder, tokenizer: Tokenizer) -> bool:
     if not tokenizer.begins_with_special:
         return False
     rows = EncodedRows([Encoded((piece,)) for piece in tokenizer.encode([("a",), ("a 1 . 2",)])])
-    ragged = rows.batch(range(2), list).inputs[0]
+    ragged = rows.batch(range(2), list).ragged
     with torch.no_grad():
         states = first_tokens(cast(torch.nn.Module, encoder).eval()(ragged), ragged)
     return not torch.allclose(states[0], states[1], rtol=0, atol=1e-7)
@@ -163,6 +165,8 @@ def _fit(result: Artifact, rows: dict[str, EncodedRows], splits: Splits, out: Pa
     if splits.test:
         found, _ = predict_rows(model, task, rows["test"], accelerator.device)
         scores["test"] = task.score(found, splits.test)
+    for line in task.report():
+        talk.say(f"data: train: {line}")
     _finish(result, out, outcome, scores, accelerator, talk)
     return Trained(out, scores)
 

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 JSON = dict[str, Any]
 ComputePrecision = Literal["fp32", "bf16", "fp16"]
+Reads = Literal["last", "first_token", "first_last"]
+"""What a head reads of an encoder: the last layer's states of all tokens; those of each row's first token, so that the last layer
+works for these alone; or of all tokens the mean of the first and the last layer's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,8 @@ class Columns:
     """The same for the target."""
     of_words: bool = False
     """Whether a row is a sentence of words with something for each, as in CoNLL files."""
+    target_needed: bool = True
+    """Whether rows to learn from and to be scored must have the target."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +116,7 @@ class Encoded:
     inputs: tuple[Piece, ...]
     target: Any = None
     context: Any = None  # what `decode` needs of the example besides the model's output
+    passes: bool = False  # the inputs are passes of one text, each to be encoded with dropout of its own (SimCSE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +137,12 @@ class Ragged:
     words: torch.Tensor | None = None
     num_words: tuple[int, ...] = ()
 
+    def part(self, start: int, stop: int) -> Ragged:
+        """Return rows `start` to `stop` of a batch without words."""
+        offsets = self.offsets[start : stop + 1]
+        first, last = sum(self.lengths[:start]), sum(self.lengths[:stop])
+        return Ragged(self.ids[first:last], self.types[first:last], offsets - offsets[0], self.lengths[start:stop])
+
     def to(self, device: torch.device) -> Ragged:
         """Return the same batch on another device."""
         return replace(
@@ -143,18 +155,39 @@ class Ragged:
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
-    """Some rows of a data set as tensors; `rows` are their places in it."""
+class Sides:
+    """Which text stands where, for rows of several texts that are encoded apart. `U` are the texts of the batch, each once.
 
-    inputs: tuple[Ragged, ...]
+    `places` are one tensor (B,) a side: the text, 0 to U - 1, that stands there in each row. `identities` (U,) are numbers of
+    texts: two passes of one text have the same.
+    """
+
+    places: tuple[torch.Tensor, ...]
+    identities: torch.Tensor
+
+    def to(self, device: torch.device) -> Sides:
+        """Return the same on another device."""
+        return Sides(tuple(p.to(device) for p in self.places), self.identities.to(device))
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Some rows of a data set as tensors; `rows` are their places in it.
+
+    The encoder's input `ragged` is of the rows; or of the texts of the rows, each once, where `sides` says which is where.
+    """
+
+    ragged: Ragged
     target: torch.Tensor | None
     rows: tuple[int, ...]
     contexts: tuple[Any, ...] = ()
+    sides: Sides | None = None
 
     def to(self, device: torch.device) -> Batch:
         """Return the same batch on another device."""
         target = None if self.target is None else self.target.to(device, non_blocking=device.type == "cuda")
-        return replace(self, inputs=tuple(i.to(device) for i in self.inputs), target=target)
+        sides = None if self.sides is None else self.sides.to(device)
+        return replace(self, ragged=self.ragged.to(device), target=target, sides=sides)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +199,8 @@ class Prediction:
     by_label: dict[str, float] | None = None
     tags: tuple[tuple[str, str], ...] | None = None
     """Every word and its tag, where words are what is looked at."""
+    vectors: tuple[Any, ...] | None = field(default=None, repr=False)
+    """The vector (E,) of each text of the row, numpy fp32, where scores are made of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,12 +293,16 @@ class Encoder(Protocol):
         """Return how many tokens a row may have."""
         ...
 
-    def __call__(self, ragged: Ragged, first_only: bool = False) -> torch.Tensor:
-        """Return the states of the last layer: (T, W) of all tokens, or with `first_only` (R, W) of each row's first."""
+    def __call__(self, ragged: Ragged, reads: Reads = "last") -> torch.Tensor:
+        """Return states: (T, W) of all tokens, or (R, W) of each row's first; see `Reads`."""
         ...
 
     def compute_in(self, numerics: Numerics) -> None:
         """Choose the precision of the work; parameters stay in fp32."""
+        ...
+
+    def set_dropout(self, rate: float) -> None:
+        """Change the dropout of hidden states and of attention."""
         ...
 
     def inference(self) -> AbstractContextManager[None]:

@@ -28,7 +28,7 @@ def encoded(*rows: tuple[list[int], ...], targets: list | None = None, cut: int 
 def test_a_batch_holds_its_rows_in_the_order_asked() -> None:
     rows = encoded(([101, 7, 102],), ([101, 102],), ([101, 30000, 9, 8, 102],), targets=[0, 1, 2])
     batch = rows.batch([2, 0], torch.tensor)
-    (ragged,) = batch.inputs
+    ragged = batch.ragged
     assert ragged.ids.tolist() == [101, 30000, 9, 8, 102, 101, 7, 102]
     assert ragged.types.tolist() == [1, 0, 1, 0, 0, 1, 1, 0]
     assert ragged.offsets.tolist() == [0, 5, 8]
@@ -39,13 +39,39 @@ def test_a_batch_holds_its_rows_in_the_order_asked() -> None:
     assert batch.target.tolist() == [2, 0]
 
 
-def test_inputs_of_a_bi_encoder_are_kept_apart() -> None:
-    rows = encoded(([1, 2], [3]), ([4], [5, 6, 7]))
-    batch = rows.batch([1, 0], torch.tensor)
-    assert [i.ids.tolist() for i in batch.inputs] == [[4, 1, 2], [5, 6, 7, 3]]
-    assert [i.offsets.tolist() for i in batch.inputs] == [[0, 1, 3], [0, 3, 4]]
-    assert [i.lengths for i in batch.inputs] == [(1, 2), (3, 1)]
-    assert rows.lengths.tolist() == [3, 4]
+TEXTS = st.lists(st.integers(0, 3), min_size=1, max_size=3)
+
+
+@given(st.integers(2, 3).flatmap(lambda sides: st.lists(st.tuples(*[TEXTS] * sides), min_size=1, max_size=8)), st.data())
+def test_a_text_is_held_once_and_found_wherever_it_stands(rows: list[tuple[list[int], ...]], data: st.DataObject) -> None:
+    held = encoded(*rows)
+    chosen = data.draw(st.lists(st.integers(0, len(rows) - 1), min_size=1, max_size=10))
+    batch = held.batch(chosen, torch.tensor)
+    texts = [part.tolist() for part in batch.ragged.ids.split(list(batch.ragged.lengths))]
+    assert batch.sides is not None
+    assert len({tuple(t) for t in texts}) == len(texts) == len({tuple(t) for r in chosen for t in rows[r]})
+    for side, places in enumerate(batch.sides.places):
+        assert [texts[p] for p in places.tolist()] == [list(rows[r][side]) for r in chosen]
+    assert len(set(batch.sides.identities.tolist())) == len(texts)
+    assert held.lengths.tolist() == [sum(map(len, row)) for row in rows]
+    assert len(held.text_lengths) == len({tuple(t) for row in rows for t in row})
+
+
+def test_passes_of_one_text_are_two_texts_of_one_identity() -> None:
+    piece, other = Piece([1, 2], [0, 0]), Piece([3], [0])
+    rows = EncodedRows([Encoded((p, p), passes=True) for p in (piece, other, piece)])
+    sides = rows.batch([0, 1, 2], torch.tensor).sides
+    assert sides is not None
+    first, second = (p.tolist() for p in sides.places)
+    assert not set(first) & set(second)
+    assert first[0] == first[2] != first[1]
+    assert sides.identities[first].tolist() == sides.identities[second].tolist()
+
+
+def test_a_part_of_a_ragged_batch_is_those_rows() -> None:
+    ragged = encoded(([1, 2],), ([3],), ([4, 5, 6],)).batch([0, 1, 2], torch.tensor).ragged
+    part = ragged.part(1, 3)
+    assert (part.ids.tolist(), part.offsets.tolist(), part.lengths) == ([3, 4, 5, 6], [0, 1, 4], (1, 3))
 
 
 def test_a_target_that_is_missing_leaves_the_batch_without() -> None:
@@ -76,7 +102,7 @@ def test_no_rows_at_all() -> None:
 def test_any_batch_is_what_the_rows_were(rows: list[list[int]], data: st.DataObject) -> None:
     held = encoded(*[(ids,) for ids in rows])
     chosen = data.draw(st.lists(st.integers(0, len(rows) - 1), min_size=1, max_size=10))
-    ragged = held.batch(chosen, torch.tensor).inputs[0]
+    ragged = held.batch(chosen, torch.tensor).ragged
     cuts = ragged.offsets.tolist()
     for place, row in enumerate(chosen):
         start, stop = cuts[place], cuts[place + 1]
@@ -92,10 +118,12 @@ def test_any_batch_is_what_the_rows_were(rows: list[list[int]], data: st.DataObj
 def test_a_batch_on_another_device_is_the_same_batch() -> None:
     batch = encoded(([1, 2], [3]), targets=[1]).batch([0], torch.tensor)
     there = batch.to(torch.device("meta"))
-    assert all(t.device.type == "meta" for i in there.inputs for t in (i.ids, i.types, i.offsets))
+    assert there.sides is not None
+    held = (there.ragged.ids, there.ragged.types, there.ragged.offsets, *there.sides.places, there.sides.identities)
+    assert all(t.device.type == "meta" for t in held)
     assert there.target is not None
     assert there.target.device.type == "meta"
-    assert (there.rows, there.inputs[0].lengths) == (batch.rows, batch.inputs[0].lengths)
+    assert (there.rows, there.ragged.lengths) == (batch.rows, batch.ragged.lengths)
     assert encoded(([1],)).batch([0], torch.tensor).to(torch.device("meta")).target is None
 
 

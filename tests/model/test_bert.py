@@ -67,7 +67,7 @@ def theirs(folder):
 
 
 def batch_of(lengths=LENGTHS, seed=0):
-    return ragged(lengths, seed).batch(range(len(lengths)), list).inputs[0]
+    return ragged(lengths, seed).batch(range(len(lengths)), list).ragged
 
 
 def states_of(model, batch) -> torch.Tensor:
@@ -132,7 +132,7 @@ def test_states_and_gradients_in_float64(name, folder_of):
 @pytest.mark.parametrize("name", CASES)
 def test_first_tokens_alone(name, lengths, folder_of):
     encoder, batch = read(folder_of(name)), batch_of(lengths)
-    whole, alone = encoder(batch)[batch.offsets[:-1]], encoder(batch, first_only=True)
+    whole, alone = encoder(batch)[batch.offsets[:-1]], encoder(batch, reads="first_token")
     assert alone.shape == (len(lengths), 32)
     torch.testing.assert_close(alone, whole, atol=1e-5, rtol=1e-5)
     whole, alone = gradients_of(encoder, whole), gradients_of(encoder, alone)
@@ -146,7 +146,7 @@ def test_first_tokens_alone(name, lengths, folder_of):
 def test_first_tokens_alone_in_float64(folder_of):
     encoder, batch = read(folder_of("bert")).double(), batch_of([7, 1, 100, 33, 2])
     encoder.compute_in(FLOAT64)
-    whole, alone = encoder(batch)[batch.offsets[:-1]], encoder(batch, first_only=True)
+    whole, alone = encoder(batch)[batch.offsets[:-1]], encoder(batch, reads="first_token")
     torch.testing.assert_close(alone, whole, atol=1e-13, rtol=1e-13)
     whole, alone = gradients_of(encoder, whole), gradients_of(encoder, alone)
     for name, gradient in alone.items():
@@ -554,11 +554,11 @@ def test_inference_changes_nothing_and_leaves_nothing(name, precision, folder_of
     with torch.inference_mode():
         exact = encoder(batch)
         encoder.compute_in(Numerics(precision))
-        before = encoder(batch), encoder(batch, first_only=True)
+        before = encoder(batch), encoder(batch, reads="first_token")
         with encoder.inference():
             assert all(module.ready is not None for module in encoder.modules() if isinstance(module, Linear))
-            within = encoder(batch), encoder(batch, first_only=True)
-        after = encoder(batch), encoder(batch, first_only=True)
+            within = encoder(batch), encoder(batch, reads="first_token")
+        after = encoder(batch), encoder(batch, reads="first_token")
     for one, two, three in zip(before, within, after, strict=True):
         assert torch.equal(one, three)
         if precision == "fp32":

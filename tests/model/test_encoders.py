@@ -60,12 +60,12 @@ def test_our_own_where_it_computes_the_architecture(kind, encoder_of):
 def test_states_are_those_of_transformers(kind, reader, encoder_of):
     encoder = READERS[reader](encoder_of(kind))[0]
     encoder.eval()
-    batch = ragged(LENGTHS).batch(range(len(LENGTHS)), list).inputs[0]
+    batch = ragged(LENGTHS).batch(range(len(LENGTHS)), list).ragged
     with torch.no_grad():
         ours = encoder(batch)
         theirs = hf_states(encoder_of(kind), batch)
-        assert torch.equal(encoder(batch, first_only=False), ours)
-        first = encoder(batch, first_only=True)
+        assert torch.equal(encoder(batch, reads="last"), ours)
+        first = encoder(batch, reads="first_token")
     assert ours.shape == (sum(LENGTHS), 32)
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(first, theirs[batch.offsets[:-1]], atol=1e-5, rtol=1e-4)
@@ -80,7 +80,7 @@ def test_packed_and_padded_give_the_same_gradients(kind, encoder_of):
         encoder._packed = packed
         if not packed:
             encoder.hf.set_attn_implementation("sdpa")
-        batch = ragged(LENGTHS).batch(range(len(LENGTHS)), list).inputs[0]
+        batch = ragged(LENGTHS).batch(range(len(LENGTHS)), list).ragged
         (encoder(batch) ** 2).sum().backward()
         gradients.append({n: p.grad for n, p in encoder.named_parameters() if p.grad is not None})
     assert gradients[0].keys() == gradients[1].keys()
@@ -91,7 +91,7 @@ def test_packed_and_padded_give_the_same_gradients(kind, encoder_of):
 @pytest.mark.parametrize("kind", sorted(PACKED))
 def test_dropout_of_a_packed_encoder_of_transformers(kind, encoder_of):
     """Its attention draws cheap bytes when asked to, and torch's numbers otherwise; none in eval mode."""
-    batch = ragged(LENGTHS).batch(range(len(LENGTHS)), list).inputs[0]
+    batch = ragged(LENGTHS).batch(range(len(LENGTHS)), list).ragged
     encoder = read_auto(encoder_of(kind))[0]
     for module in encoder.modules():
         if isinstance(module, torch.nn.Dropout):
@@ -112,8 +112,8 @@ def test_a_row_does_not_depend_on_its_batch(kind, encoder_of):
     encoder.eval()
     rows = ragged(LENGTHS)
     with torch.no_grad():
-        whole = encoder(rows.batch(range(len(LENGTHS)), list).inputs[0])
-        alone = torch.cat([encoder(rows.batch([i], list).inputs[0]) for i in range(len(LENGTHS))])
+        whole = encoder(rows.batch(range(len(LENGTHS)), list).ragged)
+        alone = torch.cat([encoder(rows.batch([i], list).ragged) for i in range(len(LENGTHS))])
     torch.testing.assert_close(whole, alone, atol=1e-5, rtol=1e-4)
 
 
@@ -170,4 +170,4 @@ def test_a_row_may_be_as_long_as_is_said(kind, encoder_of):
     encoder, _ = read_encoder(encoder_of(kind))
     assert encoder.longest == {"roberta": 63, "xlm-roberta": 63, "camembert": 63, "mpnet": 62}.get(kind, 64)
     with torch.no_grad():
-        assert encoder.eval()(ragged([encoder.longest, 3]).batch(range(2), list).inputs[0]).shape == (encoder.longest + 3, 32)
+        assert encoder.eval()(ragged([encoder.longest, 3]).batch(range(2), list).ragged).shape == (encoder.longest + 3, 32)

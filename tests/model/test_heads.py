@@ -25,7 +25,7 @@ def ragged(lengths: tuple[int, ...] = LENGTHS) -> Ragged:
 
 
 def batch(lengths: tuple[int, ...] = LENGTHS) -> Batch:
-    return Batch((ragged(lengths),), None, tuple(range(len(lengths))))
+    return Batch(ragged(lengths), None, tuple(range(len(lengths))))
 
 
 def states(count: int = sum(LENGTHS), dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -40,9 +40,9 @@ SLOW = {
 }
 
 
-def asked(head: PooledHead, given: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, ...]:
+def asked(head: PooledHead, given: torch.Tensor, batch: Batch) -> torch.Tensor:
     """What a model hands to a head: all states, or those of first tokens alone."""
-    return (first_tokens(given, batch.inputs[0]) if head.first_only else given,)
+    return first_tokens(given, batch.ragged) if head.reads == "first_token" else given
 
 
 def slowly(pool, given: torch.Tensor) -> torch.Tensor:
@@ -80,7 +80,7 @@ def test_a_row_does_not_depend_on_the_others(pool):
 @pytest.mark.parametrize("num_outputs", [1, 5])
 def test_a_head_gives_one_vector_a_row(pooling, num_outputs):
     head = PooledHead(WIDTH, num_outputs, pooling, OWN_HEAD, 0.5)
-    assert head.first_only == (pooling in {"pooler", "cls"})
+    assert head.reads == ("first_token" if pooling in {"pooler", "cls"} else "last")
     assert head(asked(head, states(), batch()), batch()).shape == (len(LENGTHS), num_outputs)
     assert (head.dense is not None) == (pooling == "pooler")
     assert {n: tuple(p.shape) for n, p in head.named_parameters()} == {
@@ -107,30 +107,22 @@ def test_first_weights_are_those_of_bert():
         assert not layer.bias.any()
 
 
-def test_only_the_first_input_is_used():
-    head = PooledHead(WIDTH, 2, "mean", OWN_HEAD, 0.0)
-    two = Batch((ragged(), ragged((1,) * len(LENGTHS))), None, tuple(range(len(LENGTHS))))
-    assert torch.equal(head((states(), states(len(LENGTHS))), two), head((states(),), batch()))
-
-
 @pytest.mark.parametrize("head", [PooledHead(WIDTH, 2, p, OWN_HEAD, 0.0) for p in ("pooler", "cls", "mean", "max")] + [nn.Identity()])
 def test_a_model_gives_a_head_what_it_reads(head):
-    """All states, or those of first tokens where the head says so; in fp32, and of every input."""
+    """All states, or those of first tokens where the head says so; in fp32."""
 
     class Encoder(nn.Module):
-        def forward(self, given: Ragged, first_only: bool = False) -> torch.Tensor:
+        def forward(self, given: Ragged, reads: str = "last") -> torch.Tensor:
             found = states(given.ids.numel(), torch.bfloat16)
-            return first_tokens(found, given) if first_only else found
+            return first_tokens(found, given) if reads == "first_token" else found
 
-    heard: list[tuple[torch.Tensor, ...]] = []
+    heard: list[torch.Tensor] = []
     head.forward = lambda given, _batch: heard.append(given)  # type: ignore[method-assign]
-    two = Batch((ragged(), ragged((2, 1))), None, (0, 1))
-    Model(Encoder(), head)(two)
-    assert len(heard[0]) == 2
-    for found, given in zip(heard[0], two.inputs, strict=True):
-        whole = states(given.ids.numel(), torch.bfloat16).float()
-        assert found.dtype == torch.float32
-        assert torch.equal(found, first_tokens(whole, given) if getattr(head, "first_only", False) else whole)
+    Model(Encoder(), head)(batch())
+    (found,) = heard
+    whole = states(batch().ragged.ids.numel(), torch.bfloat16).float()
+    assert found.dtype == torch.float32
+    assert torch.equal(found, first_tokens(whole, batch().ragged) if getattr(head, "reads", "last") == "first_token" else whole)
 
 
 @pytest.mark.parametrize("kind", HEADS)

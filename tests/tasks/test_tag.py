@@ -158,7 +158,7 @@ def test_predicted_chains_are_legal(random_model, sentences):
     with torch.inference_mode():
         batch = rows.batch(range(len(rows)), task.collate_target)
         out = random_model.model(batch)
-    lengths = batch.inputs[0].num_words
+    lengths = batch.ragged.num_words
     for row in viterbi(out, lengths).split(list(lengths)):
         written = [task.tags[n] for n in row.tolist()]
         chain = [None, *map(parse_tag, written), None]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bertune.types import Batch, Encoded, Ragged
+from bertune.types import Batch, Encoded, Piece, Ragged, Sides
 
 Ints = npt.NDArray[np.int64]
 
@@ -40,8 +40,8 @@ class _Lists:
 
 
 @dataclass(frozen=True)
-class _Column:
-    """One input of every row: row b is `ids[offsets[b]:offsets[b + 1]]`."""
+class _Texts:
+    """Texts as integers: text b is `ids[offsets[b]:offsets[b + 1]]`."""
 
     ids: npt.NDArray[np.int32]
     types: npt.NDArray[np.uint8]
@@ -49,33 +49,65 @@ class _Column:
     words: _Lists | None = None  # where the task looks at words: their tokens, counted from the row's first one
     windows: _Lists | None = None  # and the tokens of each window of the row
 
+    @classmethod
+    def of(cls, pieces: Sequence[Piece]) -> _Texts:
+        offsets = _offsets([len(piece.ids) for piece in pieces])
+        ids = np.empty(int(offsets[-1]), np.int32)
+        types = np.empty(int(offsets[-1]), np.uint8)
+        for piece, start, stop in zip(pieces, offsets[:-1], offsets[1:], strict=True):
+            ids[start:stop] = piece.ids
+            types[start:stop] = piece.types
+        words, windows = ([getattr(piece, name) for piece in pieces] for name in ("words", "windows"))
+        lists = [None if any(x is None for x in found) else _Lists.of(found) for found in (words, windows)]
+        return cls(ids, types, offsets, *lists)
+
 
 class EncodedRows:
-    """A data set as integers: flat arrays, so that millions of rows cost little more than their tokens."""
+    """A data set as integers: flat arrays, so that millions of rows cost little more than their tokens.
+
+    Rows of several inputs share their texts: each is held once, and encoded once a batch, wherever it stands.
+    """
 
     def __init__(self, rows: Sequence[Encoded]) -> None:
         self.targets: list[Any] = [row.target for row in rows]
         self.contexts: list[Any] = [row.context for row in rows]
         self.cut: list[int] = [sum(piece.cut for piece in row.inputs) for row in rows]
-        self._columns = [self._column(rows, n) for n in range(len(rows[0].inputs) if rows else 1)]
-        self.lengths: Ints = sum((np.diff(c.offsets) for c in self._columns), start=np.zeros(len(rows), np.int64))
+        self._places: Ints | None = None  # (rows, sides), which text stands where
+        self._identities: Ints | None = None  # (texts,), equal for passes of one text
+        pieces = [row.inputs[0] for row in rows] if all(len(row.inputs) == 1 for row in rows) else self._share(rows)
+        self._texts = _Texts.of(pieces)
+        self.text_lengths: Ints = np.diff(self._texts.offsets)
+        """Tokens of each text."""
+        self.lengths: Ints = self.text_lengths if self._places is None else self.text_lengths[self._places].sum(1)
         """Tokens of each row, all its inputs together."""
 
-    @staticmethod
-    def _column(rows: Sequence[Encoded], n: int) -> _Column:
-        offsets = _offsets([len(row.inputs[n].ids) for row in rows])
-        ids = np.empty(int(offsets[-1]), np.int32)
-        types = np.empty(int(offsets[-1]), np.uint8)
-        for row, start, stop in zip(rows, offsets[:-1], offsets[1:], strict=True):
-            ids[start:stop] = row.inputs[n].ids
-            types[start:stop] = row.inputs[n].types
-        words, windows = ([getattr(row.inputs[n], name) for row in rows] for name in ("words", "windows"))
-        lists = [None if any(x is None for x in found) else _Lists.of(found) for found in (words, windows)]
-        return _Column(ids, types, offsets, *lists)
+    def _share(self, rows: Sequence[Encoded]) -> list[Piece]:
+        """Return each text once, and keep where it stands."""
+        pieces: list[Piece] = []
+        numbers: dict[tuple[bytes, int], int] = {}
+        identities: dict[bytes, int] = {}
+        held: list[int] = []
+        self._places = np.empty((len(rows), len(rows[0].inputs)), np.int64)
+        for place, row in enumerate(rows):
+            for side, piece in enumerate(row.inputs):
+                text = np.asarray(piece.ids, np.int32).tobytes()
+                key = text, side if row.passes else 0
+                if key not in numbers:
+                    numbers[key] = len(pieces)
+                    pieces.append(piece)
+                    held.append(identities.setdefault(text, len(identities)))
+                self._places[place, side] = numbers[key]
+        self._identities = np.array(held, np.int64)
+        return pieces
 
     def __len__(self) -> int:
         """Return the number of rows."""
         return len(self.targets)
+
+    @property
+    def are_compared(self) -> bool:
+        """Tell whether rows are several texts, each encoded for itself."""
+        return self._places is not None
 
     @property
     def num_cut(self) -> int:
@@ -91,38 +123,57 @@ class EncodedRows:
             share = sum(cut) / (total + sum(cut))
             found.append(f"{len(cut)} of {len(self)} rows are longer than max_length {max_length} and were cut, {share:.1%} of all tokens")
         if unknown_id is not None and total:
-            unknown = sum(int((column.ids == unknown_id).sum()) for column in self._columns) / total
+            unknown = float((self._texts.ids == unknown_id).mean())
             if unknown > 0.02:
                 found.append(f"{unknown:.1%} of all tokens are unknown to this encoder's vocabulary; is it made for this language?")
         return found
 
     def used_ids(self) -> Ints:
         """Return every token id that occurs, once."""
-        used = [np.unique(column.ids) for column in self._columns]
-        return np.unique(np.concatenate(used)).astype(np.int64)
+        return np.unique(self._texts.ids).astype(np.int64)
 
     def batch(self, rows: Sequence[int], collate: Callable[[list[Any]], Any]) -> Batch:
         """Gather rows into tensors; `collate` turns their targets into one."""
+        texts, sides = self.sides(rows)
+        return self.compared(rows, sides, collate, self.texts(texts))
+
+    def compared(self, rows: Sequence[int], sides: Sides | None, collate: Callable[[list[Any]], Any], ragged: Ragged) -> Batch:
+        """Gather rows whose texts are at hand as `ragged`, or, when it holds none, as vectors."""
         targets = [self.targets[r] for r in rows]
         target = None if any(t is None for t in targets) else collate(targets)
-        return Batch(tuple(_ragged(c, rows) for c in self._columns), target, tuple(rows), tuple(self.contexts[r] for r in rows))
+        return Batch(ragged, target, tuple(rows), tuple(self.contexts[r] for r in rows), sides)
+
+    def texts(self, numbers: Sequence[int]) -> Ragged:
+        """Gather texts by number: those of the rows in their order, unless rows share them."""
+        return _ragged(self._texts, numbers)
+
+    def sides(self, rows: Sequence[int]) -> tuple[Sequence[int], Sides | None]:
+        """Return the texts of some rows, each once, and which stands where; without sides, a row is its own text."""
+        import torch
+
+        if self._places is None or self._identities is None:
+            return rows, None
+        texts, places = np.unique(self._places[list(rows)], return_inverse=True)
+        columns = places.reshape(len(rows), -1).T
+        identities = torch.from_numpy(self._identities[texts])
+        return texts.tolist(), Sides(tuple(torch.from_numpy(np.ascontiguousarray(c)) for c in columns), identities)
 
 
-def _ragged(column: _Column, rows: Sequence[int]) -> Ragged:
+def _ragged(texts: _Texts, rows: Sequence[int]) -> Ragged:
     import torch
 
-    spans = [(column.offsets[r], column.offsets[r + 1]) for r in rows]
+    spans = [(texts.offsets[r], texts.offsets[r + 1]) for r in rows]
     lengths = tuple(int(stop - start) for start, stop in spans)
     words: torch.Tensor | None = None
     num_words: tuple[int, ...] = ()
-    if column.words is not None:
+    if texts.words is not None:
         begins = itertools.accumulate(lengths, initial=0)
-        places = [column.words[r].astype(np.int64) + begin for r, begin in zip(rows, begins, strict=False)]
+        places = [texts.words[r].astype(np.int64) + begin for r, begin in zip(rows, begins, strict=False)]
         words, num_words = torch.from_numpy(np.concatenate(places)), tuple(len(p) for p in places)
-    if column.windows is not None:  # the encoder sees every window as a row of its own
-        lengths = tuple(int(tokens) for r in rows for tokens in column.windows[r])
-    ids = np.concatenate([column.ids[start:stop] for start, stop in spans]).astype(np.int64)
-    types = np.concatenate([column.types[start:stop] for start, stop in spans]).astype(np.int64)
+    if texts.windows is not None:  # the encoder sees every window as a row of its own
+        lengths = tuple(int(tokens) for r in rows for tokens in texts.windows[r])
+    ids = np.concatenate([texts.ids[start:stop] for start, stop in spans] or [texts.ids[:0]]).astype(np.int64)
+    types = np.concatenate([texts.types[start:stop] for start, stop in spans] or [texts.types[:0]]).astype(np.int64)
     offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
     return Ragged(torch.from_numpy(ids), torch.from_numpy(types), torch.from_numpy(offsets), lengths, words, num_words)
 

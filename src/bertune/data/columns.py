@@ -23,6 +23,9 @@ PAIRS: tuple[tuple[str, str], ...] = (
     ("query", "title"),  # SimCLUE
     ("query", "document"),
     ("query", "passage"),
+    ("query", "positive"),
+    ("anchor", "positive"),  # sentence-transformers
+    ("text", "positive"),
     ("文本1", "文本2"),
     ("句子1", "句子2"),
 )
@@ -34,6 +37,10 @@ TARGETS = (
     *("label", "labels", "target", "class", "category", "intent", "sentiment", "score", "quality", "rating", "stars"),
     *("标签", "类别", "分类", "分数", "情感"),
 )
+
+
+OTHERS = {"negative": ("negative", "neg", "hardnegative", "negtitle", "negativetext", "text3", "sentence3")}
+"""Names of parts beside text and target."""
 
 
 def plain(name: str) -> str:
@@ -76,7 +83,11 @@ def assign(header: Sequence[str], given: dict[str, str] | None, parts: Columns, 
     chosen = set(found.values())
     if "text" in known and "text" not in given:
         taken = set(found.values())
-        found.update(_texts([c for c in header if c not in taken], parts.also_text, pair="text_b" in known and "text_b" not in given))
+        found.update(assign_texts([c for c in header if c not in taken], parts, pair="text_b" in known and "text_b" not in given))
+    for part in (p for p in OTHERS if p in known and p not in given):
+        other = _first(OTHERS[part], [c for c in header if c not in found.values()])
+        if other:
+            found[part] = other
     if parts.target not in given:
         target = _first((*parts.also_target, *TARGETS), [c for c in header if c not in found.values()])
         if target:
@@ -101,13 +112,14 @@ def _no_rivals(recognised: dict[str, str], header: Sequence[str], source: str) -
             raise DataError(f"{source}: columns {both} could both be {part!r}; say which, as in data.columns={{{part}: NAME}}")
 
 
-def _texts(header: Sequence[str], also: Sequence[str], *, pair: bool) -> dict[str, str]:
+def assign_texts(header: Sequence[str], parts: Columns, *, pair: bool = False) -> dict[str, str]:
+    """Find the column of the text, or those of both texts of a pair, by well-known names."""
     names = {plain(column): column for column in header}
     if pair:
         for first, second in PAIRS:
             if first in names and second in names:
                 return {"text": names[first], "text_b": names[second]}
-    single = _first((*also, *SINGLES), header)
+    single = _first((*parts.also_text, *SINGLES), header)
     return {"text": single} if single else {}
 
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from bertune.config import DataConfig
 from bertune.data import conll
-from bertune.data.columns import assign, plain
+from bertune.data.columns import assign, assign_texts, plain
 from bertune.data.lines import BROKEN_STREAM, opened, read_lines
 from bertune.errors import DataError, MissingExtra, did_you_mean, listed
 from bertune.types import Columns
@@ -298,6 +298,9 @@ def _quoted_cells(source: str, text: Iterable[str], delimiter: str) -> Iterator[
 def _header(reading: Reading, line: int, values: list[str]) -> tuple[list[str], bool]:
     """Return the names of the columns, and whether the first line is itself a row of data."""
     source, columns = reading.source, reading.settings.columns
+    if not isinstance(columns, list) and _is_text_a_line(reading, values):
+        reading.note(f"{source}: one column whose first line names none: taken as a text a line, without header")
+        return ["text"], True
     if not isinstance(columns, list):
         names = [value.strip() or f"column_{place}" for place, value in enumerate(values, 1)]
         twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
@@ -314,7 +317,17 @@ def _header(reading: Reading, line: int, values: list[str]) -> tuple[list[str], 
         if target is not None:
             reading.note(f"{source}: has {len(values)} columns where data.columns names {len(names)}: taken as rows without {target!r}")
             return [name for name in names if name != target], True
+    if not reading.parts.target_needed and len(values) < len(names):
+        reading.note(f"{source}: has {len(values)} columns where data.columns names {len(names)}: taken as {listed(names[: len(values)])}")
+        return names[: len(values)], True
     return names, True
+
+
+def _is_text_a_line(reading: Reading, first: list[str]) -> bool:
+    """Tell whether a file is plain text: tasks that learn from texts alone are given such files."""
+    alone = len(first) == 1 and not reading.parts.target_needed
+    given = isinstance(reading.settings.columns, dict) and first[0].strip() in reading.settings.columns.values()
+    return alone and not given and "text" not in assign_texts(first, reading.parts)
 
 
 def _wrong_width(place: str, values: Sequence[str], header: Sequence[str], delimiter: str, *, quoted: bool) -> str:

@@ -17,7 +17,7 @@ from torch import Tensor
 from bertune.config import RunConfig, TrainConfig
 from bertune.data.batching import EncodedRows, epoch_order, micro_batches, num_batches
 from bertune.engine.optim import build_optimizer, schedule, set_rates
-from bertune.engine.state import TrainState
+from bertune.engine.state import Randomness, TrainState
 from bertune.engine.tricks import EMA, fgm
 from bertune.errors import TrainingError
 from bertune.model import Model
@@ -115,6 +115,8 @@ class Fit:
         """Make the weights better by one batch."""
         config, progress = self.config, self.state.progress
         parts = micro_batches(rows, self.rows.lengths, config.accumulate, config.max_tokens)
+        if self.task.joint:
+            parts = [rows]  # `_backward_joint` cuts the texts
         batches = [self.rows.batch(part, self.task.collate_target) for part in parts]
         count = sum(self.task.count(batch) for batch in batches)
         batches = [batch.to(self.accelerator.device) for batch in batches]
@@ -138,6 +140,10 @@ class Fit:
         """Add the gradient of the mean loss over all micro-batches; return the summed loss, still on the device."""
         total = torch.zeros((), device=self.accelerator.device)
         for batch in batches:
+            cuts = self._cuts(batch) if self.task.joint else []
+            if len(cuts) > 1:
+                total += self._backward_joint(batch, cuts, count)
+                continue
             out = self._forward(batch)
             loss = self.task.loss(out, batch)
             if self.config.r_drop:
@@ -147,6 +153,35 @@ class Fit:
             self.accelerator.backward(loss / count)
             total += loss.detach()
         return total
+
+    def _cuts(self, batch: Batch) -> list[list[int]]:
+        lengths = np.array(batch.ragged.lengths)
+        return micro_batches(range(len(lengths)), lengths, self.config.accumulate, self.config.max_tokens)
+
+    def _backward_joint(self, batch: Batch, cuts: list[list[int]], count: float) -> Tensor:
+        """Do the same where rows depend on one another, part by part, in the memory of one part.
+
+        First the vectors of all texts, without what a gradient needs; then the loss, and its gradient with respect to the vectors;
+        then each part again, with the same dropout, through which that gradient goes on.
+
+        Source: Gao et al. 2021 (GradCache), arXiv 2101.06983.
+        """
+        parts = [batch.ragged.part(cut[0], cut[-1] + 1) for cut in cuts]
+        randomness, vectors = [], []
+        with torch.no_grad():
+            for part in parts:
+                randomness.append(Randomness.now(self.accelerator.device))
+                vectors.append(self.model.vectors(part))
+        held = torch.cat(vectors).requires_grad_()
+        if batch.sides is None:
+            raise TrainingError("a loss over the rows of a batch needs rows of several texts")
+        loss = self.task.loss(self.model.compare(held, batch.sides), batch)
+        self.accelerator.backward(loss / count)
+        if held.grad is not None:  # a loss that nothing pulls at has none
+            for part, state, grad in zip(parts, randomness, torch.split(held.grad, [len(c) for c in cuts]), strict=True):
+                state.again()
+                torch.autograd.backward(self.model.vectors(part), grad)
+        return loss.detach()
 
     def gather_loss(self) -> None:
         """Fetch the loss from the device into the state: the one place where the host waits for it.

@@ -44,6 +44,27 @@ class Mean:
         return self.total / self.count if self.count else float("nan")
 
 
+@dataclass(frozen=True)
+class Randomness:
+    """The state of what dropout draws from, so that a part of the model can be computed twice with the same dropout."""
+
+    torch_state: Tensor
+    cuda_state: Tensor | None
+    bytes_state: JSON
+
+    @classmethod
+    def now(cls, device: torch.device) -> Randomness:
+        """Return the state as it is."""
+        return cls(torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None, BYTES.state())
+
+    def again(self) -> None:
+        """Go back to this state."""
+        torch.set_rng_state(self.torch_state)
+        if self.cuda_state is not None:
+            torch.cuda.set_rng_state(self.cuda_state)
+        BYTES.restore(self.bytes_state)
+
+
 @dataclass
 class Progress:
     """Where training stands."""

@@ -7,13 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bertune.types import Batch, Encoder
+from bertune.types import Batch, Encoder, Ragged, Sides
 
 
 class Model(nn.Module):
     """An encoder and a task's head. Every parameter is used inside `forward`.
 
-    A head that says `first_only` reads the first token of each row alone and gets no other state.
+    A head may say in `reads` what it reads of the encoder; see `bertune.types.Reads`. One for texts that are compared has
+    `vectors(states, ragged) -> (U, E)`, a vector for each text, and `compare(vectors, sides) -> out`.
     """
 
     def __init__(self, encoder: Encoder, head: nn.Module) -> None:
@@ -22,10 +23,24 @@ class Model(nn.Module):
         self.head = head
 
     def forward(self, batch: Batch) -> Any:
-        """Encode each input of the batch and hand their states, in fp32, to the head."""
-        first_only = bool(getattr(self.head, "first_only", False))
-        states: tuple[Tensor, ...] = tuple(self.encoder(ragged, first_only=first_only).float() for ragged in batch.inputs)
-        return self.head(states, batch)
+        """Encode the batch and hand the states, in fp32, to the head."""
+        return self.head(self._states(batch.ragged), batch)
+
+    def vectors(self, ragged: Ragged) -> Tensor:
+        """Return the vector of each text (U, E), in fp32, where the head makes vectors."""
+        return self.head.vectors(self._states(ragged), ragged)  # type: ignore[operator, no-any-return]
+
+    def compare(self, vectors: Tensor, sides: Sides) -> Any:
+        """Return what the head makes of rows whose texts have the given vectors (U, E)."""
+        return self.head.compare(vectors, sides)  # type: ignore[operator]
+
+    @property
+    def vector_size(self) -> int:
+        """Return the width E of the vectors; 0 where the head makes none."""
+        return int(self.head.size) if hasattr(self.head, "vectors") else 0  # type: ignore[arg-type]
+
+    def _states(self, ragged: Ragged) -> Tensor:
+        return self.encoder(ragged, reads=getattr(self.head, "reads", "last")).float()
 
     def saved_state(self) -> dict[str, Tensor]:
         """Return all weights in fp32 under the names that transformers gives them."""

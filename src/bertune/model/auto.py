@@ -25,7 +25,7 @@ from bertune.model.heads import rows_of_tokens
 from bertune.model.names import HEADS, PACKED, POSITIONS_AFTER_PADDING, SHORTER_BY_PADDING
 from bertune.model.numerics import FP32
 from bertune.model.vocabulary import ActiveVocabulary, active_part, plain_table, with_whole_table
-from bertune.types import JSON, Numerics, Ragged
+from bertune.types import JSON, Numerics, Ragged, Reads
 
 _LAYER = re.compile(r"\.(?:layers?|albert_layer_groups|block)\.(\d+)\.")
 _OURS = "bertune_ragged"
@@ -54,11 +54,11 @@ class AutoEncoder(nn.Module):
         """Return how many tokens a row may have."""
         return longest_row(self.hf.config)
 
-    def forward(self, ragged: Ragged, first_only: bool = False) -> Tensor:
-        """Return the states of the last layer: (T, W) of all tokens, or with `first_only` (R, W) of each row's first."""
+    def forward(self, ragged: Ragged, reads: Reads = "last") -> Tensor:
+        """Return states: (T, W) of all tokens, or (R, W) of each row's first; see `bertune.types.Reads`."""
         with self._autocast(ragged.ids.device.type):
-            states = self._forward_packed(ragged) if self._packed else self._forward_padded(ragged)
-        return states[ragged.offsets[:-1]] if first_only else states
+            states = (self._forward_packed if self._packed else self._forward_padded)(ragged, both_ends=reads == "first_last")
+        return states[ragged.offsets[:-1]] if reads == "first_token" else states
 
     def _autocast(self, device: str) -> AbstractContextManager[Any]:
         return nullcontext() if self.numerics.precision == "fp32" else torch.autocast(device, self.numerics.dtype)
@@ -67,6 +67,15 @@ class AutoEncoder(nn.Module):
         """Choose the precision; transformers' layers run in it by autocast."""
         self.numerics = numerics
 
+    def set_dropout(self, rate: float) -> None:
+        """Change the dropout of hidden states and of attention, wherever transformers' module keeps it."""
+        for module in self.hf.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = rate
+            for name, value in vars(module).items():
+                if "dropout" in name and isinstance(value, float):
+                    setattr(module, name, rate)
+
     def prepare(self) -> None:
         """Do nothing: see `inference`."""
 
@@ -74,7 +83,7 @@ class AutoEncoder(nn.Module):
         """Return a context for calls that change no weight; nothing to prepare here."""
         return nullcontext()
 
-    def _forward_packed(self, ragged: Ragged) -> Tensor:
+    def _forward_packed(self, ragged: Ragged, *, both_ends: bool) -> Tensor:
         device = ragged.ids.device
         starts = torch.repeat_interleave(ragged.offsets[:-1], ragged.offsets.diff(), output_size=ragged.ids.numel())
         positions = torch.arange(ragged.ids.numel(), device=device) - starts + self._first_position
@@ -83,11 +92,12 @@ class AutoEncoder(nn.Module):
             input_ids=ragged.ids[None],
             position_ids=positions[None],
             bertune_call=(Plan(ragged.lengths, device), self.numerics.fast_dropout),
+            output_hidden_states=both_ends,
             **given,
         )
-        return out.last_hidden_state[0]  # type: ignore[no-any-return]
+        return _states(out, both_ends)[0]
 
-    def _forward_padded(self, ragged: Ragged) -> Tensor:
+    def _forward_padded(self, ragged: Ragged, *, both_ends: bool) -> Tensor:
         shape = (len(ragged.lengths), max(ragged.lengths))  # (B, S)
         row = rows_of_tokens(ragged)
         column = torch.arange(ragged.ids.numel(), device=row.device) - ragged.offsets[row]
@@ -99,8 +109,8 @@ class AutoEncoder(nn.Module):
         if self._takes_types:
             given["token_type_ids"] = torch.zeros_like(ids)
             given["token_type_ids"][row, column] = ragged.types
-        states = self.hf(input_ids=ids, attention_mask=mask, **given).last_hidden_state  # (B, S, W)
-        return states[row, column]  # type: ignore[no-any-return]
+        out = self.hf(input_ids=ids, attention_mask=mask, output_hidden_states=both_ends, **given)
+        return _states(out, both_ends)[row, column]  # of (B, S, W)
 
     def depth(self, name: str) -> int:
         """Return 0 for embeddings, 1 to num_layers for blocks and whatever follows them."""
@@ -153,6 +163,12 @@ class AutoEncoder(nn.Module):
     def config(self) -> JSON:
         """Return what transformers keeps in config.json."""
         return self.hf.config.to_dict()  # type: ignore[no-any-return]
+
+
+def _states(out: Any, both_ends: bool) -> Tensor:
+    """Return the states of the last layer, or the mean of those of the first and the last."""
+    last: Tensor = out.last_hidden_state
+    return (out.hidden_states[1] + last) / 2 if both_ends else last
 
 
 def first_position(config: Any) -> int:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -26,7 +26,7 @@ from bertune.model.linear import ACTIVATIONS, Linear, Table
 from bertune.model.names import FAMILIES, POSITIONS_AFTER_PADDING, Family
 from bertune.model.numerics import FP32
 from bertune.model.vocabulary import ActiveVocabulary, active_part, plain_table, with_whole_table
-from bertune.types import JSON, Numerics, Ragged
+from bertune.types import JSON, Numerics, Ragged, Reads
 
 
 @dataclass(frozen=True)
@@ -189,23 +189,35 @@ class Bert(nn.Module):
         """Return how many tokens a row may have."""
         return self.shape.positions - self.shape.first_position
 
-    def forward(self, ragged: Ragged, first_only: bool = False) -> Tensor:
-        """Return the states of the last layer: (T, W) of all tokens, or with `first_only` (R, W) of each row's first.
+    def forward(self, ragged: Ragged, reads: Reads = "last") -> Tensor:
+        """Return states: (T, W) of all tokens, or (R, W) of each row's first; see `bertune.types.Reads`.
 
-        With `first_only` the last layer works for the first tokens alone, since nobody reads the others: the same numbers
+        For `first_token` the last layer works for the first tokens alone, since nobody reads the others: the same numbers
         for about a fifth less work in a model of four layers.
         """
         plan = Plan(ragged.lengths, ragged.ids.device)
         x: Tensor = self.embeddings(ragged, self.numerics)
+        first = x
         last = len(self.layers) - 1
         for number, layer in enumerate(self.layers):
-            only = ragged.offsets[:-1] if first_only and number == last else None
+            only = ragged.offsets[:-1] if reads == "first_token" and number == last else None
             x = layer(x, plan, self.numerics, only)
-        return x[ragged.offsets[:-1]] if first_only and last < 0 else x
+            first = x if number == 0 else first
+        if reads == "first_last":
+            return (first + x) / 2
+        return x[ragged.offsets[:-1]] if reads == "first_token" and last < 0 else x
 
     def compute_in(self, numerics: Numerics) -> None:
         """Choose the precision of all work between embeddings and states; parameters stay in fp32."""
         self.numerics = numerics
+
+    def set_dropout(self, rate: float) -> None:
+        """Change the dropout of hidden states and of attention, wherever the architecture has any."""
+        mix = rate if self.shape.mix_dropout or self.shape.mix_dropout == self.shape.dropout else 0.0
+        self.shape = replace(self.shape, dropout=rate, mix_dropout=mix, attention_dropout=rate)
+        self.embeddings.shape = self.shape
+        for layer in self.layers:
+            layer.shape = self.shape  # type: ignore[assignment]
 
     @contextmanager
     def inference(self) -> Iterator[None]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from bertune.model.crf import Chain
 from bertune.model.linear import ACTIVATIONS
 from bertune.model.names import HeadForm
-from bertune.types import Batch, Ragged
+from bertune.types import Batch, Ragged, Reads
 
 Pooling = Literal["pooler", "cls", "mean", "max"]
 
@@ -53,7 +53,7 @@ class PooledHead(nn.Module):
     def __init__(self, width: int, num_outputs: int, pooling: Pooling, form: HeadForm, dropout: float) -> None:
         super().__init__()
         self.pooling = pooling
-        self.first_only = pooling in {"pooler", "cls"}
+        self.reads: Reads = "first_token" if pooling in {"pooler", "cls"} else "last"
         self.form = form
         self.dropout = nn.Dropout(dropout)
         self.dense = nn.Linear(width, width) if pooling == "pooler" else None
@@ -63,14 +63,14 @@ class PooledHead(nn.Module):
                 nn.init.normal_(layer.weight, std=0.02)
                 nn.init.zeros_(layer.bias)
 
-    def forward(self, states: tuple[Tensor, ...], batch: Batch) -> Tensor:
-        """Return (B, N) for the first input of the batch."""
-        hidden = states[0]
+    def forward(self, states: Tensor, batch: Batch) -> Tensor:
+        """Return (B, N)."""
+        hidden = states
         if self.dense is not None:
             hidden = self.dense(self.dropout(hidden) if self.form.dropout_first else hidden)
             hidden = ACTIVATIONS[self.form.activation](hidden)
-        elif not self.first_only:
-            hidden = {"mean": mean_tokens, "max": max_tokens}[self.pooling](hidden, batch.inputs[0])
+        elif self.reads == "last":
+            hidden = {"mean": mean_tokens, "max": max_tokens}[self.pooling](hidden, batch.ragged)
         return self.out(self.dropout(hidden))  # type: ignore[no-any-return]
 
     def saved_name(self, name: str) -> str:
@@ -107,9 +107,9 @@ class TokenHead(nn.Module):
         self.dropout_name = ""
         """What config.json calls its dropout."""
 
-    def forward(self, states: tuple[Tensor, ...], batch: Batch) -> Chain:
+    def forward(self, states: Tensor, batch: Batch) -> Chain:
         """Return what the chains of the batch are judged by: emissions (M, N), a row for each word of the batch."""
-        emissions = self.out(self.dropout(states[0][batch.inputs[0].words])).float()
+        emissions = self.out(self.dropout(states[batch.ragged.words])).float()
         return Chain(emissions, *(self._scores(name, emissions) for name in ("transitions", "start", "end")))
 
     def _scores(self, name: str, like: Tensor) -> Tensor:

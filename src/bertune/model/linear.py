@@ -12,7 +12,7 @@ from torch.nn import functional as F
 _tanh_gelu = partial(F.gelu, approximate="tanh")
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "none": lambda x: x, "gelu": F.gelu, "gelu_new": _tanh_gelu, "gelu_pytorch_tanh": _tanh_gelu, "relu": F.relu, "silu": F.silu,
-    "swish": F.silu, "tanh": torch.tanh,
+    "swish": F.silu, "tanh": torch.tanh, "sigmoid": torch.sigmoid,
 }  # fmt: skip
 """By the names in config.json."""
 

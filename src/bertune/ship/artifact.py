@@ -7,6 +7,7 @@
 | run.yaml | the resolved run; `bertune train OUT/run.yaml` repeats it |
 | scores.json, history.jsonl | how good it is, and how it came to that |
 | README.md | the model card |
+| modules.json, 1_Pooling/, ... | how sentence-transformers makes vectors, for tasks that do |
 | last/ | the weights of the last step, as a folder of the same kind, where a dev set chose the best |
 """
 
@@ -16,19 +17,23 @@ import importlib.metadata
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from bertune.config import DataConfig, RunConfig, dump
-from bertune.errors import ArtifactError, ConfigError
+from bertune.errors import ArtifactError, ConfigError, listed
 from bertune.model import Model
-from bertune.model.encoders import build_encoder
+from bertune.model.encoders import build_encoder, read_encoder
 from bertune.model.numerics import bound_kernel_caches, choose_device, choose_precision
+from bertune.model.sentence_head import SentenceHead
+from bertune.model.source import EMBEDDED, locate
 from bertune.model.tokenizer import Tokenizer, load_tokenizer
+from bertune.ship.encoding import SentencePipeline
 from bertune.ship.pipeline import Pipeline
+from bertune.ship.sentence import POOLINGS, Dense, SentenceModules, is_sentence_folder, read_modules, write_modules
 from bertune.tasks import load_task
 from bertune.tasks.task import Task
 from bertune.types import JSON, Numerics, Scores
@@ -55,7 +60,10 @@ class Artifact:
         model = self.model.to(place).eval()
         model.encoder.compute_in(Numerics(chosen))
         model.encoder.prepare()
-        return Pipeline(model, self.task, self.tokenizer, place)
+        if not model.vector_size:
+            return Pipeline(model, self.task, self.tokenizer, place)
+        own = {name: self.meta[name] for name in ("prompts", "default_prompt_name", "truncate_dim") if self.meta.get(name)}
+        return SentencePipeline(model, self.task, self.tokenizer, place, **own)
 
 
 def write(artifact: Artifact, folder: Path) -> None:
@@ -69,10 +77,26 @@ def write(artifact: Artifact, folder: Path) -> None:
         _write_weights(artifact.model, folder)
         _write_json(folder / "config.json", _hub_config(artifact))
         artifact.tokenizer.save(folder)
+        if artifact.model.vector_size and artifact.model.head.pooling in POOLINGS:
+            write_modules(folder, _sentence_modules(artifact), artifact.model.encoder.width)
         (folder / "run.yaml").write_text(dump(artifact.run), encoding="utf-8")
         write_meta(artifact, folder)
     except (OSError, SafetensorError) as error:
         raise ArtifactError(f"{folder}: cannot be written: {getattr(error, 'strerror', None) or error}") from None
+
+
+def _sentence_modules(artifact: Artifact) -> SentenceModules:
+    """Return the head as modules of sentence-transformers."""
+    head: Any = artifact.model.head
+    dense = tuple(
+        Dense(layer.weight.detach().cpu(), layer.bias.detach().cpu(), "identity" if activation == "none" else activation)
+        for layer, activation in zip(head.dense, head.activations, strict=True)
+    )
+    lower = bool(getattr(artifact.task, "lower", False))
+    return SentenceModules(
+        max_length=artifact.tokenizer.max_length, do_lower_case=lower, pooling=head.pooling, dense=dense, normalize=head.normalize,
+        similarity="cosine",
+    )  # fmt: skip
 
 
 def write_meta(artifact: Artifact, folder: Path) -> None:
@@ -139,13 +163,17 @@ def read(folder: str | Path, task_file: str | None = None) -> Artifact:
     """Read a saved folder.
 
     Args:
-        folder: what `write` wrote.
+        folder: what `write` wrote, or a folder of sentence-transformers; or minilm, which comes as a package.
         task_file: the Python file of a task of your own; a folder never says which code to run.
 
     Raises:
         ArtifactError: the folder is missing, damaged, or not bertune's.
     """
     place = Path(folder)
+    if str(folder) in EMBEDDED and not place.is_dir():
+        place = locate(str(folder))
+    if not (place / "bertune.json").is_file() and is_sentence_folder(place):
+        return _read_sentence_folder(place)
     meta = _read_meta(place)
     name = str(meta["task"])
     if name.endswith(".py") and task_file is None:
@@ -168,6 +196,35 @@ def read(folder: str | Path, task_file: str | None = None) -> Artifact:
         raise ArtifactError(f"{place / 'model.safetensors'}: does not fit config.json: {str(error).splitlines()[0]}") from None
     tokenizer = load_tokenizer(place, encoder.longest, DataConfig(max_length=meta["max_length"], truncation=run.data.truncation))
     return Artifact(model.eval(), task, tokenizer, run, meta)
+
+
+def _read_sentence_folder(place: Path) -> Artifact:
+    """Read a folder of sentence-transformers as a model of task embed."""
+    modules = read_modules(place)
+    if modules.prompts and not modules.include_prompt:
+        raise ArtifactError(f"{place / '1_Pooling'}: include_prompt is false, and bertune pools over the tokens of a prompt too")
+    inside = place / modules.transformer_path
+    options = {"pooling": modules.pooling, "normalize": modules.normalize}
+    run = RunConfig(task="embed", model=str(place), options=options)
+    task_class = load_task("embed")
+    task = task_class(task_class.Options.model_validate(options), run.data)
+    task.load({"form": 2, "lower": modules.do_lower_case})
+    try:
+        encoder, report = read_encoder(inside)
+        data = DataConfig(max_length=min(modules.max_length, encoder.longest) if modules.max_length else None)
+        tokenizer = load_tokenizer(inside, encoder.longest, data)
+    except ConfigError as error:
+        raise ArtifactError(str(error).removeprefix("model: ")) from None
+    if report.new:
+        raise ArtifactError(f"{inside}: lacks the weights {listed(report.new, 3)}")
+    dense = [(len(d.weight), "none" if d.activation == "identity" else d.activation) for d in modules.dense]
+    head = SentenceHead(encoder.width, cast(Any, modules.pooling), dense, normalize=modules.normalize)
+    with torch.no_grad():
+        for layer, given in zip(head.dense, modules.dense, strict=True):
+            layer.get_parameter("weight").copy_(given.weight)
+            layer.get_parameter("bias").copy_(torch.zeros(len(given.weight)) if given.bias is None else given.bias)
+    meta = {"prompts": modules.prompts, "default_prompt_name": modules.default_prompt_name, "truncate_dim": modules.truncate_dim}
+    return Artifact(Model(encoder, head).eval(), task, tokenizer, run, {"max_length": tokenizer.max_length, **meta})
 
 
 def _read_meta(place: Path) -> JSON:

@@ -32,7 +32,7 @@ def card(artifact: Artifact, name: str, scores: dict[str, Scores], summary: JSON
         "```python",
         "import bertune",
         f'model = bertune.load("{name}")',
-        'model.predict(["..."])',
+        'model.encode(["..."])' if artifact.model.vector_size else 'model.predict(["..."])',
         "```",
         "",
     ]

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -15,10 +15,12 @@ from bertune.errors import DataError
 from bertune.model import Model
 from bertune.model.tokenizer import Tokenizer
 from bertune.tasks.task import Task
-from bertune.types import Example, Prediction, Row
+from bertune.types import Example, Prediction, Row, Sides
 
 MAX_TOKENS = 8192
 """Most tokens of one forward pass."""
+COMPARED = 1024
+"""Rows whose texts' vectors are compared together."""
 CHUNK = 4096
 """Rows that are read, encoded and sorted together when a file is predicted."""
 
@@ -33,6 +35,8 @@ def predict_rows(model: Model, task: Task, rows: EncodedRows, device: torch.devi
         The predictions, and the loss per counted thing over all rows that have a target (NaN without any).
     """
     model.eval()
+    if rows.are_compared:
+        return _predict_compared(model, task, rows, device)
     found: list[Prediction | None] = [None] * len(rows)
     total = torch.zeros((), dtype=torch.float64)
     count = 0.0
@@ -48,6 +52,36 @@ def predict_rows(model: Model, task: Task, rows: EncodedRows, device: torch.devi
             for place, prediction in zip(places, task.decode(out, batch), strict=True):
                 found[place] = prediction
     return [p for p in found if p is not None], float(total) / count if count else float("nan")
+
+
+def _predict_compared(model: Model, task: Task, rows: EncodedRows, device: torch.device) -> tuple[list[Prediction], float]:
+    """Predict rows of several texts: every text is encoded once, then rows are compared in their order."""
+    vectors = text_vectors(model, rows, device)
+    found: list[Prediction] = []
+    total, count = torch.zeros((), dtype=torch.float64), 0.0
+    for start in range(0, len(rows), COMPARED):
+        places = range(start, min(start + COMPARED, len(rows)))
+        texts, sides = rows.sides(places)
+        here = rows.compared(places, sides, task.collate_target, rows.texts([]))
+        batch = here.to(device)
+        out = model.compare(vectors[list(texts)].to(device), cast(Sides, batch.sides))
+        counted = task.count(here) if here.target is not None or not task.columns.target_needed else 0.0
+        if counted:
+            total += task.loss(out, batch).cpu().double()
+            count += counted
+        found += task.decode(out, batch)
+    return found, float(total) / count if count else float("nan")
+
+
+@torch.inference_mode()
+def text_vectors(model: Model, rows: EncodedRows, device: torch.device) -> torch.Tensor:
+    """Return the vector of each text (texts, E), fp32, in main memory."""
+    model.eval()
+    vectors = torch.empty(len(rows.text_lengths), model.vector_size)
+    with model.encoder.inference():
+        for numbers in by_length(rows.text_lengths, MAX_TOKENS):
+            vectors[numbers] = model.vectors(rows.texts(numbers).to(device)).float().cpu()
+    return vectors
 
 
 @dataclass

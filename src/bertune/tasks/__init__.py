@@ -14,7 +14,7 @@ from bertune.errors import ConfigError, TaskNotFound, did_you_mean
 if TYPE_CHECKING:
     from bertune.tasks.task import Task
 
-_NOT_TASKS = {"task", "pooled", "reading"}
+_NOT_TASKS = {"task", "pooled", "reading", "sentence"}
 
 
 def task_names() -> list[str]:

@@ -27,12 +27,13 @@ class Splits:
 
 def stream(source: str, task: Task, data: DataConfig, faults: Faults, note: Note, *, need_target: bool) -> Iterator[tuple[Row, Example]]:
     """Yield each usable row of a file with what it means; bad rows go to `faults`."""
-    table = open_table(Reading(source, data, task.columns, faults, note, need_target))
+    must_have = need_target and task.columns.target_needed
+    table = open_table(Reading(source, data, task.columns, faults, note, must_have))
     note(table.describe())
     for row in table:
         try:
             example = task.read(row if need_target else _without(row, task.columns.target))
-            if need_target and example.target is None:
+            if must_have and example.target is None:
                 raise DataError(f"{row.place}: {task.columns.target!r} is missing; every row of this file needs it")
         except DataError as error:
             faults(str(error))
@@ -93,6 +94,7 @@ def checked(examples: list[Example], task: Task, data: DataConfig, note: Note) -
         note(line)
     if not good:
         raise DataError(f"{examples[0].source}: no usable row is left")
+    task.check_together(good)
     return good
 
 
@@ -114,6 +116,7 @@ def read_splits(task: Task, data: DataConfig, seed: int, note: Note) -> Splits:
         train, dev = [train[i] for i in keep], [train[i] for i in held]
         if not train:
             raise DataError(f"{dev[0].source}: all rows have the same text; there is nothing to learn")
+        task.check_together(dev)
         note(f"no data.dev: {len(dev)} of {len(keep) + len(held)} rows split off as dev set, by label, equal texts kept together")
     if data.limit is not None and data.limit < len(train):
         note(f"data.limit: {data.limit} of {len(train)} training rows, drawn by label")

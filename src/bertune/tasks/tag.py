@@ -228,12 +228,12 @@ class Tag(Task):
         if batch.target is None:
             raise DataError("a loss needs the entities of all rows")
         if self.options.decoder == "crf":
-            return negative_log_likelihood(out, batch.inputs[0].num_words, batch.target)
+            return negative_log_likelihood(out, batch.ragged.num_words, batch.target)
         return losses.cross_entropy(out.emissions, batch.target)
 
     def count(self, batch: Batch) -> float:
         """Return the number of words."""
-        return float(max(1, sum(batch.inputs[0].num_words)))
+        return float(max(1, sum(batch.ragged.num_words)))
 
     def divergence(self, out: Chain, other: Chain) -> Tensor:
         """Return the symmetric divergence of the tags of each word, summed."""
@@ -247,7 +247,7 @@ class Tag(Task):
 
         from bertune.model.crf import span_log_probability, viterbi
 
-        lengths = batch.inputs[0].num_words
+        lengths = batch.ragged.num_words
         best = viterbi(out, lengths)
         read = [parse_tag(tag) for tag in self.tags]
         ids = best.tolist()

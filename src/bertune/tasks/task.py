@@ -28,6 +28,9 @@ class Task(ABC):
     """What is read from a row: drives the search for columns and the error messages."""
     example_row: ClassVar[str]
     """What a user's file looks like, shown by `bertune tasks`."""
+    joint: bool = False
+    """Whether the loss of a row depends on the other rows of its batch. Micro-batches then share their vectors, by a second
+    forward pass, so that they change nothing either; the head must have `vectors` and `compare`."""
     hub_class: ClassVar[str] = "AutoModelForSequenceClassification"
     """The class of transformers that opens a saved folder with its head."""
     hub_pipeline: ClassVar[str] = "text-classification"
@@ -83,6 +86,13 @@ class Task(ABC):
 
         Raises:
             DataError: names the row.
+        """
+
+    def check_together(self, examples: Sequence[Example]) -> None:
+        """Refuse examples that cannot be scored together.
+
+        Raises:
+            DataError: says what they lack, such as two different scores to correlate with.
         """
 
     def encode(self, examples: Sequence[Example], tokenizer: Tokenizer) -> list[Encoded]:

@@ -1,0 +1,246 @@
+"""Learn sentence vectors from texts that belong together: SimCSE, in-batch negatives, hard negatives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from bertune import metrics, ranking
+from bertune.config import DataConfig
+from bertune.data.labels import number_of
+from bertune.errors import ConfigError, DataError
+from bertune.tasks.sentence import FIGURES, SentenceOptions, SentenceTask, check_scores, is_labelled, labelled, scored, whole
+from bertune.tasks.task import Note
+from bertune.types import JSON, Batch, Columns, Encoded, Example, Prediction, Row, Scores
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from bertune.model.sentence_head import Compared
+
+FORMS = {
+    1: "single texts, each with itself under another dropout (SimCSE)",
+    2: "pairs of texts that belong together",
+    3: "pairs of texts that belong together, each with a hard negative",
+}
+
+
+class EmbedOptions(SentenceOptions):
+    """Settings of sentence vectors."""
+
+    margin: Annotated[float, Field(ge=0)] = 0.2
+    """By how much the cosine of a text with its own partner must exceed those with others. sentence-transformers has none: 0."""
+    symmetric: bool = False
+    """Also look for the text among the texts, given its partner (bertorch's `mean_loss`)."""
+    mask_repeats: bool = True
+    """Leave out negatives that are none: the text itself, its partner standing in another row, and partners of the same text in
+    other rows."""
+    metric: Literal[
+        "auto", "spearman", "pearson", "average_precision", "accuracy", "f1", "ndcg@10", "mrr@10", "recall@1", "recall@5", "recall@10"
+    ] = "auto"
+    """The figure that decides which checkpoint is best; `auto`: spearman for scored dev pairs, average_precision for pairs labelled
+    0 and 1, ndcg@10 for pairs of a query and what it should find."""
+
+
+class Embed(SentenceTask):
+    """Give texts vectors that lie close when the texts belong together."""
+
+    Options = EmbedOptions
+    columns: ClassVar[Columns] = Columns(("text",), ("text_b", "negative"), "label", target_needed=False)
+    example_row: ClassVar[str] = '{"text": "How do I repay early?", "text_b": "Can I pay it back sooner?"}'
+    joint = True
+    options: EmbedOptions
+
+    def __init__(self, options: EmbedOptions, data: DataConfig) -> None:
+        super().__init__(options, data)
+        self.form = 2
+        """How many texts a training row has."""
+        self._masked: Tensor | None = None
+        self._compared = 0
+
+    def read(self, row: Row) -> Example:
+        """Read the texts of a row, and how alike they are where it says so."""
+        texts = self.texts(row, "text_b", "negative")
+        if "negative" in row.fields and "text_b" not in row.fields:
+            raise DataError(f"{row.place}: has a 'negative' but no 'text_b' that belongs to the text")
+        return Example(texts, whole(number_of(row, self.columns.target)), row.source, row.line)
+
+    def fit(self, examples: Sequence[Example], note: Note) -> None:
+        """Learn what the training rows hold."""
+        for name in ("labels", "label_delimiter"):
+            if getattr(self.data, name):
+                raise ConfigError(f"data.{name} is for labels, and embed learns from texts that belong together; leave it out")
+        self.form = _texts_a_row(examples)
+        if len({e.texts[0] for e in examples}) < 2:
+            raise DataError(f"{examples[0].source}: every row has the same text; there is nothing to tell it from")
+        apart = [e for e in examples if e.target not in {None, 1}]
+        if apart and self.form > 1:
+            raise DataError(
+                f"{apart[0].place}: the label is {apart[0].target:g}, and embed learns from pairs that belong together; leave such rows "
+                "out (data.drop_labels=[0]), or learn from scores and labels with task match"
+            )
+        if apart:
+            note("the training rows hold scores, which are not used: SimCSE learns from texts alone")
+
+    def describe(self) -> str:
+        """Say what is learnt from."""
+        return f"sentence vectors from {FORMS[self.form]}"
+
+    def check_together(self, examples: Sequence[Example]) -> None:
+        """Refuse rows with other parts than the first, scores that are all the same, and a metric that the rows do not give."""
+        _texts_a_row(examples)
+        without = next((e for e in examples if (e.target is None) != (examples[0].target is None)), None)
+        if without is not None:
+            raise DataError(
+                f"{without.place}: has {'no' if without.target is None else 'a'} score, unlike {examples[0].place}; score all rows or none"
+            )
+        kind = kind_of(examples)
+        if kind == "scores":
+            check_scores([e.target for e in examples], examples[0].source)
+        if kind == "labels" and len({e.target for e in examples}) == 1:
+            raise DataError(
+                f"{examples[0].source}: all {len(examples)} rows have the label {examples[0].target:g}; both 0 and 1 are needed"
+            )
+        if self.options.metric not in {"auto", *FIGURES[kind]}:
+            raise ConfigError(f"options.metric={self.options.metric}: {examples[0].source} gives {', '.join(FIGURES[kind])}")
+
+    def encoded(self, pieces: tuple[Any, ...], example: Example) -> Encoded:
+        """Put the pieces of an example together; a single text stands on both sides."""
+        if len(pieces) == 1:
+            return Encoded((pieces[0], pieces[0]), passes=True)
+        return Encoded(pieces, self.encode_target(example.target))
+
+    def count(self, batch: Batch) -> float:
+        """Return the number of rows; 0 for rows with scores, which this loss does not look at."""
+        return float(len(batch.rows)) if batch.target is None else 0.0
+
+    def loss(self, out: Compared, batch: Batch) -> Tensor:
+        """Return the loss summed over rows; over those of all processes, divided by their number.
+
+        Sources: Gao et al. 2021 (SimCSE), arXiv 2104.08821; Henderson et al. 2017, arXiv 1705.00652; margin as in bertorch and PaddleNLP.
+        """
+        import torch
+
+        from bertune.model.gather import everyone, num_processes
+        from bertune.model.similarity_losses import in_batch
+
+        others = range(1, len(out.sides.places))
+        ids = [everyone(out.sides.identities[place]) for place in out.sides.places]
+        positive = torch.arange(len(ids[0]), device=ids[0].device)
+        false = self._false(ids[0], torch.cat(ids[1:]), positive)
+
+        def loss(x: Compared) -> Tensor:
+            candidates = torch.cat([everyone(x.side(n)) for n in others])
+            return in_batch(
+                everyone(x.side(0)), candidates, positive, false, self.options.margin, self.options.scale, self.options.symmetric
+            )
+
+        return self.over_widths(out, loss) / num_processes()
+
+    def _false(self, anchors: torch.Tensor, candidates: torch.Tensor, positive: torch.Tensor) -> torch.Tensor:
+        """Return which candidates (B, N) are no negatives of a row, and count them."""
+        from bertune.model.similarity_losses import false_negatives
+
+        if not self.options.mask_repeats:
+            return anchors.new_zeros((len(anchors), len(candidates)), dtype=bool)  # type: ignore[call-overload, no-any-return]
+        false = false_negatives(anchors, candidates, positive)
+        self._masked = false.sum() + (0 if self._masked is None else self._masked)
+        self._compared += false.numel() - len(anchors)
+        return false
+
+    def report(self) -> list[str]:
+        """Say how many negatives were left out since the last call."""
+        masked, compared = 0 if self._masked is None else int(self._masked), self._compared
+        self._masked, self._compared = None, 0
+        if not masked:
+            return []
+        share = f"{masked} of {compared} in-batch negatives ({masked / compared:.2%})"
+        return [f"{share} were left out, since they are the text itself or belong to it"]
+
+    def decode(self, out: Compared, batch: Batch) -> list[Prediction]:
+        """Return the cosine of each pair, with the vectors of all its texts where it has no score."""
+        cosines = self.similarities(out).tolist()
+        if batch.target is not None:
+            return [Prediction(value) for value in cosines]
+        vectors = [out.side(n).cpu().numpy() for n in range(len(out.sides.places))]
+        return [Prediction(value, vectors=row) for value, row in zip(cosines, zip(*vectors, strict=True), strict=True)]
+
+    def score(self, predictions: Sequence[Prediction], examples: Sequence[Example], *, intervals: bool = True) -> Scores:
+        """Return what the rows give: correlation with scores, precision of labels, or how well partners are found among all of them."""
+        kind = kind_of(examples)
+        main = FIGURES[kind][0] if self.options.metric == "auto" else self.options.metric
+        gold = [e.target for e in examples]
+        if kind == "scores":
+            return scored(gold, predictions, main, intervals=intervals)
+        if kind == "labels":
+            return labelled(gold, predictions, main, intervals=intervals)
+        if kind == "texts":
+            return Scores(main, False, {main: _uniformity(_directions(_vectors(p)[0] for p in predictions))})
+        return _found(predictions, examples, main, intervals=intervals)
+
+    def state(self) -> JSON:
+        """Return what was learnt of the rows."""
+        return {"form": self.form, "lower": self.lower}
+
+    def load(self, state: JSON) -> None:
+        """Take back what was learnt of the rows."""
+        self.form, self.lower = state["form"], state["lower"]
+
+
+def kind_of(examples: Sequence[Example]) -> str:
+    """Return what rows to be scored hold: scores, labels, search (queries and what they should find), or texts."""
+    if examples[0].target is None:
+        return "texts" if len(examples[0].texts) == 1 else "search"
+    return "labels" if is_labelled([e.target for e in examples]) else "scores"
+
+
+def _texts_a_row(examples: Sequence[Example]) -> int:
+    number = len(examples[0].texts)
+    other = next((e for e in examples if len(e.texts) != number), None)
+    if other is not None:
+        raise DataError(
+            f"{other.place}: has {len(other.texts)} texts, {examples[0].place} has {number}; rows of one split must have the same parts"
+        )
+    return number
+
+
+def _vectors(prediction: Prediction) -> tuple[Any, ...]:
+    return prediction.vectors or ()
+
+
+def _found(predictions: Sequence[Prediction], examples: Sequence[Example], main: str, *, intervals: bool) -> Scores:
+    """Score a search: every different first text is a query, every other text a document, partners are what should be found."""
+    queries: dict[str, Any] = {}
+    documents: dict[str, Any] = {}
+    relevant: dict[str, set[str]] = {}
+    for prediction, example in zip(predictions, examples, strict=True):
+        vectors = _vectors(prediction)
+        queries.setdefault(example.texts[0], vectors[0])
+        for text, vector in zip(example.texts[1:], vectors[1:], strict=True):
+            documents.setdefault(text, vector)
+        relevant.setdefault(example.texts[0], set()).add(example.texts[1])
+    numbers = {text: n for n, text in enumerate(documents)}
+    wanted = [{numbers[text] for text in relevant[query]} for query in queries]
+    itself = np.array([numbers.get(query, -1) for query in queries])  # a query that is a document too does not find itself
+    found = ranking.retrieval_figures(_directions(queries.values()), _directions(documents.values()), wanted, excluded=itself)
+    interval = metrics.interval(lambda each: float(each.mean()), found.per_query[main]) if intervals else None
+    return Scores(main, True, found.figures, {main: interval} if interval else {})
+
+
+def _directions(vectors: Iterable[Any]) -> Any:
+    stacked = np.stack(list(vectors))
+    return stacked / np.maximum(np.linalg.norm(stacked, axis=1, keepdims=True), 1e-12)
+
+
+def _uniformity(vectors: Any) -> float:
+    """Return how far vectors (n, E) of length 1 lie apart: log of the mean of exp(-2 * squared distance), of at most 2,000 of them.
+
+    Source: Wang and Isola 2020, arXiv 2005.10242, equation 2.
+    """
+    some = vectors[:: -(-len(vectors) // 2000)]
+    squared = 2 - 2 * (some @ some.T)[np.triu_indices(len(some), 1)]
+    return float(np.log(np.exp(-2 * squared).mean())) if len(some) > 1 else 0.0

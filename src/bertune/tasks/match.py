@@ -1,0 +1,199 @@
+"""Learn from labelled pairs how alike two texts are: Sentence-BERT, CoSENT, cosine regression, contrastive."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from bertune import metrics
+from bertune.config import DataConfig
+from bertune.data.labels import label_of, number_of, order_labels, read_labels, unknown_label
+from bertune.errors import ConfigError, DataError, listed
+from bertune.tasks.sentence import FIGURES, SentenceOptions, SentenceTask, check_scores, is_labelled, labelled, scored, whole
+from bertune.tasks.task import Note
+from bertune.types import JSON, Batch, Columns, Example, Prediction, Row, Scores
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from bertune.model.sentence_head import Compared
+
+SOFTMAX_FIGURES = ("accuracy", "f1_macro", "mcc")
+
+
+class MatchOptions(SentenceOptions):
+    """Settings of matching."""
+
+    loss: Literal["cosent", "cosine", "softmax", "contrastive"] = "cosent"
+    """`cosent`: of two pairs the one with the higher score shall have the higher cosine. `cosine`: the cosine shall be the score,
+    brought to 0 to 1 by the range of the training rows. `softmax`: labels are told from [u; v; |u - v|] (Sentence-BERT), for paraphrase
+    and NLI labels. `contrastive`: pairs labelled 1 together, pairs labelled 0 apart."""
+    margin: Annotated[float, Field(gt=0)] = 0.5
+    """contrastive: from which distance (1 - cosine) pairs labelled 0 are left alone."""
+    product: bool = False
+    """softmax: also tell labels from u * v (bertorch's `concat_multiply`)."""
+    metric: Literal["auto", "spearman", "pearson", "average_precision", "accuracy", "f1", "f1_macro", "mcc"] = "auto"
+    """The figure that decides which checkpoint is best; `auto` is spearman for scores, average_precision for labels 0 and 1, and
+    accuracy for softmax."""
+
+
+class Match(SentenceTask):
+    """Say how alike two texts are, or which label a pair has, each text encoded for itself."""
+
+    Options = MatchOptions
+    columns: ClassVar[Columns] = Columns(("text", "text_b"), (), "label")
+    example_row: ClassVar[str] = '{"text": "How do I repay early?", "text_b": "Can I pay it back sooner?", "label": 1}'
+    options: MatchOptions
+
+    def __init__(self, options: MatchOptions, data: DataConfig) -> None:
+        super().__init__(options, data)
+        self.joint = options.loss == "cosent"
+        self.labels: tuple[str, ...] = ()
+        self.range = (0.0, 1.0)
+        """Lowest and highest score of the training rows."""
+        self.binary = False
+        """Whether scores are labels 0 and 1."""
+
+    @property
+    def main(self) -> str:
+        """Return the figure that decides."""
+        if self.options.metric != "auto":
+            return self.options.metric
+        return self._figures[0]
+
+    @property
+    def _figures(self) -> tuple[str, ...]:
+        return SOFTMAX_FIGURES if self.labels else FIGURES["labels" if self.binary else "scores"]
+
+    def read(self, row: Row) -> Example:
+        """Read both texts and the score or label of a row."""
+        texts = self.texts(row, "text_b")
+        target = self.columns.target
+        value = label_of(row, target) if self.options.loss == "softmax" else whole(number_of(row, target))
+        return Example(texts, value, row.source, row.line)
+
+    def fit(self, examples: Sequence[Example], note: Note) -> None:
+        """Learn the labels, or the range of the scores."""
+        if self.data.label_delimiter is not None:
+            raise ConfigError("data.label_delimiter is for several labels a row, which pairs do not have; leave it out")
+        if self.options.loss == "softmax":
+            self.labels = read_labels(self.data.labels) or order_labels(e.target for e in examples)
+            if len(self.labels) < 2:
+                raise DataError(f"{examples[0].source}: all rows have the label {self.labels[0]!r}; at least two are needed")
+        else:
+            gold = [e.target for e in examples]
+            self.binary = is_labelled(gold)
+            if len(set(gold)) == 1:
+                raise DataError(f"{examples[0].source}: all {len(gold)} rows have the score {gold[0]:g}; there is nothing to learn")
+            self.range = float(min(gold)), float(max(gold))
+        self._check_options()
+
+    def _check_options(self) -> None:
+        o, faults = self.options, []
+        if o.metric not in {"auto", *self._figures}:
+            faults.append(f"options.metric={o.metric} is no figure of these rows; use auto, {', '.join(self._figures)}")
+        if o.loss == "contrastive" and not self.binary:
+            faults.append("options.loss=contrastive is for labels 0 and 1; for scores use cosent or cosine")
+        if o.loss == "softmax" and o.matryoshka:
+            faults.append("options.matryoshka has no part in options.loss=softmax, which compares no cosines")
+        if not self.labels and self.data.labels is not None:
+            faults.append("data.labels is for options.loss=softmax; leave it out")
+        for name, for_loss in (("margin", "contrastive"), ("product", "softmax")):
+            if o.loss != for_loss and getattr(o, name) != MatchOptions.model_fields[name].default:
+                faults.append(f"options.{name} has no part in options.loss={o.loss}; it belongs to {for_loss}")
+        if faults:
+            raise ConfigError("; ".join(faults))
+
+    def describe(self) -> str:
+        """Say what is learnt from which targets."""
+        if self.labels:
+            return f"matching by labels (softmax on two vectors); {len(self.labels)} labels: {listed(self.labels)}"
+        kind = "labels 0 and 1" if self.binary else f"scores from {self.range[0]:g} to {self.range[1]:g}"
+        return f"matching by {self.options.loss}; {kind}"
+
+    def check(self, example: Example) -> None:
+        """Refuse a label that is not among those learnt."""
+        if self.labels and example.target is not None and example.target not in self.labels:
+            raise unknown_label(example, example.target, self.labels)
+        if self.binary and example.target not in {0, 1, None}:
+            raise DataError(f"{example.place}: the score is {example.target:g}, where all training rows have 0 or 1")
+
+    def check_together(self, examples: Sequence[Example]) -> None:
+        """Refuse scores that are all the same."""
+        if not self.labels and not self.binary:
+            check_scores([e.target for e in examples], examples[0].source)
+
+    def strata(self, example: Example) -> str:
+        """Return the label."""
+        return str(example.target) if self.labels or self.binary else ""
+
+    def judging(self) -> JSON:
+        """Return how many labels the head tells, and from what."""
+        return {"num_labels": len(self.labels), "product": self.options.product}
+
+    def encode_target(self, target: Any) -> Any:
+        """Return a label's id, or the score, from 0 to 1 for the cosine loss."""
+        if target is None:
+            return None
+        if self.labels:
+            return self.labels.index(target)
+        low, high = self.range
+        return (target - low) / (high - low) if self.options.loss == "cosine" else float(target)
+
+    def collate_target(self, targets: list[Any]) -> Any:
+        """Return ids (B,), or scores (B,) as fp32."""
+        import torch
+
+        return torch.tensor(targets) if self.labels else super().collate_target(targets)
+
+    def loss(self, out: Compared, batch: Batch) -> Tensor:
+        """Return the loss summed over rows; CoSENT, which is one figure of a whole batch, counts once for each row."""
+        from bertune.model import losses, similarity_losses
+
+        if batch.target is None:
+            raise DataError("a loss needs the scores of all rows")
+        target, o = batch.target, self.options
+        if out.logits is not None:
+            return losses.cross_entropy(out.logits, target)
+        if o.loss == "cosent":
+            return self.over_widths(out, lambda x: similarity_losses.cosent(self.similarities(x), target, o.scale) * len(batch.rows))
+        if o.loss == "contrastive":
+            return self.over_widths(out, lambda x: similarity_losses.contrastive(self.similarities(x), target, o.margin))
+        return self.over_widths(out, lambda x: similarity_losses.cosine_regression(self.similarities(x), target))
+
+    def decode(self, out: Compared, batch: Batch) -> list[Prediction]:
+        """Return the cosine of each pair, or its label with the probability of each."""
+        if out.logits is None:
+            return super().decode(out, batch)
+        found = []
+        for row in out.logits.float().softmax(-1).tolist():
+            best = max(range(len(row)), key=row.__getitem__)
+            found.append(Prediction(self.labels[best], row[best], dict(zip(self.labels, row, strict=True))))
+        return found
+
+    def score(self, predictions: Sequence[Prediction], examples: Sequence[Example], *, intervals: bool = True) -> Scores:
+        """Return rank correlation for scores, average precision for labels 0 and 1, accuracy for softmax."""
+        gold = [e.target for e in examples]
+        if not self.labels:
+            return (labelled if self.binary else scored)(gold, predictions, self.main, intervals=intervals)
+        ids = {label: n for n, label in enumerate(self.labels)}
+        columns = np.array([ids[g] for g in gold]), np.array([ids[str(p.value)] for p in predictions])
+
+        def figures(g: Any, p: Any) -> dict[str, float]:
+            return metrics.single_label(metrics.confusion_matrix(g, p, len(ids)), None)
+
+        found = metrics.interval(lambda g, p: figures(g, p)[self.main], *columns) if intervals else None
+        matrix = metrics.confusion_matrix(*columns, len(ids))
+        per_label = metrics.per_label(self.labels, np.diag(matrix), matrix.sum(0), matrix.sum(1))
+        return Scores(self.main, True, figures(*columns), {self.main: found} if found else {}, per_label)
+
+    def state(self) -> JSON:
+        """Return what was learnt of labels and scores."""
+        return {"labels": list(self.labels), "range": list(self.range), "binary": self.binary}
+
+    def load(self, state: JSON) -> None:
+        """Take back what was learnt of labels and scores."""
+        self.labels, self.range, self.binary = tuple(state["labels"]), (state["range"][0], state["range"][1]), state["binary"]
