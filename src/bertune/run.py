@@ -85,7 +85,7 @@ def train(source: str | Path | dict[str, Any], overrides: Sequence[str] = (), *,
     keep_pages()
     bound_kernel_caches(128)  # of so many shapes a step is made; fewer cost 6 % of its time
     accelerator, numerics, why = _accelerator(run, out)
-    splits = read_splits(task, run.data, run.seed, _teller(talk))
+    splits = read_splits(task, run.data, run.seed, teller(talk))
     loop.seed_everything(run.seed)
     model, tokenizer, report = _build(run, task)
     talk.say(f"what: {task.describe()}")
@@ -161,7 +161,7 @@ def _fit(result: Artifact, rows: dict[str, EncodedRows], splits: Splits, out: Pa
     model.load_saved(saved.read_weights(out))
     task.tune(latest, splits.dev, lambda _: None)  # the last step was scored last: these are its own decisions
     saved.write_meta(result, out / "last")
-    scores = {"dev": task.score(task.tune(best, splits.dev, _teller(talk, "note")), splits.dev)}
+    scores = {"dev": task.score(task.tune(best, splits.dev, teller(talk, "note")), splits.dev)}
     if splits.test:
         found, _ = predict_rows(model, task, rows["test"], accelerator.device)
         scores["test"] = task.score(found, splits.test)
@@ -305,7 +305,7 @@ READING = ("columns", "format", "delimiter", "quoting", "encoding", "drop_labels
 """What can be said anew of a file to be scored or predicted; the rest of `data` was settled by training."""
 
 
-def _data_settings(run: RunConfig, file: str, overrides: Sequence[str]) -> DataConfig:
+def data_settings(data: DataConfig, file: str, overrides: Sequence[str]) -> DataConfig:
     """Return how files were read in training, with overrides (`data.name=value`) laid over it.
 
     Standard input is lines of UTF-8 unless an override says otherwise: it need not come from where the training files came from.
@@ -315,7 +315,7 @@ def _data_settings(run: RunConfig, file: str, overrides: Sequence[str]) -> DataC
     """
     if file.startswith("hub:") and ":" not in file.removeprefix("hub:"):
         raise ConfigError(f"{file}: say which split, such as {file}:test or {file}:validation")
-    raw: dict[str, Any] = {"task": run.task, "data": run.data.model_dump(exclude_unset=True)}
+    raw: dict[str, Any] = {"task": "any", "data": data.model_dump(exclude_unset=True)}
     if file == "-":
         raw["data"] |= {"encoding": "utf-8", "format": "auto"}
     for override in overrides:
@@ -342,11 +342,11 @@ def evaluate(folder: str | Path, files: str | Sequence[str], overrides: Sequence
     talk = where.pop("talk", Talk(quiet=True))
     artifact = saved.read(folder, where.pop("task", None))
     several = [files] if isinstance(files, str) else list(files)
-    data = _data_settings(artifact.run, several[0], overrides)
+    data = data_settings(artifact.run.data, several[0], overrides)
     task = artifact.task
     task.data = data
-    note = _teller(talk)
-    examples = read_examples(several, task, data, note)
+    note = teller(talk)
+    examples = read_examples(several, task, data, note, to_score=True)
     examples = checked(examples, task, data, note)
     pipeline = artifact.pipeline(**where)
     predictions, loss = pipeline.evaluate(examples)
@@ -386,12 +386,12 @@ def predict(folder: str | Path, file: str, overrides: Sequence[str] = (), **wher
     keep_pages()
     talk = where.pop("talk", Talk(quiet=True))
     artifact = saved.read(folder, where.pop("task", None))
-    data = _data_settings(artifact.run, file, overrides)
+    data = data_settings(artifact.run.data, file, overrides)
     artifact.task.data = data
     header: dict[str, None] = {}
     if file != "-":
         faults = Faults(skip=data.bad_rows == "skip")
-        for row, _ in stream(file, artifact.task, data, faults, _teller(talk), need_target=False):
+        for row, _ in stream(file, artifact.task, data, faults, teller(talk), need_target=False):
             header.update(dict.fromkeys(row.raw))
         for line in faults.settle():
             talk.say(f"data: {line}")
@@ -421,5 +421,6 @@ def _predicted(pipeline: Pipeline, file: str, data: DataConfig, talk: Talk) -> I
         talk.say(f"data: {pipeline.num_cut} rows are longer than max_length {pipeline.tokenizer.max_length} and were cut")
 
 
-def _teller(talk: Talk, about: str = "data") -> Callable[[str], None]:
+def teller(talk: Talk, about: str = "data") -> Callable[[str], None]:
+    """Return what says a line about something."""
     return lambda line: talk.say(f"{about}: {line}")

@@ -41,6 +41,20 @@ EXAMPLES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
         },
         ("entities.en.train.jsonl", "entities.en.dev.jsonl"),
     ),
+    "match": (
+        {
+            "data": {"train": "data/pairs.en.train.csv", "dev": "data/pairs.en.dev.csv"},
+            "train": {"epochs": 3, "batch_size": 16, "learning_rate": 5e-5},
+        },
+        ("pairs.en.train.csv", "pairs.en.dev.csv"),
+    ),
+    "embed": (
+        {
+            "data": {"train": "data/pairs.en.train.csv", "dev": "data/pairs.en.dev.csv", "drop_labels": ["0"]},
+            "train": {"epochs": 3, "batch_size": 16, "learning_rate": 5e-5},
+        },
+        ("pairs.en.train.csv", "pairs.en.dev.csv"),
+    ),
 }
 """What a new run file of a task says, and which example files it reads."""
 

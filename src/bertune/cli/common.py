@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from bertune.errors import BertuneError
-from bertune.types import Scores
+from bertune.types import JSON, Scores
+
+if TYPE_CHECKING:
+    from bertune.ship.search import Hit, Pairs
 
 DONE, OUR_BUG, YOUR_INPUT, CHECK_FAILED = 0, 1, 2, 3
 
@@ -39,7 +44,7 @@ def score_lines(scores: Scores, loss: float, num_cut: int) -> list[str]:
     for name, value in scores.values.items():
         pair = scores.intervals.get(name)
         figures.append([name, f"{value:.4f}", f"95 % interval {pair[0]:.4f} to {pair[1]:.4f}" if pair else ""])
-    lines = aligned(["figure", "value", ""], [*figures, ["loss", f"{loss:.4f}", ""]])
+    lines = aligned(["figure", "value", ""], [*figures, *([] if math.isnan(loss) else [["loss", f"{loss:.4f}", ""]])])
     if scores.per_label:
         names = ("precision", "recall", "f1")
         rows = [[label, *(f"{v[n]:.4f}" for n in names), str(v["support"])] for label, v in scores.per_label.items()]
@@ -71,3 +76,42 @@ def predict_to(
         else:
             count = (results.write_conll if kind == "conll" else results.write_jsonl)(target, found.results)
     talk.say(f"{count} rows predicted{f', written to {output}' if output else ''}")
+
+
+def print_vectors(rows: Iterator[JSON]) -> None:
+    """Print rows with their vectors as JSON lines, as they come."""
+    import json
+
+    for row in rows:
+        print(json.dumps(row, ensure_ascii=False, default=str), flush=True)
+
+
+def hit_lines(queries: Sequence[str], found: Sequence[Sequence[Hit]], *, as_json: bool) -> Iterator[str]:
+    """Lay out what was found: a line a query in JSON, else a line a row under its query."""
+    import json
+
+    for query, hits in zip(queries, found, strict=True):
+        if as_json:
+            rows = [{"row": hit.row + 1, "score": round(hit.score, 6), **hit.raw} for hit in hits]
+            yield json.dumps({"query": query, "hits": rows}, ensure_ascii=False, default=str)
+            continue
+        yield query
+        yield from (f"  {hit.score:.4f}  {hit.row + 1:>6}  {text_in(hit.raw)}" for hit in hits)
+
+
+def pair_lines(pairs: Pairs, rows: dict[int, JSON], *, as_json: bool) -> Iterator[str]:
+    """Lay out near-duplicates: a line a pair."""
+    import json
+
+    for score, first, second in pairs.best:
+        if as_json:
+            both = {"score": round(score, 6), "rows": [first + 1, second + 1], "texts": [rows[first], rows[second]]}
+            yield json.dumps(both, ensure_ascii=False, default=str)
+        else:
+            yield f"{score:.4f}  {first + 1:>6}  {text_in(rows[first])}\n        {second + 1:>6}  {text_in(rows[second])}"
+
+
+def text_in(raw: JSON) -> str:
+    """Return a row of a corpus in one line: its text, or all of it where it has several columns."""
+    values = [str(v) for v in raw.values()]
+    return " | ".join(values).replace("\n", " ")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -94,7 +95,7 @@ def evaluate(
 
         scores, loss, num_cut = evaluate(out, file, overrides or [], task=task, device=device, precision=precision, talk=Talk(quiet))
         if as_json:
-            print(json.dumps({**scores.to_json(), "loss": loss, "rows_cut": num_cut}, ensure_ascii=False, indent=2))
+            print(json.dumps({**scores.to_json(), "loss": None if math.isnan(loss) else loss, "rows_cut": num_cut}, ensure_ascii=False, indent=2))
         else:
             print("\n".join(score_lines(scores, loss, num_cut)))
 
@@ -120,6 +121,84 @@ def predict(
         from bertune.cli.common import predict_to
 
         predict_to(out, file, overrides or [], output, form, quiet=quiet, task=task, device=device, precision=precision)
+
+    _exit(work, debug)
+
+
+@app.command()
+def embed(
+    out: Out,
+    file: Annotated[str, typer.Argument(metavar="FILE|-", help="A data file with a text a row, or - for standard input.")],
+    overrides: DataOverrides = None,
+    output: Annotated[str | None, typer.Option("-o", "--output", help="File to write: .npy or .parquet.", show_default=False)] = None,
+    form: Annotated[str, typer.Option("--format", help="float32, float16, int8 or binary.")] = "float32",
+    normalize: Annotated[bool, typer.Option("--normalize", help="Give vectors length 1.")] = False,
+    width: Annotated[int | None, typer.Option(min=1, help="Keep the first so many features.", show_default=False)] = None,
+    prompt: Annotated[str | None, typer.Option(help="Text to put before each text.", show_default=False)] = None,
+    prompt_name: Annotated[str | None, typer.Option(help="Name of a prompt of the model.", show_default=False)] = None,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Write the vector of every text of a file; a call that was stopped goes on. Without -o: JSON lines."""
+
+    def work() -> None:
+        from bertune import corpus
+        from bertune.cli.common import print_vectors
+        from bertune.talk import Talk
+
+        talk, where = Talk(quiet), {"device": device, "precision": precision}
+        how = corpus.How(prompt, prompt_name, width, normalize)
+        if output is None:
+            print_vectors(corpus.embed_stream(out, file, overrides or [], how=how, talk=talk, **where))
+            return
+        count, _ = corpus.embed(out, file, output, overrides or [], how=how, form=cast(Any, form), talk=talk, **where)
+        talk.say(f"{count} vectors written to {output}")
+
+    _exit(work, debug)
+
+
+@app.command()
+def search(
+    out: Out,
+    file: Annotated[str, typer.Argument(metavar="CORPUS", help="A data file with a text a row.")],
+    queries: Annotated[list[str] | None, typer.Argument(metavar="[QUERY]...", help="What to look for.", show_default=False)] = None,
+    query_file: Annotated[str | None, typer.Option("--queries", help="A data file with a query a row.", show_default=False)] = None,
+    k: Annotated[int, typer.Option("-k", min=1, help="How many rows to find for each query.")] = 10,
+    pairs: Annotated[bool, typer.Option("--pairs", help="Find near-duplicates in the corpus instead.")] = False,
+    threshold: Annotated[float, typer.Option(min=-1, max=1, help="--pairs: least cosine.")] = 0.9,
+    most: Annotated[int, typer.Option(min=1, help="--pairs: most pairs to show.")] = 1000,
+    index: Annotated[str | None, typer.Option(help="Folder of the index; without it CORPUS.index.", show_default=False)] = None,
+    rebuild: Annotated[bool, typer.Option("--rebuild", help="Make the index anew.")] = False,
+    engine: Annotated[str, typer.Option(help="exact, or usearch (approximate, an extra).")] = "exact",
+    read: Annotated[list[str] | None, typer.Option(help="How to read CORPUS: data.name=value.", show_default=False)] = None,
+    as_json: Json = False,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Find the texts of a file that are nearest to a query, or to each other; the index is made at the first call."""
+
+    def work() -> None:
+        from bertune import corpus
+        from bertune.cli.common import hit_lines, pair_lines
+        from bertune.errors import ConfigError
+        from bertune.talk import Talk
+
+        asked = corpus.Asked(out, file, read or [], index, rebuild, Talk(quiet), {"device": device, "precision": precision})
+        if pairs:
+            found, rows = corpus.near_duplicates(asked, threshold, most)
+            lines = pair_lines(found, rows, as_json=as_json)
+            asked.talk.say(f"{found.total} pairs with a cosine of at least {threshold:g}, {len(found.best)} shown")
+        else:
+            wanted = [*(queries or []), *(corpus.texts_of(query_file, talk=asked.talk) if query_file else [])]
+            if not wanted:
+                raise ConfigError("search: give a query, --queries FILE, or --pairs")
+            lines = hit_lines(wanted, corpus.search(asked, wanted, k, cast(Any, engine)), as_json=as_json)
+        for line in lines:
+            print(line)
 
     _exit(work, debug)
 

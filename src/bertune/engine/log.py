@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,7 +54,8 @@ class RunLog:
 
     def record(self, what: str, values: JSON) -> None:
         """Pass one event on."""
-        line = {"what": what, **values, "seconds": round(time.perf_counter() - self._began, 3)}
+        known = {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in values.items()}  # JSON has no NaN
+        line = {"what": what, **known, "seconds": round(time.perf_counter() - self._began, 3)}
         self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
         self._file.flush()
         if self._accelerator is not None:
@@ -79,7 +81,8 @@ class RunLog:
         """Write one line for each evaluation."""
         if not self.evaluations:
             return
-        names = [k for k in self.evaluations[0] if k not in {"step", "best"}]
+        without = {"dev_loss"} if math.isnan(self.evaluations[0]["dev_loss"]) else set()
+        names = [k for k in self.evaluations[0] if k not in {"step", "best", *without}]
         rows = [
             [f"{e['step']}{' *' if e['best'] else '  '}", *(f"{e[n]:.2f}" if n == "epoch" else f"{e[n]:.4f}" for n in names)]
             for e in self.evaluations
@@ -97,7 +100,8 @@ def _progress_line(v: JSON) -> str:
 def _dev_line(v: JSON) -> str:
     skipped = {"step", "epoch", "train_loss", "dev_loss", "best"}
     figures = "  ".join(f"{k} {x:.4f}" for k, x in v.items() if k not in skipped)
-    return f"dev at step {v['step']}  loss {v['dev_loss']:.4f}  {figures}{'  (best so far)' if v['best'] else ''}"
+    loss = "" if math.isnan(v["dev_loss"]) else f"loss {v['dev_loss']:.4f}  "  # a task may have none for rows to be scored
+    return f"dev at step {v['step']}  {loss}{figures}{'  (best so far)' if v['best'] else ''}"
 
 
 def _flat(values: Any, above: str = "") -> dict[str, Any]:

@@ -22,6 +22,7 @@ _VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model", "*.spm"
 
 MOST_WORDS = 1 << 20
 """Words whose ids are kept."""
+_ABOUT_A_PLACE = {"is_local", "local_files_only", "name_or_path"}
 PLAIN = str.maketrans(
     {**dict.fromkeys("“”„‟«»「」『』", '"'), **dict.fromkeys("‘’‚‛", "'"), **dict.fromkeys("—–―‐‑−", "-"), "…": "...", "～": "~"}
 )
@@ -180,6 +181,10 @@ class Tokenizer:
         """Return readable text, special tokens included."""
         return str(self._whole.decode([int(i) for i in ids], skip_special_tokens=False))
 
+    def fingerprint(self) -> str:
+        """Return what decides the ids, as text."""
+        return str(self._whole.to_str())
+
     def save(self, folder: Path) -> None:
         """Write the two files that transformers' AutoTokenizer reads."""
         (folder / "tokenizer.json").write_text(self._whole.to_str(), encoding="utf-8")
@@ -217,6 +222,9 @@ def _read(folder: Path) -> tuple[Rust, JSON]:
     if not any(path for pattern in _VOCABULARIES for path in folder.glob(pattern)):
         # transformers would make up a tokenizer with an empty vocabulary
         raise ConfigError(f"model: no tokenizer can be read from {str(folder)!r}: it holds none of {', '.join(_VOCABULARIES)}")
+    plain = _plain_bert(folder)
+    if plain is not None:
+        return plain
     # Elsewhere tokenizer_config.json may overrule tokenizer.json (do_lower_case, say), by rules that are transformers' own.
     import tempfile
 
@@ -230,4 +238,53 @@ def _read(folder: Path) -> tuple[Rust, JSON]:
             rust = Rust.from_file(str(Path(place) / "tokenizer.json"))
     except (OSError, ValueError, ImportError) as error:
         raise ConfigError(f"model: no tokenizer can be read from {str(folder)!r}: {str(error).splitlines()[0]}") from None
-    return rust, {k: v for k, v in settings.items() if k not in {"is_local", "local_files_only", "name_or_path"}}
+    return rust, {k: v for k, v in settings.items() if k not in _ABOUT_A_PLACE}
+
+
+def _plain_bert(folder: Path) -> tuple[Rust, JSON] | None:
+    """Read BERT's tokenizer where its two files agree, as nearly always, so that transformers need not be imported for its rules.
+
+    Source: `BertTokenizer` of transformers 5, which makes its tokenizer from these settings.
+    """
+    try:
+        settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+        text = (folder / "tokenizer.json").read_text(encoding="utf-8")
+        made = json.loads(text)
+        if settings.get("tokenizer_class") not in {"BertTokenizer", "BertTokenizerFast"}:
+            return None
+        vocabulary = made["model"].pop("vocab")
+        special = {name: settings.get(f"{name.lower()}_token", f"[{name}]") for name in ("UNK", "SEP", "PAD", "CLS", "MASK")}
+        found = {name: made[name] for name in ("normalizer", "pre_tokenizer", "post_processor", "model")}
+        same = found == _bert_parts(settings, special, vocabulary)
+        same_tokens = {t["content"]: t["id"] for t in made["added_tokens"]} == {t: vocabulary[t] for t in special.values()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None  # transformers' message says more
+    if not same or not same_tokens or settings.keys() & {"added_tokens_decoder", "additional_special_tokens", "extra_special_tokens"}:
+        return None
+    return Rust.from_str(text), {k: v for k, v in settings.items() if k not in _ABOUT_A_PLACE}
+
+
+def _bert_parts(settings: JSON, special: dict[str, str], vocabulary: dict[str, int]) -> JSON:
+    """Return the parts of tokenizer.json that BERT's settings stand for."""
+
+    def token(name: str, kind: int) -> JSON:
+        return {"SpecialToken": {"id": special[name], "type_id": kind}}
+
+    def text(name: str, kind: int) -> JSON:
+        return {"Sequence": {"id": name, "type_id": kind}}
+
+    single = [token("CLS", 0), text("A", 0), token("SEP", 0)]
+    around = {special[n]: {"id": special[n], "ids": [vocabulary[special[n]]], "tokens": [special[n]]} for n in ("CLS", "SEP")}
+    return {
+        "normalizer": {
+            "type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": settings.get("tokenize_chinese_chars", True),
+            "strip_accents": settings.get("strip_accents"), "lowercase": settings.get("do_lower_case", True),
+        },
+        "pre_tokenizer": {"type": "BertPreTokenizer"},
+        "post_processor": {
+            "type": "TemplateProcessing", "single": single, "pair": [*single, text("B", 1), token("SEP", 1)], "special_tokens": around,
+        },
+        "model": {
+            "type": "WordPiece", "unk_token": special["UNK"], "continuing_subword_prefix": "##", "max_input_chars_per_word": 100,
+        },
+    }  # fmt: skip

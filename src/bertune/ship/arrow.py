@@ -82,8 +82,12 @@ def json_text(value: Any, indent: int | None = None) -> str:
 
 
 def _field(name: str, of_type: pa.DataType, *, of_json: bool) -> pa.Field:
+    """Make a field; lists are named as Arrow names them, not as parquet does, so that a field is the same after it was read back."""
     import pyarrow as pa
 
+    depth, of_type = _innermost(of_type)
+    for _ in range(depth):
+        of_type = pa.list_(of_type)
     return pa.field(name, of_type, metadata=_MARK if of_json else None)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -76,7 +78,7 @@ class SentencePipeline(Pipeline):
             if not isinstance(text, str) or not text.strip():
                 raise DataError(f"texts:{place + 1}: expected a text that is not empty, got {text!r}")
         before = self.prompt_of(prompt_name, prompt)
-        vectors = cut(self._vectors([before + text for text in texts]), truncate_dim or self.truncate_dim, normalize_embeddings)
+        vectors = cut(self.vectors([before + text for text in texts]), truncate_dim or self.truncate_dim, normalize_embeddings)
         formed = in_form(vectors, precision)
         found = torch.from_numpy(formed) if convert_to_tensor else formed
         return found[0] if alone else found
@@ -87,7 +89,7 @@ class SentencePipeline(Pipeline):
 
     def encode_document(self, sentences: str | Sequence[str], **how: Any) -> Any:
         """Return vectors of documents: with the prompt `document`, `passage` or `corpus`, where the model has one."""
-        return self.encode(sentences, **{"prompt_name": self._first_of("document", "passage", "corpus"), **how})
+        return self.encode(sentences, **{"prompt_name": self.prompt_for_documents, **how})
 
     def _first_of(self, *names: str) -> str | None:
         return next((name for name in names if name in self.prompts), None)
@@ -105,8 +107,25 @@ class SentencePipeline(Pipeline):
             raise ConfigError(f"prompt_name: no prompt {name!r}; this model has {', '.join(self.prompts) or 'none'}")
         return self.prompts[name] if name is not None else ""
 
-    def _vectors(self, texts: Sequence[str]) -> Floats:
-        """Return (n, E) in fp32: each different text is encoded once."""
+    @property
+    def prompt_for_documents(self) -> str | None:
+        """Return the name of the prompt that documents get, if there is one."""
+        return self._first_of("document", "passage", "corpus")
+
+    def fingerprint(self) -> str:
+        """Return a hash of all that decides the vectors: weights, head, tokenizer, and most tokens of a text."""
+        digest = hashlib.sha256()
+        for name, weight in self.model.state_dict().items():
+            digest.update(name.encode())
+            digest.update(np.ascontiguousarray(weight.detach().cpu().numpy()).data)
+        head: Any = self.model.head
+        settings = [head.pooling, head.activations, head.normalize, bool(getattr(self.task, "lower", False)), self.max_seq_length]
+        digest.update(json.dumps(settings).encode())
+        digest.update(self.tokenizer.fingerprint().encode())
+        return digest.hexdigest()
+
+    def vectors(self, texts: Sequence[str]) -> Floats:
+        """Return (n, E) in fp32, as the model gives them: each different text is encoded once."""
         different = {text: n for n, text in enumerate(dict.fromkeys(texts))}
         rows = EncodedRows(self._encoded_texts(list(different)))
         self.num_cut = rows.num_cut

@@ -26,7 +26,7 @@ import numpy.typing as npt
 
 from bertune.errors import ArtifactError, ConfigError, MissingExtra
 from bertune.ship.arrow import json_text
-from bertune.ship.vectors import Encode, Floats, Job, npy_header, to_disk, write, write_json, writing
+from bertune.ship.vectors import Encode, Floats, Job, cosines, npy_header, to_disk, unit, write, write_json, writing
 from bertune.types import JSON
 
 FORMAT = 1
@@ -86,9 +86,15 @@ class About:
 
 
 def build_index(
-    folder: Path, about: About, rows: Iterable[tuple[JSON, str]], encode: Encode, tell_progress: Callable[[int], None] = lambda _: None
+    folder: Path,
+    about: About,
+    rows: Iterable[tuple[JSON, str]],
+    encode: Encode,
+    tell_progress: Callable[[int], None] = lambda _: None,
+    *,
+    anew: bool = False,
 ) -> int:
-    """Make an index; go on where an earlier call for the same was stopped. Another index in the folder is replaced.
+    """Make an index; go on where an earlier call for the same was stopped. A finished index of something else is replaced.
 
     Args:
         folder: where; made if it is not there.
@@ -96,9 +102,10 @@ def build_index(
         rows: for each row of the corpus in order its columns, and its text.
         encode: is given a chunk of texts at most.
         tell_progress: called with the rows that are done.
+        anew: whether to take over nothing of what is there.
 
     Returns:
-        How many rows were there already.
+        How many rows were there already; all of them where the index is finished.
 
     Raises:
         ConfigError: the form is not for search, the folder cannot be written, or something else is begun in it.
@@ -106,18 +113,32 @@ def build_index(
     """
     if about.form not in {"float32", "float16"}:
         raise ConfigError(f"form: {about.form!r} is not for an index; use float32 or float16")
-    vectors = folder / "vectors.npy"
-    job = Job(vectors, about.rows, about.width, about.form, {"model": about.model, "source": about.source, "for": "search"})
+    identity = {"model": about.model, "source": about.source, "for": "search"}
+    job = Job(folder / "vectors.npy", about.rows, about.width, about.form, identity)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        if _read_json(folder / "index.json") != about.described():
-            for name in ("index.json", "vectors.npy", "usearch.index"):
-                (folder / name).unlink(missing_ok=True)
-        elif vectors.exists():  # the texts came before them
+        if anew:
+            job.record.unlink(missing_ok=True)
+            _remove_finished(folder)
+        elif _is_finished(folder, about):
             job.record.unlink(missing_ok=True)
             tell_progress(about.rows)
             return about.rows
+        elif _read_json(folder / "index.json") != about.described() or job.path.exists():
+            _remove_finished(folder)
     return write(job, _with_texts_kept(folder, about, rows), lambda texts: unit(encode(texts)), tell_progress)
+
+
+def _is_finished(folder: Path, about: About) -> bool:
+    try:
+        return open_index(folder, about.model).about.described() == about.described()
+    except ArtifactError:
+        return False
+
+
+def _remove_finished(folder: Path) -> None:
+    for name in ("index.json", "vectors.npy", "usearch.index"):
+        (folder / name).unlink(missing_ok=True)
 
 
 def _with_texts_kept(folder: Path, about: About, rows: Iterable[tuple[JSON, str]]) -> Iterator[tuple[JSON, str]]:
@@ -192,24 +213,6 @@ def _read_json(path: Path) -> JSON | None:
     except ValueError:
         return {}
     return value if isinstance(value, dict) else {}
-
-
-def unit(vectors: Floats) -> Floats:
-    """Return vectors (n, d) with length 1; zeros stay zeros."""
-    wide = np.asarray(vectors, dtype=np.float64)
-    lengths = np.sqrt((wide * wide).sum(axis=1, keepdims=True))
-    return (wide / np.where(lengths, lengths, 1)).astype(np.float32)
-
-
-def cosines(left: npt.NDArray[Any], right: npt.NDArray[Any]) -> Floats:
-    """Return the cosine of each row of one (n, d) with the same row of the other; 0 where one of them is zero.
-
-    A row's cosine does not depend on the other rows, as it may in a matrix product.
-    """
-    a, b = left.astype(np.float64), right.astype(np.float64)
-    lengths = np.sqrt((a * a).sum(axis=1) * (b * b).sum(axis=1))
-    result: Floats = ((a * b).sum(axis=1) / np.where(lengths, lengths, 1)).astype(np.float32)
-    return result
 
 
 @dataclass(frozen=True)

@@ -150,7 +150,7 @@ def read_modules(folder: str | Path) -> SentenceModules:
 def write_modules(folder: str | Path, modules: SentenceModules, width: int) -> None:
     """Write all of a folder of sentence-transformers but encoder and tokenizer, in its legacy layout; modules.json comes last.
 
-    Versions before 5.4 do not read `truncate_dim`, those before 3.0 no dense layer.
+    Older versions leave out what they do not know: 5.1 has no `truncate_dim` in a folder, and 2.7 finds no weights of a dense layer.
 
     Args:
         folder: made where it is missing; a file that is there is replaced in one step.

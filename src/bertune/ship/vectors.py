@@ -97,6 +97,24 @@ def from_form(stored: npt.NDArray[Any], form: Form, width: int) -> Floats:
     return stored.astype(np.float32)
 
 
+def unit(vectors: Floats) -> Floats:
+    """Return vectors (n, d) with length 1; zeros stay zeros."""
+    wide = np.asarray(vectors, dtype=np.float64)
+    lengths = np.sqrt((wide * wide).sum(axis=1, keepdims=True))
+    return (wide / np.where(lengths, lengths, 1)).astype(np.float32)
+
+
+def cosines(left: npt.NDArray[Any], right: npt.NDArray[Any]) -> Floats:
+    """Return the cosine of each row of one (n, d) with the same row of the other; 0 where one of them is zero.
+
+    A row's cosine does not depend on the other rows, as it may in a matrix product.
+    """
+    a, b = left.astype(np.float64), right.astype(np.float64)
+    lengths = np.sqrt((a * a).sum(axis=1) * (b * b).sum(axis=1))
+    result: Floats = ((a * b).sum(axis=1) / np.where(lengths, lengths, 1)).astype(np.float32)
+    return result
+
+
 def write(job: Job, rows: Iterable[tuple[JSON, str]], encode: Encode, tell_progress: Callable[[int], None] = lambda _: None) -> int:
     """Make a file of vectors; go on where an earlier call with the same identity was stopped.
 
@@ -373,7 +391,8 @@ class _Parquet(_Part):
             schema = self._schema(pq.read_schema(self._chunk(0)).field(self._embedding).type)
             with pq.ParquetWriter(self.whole, schema) as writer:
                 for first in range(0, self.job.count, CHUNK):
-                    chunk = pq.ParquetFile(self._chunk(first)).read()
+                    with pq.ParquetFile(self._chunk(first)) as file:
+                        chunk = file.read()
                     columns = [self._columns.aligned(name, chunk) for name in self._columns.fields]
                     writer.write_table(pa.table([*columns, chunk.column(self._embedding)], schema))
         to_disk(self.whole)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -14,7 +15,7 @@ from bertune.data.labels import number_of
 from bertune.errors import ConfigError, DataError
 from bertune.tasks.sentence import FIGURES, SentenceOptions, SentenceTask, check_scores, is_labelled, labelled, scored, whole
 from bertune.tasks.task import Note
-from bertune.types import JSON, Batch, Columns, Encoded, Example, Prediction, Row, Scores
+from bertune.types import JSON, Batch, Columns, Encoded, Example, Prediction, Row, Scores, Tokenizer
 
 if TYPE_CHECKING:
     import torch
@@ -107,6 +108,12 @@ class Embed(SentenceTask):
             )
         if self.options.metric not in {"auto", *FIGURES[kind]}:
             raise ConfigError(f"options.metric={self.options.metric}: {examples[0].source} gives {', '.join(FIGURES[kind])}")
+
+    def encode(self, examples: Sequence[Example], tokenizer: Tokenizer) -> list[Encoded]:
+        """Turn examples into integers. Pairs that all belong together, labelled 1 or not, have no target: the loss needs none."""
+        if all(e.target in {None, 1} for e in examples):
+            examples = [replace(e, target=None) for e in examples]
+        return super().encode(examples, tokenizer)
 
     def encoded(self, pieces: tuple[Any, ...], example: Example) -> Encoded:
         """Put the pieces of an example together; a single text stands on both sides."""

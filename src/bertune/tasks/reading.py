@@ -46,8 +46,18 @@ def _without(row: Row, part: str) -> Row:
     return replace(row, fields={name: value for name, value in row.fields.items() if name != part})
 
 
-def read_examples(files: Sequence[str], task: Task, data: DataConfig, note: Note, *, need_target: bool = True) -> list[Example]:
+def read_examples(
+    files: Sequence[str], task: Task, data: DataConfig, note: Note, *, need_target: bool = True, to_score: bool = False
+) -> list[Example]:
     """Read all rows of some files.
+
+    Args:
+        files: one or several.
+        task: says what a row means.
+        data: how to read them.
+        note: hears what a user should know.
+        need_target: whether every row must have its target.
+        to_score: whether they are scored, not learnt from: where targets serve scores alone, `data.drop_labels` leaves these rows be.
 
     Raises:
         DataError: a row cannot be used (unless `data.bad_rows` is skip), or no row is left.
@@ -55,9 +65,10 @@ def read_examples(files: Sequence[str], task: Task, data: DataConfig, note: Note
     faults = Faults(skip=data.bad_rows == "skip")
     examples: list[Example] = []
     dropped = 0
+    drops = bool(data.drop_labels) and (task.columns.target_needed or not to_score)
     for source in files:
         for _, example in stream(source, task, data, faults, note, need_target=need_target):
-            if data.drop_labels and _has_dropped(example, data.drop_labels):
+            if drops and _has_dropped(example, data.drop_labels):
                 dropped += 1
             else:
                 examples.append(example)
@@ -105,8 +116,8 @@ def read_splits(task: Task, data: DataConfig, seed: int, note: Note) -> Splits:
         DataError: a file or a row cannot be used.
     """
     train = read_examples(files_of(data.train, "train"), task, data, note)
-    dev = read_examples(files_of(data.dev, "dev"), task, data, note) if data.dev else []
-    test = read_examples(files_of(data.test, "test"), task, data, note) if data.test else []
+    dev = read_examples(files_of(data.dev, "dev"), task, data, note, to_score=True) if data.dev else []
+    test = read_examples(files_of(data.test, "test"), task, data, note, to_score=True) if data.test else []
     task.fit(train, note)
     dev, test = (checked(part, task, data, note) if part else part for part in (dev, test))
     if not dev:
