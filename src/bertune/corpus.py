@@ -181,7 +181,7 @@ def index_of(pipeline: SentencePipeline, corpus: Corpus, folder: Path, *, anew: 
     count, _ = corpus.counted()
     about = About(count, encode([" "]).shape[1], "float16", fingerprint, source)
     with corpus.talk.bar("indexing", count):
-        build_index(folder, about, corpus.rows(), encode, corpus.talk.tick)
+        build_index(folder, about, corpus.rows(), encode, corpus.talk.tick, anew=anew)
     corpus.talk.say(f"index: {count} rows, {folder}")
     return open_index(folder, fingerprint)
 

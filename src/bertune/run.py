@@ -82,6 +82,8 @@ def train(source: str | Path | dict[str, Any], overrides: Sequence[str] = (), *,
         talk.say(f"note: {line}")
     if run.data.train is None:
         raise ConfigError("data.train: must be given, such as data.train=reviews.csv")
+    if run.train.r_drop and type(task).divergence is Task.divergence:
+        raise ConfigError(f"train.r_drop: task {run.task} has no distance between two passes; leave it out")
     keep_pages()
     bound_kernel_caches(128)  # of so many shapes a step is made; fewer cost 6 % of its time
     accelerator, numerics, why = _accelerator(run, out)

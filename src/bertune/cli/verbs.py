@@ -95,7 +95,8 @@ def evaluate(
 
         scores, loss, num_cut = evaluate(out, file, overrides or [], task=task, device=device, precision=precision, talk=Talk(quiet))
         if as_json:
-            print(json.dumps({**scores.to_json(), "loss": None if math.isnan(loss) else loss, "rows_cut": num_cut}, ensure_ascii=False, indent=2))
+            known = {**scores.to_json(), "loss": None if math.isnan(loss) else loss, "rows_cut": num_cut}
+            print(json.dumps(known, ensure_ascii=False, indent=2))
         else:
             print("\n".join(score_lines(scores, loss, num_cut)))
 

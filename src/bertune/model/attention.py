@@ -155,7 +155,9 @@ def attend(
         return _with_sdpa(query, key, value, layout, dropout, scale)
     if trains:
         return _Attention.apply(query, key, value, layout, dropout, scale)  # type: ignore[no-any-return, no-untyped-call]
-    if query.dtype == torch.bfloat16:  # 1.2 to 1.8 times as fast as torch's own, which wins in fp32
+    # With dropout the same as above, so that a forward pass without gradients draws what its repetition with them will draw.
+    # In bf16 1.2 to 1.8 times as fast as torch's own, which wins in fp32.
+    if dropout or query.dtype == torch.bfloat16:
         return _with_products(query, key, value, layout, dropout, scale, None)
     return _with_sdpa(query, key, value, layout, dropout, scale)
 
