@@ -155,9 +155,10 @@ def _encoder(pipeline: SentencePipeline, how: How, talk: Talk) -> Encode:
     def encode(texts: list[str]) -> Any:
         nonlocal told
         vectors = cut(pipeline.vectors([before + text for text in texts]), how.width or pipeline.truncate_dim, how.normalize)
-        if pipeline.num_cut and not told:
+        if pipeline.findings and not told:
             told = True
-            talk.say(f"data: texts longer than {pipeline.max_seq_length} tokens are cut, {pipeline.num_cut} of the first {len(texts)}")
+            for line in pipeline.findings:
+                talk.say(f"data: of the first {len(texts)} texts: {line}")
         return vectors
 
     return encode

@@ -91,3 +91,48 @@ def test_a_tokenizer_of_another_encoder_is_refused(tmp_path, write):
             [f"data.train={write('t.csv', 'text,label' + chr(10) + 'a,x' + chr(10) + 'b,y' + chr(10))}", f"model={folder}"],
             quiet=True,
         )
+
+
+@pytest.mark.parametrize("settings", [{}, {"do_lower_case": False}, {"strip_accents": False}, {"tokenize_chinese_chars": False}])
+@pytest.mark.parametrize("agree", [True, False])
+def test_a_bert_tokenizer_is_what_transformers_makes_of_it(tmp_path, settings, agree):
+    """Read directly where tokenizer.json and tokenizer_config.json agree; where they do not, by transformers' rules."""
+    import json
+
+    from transformers import AutoTokenizer, BertTokenizer
+
+    from bertune.model.tokenizer import _plain_bert
+
+    folder = make_encoder(tmp_path / "e")
+    BertTokenizer.from_pretrained(str(folder), **settings).save_pretrained(folder)
+    if not agree:
+        config = json.loads((folder / "tokenizer_config.json").read_text())
+        (folder / "tokenizer_config.json").write_text(json.dumps({**config, "do_lower_case": settings.get("do_lower_case") is False}))
+    assert (_plain_bert(folder) is not None) == agree
+    ours, theirs = load_tokenizer(folder, 64, DataConfig()), AutoTokenizer.from_pretrained(str(folder))
+    for text in ("The DOG is good, naïve 大人 [MASK] x9", "É\u200b\x00é", " a\tb\n"):
+        (piece,) = ours.encode([(text,)])
+        assert list(piece.ids) == theirs(text)["input_ids"]
+        (pair,) = ours.encode([(text, "a dog")])
+        assert list(pair.types) == theirs(text, "a dog")["token_type_ids"]
+
+
+def test_what_the_settings_do_not_tell_is_left_to_transformers(tmp_path):
+    import json
+
+    from bertune.model.tokenizer import _plain_bert
+
+    folder = make_encoder(tmp_path / "e")
+    made, said = (json.loads((folder / name).read_text()) for name in ("tokenizer.json", "tokenizer_config.json"))
+    assert _plain_bert(folder) is not None
+    for name, changed in (
+        ("tokenizer.json", {**made, "added_tokens": made["added_tokens"][:-1]}),
+        ("tokenizer.json", {**made, "normalizer": {**made["normalizer"], "clean_text": False}}),
+        ("tokenizer_config.json", {**said, "tokenizer_class": "RobertaTokenizer"}),
+        ("tokenizer_config.json", {**said, "additional_special_tokens": ["[X]"]}),
+        ("tokenizer_config.json", {**said, "sep_token": "[UNK]"}),
+    ):
+        (folder / "tokenizer.json").write_text(json.dumps(made))
+        (folder / "tokenizer_config.json").write_text(json.dumps(said))
+        (folder / name).write_text(json.dumps(changed))
+        assert _plain_bert(folder) is None, changed

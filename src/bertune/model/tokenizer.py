@@ -42,7 +42,7 @@ class Tokenizer:
         self._cutters: dict[str, Rust] = {}
         self._word_ids: dict[str, tuple[int, ...]] = {}
 
-    @property
+    @cached_property
     def unknown_id(self) -> int | None:
         """Return the id of the unknown token."""
         model = json.loads(self._whole.to_str())["model"]

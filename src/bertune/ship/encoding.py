@@ -29,11 +29,13 @@ class SentencePipeline(Pipeline):
         prompts: texts put before a text, by name.
         default_prompt_name: the one of them that is used when none is asked for.
         truncate_dim: how many features of a vector are kept, when nothing else is asked for.
+        findings: what a user should know of the texts of the last call: how many were cut, whether the vocabulary knows them.
     """
 
     prompts: dict[str, str] = field(default_factory=dict)
     default_prompt_name: str | None = None
     truncate_dim: int | None = None
+    findings: list[str] = field(default_factory=list)
 
     def encode(  # noqa: PLR0913  (their arguments)
         self,
@@ -129,6 +131,7 @@ class SentencePipeline(Pipeline):
         different = {text: n for n, text in enumerate(dict.fromkeys(texts))}
         rows = EncodedRows(self._encoded_texts(list(different)))
         self.num_cut = rows.num_cut
+        self.findings = rows.findings(self.tokenizer.unknown_id, self.tokenizer.max_length)
         vectors: Floats = text_vectors(self.model, rows, self.device).numpy()
         return vectors if len(different) == len(texts) else vectors[[different[text] for text in texts]]
 

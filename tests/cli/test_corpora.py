@@ -1,0 +1,194 @@
+"""`bertune embed` and `bertune search`, as a user runs them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import bertune
+from bertune.cli.verbs import app
+from bertune.ship import vectors
+
+ROWS = [{"id": n, "text": f"the {noun} is {word}"} for n, (noun, word) in enumerate((a, b) for a in ("dog", "cat", "tree") for b in ("good", "bad", "red"))]
+
+
+def run(*words):
+    found = CliRunner().invoke(app, [str(w) for w in words])
+    assert found.exception is None or isinstance(found.exception, SystemExit), found.exception
+    return found.exit_code, found.stdout, found.stderr
+
+
+@pytest.fixture(scope="module")
+def place(tiny, tmp_path_factory):
+    """A folder with a model of sentence vectors, one of labels, and a corpus."""
+    place = tmp_path_factory.mktemp("corpora")
+    (place / "corpus.jsonl").write_text("".join(json.dumps(r) + "\n" for r in ROWS), encoding="utf-8")
+    pairs = [{"text": r["text"], "text_b": r["text"].replace("the", "a")} for r in ROWS]
+    (place / "pairs.jsonl").write_text("".join(json.dumps(r) + "\n" for r in pairs), encoding="utf-8")
+    (place / "labels.csv").write_text("text,label\n" + "".join(f"{r['text']},{r['id'] % 2}\n" for r in ROWS * 2), encoding="utf-8")
+    files = [f"data.train={place / 'pairs.jsonl'}", f"data.dev={place / 'pairs.jsonl'}"]
+    for seed in (1, 2):
+        bertune.train("embed", [f"model={tiny}", f"out={place / f'model{seed}'}", f"seed={seed}", "train.max_steps=2",
+                                "train.learning_rate=1e-2", *files], quiet=True)  # fmt: skip
+    bertune.train("classify", [f"model={tiny}", f"out={place / 'labels'}", "train.max_steps=1", f"data.train={place / 'labels.csv'}"], quiet=True)
+    return place
+
+
+@pytest.fixture
+def expected(place):
+    return bertune.load(place / "model1", precision="fp32").encode([r["text"] for r in ROWS])
+
+
+def test_vectors_of_a_file(place, expected, tmp_path):
+    code, out, said = run("embed", place / "model1", place / "corpus.jsonl", "-o", tmp_path / "x.npy", "--precision", "fp32")
+    assert (code, out) == (0, ""), said
+    np.testing.assert_allclose(np.load(tmp_path / "x.npy", mmap_mode="r"), expected, atol=1e-5)
+    assert f"9 vectors written to {tmp_path / 'x.npy'}" in said
+    assert sorted(os.listdir(tmp_path)) == ["x.npy"]
+
+
+def test_vectors_beside_their_rows(place, expected, tmp_path):
+    import pyarrow.parquet as pq
+
+    options = ["--normalize", "--width", "8", "--format", "float16", "--precision", "fp32"]
+    assert run("embed", place / "model1", place / "corpus.jsonl", "-o", tmp_path / "x.parquet", *options)[0] == 0
+    rows = pq.read_table(tmp_path / "x.parquet").to_pylist()
+    assert [{"id": r["id"], "text": r["text"]} for r in rows] == ROWS
+    cut = expected[:, :8] / np.linalg.norm(expected[:, :8], axis=1, keepdims=True)
+    np.testing.assert_allclose([r["embedding"] for r in rows], cut, atol=2e-3)
+
+
+def test_lines_of_standard_output(place, expected):
+    code, out, _ = run("embed", place / "model1", place / "corpus.jsonl", "--precision", "fp32", "--prompt", "not ")
+    assert code == 0
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert [{k: r[k] for k in ("id", "text")} for r in lines] == ROWS
+    texts = ["not " + r["text"] for r in ROWS]
+    np.testing.assert_allclose([r["embedding"] for r in lines], bertune.load(place / "model1", precision="fp32").encode(texts), atol=1e-5)
+    assert not np.allclose([r["embedding"] for r in lines], expected, atol=1e-2)
+
+
+def test_standard_input(place):
+    process = subprocess.run(
+        [sys.executable, "-m", "bertune", "embed", str(place / "model1"), "-"], input="a dog\na cat\n", capture_output=True, text=True, check=True
+    )
+    assert [json.loads(line)["text"] for line in process.stdout.splitlines()] == ["a dog", "a cat"]
+
+
+def test_a_search_finds_what_is_nearest(place, expected, tmp_path):
+    index = ["--index", tmp_path / "index", "--precision", "fp32"]
+    code, out, said = run("search", place / "model1", place / "corpus.jsonl", "a dog is good", "a red tree", "-k", "3", "--json", *index)
+    assert code == 0, said
+    assert "index: 9 rows" in said
+    queries = bertune.load(place / "model1", precision="fp32").encode(["a dog is good", "a red tree"])
+    unit = expected / np.linalg.norm(expected, axis=1, keepdims=True)
+    for line, query in zip(map(json.loads, out.splitlines()), queries, strict=True):
+        scores = unit @ (query / np.linalg.norm(query))
+        assert [h["score"] for h in line["hits"]] == pytest.approx(sorted(scores.tolist(), reverse=True)[:3], abs=2e-3)
+        assert all(ROWS[h["row"] - 1]["text"] == h["text"] for h in line["hits"])
+    (tmp_path / "queries.txt").write_text("a dog is good\na red tree\n")
+    again = run("search", place / "model1", place / "corpus.jsonl", "--queries", tmp_path / "queries.txt", "-k", "3", "--json", *index)
+    assert again[1] == out
+    assert "index: 9 rows" not in again[2]
+    plain = run("search", place / "model1", place / "corpus.jsonl", "a dog is good", "-k", "2", *index)[1].splitlines()
+    assert plain[0] == "a dog is good"
+    assert len(plain) == 3
+
+
+def test_near_duplicates(place, tmp_path):
+    file = tmp_path / "corpus.txt"
+    file.write_text("the dog is good\na red tree\nthe dog is good\n天 地\n")
+    code, out, said = run("search", place / "model1", file, "--pairs", "--threshold", "0.9999", "--json")
+    assert code == 0, said
+    (pair,) = map(json.loads, out.splitlines())
+    assert pair["rows"] == [1, 3]
+    assert pair["score"] == pytest.approx(1, abs=1e-3)
+    assert "1 pairs" in said
+
+
+def test_an_index_knows_its_model_and_its_file(place, tmp_path):
+    file = tmp_path / "corpus.txt"
+    file.write_text("the dog is good\na red tree\n")
+    assert run("search", place / "model1", file, "dog")[0] == 0
+    code, out, said = run("search", place / "model2", file, "dog")
+    assert (code, out) == (2, "")
+    assert "was made by another model" in said.splitlines()[-1]
+    time.sleep(0.01)
+    file.write_text("the dog is good\na red tree\na cat\n")
+    code, _, said = run("search", place / "model1", file, "dog")
+    assert code == 2
+    assert "was made of another state of" in said.splitlines()[-1]
+    assert "--rebuild" in said.splitlines()[-1]
+    code, out, _ = run("search", place / "model2", file, "dog", "--rebuild")
+    assert (code, len(out.splitlines())) == (0, 4)
+
+
+BAD = {
+    "another task": (["embed", "labels", "corpus.jsonl"], "is a model of task classify, which gives no sentence vectors"),
+    "no model": (["embed", "nothing", "corpus.jsonl"], "nothing: no such folder"),
+    "no file": (["embed", "model1", "corpus.json"], "no such file; did you mean 'corpus.jsonl'"),
+    "unknown name": (["embed", "model1", "corpus.jsonl", "-o", "x.txt"], "x.txt"),
+    "unknown form": (["embed", "model1", "corpus.jsonl", "-o", "x.npy", "--format", "int7"], "'int7' is none of float32"),
+    "too wide": (["embed", "model1", "corpus.jsonl", "--width", "33"], "33 is not from 1 to 32"),
+    "no prompt": (["embed", "model1", "corpus.jsonl", "--prompt-name", "query"], "no prompt 'query'; this model has none"),
+    "input read once": (["embed", "model1", "-", "-o", "x.npy"], "standard input can be read only once"),
+    "no text": (["embed", "model1", "labels.csv", "data.columns={text: words}"], "no column 'words' for 'text'"),
+    "empty text": (["embed", "model1", "empty.jsonl", "-o", "x.npy"], "empty.jsonl:2: 'text' is empty"),
+    "setting of training": (["embed", "model1", "corpus.jsonl", "data.max_length=8"], "here only these can be given"),
+    "nothing to search": (["search", "model1", "corpus.jsonl"], "give a query, --queries FILE, or --pairs"),
+    "unknown engine": (["search", "model1", "corpus.jsonl", "dog", "--engine", "annoy"], "'annoy' is none of exact, usearch"),
+    "single text to predict": (["predict", "model1", "corpus.jsonl"], "corpus.jsonl:1: predict compares two texts"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_one_line_and_exit_code_2(place, name, monkeypatch):
+    monkeypatch.chdir(place)
+    Path("empty.jsonl").write_text('{"text": "a"}\n{"text": " "}\n')
+    words, expected = BAD[name]
+    code, out, said = run(*words)
+    assert code == 2, said
+    assert out == ""
+    assert expected in said.splitlines()[-1]
+    assert not list(Path().glob("x.*"))
+
+
+PROGRAM = """
+import sys
+from bertune.ship import vectors
+vectors.CHUNK = 8
+from bertune.cli import main
+sys.argv = ["bertune", *sys.argv[1:]]
+main()
+"""
+
+
+def test_a_killed_call_goes_on(place, tmp_path, monkeypatch):
+    file = tmp_path / "corpus.txt"
+    file.write_text("".join(f"the dog {n} is good\n" for n in range(4000)))
+    whole, killed = tmp_path / "whole.npy", tmp_path / "killed.npy"
+    command = [sys.executable, "-c", PROGRAM, "embed", str(place / "model1"), str(file), "--precision", "fp32", "-o"]
+    process = subprocess.Popen([*command, str(killed)], stderr=subprocess.PIPE, text=True)
+    record = tmp_path / "killed.npy.part.json"
+    while process.poll() is None and not (record.exists() and json.loads(record.read_text())["rows"] > 100):
+        time.sleep(0.005)
+    assert process.poll() is None, process.communicate()
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not killed.exists()
+    monkeypatch.setattr(vectors, "CHUNK", 8)
+    code, _, said = run("embed", place / "model1", file, "--precision", "fp32", "-o", killed)
+    assert code == 0, said
+    assert "of 4000 were done already" in said
+    assert run("embed", place / "model1", file, "--precision", "fp32", "-o", whole)[0] == 0
+    np.testing.assert_allclose(np.load(killed), np.load(whole), atol=1e-5)
+    assert sorted(os.listdir(tmp_path)) == ["corpus.txt", "killed.npy", "whole.npy"]
