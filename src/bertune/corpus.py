@@ -154,7 +154,9 @@ def _encoder(pipeline: SentencePipeline, how: How, talk: Talk) -> Encode:
 
     def encode(texts: list[str]) -> Any:
         nonlocal told
-        vectors = cut(pipeline.vectors([before + text for text in texts]), how.width or pipeline.truncate_dim, how.normalize)
+        vectors = cut(
+            pipeline.vectors([before + text for text in texts]), pipeline.truncate_dim if how.width is None else how.width, how.normalize
+        )
         if pipeline.findings and not told:
             told = True
             for line in pipeline.findings:

@@ -35,7 +35,13 @@ def test_chinese_pairs_are_learnt(task, settings, least, tmp_path):
     """m3e-small is a model of sentence vectors already (its own mean pooling: about .79); what is asserted is that training keeps it good."""
     sts = Path(data("sts-b-zh/sts-b-dev.txt")).parent
     given = [s.format(sts=sts, wiki=data("raw-zh/wiki.zh-cn.txt")) for s in settings]
-    common = [f"data.dev={sts / 'sts-b-dev.txt'}", f"model={chinese()}", "train.epochs=1", "train.learning_rate=3e-5", f"out={tmp_path / 'out'}"]
+    common = [
+        f"data.dev={sts / 'sts-b-dev.txt'}",
+        f"model={chinese()}",
+        "train.epochs=1",
+        "train.learning_rate=3e-5",
+        f"out={tmp_path / 'out'}",
+    ]
     found = bertune.train(task, [*given, *common], quiet=True)
     assert found.scores["dev"].main == "spearman"
     assert found.scores["dev"].decisive > least

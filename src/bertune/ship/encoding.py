@@ -13,9 +13,10 @@ import numpy.typing as npt
 import torch
 
 from bertune.data.batching import EncodedRows
+from bertune.data.labels import whole_letters
 from bertune.errors import ConfigError, DataError
 from bertune.ship.pipeline import Pipeline, text_vectors
-from bertune.types import Encoded, Example, Prediction
+from bertune.types import Encoded, Example, Prediction, Row
 
 Floats = npt.NDArray[np.float32]
 Precision = Literal["float32", "float16", "int8", "binary"]
@@ -79,8 +80,13 @@ class SentencePipeline(Pipeline):
         for place, text in enumerate(texts):
             if not isinstance(text, str) or not text.strip():
                 raise DataError(f"texts:{place + 1}: expected a text that is not empty, got {text!r}")
+            whole_letters(text, Row({}, "texts", place + 1), "text")
         before = self.prompt_of(prompt_name, prompt)
-        vectors = cut(self.vectors([before + text for text in texts]), truncate_dim or self.truncate_dim, normalize_embeddings)
+        vectors = cut(
+            self.vectors([before + text for text in texts]),
+            self.truncate_dim if truncate_dim is None else truncate_dim,
+            normalize_embeddings,
+        )
         formed = in_form(vectors, precision)
         found = torch.from_numpy(formed) if convert_to_tensor else formed
         return found[0] if alone else found

@@ -68,7 +68,8 @@ class Embed(SentenceTask):
         texts = self.texts(row, "text_b", "negative")
         if "negative" in row.fields and "text_b" not in row.fields:
             raise DataError(f"{row.place}: has a 'negative' but no 'text_b' that belongs to the text")
-        return Example(texts, whole(number_of(row, self.columns.target)), row.source, row.line)
+        score = whole(number_of(row, self.columns.target)) if len(texts) > 1 else None  # of a single text it says nothing
+        return Example(texts, score, row.source, row.line)
 
     def fit(self, examples: Sequence[Example], note: Note) -> None:
         """Learn what the training rows hold."""
@@ -79,13 +80,11 @@ class Embed(SentenceTask):
         if len({e.texts[0] for e in examples}) < 2:
             raise DataError(f"{examples[0].source}: every row has the same text; there is nothing to tell it from")
         apart = [e for e in examples if e.target not in {None, 1}]
-        if apart and self.form > 1:
+        if apart:
             raise DataError(
                 f"{apart[0].place}: the label is {apart[0].target:g}, and embed learns from pairs that belong together; leave such rows "
                 "out (data.drop_labels=[0]), or learn from scores and labels with task match"
             )
-        if apart:
-            note("the training rows hold scores, which are not used: SimCSE learns from texts alone")
 
     def describe(self) -> str:
         """Say what is learnt from."""
@@ -100,18 +99,14 @@ class Embed(SentenceTask):
                 f"{without.place}: has {'no' if without.target is None else 'a'} score, unlike {examples[0].place}; score all rows or none"
             )
         kind = kind_of(examples)
-        if kind == "scores":
-            check_scores([e.target for e in examples], examples[0].source)
-        if kind == "labels" and len({e.target for e in examples}) == 1:
-            raise DataError(
-                f"{examples[0].source}: all {len(examples)} rows have the label {examples[0].target:g}; both 0 and 1 are needed"
-            )
+        if kind in {"scores", "labels"}:
+            check_scores([e.target for e in examples], examples[0].source, labels=kind == "labels")
         if self.options.metric not in {"auto", *FIGURES[kind]}:
             raise ConfigError(f"options.metric={self.options.metric}: {examples[0].source} gives {', '.join(FIGURES[kind])}")
 
     def encode(self, examples: Sequence[Example], tokenizer: Tokenizer) -> list[Encoded]:
         """Turn examples into integers. Pairs that all belong together, labelled 1 or not, have no target: the loss needs none."""
-        if all(e.target in {None, 1} for e in examples):
+        if _belong_together(examples):
             examples = [replace(e, target=None) for e in examples]
         return super().encode(examples, tokenizer)
 
@@ -138,7 +133,7 @@ class Embed(SentenceTask):
         others = range(1, len(out.sides.places))
         ids = [everyone(out.sides.identities[place]) for place in out.sides.places]
         positive = torch.arange(len(ids[0]), device=ids[0].device)
-        false = self._false(ids[0], torch.cat(ids[1:]), positive)
+        false = self._false(ids[0], torch.cat(ids[1:]), positive, learns=out.vectors.requires_grad)
 
         def loss(x: Compared) -> Tensor:
             candidates = torch.cat([everyone(x.side(n)) for n in others])
@@ -148,15 +143,16 @@ class Embed(SentenceTask):
 
         return self.over_widths(out, loss) / num_processes()
 
-    def _false(self, anchors: torch.Tensor, candidates: torch.Tensor, positive: torch.Tensor) -> torch.Tensor:
-        """Return which candidates (B, N) are no negatives of a row, and count them."""
+    def _false(self, anchors: torch.Tensor, candidates: torch.Tensor, positive: torch.Tensor, *, learns: bool) -> torch.Tensor:
+        """Return which candidates (B, N) are no negatives of a row, and count them where something is learnt."""
         from bertune.model.similarity_losses import false_negatives
 
         if not self.options.mask_repeats:
             return anchors.new_zeros((len(anchors), len(candidates)), dtype=bool)  # type: ignore[call-overload, no-any-return]
         false = false_negatives(anchors, candidates, positive)
-        self._masked = false.sum() + (0 if self._masked is None else self._masked)
-        self._compared += false.numel() - len(anchors)
+        if learns:
+            self._masked = false.sum() + (0 if self._masked is None else self._masked)
+            self._compared += false.numel() - len(anchors)
         return false
 
     def report(self) -> list[str]:
@@ -200,9 +196,13 @@ class Embed(SentenceTask):
 
 def kind_of(examples: Sequence[Example]) -> str:
     """Return what rows to be scored hold: scores, labels, search (queries and what they should find), or texts."""
-    if examples[0].target is None:
+    if _belong_together(examples):
         return "texts" if len(examples[0].texts) == 1 else "search"
     return "labels" if is_labelled([e.target for e in examples]) else "scores"
+
+
+def _belong_together(examples: Sequence[Example]) -> bool:
+    return all(e.target in {None, 1} for e in examples)
 
 
 def _texts_a_row(examples: Sequence[Example]) -> int:
@@ -232,7 +232,8 @@ def _found(predictions: Sequence[Prediction], examples: Sequence[Example], main:
         relevant.setdefault(example.texts[0], set()).add(example.texts[1])
     numbers = {text: n for n, text in enumerate(documents)}
     wanted = [{numbers[text] for text in relevant[query]} for query in queries]
-    itself = np.array([numbers.get(query, -1) for query in queries])  # a query that is a document too does not find itself
+    # A query that is a document too does not find itself, unless it should.
+    itself = np.array([numbers.get(query, -1) if query not in relevant[query] else -1 for query in queries])
     found = ranking.retrieval_figures(_directions(queries.values()), _directions(documents.values()), wanted, excluded=itself)
     interval = metrics.interval(lambda each: float(each.mean()), found.per_query[main]) if intervals else None
     return Scores(main, True, found.figures, {main: interval} if interval else {})

@@ -83,6 +83,8 @@ class Match(SentenceTask):
             self.labels = read_labels(self.data.labels) or order_labels(e.target for e in examples)
             if len(self.labels) < 2:
                 raise DataError(f"{examples[0].source}: all rows have the label {self.labels[0]!r}; at least two are needed")
+            for example in examples:
+                self.check(example)
         else:
             gold = [e.target for e in examples]
             self.binary = is_labelled(gold)
@@ -101,7 +103,7 @@ class Match(SentenceTask):
             faults.append("options.matryoshka has no part in options.loss=softmax, which compares no cosines")
         if not self.labels and self.data.labels is not None:
             faults.append("data.labels is for options.loss=softmax; leave it out")
-        for name, for_loss in (("margin", "contrastive"), ("product", "softmax")):
+        for name, for_loss in (("scale", "cosent"), ("margin", "contrastive"), ("product", "softmax")):
             if o.loss != for_loss and getattr(o, name) != MatchOptions.model_fields[name].default:
                 faults.append(f"options.{name} has no part in options.loss={o.loss}; it belongs to {for_loss}")
         if faults:
@@ -122,9 +124,9 @@ class Match(SentenceTask):
             raise DataError(f"{example.place}: the score is {example.target:g}, where all training rows have 0 or 1")
 
     def check_together(self, examples: Sequence[Example]) -> None:
-        """Refuse scores that are all the same."""
-        if not self.labels and not self.binary:
-            check_scores([e.target for e in examples], examples[0].source)
+        """Refuse scores that are all the same, and labels of one kind."""
+        if not self.labels:
+            check_scores([e.target for e in examples], examples[0].source, labels=self.binary)
 
     def strata(self, example: Example) -> str:
         """Return the label."""

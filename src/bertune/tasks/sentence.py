@@ -150,12 +150,14 @@ def labelled(gold: Sequence[bool], predictions: Sequence[Prediction], main: str,
     return Scores(main, True, ranking.labelled_pairs(*columns), {main: found} if found else {})
 
 
-def check_scores(gold: Sequence[float], source: str) -> None:
-    """Refuse scores that are all the same.
+def check_scores(gold: Sequence[float], source: str, *, labels: bool) -> None:
+    """Refuse scores, or labels 0 and 1, that are all the same.
 
     Raises:
-        DataError: a rank correlation with a constant is undefined.
+        DataError: a rank correlation with a constant is undefined, and average precision then says nothing of the model.
     """
+    if len(set(gold)) == 1 and labels:
+        raise DataError(f"{source}: all {len(gold)} rows have the label {gold[0]:g}; both 0 and 1 are needed")
     if len(set(gold)) == 1:
         same = f"all {len(gold)} rows have the score {gold[0]:g}"
         raise DataError(f"{source}: {same}, so no correlation with it is defined; give rows of different scores")
