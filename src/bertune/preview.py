@@ -113,7 +113,7 @@ def looks_tagged(source: str, data: settings.DataConfig) -> bool:
 
 
 def _targets(task: Task, examples: list[Example]) -> JSON:
-    if isinstance(examples[0].target, float):
+    if isinstance(examples[0].target, int | float) and len({e.target for e in examples}) > 2:
         values = np.array([e.target for e in examples])
         low, middle, high = np.percentile(values, [0, 50, 100])
         return {"min": float(low), "median": float(middle), "mean": float(values.mean()), "max": float(high)}

@@ -93,6 +93,19 @@ def test_standard_input(place):
     assert [json.loads(line)["text"] for line in process.stdout.splitlines()] == ["a dog", "a cat"]
 
 
+@pytest.mark.parametrize(
+    ("rows", "expected"), [("pairs.jsonl", {}), ("scored.jsonl", {"min": 0.0, "median": 4.0, "mean": 4.0, "max": 8.0})]
+)
+def test_a_look_at_pairs(place, tiny, rows, expected):
+    scored = [{"text": r["text"], "text_b": "a cat", "label": r["id"]} for r in ROWS]
+    (place / "scored.jsonl").write_text("".join(json.dumps(r) + "\n" for r in scored))
+    task = "embed" if rows == "pairs.jsonl" else "match"
+    code, out, said = run("inspect", place / rows, "--task", task, "--model", tiny, "--json")
+    assert code == 0, said
+    assert json.loads(out)["targets"] == expected
+    assert run("inspect", place / rows, "--task", task, "--model", tiny)[0] == 0
+
+
 def test_a_search_finds_what_is_nearest(place, expected, tmp_path):
     index = ["--index", tmp_path / "index", "--precision", "fp32"]
     code, out, said = run("search", place / "model1", place / "corpus.jsonl", "a dog is good", "a red tree", "-k", "3", "--json", *index)

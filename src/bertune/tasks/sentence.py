@@ -10,7 +10,7 @@ from pydantic import Field
 
 from bertune import metrics, ranking
 from bertune.config import Section
-from bertune.data.labels import text_of
+from bertune.data.labels import as_label, text_of
 from bertune.errors import ConfigError, DataError
 from bertune.tasks.task import Task
 from bertune.types import JSON, Batch, Encoded, Encoder, Example, Prediction, Row, Scores, Tokenizer
@@ -61,6 +61,10 @@ class SentenceTask(Task):
             DataError: one is missing or empty.
         """
         return tuple(text_of(row, part) for part in ("text", *parts) if part == "text" or part in row.fields)
+
+    def labels_of(self, example: Example) -> tuple[str, ...]:
+        """Return the score or label of an example as text, for counting; nothing where it has none."""
+        return () if example.target is None else (as_label(example.target),)
 
     def encode(self, examples: Sequence[Example], tokenizer: Tokenizer) -> list[Encoded]:
         """Turn examples into integers, each text for itself and each different text once."""
