@@ -77,12 +77,17 @@ def write(artifact: Artifact, folder: Path) -> None:
         _write_weights(artifact.model, folder)
         _write_json(folder / "config.json", _hub_config(artifact))
         artifact.tokenizer.save(folder)
-        if artifact.model.vector_size and artifact.model.head.pooling in POOLINGS:
+        if has_modules(artifact):
             write_modules(folder, _sentence_modules(artifact), artifact.model.encoder.width)
         (folder / "run.yaml").write_text(dump(artifact.run), encoding="utf-8")
         write_meta(artifact, folder)
     except (OSError, SafetensorError) as error:
         raise ArtifactError(f"{folder}: cannot be written: {getattr(error, 'strerror', None) or error}") from None
+
+
+def has_modules(artifact: Artifact) -> bool:
+    """Tell whether the model is one that sentence-transformers can compute."""
+    return bool(artifact.model.vector_size) and artifact.model.head.pooling in POOLINGS
 
 
 def _sentence_modules(artifact: Artifact) -> SentenceModules:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bertune.ship.artifact import Artifact
+from bertune.ship.artifact import Artifact, has_modules
 from bertune.talk import duration
 from bertune.types import JSON, Scores
 
@@ -18,9 +18,11 @@ def card(artifact: Artifact, name: str, scores: dict[str, Scores], summary: JSON
     """Return the text of the model card."""
     run, task = artifact.run, artifact.task
     why = task.cannot_be_opened(artifact.model.head)
+    in_sentence_transformers = has_modules(artifact)
+    library = "sentence-transformers" if in_sentence_transformers else "bertune" if why else "transformers"
     lines = [
         "---",
-        "library_name: transformers" if not why else "library_name: bertune",
+        f"library_name: {library}",
         f"pipeline_tag: {task.hub_pipeline}",
         "tags: [bertune]",
         "---",
@@ -36,7 +38,17 @@ def card(artifact: Artifact, name: str, scores: dict[str, Scores], summary: JSON
         "```",
         "",
     ]
-    if why:
+    if in_sentence_transformers:
+        lines += [
+            "It opens in sentence-transformers too, with the same vectors:",
+            "",
+            "```python",
+            "from sentence_transformers import SentenceTransformer",
+            f'model = SentenceTransformer("{name}")',
+            "```",
+            "",
+        ]
+    elif why:
         lines += [f"transformers opens only the encoder of this folder: {why}.", ""]
     else:
         lines += [
