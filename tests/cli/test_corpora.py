@@ -190,7 +190,6 @@ from bertune.ship import vectors
 vectors.CHUNK = 8
 from bertune.cli import main
 sys.argv = ["bertune", *sys.argv[1:]]
-main()
 """
 
 
@@ -198,7 +197,7 @@ def test_a_killed_call_goes_on(place, tmp_path, monkeypatch):
     file = tmp_path / "corpus.txt"
     file.write_text("".join(f"the dog {n} is good\n" for n in range(4000)))
     whole, killed = tmp_path / "whole.npy", tmp_path / "killed.npy"
-    command = [sys.executable, "-c", PROGRAM, "embed", str(place / "model1"), str(file), "--precision", "fp32", "-o"]
+    command = [sys.executable, "-c", PROGRAM + "main()", "embed", str(place / "model1"), str(file), "--precision", "fp32", "-o"]
     process = subprocess.Popen([*command, str(killed)], stderr=subprocess.DEVNULL)
     record = tmp_path / "killed.npy.part.json"
     while process.poll() is None and not (record.exists() and json.loads(record.read_text())["rows"] > 100):
@@ -214,3 +213,18 @@ def test_a_killed_call_goes_on(place, tmp_path, monkeypatch):
     assert run("embed", place / "model1", file, "--precision", "fp32", "-o", whole)[0] == 0
     np.testing.assert_allclose(np.load(killed), np.load(whole), atol=1e-5)
     assert sorted(os.listdir(tmp_path)) == ["corpus.txt", "killed.npy", "whole.npy"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no resource module")
+def test_memory_does_not_grow_with_the_corpus(place, tmp_path):
+    program = PROGRAM.replace("= 8", "= 1024") + (
+        "import atexit, resource; atexit.register(lambda: print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))\nmain()\n"
+    )
+    peaks = []
+    for rows in (3000, 60000):
+        file = tmp_path / f"{rows}.txt"
+        file.write_text("".join(f"the dog {n} is {'good ' * (n % 7)}\n" for n in range(rows)))
+        command = [sys.executable, "-c", program, "embed", str(place / "model1"), str(file), "-o", str(tmp_path / f"{rows}.npy")]
+        peaks.append(int(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
+        assert np.load(tmp_path / f"{rows}.npy", mmap_mode="r").shape == (rows, 32)
+    assert peaks[1] < 1.1 * peaks[0], peaks
