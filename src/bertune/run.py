@@ -88,6 +88,11 @@ def train(source: str | Path | dict[str, Any], overrides: Sequence[str] = (), *,
     bound_kernel_caches(128)  # of so many shapes a step is made; fewer cost 6 % of its time
     accelerator, numerics, why = _accelerator(run, out)
     splits = read_splits(task, run.data, run.seed, teller(talk))
+    if min(run.train.batch_size, len(splits.train)) < task.least_batch:
+        raise ConfigError(
+            f"train.batch_size: a batch of {min(run.train.batch_size, len(splits.train))} has no other row to compare with, so nothing "
+            f"would be learnt; at least {task.least_batch} rows are needed"
+        )
     loop.seed_everything(run.seed)
     model, tokenizer, report = _build(run, task)
     talk.say(f"what: {task.describe()}")

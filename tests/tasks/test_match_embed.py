@@ -13,6 +13,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.conftest import make_encoder
 from typer.testing import CliRunner
 
 import bertune
@@ -168,12 +169,21 @@ def test_a_part_is_encoded_twice_with_one_dropout(name, encoder_of):
     assert other != pytest.approx(loss, rel=1e-4)  # there was dropout
 
 
+def test_two_passes_of_a_text_differ_by_dropout_alone(encoder_of):
+    for rate, same in ((0, True), (0.2, False)):
+        work = built(encoder_of("bert"), "embed", SINGLE, {"pooling": "cls"}, dropout=rate)
+        out = work.model(work.rows.batch(range(4), work.task.collate_target))
+        assert torch.allclose(out.side(0), out.side(1), atol=1e-5) == same
+
+
 def test_two_passes_of_a_text_may_lie_in_different_parts(encoder_of):
     work = built(encoder_of("bert"), "embed", SINGLE, dropout=0.3, max_tokens=1)
     batch = work.rows.batch([0, 5, len(SINGLE) - 1], work.task.collate_target)
     assert len(batch.ragged.lengths) == 4  # two passes of each different text
     assert [side.tolist() for side in batch.sides.places] == [[0, 2, 0], [1, 3, 1]]
-    assert batch.sides.identities.tolist() == [0, 0, 1, 1] or len(set(batch.sides.identities.tolist())) == 2
+    first, again, other, other_again = batch.sides.identities.tolist()
+    assert (first, other) == (again, other_again)
+    assert first != other
     vectors = torch.cat([work.model.vectors(batch.ragged.part(n, n + 1)) for n in range(4)])
     assert not torch.allclose(vectors[0], vectors[1], atol=1e-3)
     assert not torch.allclose(vectors[2], vectors[3], atol=1e-3)
@@ -329,6 +339,48 @@ def bench(tmp_path, monkeypatch, tiny):
 
 TEXTUAL = [{**row, "label": "ab"[n % 2]} for n, row in enumerate(PAIRS)]
 REFUSED = {
+    "one score": ("match", {"t.jsonl": [{**row, "label": 3} for row in PAIRS]}, [], "t.jsonl: all 24 rows have the score 3; there is nothing to learn"),
+    "one label": ("match", {"t.jsonl": [{**row, "label": "x"} for row in PAIRS]}, ["options.loss=softmax"], "all rows have the label 'x'"),
+    "product of another loss": ("match", {"t.jsonl": SCORED}, ["options.product=true"], "options.product has no part in options.loss=cosent"),
+    "contrastive on scores": ("match", {"t.jsonl": SCORED}, ["options.loss=contrastive"], "contrastive is for labels 0 and 1"),
+    "widths with softmax": ("match", {"t.jsonl": TEXTUAL}, ["options.loss=softmax", "options.matryoshka=[8]"], "options.matryoshka has no part"),
+    "no number": ("match", {"t.jsonl": [*SCORED, {**PAIRS[0], "label": "many"}]}, [], "t.jsonl:25: 'label' must be a number, got 'many'"),
+    "not a number": ("match", {"t.jsonl": [*SCORED, {**PAIRS[0], "label": "inf"}]}, [], "t.jsonl:25: 'label' must be a finite number"),
+    "an empty text": ("match", {"t.jsonl": [*SCORED, {**PAIRS[0], "text": " ", "label": 1}]}, [], "t.jsonl:25: 'text' is empty"),
+    "two passes for the distance of two passes": ("match", {"t.jsonl": SCORED}, ["train.r_drop=1"], "train.r_drop: task match has no distance"),
+    "r_drop of embed": ("embed", {"t.jsonl": PAIRS}, ["train.r_drop=1", "train.accumulate=4"], "train.r_drop: task embed has no distance"),
+    "unknown label in dev": (
+        "match", {"t.jsonl": TEXTUAL, "d.jsonl": [*TEXTUAL, {**PAIRS[0], "label": "c"}]}, ["options.loss=softmax"],
+        "d.jsonl:25: label 'c' is not among the 2 labels",
+    ),
+    "a score in dev among labels": (
+        "match", {"t.jsonl": LABELLED, "d.jsonl": [*LABELLED, {**PAIRS[0], "label": 2}]}, [],
+        "d.jsonl:25: the score is 2, where all training rows have 0 or 1",
+    ),
+    "dev scores all equal": (
+        "match", {"t.jsonl": SCORED, "d.jsonl": [{**row, "label": 2} for row in PAIRS]}, [],
+        "d.jsonl: all 24 rows have the score 2, so no correlation with it is defined",
+    ),
+    "dev scores all equal for embed": (
+        "embed", {"t.jsonl": PAIRS, "d.jsonl": [{**row, "label": 2.5} for row in PAIRS]}, [], "d.jsonl: all 24 rows have the score 2.5",
+    ),
+    "the second text is empty": ("embed", {"t.jsonl": [*PAIRS, {"text": "a dog", "text_b": " "}]}, [], "t.jsonl:25: 'text_b' is empty"),
+    "a negative without partner": (
+        "embed", {"t.jsonl": [{"text": t["text"], "negative": t["text_b"]} for t in PAIRS]}, [], "t.jsonl:1: has a 'negative' but no 'text_b'",
+    ),
+    "one text": ("embed", {"t.jsonl": [{"text": "a dog", "text_b": n} for n in NOUNS]}, [], "t.jsonl: every row has the same text"),
+    "labels for embed": ("embed", {"t.jsonl": PAIRS}, ["data.labels=[a,b]"], "data.labels is for labels, and embed learns from texts"),
+    "pairs that do not belong together": (
+        "embed", {"t.jsonl": LABELLED, "d.jsonl": LABELLED}, [],
+        "t.jsonl:1: the label is 0, and embed learns from pairs that belong together; leave such rows out (data.drop_labels=[0]), or learn",
+    ),
+    "dev partly scored": (
+        "embed", {"t.jsonl": PAIRS, "d.jsonl": [{**PAIRS[0], "label": 1}, {**PAIRS[1], "label": None}]}, [],
+        "d.jsonl:2: has no score, unlike d.jsonl:1; score all rows or none",
+    ),
+    "metric of a search for scores": (
+        "embed", {"t.jsonl": PAIRS, "d.jsonl": SCORED}, ["options.metric=ndcg@10"], "options.metric=ndcg@10: d.jsonl gives spearman, pearson",
+    ),
     "margin of another loss": ("match", {"t.jsonl": LABELLED}, ["options.margin=.3"], "options.margin has no part in options.loss=cosent"),
     "labels without softmax": ("match", {"t.jsonl": LABELLED}, ["data.labels=[0,1]"], "data.labels is for options.loss=softmax"),
     "several labels a row": ("match", {"t.jsonl": SCORED}, ["data.label_delimiter=pipe"], "data.label_delimiter is for several labels a row"),
@@ -403,7 +455,42 @@ def test_scale_of_another_loss_is_refused(bench):
     assert "options.scale has no part in options.loss=cosine" in said[-1]
 
 
+@pytest.mark.parametrize("rows", [LABELLED[:8], SCORED[:8]], ids=["labels", "scores"])
+def test_too_few_rows_that_were_split_off_are_called_so(rows, bench):
+    code, said, nothing_written = bench("match", {"t.jsonl": rows}, [])
+    assert code == 2, said
+    assert nothing_written
+    assert "data.dev" in said[-1]
+
+
+def test_batches_without_a_negative_are_refused(bench):
+    code, said, _ = bench("embed", {"t.jsonl": HARD}, ["train.batch_size=1", "out=p"])
+    assert code == 0, said  # hard negatives are enough
+    code, said, _ = bench("embed", {"t.jsonl": PAIRS}, ["train.batch_size=1"])
+    assert code == 2, said
+    assert "train.batch_size" in said[-1]
+
+
 # ---------------------------------------------------------------- what runs
+
+
+def test_labels_to_be_dropped_stay_in_rows_to_be_scored(bench, tmp_path):
+    files = {"t.jsonl": LABELLED, "d.jsonl": LABELLED, "e.jsonl": LABELLED[:9]}
+    code, said, _ = bench("embed", files, ["data.drop_labels=[0]", "data.test=e.jsonl"])
+    assert code == 0, said[-1]
+    assert "data: t.jsonl: 12 rows left out, since data.drop_labels names their label" in said
+    meta = json.loads((tmp_path / "o" / "bertune.json").read_text())
+    assert {split: found["rows"] for split, found in meta["data"].items()} == {"train": 12, "dev": 24, "test": 9}
+    scores = json.loads((tmp_path / "o" / "scores.json").read_text())
+    assert {split: scores[split]["main"] for split in ("dev", "test")} == dict.fromkeys(("dev", "test"), "average_precision")
+    again, _, _ = bertune.evaluate(tmp_path / "o", "e.jsonl")
+    assert again.decisive == pytest.approx(scores["test"]["values"]["average_precision"], abs=1e-6)
+
+
+def test_pairs_labelled_1_are_searched(bench, tmp_path):
+    code, said, _ = bench("embed", {"t.jsonl": PAIRS, "d.jsonl": [{**row, "label": 1} for row in PAIRS]}, [])
+    assert code == 0, said[-1]
+    assert json.loads((tmp_path / "o" / "scores.json").read_text())["dev"]["main"] == "ndcg@10"
 
 
 def test_pairs_labelled_1_need_no_dev_file(bench, tmp_path):
@@ -561,6 +648,32 @@ def test_uniformity_is_that_of_the_vectors(model, tmp_path):
     assert scores.values == {"uniformity": pytest.approx(math.log(sum(terms) / len(terms)), abs=1e-5)}
 
 
+def test_a_search_is_that_of_brute_force(model):
+    """By every different query among all other texts; one that is a document too does not find itself."""
+    rows = [*PAIRS[:12], {**PAIRS[0], "text_b": "one more"}, {"text": PAIRS[3]["text_b"], "text_b": PAIRS[4]["text_b"]}]
+    examples = examples_of(model.task, rows)
+    scores = model.task.score(model.evaluate(examples)[0], examples)
+    documents = list(dict.fromkeys(row["text_b"] for row in rows))
+    assert rows[-1]["text"] in documents
+    found = {name: [] for name in scores.values}
+    for query in dict.fromkeys(row["text"] for row in rows):
+        wanted = {row["text_b"] for row in rows if row["text"] == query}
+        others = [d for d in documents if d != query]
+        cosines = model.similarity(model.encode(query), model.encode(others))[0].tolist()
+        order = [others[n] for n in sorted(range(len(others)), key=lambda n: -cosines[n])][:10]
+        hits = [d in wanted for d in order]
+        most = sum(1 / math.log2(2 + n) for n in range(len(wanted)))
+        found["ndcg@10"].append(sum(hit / math.log2(2 + n) for n, hit in enumerate(hits)) / most)
+        found["mrr@10"].append(next((1 / (1 + n) for n, hit in enumerate(hits) if hit), 0.0))
+        found["accuracy@1"].append(float(hits[0]))
+        for k in (1, 5, 10):
+            found[f"recall@{k}"].append(sum(hits[:k]) / len(wanted))
+    assert scores.values == pytest.approx({name: float(np.mean(values)) for name, values in found.items()}, abs=1e-6)
+    assert 0 < scores.values["ndcg@10"] < 1
+    low, high = scores.intervals["ndcg@10"]
+    assert low <= scores.decisive <= high
+
+
 def test_hard_negatives_are_searched_too(model):
     rows = [
         {"text": "the dog", "text_b": "a big red house", "negative": "the dog is"},
@@ -592,6 +705,50 @@ def counted(model, monkeypatch):
     vectors = model.model.vectors
     monkeypatch.setattr(model.model, "vectors", lambda ragged: seen.append(len(ragged.lengths)) or vectors(ragged))
     return seen
+
+
+VARIED = ["the dog is good", "a cat", "the dog is good", "大 人 and a very big house was not red", "a", "good " * 70, "红。"]
+
+
+def test_vectors_do_not_depend_on_the_other_texts(model):
+    together = model.encode(VARIED)
+    assert together.shape == (len(VARIED), 32)
+    assert together.dtype == np.float32
+    assert np.array_equal(together[0], together[2])
+    for text, vector in zip(VARIED, together, strict=True):
+        alone = model.encode(text)
+        assert alone.shape == (32,)
+        np.testing.assert_allclose(alone, vector, atol=1e-5)
+    np.testing.assert_allclose(model.encode(VARIED[::-1])[::-1], together, atol=1e-5)
+    alike = model.similarity(together, together).numpy()
+    assert alike[~np.eye(len(VARIED), dtype=bool)].min() < 0.99
+    cosines = [[float(a @ b / np.linalg.norm(a) / np.linalg.norm(b)) for b in together] for a in together]
+    np.testing.assert_allclose(alike, cosines, atol=1e-5)
+    np.testing.assert_allclose(model.similarity_pairwise(together, together[::-1].copy()), alike[:, ::-1].diagonal(), atol=1e-6)
+
+
+def test_forms_of_vectors(model):
+    plain = model.encode(VARIED)
+    assert np.array_equal(model.encode(VARIED, precision="float16"), plain.astype(np.float16))
+    small = model.encode(VARIED, precision="int8")
+    assert small.dtype == np.int8
+    assert (np.abs(small).max(1) == 127).all()
+    np.testing.assert_allclose(small / 127 * np.abs(plain).max(1, keepdims=True), plain, atol=np.abs(plain).max() / 250)
+    signs = model.encode(VARIED, precision="binary")
+    assert (signs.dtype, signs.shape) == (np.uint8, (len(VARIED), 4))
+    assert np.array_equal(np.unpackbits(signs, axis=1), plain > 0)
+    assert np.array_equal(model.encode(VARIED, truncate_dim=8), plain[:, :8])
+    unit = model.encode(VARIED, normalize_embeddings=True)
+    np.testing.assert_allclose(unit, plain / np.linalg.norm(plain, axis=1, keepdims=True), atol=1e-6)
+    tensor = model.encode(VARIED, convert_to_tensor=True, batch_size=2, show_progress_bar=True)
+    assert torch.equal(tensor, torch.from_numpy(plain))
+    assert (model.get_embedding_dimension(), model.get_sentence_embedding_dimension(), model.max_seq_length) == (32, 32, 64)
+    with pytest.raises(ConfigError, match="'int7' is none of float32, float16, int8, binary"):
+        model.encode(["a"], precision="int7")
+    with pytest.raises(ConfigError, match="no prompt 'query'; this model has none"):
+        model.encode(["a"], prompt_name="query")
+    with pytest.raises(DataError, match="texts:1: predict compares two texts, and this row has one"):
+        model.predict(["a dog"])
 
 
 def test_each_text_goes_through_the_model_once(model, monkeypatch):
@@ -657,6 +814,7 @@ def test_no_features_at_all_are_refused(model):
 def test_lengths_are_brought_to_1_after_the_cut(model):
     cut = model.encode(["the dog", "a cat"], truncate_dim=6, normalize_embeddings=True)
     plain = model.encode(["the dog", "a cat"])[:, :6]
+    assert np.array_equal(model.encode(["the dog", "a cat"], truncate_dim=6), plain)
     np.testing.assert_allclose(cut, plain / np.linalg.norm(plain, axis=1, keepdims=True), atol=1e-6)
     assert np.array_equal(
         model.encode(["the dog"], truncate_dim=9, precision="binary"), np.packbits(model.encode(["the dog"])[:, :9] > 0, axis=1)
@@ -714,8 +872,8 @@ def ragged_of(folder, encoder, texts):
     return EncodedRows([Encoded((p,)) for p in pieces]).texts(range(len(texts)))
 
 
-@pytest.mark.parametrize("kind", ["ernie", "electra", "distilbert", "deberta-v2"])
-@pytest.mark.parametrize("pooling", ["mean", "max", "first_last_avg"])
+@pytest.mark.parametrize("kind", ["bert", "distilbert", "roberta", "albert", "mpnet", "deberta-v2"])
+@pytest.mark.parametrize("pooling", ["mean", "cls", "max", "pooler", "first_last_avg"])
 def test_pooling_is_that_of_transformers(pooling, kind, encoder_of):
     from transformers import AutoModel
 
@@ -725,18 +883,24 @@ def test_pooling_is_that_of_transformers(pooling, kind, encoder_of):
     ragged = ragged_of(encoder_of(kind), encoder, texts)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
-        found = Model(encoder, task.head(encoder, report.pooler)).eval().vectors(ragged)
+        head = task.head(encoder, report.pooler)
+        found = Model(encoder, head).eval().vectors(ragged)
         theirs = AutoModel.from_pretrained(str(encoder_of(kind))).eval()
         for start, stop, vector in zip(ragged.offsets[:-1], ragged.offsets[1:], found, strict=True):
             out = theirs(input_ids=ragged.ids[None, start:stop], output_hidden_states=True)
             last, first = out.hidden_states[-1][0], out.hidden_states[1][0]
-            expected = {"mean": last.mean(0), "max": last.amax(0), "first_last_avg": ((first + last) / 2).mean(0)}[pooling]
+            expected = {
+                "mean": lambda x=last: x.mean(0),
+                "cls": lambda x=last: x[0],
+                "max": lambda x=last: x.amax(0),
+                "pooler": lambda x=last: torch.tanh(head.dense[0](x[0])),
+                "first_last_avg": lambda x=last, y=first: ((x + y) / 2).mean(0),
+            }[pooling]()
             torch.testing.assert_close(vector, expected, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["bert", "albert"])
 def test_a_pretrained_pooler_is_taken_over(kind, tmp_path):
-    from tests.conftest import make_encoder
     from transformers import AutoConfig, AutoModel
 
     folder = make_encoder(tmp_path / kind, kind)
@@ -753,15 +917,20 @@ def test_a_pretrained_pooler_is_taken_over(kind, tmp_path):
             torch.testing.assert_close(vector, theirs(input_ids=ragged.ids[None, start:stop]).pooler_output[0], atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_every_dropout_of_an_encoder_is_set(kind, encoder_of):
+@pytest.mark.parametrize("kind", [*KINDS, "modernbert"])
+def test_every_dropout_of_an_encoder_is_set(kind, encoder_of, tmp_path):
     """Those of attention and of hidden states: config.json says .1 for all of them, but for albert's."""
-    encoder, _ = read_encoder(encoder_of(kind))
-    ragged = ragged_of(encoder_of(kind), encoder, ["the dog is good and the cat is bad", "a"])
+    if kind == "modernbert":  # which keeps that of attention as a number
+        rates = dict.fromkeys(("attention_dropout", "embedding_dropout", "mlp_dropout"), 0.1)
+        folder = make_encoder(tmp_path / kind, kind, **rates)
+    else:
+        folder = encoder_of(kind)
+    encoder, _ = read_encoder(folder)
+    ragged = ragged_of(folder, encoder, ["the dog is good and the cat is bad", "a"])
     with torch.no_grad():
         still = encoder.eval()(ragged)
         torch.manual_seed(0)
-        distances = {}
+        distances: dict[float | None, float] = {}
         for rate in (None, 0.0, 0.1, 0.5):
             if rate is not None:
                 encoder.set_dropout(rate)

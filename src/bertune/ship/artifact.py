@@ -35,6 +35,7 @@ from bertune.ship.encoding import SentencePipeline
 from bertune.ship.pipeline import Pipeline
 from bertune.ship.sentence import POOLINGS, Dense, SentenceModules, is_sentence_folder, read_modules, write_modules
 from bertune.tasks import load_task
+from bertune.tasks.sentence import SentenceTask
 from bertune.tasks.task import Task
 from bertune.types import JSON, Numerics, Scores
 
@@ -60,7 +61,7 @@ class Artifact:
         model = self.model.to(place).eval()
         model.encoder.compute_in(Numerics(chosen))
         model.encoder.prepare()
-        if not model.vector_size:
+        if not isinstance(self.task, SentenceTask):
             return Pipeline(model, self.task, self.tokenizer, place)
         own = {name: self.meta[name] for name in ("prompts", "default_prompt_name", "truncate_dim") if self.meta.get(name)}
         return SentencePipeline(model, self.task, self.tokenizer, place, **own)
@@ -87,7 +88,7 @@ def write(artifact: Artifact, folder: Path) -> None:
 
 def has_modules(artifact: Artifact) -> bool:
     """Tell whether the model is one that sentence-transformers can compute."""
-    return bool(artifact.model.vector_size) and artifact.model.head.pooling in POOLINGS
+    return isinstance(artifact.task, SentenceTask) and artifact.model.head.pooling in POOLINGS
 
 
 def _sentence_modules(artifact: Artifact) -> SentenceModules:
@@ -214,6 +215,9 @@ def _read_sentence_folder(place: Path) -> Artifact:
     task_class = load_task("embed")
     task = task_class(task_class.Options.model_validate(options), run.data)
     task.load({"form": 2, "lower": modules.do_lower_case})
+    sentences = cast(SentenceTask, task)
+    sentences.before = modules.prompts.get(modules.default_prompt_name or "", "")
+    sentences.width = modules.truncate_dim
     try:
         encoder, report = read_encoder(inside)
         data = DataConfig(max_length=min(modules.max_length, encoder.longest) if modules.max_length else None)

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ from bertune.data.batching import EncodedRows
 from bertune.data.labels import whole_letters
 from bertune.errors import ConfigError, DataError
 from bertune.ship.pipeline import Pipeline, text_vectors
+from bertune.tasks.sentence import SentenceTask
 from bertune.types import Encoded, Example, Prediction, Row
 
 Floats = npt.NDArray[np.float32]
@@ -142,8 +143,8 @@ class SentencePipeline(Pipeline):
         return vectors if len(different) == len(texts) else vectors[[different[text] for text in texts]]
 
     def _encoded_texts(self, texts: list[str]) -> list[Encoded]:
-        lower = bool(getattr(self.task, "lower", False))
-        return [Encoded((piece,)) for piece in self.tokenizer.encode([(text.lower() if lower else text,) for text in texts])]
+        prepared = cast(SentenceTask, self.task).prepared
+        return [Encoded((piece,)) for piece in self.tokenizer.encode([prepared(text) for text in texts])]
 
     def similarity(self, a: Any, b: Any) -> Any:
         """Return the cosine of every vector of `a` (n, E) with every one of `b` (m, E): (n, m), a tensor."""

@@ -77,6 +77,7 @@ class Embed(SentenceTask):
             if getattr(self.data, name):
                 raise ConfigError(f"data.{name} is for labels, and embed learns from texts that belong together; leave it out")
         self.form = _texts_a_row(examples)
+        self.least_batch = 1 if self.form == 3 else 2
         if len({e.texts[0] for e in examples}) < 2:
             raise DataError(f"{examples[0].source}: every row has the same text; there is nothing to tell it from")
         apart = [e for e in examples if e.target not in {None, 1}]
@@ -166,10 +167,10 @@ class Embed(SentenceTask):
 
     def decode(self, out: Compared, batch: Batch) -> list[Prediction]:
         """Return the cosine of each pair, with the vectors of all its texts where it has no score."""
-        cosines = self.similarities(out).tolist()
+        cosines = self.similarities(self.shown(out)).tolist()
         if batch.target is not None:
             return [Prediction(value) for value in cosines]
-        vectors = [out.side(n).cpu().numpy() for n in range(len(out.sides.places))]
+        vectors = [self.shown(out).side(n).cpu().numpy() for n in range(len(out.sides.places))]
         return [Prediction(value, vectors=row) for value, row in zip(cosines, zip(*vectors, strict=True), strict=True)]
 
     def score(self, predictions: Sequence[Prediction], examples: Sequence[Example], *, intervals: bool = True) -> Scores:

@@ -51,6 +51,7 @@ class Match(SentenceTask):
     def __init__(self, options: MatchOptions, data: DataConfig) -> None:
         super().__init__(options, data)
         self.joint = options.loss == "cosent"
+        self.least_batch = 2 if self.joint else 1
         self.labels: tuple[str, ...] = ()
         self.range = (0.0, 1.0)
         """Lowest and highest score of the training rows."""

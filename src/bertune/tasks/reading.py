@@ -127,7 +127,11 @@ def read_splits(task: Task, data: DataConfig, seed: int, note: Note) -> Splits:
         train, dev = [train[i] for i in keep], [train[i] for i in held]
         if not train:
             raise DataError(f"{dev[0].source}: all rows have the same text; there is nothing to learn")
-        task.check_together(dev)
+        try:
+            task.check_together(dev)
+        except DataError as error:
+            share = f"the {len(dev)} rows split off as dev set (data.dev_share={data.dev_share:g})"
+            raise DataError(f"{share} cannot be scored: {error}; give data.dev, or a larger data.dev_share") from None
         note(f"no data.dev: {len(dev)} of {len(keep) + len(held)} rows split off as dev set, by label, equal texts kept together")
     if data.limit is not None and data.limit < len(train):
         note(f"data.limit: {data.limit} of {len(train)} training rows, drawn by label")

@@ -53,6 +53,10 @@ class SentenceTask(Task):
     options: SentenceOptions
     lower = False
     """Whether texts are put in lower case first, as a folder of sentence-transformers may ask."""
+    before = ""
+    """What such a folder puts before every text, its default prompt."""
+    width: int | None = None
+    """How many features of a vector such a folder keeps."""
 
     def texts(self, row: Row, *parts: str) -> tuple[str, ...]:
         """Return the texts of a row, as far as it has them.
@@ -69,8 +73,16 @@ class SentenceTask(Task):
     def encode(self, examples: Sequence[Example], tokenizer: Tokenizer) -> list[Encoded]:
         """Turn examples into integers, each text for itself and each different text once."""
         different = {text: n for n, text in enumerate(dict.fromkeys(text for e in examples for text in e.texts))}
-        pieces = tokenizer.encode([(text.lower() if self.lower else text,) for text in different])
+        pieces = tokenizer.encode([self.prepared(self.before + text) for text in different])
         return [self.encoded(tuple(pieces[different[text]] for text in e.texts), e) for e in examples]
+
+    def prepared(self, text: str) -> tuple[str]:
+        """Return a text as the tokenizer is to see it."""
+        return (text.lower() if self.lower else text,)
+
+    def shown(self, out: Compared) -> Compared:
+        """Return what is judged of vectors: all features, or as many as the model keeps."""
+        return out if self.width is None else out.first(self.width)
 
     def encoded(self, pieces: tuple[Any, ...], example: Example) -> Encoded:
         """Put the pieces of an example together."""
@@ -105,6 +117,8 @@ class SentenceTask(Task):
     def _check_widths(self, width: int) -> None:
         size = self.options.size or width
         too_wide = [n for n in self.options.matryoshka if n >= size]
+        if len(set(self.options.matryoshka)) < len(self.options.matryoshka):
+            raise ConfigError(f"options.matryoshka: {self.options.matryoshka} names a width twice")
         if too_wide:
             raise ConfigError(f"options.matryoshka: {too_wide} must be less than the width of the vectors, {size}")
 
@@ -126,7 +140,7 @@ class SentenceTask(Task):
 
     def decode(self, out: Compared, batch: Batch) -> list[Prediction]:
         """Return the cosine of each pair."""
-        return [Prediction(value) for value in self.similarities(out).tolist()]
+        return [Prediction(value) for value in self.similarities(self.shown(out)).tolist()]
 
     def hub_config(self, head: Any) -> JSON:
         """Say that config.json describes the encoder alone."""

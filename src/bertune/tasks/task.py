@@ -31,6 +31,8 @@ class Task(ABC):
     joint: bool = False
     """Whether the loss of a row depends on the other rows of its batch. Micro-batches then share their vectors, by a second
     forward pass, so that they change nothing either; the head must have `vectors` and `compare`."""
+    least_batch: int = 1
+    """How many rows a batch needs for its loss to say anything; known once `fit` has run."""
     hub_class: ClassVar[str] = "AutoModelForSequenceClassification"
     """The class of transformers that opens a saved folder with its head."""
     hub_pipeline: ClassVar[str] = "text-classification"
