@@ -442,7 +442,8 @@ def test_a_graph_that_does_not_belong_is_made_anew(tmp_path):
     index = build(tmp_path, given)
     for content in (b"", b"no graph", b"x" * 10_000):
         (tmp_path / "usearch.index").write_bytes(content)
-        assert [hits[0].row for hits in index.search(given, 1, engine="usearch")] == list(range(50))
+        found = [hits[0].row for hits in index.search(given, 1, engine="usearch")]  # several threads make the graph: it may miss some
+        assert sum(row == place for place, row in enumerate(found)) >= 40
 
 
 def test_without_usearch_the_extra_is_named(monkeypatch):
