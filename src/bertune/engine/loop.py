@@ -114,9 +114,8 @@ class Fit:
     def step(self, rows: list[int]) -> None:
         """Make the weights better by one batch."""
         config, progress = self.config, self.state.progress
-        parts = micro_batches(rows, self.rows.lengths, config.accumulate, config.max_tokens)
-        if self.task.joint:
-            parts = [rows]  # `_backward_joint` cuts the texts
+        # Where rows depend on one another, `_backward_joint` cuts their texts instead.
+        parts = [rows] if self.task.joint else micro_batches(rows, self.rows.lengths, config.accumulate, config.max_tokens)
         batches = [self.rows.batch(part, self.task.collate_target) for part in parts]
         count = sum(self.task.count(batch) for batch in batches)
         batches = [batch.to(self.accelerator.device) for batch in batches]

@@ -98,7 +98,7 @@ def _sentence_modules(artifact: Artifact) -> SentenceModules:
         Dense(layer.weight.detach().cpu(), layer.bias.detach().cpu(), "identity" if activation == "none" else activation)
         for layer, activation in zip(head.dense, head.activations, strict=True)
     )
-    lower = bool(getattr(artifact.task, "lower", False))
+    lower = cast(SentenceTask, artifact.task).lower
     return SentenceModules(
         max_length=artifact.tokenizer.max_length, do_lower_case=lower, pooling=head.pooling, dense=dense, normalize=head.normalize,
         similarity="cosine",

@@ -6,21 +6,18 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, cast
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from bertune.data.batching import EncodedRows
 from bertune.data.labels import whole_letters
 from bertune.errors import ConfigError, DataError
 from bertune.ship.pipeline import Pipeline, text_vectors
+from bertune.ship.vectors import Floats, Form, in_form
 from bertune.tasks.sentence import SentenceTask
 from bertune.types import Encoded, Example, Prediction, Row
-
-Floats = npt.NDArray[np.float32]
-Precision = Literal["float32", "float16", "int8", "binary"]
 
 
 @dataclass
@@ -34,6 +31,7 @@ class SentencePipeline(Pipeline):
         findings: what a user should know of the texts of the last call: how many were cut, whether the vocabulary knows them.
     """
 
+    task: SentenceTask
     prompts: dict[str, str] = field(default_factory=dict)
     default_prompt_name: str | None = None
     truncate_dim: int | None = None
@@ -47,7 +45,7 @@ class SentencePipeline(Pipeline):
         *,
         normalize_embeddings: bool = False,
         truncate_dim: int | None = None,
-        precision: Precision = "float32",
+        precision: Form = "float32",
         convert_to_tensor: bool = False,
         convert_to_numpy: bool = True,
         batch_size: int | None = None,
@@ -74,8 +72,6 @@ class SentencePipeline(Pipeline):
             DataError: something is no text, or empty.
             ConfigError: there is no such prompt, or vectors have no such width.
         """
-        from bertune.ship.vectors import in_form
-
         alone = isinstance(sentences, str)
         texts = [sentences] if isinstance(sentences, str) else list(sentences)
         for place, text in enumerate(texts):
@@ -128,7 +124,7 @@ class SentencePipeline(Pipeline):
             digest.update(name.encode())
             digest.update(np.ascontiguousarray(weight.detach().cpu().numpy()).data)
         head: Any = self.model.head
-        settings = [head.pooling, head.activations, head.normalize, bool(getattr(self.task, "lower", False)), self.max_seq_length]
+        settings = [head.pooling, head.activations, head.normalize, self.task.lower, self.max_seq_length]
         digest.update(json.dumps(settings).encode())
         digest.update(self.tokenizer.fingerprint().encode())
         return digest.hexdigest()
@@ -143,8 +139,7 @@ class SentencePipeline(Pipeline):
         return vectors if len(different) == len(texts) else vectors[[different[text] for text in texts]]
 
     def _encoded_texts(self, texts: list[str]) -> list[Encoded]:
-        prepared = cast(SentenceTask, self.task).prepared
-        return [Encoded((piece,)) for piece in self.tokenizer.encode([prepared(text) for text in texts])]
+        return [Encoded((piece,)) for piece in self.tokenizer.encode([self.task.prepared(text) for text in texts])]
 
     def similarity(self, a: Any, b: Any) -> Any:
         """Return the cosine of every vector of `a` (n, E) with every one of `b` (m, E): (n, m), a tensor."""
