@@ -112,7 +112,7 @@ def few_dev_rows(spec: Spec, folder: str) -> str:
 
 def train_ours(spec: Spec) -> Result:
     import bertune
-    from bertune.engine.loop import Fit
+    from bertune.engine.step import Fit
 
     marks, step = Marks(), Fit.step
 

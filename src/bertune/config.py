@@ -168,6 +168,13 @@ class TrainConfig(Section):
     """Stop when this many evaluations in a row brought no better score."""
     min_gain: Annotated[float, Field(ge=0)] = 0.0
     """How much better a score must be to count as better."""
+    checkpoint_every: Literal["epoch", "never"] | Count = "epoch"
+    """Write all that training changes after every epoch, or every so many steps, so that `--resume` can go on from there.
+    A signal writes it too. When the run is done they are removed: the result is what stays."""
+    keep_checkpoints: Count = 2
+    """How many of the newest checkpoints stay. The best model is not among them: it is OUT itself."""
+    skip_nonfinite: Annotated[int, Field(ge=0)] = 0
+    """Pass over so many steps whose loss or gradient is not finite, each named, before the run ends; 0 ends it at the first."""
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Keep an exponential moving average of the weights with this decay (0.999); it is what is scored and saved."""
     fgm: Positive | None = None

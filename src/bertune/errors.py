@@ -10,6 +10,8 @@ BertuneError
 `- TrainingError  (RuntimeError)  training cannot go on, such as a loss that is not finite
 ```
 
+`Interrupted` is none of them: it is a KeyboardInterrupt that says how to go on.
+
 Each message says what is wrong, where, what was found, what is allowed, and what to do.
 At the command line all of them are the user's to mend: exit code 2, without a traceback.
 """
@@ -49,6 +51,18 @@ class MissingExtra(BertuneError, ImportError):
 
 class TrainingError(BertuneError, RuntimeError):
     """Training cannot go on."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """Training was asked to stop by a signal, and has written a checkpoint; a `KeyboardInterrupt`, as notebooks expect.
+
+    Attributes:
+        number: the signal, SIGINT (2) or SIGTERM (15).
+    """
+
+    def __init__(self, message: str, number: int) -> None:
+        super().__init__(message)
+        self.number = number
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

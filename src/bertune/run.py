@@ -14,39 +14,31 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 
 from bertune import config as settings
+from bertune import resume as continued
+from bertune import training
 from bertune.config import DataConfig, RunConfig
 from bertune.data.batching import EncodedRows
 from bertune.data.formats import Faults, format_of
-from bertune.engine import log, loop
+from bertune.engine.randomness import seed_everything
 from bertune.errors import ConfigError
-from bertune.memory import peak_memory_gb
-from bertune.model import Model
+from bertune.model import Model, gather
 from bertune.model.encoders import LoadReport, read_encoder
 from bertune.model.heads import first_tokens
-from bertune.model.numerics import bound_kernel_caches, choose_device, choose_precision, keep_pages
+from bertune.model.numerics import bound_kernel_caches, choose_device, keep_pages
 from bertune.model.source import locate
 from bertune.model.tokenizer import Tokenizer, load_tokenizer
 from bertune.ship import artifact as saved
 from bertune.ship.artifact import Artifact
-from bertune.ship.card import write_card
-from bertune.ship.pipeline import Pipeline, predict_rows
+from bertune.ship.pipeline import Pipeline
 from bertune.talk import Talk, duration
 from bertune.tasks import load_task
 from bertune.tasks.reading import Splits, checked, read_examples, read_splits, stream
 from bertune.tasks.task import Task
-from bertune.types import Encoded, Encoder, Example, Numerics, Prediction, Row, Scores
+from bertune.training import Trained
+from bertune.types import Encoded, Encoder, Example, Prediction, Row, Scores
 
 if TYPE_CHECKING:
-    from accelerate import Accelerator
-
-
-@dataclass(frozen=True)
-class Trained:
-    """What a training run left behind."""
-
-    folder: Path
-    scores: dict[str, Scores]
-    """Scores of the best checkpoint by split: dev, and test when there is one."""
+    pass
 
 
 def prepare(source: str | Path | dict[str, Any], overrides: Sequence[str] = ()) -> tuple[RunConfig, Task]:
@@ -64,20 +56,29 @@ def prepare(source: str | Path | dict[str, Any], overrides: Sequence[str] = ()) 
     return run, task_class(options, run.data)
 
 
-def train(source: str | Path | dict[str, Any], overrides: Sequence[str] = (), *, quiet: bool = False) -> Trained:
+def train(source: str | Path | dict[str, Any], overrides: Sequence[str] = (), *, quiet: bool = False, resume: bool = False) -> Trained:
     """Fine-tune an encoder.
 
     Args:
-        source: a run file, the name of a task, or the settings as a dictionary.
+        source: a run file, the name of a task, or the settings as a dictionary; with `resume` the folder of a run, too.
         overrides: `section.name=value`, laid over it.
         quiet: say nothing on stderr.
+        resume: go on from the newest complete checkpoint, bit for bit; where there is none the run begins, and a run that is
+            finished is left as it is.
 
     Raises:
         BertuneError: see `bertune.errors`; nothing has been written when settings or data are at fault.
+        Interrupted: Ctrl-C or SIGTERM; a checkpoint is written.
     """
-    talk, began = Talk(quiet), time.perf_counter()
-    run, task = prepare(source, overrides)
-    out = _free_folder(run)
+    began = time.perf_counter()
+    run, task = prepare(continued.settings_of(source) if resume else source, overrides)
+    gather.join(on_processor=choose_device(run.device).type == "cpu")
+    talk = Talk(quiet or gather.rank() > 0)
+    place = continued.chosen_place(run, resume=resume, note=teller(talk, "resume"))
+    out = place.out
+    if place.finished:
+        talk.say(f"resume: the run in {str(out)!r} is finished; nothing is left to do")
+        return Trained(out, continued.finished_scores(out))
     for line in settings.idle_settings(run):
         talk.say(f"note: {line}")
     if run.data.train is None:
@@ -86,14 +87,14 @@ def train(source: str | Path | dict[str, Any], overrides: Sequence[str] = (), *,
         raise ConfigError(f"train.r_drop: task {run.task} has no distance between two passes; leave it out")
     keep_pages()
     bound_kernel_caches(128)  # of so many shapes a step is made; fewer cost 6 % of its time
-    accelerator, numerics, why = _accelerator(run, out)
+    accelerator, numerics, why = training.accelerator_of(run, out)
     splits = read_splits(task, run.data, run.seed, teller(talk))
     if min(run.train.batch_size, len(splits.train)) < task.least_batch:
         raise ConfigError(
             f"train.batch_size: a batch of {min(run.train.batch_size, len(splits.train))} has no other row to compare with, so nothing "
             f"would be learnt; at least {task.least_batch} rows are needed"
         )
-    loop.seed_everything(run.seed)
+    seed_everything(run.seed)
     model, tokenizer, report = _build(run, task)
     talk.say(f"what: {task.describe()}")
     talk.say(f"rows: {len(splits.train)} train, {len(splits.dev)} dev, {len(splits.test)} test")
@@ -102,7 +103,7 @@ def train(source: str | Path | dict[str, Any], overrides: Sequence[str] = (), *,
     _tell_model(talk, run, model, report, f"computes in {numerics.precision} on {accelerator.device.type}, {why}")
     rows = _encode(talk, task, tokenizer, splits)
     result = Artifact(model, task, tokenizer, run, {"max_length": tokenizer.max_length, "data": _fingerprint(splits)})
-    trained = _fit(result, rows, splits, out, accelerator, talk)
+    trained = training.Course(result, rows, splits, place, accelerator, talk).run()
     talk.say(f"done in {duration(time.perf_counter() - began)}")
     return trained
 
@@ -133,127 +134,6 @@ def _first_token_speaks(encoder: Encoder, tokenizer: Tokenizer) -> bool:
     with torch.no_grad():
         states = first_tokens(cast(torch.nn.Module, encoder).eval()(ragged), ragged)
     return not torch.allclose(states[0], states[1], rtol=0, atol=1e-7)
-
-
-def _fit(result: Artifact, rows: dict[str, EncodedRows], splits: Splits, out: Path, accelerator: Accelerator, talk: Talk) -> Trained:
-    run, task, model = result.run, result.task, result.model.to(accelerator.device)
-    latest: list[Prediction] = []
-    best: list[Prediction] = []
-
-    def evaluate(model: Model) -> tuple[float, Scores]:
-        latest[:], loss = predict_rows(model, task, rows["dev"], accelerator.device)
-        return loss, task.score(latest, splits.dev, intervals=False)
-
-    def keep(*_: object) -> None:
-        best[:] = latest
-        saved.write(result, out)
-
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        history = log.RunLog(out, run, accelerator, talk)
-    except OSError as error:
-        raise ConfigError(f"out: {str(out)!r} cannot be written: {error.strerror or error}") from None
-    work = loop.Fit(model, task, rows["train"], run, accelerator)
-    if work.num_active is not None:
-        talk.say(f"vocabulary: {work.num_active} tokens occur in the training rows, so {work.num_active} word vectors are trained")
-    try:
-        with talk.bar("training", work.total):
-            outcome = loop.fit(work, evaluate, keep, history)
-    finally:
-        history.close()
-    history.table()
-    with work.evaluated():
-        saved.write(result, out / "last")
-    model = accelerator.unwrap_model(model, keep_fp32_wrapper=False)
-    model.load_saved(saved.read_weights(out))
-    task.tune(latest, splits.dev, lambda _: None)  # the last step was scored last: these are its own decisions
-    saved.write_meta(result, out / "last")
-    scores = {"dev": task.score(task.tune(best, splits.dev, teller(talk, "note")), splits.dev)}
-    if splits.test:
-        found, _ = predict_rows(model, task, rows["test"], accelerator.device)
-        scores["test"] = task.score(found, splits.test)
-    for line in task.report():
-        talk.say(f"data: train: {line}")
-    _finish(result, out, outcome, scores, accelerator, talk)
-    return Trained(out, scores)
-
-
-def _finish(result: Artifact, out: Path, outcome: loop.Outcome, scores: dict[str, Scores], accelerator: Accelerator, talk: Talk) -> None:
-    """Write what is known at the end, and say it."""
-    summary = _summary(outcome, result, accelerator)
-    saved.write_meta(result, out)  # with what `tune` has learnt
-    saved.write_scores(out, scores, {"run": summary})
-    write_card(result, out, scores, summary)
-    for split, found in scores.items():
-        talk.say(f"{split} (best checkpoint, step {outcome.best_step}): {describe_scores(found)}")
-    steps = f"{outcome.steps} steps{', stopped early,' if outcome.stopped_early else ''}"
-    talk.say(
-        f"run: {steps} in {duration(outcome.train_seconds)} of training, "
-        f"{summary['rows_per_s']:.0f} rows/s, {summary['tokens_per_s']:.0f} tokens/s, peak memory {summary['peak_memory_gb']:.2f} GB"
-    )
-    why = result.task.cannot_be_opened(result.model.head)
-    if why:
-        talk.say(f"note: {why}, so transformers opens the encoder of this folder without its head; bertune.load opens all of it")
-
-
-def _summary(outcome: loop.Outcome, result: Artifact, accelerator: Accelerator) -> dict[str, Any]:
-    seconds = max(outcome.train_seconds, 1e-9)
-    return {
-        "steps": outcome.steps,
-        "best_step": outcome.best_step,
-        "stopped_early": outcome.stopped_early,
-        "train_seconds": round(outcome.train_seconds, 3),
-        "rows_per_s": outcome.rows / seconds,
-        "tokens_per_s": outcome.tokens / seconds,
-        "peak_memory_gb": peak_memory_gb(accelerator.device.type),
-        "device": accelerator.device.type,
-        "precision": result.model.encoder.numerics.precision,
-        "parameters": sum(p.numel() for p in result.model.parameters()),
-    }
-
-
-def describe_scores(scores: Scores) -> str:
-    """Write the figures of a split in one line, the decisive one with its interval first."""
-    low_high = scores.intervals.get(scores.main)
-    interval = f" (95 % interval {low_high[0]:.4f} to {low_high[1]:.4f})" if low_high else ""
-    rest = "  ".join(f"{name} {value:.4f}" for name, value in scores.values.items() if name != scores.main)
-    return f"{scores.main} {scores.decisive:.4f}{interval}  {rest}"
-
-
-def _accelerator(run: RunConfig, out: Path) -> tuple[Accelerator, Numerics, str]:
-    """Set up device and precision, and say why this one.
-
-    Raises:
-        ConfigError: the precision is not to be had, or several processes were started.
-    """
-    from accelerate import Accelerator  # late: it takes a second, and prediction needs none
-    from accelerate.state import AcceleratorState
-    from accelerate.utils import AutocastKwargs
-
-    log.check_trackers(run.log.trackers)
-    device = choose_device(run.device)
-    precision, why = choose_precision(run.train.precision, device)
-    AcceleratorState._reset_state(reset_partial_state=True)  # or a second run in this process keeps the first one's precision
-    accelerator = Accelerator(
-        mixed_precision="fp16" if precision == "fp16" else "no",
-        kwargs_handlers=[AutocastKwargs(enabled=False)],  # encoders cast by themselves; of fp16 only the loss scaling is wanted
-        cpu=device.type == "cpu",
-        log_with=run.log.trackers or None,
-        project_dir=str(out) if run.log.trackers else None,
-    )
-    if accelerator.num_processes > 1:
-        raise ConfigError(f"{accelerator.num_processes} processes were started; this version trains in one process only")
-    return accelerator, Numerics(precision, run.train.fast_dropout), why
-
-
-def _free_folder(run: RunConfig) -> Path:
-    if run.out is not None:
-        out = Path(run.out)
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise ConfigError(f"out: {run.out!r} is not empty and may hold another run; give a new folder, or remove it first")
-        return out
-    name = Path(run.task).stem
-    return next(path for n in range(1, 10**6) if not (path := Path("runs") / f"{name}-{n}").exists())
 
 
 def _tell_model(talk: Talk, run: RunConfig, model: Model, report: LoadReport, how: str) -> None:

@@ -230,6 +230,12 @@ class Scores:
             "confusion": self.confusion,
         }
 
+    @classmethod
+    def of_json(cls, found: JSON) -> Scores:
+        """Take back what `to_json` gave."""
+        intervals = {name: (pair[0], pair[1]) for name, pair in found["intervals_95"].items()}
+        return cls(found["main"], found["higher_is_better"], found["values"], intervals, found["per_label"], found["confusion"])
+
 
 @dataclass(frozen=True, slots=True)
 class Numerics:

@@ -12,7 +12,8 @@ from tests.conftest import make_encoder
 from torch.nn import functional as F
 
 from bertune.data.batching import EncodedRows
-from bertune.engine.loop import Fit, seed_everything
+from bertune.engine.randomness import seed_everything
+from bertune.engine.step import Fit
 from bertune.model import Model
 from bertune.model.encoders import read_encoder
 from bertune.model.tokenizer import load_tokenizer

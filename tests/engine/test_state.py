@@ -14,8 +14,10 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
 from bertune.data.batching import EncodedRows, num_batches
-from bertune.engine.loop import Fit, fit, seed_everything
+from bertune.engine.loop import fit
+from bertune.engine.randomness import seed_everything
 from bertune.engine.state import Mean
+from bertune.engine.step import Fit
 from bertune.errors import ArtifactError
 from bertune.model import Model
 from bertune.model.dropout import BYTES

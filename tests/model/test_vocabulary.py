@@ -18,8 +18,9 @@ from hypothesis import strategies as some
 from tests.conftest import make_encoder
 
 from bertune.data.batching import EncodedRows
-from bertune.engine.loop import Fit, seed_everything
 from bertune.engine.optim import parameter_groups
+from bertune.engine.randomness import seed_everything
+from bertune.engine.step import Fit
 from bertune.errors import ArtifactError
 from bertune.model import Model
 from bertune.model.auto import AutoEncoder
@@ -268,7 +269,7 @@ def test_a_state_comes_back(kind, tmp_path, encoder_of):
     tensors, values = copy.deepcopy(tensors), json.loads(json.dumps(values))
     assert torch.equal(tensors[f"model.{name}"], scale)
     assert tensors[f"ema.{name}"].item() != scale.item()
-    assert values["random_bytes"] == BYTES.state()
+    assert values["random"][0]["bytes"] == BYTES.state()
     table = f"model.{name.removesuffix('scale')}weight"
     padded = kind == "deberta-v2"  # whose pads are looked up in the table too
     assert len(tensors[table]) == len(rows.used_ids()) + padded
@@ -283,7 +284,7 @@ def test_a_state_comes_back(kind, tmp_path, encoder_of):
             again.state.restore(tensors, values)
         else:
             again.state.read(tmp_path)
-        assert BYTES.state() == values["random_bytes"]
+        assert BYTES.state() == values["random"][0]["bytes"]
         assert torch.equal(again.model.get_parameter(name), tensors[f"model.{name}"])
         assert before + advance(again) == losses
         ours, theirs = everything(again), everything(straight)

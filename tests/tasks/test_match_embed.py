@@ -20,8 +20,8 @@ import bertune
 from bertune.cli.verbs import app
 from bertune.config import DataConfig
 from bertune.data.batching import EncodedRows
-from bertune.engine.loop import Fit, seed_everything
-from bertune.engine.state import Randomness
+from bertune.engine.randomness import Randomness, seed_everything
+from bertune.engine.step import Fit
 from bertune.errors import ConfigError, DataError
 from bertune.model import Model
 from bertune.model.encoders import read_encoder

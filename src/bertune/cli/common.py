@@ -9,11 +9,14 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from bertune.errors import BertuneError
+from bertune.errors import BertuneError, Interrupted
 from bertune.types import JSON, Scores
 
 if TYPE_CHECKING:
     from bertune.ship.search import Hit, Pairs
+
+LOST = ("Connection closed", "Connection reset", "Broken pipe", "NCCL", "Socket Timeout", "timed out")
+"""What torch.distributed says when another process is gone."""
 
 DONE, OUR_BUG, YOUR_INPUT, CHECK_FAILED = 0, 1, 2, 3
 
@@ -25,15 +28,29 @@ def guarded(work: Callable[[], object], *, debug: bool) -> int:
     except BertuneError as error:
         if debug:
             traceback.print_exc()
-        print(f"bertune: {error}", file=sys.stderr)
+        print(f"bertune: {_process()}{error}", file=sys.stderr)
         return YOUR_INPUT
+    except Interrupted as stopped:
+        print(f"bertune: {stopped}", file=sys.stderr)
+        return 128 + stopped.number
     except KeyboardInterrupt:
         print("bertune: stopped", file=sys.stderr)
         return 130
+    except RuntimeError as error:
+        if not _process() or not any(sign in str(error) for sign in LOST):
+            raise
+        print(f"bertune: {_process()}another process has ended; what it said is the reason", file=sys.stderr)
+        return OUR_BUG
     except BrokenPipeError:  # `bertune predict ... | head` has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
     return DONE
+
+
+def _process() -> str:
+    """Say which of several processes this is."""
+    number = int(os.environ.get("WORLD_SIZE", "1"))
+    return f"process {os.environ.get('RANK', '0')} of {number}: " if number > 1 else ""
 
 
 def score_lines(scores: Scores, loss: float, num_cut: int) -> list[str]:

@@ -59,8 +59,9 @@ def init(
 
 @app.command()
 def train(
-    source: Annotated[str, typer.Argument(metavar="RUN.yaml|TASK", help="A run file, or the name of a task.")],
+    source: Annotated[str, typer.Argument(metavar="RUN.yaml|TASK|OUT", help="A run file, a task; with --resume a run's folder.")],
     overrides: Overrides = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint, if there is one.")] = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
@@ -69,7 +70,7 @@ def train(
     def work() -> None:
         from bertune.run import train
 
-        print(train(source, overrides or [], quiet=quiet).folder)
+        print(train(source, overrides or [], quiet=quiet, resume=resume).folder)
 
     _exit(work, debug)
 

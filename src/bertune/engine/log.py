@@ -6,11 +6,13 @@ import importlib.util
 import json
 import math
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bertune.config import RunConfig
-from bertune.errors import ConfigError, MissingExtra, did_you_mean
+from bertune.errors import ConfigError, MissingExtra, TrainingError, did_you_mean
+from bertune.model.gather import rank
 from bertune.talk import Talk, duration
 from bertune.types import JSON
 
@@ -41,23 +43,44 @@ def check_trackers(names: list[str]) -> None:
 
 
 class RunLog:
-    """Hears of progress and passes it on."""
+    """Hears of progress and passes it on; of several processes the first one writes.
 
-    def __init__(self, folder: Path, run: RunConfig, accelerator: Accelerator, talk: Talk) -> None:
+    Args:
+        folder: where history.jsonl is.
+        run: the settings.
+        accelerator: passes figures on to trackers.
+        talk: the screen.
+        since: the step from which a run goes on; what history.jsonl has of later ones is of steps that are done again.
+    """
+
+    def __init__(self, folder: Path, run: RunConfig, accelerator: Accelerator, talk: Talk, since: int = 0) -> None:
         self.talk = talk
-        self.evaluations: list[JSON] = []
-        self._file = (folder / "history.jsonl").open("w", encoding="utf-8")
-        self._began = time.perf_counter()
+        self.path = folder / "history.jsonl"
+        before = _lines_until(self.path, since)
+        self.evaluations: list[JSON] = [{k: v for k, v in e.items() if k not in {"what", "seconds"}} for e in before if e["what"] == "dev"]
+        for evaluation in self.evaluations:
+            evaluation |= {name: math.nan for name, value in evaluation.items() if value is None}
+        self._file = None
+        if rank() == 0:
+            part = self.path.with_name(f"{self.path.name}.part")
+            part.write_text("".join(_text(line) for line in before), encoding="utf-8")
+            part.replace(self.path)
+            self._file = self.path.open("a", encoding="utf-8")
+        self._began = time.perf_counter() - (before[-1]["seconds"] if before else 0.0)
         self._accelerator = accelerator if run.log.trackers else None
         if self._accelerator is not None:
-            self._accelerator.init_trackers("bertune", config=_flat(run.model_dump()))
+            # TensorBoard then forgets the steps that are done again.
+            again = {"tensorboard": {"purge_step": since + 1}} if since else {}
+            self._accelerator.init_trackers("bertune", config=_flat(run.model_dump()), init_kwargs=again)
 
     def record(self, what: str, values: JSON) -> None:
         """Pass one event on."""
         known = {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in values.items()}  # JSON has no NaN
         line = {"what": what, **known, "seconds": round(time.perf_counter() - self._began, 3)}
-        self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
-        self._file.flush()
+        self._write(line)
+        if what == "trouble":
+            self.talk.say(f"trouble: {values['message']}")
+            return
         if self._accelerator is not None:
             numbers = {f"{what}/{k}": float(v) for k, v in values.items() if isinstance(v, int | float) and k != "step"}
             self._accelerator.log(numbers, step=values["step"])
@@ -67,13 +90,24 @@ class RunLog:
             self.evaluations.append(values)
             self.talk.say(_dev_line(values))
 
+    def _write(self, line: JSON) -> None:
+        if self._file is None:
+            return
+        try:
+            self._file.write(_text(line))
+            self._file.flush()
+        except OSError as error:
+            raise TrainingError(f"{self.path}: cannot be written: {error.strerror or error}; checkpoints are as they were") from None
+
     def tick(self, step: int, total: int) -> None:
         """Move the bar."""
         self.talk.tick(step)
 
     def close(self) -> None:
         """Write out what trackers and files still hold."""
-        self._file.close()
+        if self._file is not None:
+            with suppress(OSError):  # what could not be written has been said
+                self._file.close()
         if self._accelerator is not None:
             self._accelerator.end_training()
 
@@ -88,6 +122,25 @@ class RunLog:
             for e in self.evaluations
         ]
         self.talk.table(["step  ", *(n.replace("_", " ") for n in names)], rows)
+
+
+def _text(line: JSON) -> str:
+    return json.dumps(line, ensure_ascii=False) + "\n"
+
+
+def _lines_until(path: Path, step: int) -> list[JSON]:
+    """Return what a history has up to a step; a last line that was cut off is of a later one."""
+    if not step or not path.is_file():
+        return []
+    found = []
+    for text in path.read_text(encoding="utf-8").splitlines():
+        try:
+            line = json.loads(text)
+        except ValueError:
+            break
+        if line["step"] <= step:
+            found.append(line)
+    return found
 
 
 def _progress_line(v: JSON) -> str:

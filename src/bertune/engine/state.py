@@ -7,23 +7,25 @@ from the number of steps.
 from __future__ import annotations
 
 import json
-import random
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from bertune.engine.randomness import random_states, restore_random_states, seed_process
 from bertune.engine.tricks import EMA
 from bertune.errors import ArtifactError
 from bertune.model import Model
-from bertune.model.dropout import BYTES
+from bertune.model.gather import everyones, num_processes, rank
 from bertune.model.vocabulary import ActiveVocabulary
 from bertune.types import JSON
+
+STATE = "state.safetensors"
+"""The file of a state in its folder."""
 
 
 @dataclass
@@ -44,27 +46,6 @@ class Mean:
         return self.total / self.count if self.count else float("nan")
 
 
-@dataclass(frozen=True)
-class Randomness:
-    """The state of what dropout draws from, so that a part of the model can be computed twice with the same dropout."""
-
-    torch_state: Tensor
-    cuda_state: Tensor | None
-    bytes_state: JSON
-
-    @classmethod
-    def now(cls, device: torch.device) -> Randomness:
-        """Return the state as it is."""
-        return cls(torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None, BYTES.state())
-
-    def again(self) -> None:
-        """Go back to this state."""
-        torch.set_rng_state(self.torch_state)
-        if self.cuda_state is not None:
-            torch.cuda.set_rng_state(self.cuda_state)
-        BYTES.restore(self.bytes_state)
-
-
 @dataclass
 class Progress:
     """Where training stands."""
@@ -79,6 +60,10 @@ class Progress:
     best_step: int = 0
     stale: int = 0  # evaluations in a row without gain
     reference: float | None = None  # the score that the next gain is measured from
+    told: int = 0  # the last step of which a line of progress was told
+    settled: int = 0  # the last step after which all was done that was due: evaluation, records
+    cuts: int = 1  # into how many times more micro-batches than asked, since memory was short
+    skipped: int = 0  # steps without a change of the weights, since loss or gradient were not finite
 
 
 @dataclass
@@ -96,7 +81,11 @@ class TrainState:
     """What that loss is to be divided by."""
 
     def capture(self) -> tuple[dict[str, Tensor], JSON]:
-        """Return tensors by name, and the rest as JSON."""
+        """Return tensors by name, and the rest as JSON: copies, which later steps leave alone. Called by all processes."""
+        tensors, values = self._all()
+        return {n: t.clone() for n, t in tensors.items()}, values
+
+    def _all(self) -> tuple[dict[str, Tensor], JSON]:
         tensors = {f"model.{n}": t for n, t in self.model.state_dict().items()}
         active = self._active_words()
         if active is not None:
@@ -106,23 +95,19 @@ class TrainState:
             tensors |= {f"optimizer.{index}.{slot}": torch.as_tensor(value) for slot, value in slots.items()}
         if self.ema is not None:
             tensors |= {f"ema.{n}": t for n, t in self.ema.shadow.items()}
-        if self.loss is not None:
-            tensors["loss"] = self.loss
-        tensors["random.torch"] = torch.get_rng_state()
-        if torch.cuda.is_available():
-            tensors |= {f"random.cuda.{i}": t for i, t in enumerate(torch.cuda.get_rng_state_all())}
-        if torch.backends.mps.is_available():
-            tensors["random.mps"] = torch.mps.get_rng_state()
         values = {
             "progress": asdict(self.progress),
+            "losses": everyones(None if self.loss is None else float(self.loss)),  # of each process
             "count": self.count,
             "groups": optimizer["param_groups"],
             "scaler": self.scaler.state_dict() if self.scaler is not None else None,
-            "random_python": random.getstate(),
-            "random_numpy": _numpy_state(),
-            "random_bytes": BYTES.state(),
+            "random": everyones(random_states(self._device)),
         }
-        return {n: t.detach().clone().contiguous() for n, t in tensors.items()}, json.loads(json.dumps(values))
+        return {n: t.detach().contiguous() for n, t in tensors.items()}, json.loads(json.dumps(values))
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.model.parameters()).device
 
     def restore(self, tensors: dict[str, Tensor], values: JSON) -> None:
         """Take back what `capture` gave, bit for bit.
@@ -145,35 +130,47 @@ class TrainState:
             self.ema.shadow = {n: t.clone().to(self.ema.shadow[n].device) for n, t in _under(tensors, "ema.").items()}
         if self.scaler is not None and values["scaler"]:
             self.scaler.load_state_dict(values["scaler"])
-        torch.set_rng_state(tensors["random.torch"].cpu())
-        on_gpus = _under(tensors, "random.cuda.")
-        if on_gpus and torch.cuda.is_available():
-            torch.cuda.set_rng_state_all([on_gpus[str(i)].cpu() for i in range(len(on_gpus))])
-        if "random.mps" in tensors and torch.backends.mps.is_available():
-            torch.mps.set_rng_state(tensors["random.mps"].cpu())
-        version, inner, gauss = values["random_python"]
-        random.setstate((version, tuple(inner), gauss))
-        kind, keys, place, has_gauss, cached = values["random_numpy"]
-        np.random.set_state((kind, np.array(keys, np.uint32), place, has_gauss, cached))
-        BYTES.restore(values["random_bytes"])
         progress = dict(values["progress"])
         for name in ("since_log", "since_epoch"):
             progress[name] = Mean(**progress[name])
         self.progress = Progress(**progress)
-        device = next(self.model.parameters()).device
-        self.loss, self.count = (tensors["loss"].to(device) if "loss" in tensors else None), values["count"]
+        self._restore_own(values)
+
+    def _restore_own(self, values: JSON) -> None:
+        """Take back what each process has for itself; where there are more or fewer of them now, what was summed stays with the first."""
+        losses, states, self.count = values["losses"], values["random"], values["count"]
+        if len(states) == num_processes():
+            loss = losses[rank()]
+            restore_random_states(states[rank()], self._device)
+        else:
+            known = [x for x in losses if x is not None]
+            loss = sum(known) if known and rank() == 0 else 0.0 if known else None
+            restore_random_states(states[0], self._device)
+            seed_process(self.progress.step, num_processes(), rank())
+        self.loss = None if loss is None else torch.tensor(loss, device=self._device)
 
     def _active_words(self) -> Tensor | None:
         """Return which rows of the word table are trained, where not all of them are."""
         return next((module.active for module in self.model.modules() if isinstance(module, ActiveVocabulary)), None)
 
     def write(self, folder: Path) -> None:
-        """Write the state into a folder, as one file that gets its name when it is whole: safetensors, no pickle."""
+        """Write the state into a folder, as one file that gets its name when it is whole: safetensors, no pickle.
+
+        Called by all processes; the first one writes.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        tensors, values = self._all()
+        if rank():
+            return
         folder.mkdir(parents=True, exist_ok=True)
-        tensors, values = self.capture()
-        part = folder / "state.safetensors.part"
-        save_file(tensors, part, metadata={"state": json.dumps(values)})
-        part.replace(folder / "state.safetensors")
+        part = folder / f"{STATE}.part"
+        try:
+            save_file(tensors, part, metadata={"state": json.dumps(values)})
+        except SafetensorError as error:  # it hides the number of what is an OSError underneath
+            raise OSError(str(error)) from None
+        part.replace(folder / STATE)
 
     def read(self, folder: Path) -> None:
         """Read the state from a folder.
@@ -182,7 +179,7 @@ class TrainState:
             ArtifactError: the file is missing or broken.
         """
         try:
-            with safe_open(folder / "state.safetensors", framework="pt") as file:
+            with safe_open(folder / STATE, framework="pt") as file:
                 values = json.loads(file.metadata()["state"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
@@ -192,8 +189,3 @@ class TrainState:
 
 def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
-
-
-def _numpy_state() -> list[Any]:
-    kind, keys, place, has_gauss, cached = np.random.get_state(legacy=True)
-    return [kind, np.asarray(keys).tolist(), int(place), int(has_gauss), float(cached)]

@@ -112,7 +112,7 @@ def write_meta(artifact: Artifact, folder: Path) -> None:
         "task": artifact.run.task,
         "state": artifact.task.state(),
         "encoder": artifact.model.encoder.kind,
-        "versions": {name: _version(name) for name in PACKAGES},
+        "versions": {name: version(name) for name in PACKAGES},
         **artifact.meta,
     }
     _write_json(folder / "bertune.json", meta)
@@ -153,7 +153,8 @@ def _write_json(path: Path, value: Any) -> None:
     part.replace(path)
 
 
-def _version(package: str) -> str:
+def version(package: str) -> str:
+    """Return the version of an installed package."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

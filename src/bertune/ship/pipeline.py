@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any, cast
 
 import torch
@@ -13,6 +14,7 @@ import torch
 from bertune.data.batching import EncodedRows, by_length
 from bertune.errors import DataError
 from bertune.model import Model
+from bertune.model.gather import alone, everyones, num_processes, share
 from bertune.model.tokenizer import Tokenizer
 from bertune.tasks.task import Task
 from bertune.types import Example, Prediction, Row, Sides
@@ -31,17 +33,19 @@ def predict_rows(model: Model, task: Task, rows: EncodedRows, device: torch.devi
 
     Rows go through the model sorted by length; predictions come back in the order of the rows.
 
+    Several processes share the work, and each has all predictions afterwards.
+
     Returns:
         The predictions, and the loss per counted thing over all rows that have a target (NaN without any).
     """
     model.eval()
     if rows.are_compared:
         return _predict_compared(model, task, rows, device)
-    found: list[Prediction | None] = [None] * len(rows)
+    found: list[tuple[int, Prediction]] = []
     total = torch.zeros((), dtype=torch.float64)
     count = 0.0
     with model.encoder.inference():
-        for places in by_length(rows.lengths, MAX_TOKENS):
+        for places in share(list(by_length(rows.lengths, MAX_TOKENS))):
             here = rows.batch(places, task.collate_target)
             counted = task.count(here) if here.target is not None else 0.0
             batch = here.to(device)
@@ -49,9 +53,11 @@ def predict_rows(model: Model, task: Task, rows: EncodedRows, device: torch.devi
             if counted:
                 total += task.loss(out, batch).cpu().double()  # in this order: Apple GPUs have no float64
                 count += counted
-            for place, prediction in zip(places, task.decode(out, batch), strict=True):
-                found[place] = prediction
-    return [p for p in found if p is not None], float(total) / count if count else float("nan")
+            found += zip(places, task.decode(out, batch), strict=True)
+    parts = everyones((found, float(total), count))
+    ordered = sorted((pair for part, _, _ in parts for pair in part), key=itemgetter(0))
+    count = sum(part for _, _, part in parts)
+    return [prediction for _, prediction in ordered], sum(part for _, part, _ in parts) / count if count else float("nan")
 
 
 def _predict_compared(model: Model, task: Task, rows: EncodedRows, device: torch.device) -> tuple[list[Prediction], float]:
@@ -59,17 +65,18 @@ def _predict_compared(model: Model, task: Task, rows: EncodedRows, device: torch
     vectors = text_vectors(model, rows, device)
     found: list[Prediction] = []
     total, count = torch.zeros((), dtype=torch.float64), 0.0
-    for start in range(0, len(rows), COMPARED):
-        places = range(start, min(start + COMPARED, len(rows)))
-        texts, sides = rows.sides(places)
-        here = rows.compared(places, sides, task.collate_target, rows.texts([]))
-        batch = here.to(device)
-        out = model.compare(vectors[list(texts)].to(device), cast(Sides, batch.sides))
-        counted = task.count(here) if here.target is not None or not task.columns.target_needed else 0.0
-        if counted:
-            total += task.loss(out, batch).cpu().double()
-            count += counted
-        found += task.decode(out, batch)
+    with alone():  # comparing costs little, so every process does all of it
+        for start in range(0, len(rows), COMPARED):
+            places = range(start, min(start + COMPARED, len(rows)))
+            texts, sides = rows.sides(places)
+            here = rows.compared(places, sides, task.collate_target, rows.texts([]))
+            batch = here.to(device)
+            out = model.compare(vectors[list(texts)].to(device), cast(Sides, batch.sides))
+            counted = task.count(here) if here.target is not None or not task.columns.target_needed else 0.0
+            if counted:
+                total += task.loss(out, batch).cpu().double()
+                count += counted
+            found += task.decode(out, batch)
     return found, float(total) / count if count else float("nan")
 
 
@@ -78,9 +85,14 @@ def text_vectors(model: Model, rows: EncodedRows, device: torch.device) -> torch
     """Return the vector of each text (texts, E), fp32, in main memory."""
     model.eval()
     vectors = torch.empty(len(rows.text_lengths), model.vector_size)
+    mine = share(list(by_length(rows.text_lengths, MAX_TOKENS)))
     with model.encoder.inference():
-        for numbers in by_length(rows.text_lengths, MAX_TOKENS):
+        for numbers in mine:
             vectors[numbers] = model.vectors(rows.texts(numbers).to(device)).float().cpu()
+    if num_processes() > 1:
+        for part in everyones([(numbers, vectors[numbers]) for numbers in mine]):
+            for numbers, found in part:
+                vectors[numbers] = found
     return vectors
 
 

@@ -155,6 +155,7 @@ class Match(SentenceTask):
     def loss(self, out: Compared, batch: Batch) -> Tensor:
         """Return the loss summed over rows; CoSENT, which is one figure of a whole batch, counts once for each row."""
         from bertune.model import losses, similarity_losses
+        from bertune.model.gather import everyone
 
         if batch.target is None:
             raise DataError("a loss needs the scores of all rows")
@@ -162,7 +163,10 @@ class Match(SentenceTask):
         if out.logits is not None:
             return losses.cross_entropy(out.logits, target)
         if o.loss == "cosent":
-            return self.over_widths(out, lambda x: similarity_losses.cosent(self.similarities(x), target, o.scale) * len(batch.rows))
+            scores = everyone(target)  # pairs are compared over all processes
+            return self.over_widths(
+                out, lambda x: similarity_losses.cosent(everyone(self.similarities(x)), scores, o.scale) * len(batch.rows)
+            )
         if o.loss == "contrastive":
             return self.over_widths(out, lambda x: similarity_losses.contrastive(self.similarities(x), target, o.margin))
         return self.over_widths(out, lambda x: similarity_losses.cosine_regression(self.similarities(x), target))
