@@ -214,7 +214,7 @@ def data_settings(data: DataConfig, file: str, overrides: Sequence[str]) -> Data
 
 
 def evaluate(folder: str | Path, files: str | Sequence[str], overrides: Sequence[str] = (), **where: Any) -> tuple[Scores, float, int]:
-    """Score a saved model on files with targets.
+    """Score a saved model on files with targets; several processes share the work, and each has the result.
 
     Args:
         folder: what `train` has written.
@@ -226,6 +226,7 @@ def evaluate(folder: str | Path, files: str | Sequence[str], overrides: Sequence
         Scores, mean loss, and how many rows were longer than max_length.
     """
     keep_pages()
+    gather.join(on_processor=choose_device(where.get("device", "auto")).type == "cpu")
     talk = where.pop("talk", Talk(quiet=True))
     artifact = saved.read(folder, where.pop("task", None))
     several = [files] if isinstance(files, str) else list(files)
@@ -256,7 +257,7 @@ class Predicted:
 
 
 def predict(folder: str | Path, file: str, overrides: Sequence[str] = (), **where: Any) -> Predicted:
-    """Predict a file row by row, in its order, in memory that does not grow with it.
+    """Predict a file row by row, in its order, in memory that does not grow with it; several processes share the work.
 
     A file is first read once to its end, so that a bad row ends the call before anything is given out; standard
     input ("-") is read once only.
@@ -271,6 +272,9 @@ def predict(folder: str | Path, file: str, overrides: Sequence[str] = (), **wher
         BertuneError: the folder, the settings or a row cannot be used.
     """
     keep_pages()
+    gather.join(on_processor=choose_device(where.get("device", "auto")).type == "cpu")
+    if file == "-" and gather.num_processes() > 1:
+        raise ConfigError("standard input cannot be read by several processes; give a file, or start one process")
     talk = where.pop("talk", Talk(quiet=True))
     artifact = saved.read(folder, where.pop("task", None))
     data = data_settings(artifact.run.data, file, overrides)

@@ -6,10 +6,11 @@ import math
 import os
 import sys
 import traceback
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from bertune.errors import BertuneError, Interrupted
+from bertune.errors import BertuneError, ConfigError, Interrupted
 from bertune.types import JSON, Scores
 
 if TYPE_CHECKING:
@@ -47,10 +48,25 @@ def guarded(work: Callable[[], object], *, debug: bool) -> int:
     return DONE
 
 
+def is_first_process() -> bool:
+    """Tell whether this process is the one that writes, of those that a launcher has started."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def one_process(verb: str) -> None:
+    """Refuse to work in several processes.
+
+    Raises:
+        ConfigError: a launcher has started them.
+    """
+    if _process():
+        raise ConfigError(f"{verb}: works in one process, and {os.environ['WORLD_SIZE']} were started; start it without a launcher")
+
+
 def _process() -> str:
     """Say which of several processes this is."""
     number = int(os.environ.get("WORLD_SIZE", "1"))
-    return f"process {os.environ.get('RANK', '0')} of {number}: " if number > 1 else ""
+    return f"process {os.environ['RANK']} of {number}: " if number > 1 and "RANK" in os.environ else ""
 
 
 def score_lines(scores: Scores, loss: float, num_cut: int) -> list[str]:
@@ -83,9 +99,12 @@ def predict_to(
     from bertune.ship import output as results
     from bertune.talk import Talk
 
-    talk = Talk(quiet)
+    talk = Talk(quiet or not is_first_process())
     results.format_of(output, form, "")  # a name that tells nothing is refused before any work
     found = run.predict(out, file, overrides, talk=talk, **where)
+    if not is_first_process():
+        deque(found.results, maxlen=0)  # it computes its share, and the first one writes
+        return
     kind = results.format_of(output, form, found.format)
     with results.opened(output, sys.stdout) as target:
         if kind == "csv":

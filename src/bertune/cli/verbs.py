@@ -68,9 +68,12 @@ def train(
     """Fine-tune an encoder; the last line is the folder of the result."""
 
     def work() -> None:
+        from bertune.cli.common import is_first_process
         from bertune.run import train
 
-        print(train(source, overrides or [], quiet=quiet, resume=resume).folder)
+        trained = train(source, overrides or [], quiet=quiet, resume=resume)
+        if is_first_process():
+            print(trained.folder)
 
     _exit(work, debug)
 
@@ -90,11 +93,14 @@ def evaluate(
     """Score a model on a file that has targets."""
 
     def work() -> None:
-        from bertune.cli.common import score_lines
+        from bertune.cli.common import is_first_process, score_lines
         from bertune.run import evaluate
         from bertune.talk import Talk
 
-        scores, loss, num_cut = evaluate(out, file, overrides or [], task=task, device=device, precision=precision, talk=Talk(quiet))
+        talk = Talk(quiet or not is_first_process())
+        scores, loss, num_cut = evaluate(out, file, overrides or [], task=task, device=device, precision=precision, talk=talk)
+        if not is_first_process():
+            return
         if as_json:
             known = {**scores.to_json(), "loss": None if math.isnan(loss) else loss, "rows_cut": num_cut}
             print(json.dumps(known, ensure_ascii=False, indent=2))
@@ -147,8 +153,10 @@ def embed(
 
     def work() -> None:
         from bertune import corpus
-        from bertune.cli.common import print_vectors
+        from bertune.cli.common import one_process, print_vectors
         from bertune.talk import Talk
+
+        one_process("embed")
 
         talk, where = Talk(quiet), {"device": device, "precision": precision}
         how = corpus.How(prompt, prompt_name, width, normalize)
@@ -185,10 +193,11 @@ def search(
 
     def work() -> None:
         from bertune import corpus
-        from bertune.cli.common import hit_lines, pair_lines
+        from bertune.cli.common import hit_lines, one_process, pair_lines
         from bertune.errors import ConfigError
         from bertune.talk import Talk
 
+        one_process("search")
         asked = corpus.Asked(out, file, read or [], index, rebuild, Talk(quiet), {"device": device, "precision": precision})
         if pairs:
             found, rows = corpus.near_duplicates(asked, threshold, most)

@@ -30,7 +30,8 @@ def join(*, on_processor: bool) -> None:
     Args:
         on_processor: whether to compute on the processor, over gloo, even where there is a GPU.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
+    launched = int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ
+    if launched and not dist.is_initialized():
         from accelerate import PartialState
 
         PartialState(cpu=on_processor)
