@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -190,12 +191,13 @@ def accelerator_of(run: RunConfig, out: Path) -> tuple[Accelerator, Numerics, st
     """Set up device and precision, and say why this one.
 
     Raises:
-        ConfigError: the precision is not to be had.
+        ConfigError: the precision is not to be had, or the launcher asks for what is not there.
     """
     from accelerate import Accelerator  # late: it takes a second, and prediction needs none
     from accelerate.state import AcceleratorState
     from accelerate.utils import AutocastKwargs
 
+    _refuse_sharding()
     log.check_trackers(run.log.trackers)
     device = choose_device(run.device)
     precision, why = choose_precision(run.train.precision, device)
@@ -208,3 +210,22 @@ def accelerator_of(run: RunConfig, out: Path) -> tuple[Accelerator, Numerics, st
         project_dir=str(out) if run.log.trackers else None,
     )
     return accelerator, Numerics(precision, run.train.fast_dropout), why
+
+
+SHARDERS = {"ACCELERATE_USE_FSDP": "FSDP", "ACCELERATE_USE_DEEPSPEED": "DeepSpeed", "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM"}
+"""What accelerate's launcher sets when its configuration asks for a model in pieces."""
+
+
+def _refuse_sharding() -> None:
+    """Refuse a configuration that would be passed over in silence: every process holds the whole encoder.
+
+    Raises:
+        ConfigError: the launcher was told to cut the model into pieces.
+    """
+    for name, what in SHARDERS.items():
+        if os.environ.get(name, "false").lower() in {"true", "1", "yes"}:
+            raise ConfigError(
+                f"the launcher's configuration asks for {what} ({name}={os.environ[name]}); bertune keeps the whole encoder in every "
+                "process and sums gradients itself. Launch with distributed_type MULTI_GPU or MULTI_CPU, or with torchrun; "
+                "see docs/distributed.md"
+            )
