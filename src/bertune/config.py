@@ -175,6 +175,9 @@ class TrainConfig(Section):
     """How many of the newest checkpoints stay. The best model is not among them: it is OUT itself."""
     skip_nonfinite: Annotated[int, Field(ge=0)] = 0
     """Pass over so many steps whose loss or gradient is not finite, each named, before the run ends; 0 ends it at the first."""
+    shard: bool = False
+    """With several processes: each keeps only its part of optimizer, gradients and parameters between steps (FSDP). Not with
+    `ema`, `fgm`, `r_drop`; all word vectors are trained."""
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Keep an exponential moving average of the weights with this decay (0.999); it is what is scored and saved."""
     fgm: Positive | None = None
@@ -186,6 +189,12 @@ class TrainConfig(Section):
     def _not_more_parts_than_rows(self) -> TrainConfig:
         if self.accumulate > self.batch_size:
             raise ValueError(f"accumulate {self.accumulate} is more than batch_size {self.batch_size}")
+        return self
+
+    @model_validator(mode="after")
+    def _whole_for_tricks(self) -> TrainConfig:
+        if self.shard and (self.ema or self.fgm or self.r_drop):
+            raise ValueError("shard is not for ema, fgm and r_drop, which need the whole model in every process; leave one of them out")
         return self
 
 

@@ -72,8 +72,12 @@ def train(source: str | Path | dict[str, Any], overrides: Sequence[str] = (), *,
     """
     began = time.perf_counter()
     run, task = prepare(continued.settings_of(source) if resume else source, overrides)
+    said: list[str] = []
+    run = training.as_launched(run, said.append)
     gather.join(on_processor=choose_device(run.device).type == "cpu")
     talk = Talk(quiet or gather.rank() > 0)
+    for line in said:
+        talk.say(f"note: {line}")
     place = continued.chosen_place(run, resume=resume, note=teller(talk, "resume"))
     out = place.out
     if place.finished:
@@ -85,6 +89,8 @@ def train(source: str | Path | dict[str, Any], overrides: Sequence[str] = (), *,
         raise ConfigError("data.train: must be given, such as data.train=reviews.csv")
     if run.train.r_drop and type(task).divergence is Task.divergence:
         raise ConfigError(f"train.r_drop: task {run.task} has no distance between two passes; leave it out")
+    if run.train.shard and task.joint:
+        raise ConfigError("train.shard: losses that look at a whole batch need the whole model in every process; leave it out")
     keep_pages()
     bound_kernel_caches(128)  # of so many shapes a step is made; fewer cost 6 % of its time
     accelerator, numerics, why = training.accelerator_of(run, out)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,6 +59,8 @@ class Course:
         self.model = result.model.to(accelerator.device)
         self.checkpoints = checkpoints_of(place, result.run, result.meta["data"])
         self.work = Fit(self.model, self.task, rows["train"], result.run, accelerator, lambda row: splits.train[row].place)
+        if self.work.shards is not None:
+            result.model = self.model = self.work.shards.whole
         self._latest: list[Prediction] = []
         """What the last evaluation has predicted of the dev rows."""
         self._best: list[Prediction] = []
@@ -121,6 +124,7 @@ class Course:
     def _keep_last(self) -> None:
         """Write the model of the last step."""
         with self.work.evaluated():
+            self.work.scored()
             if not self._latest:  # the run went on from a state after its last evaluation
                 self._latest = self._predicted("dev")
             self.task.tune(self._latest, self.splits.dev, lambda _: None)  # so that the folder holds decisions of its own
@@ -191,13 +195,12 @@ def accelerator_of(run: RunConfig, out: Path) -> tuple[Accelerator, Numerics, st
     """Set up device and precision, and say why this one.
 
     Raises:
-        ConfigError: the precision is not to be had, or the launcher asks for what is not there.
+        ConfigError: the precision is not to be had.
     """
     from accelerate import Accelerator  # late: it takes a second, and prediction needs none
     from accelerate.state import AcceleratorState
     from accelerate.utils import AutocastKwargs
 
-    _refuse_sharding()
     log.check_trackers(run.log.trackers)
     device = choose_device(run.device)
     precision, why = choose_precision(run.train.precision, device)
@@ -212,20 +215,24 @@ def accelerator_of(run: RunConfig, out: Path) -> tuple[Accelerator, Numerics, st
     return accelerator, Numerics(precision, run.train.fast_dropout), why
 
 
-SHARDERS = {"ACCELERATE_USE_FSDP": "FSDP", "ACCELERATE_USE_DEEPSPEED": "DeepSpeed", "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM"}
-"""What accelerate's launcher sets when its configuration asks for a model in pieces."""
+def as_launched(run: RunConfig, note: Callable[[str], None]) -> RunConfig:
+    """Take over what accelerate's launcher was told of a model in pieces.
 
-
-def _refuse_sharding() -> None:
-    """Refuse a configuration that would be passed over in silence: every process holds the whole encoder.
+    Args:
+        run: the settings.
+        note: hears what was taken over.
 
     Raises:
-        ConfigError: the launcher was told to cut the model into pieces.
+        ConfigError: what it was told is not there, and would be passed over in silence.
     """
-    for name, what in SHARDERS.items():
+    for name, what in {"ACCELERATE_USE_DEEPSPEED": "DeepSpeed", "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM"}.items():
         if os.environ.get(name, "false").lower() in {"true", "1", "yes"}:
             raise ConfigError(
-                f"the launcher's configuration asks for {what} ({name}={os.environ[name]}); bertune keeps the whole encoder in every "
-                "process and sums gradients itself. Launch with distributed_type MULTI_GPU or MULTI_CPU, or with torchrun; "
-                "see docs/distributed.md"
+                f"the launcher's configuration asks for {what} ({name}={os.environ[name]}), which bertune does not use; launch with "
+                "distributed_type MULTI_GPU or MULTI_CPU, or with torchrun, and set train.shard=true to keep the model in pieces"
             )
+    if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() in {"true", "1", "yes"}:
+        os.environ["ACCELERATE_USE_FSDP"] = "false"  # bertune cuts the model itself
+        note("the launcher's configuration asks for FSDP, so train.shard=true; its other settings of FSDP are not used")
+        return run.model_copy(update={"train": run.train.model_copy(update={"shard": True})})
+    return run

@@ -104,7 +104,7 @@ class _Run:
             self.clock.count(rows)
             self.listener.tick(progress.step, work.total)
             self.settle()
-            if work.interrupts.number is not None:
+            if work.must_stop:
                 self.leave()
 
     def settle(self) -> None:
@@ -137,7 +137,7 @@ class _Run:
         Raises:
             Interrupted: in any case.
         """
-        number = self.work.interrupts.number or 2
+        number = self.work.interrupts.number or 15  # another process was asked, by whatever ends jobs
         if self.checkpoints is None:
             raise KeyboardInterrupt
         self._write_checkpoint()
@@ -158,7 +158,7 @@ class _Run:
             self.keep(self.work.model, {"step": progress.step})
             return
         with self.work.interrupts.breakable():
-            loss, scores = self.evaluate(self.work.model)
+            loss, scores = self.evaluate(self.work.scored())
         score = scores.decisive
         sign = 1 if scores.higher_is_better else -1
         first = progress.best is None

@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from bertune.engine.randomness import random_states, restore_random_states, seed_process
+from bertune.engine.sharding import full, like
 from bertune.engine.tricks import EMA
 from bertune.errors import ArtifactError
 from bertune.model import Model
@@ -103,7 +104,7 @@ class TrainState:
             "scaler": self.scaler.state_dict() if self.scaler is not None else None,
             "random": everyones(random_states(self._device)),
         }
-        return {n: t.detach().contiguous() for n, t in tensors.items()}, json.loads(json.dumps(values))
+        return {n: full(t.detach()).contiguous() for n, t in tensors.items()}, json.loads(json.dumps(values))
 
     @property
     def _device(self) -> torch.device:
@@ -120,11 +121,14 @@ class TrainState:
             active is not None and before is not None and not torch.equal(active.cpu(), before.cpu())
         ):
             raise ArtifactError("the training state is of other training rows: its active vocabulary is not that of these")
-        self.model.load_state_dict(_under(tensors, "model."))
+        now = self.model.state_dict()
+        self.model.load_state_dict({n: like(t, now[n]) for n, t in _under(tensors, "model.").items()})
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         slots: dict[int, dict[str, Tensor]] = {}
         for name, tensor in _under(tensors, "optimizer.").items():
             index, slot = name.split(".", 1)
-            slots.setdefault(int(index), {})[slot] = tensor.clone()
+            parameter = parameters[int(index)]
+            slots.setdefault(int(index), {})[slot] = like(tensor.clone(), parameter) if tensor.shape == parameter.shape else tensor.clone()
         self.optimizer.load_state_dict({"state": slots, "param_groups": values["groups"]})
         if self.ema is not None:
             self.ema.shadow = {n: t.clone().to(self.ema.shadow[n].device) for n, t in _under(tensors, "ema.").items()}

@@ -17,6 +17,7 @@ from bertune.engine import trouble
 from bertune.engine.interrupt import Interrupts
 from bertune.engine.optim import build_optimizer, schedule, set_rates
 from bertune.engine.randomness import Randomness, seed_process
+from bertune.engine.sharding import Shards, full
 from bertune.engine.state import TrainState
 from bertune.engine.tricks import EMA, fgm
 from bertune.errors import TrainingError
@@ -60,11 +61,17 @@ class Fit:
         self.tell: Callable[[str], None] = lambda _: None
         """Hears of trouble that training goes on after."""
         self._unchecked: tuple[int, list[int], Tensor] | None = None
+        self._several_stop = False
         self.num_active: int | None = None
         """Word vectors that are trained, where not all of them are."""
-        if self.config.active_vocabulary and model.encoder.activate(torch.from_numpy(rows.used_ids())) is not None:
+        if (
+            self.config.active_vocabulary
+            and not self.config.shard
+            and model.encoder.activate(torch.from_numpy(rows.used_ids())) is not None
+        ):
             self.num_active = len(model.encoder.word_embeddings())
         model.to(self.device)
+        self.shards = Shards(model) if self.config.shard and num_processes() > 1 else None
         optimizer = build_optimizer(model, self.config)
         self._optimizer = accelerator.prepare(optimizer)
         if rank():  # or all processes would drop the same values
@@ -83,12 +90,17 @@ class Fit:
             progress.epoch += 1
             progress.position = 0
 
+    @property
+    def must_stop(self) -> bool:
+        """Tell whether a signal came. Several processes look at what they have agreed on in the last step, or each would stop elsewhere."""
+        return self._several_stop if num_processes() > 1 else self.interrupts.number is not None
+
     def step(self, rows: list[int]) -> None:
         """Make the weights better by one batch."""
         progress = self.state.progress
         set_rates(self.state.optimizer, self.factor(progress.step))
         loss, count, finite = self._gradient(rows)
-        norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm or math.inf)
+        norm = full(self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm or math.inf))
         if self._may_be_applied(rows, loss if self.state.scaler is not None else loss + norm, finite):
             self._optimizer.step()
             if self.state.ema is not None:
@@ -123,15 +135,19 @@ class Fit:
         own = shares(rows, self.rows.lengths, num_processes())[rank()]
         # Where rows depend on one another, `_backward_joint` cuts their texts instead.
         parts = [own] if self.task.joint else self._parts(own, self.rows.lengths)
+        idle = self.shards is not None and not own  # a process with pieces must take part in every sum
+        parts = [[rows[0]]] if idle else parts
         batches = [self.rows.batch(part, self.task.collate_target) for part in parts]
         wish = float(self.interrupts.number or 0)
-        count, wishes = summed([sum(self.task.count(batch) for batch in batches), wish], self.device)
-        if wishes and not wish:  # another process was asked to stop
-            self.interrupts.number = 15
+        count, wishes = summed([0.0 if idle else sum(self.task.count(batch) for batch in batches), wish], self.device)
+        self._several_stop = bool(wishes)
         self._optimizer.zero_grad()
+        if self.shards is not None:
+            self.shards.begin()
         try:
             batches = [batch.to(self.device) for batch in batches]
-            loss = self._backward(batches, count)
+            loss = self._backward(batches, math.inf if idle else count)
+            loss = torch.zeros_like(loss) if idle else loss
             if config.fgm:
                 self._sum_gradients()  # every process must go the same way
                 for parameter in self.model.parameters():
@@ -140,7 +156,7 @@ class Fit:
                 with fgm(self.model.encoder.word_embeddings(), config.fgm):
                     self._backward(batches, count)
         except (RuntimeError, MemoryError) as error:
-            if not trouble.is_out_of_memory(error) or (num_processes() > 1 and self.task.joint):
+            if not trouble.is_out_of_memory(error) or self.shards is not None or (num_processes() > 1 and self.task.joint):
                 raise
             return None, count, f"{(str(error).splitlines() or ['memory is short'])[0]} (step {progress.step + 1})"
         return loss, count, None
@@ -220,12 +236,21 @@ class Fit:
         return False
 
     def _sum_gradients(self) -> None:
-        sum_gradients(self.model.parameters())
+        if self.shards is not None:
+            self.shards.end()  # they were summed in the last backward pass
+        else:
+            sum_gradients(self.model.parameters())
+
+    def scored(self) -> Model:
+        """Return the model with its weights as they are, whole, to score and to save. Called by all processes."""
+        return self.model if self.shards is None else self.shards.gather()
 
     def _backward(self, batches: list[Batch], count: float) -> Tensor:
         """Add the gradient of the mean loss over all micro-batches; return the summed loss, still on the device."""
         total = torch.zeros((), device=self.device)
-        for batch in batches:
+        for number, batch in enumerate(batches, 1):
+            if self.shards is not None:
+                self.shards.next_backward(last=number == len(batches))
             cuts = self._cuts(batch) if self.task.joint else []
             if self.task.joint and len(cuts) != 1:
                 total += self._backward_joint(batch, cuts, count)
