@@ -70,6 +70,11 @@ class DataConfig(Section):
     encoder's limit, at most 512. Short rows cost nothing extra, since no batch is padded to its longest row."""
     truncation: Literal["longest_first", "only_first", "only_second"] = "longest_first"
     """Which text of a pair is cut when the pair is too long."""
+    cache: Literal["auto", "on", "off"] = "auto"
+    """Keep rows and tokens on disk (`bertune cache list`), so that a data set may be larger than memory and is read and tokenised once.
+    `auto`: where the files of the run have 64 MB or more together."""
+    workers: Literal["auto"] | Count = "auto"
+    """Processes that tokenise where the cache is used; `auto`: one for each core."""
 
     @field_validator("delimiter", "label_delimiter")
     @classmethod

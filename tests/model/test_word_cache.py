@@ -22,7 +22,9 @@ ODD = [
     *BLANKS, "\x00", "�", "\u200b", "\u180e", "\ufeff", "[SEP]", "[CLS]", "[MASK]", "x[SEP]y", "[sep]", "a" * 101, "a" * 100, "好", "好吗", "é", "e\u0301",
     "\u0301", "İ", "ß", "ﬁ", "Σς", "한국어", "ｆｕｌｌ", "🙂", "\u0e33", "##s", "good", "bad.", "the", "a", " ", " ", " ", "\U000e0001", "\ue000", "\u1e9b\u0323",
 ]  # fmt: skip
-TEXT = st.one_of(st.text(max_size=60), st.lists(st.sampled_from(ODD), max_size=30).map("".join), st.lists(st.text(max_size=8), max_size=20).map(" ".join))
+TEXT = st.one_of(
+    st.text(max_size=60), st.lists(st.sampled_from(ODD), max_size=30).map("".join), st.lists(st.text(max_size=8), max_size=20).map(" ".join)
+)
 
 
 def same(tokenizer: Tokenizer, texts: list[tuple[str, ...]]) -> int:
@@ -51,7 +53,9 @@ def tokenizer(request, tiny):
         settings["truncation_side"] = "left"
     rust = Rust.from_str(json.dumps(made))
     if request.param == "added":
-        rust.add_tokens([AddedToken("good", single_word=True), AddedToken("dog", normalized=True), AddedToken("<x>", lstrip=True, rstrip=True)])
+        rust.add_tokens(
+            [AddedToken("good", single_word=True), AddedToken("dog", normalized=True), AddedToken("<x>", lstrip=True, rstrip=True)]
+        )
     found = Tokenizer(rust, settings, data.max_length)
     assert found._words is not None
     return found
@@ -79,7 +83,9 @@ def test_few_blanks_and_long_pairs_are_given_to_rust(tokenizer):
     assert tokenizer._words.encode([("好" * 60,)]) == [None]
     assert tokenizer._words.encode([("good " * 40, "bad " * 40)]) == [None]
     texts = [("好" * 60,), ("good dog",), ("good " * 40, "bad " * 40), ("",)] * 10
-    assert [(list(p.ids), list(p.types), p.cut) for p in tokenizer.encode(texts)] == [(list(p.ids), list(p.types), p.cut) for p in tokenizer._encode(texts)]
+    assert [(list(p.ids), list(p.types), p.cut) for p in tokenizer.encode(texts)] == [
+        (list(p.ids), list(p.types), p.cut) for p in tokenizer._encode(texts)
+    ]
 
 
 def test_words_are_forgotten_when_there_are_too_many(tokenizer, monkeypatch):

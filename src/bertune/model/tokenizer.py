@@ -82,6 +82,11 @@ class Tokenizer:
             pieces.append(Piece(kept.ids, kept.type_ids, cut=length - len(kept.ids)))
         return pieces
 
+    @property
+    def cutting(self) -> tuple[str, str]:
+        """Return how texts that are too long are cut: which of a pair, and at which end."""
+        return self.truncation, self._settings.get("truncation_side", "right")
+
     def encode_words(self, texts: Sequence[tuple[str, Sequence[tuple[int, int]]]], overlap: int) -> list[tuple[Piece, list[int]]]:
         """Turn texts that are cut into words into ids: the one place where words meet tokens, in training and prediction alike.
 
@@ -187,6 +192,11 @@ class Tokenizer:
     def vocabulary_size(self) -> int:
         """Return the number of ids, special and added tokens included."""
         return int(self._whole.get_vocab_size(with_added_tokens=True))
+
+    @property
+    def highest_id(self) -> int:
+        """Return the highest id; a vocabulary may have gaps."""
+        return int(max(self._whole.get_vocab(with_added_tokens=True).values()))
 
     def tokens(self, ids: Sequence[int]) -> list[str]:
         """Return the word piece of each id."""

@@ -120,7 +120,10 @@ class Pipeline:
 
     def evaluate(self, examples: Sequence[Example]) -> tuple[list[Prediction], float]:
         """Predict examples that have targets; return predictions and the mean loss."""
-        rows = self._encode(examples)
+        return self.evaluate_rows(self._encode(examples))
+
+    def evaluate_rows(self, rows: EncodedRows) -> tuple[list[Prediction], float]:
+        """Do the same with rows that are encoded."""
         self.num_cut = rows.num_cut
         return predict_rows(self.model, self.task, rows, self.device)
 

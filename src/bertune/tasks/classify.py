@@ -49,6 +49,7 @@ class Classify(PooledTask):
     Options = ClassifyOptions
     columns: ClassVar[Columns] = Columns(("text",), ("text_b",), "label")
     example_row: ClassVar[str] = '{"text": "Where is my parcel?", "label": "order_status"}'
+    learnt: ClassVar[tuple[str, ...]] = ("labels", "multi", "weights", "thresholds", "num_texts", "_because")
 
     def __init__(self, options: ClassifyOptions, data: DataConfig) -> None:
         super().__init__(options, data)
