@@ -16,9 +16,10 @@ import json
 import re
 import sys
 import threading
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -131,6 +132,91 @@ class Encodings:
         ]
 
 
+class _Words:
+    """Words and their ids."""
+
+    def __init__(self) -> None:
+        self.numbers: dict[str, int] = {}
+        self._ids = np.empty(1 << 16, np.int32)
+        self._starts, self._lengths = np.zeros(1 << 14, np.int64), np.zeros(1 << 14, np.int64)
+        self._used = 0
+
+    def look_up(self, words: list[str]) -> Ints:
+        """Return the number of each word; -1 where there is none."""
+        return np.fromiter(map(self.numbers.get, words, itertools.repeat(-1)), np.int64, len(words))
+
+    def tokens(self, numbers: Ints, ends: Ints) -> tuple[Ids, Ints]:
+        """Return the ids (T,) of words, and where those of each text begin and end, whose words do so at `ends`."""
+        lengths = self._lengths[numbers]
+        cuts = _ends(lengths)
+        places = np.arange(int(cuts[-1])) + np.repeat(self._starts[numbers] - cuts[:-1], lengths)
+        return self._ids[places], cuts[ends]
+
+    def add(self, words: list[str], ids: Ids, ends: Ints) -> None:
+        """Take in words that are new."""
+        first, last = len(self.numbers), len(self.numbers) + len(words)
+        self._ids = _room(self._ids, self._used + len(ids))
+        self._starts, self._lengths = _room(self._starts, last), _room(self._lengths, last)
+        self._ids[self._used : self._used + len(ids)] = ids
+        self._starts[first:last] = ends[:-1] + self._used
+        self._lengths[first:last] = np.diff(ends)
+        self._used += len(ids)
+        self.numbers.update(zip(words, range(first, last), strict=True))
+
+
+class PlainWords:
+    """BERT's tokenizer for words of printable ASCII in which no added token can be: a few dictionary look-ups.
+
+    Runs of letters and digits and single signs are cut from left to right into the longest pieces that the vocabulary has.
+
+    Source: Wu et al. 2016, arXiv 1609.08144 (WordPiece); tokenizers' BertPreTokenizer and WordPiece for the rest.
+    """
+
+    def __init__(self, model: dict[str, Any], *, lower: bool, never: set[str]) -> None:
+        self._vocabulary: dict[str, int] = model["vocab"]
+        self._prefix: str = model["continuing_subword_prefix"]
+        self._longest: int = model["max_input_chars_per_word"]
+        self._unknown = [self._vocabulary[model["unk_token"]]]
+        self._lower = lower
+        self._other = re.compile(f"[^!-~]|[{re.escape(''.join(never))}]" if never else "[^!-~]")
+        self._parts = re.compile("[A-Za-z0-9]+|[^A-Za-z0-9]").findall
+
+    @classmethod
+    def of(cls, made: dict[str, Any]) -> PlainWords | None:
+        """Return one for a tokenizer.json, or None where an added token may be part of a plain word."""
+        added = [token["content"] for token in made.get("added_tokens") or ()]
+        if any(token.isalnum() for token in added) or made["model"]["unk_token"] not in made["model"]["vocab"]:
+            return None
+        never = {sign for token in added for sign in token if not sign.isalnum()}
+        return cls(made["model"], lower=bool(made["normalizer"]["lowercase"]), never=never)
+
+    def __call__(self, word: str) -> list[int] | None:
+        """Return the ids of a word, or None where it is none of these."""
+        word = word.lower() if self._lower else word
+        whole = self._vocabulary.get(word)
+        if whole is not None and word.isalnum() and len(word) <= self._longest:
+            return [whole]
+        if self._other.search(word):
+            return None
+        return [token for part in self._parts(word) for token in self._pieces(part)]
+
+    def _pieces(self, part: str) -> list[int]:
+        if len(part) > self._longest:
+            return self._unknown
+        found, start = [], 0
+        while start < len(part):
+            prefix = self._prefix if start else ""
+            for end in range(len(part), start, -1):
+                token = self._vocabulary.get(prefix + part[start:end])
+                if token is not None:
+                    break
+            else:
+                return self._unknown
+            found.append(token)
+            start = end
+        return found
+
+
 class WordCache:
     """Encodes what it is sure of; see the head of this file.
 
@@ -147,6 +233,7 @@ class WordCache:
         self._lock = threading.Lock()
         self._frames = {n: frame_of(rust, n) for n in (1, 2)}
         self._other_blanks = _other_blanks(rust)
+        self._plain = PlainWords.of(json.loads(rust.to_str()))
         self._forget()
 
     @classmethod
@@ -159,11 +246,7 @@ class WordCache:
         return _again, (self._rust, self._max_length, self._keeps_end)
 
     def _forget(self) -> None:
-        self._numbers: dict[str, int] = {}
-        self._ids = np.empty(1 << 16, np.int32)
-        self._used = 0
-        self._starts = np.zeros(MOST_WORDS, np.int64)
-        self._lengths = np.zeros(MOST_WORDS, np.int64)
+        self._known = _Words()
 
     def encode(self, inputs: Sequence[tuple[str, ...]]) -> list[Piece | None]:
         """Return the piece of each input; None where the Rust tokenizer must be asked."""
@@ -189,12 +272,18 @@ class WordCache:
                 for some in cut_up:
                     words += some or []
                     counts.append(len(some or []))
+        numbers, known = self._look_up(words, np.array(counts, np.int64))
+        fits = np.logical_and.reduce(known.reshape(-1, num_texts), axis=1)
+        ends = _ends(np.array(counts, np.int64))
+        if not fits.all():
+            chosen = np.repeat(fits, num_texts)
+            numbers, ends = numbers[np.repeat(chosen, counts)], _ends(np.array(counts, np.int64)[chosen])
+            sure = list(itertools.compress(sure, fits.tolist()))
         if not sure:
             return
-        tokens, ends = self._tokens(words, counts)
-        lengths = np.diff(ends).reshape(-1, num_texts)
+        tokens, ends = self._known.tokens(numbers, ends)
         room = self._max_length - frame.size
-        fits = np.ones(len(sure), bool) if num_texts == 1 else lengths.sum(1) <= room
+        fits = np.ones(len(sure), bool) if num_texts == 1 else np.diff(ends).reshape(-1, num_texts).sum(1) <= room
         pieces = self._framed(frame, tokens, ends, room).pieces() if num_texts == 1 else _paired(frame, tokens, ends, fits).pieces()
         for place, piece in zip(itertools.compress(sure, fits.tolist()), pieces, strict=True):
             found[place] = piece
@@ -205,36 +294,35 @@ class WordCache:
             return None
         return words
 
-    def _tokens(self, words: list[str], counts: list[int]) -> tuple[Ids, Ints]:
-        """Return the ids (T,) of all words, and where those of each text begin and end."""
-        numbers = np.fromiter(map(self._numbers.get, words, itertools.repeat(-1)), np.int64, len(words))
-        if len(words) and numbers.min() < 0:
-            self._learn([words[place] for place in np.flatnonzero(numbers < 0).tolist()], words)
-            numbers = np.fromiter(map(self._numbers.__getitem__, words), np.int64, len(words))
-        lengths = self._lengths[numbers]
-        ends = _ends(lengths)
-        places = np.arange(int(ends[-1])) + np.repeat(self._starts[numbers] - ends[:-1], lengths)
-        return self._ids[places], ends[_ends(np.array(counts, np.int64))]
+    def _look_up(self, words: list[str], counts: Ints) -> tuple[Ints, npt.NDArray[np.bool_]]:
+        """Return the number of each word, and of which texts all words are known.
 
-    def _learn(self, new: list[str], words: list[str]) -> None:
-        """Tokenize words that were not seen before, each once."""
-        different = list(dict.fromkeys(new))
-        if len(self._numbers) + len(different) > MOST_WORDS:
-            self._forget()
-            different = list(dict.fromkeys(words))
-            grown = max(MOST_WORDS, len(different))  # the words of one call must find room
-            self._starts, self._lengths = np.zeros(grown, np.int64), np.zeros(grown, np.int64)
-        ids = [found.ids for found in self._rust.encode_batch(different, add_special_tokens=False)]
-        lengths = np.array([len(x) for x in ids], np.int64)
-        ends = _ends(lengths) + self._used
-        if ends[-1] > len(self._ids):
-            self._ids = np.concatenate([self._ids[: self._used], np.empty(2 * int(ends[-1]) - self._used, np.int32)])
-        self._ids[self._used : int(ends[-1])] = np.fromiter(itertools.chain.from_iterable(ids), np.int32)
-        first = len(self._numbers)
-        self._starts[first : first + len(ids)] = ends[:-1]
-        self._lengths[first : first + len(ids)] = lengths
-        self._used = int(ends[-1])
-        self._numbers.update(zip(different, range(first, first + len(ids)), strict=True))
+        Where a third of the words are new, only those that come twice are learnt: a new word costs three times what it costs as part of a
+        text, so texts of words that never come again are better given to the Rust tokenizer whole.
+        """
+        numbers = self._known.look_up(words)
+        missing = np.flatnonzero(numbers < 0)
+        if len(missing):
+            unseen = [words[place] for place in missing.tolist()]
+            if len(self._known.numbers) + len(set(unseen)) > MOST_WORDS:
+                self._forget()
+                unseen, missing = words, np.arange(len(words))
+            new = Counter(unseen)
+            self._learn(list(new) if len(new) <= len(words) / 3 else [word for word, count in new.items() if count > 1])
+            numbers[missing] = self._known.look_up(unseen)
+        unknown = _ends((numbers < 0).astype(np.int64))[_ends(counts)]
+        return numbers, np.diff(unknown) == 0
+
+    def _learn(self, words: list[str]) -> None:
+        """Take in words: plain ones are cut here, all others by the Rust tokenizer."""
+        cut = self._plain
+        ids = [cut(word) if cut is not None and word.isascii() else None for word in words]
+        rest = [place for place, found in enumerate(ids) if found is None]
+        for place, encoding in zip(rest, self._rust.encode_batch([words[n] for n in rest], add_special_tokens=False), strict=True):
+            ids[place] = encoding.ids
+        every = cast(list[list[int]], ids)
+        ends = _ends(np.array([len(x) for x in every], np.int64))
+        self._known.add(words, np.fromiter(itertools.chain.from_iterable(every), np.int32), ends)
 
     def _framed(self, frame: Frame, tokens: Ids, ends: Ints, room: int) -> Encodings:
         """Put special tokens around single texts, and cut those that are too long."""
@@ -282,6 +370,15 @@ def _put_special(frame: Frame, part: int, places: Ints, ids: Ids, types: npt.NDA
     for n, (token, kind) in enumerate(zip(frame.special[part], frame.special_types[part], strict=True)):
         ids[places + n] = token
         types[places + n] = kind
+
+
+def _room(array: npt.NDArray[Any], size: int) -> npt.NDArray[Any]:
+    """Return an array with room for `size` values."""
+    if size <= len(array):
+        return array
+    grown = np.zeros(2 * size, array.dtype)
+    grown[: len(array)] = array
+    return grown
 
 
 def _ends(lengths: Ints) -> Ints:
