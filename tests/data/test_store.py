@@ -113,7 +113,7 @@ def test_dividing_is_what_it_was():
     assert split(texts, keys, 0.2, 1)[1] == [3, 8, 9, 20, 21, 26]
 
 
-WORDS = "the dog is good and a cat was bad not very big tree".split()
+WORDS = ["the", "dog", "is", "good", "and", "a", "cat", "was", "bad", "not", "very", "big", "tree"]
 
 
 def sentence(n: int, length: int = 6) -> str:
@@ -132,7 +132,11 @@ TASKS = {
     "regress": ("regress", [{"text": sentence(n), "label": n / 7} for n in range(60)], []),
     "tag": ("tag", [tagged(n) for n in range(60)], ["data.max_length=16"]),
     "match": ("match", [{"text": sentence(n), "text_b": sentence(n % 7), "label": n % 5 / 4} for n in range(60)], []),
-    "softmax": ("match", [{"text": sentence(n), "text_b": sentence(n % 7), "label": "xy"[n % 2]} for n in range(60)], ["options.loss=softmax"]),
+    "softmax": (
+        "match",
+        [{"text": sentence(n), "text_b": sentence(n % 7), "label": "xy"[n % 2]} for n in range(60)],
+        ["options.loss=softmax"],
+    ),
     "SimCSE": ("embed", [{"text": sentence(n)} for n in range(60)], []),
     "embed": ("embed", [{"text": sentence(n), "text_b": sentence(n + 4), "negative": sentence(n + 9)} for n in range(60)], []),
 }

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 Ints = npt.NDArray[np.int64]
 
-RELEASED_AFTER = 1 << 25
+RELEASED_AFTER = 1 << 23
 """Bytes that may be looked at before their pages are given back."""
 _AT_LEAST = 1 << 16
 """Bytes that a look brings into memory: the system maps the pages around the one asked for."""
@@ -69,7 +69,7 @@ class Table:
         for n, (start, stop) in enumerate(zip(cuts[:-1].tolist(), cuts[1:].tolist(), strict=True)):
             if start < stop:
                 yield self.batches[n], rows[start:stop] - self.firsts[n]
-                self.touched(self.batches[n].nbytes * (stop - start) // self.batches[n].num_rows)
+                self.touched(min(self.batches[n].nbytes, (stop - start) * _AT_LEAST))
 
 
 class MappedLists:

@@ -29,8 +29,8 @@ from bertune.types import Piece
 Ints = npt.NDArray[np.int64]
 Ids = npt.NDArray[np.int32]
 
-MOST_WORDS = 1 << 17
-"""Words whose ids are kept, at some 200 bytes each; all are forgotten when there are more."""
+MOST_WORDS = 1 << 18
+"""Words whose ids are kept, at some 160 bytes each; all are forgotten when there are more."""
 TEXTS_AT_ONCE = 1024
 """Texts that go through numpy together: few enough for the processor's cache, enough to pay for the calls."""
 LETTERS_A_WORD = 20
@@ -178,6 +178,7 @@ class PlainWords:
         self._longest: int = model["max_input_chars_per_word"]
         self._unknown = [self._vocabulary[model["unk_token"]]]
         self._lower = lower
+        self._known: dict[str, list[int]] = {}  # parts come with many signs around them
         self._other = re.compile(f"[^!-~]|[{re.escape(''.join(never))}]" if never else "[^!-~]")
         self._parts = re.compile("[A-Za-z0-9]+|[^A-Za-z0-9]").findall
 
@@ -198,22 +199,31 @@ class PlainWords:
             return [whole]
         if self._other.search(word):
             return None
-        return [token for part in self._parts(word) for token in self._pieces(part)]
+        known = self._known
+        if len(known) > MOST_WORDS // 4:
+            known.clear()
+        ids: list[int] = []
+        for part in self._parts(word):
+            found = known.get(part)
+            if found is None:
+                found = known[part] = self._pieces(part)
+            ids += found
+        return ids
 
     def _pieces(self, part: str) -> list[int]:
         if len(part) > self._longest:
             return self._unknown
-        found, start = [], 0
+        found, start, get = [], 0, self._vocabulary.get
         while start < len(part):
-            prefix = self._prefix if start else ""
-            for end in range(len(part), start, -1):
-                token = self._vocabulary.get(prefix + part[start:end])
+            rest = self._prefix + part[start:] if start else part
+            for end in range(len(rest), len(rest) - len(part) + start, -1):
+                token = get(rest[:end])
                 if token is not None:
                     break
             else:
                 return self._unknown
             found.append(token)
-            start = end
+            start += end - (len(rest) - len(part) + start)
         return found
 
 
