@@ -59,17 +59,16 @@ def read(run: RunConfig, task: Task, talk: Talk) -> Splits:
         splits.fingerprint = _fingerprint(splits)
         return splits
     key = _key_of_rows(run, task, files)
-    entry = cache.find("rows", key, talk.say)
+    entry = cache.find("rows", key, talk.say) if _says_what_it_learns(task) else None  # else only reading teaches it
     if entry is not None:
         talk.say(f"data: rows and what was learnt of them come from the cache, {entry.path}")
         for line in entry.meta["notes"]:
             talk.say(f"data: {line}")
+        _recall(task, entry)
     else:
         entry = _keep_rows(run, task, key, talk)
     train, dev, test = (_open(entry, split) for split in SPLITS)
-    splits = Splits(train, dev, test, key, entry.meta["fingerprint"])
-    _recall(task, entry.meta["learnt"], splits)
-    return splits
+    return Splits(train, dev, test, key, entry.meta["fingerprint"])
 
 
 def _key_of_rows(run: RunConfig, task: Task, files: dict[str, list[str]]) -> str:
@@ -124,18 +123,19 @@ def _open(entry: cache.Entry, split: str) -> Sequence[Example]:
     return ExampleStore(Table(entry.path / f"{own}.examples.arrow"), np.load(places))
 
 
-def _learnt(task: Task) -> dict[str, str | None] | None:
-    """Return what a task has learnt, where its own class says what that is."""
-    names = vars(type(task)).get("learnt")
-    return {name: in_json(getattr(task, name)) for name in names} if names else None
+def _says_what_it_learns(task: Task) -> bool:
+    """Tell whether the task's own class says so; one that builds on another may learn more than that."""
+    return bool(vars(type(task)).get("learnt"))
 
 
-def _recall(task: Task, learnt: dict[str, str | None] | None, splits: Splits) -> None:
-    """Let a task know what it has learnt, or let it learn again."""
-    if learnt is None:
-        task.fit(splits.train, lambda _: None)
-        return
-    for name, value in learnt.items():
+def _learnt(task: Task) -> dict[str, str | None]:
+    """Return what a task has learnt of its rows."""
+    return {name: in_json(getattr(task, name)) for name in type(task).learnt} if _says_what_it_learns(task) else {}
+
+
+def _recall(task: Task, entry: cache.Entry) -> None:
+    """Let a task know what it has learnt."""
+    for name, value in entry.meta["learnt"].items():
         setattr(task, name, from_json(value))
 
 

@@ -46,7 +46,7 @@ def _entry(entry: cache.Entry) -> JSON:
 
 def cache_lines(found: JSON) -> Iterable[str]:
     """Lay entries out for reading."""
-    entries = found.get("entries", found.get("removed", []))
+    entries: list[JSON] = found["removed"] if "removed" in found else found["entries"]
     rows = [
         [
             " ".join(filter(None, (e["task"], e["model"], *(e["train"] or ())))) or e["name"],

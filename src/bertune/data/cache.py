@@ -83,17 +83,22 @@ def find(kind: str, key: str, say: Callable[[str], None]) -> Entry | None:
     path = folder() / f"{kind}-{key}"
     if not path.exists():
         return None
-    try:
-        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-        why = _damage(path, manifest)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        manifest, why = {}, f"{MANIFEST}: {error}"
+    manifest, why = _read(path)
     if not why:
         return Entry(path, manifest)
     say(f"cache: {path} is damaged ({why}); it is made anew")
     with blamed():
         _remove(path)
     return None
+
+
+def _read(path: Path) -> tuple[JSON, str]:
+    """Return the manifest of an entry, and what is wrong with the entry."""
+    try:
+        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        return manifest, _damage(path, manifest)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return {}, f"{MANIFEST}: {error}"
 
 
 def _damage(path: Path, manifest: JSON) -> str:
@@ -171,9 +176,13 @@ def finish(part: Path, kind: str, key: str, about: JSON, meta: JSON) -> Entry:
     try:
         part.rename(place)
     except OSError:
-        if not (place / MANIFEST).exists():
+        if not place.is_dir():
             raise
-        return Entry(place, json.loads((place / MANIFEST).read_text(encoding="utf-8")))
+        found, why = _read(place)
+        if not why:
+            return Entry(place, found)
+        _remove(place)
+        part.rename(place)
     _sync_folder(place.parent)
     return Entry(place, manifest)
 

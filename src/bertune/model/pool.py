@@ -95,6 +95,8 @@ class ParallelTokenizer:
         if lost:
             self._say(f"note: {len(lost)} of {len(self._workers)} processes that tokenise ended; their part is done by the others")
             self._workers = [worker for worker in self._workers if worker not in lost]
+            for worker in lost:
+                worker.close()
         return found
 
     def close(self) -> None:

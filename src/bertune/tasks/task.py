@@ -34,8 +34,8 @@ class Task(ABC):
     least_batch: int = 1
     """How many rows a batch needs for its loss to say anything; known once `fit` has run."""
     learnt: ClassVar[tuple[str, ...]] = ()
-    """Attributes that `read` and `fit` set, all of them: with these a run goes on from rows that are kept on disk. Without it `fit` is
-    called on them again."""
+    """Attributes that `read` and `fit` set, all of them: with these a run goes on from rows that are kept on disk. Without it files are
+    read again in every run."""
     hub_class: ClassVar[str] = "AutoModelForSequenceClassification"
     """The class of transformers that opens a saved folder with its head."""
     hub_pipeline: ClassVar[str] = "text-classification"
