@@ -140,11 +140,11 @@ def blamed() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.filename is not None and folder() not in Path(str(error.filename)).parents and Path(str(error.filename)) != folder():
+        elsewhere = error.filename is not None and folder() not in (Path(str(error.filename)), *Path(str(error.filename)).parents)
+        if elsewhere or error.errno is None:
             raise
-        reason = error.strerror or " ".join(str(error).split())
         raise ConfigError(
-            f"data.cache: {str(folder())!r} cannot be written: {reason}; set data.cache=off, or the environment variable BERTUNE_CACHE "
+            f"data.cache: {str(folder())!r} cannot be written: {os.strerror(error.errno)}; set data.cache=off, or the environment variable BERTUNE_CACHE "
             "to a folder with room"
         ) from None
 
