@@ -401,6 +401,7 @@ def idle_settings(run: RunConfig) -> list[str]:
         (data, "dev_share", data.dev is not None, "data.dev is given"),
         (data, "quoting", data.format in {"json", "jsonl", "parquet"}, f"data.format is {data.format}"),
         (data, "delimiter", data.format in {"json", "jsonl", "parquet"}, f"data.format is {data.format}"),
+        (data, "workers", data.cache == "off", "data.cache is off"),
         (train, "epochs", train.max_steps is not None, "train.max_steps is given"),
         (train, "warmup_ratio", train.warmup_steps is not None, "train.warmup_steps is given"),
         (train, "warmup_ratio", constant, "train.schedule is constant"),

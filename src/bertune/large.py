@@ -8,12 +8,14 @@ import importlib.metadata
 import json
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from bertune import __version__
 from bertune.config import DataConfig, RunConfig
 from bertune.data import cache
 from bertune.data.batching import EncodedRows
@@ -25,7 +27,7 @@ from bertune.model.tokenizer import Tokenizer
 from bertune.talk import Talk, duration
 from bertune.tasks.reading import Splits, read_splits
 from bertune.tasks.task import Task
-from bertune.types import JSON, Example
+from bertune.types import JSON, Encoded, Example
 
 LARGE = 1 << 26
 """Bytes of data files from which on rows are kept on disk."""
@@ -79,7 +81,7 @@ def _key_of_rows(run: RunConfig, task: Task, files: dict[str, list[str]]) -> str
     return cache.key_of(
         {
             "format": cache.FORMAT,
-            "bertune": importlib.metadata.version("bertune"),
+            "bertune": __version__,
             "files": {split: [[name, cache.content_of(name)] for name in names] for split, names in files.items()},
             "also": [cache.content_of(name) if Path(name).is_file() else "" for name in given],
             "data": data.model_dump(mode="json", exclude=_TOKENS_ALONE),
@@ -212,12 +214,23 @@ def write_rows(folder: Path, name: str, task: Task, tokenizer: Any, examples: Se
     writer = RowsWriter(folder, name, tokenizer.highest_id + 1)
     pace = Pace(talk)
     size = PART if task.may_be_parted(examples) else len(examples)
-    with talk.bar(f"tokenising {name}", len(examples)):
+
+    def write(coming: Future[list[Encoded]]) -> None:
+        encoded = coming.result()
+        writer.write(encoded)
+        pace.done += len(encoded)
+        talk.tick(pace.done)
+        pace.hear(f"{name}: {pace.done} of {len(examples)} rows tokenised")
+
+    # While a part is encoded, mostly by other processes, the one before is written here.
+    with talk.bar(f"tokenising {name}", len(examples)), ThreadPoolExecutor(1, "bertune-encode") as ahead:
+        coming: Future[list[Encoded]] | None = None
         for part in in_parts(examples, size):
-            writer.write(task.encode(part, tokenizer))
-            pace.done += len(part)
-            talk.tick(pace.done)
-            pace.hear(f"{name}: {pace.done} of {len(examples)} rows tokenised")
+            before, coming = coming, ahead.submit(task.encode, part, tokenizer)
+            if before is not None:
+                write(before)
+        if coming is not None:
+            write(coming)
     rows = writer.done()
     talk.say(f"data: {name}: {_rate(len(examples), pace.seconds, 'tokenised')}")
     return rows

@@ -282,7 +282,7 @@ def load(folder: str | Path, *, device: str = "auto", precision: str = "auto", t
     return saved.read(folder, task).pipeline(device, precision)
 
 
-READING = ("columns", "format", "delimiter", "quoting", "encoding", "drop_labels", "label_delimiter", "bad_rows")
+READING = ("columns", "format", "delimiter", "quoting", "encoding", "drop_labels", "label_delimiter", "bad_rows", "cache", "workers")
 """What can be said anew of a file to be scored or predicted; the rest of `data` was settled by training."""
 
 

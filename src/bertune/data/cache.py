@@ -144,8 +144,8 @@ def blamed() -> Iterator[None]:
         if elsewhere or error.errno is None:
             raise
         raise ConfigError(
-            f"data.cache: {str(folder())!r} cannot be written: {os.strerror(error.errno)}; set data.cache=off, or the environment variable BERTUNE_CACHE "
-            "to a folder with room"
+            f"data.cache: {str(folder())!r} cannot be written: {os.strerror(error.errno)}; "
+            "set data.cache=off, or the environment variable BERTUNE_CACHE to a folder with room"
         ) from None
 
 

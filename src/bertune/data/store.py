@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -19,7 +20,7 @@ from bertune.data.batching import EncodedRows, FlatTexts
 from bertune.data.mapped import Ints, MappedLists, Table, Values
 from bertune.data.split import same_texts
 from bertune.errors import DataError
-from bertune.types import Encoded, Example, Span
+from bertune.types import Encoded, Example, Piece, Span
 
 T = TypeVar("T")
 ROWS = 4096
@@ -28,6 +29,9 @@ _BYTES = 1 << 24
 """Bytes of text of a record batch, about."""
 _LISTS = {"types": "uint8", "words": "int32", "windows": "int32"}
 """Further lists of numbers of a text, and what they are stored as; a text may lack them."""
+
+_NOT_KEPT = tuple(field.name for field in fields(Piece) if field.name not in {"ids", "cut", *_LISTS})
+"""What a text may have besides: nothing today."""
 
 
 def in_json(value: Any) -> str | None:
@@ -290,6 +294,8 @@ class RowsWriter:
         flat = FlatTexts.of(pieces)
         if len(flat.ids) and not 0 <= flat.ids.min() <= flat.ids.max() < self._vocabulary:
             raise DataError(f"{self._name}: a token id is beyond {self._vocabulary - 1}, the highest of the vocabulary")
+        if any(getattr(piece, name) is not None for name in _NOT_KEPT for piece in pieces):
+            raise DataError(f"{self._name}: rows have {', '.join(_NOT_KEPT)}, which cannot be kept on disk; set data.cache=off")
         if self._sides > 1:
             self._share(rows)
         offsets = flat.offsets.astype(np.int32)

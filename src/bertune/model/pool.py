@@ -81,7 +81,8 @@ class ParallelTokenizer:
     def _shared_out(self, method: str, texts: Sequence[Any], *more: Any) -> list[Any]:
         if len(texts) < FEW or not self._workers:
             return list(getattr(self._tokenizer, method)(texts, *more))
-        cuts = np.linspace(0, len(texts), len(self._workers) + 2).astype(int).tolist()
+        shares = np.cumsum([0, 1] + [2] * len(self._workers))  # this process has the rest to do as well
+        cuts = (shares * len(texts) // shares[-1]).tolist()
         parts = [texts[start:stop] for start, stop in itertools.pairwise(cuts)]
         asked = [worker.ask((method, part, *more)) for worker, part in zip(self._workers, parts[1:], strict=True)]
         found = list(getattr(self._tokenizer, method)(parts[0], *more))
