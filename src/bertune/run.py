@@ -140,7 +140,7 @@ def _fit(result: Artifact, rows: dict[str, EncodedRows], splits: Splits, out: Pa
     best: list[Prediction] = []
 
     def evaluate(model: Model) -> tuple[float, Scores]:
-        latest[:], loss = predict_rows(model, task, rows["dev"], accelerator.device)
+        latest[:], loss = predict_rows(model, task, rows["dev"], accelerator.device, to_score=True)
         return loss, task.score(latest, splits.dev, intervals=False)
 
     def keep(*_: object) -> None:
@@ -169,7 +169,7 @@ def _fit(result: Artifact, rows: dict[str, EncodedRows], splits: Splits, out: Pa
     saved.write_meta(result, out / "last")
     scores = {"dev": task.score(task.tune(best, splits.dev, teller(talk, "note")), splits.dev)}
     if splits.test:
-        found, _ = predict_rows(model, task, rows["test"], accelerator.device)
+        found, _ = predict_rows(model, task, rows["test"], accelerator.device, to_score=True)
         scores["test"] = task.score(found, splits.test)
     for line in task.report():
         talk.say(f"data: train: {line}")

@@ -35,7 +35,7 @@ class Table:
         self.batches: list[Any] = [reader.get_batch(n) for n in range(reader.num_record_batches)]
         self.firsts: list[int] = np.cumsum([0, *(batch.num_rows for batch in self.batches)]).tolist()
         """The first row of each batch, and the number of rows."""
-        self._touched = 0
+        self.release()
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -50,9 +50,13 @@ class Table:
         """Hear that some bytes were looked at; give pages back from time to time."""
         self._touched += max(count, _AT_LEAST)
         if self._touched >= RELEASED_AFTER:
-            self._touched = 0
-            if hasattr(self._map, "madvise") and hasattr(mmap, "MADV_DONTNEED"):
-                self._map.madvise(mmap.MADV_DONTNEED)
+            self.release()
+
+    def release(self) -> None:
+        """Give back the pages of what was looked at."""
+        self._touched = 0
+        if hasattr(self._map, "madvise") and hasattr(mmap, "MADV_DONTNEED"):
+            self._map.madvise(mmap.MADV_DONTNEED)
 
     def column(self, name: str) -> npt.NDArray[Any]:
         """Return a column of numbers as an array of its own."""
@@ -62,6 +66,10 @@ class Table:
             parts.append(part.to_numpy(zero_copy_only=False).copy())
             self.touched(part.nbytes)
         return np.concatenate(parts) if parts else np.empty(0)
+
+    def missing(self, name: str) -> int:
+        """Return how many rows have nothing in a column."""
+        return sum(batch.column(name).null_count for batch in self.batches)
 
     def runs(self, rows: Ints) -> Iterator[tuple[Any, Ints]]:
         """Yield batches with the places in them of some rows, which are ascending."""
@@ -87,16 +95,14 @@ class MappedLists:
         self._values: list[npt.NDArray[Any]] = []
         self._begins: list[int] = [0]
         lengths = []
-        self.missing = 0
-        """Rows that have none."""
         for batch in table.batches:
             column = batch.column(name)
             offsets = column.offsets.to_numpy()
             lengths.append(np.diff(offsets))
             self._values.append(column.values.to_numpy()[int(offsets[0]) : int(offsets[-1])])
             self._begins.append(self._begins[-1] + int(offsets[-1]) - int(offsets[0]))
-            self.missing += column.null_count
             table.touched(4 * batch.num_rows)
+        table.release()
         self._offsets = np.zeros(len(table) + 1, np.int64)
         if lengths:
             np.cumsum(np.concatenate(lengths), out=self._offsets[1:])

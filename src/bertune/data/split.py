@@ -88,14 +88,15 @@ def same_texts(digests: npt.NDArray[np.uint64]) -> Ints:
     >>> same_texts(np.array([[3, 1], [2, 9], [3, 1]], np.uint64)).tolist()
     [0, 1, 0]
     """
-    order = np.lexsort((digests[:, 1], digests[:, 0]))  # stable, so the first row of each text comes first
-    ordered = digests[order]
+    order = np.lexsort((digests[:, 1], digests[:, 0])).astype(np.int32)  # stable, so the first row of each text comes first
     begins = np.ones(len(order), bool)
-    begins[1:] = (ordered[1:] != ordered[:-1]).any(1)
-    group = np.cumsum(begins) - 1
+    for half in (0, 1):
+        ordered = digests[order, half]
+        differs = ordered[1:] != ordered[:-1]
+        begins[1:] = differs if half == 0 else begins[1:] | differs
     firsts = order[begins]
-    rank = np.empty(len(firsts), np.int64)
-    rank[np.argsort(firsts)] = np.arange(len(firsts))
+    rank = np.empty(len(firsts), np.int32)
+    rank[np.argsort(firsts)] = np.arange(len(firsts), dtype=np.int32)
     numbers = np.empty(len(order), np.int64)
-    numbers[order] = rank[group]
+    numbers[order] = rank[np.cumsum(begins, dtype=np.int32) - 1]
     return numbers

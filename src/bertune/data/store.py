@@ -103,7 +103,7 @@ def digest(texts: Iterable[str]) -> bytes:
 
 def as_numbers(digests: bytes | bytearray) -> npt.NDArray[np.uint64]:
     """Return digests, one after the other, as (rows, 2) numbers."""
-    return np.frombuffer(bytes(digests), np.uint64).reshape(-1, 2)
+    return np.frombuffer(digests, np.uint64).reshape(-1, 2)
 
 
 def digests_of(examples: Sequence[Example]) -> npt.NDArray[np.uint64]:
@@ -348,10 +348,9 @@ class _MappedTexts:
 
     def __init__(self, table: Table, rows: Ints | None) -> None:
         self.ids = MappedLists(table, "ids", rows)
-        types, words, windows = (MappedLists(table, name, rows) for name in _LISTS)
-        self._types = None if types.missing == len(table) else types
-        self.words = None if words.missing else words
-        self.windows = None if windows.missing else windows
+        self._types = None if table.missing("types") == len(table) else MappedLists(table, "types", rows)
+        self.words = None if table.missing("words") else MappedLists(table, "words", rows)
+        self.windows = None if table.missing("windows") else MappedLists(table, "windows", rows)
 
     def ids_of(self, text: int) -> npt.NDArray[Any]:
         return self.ids[text]

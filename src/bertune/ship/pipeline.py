@@ -26,10 +26,12 @@ CHUNK = 4096
 
 
 @torch.inference_mode()
-def predict_rows(model: Model, task: Task, rows: EncodedRows, device: torch.device) -> tuple[list[Prediction], float]:
+def predict_rows(
+    model: Model, task: Task, rows: EncodedRows, device: torch.device, *, to_score: bool = False
+) -> tuple[list[Prediction], float]:
     """Predict every row.
 
-    Rows go through the model sorted by length; predictions come back in the order of the rows.
+    Rows go through the model sorted by length; predictions come back in the order of the rows; `to_score`: as much of them as scores need.
 
     Returns:
         The predictions, and the loss per counted thing over all rows that have a target (NaN without any).
@@ -50,7 +52,7 @@ def predict_rows(model: Model, task: Task, rows: EncodedRows, device: torch.devi
                 total += task.loss(out, batch).cpu().double()  # in this order: Apple GPUs have no float64
                 count += counted
             for place, prediction in zip(places, task.decode(out, batch), strict=True):
-                found[place] = prediction
+                found[place] = task.to_score(prediction) if to_score else prediction
     return [p for p in found if p is not None], float(total) / count if count else float("nan")
 
 
@@ -120,12 +122,14 @@ class Pipeline:
 
     def evaluate(self, examples: Sequence[Example]) -> tuple[list[Prediction], float]:
         """Predict examples that have targets; return predictions and the mean loss."""
-        return self.evaluate_rows(self._encode(examples))
-
-    def evaluate_rows(self, rows: EncodedRows) -> tuple[list[Prediction], float]:
-        """Do the same with rows that are encoded."""
+        rows = self._encode(examples)
         self.num_cut = rows.num_cut
         return predict_rows(self.model, self.task, rows, self.device)
+
+    def evaluate_rows(self, rows: EncodedRows) -> tuple[list[Prediction], float]:
+        """Do the same with rows that are encoded; predictions hold what scores need."""
+        self.num_cut = rows.num_cut
+        return predict_rows(self.model, self.task, rows, self.device, to_score=True)
 
     def _encode(self, examples: Sequence[Example]) -> EncodedRows:
         return EncodedRows(self.task.encode(examples, self.tokenizer))

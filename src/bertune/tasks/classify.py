@@ -257,6 +257,10 @@ class Classify(PooledTask):
         per_label = metrics.per_label(self.labels, (gold & predicted).sum(0), predicted.sum(0), gold.sum(0))
         return Scores(self.main, True, metrics.multi_label(gold, predicted), {self.main: found} if found else {}, per_label)
 
+    def to_score(self, prediction: Prediction) -> Prediction:
+        """Return the label alone; where there are several, thresholds are tuned on all probabilities."""
+        return prediction if self.multi else Prediction(prediction.value)
+
     def strata(self, example: Example) -> str:
         """Return the label or labels."""
         return "\0".join(example.target) if self.multi else str(example.target)

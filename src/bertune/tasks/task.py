@@ -147,6 +147,10 @@ class Task(ABC):
         """Choose decision settings on the dev rows, after training; return the predictions as they now are."""
         return predictions
 
+    def to_score(self, prediction: Prediction) -> Prediction:
+        """Return what `score` and `tune` need of a prediction, so that those of a large dev set take little memory."""
+        return prediction
+
     def state(self) -> JSON:
         """Return what `fit` and `tune` have learnt, to be kept with the weights."""
         return {}
