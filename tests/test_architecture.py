@@ -23,7 +23,7 @@ ABOVE = {
     "cli": {"base", "data", "model", "tasks", "engine", "ship", "run"},
 }
 BASE = {"errors", "types", "config", "metrics", "ranking", "talk", "memory"}
-STORIES = {"run", "training", "resume", "preview", "starter", "corpus"}
+STORIES = {"run", "training", "resume", "large", "preview", "starter", "corpus"}
 MODULES = sorted(path for path in SOURCE.rglob("*.py") if path.name not in {"__init__.py", "__main__.py"} or path.parent != SOURCE)
 
 

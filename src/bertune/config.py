@@ -70,6 +70,11 @@ class DataConfig(Section):
     encoder's limit, at most 512. Short rows cost nothing extra, since no batch is padded to its longest row."""
     truncation: Literal["longest_first", "only_first", "only_second"] = "longest_first"
     """Which text of a pair is cut when the pair is too long."""
+    cache: Literal["auto", "on", "off"] = "auto"
+    """Keep rows and tokens on disk (`bertune cache list`), so that a data set may be larger than memory and is read and tokenised once.
+    `auto`: where the files of the run have 64 MB or more together."""
+    workers: Literal["auto"] | Count = "auto"
+    """Processes that tokenise where the cache is used; `auto`: one for each core."""
 
     @field_validator("delimiter", "label_delimiter")
     @classmethod
@@ -412,6 +417,7 @@ def idle_settings(run: RunConfig) -> list[str]:
         (data, "dev_share", data.dev is not None, "data.dev is given"),
         (data, "quoting", data.format in {"json", "jsonl", "parquet"}, f"data.format is {data.format}"),
         (data, "delimiter", data.format in {"json", "jsonl", "parquet"}, f"data.format is {data.format}"),
+        (data, "workers", data.cache == "off", "data.cache is off"),
         (train, "epochs", train.max_steps is not None, "train.max_steps is given"),
         (train, "warmup_ratio", train.warmup_steps is not None, "train.warmup_steps is given"),
         (train, "warmup_ratio", constant, "train.schedule is constant"),

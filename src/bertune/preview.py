@@ -112,7 +112,7 @@ def looks_tagged(source: str, data: settings.DataConfig) -> bool:
     )
 
 
-def _targets(task: Task, examples: list[Example]) -> JSON:
+def _targets(task: Task, examples: Sequence[Example]) -> JSON:
     if isinstance(examples[0].target, int | float) and len({e.target for e in examples}) > 2:
         values = np.array([e.target for e in examples])
         low, middle, high = np.percentile(values, [0, 50, 100])
@@ -130,7 +130,7 @@ def _sample(example: Example) -> JSON:
     return {"place": example.place, "texts": list(example.texts), "target": target}
 
 
-def _add_tokens(report: JSON, task: Task, tokenizer: Tokenizer, shown: list[Example], examples: list[Example]) -> None:
+def _add_tokens(report: JSON, task: Task, tokenizer: Tokenizer, shown: list[Example], examples: Sequence[Example]) -> None:
     for sample, encoded in zip(report["samples"], task.encode(shown, tokenizer), strict=True):
         ids = [int(i) for piece in encoded.inputs for i in piece.ids]
         sample |= {"tokens": tokenizer.tokens(ids), "ids": ids, "decoded": tokenizer.decode(ids), "length": len(ids)}

@@ -18,7 +18,7 @@ from bertune.model.gather import num_processes, of_first
 from bertune.ship.artifact import PACKAGES, version
 from bertune.types import JSON, Scores
 
-HARMLESS = {"out", "log", "train.checkpoint_every", "train.keep_checkpoints", "train.skip_nonfinite"}
+HARMLESS = {"out", "log", "data.cache", "data.workers", "train.checkpoint_every", "train.keep_checkpoints", "train.skip_nonfinite"}
 """Settings that change nothing of what is learnt."""
 ROUNDING = {"device", "train.accumulate", "train.max_tokens"}
 """Settings that change how numbers are rounded."""

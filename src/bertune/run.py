@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import torch
 
 from bertune import config as settings
+from bertune import large, training
 from bertune import resume as continued
-from bertune import training
 from bertune.config import DataConfig, RunConfig
 from bertune.data.batching import EncodedRows
 from bertune.data.formats import Faults, format_of
@@ -32,13 +30,10 @@ from bertune.ship.artifact import Artifact
 from bertune.ship.pipeline import Pipeline
 from bertune.talk import Talk, duration
 from bertune.tasks import load_task
-from bertune.tasks.reading import Splits, checked, read_examples, read_splits, stream
+from bertune.tasks.reading import checked, read_examples, stream
 from bertune.tasks.task import Task
 from bertune.training import Trained
 from bertune.types import Encoded, Encoder, Example, Prediction, Row, Scores
-
-if TYPE_CHECKING:
-    pass
 
 
 def prepare(source: str | Path | dict[str, Any], overrides: Sequence[str] = ()) -> tuple[RunConfig, Task]:
@@ -94,7 +89,7 @@ def train(source: str | Path | dict[str, Any], overrides: Sequence[str] = (), *,
     keep_pages()
     bound_kernel_caches(128)  # of so many shapes a step is made; fewer cost 6 % of its time
     accelerator, numerics, why = training.accelerator_of(run, out)
-    splits = read_splits(task, run.data, run.seed, teller(talk))
+    splits = large.read(run, task, talk)
     if min(run.train.batch_size, len(splits.train)) < task.least_batch:
         raise ConfigError(
             f"train.batch_size: a batch of {min(run.train.batch_size, len(splits.train))} has no other row to compare with, so nothing "
@@ -107,8 +102,8 @@ def train(source: str | Path | dict[str, Any], overrides: Sequence[str] = (), *,
     talk.say(f"to:   {out}")
     model.encoder.compute_in(numerics)
     _tell_model(talk, run, model, report, f"computes in {numerics.precision} on {accelerator.device.type}, {why}")
-    rows = _encode(talk, task, tokenizer, splits)
-    result = Artifact(model, task, tokenizer, run, {"max_length": tokenizer.max_length, "data": _fingerprint(splits)})
+    rows = large.encode(run, task, tokenizer, splits, talk)
+    result = Artifact(model, task, tokenizer, run, {"max_length": tokenizer.max_length, "data": splits.fingerprint})
     trained = training.Course(result, rows, splits, place, accelerator, talk).run()
     talk.say(f"done in {duration(time.perf_counter() - began)}")
     return trained
@@ -154,31 +149,6 @@ def _tell_model(talk: Talk, run: RunConfig, model: Model, report: LoadReport, ho
         talk.say(f"weights: in the checkpoint but not used: {', '.join(unused)}")
 
 
-def _encode(talk: Talk, task: Task, tokenizer: Tokenizer, splits: Splits) -> dict[str, EncodedRows]:
-    encoded: dict[str, EncodedRows] = {}
-    for name in ("train", "dev", "test"):
-        examples: list[Example] = getattr(splits, name)
-        if not examples:
-            continue
-        rows = encoded[name] = EncodedRows(task.encode(examples, tokenizer))
-        for line in [*rows.findings(tokenizer.unknown_id, tokenizer.max_length), *task.report()]:
-            talk.say(f"data: {name}: {line}")
-    return encoded
-
-
-def _fingerprint(splits: Splits) -> dict[str, Any]:
-    """Return what tells this data from other data: rows and a hash of each split."""
-    result = {}
-    for name in ("train", "dev", "test"):
-        examples: list[Example] = getattr(splits, name)
-        if examples:
-            digest = hashlib.sha256()
-            for example in examples:
-                digest.update(json.dumps([example.texts, example.target], ensure_ascii=False).encode())
-            result[name] = {"rows": len(examples), "sha256": digest.hexdigest()}
-    return result
-
-
 def load(folder: str | Path, *, device: str = "auto", precision: str = "auto", task: str | None = None) -> Pipeline:
     """Open a saved folder, ready to predict.
 
@@ -194,7 +164,7 @@ def load(folder: str | Path, *, device: str = "auto", precision: str = "auto", t
     return saved.read(folder, task).pipeline(device, precision)
 
 
-READING = ("columns", "format", "delimiter", "quoting", "encoding", "drop_labels", "label_delimiter", "bad_rows")
+READING = ("columns", "format", "delimiter", "quoting", "encoding", "drop_labels", "label_delimiter", "bad_rows", "cache", "workers")
 """What can be said anew of a file to be scored or predicted; the rest of `data` was settled by training."""
 
 
@@ -240,13 +210,17 @@ def evaluate(folder: str | Path, files: str | Sequence[str], overrides: Sequence
     task = artifact.task
     task.data = data
     note = teller(talk)
-    examples = read_examples(several, task, data, note, to_score=True)
-    examples = checked(examples, task, data, note)
-    pipeline = artifact.pipeline(**where)
-    predictions, loss = pipeline.evaluate(examples)
-    for line in task.report():
-        note(line)
-    return task.score(predictions, examples), loss, pipeline.num_cut
+    with large.scratch(data, several, talk) as kept:
+        into = None if kept is None else kept / "examples.arrow"
+        examples = checked(read_examples(several, task, data, note, to_score=True, into=into), task, data, note)
+        pipeline = artifact.pipeline(**where)
+        if kept is None:
+            predictions, loss = pipeline.evaluate(examples)
+        else:
+            predictions, loss = pipeline.evaluate_rows(large.write_rows(kept, "rows", task, pipeline.tokenizer, examples, talk))
+        for line in task.report():
+            note(line)
+        return task.score(predictions, examples), loss, pipeline.num_cut
 
 
 @dataclass(frozen=True)

@@ -105,7 +105,7 @@ class Course:
             raise ConfigError(f"out: {str(self.out)!r} cannot be written: {error.strerror or error}") from None
 
     def _evaluate(self, model: Model) -> tuple[float, Scores]:
-        self._latest, loss = predict_rows(model, self.task, self.rows["dev"], self.accelerator.device)
+        self._latest, loss = predict_rows(model, self.task, self.rows["dev"], self.accelerator.device, to_score=True)
         return loss, self.task.score(self._latest, self.splits.dev, intervals=False)
 
     def _keep(self, *_: object) -> None:
@@ -142,7 +142,7 @@ class Course:
         return scores
 
     def _predicted(self, split: str) -> list[Prediction]:
-        return predict_rows(self.model, self.task, self.rows[split], self.accelerator.device)[0]
+        return predict_rows(self.model, self.task, self.rows[split], self.accelerator.device, to_score=True)[0]
 
     def _note(self, line: str) -> None:
         self.talk.say(f"note: {line}")

@@ -237,6 +237,24 @@ def inspect(
 
 
 @app.command()
+def cache(
+    what: Annotated[str, typer.Argument(metavar="list|clear", help="list shows what is kept on disk, clear removes it.")],
+    older_than: Annotated[float, typer.Option("--older-than", min=0, help="clear: only what is older than so many days.")] = 0.0,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Show or remove the rows and tokens of large data that are kept on disk."""
+
+    def work() -> None:
+        from bertune.cli.caches import cache_lines, cleared, listed
+
+        found = cleared(what, older_than) if what != "list" else listed()
+        print(json.dumps(found, ensure_ascii=False, indent=2) if as_json else "\n".join(cache_lines(found)))
+
+    _exit(work, debug)
+
+
+@app.command()
 def tasks(as_json: Json = False, debug: Debug = False) -> None:
     """List the tasks and what a row of each looks like."""
 

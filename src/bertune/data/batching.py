@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -35,12 +35,42 @@ class _Lists:
     def of(cls, lists: Sequence[Sequence[int]]) -> _Lists:
         return cls(np.fromiter(itertools.chain.from_iterable(lists), np.int32), _offsets([len(x) for x in lists]))
 
-    def __getitem__(self, row: int) -> npt.NDArray[np.int32]:
+    def __getitem__(self, row: int) -> npt.NDArray[Any]:
         return self.values[self.offsets[row] : self.offsets[row + 1]]
 
 
+class Lists(Protocol):
+    """A list of numbers a row, in memory or in a file."""
+
+    def __getitem__(self, row: int) -> npt.NDArray[Any]:
+        """Return the numbers of a row."""
+        ...
+
+
+class Texts(Protocol):
+    """Texts as integers, in memory or in a file."""
+
+    @property
+    def words(self) -> Lists | None:
+        """Where the task looks at words: their tokens, counted from the row's first one."""
+        ...
+
+    @property
+    def windows(self) -> Lists | None:
+        """And the tokens of each window of the row."""
+        ...
+
+    def ids_of(self, text: int) -> npt.NDArray[Any]:
+        """Return the ids of a text."""
+        ...
+
+    def types_of(self, text: int) -> npt.NDArray[Any]:
+        """Return the segment of each of its tokens."""
+        ...
+
+
 @dataclass(frozen=True)
-class _Texts:
+class FlatTexts:
     """Texts as integers: text b is `ids[offsets[b]:offsets[b + 1]]`."""
 
     ids: npt.NDArray[np.int32]
@@ -49,8 +79,17 @@ class _Texts:
     words: _Lists | None = None  # where the task looks at words: their tokens, counted from the row's first one
     windows: _Lists | None = None  # and the tokens of each window of the row
 
+    def ids_of(self, text: int) -> npt.NDArray[Any]:
+        """Return the ids of a text."""
+        return self.ids[self.offsets[text] : self.offsets[text + 1]]
+
+    def types_of(self, text: int) -> npt.NDArray[Any]:
+        """Return the segment of each of its tokens."""
+        return self.types[self.offsets[text] : self.offsets[text + 1]]
+
     @classmethod
-    def of(cls, pieces: Sequence[Piece]) -> _Texts:
+    def of(cls, pieces: Sequence[Piece]) -> FlatTexts:
+        """Lay pieces out in arrays."""
         offsets = _offsets([len(piece.ids) for piece in pieces])
         ids = np.empty(int(offsets[-1]), np.int32)
         types = np.empty(int(offsets[-1]), np.uint8)
@@ -69,14 +108,16 @@ class EncodedRows:
     """
 
     def __init__(self, rows: Sequence[Encoded]) -> None:
-        self.targets: list[Any] = [row.target for row in rows]
-        self.contexts: list[Any] = [row.context for row in rows]
-        self.cut: list[int] = [sum(piece.cut for piece in row.inputs) for row in rows]
+        self.targets: Sequence[Any] = [row.target for row in rows]
+        self.contexts: Sequence[Any] = [row.context for row in rows]
+        self.cut: npt.NDArray[np.int32] = np.array([sum(piece.cut for piece in row.inputs) for row in rows], np.int32)
         self._places: Ints | None = None  # (rows, sides), which text stands where
         self._identities: Ints | None = None  # (texts,), equal for passes of one text
         pieces = [row.inputs[0] for row in rows] if all(len(row.inputs) == 1 for row in rows) else self._share(rows)
-        self._texts = _Texts.of(pieces)
-        self.text_lengths: Ints = np.diff(self._texts.offsets)
+        flat = FlatTexts.of(pieces)
+        self._texts: Texts = flat
+        self._flat_ids = flat.ids
+        self.text_lengths: Ints = np.diff(flat.offsets)
         """Tokens of each text."""
         self.lengths: Ints = self.text_lengths if self._places is None else self.text_lengths[self._places].sum(1)
         """Tokens of each row, all its inputs together."""
@@ -112,25 +153,31 @@ class EncodedRows:
     @property
     def num_cut(self) -> int:
         """Return how many rows were longer than max_length."""
-        return sum(tokens > 0 for tokens in self.cut)
+        return int(np.count_nonzero(self.cut))
 
     def findings(self, unknown_id: int | None, max_length: int) -> list[str]:
         """Say how many rows were cut, and whether the tokenizer knows the language of the texts."""
         found = []
-        cut = [tokens for tokens in self.cut if tokens]
+        cut = int(self.cut.sum(dtype=np.int64))
         total = int(self.lengths.sum())
         if cut:
-            share = sum(cut) / (total + sum(cut))
-            found.append(f"{len(cut)} of {len(self)} rows are longer than max_length {max_length} and were cut, {share:.1%} of all tokens")
+            share = cut / (total + cut)
+            found.append(
+                f"{self.num_cut} of {len(self)} rows are longer than max_length {max_length} and were cut, {share:.1%} of all tokens"
+            )
         if unknown_id is not None and total:
-            unknown = float((self._texts.ids == unknown_id).mean())
+            unknown = self._share_of(unknown_id)
             if unknown > 0.02:
                 found.append(f"{unknown:.1%} of all tokens are unknown to this encoder's vocabulary; is it made for this language?")
         return found
 
+    def _share_of(self, token: int) -> float:
+        """Return which share of all tokens, those of shared texts once, is this one."""
+        return float((self._flat_ids == token).mean())
+
     def used_ids(self) -> Ints:
         """Return every token id that occurs, once."""
-        return np.unique(self._texts.ids).astype(np.int64)
+        return np.unique(self._flat_ids).astype(np.int64)
 
     def batch(self, rows: Sequence[int], collate: Callable[[list[Any]], Any]) -> Batch:
         """Gather rows into tensors; `collate` turns their targets into one."""
@@ -159,11 +206,11 @@ class EncodedRows:
         return texts.tolist(), Sides(tuple(torch.from_numpy(np.ascontiguousarray(c)) for c in columns), identities)
 
 
-def _ragged(texts: _Texts, rows: Sequence[int]) -> Ragged:
+def _ragged(texts: Texts, rows: Sequence[int]) -> Ragged:
     import torch
 
-    spans = [(texts.offsets[r], texts.offsets[r + 1]) for r in rows]
-    lengths = tuple(int(stop - start) for start, stop in spans)
+    found = [texts.ids_of(r) for r in rows]
+    lengths = tuple(map(len, found))
     words: torch.Tensor | None = None
     num_words: tuple[int, ...] = ()
     if texts.words is not None:
@@ -172,8 +219,9 @@ def _ragged(texts: _Texts, rows: Sequence[int]) -> Ragged:
         words, num_words = torch.from_numpy(np.concatenate(places)), tuple(len(p) for p in places)
     if texts.windows is not None:  # the encoder sees every window as a row of its own
         lengths = tuple(int(tokens) for r in rows for tokens in texts.windows[r])
-    ids = np.concatenate([texts.ids[start:stop] for start, stop in spans] or [texts.ids[:0]]).astype(np.int64)
-    types = np.concatenate([texts.types[start:stop] for start, stop in spans] or [texts.types[:0]]).astype(np.int64)
+    nothing = np.empty(0, np.uint8)
+    ids = np.concatenate(found or [nothing]).astype(np.int64)
+    types = np.concatenate([texts.types_of(r) for r in rows] or [nothing]).astype(np.int64)
     offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
     return Ragged(torch.from_numpy(ids), torch.from_numpy(types), torch.from_numpy(offsets), lengths, words, num_words)
 
@@ -244,10 +292,10 @@ def shares(rows: Sequence[int], lengths: Ints, parts: int) -> list[list[int]]:
 
 def by_length(lengths: Ints, max_tokens: int, max_rows: int = 256) -> Iterator[list[int]]:
     """Yield every row once in batches of similar length, the longest first, for work whose order does not matter."""
-    order = np.argsort(-lengths, kind="stable").tolist()
+    order = np.argsort(-lengths, kind="stable")
     held: list[int] = []
     tokens = 0
-    for row in order:
+    for row in itertools.chain.from_iterable(order[n : n + 4096].tolist() for n in range(0, len(order), 4096)):
         if held and (tokens + int(lengths[row]) > max_tokens or len(held) == max_rows):
             yield held
             held, tokens = [], 0

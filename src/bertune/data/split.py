@@ -1,18 +1,30 @@
-"""Dev sets and subsets, drawn by label and by seed."""
+"""Dev sets and subsets, drawn by label and by seed. Some numbers a row, so that millions of rows are no trouble."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 
 import numpy as np
+import numpy.typing as npt
+
+Ints = npt.NDArray[np.int64]
 
 
-def draw(keys: Sequence[Hashable], count: int, seed: int) -> list[int]:
+def numbered(keys: Iterable[Hashable]) -> Ints:
+    """Return a number for each key, the same for equal ones, in the order in which they first come.
+
+    >>> numbered(["b", "a", "b"]).tolist()
+    [0, 1, 0]
+    """
+    seen: dict[Hashable, int] = {}
+    return np.fromiter((seen.setdefault(key, len(seen)) for key in keys), np.int64)
+
+
+def draw(keys: Sequence[Hashable] | Ints, count: int, seed: int) -> list[int]:
     """Draw `count` places so that each key keeps its share, as nearly as whole rows allow.
 
     Args:
-        keys: one key a row, such as its label.
+        keys: one key a row, such as its label; or their numbers, as `numbered` gives them.
         count: how many rows to draw, at most all.
         seed: the same seed draws the same rows.
 
@@ -23,19 +35,23 @@ def draw(keys: Sequence[Hashable], count: int, seed: int) -> list[int]:
     >>> [keys[i] for i in draw(keys, 3, seed=0)]
     ['a', 'a', 'b']
     """
+    places: list[int] = drawn(keys if isinstance(keys, np.ndarray) else numbered(keys), count, seed).tolist()
+    return places
+
+
+def drawn(keys: Ints, count: int, seed: int) -> Ints:
+    """Do the same with numbers for keys, of which every one up to the highest occurs; return an array."""
     if count >= len(keys):
-        return list(range(len(keys)))
-    groups: dict[Hashable, list[int]] = defaultdict(list)
-    for place, key in enumerate(keys):
-        groups[key].append(place)
+        return np.arange(len(keys))
+    groups = np.split(np.argsort(keys, kind="stable"), np.cumsum(np.bincount(keys))[:-1])
     random = np.random.default_rng(seed)
-    members = [random.permutation(group) for group in groups.values()]
+    members = [random.permutation(group) for group in groups]
     # Largest remainder: whole parts first, then one more row where most was lost; ties are broken by chance.
     exact = np.array([len(m) * count / len(keys) for m in members])
     taken = np.floor(exact).astype(int)
     order = np.lexsort((random.random(len(members)), -(exact - taken)))
     taken[order[: count - int(taken.sum())]] += 1
-    return sorted(int(i) for m, k in zip(members, taken, strict=True) for i in m[:k])
+    return np.sort(np.concatenate([m[:k] for m, k in zip(members, taken, strict=True)]))
 
 
 def split(texts: Sequence[Hashable], keys: Sequence[Hashable], share: float, seed: int) -> tuple[list[int], list[int]]:
@@ -50,12 +66,37 @@ def split(texts: Sequence[Hashable], keys: Sequence[Hashable], share: float, see
     Returns:
         Two lists of places, ascending; together they hold every row once.
     """
-    rows_of: dict[Hashable, list[int]] = defaultdict(list)
-    for row, text in enumerate(texts):
-        rows_of[text].append(row)
-    units = list(rows_of.values())
-    count = min(max(1, round(len(units) * share)), max(1, len(units) - 1))
-    chosen = set(draw([keys[unit[0]] for unit in units], count, seed))
-    dev = sorted(row for n, unit in enumerate(units) if n in chosen for row in unit)
-    held = set(dev)
-    return [row for row in range(len(texts)) if row not in held], dev
+    train, dev = divided(numbered(texts), numbered(keys), share, seed)
+    return train.tolist(), dev.tolist()
+
+
+def divided(texts: Ints, keys: Ints, share: float, seed: int) -> tuple[Ints, Ints]:
+    """Do the same with numbers for texts and keys, as `numbered` gives them; return arrays."""
+    firsts = np.unique(texts, return_index=True)[1]  # the first row of each text
+    count = min(max(1, round(len(firsts) * share)), max(1, len(firsts) - 1))
+    chosen = drawn(numbered(keys[firsts].tolist()), count, seed)
+    held = np.isin(texts, chosen)
+    return np.flatnonzero(~held), np.flatnonzero(held)
+
+
+def same_texts(digests: npt.NDArray[np.uint64]) -> Ints:
+    """Return a number for each text, the same for equal ones, in the order in which they first come.
+
+    Args:
+        digests: (rows, 2), 128 bits of a text, so that two different texts of a million million share them with a chance of 1e-15.
+
+    >>> same_texts(np.array([[3, 1], [2, 9], [3, 1]], np.uint64)).tolist()
+    [0, 1, 0]
+    """
+    order = np.lexsort((digests[:, 1], digests[:, 0])).astype(np.int32)  # stable, so the first row of each text comes first
+    begins = np.ones(len(order), bool)
+    for half in (0, 1):
+        ordered = digests[order, half]
+        differs = ordered[1:] != ordered[:-1]
+        begins[1:] = differs if half == 0 else begins[1:] | differs
+    firsts = order[begins]
+    rank = np.empty(len(firsts), np.int32)
+    rank[np.argsort(firsts)] = np.arange(len(firsts), dtype=np.int32)
+    numbers = np.empty(len(order), np.int64)
+    numbers[order] = rank[np.cumsum(begins, dtype=np.int32) - 1]
+    return numbers

@@ -37,6 +37,16 @@ def join(*, on_processor: bool) -> None:
         PartialState(cpu=on_processor)
 
 
+@contextmanager
+def first_before_others() -> Iterator[None]:
+    """Let the first process go through the block before the others, which find what it has made."""
+    if rank():
+        wait()
+    yield
+    if not rank():
+        wait()
+
+
 def wait() -> None:
     """Wait until every process is here."""
     if num_processes() > 1:

@@ -14,6 +14,7 @@ from tokenizers import Tokenizer as Rust
 from bertune.config import DataConfig
 from bertune.errors import ArtifactError, ConfigError
 from bertune.model.windows import speakers, windows_of
+from bertune.model.word_cache import WordCache
 from bertune.types import JSON, Piece
 
 _VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model", "*.spm")
@@ -22,6 +23,8 @@ _VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model", "*.spm"
 
 MOST_WORDS = 1 << 20
 """Words whose ids are kept."""
+FEW = 32
+"""Texts too few for the cache of words to be made."""
 _ABOUT_A_PLACE = {"is_local", "local_files_only", "name_or_path"}
 PLAIN = str.maketrans(
     {**dict.fromkeys("“”„‟«»「」『』", '"'), **dict.fromkeys("‘’‚‛", "'"), **dict.fromkeys("—–―‐‑−", "-"), "…": "...", "～": "~"}
@@ -56,6 +59,18 @@ class Tokenizer:
 
         A pair of which the text that may not be cut alone is too long is cut from the longer end instead.
         """
+        if self._words is None or len(texts) < FEW:
+            return self._encode(texts)
+        found = self._words.encode(texts)
+        missing = iter(self._encode([t for t, piece in zip(texts, found, strict=True) if piece is None]))
+        return [next(missing) if piece is None else piece for piece in found]
+
+    @cached_property
+    def _words(self) -> WordCache | None:
+        return WordCache.of(self._whole, self.max_length, keeps_end=self._settings.get("truncation_side") == "left")
+
+    def _encode(self, texts: Sequence[tuple[str, ...]]) -> list[Piece]:
+        """Do the same with the Rust tokenizer alone."""
         items: list[Any] = [t[0] if len(t) == 1 else t for t in texts]
         pieces = []
         for item, whole in zip(items, self._whole.encode_batch(items), strict=True):
@@ -66,6 +81,11 @@ class Tokenizer:
             kept = self._cutter(self._strategy(item, whole)).encode(*(item if isinstance(item, tuple) else (item,)))
             pieces.append(Piece(kept.ids, kept.type_ids, cut=length - len(kept.ids)))
         return pieces
+
+    @property
+    def cutting(self) -> tuple[str, str]:
+        """Return how texts that are too long are cut: which of a pair, and at which end."""
+        return self.truncation, self._settings.get("truncation_side", "right")
 
     def encode_words(self, texts: Sequence[tuple[str, Sequence[tuple[int, int]]]], overlap: int) -> list[tuple[Piece, list[int]]]:
         """Turn texts that are cut into words into ids: the one place where words meet tokens, in training and prediction alike.
@@ -172,6 +192,11 @@ class Tokenizer:
     def vocabulary_size(self) -> int:
         """Return the number of ids, special and added tokens included."""
         return int(self._whole.get_vocab_size(with_added_tokens=True))
+
+    @property
+    def highest_id(self) -> int:
+        """Return the highest id; a vocabulary may have gaps."""
+        return int(max(self._whole.get_vocab(with_added_tokens=True).values()))
 
     def tokens(self, ids: Sequence[int]) -> list[str]:
         """Return the word piece of each id."""

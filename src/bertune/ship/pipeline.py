@@ -6,7 +6,6 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from operator import itemgetter
 from typing import Any, cast
 
 import torch
@@ -28,10 +27,12 @@ CHUNK = 4096
 
 
 @torch.inference_mode()
-def predict_rows(model: Model, task: Task, rows: EncodedRows, device: torch.device) -> tuple[list[Prediction], float]:
+def predict_rows(
+    model: Model, task: Task, rows: EncodedRows, device: torch.device, *, to_score: bool = False
+) -> tuple[list[Prediction], float]:
     """Predict every row.
 
-    Rows go through the model sorted by length; predictions come back in the order of the rows.
+    Rows go through the model sorted by length; predictions come back in the order of the rows; `to_score`: as much of them as scores need.
 
     Several processes share the work, and each has all predictions afterwards.
 
@@ -41,7 +42,7 @@ def predict_rows(model: Model, task: Task, rows: EncodedRows, device: torch.devi
     model.eval()
     if rows.are_compared:
         return _predict_compared(model, task, rows, device)
-    found: list[tuple[int, Prediction]] = []
+    found: list[Prediction | None] = [None] * len(rows)
     total = torch.zeros((), dtype=torch.float64)
     count = 0.0
     with model.encoder.inference():
@@ -53,11 +54,15 @@ def predict_rows(model: Model, task: Task, rows: EncodedRows, device: torch.devi
             if counted:
                 total += task.loss(out, batch).cpu().double()  # in this order: Apple GPUs have no float64
                 count += counted
-            found += zip(places, task.decode(out, batch), strict=True)
-    parts = everyones((found, float(total), count))
-    ordered = sorted((pair for part, _, _ in parts for pair in part), key=itemgetter(0))
-    count = sum(part for _, _, part in parts)
-    return [prediction for _, prediction in ordered], sum(part for _, part, _ in parts) / count if count else float("nan")
+            for place, prediction in zip(places, task.decode(out, batch), strict=True):
+                found[place] = task.to_score(prediction) if to_score else prediction
+    if num_processes() > 1:
+        parts = everyones(({place: p for place, p in enumerate(found) if p is not None}, float(total), count))
+        for part, _, _ in parts:
+            for place, prediction in part.items():
+                found[place] = prediction
+        total, count = torch.tensor(sum(part for _, part, _ in parts), dtype=torch.float64), sum(part for _, _, part in parts)
+    return [p for p in found if p is not None], float(total) / count if count else float("nan")
 
 
 def _predict_compared(model: Model, task: Task, rows: EncodedRows, device: torch.device) -> tuple[list[Prediction], float]:
@@ -135,6 +140,11 @@ class Pipeline:
         rows = self._encode(examples)
         self.num_cut = rows.num_cut
         return predict_rows(self.model, self.task, rows, self.device)
+
+    def evaluate_rows(self, rows: EncodedRows) -> tuple[list[Prediction], float]:
+        """Do the same with rows that are encoded; predictions hold what scores need."""
+        self.num_cut = rows.num_cut
+        return predict_rows(self.model, self.task, rows, self.device, to_score=True)
 
     def _encode(self, examples: Sequence[Example]) -> EncodedRows:
         return EncodedRows(self.task.encode(examples, self.tokenizer))

@@ -49,6 +49,7 @@ class Classify(PooledTask):
     Options = ClassifyOptions
     columns: ClassVar[Columns] = Columns(("text",), ("text_b",), "label")
     example_row: ClassVar[str] = '{"text": "Where is my parcel?", "label": "order_status"}'
+    learnt: ClassVar[tuple[str, ...]] = ("labels", "multi", "weights", "thresholds", "num_texts", "_because")
 
     def __init__(self, options: ClassifyOptions, data: DataConfig) -> None:
         super().__init__(options, data)
@@ -255,6 +256,10 @@ class Classify(PooledTask):
         found = metrics.interval(lambda g, p: metrics.multi_label(g, p)[self.main], gold, predicted) if intervals else None
         per_label = metrics.per_label(self.labels, (gold & predicted).sum(0), predicted.sum(0), gold.sum(0))
         return Scores(self.main, True, metrics.multi_label(gold, predicted), {self.main: found} if found else {}, per_label)
+
+    def to_score(self, prediction: Prediction) -> Prediction:
+        """Return the label alone; where there are several, thresholds are tuned on all probabilities."""
+        return prediction if self.multi else Prediction(prediction.value)
 
     def strata(self, example: Example) -> str:
         """Return the label or labels."""

@@ -53,6 +53,7 @@ class Embed(SentenceTask):
     Options = EmbedOptions
     columns: ClassVar[Columns] = Columns(("text",), ("text_b", "negative"), "label", target_needed=False)
     example_row: ClassVar[str] = '{"text": "How do I repay early?", "text_b": "Can I pay it back sooner?"}'
+    learnt: ClassVar[tuple[str, ...]] = ("form", "least_batch")
     joint = True
     options: EmbedOptions
 
@@ -78,7 +79,8 @@ class Embed(SentenceTask):
                 raise ConfigError(f"data.{name} is for labels, and embed learns from texts that belong together; leave it out")
         self.form = _texts_a_row(examples)
         self.least_batch = 1 if self.form == 3 else 2
-        if len({e.texts[0] for e in examples}) < 2:
+        first = examples[0].texts[0]
+        if all(e.texts[0] == first for e in examples):
             raise DataError(f"{examples[0].source}: every row has the same text; there is nothing to tell it from")
         apart = [e for e in examples if e.target not in {None, 1}]
         if apart:
@@ -110,6 +112,10 @@ class Embed(SentenceTask):
         if _belong_together(examples):
             examples = [replace(e, target=None) for e in examples]
         return super().encode(examples, tokenizer)
+
+    def may_be_parted(self, examples: Sequence[Example]) -> bool:
+        """Tell whether a part of the rows is seen as the whole is: among scored pairs, a part may hold those labelled 1 alone."""
+        return _belong_together(examples)
 
     def encoded(self, pieces: tuple[Any, ...], example: Example) -> Encoded:
         """Put the pieces of an example together; a single text stands on both sides."""

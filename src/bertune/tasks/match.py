@@ -46,6 +46,7 @@ class Match(SentenceTask):
     Options = MatchOptions
     columns: ClassVar[Columns] = Columns(("text", "text_b"), (), "label")
     example_row: ClassVar[str] = '{"text": "How do I repay early?", "text_b": "Can I pay it back sooner?", "label": 1}'
+    learnt: ClassVar[tuple[str, ...]] = ("labels", "range", "binary")
     options: MatchOptions
 
     def __init__(self, options: MatchOptions, data: DataConfig) -> None:

@@ -35,6 +35,7 @@ class Regress(PooledTask):
     Options = RegressOptions
     columns: ClassVar[Columns] = Columns(("text",), ("text_b",), "label")
     example_row: ClassVar[str] = '{"text": "A man plays.", "text_b": "A man is playing.", "label": 4.8}'
+    learnt: ClassVar[tuple[str, ...]] = ("num_texts", "mean", "low", "high")
     num_outputs = 1
     mean = 0.0
     """Mean of the training targets; the head starts there."""

@@ -54,6 +54,7 @@ class Tag(Task):
         ("text",), (), "label", ("tokens", "words", "chars", "characters"), ("tags", "nertags", "entities", "spans"), of_words=True
     )
     example_row: ClassVar[str] = '{"text": "Anna moved to Oslo.", "spans": [{"start": 0, "end": 4, "label": "person"}]}'
+    learnt: ClassVar[tuple[str, ...]] = ("types", "scheme", "unit")
     hub_class: ClassVar[str] = "AutoModelForTokenClassification"
     hub_pipeline: ClassVar[str] = "token-classification"
 

@@ -33,6 +33,9 @@ class Task(ABC):
     forward pass, so that they change nothing either; the head must have `vectors` and `compare`."""
     least_batch: int = 1
     """How many rows a batch needs for its loss to say anything; known once `fit` has run."""
+    learnt: ClassVar[tuple[str, ...]] = ()
+    """Attributes that `read` and `fit` set, all of them: with these a run goes on from rows that are kept on disk. Without it files are
+    read again in every run."""
     hub_class: ClassVar[str] = "AutoModelForSequenceClassification"
     """The class of transformers that opens a saved folder with its head."""
     hub_pipeline: ClassVar[str] = "text-classification"
@@ -98,9 +101,13 @@ class Task(ABC):
         """
 
     def encode(self, examples: Sequence[Example], tokenizer: Tokenizer) -> list[Encoded]:
-        """Turn examples into integers."""
+        """Turn examples into integers. Large data comes in parts; see `may_be_parted`."""
         pieces = tokenizer.encode([e.texts for e in examples])
         return [Encoded((piece,), self.encode_target(e.target)) for piece, e in zip(pieces, examples, strict=True)]
+
+    def may_be_parted(self, examples: Sequence[Example]) -> bool:
+        """Tell whether `encode` makes the same of these rows when it is given a part of them at a time."""
+        return True
 
     def report(self) -> list[str]:
         """Say what the rows encoded since the last call have shown that a user should know."""
@@ -139,6 +146,10 @@ class Task(ABC):
     def tune(self, predictions: list[Prediction], examples: Sequence[Example], note: Note) -> list[Prediction]:
         """Choose decision settings on the dev rows, after training; return the predictions as they now are."""
         return predictions
+
+    def to_score(self, prediction: Prediction) -> Prediction:
+        """Return what `score` and `tune` need of a prediction, so that those of a large dev set take little memory."""
+        return prediction
 
     def state(self) -> JSON:
         """Return what `fit` and `tune` have learnt, to be kept with the weights."""
