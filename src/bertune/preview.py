@@ -14,7 +14,7 @@ from bertune.data.formats import Faults, Reading, format_of, records
 from bertune.data.labels import as_label
 from bertune.data.rows import files_of, open_table
 from bertune.errors import BertuneError, ConfigError
-from bertune.model.auto import longest_row, read_config
+from bertune.model.encoders import longest_of
 from bertune.model.source import locate
 from bertune.model.tokenizer import Tokenizer, load_tokenizer
 from bertune.tasks import load_task
@@ -66,7 +66,7 @@ def inspect(file: str, overrides: Sequence[str] = (), *, task: str = "auto", mod
     report["tokens"] = None
     try:
         folder = locate(model)
-        tokenizer = load_tokenizer(folder, longest_row(read_config(folder)), run.data)
+        tokenizer = load_tokenizer(folder, longest_of(folder), run.data)
     except BertuneError as error:
         notes.append(f"no tokens shown: {error}")
     else:

@@ -22,6 +22,7 @@ from bertune.errors import ConfigError
 from bertune.memory import peak_memory_gb
 from bertune.model import Model
 from bertune.model.encoders import LoadReport, read_encoder
+from bertune.model.glyphs import GlyphChoice
 from bertune.model.heads import first_tokens
 from bertune.model.numerics import bound_kernel_caches, choose_device, choose_precision, keep_pages
 from bertune.model.source import locate
@@ -109,7 +110,8 @@ def train(source: str | Path | dict[str, Any], overrides: Sequence[str] = (), *,
 
 def _build(run: RunConfig, task: Task) -> tuple[Model, Tokenizer, LoadReport]:
     folder = locate(run.model)
-    encoder, report = read_encoder(folder)
+    fonts = [run.train.glyph_font] if isinstance(run.train.glyph_font, str) else run.train.glyph_font or []
+    encoder, report = read_encoder(folder, GlyphChoice(tuple(fonts), run.train.glyphs == "trained"))
     if run.train.dropout is not None:
         encoder.set_dropout(run.train.dropout)
     tokenizer = load_tokenizer(folder, encoder.longest, run.data)
@@ -192,7 +194,9 @@ def _finish(result: Artifact, out: Path, outcome: loop.Outcome, scores: dict[str
         f"{summary['rows_per_s']:.0f} rows/s, {summary['tokens_per_s']:.0f} tokens/s, peak memory {summary['peak_memory_gb']:.2f} GB"
     )
     why = result.task.cannot_be_opened(result.model.head)
-    if why:
+    if saved.only_here(result):
+        talk.say(f"note: {saved.only_here(result)}: bertune.load opens it")
+    elif why:
         talk.say(f"note: {why}, so transformers opens the encoder of this folder without its head; bertune.load opens all of it")
 
 
@@ -259,6 +263,8 @@ def _free_folder(run: RunConfig) -> Path:
 def _tell_model(talk: Talk, run: RunConfig, model: Model, report: LoadReport, how: str) -> None:
     millions = sum(p.numel() for p in model.parameters()) / 1e6
     talk.say(f"model: {run.model}, {model.encoder.kind}, {millions:.1f} M parameters; {how}")
+    for note in report.notes:
+        talk.say(f"model: {note}")
     names = [name for name, _ in model.head.named_parameters()]
     pretrained = {f"dense.{kind}" for kind in report.pooler}  # what the head took over from the checkpoint, if it has such a layer
     new = [*report.new, *(f"head.{name}" for name in names if name not in pretrained)]

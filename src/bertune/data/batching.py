@@ -48,6 +48,7 @@ class _Texts:
     offsets: Ints
     words: _Lists | None = None  # where the task looks at words: their tokens, counted from the row's first one
     windows: _Lists | None = None  # and the tokens of each window of the row
+    syllables: Ints | None = None  # where the encoder hears how tokens are read
 
     @classmethod
     def of(cls, pieces: Sequence[Piece]) -> _Texts:
@@ -59,7 +60,12 @@ class _Texts:
             types[start:stop] = piece.types
         words, windows = ([getattr(piece, name) for piece in pieces] for name in ("words", "windows"))
         lists = [None if any(x is None for x in found) else _Lists.of(found) for found in (words, windows)]
-        return cls(ids, types, offsets, *lists)
+        return cls(ids, types, offsets, lists[0], lists[1], _syllables(pieces))
+
+
+def _syllables(pieces: Sequence[Piece]) -> Ints | None:
+    found = [piece.syllables for piece in pieces if piece.syllables is not None]
+    return np.fromiter(itertools.chain.from_iterable(found), np.int64) if found and len(found) == len(pieces) else None
 
 
 class EncodedRows:
@@ -91,6 +97,8 @@ class EncodedRows:
         for place, row in enumerate(rows):
             for side, piece in enumerate(row.inputs):
                 text = np.asarray(piece.ids, np.int32).tobytes()
+                if piece.syllables is not None:  # the same characters, read otherwise, are another text
+                    text += np.asarray(piece.syllables, np.int64).tobytes()
                 key = text, side if row.passes else 0
                 if key not in numbers:
                     numbers[key] = len(pieces)
@@ -175,7 +183,10 @@ def _ragged(texts: _Texts, rows: Sequence[int]) -> Ragged:
     ids = np.concatenate([texts.ids[start:stop] for start, stop in spans] or [texts.ids[:0]]).astype(np.int64)
     types = np.concatenate([texts.types[start:stop] for start, stop in spans] or [texts.types[:0]]).astype(np.int64)
     offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
-    return Ragged(torch.from_numpy(ids), torch.from_numpy(types), torch.from_numpy(offsets), lengths, words, num_words)
+    syllables: torch.Tensor | None = None
+    if texts.syllables is not None:
+        syllables = torch.from_numpy(np.concatenate([texts.syllables[start:stop] for start, stop in spans] or [texts.syllables[:0]]))
+    return Ragged(torch.from_numpy(ids), torch.from_numpy(types), torch.from_numpy(offsets), lengths, words, num_words, syllables)
 
 
 def epoch_order(num_rows: int, seed: int, epoch: int) -> Ints:
