@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 HAN = "好坏很不是的我你天地人大小那些长江成绿行银了么中重要和国在狗猫树房车书"
-WORDS = ["good", "bad", "fine", "awful", "great", "poor", "the", "a", "is", "dog", "cat", "tree", "house", "car", "book", "big", "small"]
+WORDS = ["good", "bad", "fine", "awful", "great", "poor", "the", "is", "dog", "cat", "tree", "house", "car", "book", "big", "small"]
 VOCABULARY = [
     "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"!\"',.:;?-", *"。，！？", *HAN, *WORDS, "##s", "##er", "##好",
     *"abcdefghijklmnopqrstuvwxyz0123456789",
@@ -20,7 +20,7 @@ CONFIG: dict[str, object] = {
     "architectures": ["ChineseBertForMaskedLM"], "attention_probs_dropout_prob": 0.1, "bos_token_id": 0, "directionality": "bidi",
     "eos_token_id": 2, "glyph_embedding_dim": PIXELS, "hidden_act": "gelu", "hidden_dropout_prob": 0.1, "hidden_size": W,
     "initializer_range": 0.02, "intermediate_size": INNER, "layer_norm_eps": 1e-12, "max_position_embeddings": 64, "model_type": "bert",
-    "name": "ChineseBERT", "num_attention_heads": 4, "num_hidden_layers": LAYERS, "output_past": True, "pad_token_id": 1,
+    "name": "ChineseBERT", "num_attention_heads": 4, "num_hidden_layers": LAYERS, "output_past": True, "pad_token_id": 0,
     "pinyin_map_len": 32, "pooler_fc_size": W, "pooler_type": "first_token_transform", "type_vocab_size": 2, "vocab_size": V,
 }  # fmt: skip
 

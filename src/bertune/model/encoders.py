@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
@@ -101,6 +102,24 @@ def _class_of(config: JSON) -> type[Bert]:
     return ChineseBert
 
 
+def compare_names(config: JSON, shapes: dict[str, tuple[int, ...]], folder: Path) -> tuple[list[str], list[str], list[str]]:
+    """Compare names and shapes of a checkpoint with those of the encoder that config.json describes.
+
+    Returns:
+        Names that the checkpoint lacks, names in it that are none of the encoder's, and names whose shapes differ.
+
+    Raises:
+        ConfigError: config.json describes no encoder of ours.
+    """
+    encoder = _empty(config, folder)
+    wanted = {encoder.their_name(name): tuple(tensor.shape) for name, tensor in encoder.state_dict().items()}
+    prefix = _prefix_of(shapes, config["model_type"]) or ""
+    found = {_modern(name.removeprefix(prefix)): (name, shape) for name, shape in shapes.items()}
+    missing = [f"{prefix}{name}" for name in wanted if name not in found]
+    unused = [full for name, (full, _) in found.items() if name not in wanted and name.rpartition(".")[2] not in _BUFFERS]
+    return missing, unused, [full for name, (full, shape) in found.items() if wanted.get(name, shape) != shape]
+
+
 def _filled(config: JSON, state: dict[str, Tensor], folder: Path, glyphs: GlyphChoice) -> tuple[Bert, LoadReport]:
     """Put a checkpoint's weights into an encoder; draw what it lacks."""
     encoder = _empty(config, folder)
@@ -160,17 +179,20 @@ def _settle_glyphs(encoder: Bert, new: list[str], folder: Path, choice: GlyphCho
         new.remove(name)
     if choice.trained:
         cast(ChineseBert, encoder).train_glyphs()
-    return [f"glyphs: {source}; {'trained' if choice.trained else 'frozen'}", *notes]
+    return [f"glyphs: {source}; {table.numel() / 1e6:.1f} M numbers, {'trained' if choice.trained else 'frozen'}", *notes]
 
 
 def _without_prefix(state: dict[str, Tensor], kind: str) -> dict[str, Tensor]:
     """Return the encoder's weights and what else there is, under the names inside the encoder; nothing if its words are missing."""
+    prefix = _prefix_of(state, kind)
+    return {} if prefix is None else {_modern(name.removeprefix(prefix)): tensor for name, tensor in state.items()}
+
+
+def _prefix_of(names: Collection[str], kind: str) -> str | None:
+    """Return what stands before the encoder's names, or None where its words are missing."""
     family = family_of(kind)
     words = f"{family.embeddings['words']}.weight"
-    prefix = f"{family.prefix}." if f"{family.prefix}.{words}" in state else ""
-    if f"{prefix}{words}" not in state:
-        return {}
-    return {_modern(name.removeprefix(prefix)): tensor for name, tensor in state.items()}
+    return next((prefix for prefix in (f"{family.prefix}.", "") if f"{prefix}{words}" in names), None)
 
 
 def _modern(name: str) -> str:
