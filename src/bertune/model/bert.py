@@ -115,7 +115,7 @@ class Embeddings(nn.Module):
         tokens = ragged.ids.numel()
         starts = torch.repeat_interleave(ragged.offsets[:-1], ragged.offsets.diff(), output_size=tokens)
         places = torch.arange(tokens, device=ragged.ids.device) - starts + self.shape.first_position
-        summed = self.tokens(ragged) + self.positions(places)
+        summed = self.tokens(ragged, numerics) + self.positions(places)
         if self.types is not None:  # where all segments are one kind, as in RoBERTa, the tokenizer's numbers say nothing
             summed = summed + (self.types(ragged.types) if self.shape.types > 1 else self.types.weight[0])
         if self.tasks is not None:  # a plain text is task 0
@@ -124,8 +124,8 @@ class Embeddings(nn.Module):
         x = drop(x, self.shape.dropout if self.training else 0.0, numerics.fast_dropout)
         return x if self.project is None else self.project(x)
 
-    def tokens(self, ragged: Ragged) -> Tensor:
-        """Return what each token is (T, W), wherever it stands."""
+    def tokens(self, ragged: Ragged, numerics: Numerics) -> Tensor:
+        """Return what each token is (T, W), wherever it stands, in fp32."""
         return self.words(ragged.ids)  # type: ignore[no-any-return]
 
 

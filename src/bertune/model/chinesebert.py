@@ -29,7 +29,7 @@ from bertune.model.glyphs import ActivePixels, Pixels
 from bertune.model.linear import Linear, Table
 from bertune.model.pinyin import BITS, LENGTH, NUM_SYMBOLS
 from bertune.model.vocabulary import ActiveVocabulary, plain_table, with_whole_table
-from bertune.types import Ragged
+from bertune.types import Numerics, Ragged
 
 LETTER_WIDTH = 128
 """Width of the vector of a symbol."""
@@ -59,8 +59,8 @@ class ChineseEmbeddings(Embeddings):
         self.fold: Fold | None = None
         """What is kept between calls that change no weight."""
 
-    def tokens(self, ragged: Ragged) -> Tensor:
-        """Return what each token is (T, W).
+    def tokens(self, ragged: Ragged, numerics: Numerics) -> Tensor:
+        """Return what each token is (T, W), in fp32; products of training are in the precision of the layers.
 
         Raises:
             ConfigError: the batch does not say how tokens are read.
@@ -73,23 +73,30 @@ class ChineseEmbeddings(Embeddings):
         ids, which = torch.unique(ragged.ids, return_inverse=True)
         syllables, said = torch.unique(ragged.syllables, return_inverse=True)
         of_words, of_pinyin, of_glyphs = self._thirds()
-        return F.embedding(which, self.seen(ids, of_words, of_glyphs)) + F.embedding(said, self.heard(syllables, of_pinyin))
+        seen = self.seen(ids, of_words, of_glyphs, numerics.dtype)
+        return F.embedding(which, seen) + F.embedding(said, self.heard(syllables, of_pinyin, numerics.dtype))
 
     def _thirds(self) -> list[Tensor]:
         return list(torch.split(self.fuse.weight, self.shape.width, 1))  # (W, W) each
 
-    def seen(self, ids: Tensor, of_words: Tensor, of_glyphs: Tensor) -> Tensor:
-        """Return the part of tokens that word and glyph decide, with the bias of the layer: (U,) to (U, W)."""
-        return F.linear(self.words(ids), of_words, self.fuse.bias) + F.linear(self.glyph_map(self.glyphs(ids)), of_glyphs)
+    def seen(self, ids: Tensor, of_words: Tensor, of_glyphs: Tensor, dtype: torch.dtype) -> Tensor:
+        """Return the part of tokens that word and glyph decide, with the bias of the layer: (U,) to (U, W), products in `dtype`."""
+        glyphs = self.glyph_map(self.glyphs(ids).to(dtype))
+        both = F.linear(self.words(ids).to(dtype), of_words.to(dtype)) + F.linear(glyphs, of_glyphs.to(dtype))
+        return both.to(of_words.dtype) + self.fuse.bias
 
-    def heard(self, syllables: Tensor, of_pinyin: Tensor) -> Tensor:
-        """Return the part of tokens that pinyin decides: packed syllables (S,) to (S, W)."""
+    def heard(self, syllables: Tensor, of_pinyin: Tensor, dtype: torch.dtype) -> Tensor:
+        """Return the part of tokens that pinyin decides: packed syllables (S,) to (S, W), the last product in `dtype`."""
         shifts = torch.arange(LENGTH, device=syllables.device) * BITS
         symbols = syllables[:, None] >> shifts & NUM_SYMBOLS - 1  # (S, 8)
         # There are but 32 symbols, so both ends of the convolution are tables of 32 rows, and a pair is a sum of two rows.
         left, right = (self.letters.weight @ end.T for end in self.conv.weight.unbind(2))  # (32, W) each
-        pairs = F.embedding(symbols[:, :-1], left) + F.embedding(symbols[:, 1:], right)  # (S, 7, W)
-        return F.linear(pairs.max(1).values + self.conv.bias, of_pinyin)
+        with torch.no_grad():
+            pairs = F.embedding(symbols[:, :-1], left) + F.embedding(symbols[:, 1:], right)  # (S, 7, W)
+            best = pairs.argmax(1)  # (S, W)
+        # Taken again from the two tables: a gradient for the winners alone, a seventh of the work.
+        loudest = left.gather(0, symbols.gather(1, best)) + right.gather(0, symbols.gather(1, best + 1)) + self.conv.bias
+        return F.linear(loudest.to(dtype), of_pinyin.to(dtype)).to(of_pinyin.dtype)
 
 
 class Fold:
@@ -135,7 +142,7 @@ class Fold:
         e = self._embeddings[0]
         of_words, _, of_glyphs = e._thirds()
         for some in torch.split(ids, _CHUNK):
-            self._table[some] = e.seen(some, of_words, of_glyphs)
+            self._table[some] = e.seen(some, of_words, of_glyphs, of_words.dtype)
             self._filled[some] = True  # last: another thread may ask meanwhile
 
     def _heard(self, syllables: Tensor) -> Tensor:
@@ -151,7 +158,8 @@ class Fold:
     def _learn(self, syllables: Tensor) -> tuple[Tensor, Tensor]:
         e = self._embeddings[0]
         known = torch.unique(torch.cat([self._known, syllables]))
-        rows = e.heard(known, e._thirds()[1])
+        of_pinyin = e._thirds()[1]
+        rows = e.heard(known, of_pinyin, of_pinyin.dtype)
         self._known, self._rows = known, rows
         return known, rows
 

@@ -36,15 +36,16 @@ class PinyinTokenizer(Tokenizer):
         self._word_places: dict[str, tuple[int, ...]] = {}  # of each token of a word, the character it stands for
 
     def _piece(self, item: str | tuple[str, ...], found: Any, cut: int) -> Piece:
-        piece = super()._piece(item, found, cut)
         if isinstance(item, str):
-            return replace(piece, syllables=_heard(self.pinyin.of(item), _places(found.offsets)))
-        sides = [self.pinyin.of(text) for text in item]
-        syllables = [
-            sides[side][start] if side is not None and stop - start == 1 else 0
-            for side, (start, stop) in zip(found.sequence_ids, found.offsets, strict=True)
-        ]
-        return replace(piece, syllables=syllables)
+            heard = self.pinyin.of(item)
+            syllables = [heard[start] if stop - start == 1 else 0 for start, stop in found.offsets]
+        else:
+            sides = [self.pinyin.of(text) for text in item]
+            syllables = [
+                sides[side][start] if side is not None and stop - start == 1 else 0
+                for side, (start, stop) in zip(found.sequence_ids, found.offsets, strict=True)
+            ]
+        return Piece(found.ids, found.type_ids, cut, syllables=syllables)
 
     def encode_words(self, texts: Sequence[tuple[str, Sequence[tuple[int, int]]]], overlap: int) -> list[tuple[Piece, list[int]]]:
         """Turn texts that are cut into words into ids and syllables; see `Tokenizer.encode_words`."""
