@@ -108,7 +108,10 @@ class Bench:
 
 def speed(args: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as place:
-        kinds = {"bert": write_folder(Path(place) / "b", args.shape, chinese=False), "chinesebert": write_folder(Path(place) / "c", args.shape)}
+        kinds = {
+            "bert": write_folder(Path(place) / "b", args.shape, chinese=False),
+            "chinesebert": write_folder(Path(place) / "c", args.shape),
+        }
         (kinds["bert"] / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer"}')
         benches = {kind: Bench(folder, args.rows, *args.overrides) for kind, folder in kinds.items()}
     figures: dict[str, dict[str, list[float]]] = {what: {kind: [] for kind in kinds} for what in ("train", "predict", "tokenizer")}
@@ -133,8 +136,8 @@ def speed(args: argparse.Namespace) -> None:
                 work.step(rows)
                 done += len(rows)
         else:
-            bench.model.eval().encoder.prepare()
-            predict_rows(bench.model, bench.task, dev[kind], CPU) if warm else None
+            if warm:
+                bench.model.eval().encoder.prepare()
             began, done = time.process_time(), len(dev[kind])
             predict_rows(bench.model, bench.task, dev[kind], CPU)
         if not warm:

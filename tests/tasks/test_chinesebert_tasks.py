@@ -230,6 +230,28 @@ def test_the_better_epoch_is_kept(folder, tmp_path):
     assert bertune.evaluate(out / "last", str(dev), precision="fp32")[0].decisive == found[-1]
 
 
+def test_the_run_of_the_reference(folder, tmp_path, monkeypatch, capsys):
+    rows = [{"sentence": f"我的{n}很{a}", "label": 100 + (a in GOOD)} for _, n, a in ROWS]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    file = Path(__file__).parents[2] / "examples" / "seed-000-tnews.yaml"
+    data = [f"data.{split}={tmp_path / 'rows.jsonl'}" for split in ("train", "dev")]
+    result = bertune.train(str(file), [*data, "data.max_length=64", f"model={folder}", f"out={tmp_path / 'out'}"])
+    assert "0 test" in capsys.readouterr().err
+    run = (result.folder / "run.yaml").read_text()
+    for setting in (
+        "epochs: 3",
+        "batch_size: 32",
+        "learning_rate: 3.0e-05",
+        "weight_decay: 0.02",
+        "warmup_steps: 0",
+        "seed: 42",
+        "glyphs: trained",
+    ):
+        assert setting in run, setting
+    assert json.loads((result.folder / "scores.json").read_text())["run"]["steps"] == 6
+    assert bertune.load(result.folder).predict(["我的狗很好"])[0].value in {"100", "101"}
+
+
 def test_inspect_says_what_a_folder_holds_and_lacks(folder, tmp_path, trained):
     report = inspect(str(folder))
     assert report["kind"] == "chinesebert" and report["lacks"] == []

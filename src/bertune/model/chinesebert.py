@@ -92,11 +92,21 @@ class ChineseEmbeddings(Embeddings):
         # There are but 32 symbols, so both ends of the convolution are tables of 32 rows, and a pair is a sum of two rows.
         left, right = (self.letters.weight @ end.T for end in self.conv.weight.unbind(2))  # (32, W) each
         with torch.no_grad():
-            pairs = F.embedding(symbols[:, :-1], left) + F.embedding(symbols[:, 1:], right)  # (S, 7, W)
-            best = pairs.argmax(1)  # (S, W)
+            best = _loudest(symbols, left, right)
         # Taken again from the two tables: a gradient for the winners alone, a seventh of the work.
         loudest = left.gather(0, symbols.gather(1, best)) + right.gather(0, symbols.gather(1, best + 1)) + self.conv.bias
         return F.linear(loudest.to(dtype), of_pinyin.to(dtype)).to(of_pinyin.dtype)
+
+
+def _loudest(symbols: Tensor, left: Tensor, right: Tensor) -> Tensor:
+    """Return which of the 7 pairs of symbols (S, 8) is the greatest, the first of several: (S, W). Argmax over 7 is slow in torch."""
+    greatest = F.embedding(symbols[:, 0], left) + F.embedding(symbols[:, 1], right)  # (S, W)
+    best = torch.zeros(greatest.shape, dtype=torch.int64, device=greatest.device)
+    for place in range(1, LENGTH - 1):
+        pair = F.embedding(symbols[:, place], left) + F.embedding(symbols[:, place + 1], right)
+        best.masked_fill_(pair > greatest, place)
+        greatest = torch.maximum(greatest, pair)
+    return best
 
 
 class Fold:
