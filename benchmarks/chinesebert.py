@@ -49,7 +49,7 @@ from bertune.types import Example, Numerics
 
 DATA = Path(os.environ.get("BERTUNE_DATA", "data"))
 CPU = torch.device("cpu")
-SHAPES = {"base": (768, 12, 12, 3072), "small": (512, 4, 8, 2048), "tiny": (256, 2, 4, 1024)}
+SHAPES = {"base": (768, 12, 12, 3072), "small": (512, 4, 8, 2048), "tiny": (128, 2, 4, 512)}
 
 
 def write_folder(folder: Path, shape: str, *, chinese: bool = True, font: str | None = None, seed: int = 0) -> Path:
@@ -75,8 +75,13 @@ def write_folder(folder: Path, shape: str, *, chinese: bool = True, font: str | 
     return folder
 
 
+READ: dict[str, list[Example]] = {}
+
+
 def examples_of(file: str, task, data: DataConfig, most: int, seed: int = 0) -> list[Example]:
-    found = read_examples([str(DATA / "tnews" / file)], task, data, lambda _: None)
+    if file not in READ:
+        READ[file] = read_examples([str(DATA / "tnews" / file)], task, data, lambda _: None)
+    found = READ[file]
     chosen = np.random.default_rng(seed).permutation(len(found))[:most]
     return [found[n] for n in chosen]
 
@@ -224,12 +229,12 @@ def main() -> None:
     parser.add_argument("folder", nargs="?")
     parser.add_argument("--shape", choices=SHAPES, default="tiny")
     parser.add_argument("--font")
-    parser.add_argument("--rows", type=int, default=6000)
+    parser.add_argument("--rows", type=int, default=4000)
     parser.add_argument("--predict", type=int, default=2000)
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=4)
-    parser.add_argument("--rate", type=float, default=5e-4)
+    parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--set", dest="overrides", nargs="*", default=[])
     args = parser.parse_args()

@@ -72,11 +72,12 @@ class ChineseEmbeddings(Embeddings):
             return fold.tokens(ragged.ids, ragged.syllables)
         ids, which = torch.unique(ragged.ids, return_inverse=True)
         syllables, said = torch.unique(ragged.syllables, return_inverse=True)
-        of_words, of_pinyin, of_glyphs = self._thirds()
+        of_words, of_pinyin, of_glyphs = self.thirds()
         seen = self.seen(ids, of_words, of_glyphs, numerics.dtype)
         return F.embedding(which, seen) + F.embedding(said, self.heard(syllables, of_pinyin, numerics.dtype))
 
-    def _thirds(self) -> list[Tensor]:
+    def thirds(self) -> list[Tensor]:
+        """Return what the last layer does to word, pinyin and glyph."""
         return list(torch.split(self.fuse.weight, self.shape.width, 1))  # (W, W) each
 
     def seen(self, ids: Tensor, of_words: Tensor, of_glyphs: Tensor, dtype: torch.dtype) -> Tensor:
@@ -114,64 +115,60 @@ class Fold:
 
     def __init__(self, embeddings: ChineseEmbeddings) -> None:
         self._embeddings = [embeddings]  # in a list, or it would be a module of its own module
-        self._of: object = None
+        self._of: tuple[object, _Tables] | None = None
 
     def tokens(self, ids: Tensor, syllables: Tensor) -> Tensor:
         """Return (T, W)."""
-        if self._of != self._identity():
-            self._begin()
-        seen, heard = self._seen(ids), self._heard(syllables)
-        return heard.add_(seen)
-
-    def _identity(self) -> object:
-        """Return what changes when weights do: where they lie, and how often they were written."""
         held = (*self._embeddings[0].parameters(), *self._embeddings[0].buffers())
-        return [(tensor.data_ptr(), tensor._version) for tensor in held]
+        identity = [(tensor.data_ptr(), tensor._version) for tensor in held]  # where they lie, and how often they were written
+        of = self._of  # read once, and never changed in place: another thread may ask or begin anew meanwhile
+        if of is None or of[0] != identity:
+            of = self._of = identity, _Tables(self._embeddings[0])
+        return of[1].heard(syllables).add_(of[1].seen(ids))
+
+
+class _Tables:
+    """The tables for one state of the weights, filled as tokens and syllables occur, and whole rows at a time."""
 
     @torch.inference_mode(False)
     @torch.no_grad()
-    def _begin(self) -> None:
-        e = self._embeddings[0]
-        like = e.fuse.weight
-        self._table = like.new_empty(e.shape.vocabulary, e.shape.width)
-        self._filled = torch.zeros(e.shape.vocabulary, dtype=torch.bool, device=like.device)
-        self._known = torch.empty(0, dtype=torch.int64, device=like.device)
-        self._rows = like.new_empty(0, e.shape.width)
-        self._of = self._identity()
+    def __init__(self, embeddings: ChineseEmbeddings) -> None:
+        self._embeddings = embeddings
+        self._words, self._pinyin, self._glyphs = embeddings.thirds()
+        shape, like = embeddings.shape, self._words
+        self._rows = like.new_empty(shape.vocabulary, shape.width)
+        self._filled = torch.zeros(shape.vocabulary, dtype=torch.bool, device=like.device)
+        self._syllables = torch.empty(0, dtype=torch.int64, device=like.device), like.new_empty(0, shape.width)
 
-    def _seen(self, ids: Tensor) -> Tensor:
-        table = self._table
+    def seen(self, ids: Tensor) -> Tensor:
+        """Return rows of tokens (T, W)."""
         filled = self._filled[ids]
         if not bool(filled.all()):
             self._fill(torch.unique(ids[~filled]))
-        return F.embedding(ids, table)
+        return F.embedding(ids, self._rows)
 
     @torch.inference_mode(False)
     @torch.no_grad()
     def _fill(self, ids: Tensor) -> None:
-        e = self._embeddings[0]
-        of_words, _, of_glyphs = e._thirds()
         for some in torch.split(ids, _CHUNK):
-            self._table[some] = e.seen(some, of_words, of_glyphs, of_words.dtype)
-            self._filled[some] = True  # last: another thread may ask meanwhile
+            self._rows[some] = self._embeddings.seen(some, self._words, self._glyphs, self._rows.dtype)
+            self._filled[some] = True  # last, for the sake of another thread
 
-    def _heard(self, syllables: Tensor) -> Tensor:
-        known, rows = self._known, self._rows
+    def heard(self, syllables: Tensor) -> Tensor:
+        """Return rows of syllables (T, W), a new tensor."""
+        known, rows = self._syllables
         places = torch.searchsorted(known, syllables).clamp_(max=max(len(known) - 1, 0))
         if not len(known) or not bool((known[places] == syllables).all()):
-            known, rows = self._learn(syllables)
+            known, rows = self._learn(torch.cat([known, syllables]))
             places = torch.searchsorted(known, syllables)
         return F.embedding(places, rows)
 
     @torch.inference_mode(False)
     @torch.no_grad()
     def _learn(self, syllables: Tensor) -> tuple[Tensor, Tensor]:
-        e = self._embeddings[0]
-        known = torch.unique(torch.cat([self._known, syllables]))
-        of_pinyin = e._thirds()[1]
-        rows = e.heard(known, of_pinyin, of_pinyin.dtype)
-        self._known, self._rows = known, rows
-        return known, rows
+        known = torch.unique(syllables)
+        self._syllables = known, self._embeddings.heard(known, self._pinyin, self._rows.dtype)
+        return self._syllables
 
 
 class ChineseBert(Bert):
