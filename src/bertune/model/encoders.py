@@ -64,7 +64,7 @@ def _with_idle_choice(encoder: Encoder, report: LoadReport, glyphs: GlyphChoice 
 def _refuse_foreign(config: JSON, folder: Path) -> None:
     """Keep an encoder that transformers does not have from being opened there as something else."""
     kind = config.get("model_type")
-    if kind in FOREIGN:
+    if isinstance(kind, str) and kind in FOREIGN:
         words = f"{family_of(kind).embeddings['words']}.weight"
         raise ConfigError(f"model: {str(folder)!r} holds no {kind} that can be read: no weight {words!r}, or settings of a decoder")
 
