@@ -167,6 +167,10 @@ class TrainConfig(Section):
     active_vocabulary: bool = True
     """Train only the word vectors that occur in the training rows; the others get the weight decay that they would have got.
     The result is the same, for less time and memory."""
+    glyphs: Literal["frozen", "trained"] = "frozen"
+    """ChineseBERT only: whether the pixels of its glyphs learn too. In a model of base size they are 40 million numbers."""
+    glyph_font: Files | None = None
+    """ChineseBERT only: font file, or files, from which glyphs are drawn where neither the checkpoint nor the folder has any."""
     eval_every: Literal["epoch"] | Count = "epoch"
     """Score the dev set after every epoch, or every so many steps; and always at the end."""
     patience: Count | None = None

@@ -1,9 +1,10 @@
-"""A look at a data file before any training: what the columns are, what the labels are, what the model will see."""
+"""A look before any training: at a data file, its columns, labels, and what the model will see; or at the folder of a model."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -14,8 +15,9 @@ from bertune.data.formats import Faults, Reading, format_of, records
 from bertune.data.labels import as_label
 from bertune.data.rows import files_of, open_table
 from bertune.errors import BertuneError, ConfigError
-from bertune.model.auto import longest_row, read_config
-from bertune.model.source import locate
+from bertune.model.contents import contents_of, lines_of_contents
+from bertune.model.encoders import longest_of
+from bertune.model.source import EMBEDDED, locate
 from bertune.model.tokenizer import Tokenizer, load_tokenizer
 from bertune.tasks import load_task
 from bertune.tasks.reading import read_examples
@@ -26,10 +28,10 @@ _ANY = Columns(("text",), ("text_b",), "label")
 
 
 def inspect(file: str, overrides: Sequence[str] = (), *, task: str = "auto", model: str = "minilm", rows: int = 5, seed: int = 42) -> JSON:
-    """Describe a data file.
+    """Describe a data file, or the folder of a model.
 
     Args:
-        file: a data file with targets.
+        file: a data file with targets; or a folder, for which see `bertune.model.contents`.
         overrides: `data.name=value`.
         task: `auto` looks at the label column: fractions are taken as regress, sentences of words and spans as tag, everything else as
             classify.
@@ -46,6 +48,10 @@ def inspect(file: str, overrides: Sequence[str] = (), *, task: str = "auto", mod
     """
     if file == "-":
         raise ConfigError("inspect looks at a file more than once, so it cannot read standard input; give a file")
+    if Path(file).is_dir() or (file in EMBEDDED and not Path(file).exists()):
+        if overrides:
+            raise ConfigError(f"{overrides[0]!r}: settings say how to read a data file, and {file!r} is a folder; leave them out")
+        return contents_of(Path(file) if Path(file).is_dir() else locate(file))
     notes: list[str] = []
     source = files_of(file, "train")[0]
     raw: JSON = {"task": task}
@@ -66,7 +72,7 @@ def inspect(file: str, overrides: Sequence[str] = (), *, task: str = "auto", mod
     report["tokens"] = None
     try:
         folder = locate(model)
-        tokenizer = load_tokenizer(folder, longest_row(read_config(folder)), run.data)
+        tokenizer = load_tokenizer(folder, longest_of(folder), run.data)
     except BertuneError as error:
         notes.append(f"no tokens shown: {error}")
     else:
@@ -145,6 +151,8 @@ def _add_tokens(report: JSON, task: Task, tokenizer: Tokenizer, shown: list[Exam
 
 def lines_of(report: JSON) -> list[str]:
     """Lay a report out for reading."""
+    if "weights" in report:
+        return lines_of_contents(report)
     lines = [f"problem: {report['problem']}", f"rows: {report['rows']}", *(f"note: {n}" for n in report["notes"])]
     if report["tokens"]:
         lines.append("tokens a row: " + ", ".join(f"{k} {v:g}" for k, v in report["tokens"].items()))

@@ -21,6 +21,7 @@ from bertune.engine.randomness import seed_everything
 from bertune.errors import ConfigError
 from bertune.model import Model, gather
 from bertune.model.encoders import LoadReport, read_encoder
+from bertune.model.glyphs import GlyphChoice
 from bertune.model.heads import first_tokens
 from bertune.model.numerics import bound_kernel_caches, choose_device, keep_pages
 from bertune.model.source import locate
@@ -111,7 +112,8 @@ def train(source: str | Path | dict[str, Any], overrides: Sequence[str] = (), *,
 
 def _build(run: RunConfig, task: Task) -> tuple[Model, Tokenizer, LoadReport]:
     folder = locate(run.model)
-    encoder, report = read_encoder(folder)
+    fonts = [run.train.glyph_font] if isinstance(run.train.glyph_font, str) else run.train.glyph_font or []
+    encoder, report = read_encoder(folder, GlyphChoice(tuple(fonts), run.train.glyphs == "trained"))
     if run.train.dropout is not None:
         encoder.set_dropout(run.train.dropout)
     tokenizer = load_tokenizer(folder, encoder.longest, run.data)
@@ -140,6 +142,8 @@ def _first_token_speaks(encoder: Encoder, tokenizer: Tokenizer) -> bool:
 def _tell_model(talk: Talk, run: RunConfig, model: Model, report: LoadReport, how: str) -> None:
     millions = sum(p.numel() for p in model.parameters()) / 1e6
     talk.say(f"model: {run.model}, {model.encoder.kind}, {millions:.1f} M parameters; {how}")
+    for note in report.notes:
+        talk.say(f"model: {note}")
     names = [name for name, _ in model.head.named_parameters()]
     pretrained = {f"dense.{kind}" for kind in report.pooler}  # what the head took over from the checkpoint, if it has such a layer
     new = [*report.new, *(f"head.{name}" for name in names if name not in pretrained)]

@@ -163,7 +163,9 @@ def _finish(result: Artifact, out: Path, outcome: loop.Outcome, scores: dict[str
         f"{summary['rows_per_s']:.0f} rows/s, {summary['tokens_per_s']:.0f} tokens/s, peak memory {summary['peak_memory_gb']:.2f} GB"
     )
     why = result.task.cannot_be_opened(result.model.head)
-    if why:
+    if saved.only_here(result):
+        talk.say(f"note: {saved.only_here(result)}: bertune.load opens it")
+    elif why:
         talk.say(f"note: {why}, so transformers opens the encoder of this folder without its head; bertune.load opens all of it")
 
 

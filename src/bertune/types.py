@@ -107,6 +107,7 @@ class Piece:
     cut: int = 0  # tokens that max_length cut away
     words: Sequence[int] | None = None  # places of the tokens that stand for the words, one a word
     windows: Sequence[int] | None = None  # tokens of each window, where a text is read in several
+    syllables: Sequence[int] | None = None  # how each token is read, for encoders that hear it; see `bertune.model.pinyin`
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +128,8 @@ class Ragged:
     `lengths` the same cuts as plain integers, so that nobody has to ask the device for them.
 
     For tasks that look at words, a long text is several rows here, one a window; `words` (M,) are the tokens that stand for
-    words, each word of the batch once, and `num_words` how many of them each text has.
+    words, each word of the batch once, and `num_words` how many of them each text has. `syllables` (T,), int64, say how each
+    token is read, where the encoder hears it.
     """
 
     ids: torch.Tensor
@@ -136,12 +138,15 @@ class Ragged:
     lengths: tuple[int, ...]
     words: torch.Tensor | None = None
     num_words: tuple[int, ...] = ()
+    syllables: torch.Tensor | None = None
 
     def part(self, start: int, stop: int) -> Ragged:
         """Return rows `start` to `stop` of a batch without words."""
         offsets = self.offsets[start : stop + 1]
         first, last = sum(self.lengths[:start]), sum(self.lengths[:stop])
-        return Ragged(self.ids[first:last], self.types[first:last], offsets - offsets[0], self.lengths[start:stop])
+        syllables = None if self.syllables is None else self.syllables[first:last]
+        lengths = self.lengths[start:stop]
+        return Ragged(self.ids[first:last], self.types[first:last], offsets - offsets[0], lengths, syllables=syllables)
 
     def to(self, device: torch.device) -> Ragged:
         """Return the same batch on another device."""
@@ -151,6 +156,7 @@ class Ragged:
             types=self.types.to(device, non_blocking=device.type == "cuda"),
             offsets=self.offsets.to(device, non_blocking=device.type == "cuda"),
             words=None if self.words is None else self.words.to(device, non_blocking=device.type == "cuda"),
+            syllables=None if self.syllables is None else self.syllables.to(device, non_blocking=device.type == "cuda"),
         )
 
 

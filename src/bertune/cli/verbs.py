@@ -216,7 +216,7 @@ def search(
 
 @app.command()
 def inspect(
-    file: Annotated[str, typer.Argument(help="A data file with targets.")],
+    file: Annotated[str, typer.Argument(metavar="FILE|FOLDER", help="A data file with targets, or the folder of a model.")],
     overrides: DataOverrides = None,
     task: Annotated[str, typer.Option(help="auto, or the name of a task.")] = "auto",
     model: Annotated[str, typer.Option(help="Whose tokenizer shows the tokens.")] = "minilm",
@@ -225,7 +225,7 @@ def inspect(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Look at a data file as the model will see it."""
+    """Look at a data file as the model will see it; or at what the folder of a model contains and lacks."""
 
     def work() -> None:
         from bertune.preview import inspect, lines_of

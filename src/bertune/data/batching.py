@@ -68,6 +68,10 @@ class Texts(Protocol):
         """Return the segment of each of its tokens."""
         ...
 
+    def syllables_of(self, text: int) -> npt.NDArray[Any] | None:
+        """Return how each of its tokens is read, where the encoder hears that."""
+        ...
+
 
 @dataclass(frozen=True)
 class FlatTexts:
@@ -78,6 +82,7 @@ class FlatTexts:
     offsets: Ints
     words: _Lists | None = None  # where the task looks at words: their tokens, counted from the row's first one
     windows: _Lists | None = None  # and the tokens of each window of the row
+    syllables: Ints | None = None  # where the encoder hears how tokens are read
 
     def ids_of(self, text: int) -> npt.NDArray[Any]:
         """Return the ids of a text."""
@@ -86,6 +91,10 @@ class FlatTexts:
     def types_of(self, text: int) -> npt.NDArray[Any]:
         """Return the segment of each of its tokens."""
         return self.types[self.offsets[text] : self.offsets[text + 1]]
+
+    def syllables_of(self, text: int) -> npt.NDArray[Any] | None:
+        """Return how each of its tokens is read, where the encoder hears that."""
+        return None if self.syllables is None else self.syllables[self.offsets[text] : self.offsets[text + 1]]
 
     @classmethod
     def of(cls, pieces: Sequence[Piece]) -> FlatTexts:
@@ -98,7 +107,18 @@ class FlatTexts:
             types[start:stop] = piece.types
         words, windows = ([getattr(piece, name) for piece in pieces] for name in ("words", "windows"))
         lists = [None if any(x is None for x in found) else _Lists.of(found) for found in (words, windows)]
-        return cls(ids, types, offsets, *lists)
+        return cls(ids, types, offsets, lists[0], lists[1], _syllables(pieces))
+
+
+def content_of(piece: Piece) -> bytes:
+    """Return what tells a text from others: its tokens, and how they are read, since with other readings it is another text."""
+    ids = np.asarray(piece.ids, np.int32).tobytes()
+    return ids if piece.syllables is None else ids + np.asarray(piece.syllables, np.int64).tobytes()
+
+
+def _syllables(pieces: Sequence[Piece]) -> Ints | None:
+    found = [piece.syllables for piece in pieces if piece.syllables is not None]
+    return np.fromiter(itertools.chain.from_iterable(found), np.int64) if found and len(found) == len(pieces) else None
 
 
 class EncodedRows:
@@ -131,7 +151,7 @@ class EncodedRows:
         self._places = np.empty((len(rows), len(rows[0].inputs)), np.int64)
         for place, row in enumerate(rows):
             for side, piece in enumerate(row.inputs):
-                text = np.asarray(piece.ids, np.int32).tobytes()
+                text = content_of(piece)
                 key = text, side if row.passes else 0
                 if key not in numbers:
                     numbers[key] = len(pieces)
@@ -223,7 +243,11 @@ def _ragged(texts: Texts, rows: Sequence[int]) -> Ragged:
     ids = np.concatenate(found or [nothing]).astype(np.int64)
     types = np.concatenate([texts.types_of(r) for r in rows] or [nothing]).astype(np.int64)
     offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
-    return Ragged(torch.from_numpy(ids), torch.from_numpy(types), torch.from_numpy(offsets), lengths, words, num_words)
+    syllables: torch.Tensor | None = None
+    heard = [of_text for r in rows if (of_text := texts.syllables_of(r)) is not None]
+    if heard:
+        syllables = torch.from_numpy(np.concatenate(heard))
+    return Ragged(torch.from_numpy(ids), torch.from_numpy(types), torch.from_numpy(offsets), lengths, words, num_words, syllables)
 
 
 def epoch_order(num_rows: int, seed: int, epoch: int) -> Ints:

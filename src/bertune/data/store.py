@@ -16,7 +16,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from bertune.data.batching import EncodedRows, FlatTexts
+from bertune.data.batching import EncodedRows, FlatTexts, content_of
 from bertune.data.mapped import Ints, MappedLists, Table, Values
 from bertune.data.split import same_texts
 from bertune.errors import DataError
@@ -27,7 +27,7 @@ ROWS = 4096
 """Rows of a record batch, at most."""
 _BYTES = 1 << 24
 """Bytes of text of a record batch, about."""
-_LISTS = {"types": "uint8", "words": "int32", "windows": "int32"}
+_LISTS = {"types": "uint8", "syllables": "int64", "words": "int32", "windows": "int32"}
 """Further lists of numbers of a text, and what they are stored as; a text may lack them."""
 
 _NOT_KEPT = tuple(field.name for field in fields(Piece) if field.name not in {"ids", "cut", *_LISTS})
@@ -301,6 +301,7 @@ class RowsWriter:
         offsets = flat.offsets.astype(np.int32)
         columns = [pa.ListArray.from_arrays(offsets, pa.array(flat.ids.astype(self._ids.to_pandas_dtype())))]
         lists: dict[str, tuple[Any, Any]] = {"types": (offsets, flat.types) if flat.types.any() else (None, None)}
+        lists["syllables"] = (None, None) if flat.syllables is None else (offsets, flat.syllables)
         for name in ("words", "windows"):
             held = getattr(flat, name)
             lists[name] = (None, None) if held is None else (held.offsets.astype(np.int32), held.values)
@@ -322,7 +323,7 @@ class RowsWriter:
         """Note which texts are equal; as passes of one text, those of another side are others."""
         for row in rows:
             for side, piece in enumerate(row.inputs):
-                content = np.asarray(piece.ids, np.int32).tobytes()
+                content = content_of(piece)
                 self._identities += hashlib.blake2b(content, digest_size=16).digest()
                 self._digests += hashlib.blake2b(content, digest_size=16, salt=bytes([side if row.passes else 0])).digest()
 
@@ -349,6 +350,7 @@ class _MappedTexts:
     def __init__(self, table: Table, rows: Ints | None) -> None:
         self.ids = MappedLists(table, "ids", rows)
         self._types = None if table.missing("types") == len(table) else MappedLists(table, "types", rows)
+        self._syllables = None if table.missing("syllables") else MappedLists(table, "syllables", rows)
         self.words = None if table.missing("words") else MappedLists(table, "words", rows)
         self.windows = None if table.missing("windows") else MappedLists(table, "windows", rows)
 
@@ -359,6 +361,9 @@ class _MappedTexts:
         ids = self.ids[text]
         types = ids[:0] if self._types is None else self._types[text]
         return types if len(types) else np.zeros(len(ids), np.uint8)
+
+    def syllables_of(self, text: int) -> npt.NDArray[Any] | None:
+        return None if self._syllables is None else self._syllables[text]
 
 
 class StoredRows(EncodedRows):

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from bertune.model.attention import Plan, attend
 from bertune.model.dropout import drop, drop_add_norm, norm
 from bertune.model.linear import ACTIVATIONS, Linear, Table
-from bertune.model.names import FAMILIES, POSITIONS_AFTER_PADDING, Family
+from bertune.model.names import FAMILIES, FOREIGN, POSITIONS_AFTER_PADDING, Family, family_of
 from bertune.model.numerics import FP32
 from bertune.model.vocabulary import ActiveVocabulary, active_part, plain_table, with_whole_table
 from bertune.types import JSON, Numerics, Ragged, Reads
@@ -58,7 +58,7 @@ class Shape:
             KeyError: the architecture is not ours.
         """
         kind = config["model_type"]
-        family = FAMILIES[kind]
+        family = family_of(kind)
         given = {name: value for name, value in config.items() if value is not None}
         value: JSON = {**family.defaults, **given}
         for name, theirs in family.settings.items():  # DistilBERT's own name first, then BERT's, which it takes too
@@ -88,11 +88,11 @@ def is_ours(config: JSON) -> bool:
     kind = config.get("model_type")
     if (
         not isinstance(kind, str)
-        or kind not in FAMILIES
+        or kind not in {*FAMILIES, *FOREIGN}
         or any(config.get(name) for name in ("is_decoder", "add_cross_attention", "quantization_config"))
     ):
         return False
-    activation = config.get(FAMILIES[kind].settings.get("hidden_act", "hidden_act"), "gelu")
+    activation = config.get(family_of(kind).settings.get("hidden_act", "hidden_act"), "gelu")
     known = isinstance(activation, str) and activation != "none" and activation in ACTIVATIONS
     return known and (config.get("position_embedding_type") or "absolute") == "absolute"
 
@@ -115,7 +115,7 @@ class Embeddings(nn.Module):
         tokens = ragged.ids.numel()
         starts = torch.repeat_interleave(ragged.offsets[:-1], ragged.offsets.diff(), output_size=tokens)
         places = torch.arange(tokens, device=ragged.ids.device) - starts + self.shape.first_position
-        summed = self.words(ragged.ids) + self.positions(places)
+        summed = self.tokens(ragged, numerics) + self.positions(places)
         if self.types is not None:  # where all segments are one kind, as in RoBERTa, the tokenizer's numbers say nothing
             summed = summed + (self.types(ragged.types) if self.shape.types > 1 else self.types.weight[0])
         if self.tasks is not None:  # a plain text is task 0
@@ -123,6 +123,10 @@ class Embeddings(nn.Module):
         x = norm(summed, self.norm.weight, self.norm.bias, self.shape.eps).to(numerics.dtype)
         x = drop(x, self.shape.dropout if self.training else 0.0, numerics.fast_dropout)
         return x if self.project is None else self.project(x)
+
+    def tokens(self, ragged: Ragged, numerics: Numerics) -> Tensor:
+        """Return what each token is (T, W), wherever it stands, in fp32."""
+        return self.words(ragged.ids)  # type: ignore[no-any-return]
 
 
 class Layer(nn.Module):
@@ -176,13 +180,16 @@ class Bert(nn.Module):
         self.prefix = f"{self.family.prefix}."
         self.encoder_class = self.family.encoder_class
         self.numerics = FP32
-        self.embeddings = Embeddings(self.shape)
+        self.embeddings = self._new_embeddings()
         self.layers = nn.ModuleList(Layer(self.shape) for _ in range(self.shape.layers))
+
+    def _new_embeddings(self) -> Embeddings:
+        return Embeddings(self.shape)
 
     @property
     def family(self) -> Family:
         """Return names and defaults of the architecture."""
-        return FAMILIES[self.kind]
+        return family_of(self.kind)
 
     @property
     def longest(self) -> int:
@@ -264,8 +271,11 @@ class Bert(nn.Module):
 
     def checkpoint(self) -> dict[str, Tensor]:
         """Return every weight under the name that transformers' encoder gives it."""
-        state = with_whole_table(self.state_dict(), "embeddings.words", self.embeddings.words)
-        return {self.their_name(name): tensor for name, tensor in state.items()}
+        return {self.their_name(name): tensor for name, tensor in self.state_of().items()}
+
+    def state_of(self) -> dict[str, Tensor]:
+        """Return the state with the whole word table, whichever part of it is being trained."""
+        return with_whole_table(self.state_dict(), "embeddings.words", self.embeddings.words)
 
     def load_checkpoint(self, state: dict[str, Tensor]) -> None:
         """Take back what `checkpoint` gave.

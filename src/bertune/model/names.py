@@ -65,21 +65,12 @@ HEADS: dict[str, HeadForm] = {
 }
 
 TOKEN_DROPOUT: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(HEADS, _BERT),
+    **dict.fromkeys((*HEADS, "chinesebert"), _BERT),
     "albert": ("classifier_dropout_prob",),
     "distilbert": ("dropout",),
     **dict.fromkeys(("mpnet", "deberta", "deberta-v2"), ("hidden_dropout_prob",)),
 }
 """Where config.json states the dropout of a head for tokens: for all of these, dropout and a linear layer called `classifier`."""
-
-
-def token_class(kind: str) -> str | None:
-    """Return the class of transformers that gives each token a label, if it has the head that ours is.
-
-    >>> token_class("xlm-roberta"), token_class("mamba")
-    ('XLMRobertaForTokenClassification', None)
-    """
-    return HEADS[kind].saved_class.replace("ForSequence", "ForToken") if kind in HEADS else None
 
 
 OWN_HEAD = HeadForm("bertune_head.dense", "bertune_head.out", "tanh", False, _BERT, "")
@@ -188,3 +179,61 @@ FAMILIES: dict[str, Family] = {
     ),
 }
 """Architectures that our own BERT computes."""
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """An architecture that is BERT's block too, and that transformers does not have."""
+
+    family: Family
+    """Names and defaults; `encoder_class` is the authors' own."""
+    head: HeadForm
+    """The authors' head for one label a row."""
+    why: str
+    """Why no other tool opens a saved folder."""
+
+
+FOREIGN: dict[str, Foreign] = {
+    "chinesebert": Foreign(
+        Family(
+            "bert",
+            "ChineseBertModel",
+            {**_BERT_DEFAULTS, "vocab_size": 23236, "glyph_embedding_dim": 1728, "pinyin_map_len": 32},
+            embeddings={
+                **_EMBEDDINGS,
+                "letters": "embeddings.pinyin_embeddings.embedding",
+                "conv": "embeddings.pinyin_embeddings.conv",
+                "glyphs": "embeddings.glyph_embeddings.embedding",
+                "glyph_map": "embeddings.glyph_map",
+                "fuse": "embeddings.map_fc",
+            },
+        ),
+        _bert_like("bert", "ChineseBert"),
+        "transformers has no ChineseBERT, and this folder holds no code; weights have the names of the authors' release",
+    )
+}
+"""Architectures that our own BERT computes beside those."""
+
+
+def family_of(kind: str) -> Family:
+    """Return names and defaults of an architecture that our own BERT computes.
+
+    Raises:
+        KeyError: it is none.
+    """
+    return FOREIGN[kind].family if kind in FOREIGN else FAMILIES[kind]
+
+
+def head_of(kind: str) -> HeadForm | None:
+    """Return the head that an architecture has where it comes from, if it is known."""
+    return FOREIGN[kind].head if kind in FOREIGN else HEADS.get(kind)
+
+
+def token_class(kind: str) -> str | None:
+    """Return the class that gives each token a label, if it has the head that ours is.
+
+    >>> token_class("xlm-roberta"), token_class("mamba")
+    ('XLMRobertaForTokenClassification', None)
+    """
+    form = head_of(kind)
+    return form.saved_class.replace("ForSequence", "ForToken") if form is not None else None

@@ -13,6 +13,7 @@ from tokenizers import Tokenizer as Rust
 
 from bertune.config import DataConfig
 from bertune.errors import ArtifactError, ConfigError
+from bertune.model.checkpoints import is_chinesebert
 from bertune.model.windows import speakers, windows_of
 from bertune.model.word_cache import WordCache
 from bertune.types import JSON, Piece
@@ -25,7 +26,7 @@ MOST_WORDS = 1 << 20
 """Words whose ids are kept."""
 FEW = 32
 """Texts too few for the cache of words to be made."""
-_ABOUT_A_PLACE = {"is_local", "local_files_only", "name_or_path"}
+ABOUT_A_PLACE = {"is_local", "local_files_only", "name_or_path"}
 PLAIN = str.maketrans(
     {**dict.fromkeys("“”„‟«»「」『』", '"'), **dict.fromkeys("‘’‚‛", "'"), **dict.fromkeys("—–―‐‑−", "-"), "…": "...", "～": "~"}
 )
@@ -76,16 +77,20 @@ class Tokenizer:
         for item, whole in zip(items, self._whole.encode_batch(items), strict=True):
             length = len(whole.ids)
             if length <= self.max_length:
-                pieces.append(Piece(whole.ids, whole.type_ids))
+                pieces.append(self._piece(item, whole, 0))
                 continue
             kept = self._cutter(self._strategy(item, whole)).encode(*(item if isinstance(item, tuple) else (item,)))
-            pieces.append(Piece(kept.ids, kept.type_ids, cut=length - len(kept.ids)))
+            pieces.append(self._piece(item, kept, length - len(kept.ids)))
         return pieces
 
     @property
     def cutting(self) -> tuple[str, str]:
         """Return how texts that are too long are cut: which of a pair, and at which end."""
         return self.truncation, self._settings.get("truncation_side", "right")
+
+    def _piece(self, item: str | tuple[str, ...], found: Any, cut: int) -> Piece:
+        """Turn what the tokenizer found in a text or a pair into a piece."""
+        return Piece(found.ids, found.type_ids, cut)
 
     def encode_words(self, texts: Sequence[tuple[str, Sequence[tuple[int, int]]]], overlap: int) -> list[tuple[Piece, list[int]]]:
         """Turn texts that are cut into words into ids: the one place where words meet tokens, in training and prediction alike.
@@ -101,7 +106,10 @@ class Tokenizer:
             For each text its piece, with `words` and `windows`, and the places of those words that have tokens.
         """
         self._learn_words(texts)
-        return [self._piece_of_words([self._word_ids[self._spelt(text, *word)] for word in words], overlap) for text, words in texts]
+        return [
+            self._piece_of_words([self._word_ids[self._spelt(text, *word)] for word in words], overlap, self._frame)
+            for text, words in texts
+        ]
 
     def _spelt(self, text: str, start: int, end: int) -> str:
         """Return a word as the tokenizer is to see it: with the blank before it where that is part of its first token."""
@@ -111,26 +119,35 @@ class Tokenizer:
     def _learn_words(self, texts: Sequence[tuple[str, Sequence[tuple[int, int]]]]) -> None:
         """Tokenize every word that was not seen before, each once."""
         if len(self._word_ids) > MOST_WORDS:
-            self._word_ids.clear()
+            self._forget_words()
         new = {w: None for text, words in texts for start, end in words if (w := self._spelt(text, start, end)) not in self._word_ids}
         unknown = []
         for word, found in zip(new, self._whole.encode_batch(list(new), add_special_tokens=False), strict=True):
-            self._word_ids[word] = tuple(found.ids)
+            self._remember(word, word, found)
             if self._unknown in found.ids:
                 unknown.append(word)
         for word in unknown:
-            self._word_ids[word] = next(self._known_forms(word), self._word_ids[word])
+            known = next(self._known_forms(word), None)
+            if known is not None:
+                self._remember(word, *known)
 
-    def _known_forms(self, word: str) -> Iterator[tuple[int, ...]]:
-        """Yield the ids of forms of a word that hold no unknown token: half width, lower case, plain quotation marks and dashes."""
+    def _forget_words(self) -> None:
+        self._word_ids.clear()
+
+    def _remember(self, word: str, form: str, found: Any) -> None:
+        """Keep what the tokenizer found in a form of a word."""
+        self._word_ids[word] = tuple(found.ids)
+
+    def _known_forms(self, word: str) -> Iterator[tuple[str, Any]]:
+        """Yield forms of a word that hold no unknown token: half width, lower case, plain quotation marks and dashes."""
         folded = unicodedata.normalize("NFKC", word)
         for form in dict.fromkeys((folded, word.lower(), folded.lower(), folded.lower().translate(PLAIN))):
-            ids = tuple(self._whole.encode(form, add_special_tokens=False).ids)
-            if ids and self._unknown not in ids:
-                yield ids
+            found = self._whole.encode(form, add_special_tokens=False)
+            if found.ids and self._unknown not in found.ids:
+                yield form, found
 
-    def _piece_of_words(self, ids: list[tuple[int, ...]], overlap: int) -> tuple[Piece, list[int]]:
-        before, after, types = self._frame
+    def _piece_of_words(self, ids: list[tuple[int, ...]], overlap: int, frame: tuple[list[int], list[int], int]) -> tuple[Piece, list[int]]:
+        before, after, types = frame
         room = self.max_length - len(before) - len(after)
         present = [place for place, word in enumerate(ids) if word]
         cut = sum(len(ids[place]) - room for place in present if len(ids[place]) > room)
@@ -231,11 +248,22 @@ def load_tokenizer(folder: Path, longest: int, data: DataConfig) -> Tokenizer:
     """
     if data.max_length is not None and data.max_length > longest:
         raise ConfigError(f"data.max_length: {data.max_length} is more than the {longest} positions of this encoder")
-    rust, settings = _read(folder)
-    return Tokenizer(rust, settings, data.max_length or min(longest, 512), data.truncation)
+    max_length = data.max_length or min(longest, 512)
+    if is_chinesebert(folder):
+        from bertune.model.pinyin_tokenizer import PinyinTokenizer, read_pinyin_tokenizer
+
+        rust, settings, spelling = read_pinyin_tokenizer(folder)
+        return PinyinTokenizer(rust, settings, max_length, data.truncation, spelling)
+    rust, settings = read_tokenizer(folder)
+    return Tokenizer(rust, settings, max_length, data.truncation)
 
 
-def _read(folder: Path) -> tuple[Rust, JSON]:
+def read_tokenizer(folder: Path) -> tuple[Rust, JSON]:
+    """Read the tokenizer of a folder, and its settings.
+
+    Raises:
+        ArtifactError, ConfigError: it cannot be read.
+    """
     if (folder / "bertune.json").is_file():  # we wrote it, so tokenizer.json is all there is to it
         try:
             settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
@@ -263,7 +291,7 @@ def _read(folder: Path) -> tuple[Rust, JSON]:
             rust = Rust.from_file(str(Path(place) / "tokenizer.json"))
     except (OSError, ValueError, ImportError) as error:
         raise ConfigError(f"model: no tokenizer can be read from {str(folder)!r}: {str(error).splitlines()[0]}") from None
-    return rust, {k: v for k, v in settings.items() if k not in _ABOUT_A_PLACE}
+    return rust, {k: v for k, v in settings.items() if k not in ABOUT_A_PLACE}
 
 
 def _plain_bert(folder: Path) -> tuple[Rust, JSON] | None:
@@ -280,16 +308,16 @@ def _plain_bert(folder: Path) -> tuple[Rust, JSON] | None:
         vocabulary = made["model"].pop("vocab")
         special = {name: settings.get(f"{name.lower()}_token", f"[{name}]") for name in ("UNK", "SEP", "PAD", "CLS", "MASK")}
         found = {name: made[name] for name in ("normalizer", "pre_tokenizer", "post_processor", "model")}
-        same = found == _bert_parts(settings, special, vocabulary)
+        same = found == bert_parts(settings, special, vocabulary)
         same_tokens = {t["content"]: t["id"] for t in made["added_tokens"]} == {t: vocabulary[t] for t in special.values()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None  # transformers' message says more
     if not same or not same_tokens or settings.keys() & {"added_tokens_decoder", "additional_special_tokens", "extra_special_tokens"}:
         return None
-    return Rust.from_str(text), {k: v for k, v in settings.items() if k not in _ABOUT_A_PLACE}
+    return Rust.from_str(text), {k: v for k, v in settings.items() if k not in ABOUT_A_PLACE}
 
 
-def _bert_parts(settings: JSON, special: dict[str, str], vocabulary: dict[str, int]) -> JSON:
+def bert_parts(settings: JSON, special: dict[str, str], vocabulary: dict[str, int]) -> JSON:
     """Return the parts of tokenizer.json that BERT's settings stand for."""
 
     def token(name: str, kind: int) -> JSON:

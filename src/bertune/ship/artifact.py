@@ -27,6 +27,7 @@ from bertune.config import DataConfig, RunConfig, dump
 from bertune.errors import ArtifactError, ConfigError, listed
 from bertune.model import Model
 from bertune.model.encoders import build_encoder, read_encoder
+from bertune.model.names import FOREIGN
 from bertune.model.numerics import bound_kernel_caches, choose_device, choose_precision
 from bertune.model.sentence_head import SentenceHead
 from bertune.model.source import EMBEDDED, locate
@@ -88,7 +89,14 @@ def write(artifact: Artifact, folder: Path) -> None:
 
 def has_modules(artifact: Artifact) -> bool:
     """Tell whether the model is one that sentence-transformers can compute."""
-    return isinstance(artifact.task, SentenceTask) and artifact.model.head.pooling in POOLINGS
+    sentences = isinstance(artifact.task, SentenceTask) and artifact.model.head.pooling in POOLINGS
+    return sentences and not only_here(artifact)
+
+
+def only_here(artifact: Artifact) -> str:
+    """Say why no other tool opens the folder at all, or nothing."""
+    kind = artifact.model.encoder.kind
+    return FOREIGN[kind].why if kind in FOREIGN else ""
 
 
 def _sentence_modules(artifact: Artifact) -> SentenceModules:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bertune.ship.artifact import Artifact, has_modules
+from bertune.ship.artifact import Artifact, has_modules, only_here
 from bertune.talk import duration
 from bertune.types import JSON, Scores
 
@@ -17,9 +17,9 @@ def write_card(artifact: Artifact, folder: Path, scores: dict[str, Scores], summ
 def card(artifact: Artifact, name: str, scores: dict[str, Scores], summary: JSON) -> str:
     """Return the text of the model card."""
     run, task = artifact.run, artifact.task
-    why = task.cannot_be_opened(artifact.model.head)
+    foreign, why = only_here(artifact), task.cannot_be_opened(artifact.model.head)
     in_sentence_transformers = has_modules(artifact)
-    library = "sentence-transformers" if in_sentence_transformers else "bertune" if why else "transformers"
+    library = "sentence-transformers" if in_sentence_transformers else "bertune" if foreign or why else "transformers"
     lines = [
         "---",
         f"library_name: {library}",
@@ -48,6 +48,8 @@ def card(artifact: Artifact, name: str, scores: dict[str, Scores], summary: JSON
             "```",
             "",
         ]
+    elif foreign:
+        lines += [f"No other tool opens it as it is: {foreign}.", ""]
     elif why:
         lines += [f"transformers opens only the encoder of this folder: {why}.", ""]
     else:

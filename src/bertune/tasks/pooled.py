@@ -73,14 +73,14 @@ class PooledTask(Task):
         import torch
 
         from bertune.model.heads import PooledHead
-        from bertune.model.names import HEADS, OWN_HEAD
+        from bertune.model.names import OWN_HEAD, head_of
 
-        native = self.options.pooling == "pooler" and encoder.kind in HEADS
-        form = HEADS[encoder.kind] if native else OWN_HEAD
+        native = head_of(encoder.kind) or OWN_HEAD
+        form = native if self.options.pooling == "pooler" else OWN_HEAD
         dropout = self.options.dropout
         if dropout is None:
             config = encoder.config()
-            stated = (config.get(name) for name in HEADS.get(encoder.kind, OWN_HEAD).dropout_from)
+            stated = (config.get(name) for name in native.dropout_from)
             dropout = next((value for value in stated if value is not None), 0.1)
         head = PooledHead(encoder.width, self.num_outputs, self.options.pooling, form, dropout)
         if head.dense is not None and pretrained:
