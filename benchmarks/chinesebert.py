@@ -34,7 +34,8 @@ from safetensors.torch import save_file
 
 from bertune.config import DataConfig
 from bertune.data.batching import EncodedRows
-from bertune.engine.loop import Fit, seed_everything
+from bertune.engine.randomness import seed_everything
+from bertune.engine.step import Fit
 from bertune.model import Model
 from bertune.model.bert import Bert
 from bertune.model.chinesebert import ChineseBert

@@ -67,7 +67,7 @@ def test_every_example_file_runs(tiny, tmp_path, monkeypatch):
     local.write_text("".join(f'{{"sentence": "the dog {n} is {n % 3}", "label": {100 + n % 3}}}\n' for n in range(24)))
     for file in examples:
         out = tmp_path / file.stem
-        data = [f"data.train={local}", f"data.dev={local}"] if "hub:" in file.read_text(encoding="utf-8") else []
+        data = [f"data.{split}={local}" for split in ("train", "dev", "test")] if "hub:" in file.read_text(encoding="utf-8") else []
         length = ["data.max_length=64"] if "max_length" in file.read_text(encoding="utf-8") else []  # all that a tiny encoder has
         bertune.train(str(file), [f"model={tiny}", f"out={out}", "train.max_steps=2", "data.limit=16", *data, *length], quiet=True)
         assert (out / "scores.json").exists()

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 
 from bertune.config import RunConfig, read
 from bertune.engine.checkpoint import FOLDER, Checkpoint, Checkpoints
@@ -46,7 +48,10 @@ def settings_of(source: str | Path | dict[str, Any]) -> str | Path | dict[str, A
     file = Path(source) / "run.yaml"
     if not file.is_file():
         raise ConfigError(f"{source}: holds no run.yaml, so there is no run here to go on with")
-    return {**read(file), "out": str(source)}
+    found = read(file)
+    if "task" not in found:
+        raise ConfigError(f"{file}: names no task, so it is not what a run has written; begin a new run (out=...)")
+    return {**found, "out": str(source)}
 
 
 def new_place(run: RunConfig) -> Place:
@@ -80,13 +85,16 @@ def place_to_resume(run: RunConfig, note: Note) -> Place:
     if not (out / "run.yaml").is_file():
         raise ConfigError(f"out: {run.out!r} is not empty and holds no run.yaml, so it is no run of bertune's; give another folder")
     checkpoint = Checkpoints(out, 1, {}, "").find(note)
-    before = checkpoint.about["run"] if checkpoint is not None else RunConfig.model_validate(read(out / "run.yaml")).model_dump(mode="json")
+    before = checkpoint.about["run"] if checkpoint is not None else read(out / "run.yaml")
+    with suppress(ValidationError):  # settings that are newer than the checkpoint have their defaults in it
+        before = RunConfig.model_validate(before).model_dump(mode="json")
     _check_settings(before, run.model_dump(mode="json"), note)
     if checkpoint is not None:
         note(f"goes on from {checkpoint.folder}, step {checkpoint.step}")
         _tell_rounding(checkpoint.about["machine"], note)
         return Place(out, checkpoint)
     if (out / "scores.json").is_file():
+        Checkpoints(out, 1, {}, "").clear()  # a process may have been killed while it did so
         return Place(out, finished=True)
     note(f"{str(out)!r} holds no complete checkpoint, so the run begins anew in it")
     return Place(out)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +15,7 @@ from bertune.config import RunConfig
 from bertune.data.batching import EncodedRows
 from bertune.engine import log, loop
 from bertune.engine.step import Fit
-from bertune.errors import ArtifactError, ConfigError, TrainingError
+from bertune.errors import ArtifactError, ConfigError, Interrupted, TrainingError
 from bertune.memory import peak_memory_gb
 from bertune.model import Model, gather
 from bertune.model.numerics import choose_device, choose_precision
@@ -86,21 +88,36 @@ class Course:
         finally:
             history.close()
         history.table()
-        self._keep_last()
-        scores = self._scores_of_best()
-        for line in self.task.report():
-            talk.say(f"data: train: {line}")
-        _finish(self.result, self.out, outcome, scores, self.accelerator, talk)
+        with self._going_on():
+            self._keep_last()
+            scores = self._scores_of_best()
+            for line in self.task.report():
+                talk.say(f"data: train: {line}")
+            _finish(self.result, self.out, outcome, scores, self.accelerator, talk)
         self.checkpoints.clear()
         return Trained(self.out, scores)
+
+    @contextmanager
+    def _going_on(self) -> Iterator[None]:
+        """Say how to go on, whatever ends the block."""
+        then = f"go on with: {self.checkpoints.command}"
+        try:
+            yield
+        except (OSError, ArtifactError) as error:
+            what = f"{self.out}: cannot be written: {error.strerror or error}" if isinstance(error, OSError) else str(error)
+            raise TrainingError(f"{what}; checkpoints are as they were; make room, then {then}") from None
+        except KeyboardInterrupt as stopped:
+            raise Interrupted(f"stopped after the last step; {then}", signal.SIGINT) from stopped
 
     def _history(self) -> log.RunLog:
         try:
             if gather.rank() == 0:
                 self.out.mkdir(parents=True, exist_ok=True)
-                (self.out / "run.yaml").write_text(settings.dump(self.result.run), encoding="utf-8")
+                saved.write_text(self.out / "run.yaml", settings.dump(self.result.run))
             gather.wait()
-            return log.RunLog(self.out, self.result.run, self.accelerator, self.talk, since=self.work.state.progress.step)
+            progress = self.work.state.progress
+            settled = progress.settled == progress.step
+            return log.RunLog(self.out, self.result.run, self.accelerator, self.talk, since=progress.step, settled=settled)
         except OSError as error:
             raise ConfigError(f"out: {str(self.out)!r} cannot be written: {error.strerror or error}") from None
 
@@ -231,7 +248,7 @@ def as_launched(run: RunConfig, note: Callable[[str], None]) -> RunConfig:
         if os.environ.get(name, "false").lower() in {"true", "1", "yes"}:
             raise ConfigError(
                 f"the launcher's configuration asks for {what} ({name}={os.environ[name]}), which bertune does not use; launch with "
-                "distributed_type MULTI_GPU or MULTI_CPU, or with torchrun, and set train.shard=true to keep the model in pieces"
+                "distributed_type MULTI_GPU (and use_cpu: true on processors) or with torchrun; train.shard=true keeps the model in pieces"
             )
     if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() in {"true", "1", "yes"}:
         os.environ["ACCELERATE_USE_FSDP"] = "false"  # bertune cuts the model itself

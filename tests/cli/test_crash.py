@@ -124,6 +124,12 @@ class Nursery:
         self.process.stdin.flush()
         return int(self.process.stdout.readline())
 
+    def wait_for(self, text: str) -> None:
+        """Wait until the process says something."""
+        until = time.monotonic() + 60
+        while not (self.said.exists() and text in self.said.read_text(encoding="utf-8")) and time.monotonic() < until:
+            time.sleep(0.005)
+
     def end(self) -> tuple[int, str]:
         """Wait for the process; return its exit code, negative for a signal, and what it said."""
         code = int(self.process.stdout.readline())
@@ -138,8 +144,7 @@ class Nursery:
 def nursery(tmp_path_factory):
     nursery = Nursery(tmp_path_factory.mktemp("nursery"))
     yield nursery
-    nursery.process.stdin.close()
-    nursery.process.wait()
+    nursery.process.communicate()
 
 
 NOUNS = ["dog", "cat", "tree", "house", "car", "book"]
@@ -175,11 +180,13 @@ class Bench:
         self.words = ["train", task, f"model={tiny}", f"data.train={folder / 'train.jsonl'}", f"data.dev={folder / 'dev.jsonl'}",
                       "device=cpu", "train.precision=fp32", "train.batch_size=8", "train.learning_rate=3e-3", "train.epochs=5",
                       "train.eval_every=4", "train.checkpoint_every=2", "log.every=3", *settings, *more]  # fmt: skip
-        began = time.perf_counter()
         self.start("whole")
+        nursery.wait_for("weights:")
+        began = time.perf_counter()
         code, said = nursery.end()
         assert code == 0, said
         self.seconds = time.perf_counter() - began
+        """How long it takes once the model is built."""
         self.moments: dict[str, int] = json.loads(said.rpartition("moments: ")[2])
         self.expected = left_in(folder / "whole")
 
@@ -234,16 +241,17 @@ def kill(pid: int) -> None:
 
 @pytest.mark.parametrize("task", CASES)
 def test_killed_at_random_moments(task, bench):
-    """Four kills spread over the life of the run, wherever it has come to."""
+    """During steps, evaluations, whatever comes; each process goes on where the one before was killed."""
     bench = bench(task)
     chance = random.Random(task)
     kills = 0
-    for attempt in range(4):
+    for attempt in range(5):
         pid = bench.start("random")
-        time.sleep(bench.seconds * (attempt + chance.random()) / 5)
+        bench.nursery.wait_for("weights:")
+        time.sleep(bench.seconds * (attempt + chance.random()) / 8)
         kill(pid)
         kills += bench.nursery.end()[0] == -signal.SIGKILL
-    assert kills >= 2
+    assert kills >= 3
     bench.finish("random")
 
 
@@ -292,17 +300,31 @@ def test_no_moment_is_forgotten(bench):
     assert sorted(bench("classify").moments) == sorted(MOMENTS)
 
 
+def killed_at(bench: Bench, moment: str, nth: int, name: str) -> None:
+    """Let a run die at the nth such moment, and go on."""
+    code, said = bench.go_on(name, (moment.replace("whole", name), nth))
+    assert code == -signal.SIGKILL, said
+    bench.finish(name)
+
+
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_killed_while_something_is_written(moment, bench):
     bench = bench("classify")
-    killed_at(bench, moment, random.Random(moment).randint(1, bench.moments[moment]))
+    killed_at(bench, moment, random.Random(moment).randint(1, bench.moments[moment]), f"once-{moment.replace(' ', '-')}")
 
 
 @pytest.mark.parametrize("moment", ["before write run.yaml", "amid write run.yaml"])
-@pytest.mark.parametrize("time", [1, 2, 7])
-def test_killed_while_the_settings_are_written(moment, time, bench):
-    """They stand in the folder at the beginning, with each best model, and with the last one."""
-    killed_at(bench("classify"), moment, time)
+@pytest.mark.parametrize("nth", [1, 2, 7])
+def test_killed_while_the_settings_are_written(moment, nth, bench):
+    """They are written at the beginning, with each best model, and with the last one."""
+    killed_at(bench("classify"), moment, nth, f"settings-{moment.split()[0]}-{nth}")
+
+
+@pytest.mark.parametrize("moment", ["before remove checkpoints.part", "amid remove checkpoints.part"])
+def test_killed_while_the_checkpoints_are_cleared_away(moment, bench):
+    bench = bench("classify")
+    assert bench.moments[moment] == 2, "one that looks for what an earlier process has left, and one that removes"
+    killed_at(bench, moment, 2, f"clear-{moment.split()[0]}")
 
 
 @pytest.mark.parametrize("moment", ["before write run.yaml", "amid write run.yaml", "amid tensors state.safetensors.part"])
@@ -311,13 +333,5 @@ def test_killed_again_when_it_has_just_gone_on(moment, bench):
     name = f"again-{moment.replace(' ', '-')}"
     assert bench.go_on(name, ("before replace step-N.part", 4))[0] == -signal.SIGKILL
     code, said = bench.go_on(name, (moment, 1))
-    assert code == -signal.SIGKILL, said
-    bench.finish(name)
-
-
-def killed_at(bench: Bench, moment: str, time: int) -> None:
-    name = f"{moment}-{time}".replace(" ", "-").replace("whole", "x")
-    bench.start(name, (moment.replace("whole", name), time))
-    code, said = bench.nursery.end()
     assert code == -signal.SIGKILL, said
     bench.finish(name)

@@ -10,6 +10,7 @@ import csv
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -40,7 +41,7 @@ PROGRAM = textwrap.dedent(
     import contextlib, faulthandler, hashlib, io, json, os, shutil, signal, socket, sys, time, traceback
     from pathlib import Path
 
-    import accelerate, torch, torch.distributed
+    import accelerate, scipy.stats, torch, torch.distributed, transformers
     from typer.testing import CliRunner
 
     import bertune
@@ -54,6 +55,8 @@ PROGRAM = textwrap.dedent(
     from bertune.tasks import load_task
 
     torch.set_num_threads(1)
+    torch.optim.AdamW([torch.zeros(1, requires_grad=True)]).step()  # whatever is imported late is so before the fork
+    accelerate.Accelerator, transformers.AutoTokenizer, transformers.BertTokenizer
     pipeline.MAX_TOKENS, pipeline.CHUNK = 64, 50  # so that few rows are many batches and several chunks
     place, plan = Path(sys.argv[1]), json.loads(Path(sys.argv[2]).read_text())
     rank = world = 0
@@ -105,7 +108,7 @@ PROGRAM = textwrap.dedent(
                 result["scores"] = {split: scores.to_json() for split, scores in trained.scores.items()}
             except Interrupted as stopped:
                 result["stopped"] = [str(stopped), stopped.number]
-        return {**result, "said": said.getvalue().splitlines(), "steps": list(seen)}
+        return {**result, "said": said.getvalue().splitlines(), "steps": list(seen), "processes": gather.num_processes()}
 
     def do_call(job):
         found = CliRunner().invoke(app, job["words"], input=job.get("stdin"))
@@ -155,7 +158,8 @@ PROGRAM = textwrap.dedent(
             if world > 1:
                 where = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
                 os.environ.update({k: str(v) for k, v in where.items()})
-            code = 70
+            os.environ["BERTUNE_CACHE"] = str(place / f"cache-{stage['name']}")
+            code = 1
             try:
                 faulthandler.dump_traceback_later(float(sys.argv[3]))  # where it hangs
                 work(stage)
@@ -219,7 +223,7 @@ def write_rows(path: Path, rows: list[dict]) -> None:
 
 def write_data(folder: Path) -> None:
     """Training rows whose last batch is of one row, or of two where one says nothing; dev, test and new rows of odd numbers."""
-    sizes = {"train": 41, "dev": 13, "test": 7, "new": 101}
+    sizes = {"train": 25, "dev": 13, "test": 7, "new": 101}
     for split, size in sizes.items():
         r = random.Random(split)
         texts = [text_of(r) for _ in range(size)]
@@ -230,7 +234,7 @@ def write_data(folder: Path) -> None:
         tagged = [text_of(r, 40).split() for _ in range(size)]
         tags = [["B-X" if w in ("dog", "cat") else "B-Y" if w == "red" else "O" for w in words] for words in tagged]
         write_rows(folder / f"tags.{split}.jsonl", [{"text": w, "label": t} for w, t in zip(tagged, tags, strict=True)])
-        size += size == 41
+        size += size == 25
         first, second, third = ([text_of(r, 12) for _ in range(size)] for _ in range(3))
         second = [f"{a} {b}" if n % 3 else b for n, (a, b) in enumerate(zip(first, second, strict=True))]
         pairs = [{"text": a, "text_b": b} for a, b in zip(first, second, strict=True)]
@@ -267,9 +271,22 @@ PARITY = {
     "embed, pairs, in parts": ("embed", "pairs", {"symmetric": True, "matryoshka": [8]}, {"max_tokens": 24}),
     "embed, hard negatives": ("embed", "threes", {}, {"accumulate": 2}),
 }  # fmt: skip
+THREE = [
+    "classify", "classify, weighted, in parts", "classify, FGM and EMA", "tag, CRF in windows", "match, CoSENT, in parts", "embed, pairs",
+    "embed, pairs, in parts",
+]  # fmt: skip
+"""Runs of three processes, of which some have no row of the last batch, or all but one."""
+EACH = [*((name, 2) for name in PARITY), *((name, 3) for name in THREE)]
 SCORED = ["classify", "classify, several labels", "regress", "tag, CRF in windows", "match, CoSENT", "match, softmax", "embed, pairs"]
 """Models of one process that several predict with."""
+SCORED_BY_THREE = ["classify", "tag, CRF in windows", "match, CoSENT"]
+USED = [*((name, 2) for name in SCORED), *((name, 3) for name in SCORED_BY_THREE)]
 COUNTERS = {"seconds", "rows_per_s", "tokens_per_s", "eta_s"}
+
+
+def short_of_memory(world: int) -> dict:
+    """What the last process is to meet in its third step."""
+    return {"error": {"rank": world - 1, "step": 3, "text": "CUDA out of memory. Tried to allocate 20.00 MiB"}}
 
 
 class Runs:
@@ -278,7 +295,14 @@ class Runs:
     def __init__(self, place: Path, tiny: Path) -> None:
         self.place, self.tiny = place, tiny
         write_data(place)
-        self.ran = start(place, [{"name": str(world), "world": world, "jobs": self.jobs(world)} for world in (1, *SEVERAL)])
+        plan = [{"name": str(world), "world": world, "jobs": self.jobs(world)} for world in (1, *SEVERAL)]
+        tracked = self.settings(2, "tracked", "classify", "labels", {}, {})
+        tracked["log"]["trackers"] = ["tensorboard"]
+        plan.append({"name": "tracked", "world": 2, "jobs": [{"name": "tracked", "do": "train", "settings": tracked}]})
+        short = self.settings(2, "short in FGM", *PARITY["classify, FGM and EMA"])
+        job = {"name": "short", "do": "train", "settings": short, "trouble": short_of_memory(2)}
+        plan.append({"name": "short in FGM", "world": 2, "jobs": [job]})
+        self.ran = start(place, plan)
 
     def of(self, world: int, job: str) -> list:
         return self.ran[str(world)][job]
@@ -297,13 +321,15 @@ class Runs:
         def job(name: str, *what: object, **more: object) -> dict:
             return {"name": name, "do": "train", "settings": self.settings(world, str(more.pop("place", name)), *what), **more}
 
-        made = [job(name, *what) for name, what in PARITY.items()]
-        made[0]["settings"]["log"]["trackers"] = ["tensorboard"]
+        made = [job(name, *what) for name, what in PARITY.items() if world < 3 or name in THREE]
         learning = "classify", "labels", {}, {"dropout": 0.1, "checkpoint_every": 2, "epochs": 3, "ema": 0.9, "accumulate": 2}
         still = "classify", "labels", NO_DROPOUT, {}
         usual = "classify", "labels", NO_DROPOUT, {"adam_epsilon": 1e-8, "learning_rate": 1e-3}
-        stopped = {"signal": {"rank": world - 1, "step": 7, "number": signal.SIGTERM}}
+        stopped = {"signal": {"rank": world - 1, "step": 6, "number": signal.SIGTERM}}
+        cached = job("cached", *still)
+        cached["settings"]["data"] |= {"cache": "on", "workers": 1}
         made += [
+            cached,
             job("usual Adam", *usual),
             job("SimCSE", "embed", "singles", {}, {"dropout": 0.1}),
             job("straight", *learning),
@@ -317,24 +343,22 @@ class Runs:
                 job("half the gradient", *still, trouble={"scale": {"rank": 0, "step": 0, "by": 0.5}}),
             ]
         else:
-            short = {"error": {"rank": world - 1, "step": 3, "text": "CUDA out of memory. Tried to allocate 20.00 MiB"}}
             made += [
                 {"name": "copy", "do": "copy", "source": str(self.out(world - 1, "left")), "target": str(self.out(world, "passed on"))},
                 job("passed on", *still, resume=True),
-                job("short of memory", *still, trouble=short),
+                job("short of memory", *still, trouble=short_of_memory(world)),
             ]
         return made + self.uses(world)
 
     def uses(self, world: int) -> list[dict]:
         """Score and predict with the models of one process, whose numbers are the same to the last bit."""
         made = []
-        for name in SCORED:
+        for name in SCORED if world < 3 else SCORED_BY_THREE:
             rows, model = PARITY[name][1], str(self.out(1, name))
             new, suffix = str(self.place / f"{rows}.new.jsonl"), "jsonl" if name.startswith("tag") else "csv"
             common = ["--precision", "fp32", "--device", "cpu"]
             made += [
                 {"name": f"evaluate {name}", "do": "evaluate", "model": model, "file": new},
-                {"name": f"score {name}", "do": "call", "words": ["evaluate", model, new, "--json", *common]},
                 {
                     "name": f"predict {name}",
                     "do": "call",
@@ -345,6 +369,7 @@ class Runs:
         few = self.place / "few.jsonl"
         few.write_text('{"text": "a dog"}\n')
         made += [
+            {"name": "score", "do": "call", "words": ["evaluate", model, new, "--json", *common]},
             {"name": "predictions", "do": "predict", "model": model, "file": new},
             {"name": "print", "do": "call", "words": ["predict", model, str(few), *common]},
             {"name": "predict -", "do": "call", "words": ["predict", model, "-"], "stdin": "a dog\n"},
@@ -391,13 +416,12 @@ def same(ours: object, theirs: object, tolerance: float = 1e-5) -> None:
 # ---------------------------------------------------------------- training
 
 
-@pytest.mark.parametrize("world", SEVERAL)
-@pytest.mark.parametrize("name", PARITY)
+@pytest.mark.parametrize(("name", "world"), EACH)
 def test_several_processes_learn_what_one_learns(name, world, runs):
     one, several = runs.out(1, name), runs.out(world, name)
-    assert all("stopped" not in found for found in runs.of(world, name))
+    assert [found["processes"] for found in runs.of(world, name)] == [world] * world
     lines = history(one)
-    per_epoch = num_batches(42 if PARITY[name][1] in {"scores", "judged", "pairs", "threes"} else 41, 8)
+    per_epoch = num_batches(26 if PARITY[name][1] in {"scores", "judged", "pairs", "threes"} else 25, 8)
     assert [line["step"] for line in lines if line["what"] == "train"] == list(range(1, 2 * per_epoch + 1))
     same(history(several), lines)
     assert farthest(one, several) <= 1e-5
@@ -411,14 +435,14 @@ def test_several_processes_learn_what_one_learns(name, world, runs):
 
 def test_the_comparison_sees_another_batch_and_another_gradient(runs):
     """Or weights within 1e-5 would say little."""
-    assert farthest(runs.out(1, "classify"), runs.out(1, "other batch")) > 1e-2
+    assert farthest(runs.out(1, "classify"), runs.out(1, "other batch")) > 1e-3
     assert farthest(runs.out(1, "classify"), runs.out(1, "half the gradient")) > 1e-3
 
 
 @pytest.mark.parametrize("world", SEVERAL)
 def test_with_the_usual_epsilon_losses_and_scores_are_the_same_too(world, runs):
     same(history(runs.out(world, "usual Adam")), history(runs.out(1, "usual Adam")))
-    assert farthest(runs.out(1, "usual Adam"), runs.out(world, "usual Adam")) <= 12 * 1e-3  # as far as a gradient of rounding alone goes
+    assert farthest(runs.out(1, "usual Adam"), runs.out(world, "usual Adam")) <= 8 * 1e-3  # as far as a gradient of rounding alone goes
 
 
 @pytest.mark.parametrize("world", SEVERAL)
@@ -439,7 +463,7 @@ def test_no_two_processes_drop_alike(name, world, runs):
 
 
 @pytest.mark.parametrize("world", [1, *SEVERAL])
-@pytest.mark.parametrize(("name", "rows"), [("classify", 41), ("straight", 41), ("classify, weighted, in parts", 41), ("embed, pairs", 42)])
+@pytest.mark.parametrize(("name", "rows"), [("classify", 25), ("straight", 25), ("classify, weighted, in parts", 25), ("embed, pairs", 26)])
 def test_every_epoch_has_each_row_once_over_all_processes_in_an_order_of_its_own(name, rows, world, runs):
     each = [found["steps"] for found in runs.of(world, name)]
     per_epoch = num_batches(rows, 8)
@@ -476,6 +500,19 @@ def test_memory_that_is_short_in_one_process_changes_nothing(world, runs):
     assert farthest(runs.out(world, "classify"), runs.out(world, "short of memory")) <= 1e-5
 
 
+@pytest.mark.parametrize("world", SEVERAL)
+def test_with_the_cache_on_disk_the_first_process_makes_it_for_all_and_nothing_changes(world, runs):
+    assert farthest(runs.out(world, "classify"), runs.out(world, "cached")) == 0
+    entries, of_one = (sorted(p.name for p in (runs.place / f"cache-{w}").iterdir()) for w in (world, 1))
+    assert entries == of_one
+    assert entries
+
+
+def test_so_it_is_with_fgm(runs):
+    assert "scores" in runs.ran["short in FGM"]["short"][0]
+    assert farthest(runs.out(2, "classify, FGM and EMA"), runs.out(2, "short in FGM")) <= 1e-5
+
+
 # ---------------------------------------------------------------- one writer
 
 
@@ -508,6 +545,14 @@ def test_throughput_counts_the_rows_of_all_processes(world, runs):
     assert counts(runs.out(world, "classify")) == pytest.approx(counts(runs.out(1, "classify")), rel=0.05)
 
 
+def test_trackers_are_told_once_and_the_processes_stay_together_to_the_end(runs):
+    each, out = runs.ran["tracked"]["tracked"], runs.place / "tracked-2"
+    assert [found["processes"] for found in each] == [2, 2]
+    events = [p.parent for p in out.rglob("*tfevents*")]
+    assert len(events) == len(set(events)) > 0
+    assert farthest(runs.out(1, "classify"), out) <= 1e-5
+
+
 # ---------------------------------------------------------------- to be stopped, and to go on
 
 
@@ -517,8 +562,8 @@ def test_a_signal_to_one_process_stops_all_after_the_same_step_with_a_checkpoint
     assert [number for _, number in stopped] == [signal.SIGTERM] * world
     steps = [len(found["steps"]) for found in runs.of(world, "interrupted")]
     assert len(set(steps)) == 1
-    assert steps[0] in {7, 8}  # the others hear of it at the beginning of the next step
-    assert all(f"stopped at step {steps[0]} of 18; go on with: bertune train" in text for text, _ in stopped)
+    assert steps[0] in {6, 7}  # the others hear of it at the beginning of the next step
+    assert all(f"stopped at step {steps[0]} of 12; go on with: bertune train" in text for text, _ in stopped)
     assert any(f"goes on from {runs.out(world, 'interrupted')}/checkpoints" in line for line in runs.of(world, "gone on")[0]["said"])
 
 
@@ -555,8 +600,7 @@ def test_one_process_goes_on_where_three_were_stopped(runs, tmp_path, capsys):
 # ---------------------------------------------------------------- use
 
 
-@pytest.mark.parametrize("world", SEVERAL)
-@pytest.mark.parametrize("name", SCORED)
+@pytest.mark.parametrize(("name", "world"), USED)
 def test_several_processes_predict_every_row_once_in_order_to_the_last_bit(name, world, runs):
     suffix = "jsonl" if name.startswith("tag") else "csv"
     one, several = (Path(f"{runs.out(w, name)}.{suffix}") for w in (1, world))
@@ -573,17 +617,20 @@ def test_several_processes_predict_every_row_once_in_order_to_the_last_bit(name,
     )
 
 
-@pytest.mark.parametrize("world", SEVERAL)
-@pytest.mark.parametrize("name", SCORED)
+@pytest.mark.parametrize(("name", "world"), USED)
 def test_several_processes_find_the_figures_of_one(name, world, runs):
-    (expected,), (shown,) = runs.of(1, f"evaluate {name}"), runs.of(1, f"score {name}")
-    for scores, loss, cut in runs.of(world, f"evaluate {name}"):  # each of them, in Python
+    (expected,) = runs.of(1, f"evaluate {name}")
+    for scores, loss, cut in runs.of(world, f"evaluate {name}"):  # each of them has them
         assert scores == expected[0]
         assert cut == expected[2]
         same(loss, expected[1], 1e-9)  # summed in another order
-    first, *others = runs.of(world, f"score {name}")
-    same(json.loads(first["stdout"]), json.loads(shown["stdout"]), 1e-9)
-    assert all(found["stdout"] == "" for found in others)
+
+
+@pytest.mark.parametrize("world", SEVERAL)
+def test_figures_are_printed_once(world, runs):
+    first, *others = runs.of(world, "score")
+    same(json.loads(first["stdout"]), json.loads(runs.of(1, "score")[0]["stdout"]), 1e-9)
+    assert all((found["code"], found["stdout"], found["stderr"]) == (0, "", "") for found in others)
 
 
 @pytest.mark.parametrize("world", SEVERAL)
@@ -613,7 +660,6 @@ def test_what_several_processes_cannot_do_is_refused_in_one_line_each(job, why, 
     for rank, found in enumerate(runs.of(world, job)):
         assert (found["code"], found["stdout"]) == (2, "")
         assert found["stderr"] == f"bertune: process {rank} of {world}: {why.format(world)}\n"
-    assert runs.of(1, job)[0]["code"] == 0
 
 
 @pytest.mark.parametrize("world", SEVERAL)
@@ -685,13 +731,17 @@ def test_a_folder_that_holds_something_is_refused_by_all(failed):
     assert [p.name for p in (place / "full").iterdir()] == ["mine.txt"]
 
 
-def test_a_model_that_is_not_there_is_named_by_each(failed):
+def test_a_model_that_is_not_there_is_named(failed):
     _, ran = failed
-    assert ran["nowhere"].codes == [2, 2]
-    assert all("nowhere" in err.splitlines()[-1] for err in ran["nowhere"].err)
+    assert 2 in ran["nowhere"].codes
+    assert 0 not in ran["nowhere"].codes
+    for code, err in zip(ran["nowhere"].codes, ran["nowhere"].err, strict=True):
+        assert code == 1 or "nowhere" in err.splitlines()[-1]  # or it has only seen that the other had ended
 
 
 # ---------------------------------------------------------------- real launchers
+
+TORCHRUN = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
 SLOW = '''
 import time
@@ -722,6 +772,12 @@ class Launched:
 
         return [p.pid for p in psutil.Process(self.process.pid).children(recursive=True) if "bertune" in " ".join(p.cmdline())]
 
+    def __enter__(self) -> Launched:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
     def wait(self, seconds: float = LIMIT) -> tuple[int, str, str]:
         """Return its code, and what was written to standard output and standard error."""
         try:
@@ -747,49 +803,50 @@ def until(happens: object, launched: Launched) -> None:
 
 
 def test_torchrun_and_accelerate_launch_a_run_that_is_killed_stopped_and_finished(tiny, tmp_path):
-    """kill -9 of one process, then SIGTERM to the launcher, then to the end: as if nothing had been."""
+    """kill -9 of one process, then SIGTERM to the launcher, then to the end: as if nothing had been. accelerate's file is the document's."""
     write_data(tmp_path)
     (tmp_path / "slow.py").write_text(SLOW)
-    config = tmp_path / "cpu.yaml"
-    config.write_text(
-        "compute_environment: LOCAL_MACHINE\ndistributed_type: MULTI_GPU\nuse_cpu: true\nnum_machines: 1\nnum_processes: 2\n"
-        "machine_rank: 0\nmain_process_port: 0\nmixed_precision: bf16\n"
-    )
-    torchrun = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    accelerate = ["accelerate.commands.launch", "--config_file", str(config)]
+    page = (ROOT / "docs" / "distributed.md").read_text(encoding="utf-8")
+    (config,) = [text for text in re.findall(r"^```yaml\n(.*?)^```$", page, re.MULTILINE | re.DOTALL) if "use_cpu" in text]
+    (tmp_path / "cpu.yaml").write_text(config)
+    accelerate = ["accelerate.commands.launch", "--config_file", str(tmp_path / "cpu.yaml"), "--mixed_precision", "bf16"]  # not looked at
     rows = [f"data.{split}={tmp_path / f'labels.{split}.jsonl'}" for split in ("train", "dev")]
     words = ["train", str(tmp_path / "slow.py"), *rows, f"model={tiny}", "train.batch_size=8", "train.epochs=10", "train.precision=fp32"]
     words += ["train.checkpoint_every=4", "train.keep_checkpoints=100", "log.every=1", "device=cpu"]
-    straight = Launched(accelerate, [*words, f"out={tmp_path / 'straight'}"], tmp_path, "straight")
     out, checkpoints = tmp_path / "out", tmp_path / "out" / "checkpoints"
-    words += [f"out={out}", "--resume"]
+    again = [*words, f"out={out}", "--resume"]
 
-    killed = Launched(torchrun, words, tmp_path, "killed")
-    until(lambda: (checkpoints / "step-00000004").is_dir(), killed)
-    os.kill(killed.workers()[-1], signal.SIGKILL)
-    code, printed, said = killed.wait(60)
-    assert (code != 0, printed) == (True, "")
-    assert "nothing to go on with" in said
-    assert "another process has ended" in said or "Signal 9 (SIGKILL)" in said
-    before = {p.name for p in checkpoints.iterdir()}
+    def written() -> set[str]:
+        return {p.name for p in checkpoints.glob("step-*") if p.suffix != ".part"}
 
-    stopped = Launched(torchrun, words, tmp_path, "stopped")
-    until(lambda: len({p.name for p in checkpoints.iterdir() if p.suffix != ".part"} - before) >= 2, stopped)
-    os.kill(stopped.process.pid, signal.SIGTERM)
-    code, printed, said = stopped.wait(60)
-    assert (code != 0, printed) == (True, "")
-    last = max(p.name for p in checkpoints.iterdir())
-    step = int(last.split("-")[1])
-    assert said.count(f"stopped at step {step} of 60; go on with: bertune train {out} --resume") == 2  # both, after the same step
-    assert [p.name for p in checkpoints.iterdir() if p.suffix == ".part"] == []
-    assert step < 60
+    with Launched(accelerate, [*words, f"out={tmp_path / 'straight'}"], tmp_path, "straight") as straight:
+        with Launched(TORCHRUN, again, tmp_path, "killed") as killed:
+            until(lambda: "step-00000004" in written(), killed)
+            os.kill(killed.workers()[-1], signal.SIGKILL)
+            code, printed, said = killed.wait(60)
+        assert (code, printed) == (1, "")
+        assert "nothing to go on with" in said
+        assert "Signal 9 (SIGKILL)" in said
+        before = written()
 
-    code, printed, said = straight.wait()
-    assert code == 0, said
-    assert printed == f"{tmp_path / 'straight'}\n"
-    assert "computes in fp32 on cpu" in said
-    finished = Launched(accelerate, words, tmp_path, "finished")
-    code, printed, said = finished.wait()
+        with Launched(TORCHRUN, again, tmp_path, "stopped") as stopped:
+            until(lambda: len(written() - before) >= 2, stopped)
+            os.kill(stopped.process.pid, signal.SIGTERM)
+            code, printed, said = stopped.wait(60)
+        assert (code != 0, printed) == (True, "")
+        last = max(written())
+        step = int(last.split("-")[1])
+        assert step < 40
+        assert said.count(f"stopped at step {step} of 40; go on with: bertune train {out} --resume") == 2  # both, after the same step
+        assert not list(checkpoints.glob("*.part"))
+
+        code, printed, said = straight.wait()
+        assert code == 0, said
+        assert printed == f"{tmp_path / 'straight'}\n"
+        assert "computes in fp32 on cpu" in said
+
+    with Launched(accelerate, again, tmp_path, "finished") as finished:
+        code, printed, said = finished.wait()
     assert code == 0, said
     assert printed == f"{out}\n"  # once
     assert f"goes on from {checkpoints / last}, step {step}" in said
@@ -807,7 +864,8 @@ def test_a_process_that_fails_ends_the_launcher_with_its_error(tiny, tmp_path):
     )
     rows = [f"data.{split}={tmp_path / f'labels.{split}.jsonl'}" for split in ("train", "dev")]
     words = ["train", str(tmp_path / "mine.py"), *rows, f"model={tiny}", f"out={tmp_path / 'out'}", "device=cpu"]
-    code, printed, said = Launched(["torch.distributed.run", "--standalone", "--nproc-per-node", "2"], words, tmp_path, "failed").wait(120)
+    with Launched(TORCHRUN, words, tmp_path, "failed") as failed:
+        code, printed, said = failed.wait(120)
     assert code != 0
     assert printed == ""
     assert "ValueError: a bug of mine" in said

@@ -15,6 +15,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,6 +55,7 @@ class Checkpoints:
         self.out, self.folder, self.keep, self.about, self.command = out, out / FOLDER, keep, about, command
         self.newest: Path | None = None
         """The last one that was written or read."""
+        self._damaged: set[Path] = set()
 
     def write(self, state: TrainState) -> None:
         """Write the state as it is; remove what is older than the newest ones. Called by all processes.
@@ -77,11 +79,12 @@ class Checkpoints:
             if rank() == 0:
                 self._finish(part, target, progress.step)
         except OSError as error:
-            _remove(part)
-            last = f"the last complete one is {self.newest}" if self.newest else "there is none before it"
-            raise TrainingError(
-                f"{target}: the checkpoint cannot be written: {error.strerror or error}; {last}. Make room, then go on with: {self.command}"
-            ) from None
+            gone = not self.out.is_dir()
+            if not gone:
+                _remove(part)
+            last = f"the last complete one is {self.newest}" if self.newest and not gone else "there is none"
+            then = "" if gone else f"; make room, then go on with: {self.command}"
+            raise TrainingError(f"{target}: the checkpoint cannot be written: {error.strerror or error}; {last}{then}") from None
         self.newest = target
         if rank() == 0:
             self._retire()
@@ -89,7 +92,8 @@ class Checkpoints:
     def _finish(self, part: Path, target: Path, step: int) -> None:
         """Add what tells a whole folder from a damaged one, bring all to the disk, and give it its name."""
         files = {STATE: {"bytes": (part / STATE).stat().st_size, "sha256": _sha256(part / STATE)}}
-        text = json.dumps({"format": FORMAT, "step": step, "files": files, "about": self.about}, ensure_ascii=False, indent=2)
+        about = {"format": FORMAT, "step": step, "files": files, "about": self.about}
+        text = json.dumps({**about, "sha256": _digest_of(about)}, ensure_ascii=False, indent=2)
         (part / ABOUT).write_text(text + "\n", encoding="utf-8")
         for name in (STATE, ABOUT):
             _to_disk(part / name)
@@ -100,24 +104,27 @@ class Checkpoints:
         _to_disk(self.folder)
 
     def _retire(self) -> None:
-        for old in self._folders()[self.keep :]:
+        whole = [folder for folder in self._folders() if folder not in self._damaged]
+        for old in whole[self.keep :]:
             if old != self.newest:
-                _remove(old)
+                with suppress(OSError):  # it is in the way of nothing
+                    _remove(old)
 
     def find(self, note: Callable[[str], None]) -> Checkpoint | None:
-        """Return the newest complete checkpoint; name those that are damaged, and what a killed process has left.
+        """Return the newest complete checkpoint; name those that are damaged.
 
         Args:
             note: hears of each.
         """
         for folder in self._folders():
             try:
-                about = _read(folder)
+                found = _read(folder)
             except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
                 note(f"{folder}: damaged, so it is passed over: {error}")
+                self._damaged.add(folder)
                 continue
             self.newest = folder
-            return Checkpoint(folder, about["step"], about["about"])
+            return found
         return None
 
     def _folders(self) -> list[Path]:
@@ -131,10 +138,12 @@ class Checkpoints:
     def clear(self) -> None:
         """Remove all: the run is done."""
         if rank() == 0:
-            _remove(self.folder)
+            with suppress(OSError):  # a result is a result with them, too
+                _remove(self.folder)
+                shutil.rmtree(_grave(self.folder), ignore_errors=True)  # a process may have been killed here before
 
 
-def _read(folder: Path) -> JSON:
+def _read(folder: Path) -> Checkpoint:
     """Read and check what stands beside a state.
 
     Raises:
@@ -143,6 +152,8 @@ def _read(folder: Path) -> JSON:
     about: JSON = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
     if about["format"] != FORMAT:
         raise ValueError(f"it has format {about['format']!r}, this bertune reads {FORMAT}")
+    if about.pop("sha256") != _digest_of(about):
+        raise ValueError(f"{ABOUT} has other content than was written")
     for name, known in about["files"].items():
         size = (folder / name).stat().st_size
         if size != known["bytes"]:
@@ -151,7 +162,14 @@ def _read(folder: Path) -> JSON:
             raise ValueError(f"{name} has other bytes than were written")
     if STATE not in about["files"]:
         raise ValueError(f"{ABOUT} does not name {STATE}")
-    return about
+    name = _NAME.fullmatch(folder.name)
+    if name is None or int(name[1]) != about["step"]:
+        raise ValueError(f"{ABOUT} is of step {about['step']}")
+    return Checkpoint(folder, about["step"], about["about"])
+
+
+def _digest_of(about: JSON) -> str:
+    return hashlib.sha256(json.dumps(about, ensure_ascii=False, sort_keys=True).encode()).hexdigest()
 
 
 def _sha256(path: Path) -> str:
@@ -176,8 +194,11 @@ def _to_disk(path: Path) -> None:
 def _remove(folder: Path) -> None:
     """Remove a folder; under a name that no one reads first, so that a half-removed one is not taken for a whole."""
     if folder.is_dir():
-        grave = folder if folder.suffix == ".part" else folder.with_name(f"{folder.name}.part")
-        if grave != folder:
-            shutil.rmtree(grave, ignore_errors=True)
-            folder.replace(grave)
+        grave = _grave(folder)
         shutil.rmtree(grave, ignore_errors=True)
+        folder.replace(grave)
+        shutil.rmtree(grave, ignore_errors=True)
+
+
+def _grave(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.gone.part")

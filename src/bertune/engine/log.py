@@ -51,12 +51,13 @@ class RunLog:
         accelerator: passes figures on to trackers.
         talk: the screen.
         since: the step from which a run goes on; what history.jsonl has of later ones is of steps that are done again.
+        settled: whether the evaluation of that step was made.
     """
 
-    def __init__(self, folder: Path, run: RunConfig, accelerator: Accelerator, talk: Talk, since: int = 0) -> None:
+    def __init__(self, folder: Path, run: RunConfig, accelerator: Accelerator, talk: Talk, since: int = 0, *, settled: bool = True) -> None:
         self.talk = talk
         self.path = folder / "history.jsonl"
-        before = _lines_until(self.path, since)
+        before = [e for e in _lines_until(self.path, since) if settled or e["step"] < since or e["what"] not in {"dev", "epoch"}]
         self.evaluations: list[JSON] = [{k: v for k, v in e.items() if k not in {"what", "seconds"}} for e in before if e["what"] == "dev"]
         for evaluation in self.evaluations:
             evaluation |= {name: math.nan for name, value in evaluation.items() if value is None}
@@ -69,9 +70,9 @@ class RunLog:
         self._began = time.perf_counter() - (before[-1]["seconds"] if before else 0.0)
         self._accelerator = accelerator if run.log.trackers else None
         if self._accelerator is not None:
-            # TensorBoard then forgets the steps that are done again.
-            again = {"tensorboard": {"purge_step": since + 1}} if since else {}
-            self._accelerator.init_trackers("bertune", config=_flat(run.model_dump()), init_kwargs=again)
+            # TensorBoard then forgets what an earlier start has told of steps that are done again.
+            forgetting = {"tensorboard": {"purge_step": since + 1}}
+            self._accelerator.init_trackers("bertune", config=_flat(run.model_dump()), init_kwargs=forgetting)
 
     def record(self, what: str, values: JSON) -> None:
         """Pass one event on."""
@@ -109,7 +110,8 @@ class RunLog:
             with suppress(OSError):  # what could not be written has been said
                 self._file.close()
         if self._accelerator is not None:
-            self._accelerator.end_training()
+            for tracker in self._accelerator.trackers:  # `end_training` would end the group of processes as well
+                tracker.finish()
 
     def table(self) -> None:
         """Write one line for each evaluation."""
@@ -133,9 +135,9 @@ def _lines_until(path: Path, step: int) -> list[JSON]:
     if not step or not path.is_file():
         return []
     found = []
-    for text in path.read_text(encoding="utf-8").splitlines():
+    for text in path.read_bytes().split(b"\n"):
         try:
-            line = json.loads(text)
+            line = json.loads(text.decode("utf-8"))
         except ValueError:
             break
         if line["step"] <= step:

@@ -144,22 +144,31 @@ class Fit:
         self._optimizer.zero_grad()
         if self.shards is not None:
             self.shards.begin()
+        loss, short = self._unless_short(batches, math.inf if idle else count)
+        if config.fgm and not summed([float(short is not None)], self.device)[0]:
+            self._sum_gradients()  # every process must go the same way
+            for parameter in self.model.parameters():
+                if parameter.grad is not None and num_processes() > 1:
+                    parameter.grad /= num_processes()
+            with fgm(self.model.encoder.word_embeddings(), config.fgm):
+                _, short = self._unless_short(batches, count)
+        if loss is None or short is not None:
+            return None, count, f"{short} (step {progress.step + 1})"
+        return (torch.zeros_like(loss) if idle else loss), count, None
+
+    def _unless_short(self, batches: list[Batch], count: float) -> tuple[Tensor | None, str | None]:
+        """Add the gradient of some batches; return the summed loss, or what was said where memory was short."""
         try:
-            batches = [batch.to(self.device) for batch in batches]
-            loss = self._backward(batches, math.inf if idle else count)
-            loss = torch.zeros_like(loss) if idle else loss
-            if config.fgm:
-                self._sum_gradients()  # every process must go the same way
-                for parameter in self.model.parameters():
-                    if parameter.grad is not None and num_processes() > 1:
-                        parameter.grad /= num_processes()
-                with fgm(self.model.encoder.word_embeddings(), config.fgm):
-                    self._backward(batches, count)
+            return self._backward([batch.to(self.device) for batch in batches], count), None
         except (RuntimeError, MemoryError) as error:
-            if not trouble.is_out_of_memory(error) or self.shards is not None or (num_processes() > 1 and self.task.joint):
+            if not trouble.is_out_of_memory(error) or (num_processes() > 1 and self._sums_inside):
                 raise
-            return None, count, f"{(str(error).splitlines() or ['memory is short'])[0]} (step {progress.step + 1})"
-        return loss, count, None
+            return None, (str(error).splitlines() or ["no more is known"])[0]
+
+    @property
+    def _sums_inside(self) -> bool:
+        """Tell whether several processes sum something in the middle of a step, so that none may begin it anew."""
+        return self.task.joint or self.shards is not None
 
     def _parts(self, rows: list[int], lengths: Any) -> list[list[int]]:
         """Cut rows into micro-batches, further where memory was short before."""
@@ -220,9 +229,10 @@ class Fit:
         progress = self.state.progress
         self._optimizer.zero_grad()
         odd = []
+        blamed = "its rows cannot be looked at one by one"
         if num_processes() == 1 and not self.task.joint:
             odd = trouble.culprits(self.model, self.task, self.rows, rows, self.device)
-        blamed = "none of its rows alone is to blame"
+            blamed = "none of its rows alone is to blame"
         if odd:
             whole = len(odd) == len(rows)
             blamed = "all of its rows are so, hence the weights" if whole else f"to blame: {trouble.described(odd, self.place_of)}"

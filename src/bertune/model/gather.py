@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
@@ -15,7 +16,12 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bertune.errors import ConfigError
+
 T = TypeVar("T")
+
+MPI_SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")
+"""Where launchers of MPI say how many processes there are."""
 
 BUCKET = 25 * 2**20
 """Bytes of gradients that are summed in one message, as in torch's DistributedDataParallel."""
@@ -29,12 +35,19 @@ def join(*, on_processor: bool) -> None:
 
     Args:
         on_processor: whether to compute on the processor, over gloo, even where there is a GPU.
+
+    Raises:
+        ConfigError: they were started by mpirun, which does not say where to meet.
     """
+    for name in MPI_SIZES:
+        if int(os.environ.get(name, "1")) > 1 and "RANK" not in os.environ:
+            raise ConfigError(f"{name}={os.environ[name]} processes were started by MPI; start them with torchrun or accelerate launch")
     launched = int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ
     if launched and not dist.is_initialized():
         from accelerate import PartialState
 
-        PartialState(cpu=on_processor)
+        # The others wait while the first one tokenises large data, which may take longer than torch's ten minutes.
+        PartialState(cpu=on_processor, timeout=timedelta(hours=2))
 
 
 @contextmanager

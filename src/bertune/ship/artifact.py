@@ -81,7 +81,7 @@ def write(artifact: Artifact, folder: Path) -> None:
         artifact.tokenizer.save(folder)
         if has_modules(artifact):
             write_modules(folder, _sentence_modules(artifact), artifact.model.encoder.width)
-        (folder / "run.yaml").write_text(dump(artifact.run), encoding="utf-8")
+        write_text(folder / "run.yaml", dump(artifact.run))
         write_meta(artifact, folder)
     except (OSError, SafetensorError) as error:
         raise ArtifactError(f"{folder}: cannot be written: {getattr(error, 'strerror', None) or error}") from None
@@ -156,8 +156,13 @@ def _hub_config(artifact: Artifact) -> JSON:
 
 
 def _write_json(path: Path, value: Any) -> None:
+    write_text(path, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file that is whole or is as it was."""
     part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    part.write_text(text, encoding="utf-8")
     part.replace(path)
 
 
