@@ -97,7 +97,7 @@ def test_the_pods_of_the_job_find_each_other():
 CONFIGS = blocks("yaml", "compute_environment")
 
 
-@pytest.mark.parametrize("text", CONFIGS, ids=["GPUs", "machines", "processor"])
+@pytest.mark.parametrize("text", CONFIGS, ids=["GPUs", "machines", "processor", "pieces"])
 def test_accelerate_takes_every_configuration_and_starts_several_processes(text, tmp_path):
     """In the code of its launcher; the one for a processor is run in tests/cli/test_distributed.py."""
     from accelerate.commands.config.config_args import load_config_from_file
@@ -109,7 +109,7 @@ def test_accelerate_takes_every_configuration_and_starts_several_processes(text,
     assert known.num_processes in {2, 4, 8}
     words = ["--config_file", str(file), "-m", "bertune", "train", "run.yaml", "out=runs/big"]
     arguments, _, _ = _validate_launch_command(launch_command_parser().parse_args(words))
-    assert arguments.multi_gpu  # or it would start one
+    assert arguments.multi_gpu or arguments.use_fsdp  # or it would start one
     assert not arguments.cpu
     assert (arguments.module, arguments.training_script, arguments.num_processes) == (True, "bertune", known.num_processes)
 

@@ -166,7 +166,7 @@ DAMAGES = {
     "manifest is no text": ("checkpoint.json", lambda content: b"\xff" + content, ""),
     "manifest is no object": ("checkpoint.json", lambda _: b"[1]", ""),
     "of another format": ("checkpoint.json", about_with(format=2), "it has format 2, this bertune reads 1"),
-    "manifest names no state": ("checkpoint.json", about_with(files={}), "does not name state.safetensors"),
+    "manifest names no state": ("checkpoint.json", about_with(files={}), "other content than was written"),
     "files are no object": ("checkpoint.json", about_with(files=["state.safetensors"]), ""),
     "manifest without a step": ("checkpoint.json", about_with(step=None), ""),
     "manifest without a run": ("checkpoint.json", about_with(about=None), ""),

@@ -146,7 +146,9 @@ class Bench:
         checkpoint = checkpoints.find(pytest.fail)
         if checkpoint is not None:
             work.state.read(checkpoint.folder)
-        log = RunLog(out, work.run, work.accelerator, Talk(quiet=True), since=work.state.progress.step)
+        progress = work.state.progress
+        settled = progress.settled == progress.step
+        log = RunLog(out, work.run, work.accelerator, Talk(quiet=True), since=progress.step, settled=settled)
 
         def evaluate(model: Model) -> tuple[float, Scores]:
             model.eval()

@@ -74,17 +74,17 @@ class Checkpoints:
                 if not self.out.is_dir():
                     raise FileNotFoundError(f"the folder {str(self.out)!r} has vanished")
                 self.folder.mkdir(exist_ok=True)
-                _remove(part)
+                shutil.rmtree(part, ignore_errors=True)
             state.write(part)
             if rank() == 0:
                 self._finish(part, target, progress.step)
         except OSError as error:
-            gone = not self.out.is_dir()
-            if not gone:
-                _remove(part)
-            last = f"the last complete one is {self.newest}" if self.newest and not gone else "there is none"
-            then = "" if gone else f"; make room, then go on with: {self.command}"
-            raise TrainingError(f"{target}: the checkpoint cannot be written: {error.strerror or error}; {last}{then}") from None
+            why = f"{target}: the checkpoint cannot be written: {error.strerror or error}"
+            if not self.out.is_dir():
+                raise TrainingError(f"{why}; the checkpoints are gone with it, so the run must begin anew") from None
+            shutil.rmtree(part, ignore_errors=True)
+            last = f"the last complete one is {self.newest}" if self.newest else "there is none before it"
+            raise TrainingError(f"{why}; {last}. Make room, then go on with: {self.command}") from None
         self.newest = target
         if rank() == 0:
             self._retire()
