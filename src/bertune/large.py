@@ -211,6 +211,7 @@ def _keep_tokens(run: RunConfig, task: Task, tokenizer: Tokenizer, splits: Split
             if len(examples):
                 write_rows(folder, name, task, parallel, examples, talk)
                 reports[name] = task.report()
+        tokenizer.forget_words()
         gc.collect()
         about = {"task": run.task, "model": run.model, "train": run.data.train, "rows": {n: len(getattr(splits, n)) for n in SPLITS}}
         return cache.finish(folder, "tokens", key, about, {"reports": reports})

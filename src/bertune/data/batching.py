@@ -137,9 +137,9 @@ class EncodedRows:
         flat = FlatTexts.of(pieces)
         self._texts: Texts = flat
         self._flat_ids = flat.ids
-        self.text_lengths: Ints = np.diff(flat.offsets)
+        self.text_lengths: npt.NDArray[Any] = np.diff(flat.offsets)
         """Tokens of each text."""
-        self.lengths: Ints = self.text_lengths if self._places is None else self.text_lengths[self._places].sum(1)
+        self.lengths: npt.NDArray[Any] = self.text_lengths if self._places is None else self.text_lengths[self._places].sum(1)
         """Tokens of each row, all its inputs together."""
 
     def _share(self, rows: Sequence[Encoded]) -> list[Piece]:

@@ -94,23 +94,21 @@ class MappedLists:
         self._rows = rows
         self._values: list[npt.NDArray[Any]] = []
         self._begins: list[int] = [0]
-        lengths = []
-        for batch in table.batches:
+        self._offsets = np.zeros(len(table) + 1, np.int64)
+        for batch, first in zip(table.batches, table.firsts[:-1], strict=True):
             column = batch.column(name)
             offsets = column.offsets.to_numpy()
-            lengths.append(np.diff(offsets))
+            self._offsets[first + 1 : first + len(offsets)] = offsets[1:].astype(np.int64) + (self._begins[-1] - int(offsets[0]))
             self._values.append(column.values.to_numpy()[int(offsets[0]) : int(offsets[-1])])
             self._begins.append(self._begins[-1] + int(offsets[-1]) - int(offsets[0]))
             table.touched(4 * batch.num_rows)
         table.release()
-        self._offsets = np.zeros(len(table) + 1, np.int64)
-        if lengths:
-            np.cumsum(np.concatenate(lengths), out=self._offsets[1:])
 
     @property
-    def lengths(self) -> Ints:
+    def lengths(self) -> npt.NDArray[np.int32]:
         """Return how many numbers each row has."""
-        lengths = np.diff(self._offsets)
+        lengths = np.empty(len(self._offsets) - 1, np.int32)
+        np.subtract(self._offsets[1:], self._offsets[:-1], out=lengths, casting="unsafe")
         return lengths if self._rows is None else lengths[self._rows]
 
     def __getitem__(self, row: int) -> npt.NDArray[Any]:

@@ -373,7 +373,7 @@ class StoredRows(EncodedRows):
         texts, rows = (Table(folder / f"{name}.{kind}.arrow") for kind in ("texts", "rows"))
         self.targets = Values(rows, "target", _Memory())
         self.contexts = Values(rows, "context", from_json)
-        self.cut = rows.column("cut").astype(np.int32)
+        self.cut = rows.column("cut").astype(np.int32, copy=False)
 
         def array(kind: str) -> Any:
             path = folder / f"{name}.{kind}.npy"

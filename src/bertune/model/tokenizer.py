@@ -70,6 +70,10 @@ class Tokenizer:
     def _words(self) -> WordCache | None:
         return WordCache.of(self._whole, self.max_length, keeps_end=self._settings.get("truncation_side") == "left")
 
+    def forget_words(self) -> None:
+        """Let go of the words whose ids are kept, when many texts were encoded and no more are to come."""
+        self.__dict__.pop("_words", None)
+
     def _encode(self, texts: Sequence[tuple[str, ...]]) -> list[Piece]:
         """Do the same with the Rust tokenizer alone."""
         items: list[Any] = [t[0] if len(t) == 1 else t for t in texts]

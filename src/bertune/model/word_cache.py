@@ -29,7 +29,7 @@ from bertune.types import Piece
 Ints = npt.NDArray[np.int64]
 Ids = npt.NDArray[np.int32]
 
-MOST_WORDS = 1 << 18
+MOST_WORDS = 1 << 17
 """Words whose ids are kept, at some 160 bytes each; all are forgotten when there are more."""
 TEXTS_AT_ONCE = 1024
 """Texts that go through numpy together: few enough for the processor's cache, enough to pay for the calls."""
@@ -200,7 +200,7 @@ class PlainWords:
         if self._other.search(word):
             return None
         known = self._known
-        if len(known) > MOST_WORDS // 4:
+        if len(known) > MOST_WORDS // 2:
             known.clear()
         ids: list[int] = []
         for part in self._parts(word):
