@@ -171,7 +171,7 @@ def test_texts_that_are_read_otherwise_are_other_texts(tokenizer):
     assert ragged.to(ragged.ids.device).syllables.tolist() == ragged.syllables.tolist()
 
 
-@each(some.text(alphabet=some.one_of(some.sampled_from(HAN + "abc ，"), some.characters()), max_size=12))
+@each(some.text(alphabet=some.one_of(some.sampled_from(HAN + "abc ，"), some.characters(exclude_categories=["Cs"])), max_size=12))
 @settings(max_examples=200)
 def test_any_text_by_the_rule(text):
     """A token that stands for one character has its reading, any other none: said by the offsets alone."""
