@@ -98,7 +98,12 @@ def bertune(*words: object, cache: Path) -> dict[str, object]:
         raise SystemExit(f"{words}: status {status}")
     # Linux counts in KiB. The peak is that of the largest process, and this one is far larger than those that tokenise.
     processor = round(usage.ru_utime + usage.ru_stime, 1)  # of all its processes: on a busy machine more is to be had from this
-    return {**found, "seconds": round(time.perf_counter() - began, 2), "processor_s": processor, "peak_gb": round(usage.ru_maxrss * 1024 / 1e9, 3)}
+    return {
+        **found,
+        "seconds": round(time.perf_counter() - began, 2),
+        "processor_s": processor,
+        "peak_gb": round(usage.ru_maxrss * 1024 / 1e9, 3),
+    }
 
 
 def measure(place: Path, model: Path, rows: int, max_length: int) -> None:
