@@ -79,7 +79,8 @@ def place_to_resume(run: RunConfig, note: Note) -> Place:
     if run.out is None:
         raise ConfigError("--resume: say which run: its folder (bertune train OUT --resume), or out=OUT")
     out = Path(run.out)
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+    begun = out.is_dir() and any(path.suffix != ".part" for path in out.iterdir())  # such files are what a killed process has left
+    if not out.exists() or (out.is_dir() and not begun):
         note(f"nothing to go on with in {str(out)!r} yet, so the run begins")
         return Place(out)
     if not (out / "run.yaml").is_file():

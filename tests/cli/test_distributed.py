@@ -296,7 +296,7 @@ class Runs:
         self.place, self.tiny = place, tiny
         write_data(place)
         plan = [{"name": str(world), "world": world, "jobs": self.jobs(world)} for world in (1, *SEVERAL)]
-        tracked = self.settings(2, "tracked", "classify", "labels", {}, {})
+        tracked = self.settings(2, "tracked", "classify", "labels", NO_DROPOUT, {})
         tracked["log"]["trackers"] = ["tensorboard"]
         plan.append({"name": "tracked", "world": 2, "jobs": [{"name": "tracked", "do": "train", "settings": tracked}]})
         short = self.settings(2, "short in FGM", *PARITY["classify, FGM and EMA"])
