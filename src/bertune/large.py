@@ -21,6 +21,7 @@ from bertune.data import cache
 from bertune.data.batching import EncodedRows
 from bertune.data.mapped import Table
 from bertune.data.rows import files_of
+from bertune.data.split import small_ints
 from bertune.data.store import ExampleStore, RowsWriter, StoredRows, from_json, in_json, in_parts
 from bertune.model.gather import first_before_others
 from bertune.model.pool import encoding_with
@@ -113,7 +114,8 @@ def _keep_rows(run: RunConfig, task: Task, key: str, talk: Talk) -> cache.Entry:
             examples = getattr(splits, split)
             if len(examples):
                 whole = examples.places is None
-                np.save(folder / f"{split}.places.npy", np.arange(len(examples)) if whole else examples.places)
+                places = np.arange(len(examples)) if whole else examples.places
+                np.save(folder / f"{split}.places.npy", places.astype(small_ints(int(places[-1]) + 1)))
         rows = {split: len(getattr(splits, split)) for split in SPLITS}
         own_dev = run.data.dev is not None
         talk.say(f"data: {_rate(sum(rows.values()), pace.seconds, 'read and checked')}")

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 Ints = npt.NDArray[np.int64]
 
-RELEASED_AFTER = 1 << 23
+RELEASED_AFTER = 1 << 21
 """Bytes that may be looked at before their pages are given back."""
 _AT_LEAST = 1 << 16
 """Bytes that a look brings into memory: the system maps the pages around the one asked for."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -88,15 +89,21 @@ def same_texts(digests: npt.NDArray[np.uint64]) -> Ints:
     >>> same_texts(np.array([[3, 1], [2, 9], [3, 1]], np.uint64)).tolist()
     [0, 1, 0]
     """
-    order = np.lexsort((digests[:, 1], digests[:, 0])).astype(np.int32)  # stable, so the first row of each text comes first
+    small = small_ints(len(digests))
+    order = np.lexsort((digests[:, 1], digests[:, 0])).astype(small)  # stable, so the first row of each text comes first
     begins = np.ones(len(order), bool)
     for half in (0, 1):
         ordered = digests[order, half]
         differs = ordered[1:] != ordered[:-1]
         begins[1:] = differs if half == 0 else begins[1:] | differs
     firsts = order[begins]
-    rank = np.empty(len(firsts), np.int32)
-    rank[np.argsort(firsts)] = np.arange(len(firsts), dtype=np.int32)
+    rank = np.empty(len(firsts), small)
+    rank[np.argsort(firsts)] = np.arange(len(firsts), dtype=small)
     numbers = np.empty(len(order), np.int64)
-    numbers[order] = rank[np.cumsum(begins, dtype=np.int32) - 1]
+    numbers[order] = rank[np.cumsum(begins, dtype=small) - 1]
     return numbers
+
+
+def small_ints(count: int) -> type[np.signedinteger[Any]]:
+    """Return the type for numbers below `count` that takes the least memory."""
+    return np.int32 if count < 1 << 31 else np.int64

@@ -1,4 +1,4 @@
-"""Token ids of texts from the ids of their words, each word given to the Rust tokenizer once.
+"""Token ids of texts from the ids of their words, each word given to the Rust tokenizer once, or cut here where it is plain.
 
 For BERT's own tokenizer (BertNormalizer, BertPreTokenizer, WordPiece) the tokens of a text are those of its blank-separated words, one
 after the other: normalisation looks at one letter at a time, accents are never carried over a blank, and no token holds a blank. So a
@@ -178,9 +178,10 @@ class PlainWords:
         self._longest: int = model["max_input_chars_per_word"]
         self._unknown = [self._vocabulary[model["unk_token"]]]
         self._lower = lower
-        self._known: dict[str, list[int]] = {}  # parts come with many signs around them
-        self._other = re.compile(f"[^!-~]|[{re.escape(''.join(never))}]" if never else "[^!-~]")
-        self._parts = re.compile("[A-Za-z0-9]+|[^A-Za-z0-9]").findall
+        self._never = never
+        signs = re.escape("".join(never))
+        self._odd = re.compile(f"[^\t\n\r -~]|[{signs}]" if never else "[^\t\n\r -~]")
+        self._parts = re.compile("[A-Za-z0-9]+|[!-/:-@\\[-`{-~]").findall
 
     @classmethod
     def of(cls, made: dict[str, Any]) -> PlainWords | None:
@@ -191,24 +192,18 @@ class PlainWords:
         never = {sign for token in added for sign in token if not sign.isalnum()}
         return cls(made["model"], lower=bool(made["normalizer"]["lowercase"]), never=never)
 
+    def parts(self, text: str) -> list[str] | None:
+        """Return the runs and signs of a text, as its vocabulary has them; None where it holds anything but printable ASCII and blanks."""
+        plain = text.isascii() and text.isprintable() and not any(sign in text for sign in self._never)  # a fraction of the search below
+        if not plain and self._odd.search(text):
+            return None
+        found: list[str] = self._parts(text.lower() if self._lower else text)
+        return found
+
     def __call__(self, word: str) -> list[int] | None:
         """Return the ids of a word, or None where it is none of these."""
-        word = word.lower() if self._lower else word
-        whole = self._vocabulary.get(word)
-        if whole is not None and word.isalnum() and len(word) <= self._longest:
-            return [whole]
-        if self._other.search(word):
-            return None
-        known = self._known
-        if len(known) > MOST_WORDS // 2:
-            known.clear()
-        ids: list[int] = []
-        for part in self._parts(word):
-            found = known.get(part)
-            if found is None:
-                found = known[part] = self._pieces(part)
-            ids += found
-        return ids
+        parts = self.parts(word)
+        return None if parts is None else [token for part in parts for token in self._pieces(part)]
 
     def _pieces(self, part: str) -> list[int]:
         if len(part) > self._longest:
@@ -299,6 +294,9 @@ class WordCache:
             found[place] = piece
 
     def _words(self, text: str) -> list[str] | None:
+        parts = self._plain.parts(text) if self._plain is not None else None
+        if parts is not None:
+            return parts  # far fewer different ones than words with signs around them
         words = text.split()
         if len(text) > LETTERS_A_WORD * len(words) + LETTERS_A_WORD or self._other_blanks.search(text):
             return None
