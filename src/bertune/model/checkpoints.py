@@ -1,4 +1,4 @@
-"""What a pretrained folder holds: its settings, and its weights by name."""
+"""What a pretrained folder holds: its settings, and its weights by name. Loads no torch until weights are read: tokenizers ask here too."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
-from torch import Tensor
 
 from bertune.errors import ConfigError
 from bertune.types import JSON
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 """Files that hold weights, the first found wins; an index names the files of a checkpoint that was cut."""
@@ -118,11 +118,14 @@ def _guarded(folder: Path, path: Path, work: Callable[[], _Found]) -> _Found:
 
 
 def _read_file(path: Path) -> Iterable[tuple[str, Tensor]]:
+    import torch
+    from safetensors.torch import load_file
+
     if path.suffix == ".safetensors":
         tensors: dict[str, Tensor] = load_file(path)
         return tensors.items()
     loaded: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
-    return [(name, tensor) for name, tensor in loaded.items() if isinstance(tensor, Tensor)]
+    return [(name, tensor) for name, tensor in loaded.items() if isinstance(tensor, torch.Tensor)]
 
 
 def _shapes_in(path: Path) -> Iterable[tuple[str, tuple[int, ...]]]:
