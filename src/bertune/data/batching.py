@@ -301,7 +301,7 @@ def shares(rows: Sequence[int], lengths: Ints, parts: int) -> list[list[int]]:
         parts: how many shares; some are empty where there are fewer rows.
 
     >>> shares([3, 0, 1, 2], np.array([9, 1, 5, 4]), 2)
-    [[0, 3], [1, 2]]
+    [[0, 1], [3, 2]]
     """
     if parts == 1:
         return [list(rows)]
