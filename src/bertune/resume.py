@@ -34,6 +34,8 @@ class Place:
 
     out: Path
     checkpoint: Checkpoint | None = None
+    damaged: frozenset[Path] = frozenset()
+    """Checkpoints that were passed over."""
     finished: bool = False
 
 
@@ -85,7 +87,8 @@ def place_to_resume(run: RunConfig, note: Note) -> Place:
         return Place(out)
     if not (out / "run.yaml").is_file():
         raise ConfigError(f"out: {run.out!r} is not empty and holds no run.yaml, so it is no run of bertune's; give another folder")
-    checkpoint = Checkpoints(out, 1, {}, "").find(note)
+    there = Checkpoints(out, 1, {}, "")
+    checkpoint = there.find(note)
     before = checkpoint.about["run"] if checkpoint is not None else read(out / "run.yaml")
     with suppress(ValidationError):  # settings that are newer than the checkpoint have their defaults in it
         before = RunConfig.model_validate(before).model_dump(mode="json")
@@ -93,9 +96,9 @@ def place_to_resume(run: RunConfig, note: Note) -> Place:
     if checkpoint is not None:
         note(f"goes on from {checkpoint.folder}, step {checkpoint.step}")
         _tell_rounding(checkpoint.about["machine"], note)
-        return Place(out, checkpoint)
+        return Place(out, checkpoint, frozenset(there.damaged))
     if (out / "scores.json").is_file():
-        Checkpoints(out, 1, {}, "").clear()  # a process may have been killed while it did so
+        there.clear()  # a process may have been killed while it did so
         return Place(out, finished=True)
     note(f"{str(out)!r} holds no complete checkpoint, so the run begins anew in it")
     return Place(out)
@@ -129,6 +132,7 @@ def checkpoints_of(place: Place, run: RunConfig, data: JSON) -> Checkpoints:
             raise ConfigError(f"--resume: the data is not what the run began with ({rows}); a run goes on with the same rows only")
     checkpoints = Checkpoints(place.out, run.train.keep_checkpoints, about, command(place.out))
     checkpoints.newest = place.checkpoint.folder if place.checkpoint else None
+    checkpoints.damaged = set(place.damaged)
     return checkpoints
 
 

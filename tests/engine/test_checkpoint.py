@@ -21,6 +21,7 @@ from bertune.engine.checkpoint import Checkpoints
 from bertune.engine.log import RunLog
 from bertune.engine.step import Fit
 from bertune.errors import TrainingError
+from bertune.resume import Place, checkpoints_of
 from bertune.talk import Talk
 
 ABOUT = {"run": {"seed": 42, "out": "狗"}, "data": {"train": {"rows": 10}}}
@@ -229,6 +230,11 @@ def test_damaged_ones_do_not_push_out_what_is_whole(work, out):
     again.find(lambda _: None)
     write(again, work, 9)
     assert {"step-00000008", "step-00000009"} <= set(names(out))
+
+
+def test_a_run_that_goes_on_knows_which_are_damaged(tmp_path):
+    place = Place(tmp_path, damaged=frozenset({tmp_path / "checkpoints" / "step-00000020"}))
+    assert checkpoints_of(place, RunConfig(task="classify"), {}).damaged == place.damaged
 
 
 def test_all_are_cleared_away(work, out):

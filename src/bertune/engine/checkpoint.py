@@ -19,6 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from bertune.data.cache import content_of
 from bertune.engine.state import STATE, TrainState
 from bertune.errors import TrainingError
 from bertune.model.gather import rank
@@ -55,7 +56,8 @@ class Checkpoints:
         self.out, self.folder, self.keep, self.about, self.command = out, out / FOLDER, keep, about, command
         self.newest: Path | None = None
         """The last one that was written or read."""
-        self._damaged: set[Path] = set()
+        self.damaged: set[Path] = set()
+        """Those that `find` has passed over; they do not count as kept."""
 
     def write(self, state: TrainState) -> None:
         """Write the state as it is; remove what is older than the newest ones. Called by all processes.
@@ -91,7 +93,7 @@ class Checkpoints:
 
     def _finish(self, part: Path, target: Path, step: int) -> None:
         """Add what tells a whole folder from a damaged one, bring all to the disk, and give it its name."""
-        files = {STATE: {"bytes": (part / STATE).stat().st_size, "sha256": _sha256(part / STATE)}}
+        files = {STATE: {"bytes": (part / STATE).stat().st_size, "sha256": content_of(part / STATE)}}
         about = {"format": FORMAT, "step": step, "files": files, "about": self.about}
         text = json.dumps({**about, "sha256": _digest_of(about)}, ensure_ascii=False, indent=2)
         (part / ABOUT).write_text(text + "\n", encoding="utf-8")
@@ -104,7 +106,7 @@ class Checkpoints:
         _to_disk(self.folder)
 
     def _retire(self) -> None:
-        whole = [folder for folder in self._folders() if folder not in self._damaged]
+        whole = [folder for folder in self._folders() if folder not in self.damaged]
         for old in whole[self.keep :]:
             if old != self.newest:
                 with suppress(OSError):  # it is in the way of nothing
@@ -121,7 +123,7 @@ class Checkpoints:
                 found = _read(folder)
             except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
                 note(f"{folder}: damaged, so it is passed over: {error}")
-                self._damaged.add(folder)
+                self.damaged.add(folder)
                 continue
             self.newest = folder
             return found
@@ -158,7 +160,7 @@ def _read(folder: Path) -> Checkpoint:
         size = (folder / name).stat().st_size
         if size != known["bytes"]:
             raise ValueError(f"{name} has {size} bytes, not {known['bytes']}")
-        if _sha256(folder / name) != known["sha256"]:
+        if content_of(folder / name) != known["sha256"]:
             raise ValueError(f"{name} has other bytes than were written")
     if STATE not in about["files"]:
         raise ValueError(f"{ABOUT} does not name {STATE}")
@@ -170,14 +172,6 @@ def _read(folder: Path) -> Checkpoint:
 
 def _digest_of(about: JSON) -> str:
     return hashlib.sha256(json.dumps(about, ensure_ascii=False, sort_keys=True).encode()).hexdigest()
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while part := file.read(1 << 20):
-            digest.update(part)
-    return digest.hexdigest()
 
 
 def _to_disk(path: Path) -> None:
