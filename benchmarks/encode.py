@@ -12,8 +12,8 @@ data, BERTUNE_M3E that of m3e-small. Tools are measured in turn, A B C, C B A, .
 for bertune.
 
 encode  Texts a second of texts to vectors of length 1 in their order, tokenization included, loading and a first batch not. The texts are
-        those of STS-B dev (both sides), the lines of a file, or `mixed` (Chinese and English in turn). Peers: `default` as it comes;
-        `sorted` in bf16 where the processor has units for it, given batches of 32 sorted by tokens; `onnx` and `openvino` in int8, sorted too,
+        those of STS-B dev (both sides), the lines of a file, or `mixed` (Chinese and English in turn). `int8` is bertune with products in
+        int8. Peers: `default` as it comes; `sorted` in bf16 where the processor has units for it, given batches of 32 sorted by tokens; `onnx` and `openvino` in int8, sorted too,
         by the Python of an environment that has optimum's packages. Spearman is that of the cosines on STS-B dev.
 train   Rows a second of one epoch of `--limit` rows, batch 64, loss and precision the same, evaluation and saving not counted.
 cold    Seconds of a whole process that makes the vector of one line.
@@ -46,6 +46,8 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 DATA = Path(os.environ.get("BERTUNE_DATA", "data"))
 Result = dict[str, Any]
 BATCH = 32
+OURS = {"bertune": "auto", "int8": "int8"}
+"""Our tools, and their precision."""
 TRAIN = ("stsb-en-cosent", "simclue-negatives")
 LINE = "a gripping , funny and altogether human film ."
 COLD = (
@@ -88,7 +90,7 @@ def has_bf16() -> bool:
 def load_ours(spec: Result) -> Callable[[list[str]], Any]:
     import bertune
 
-    model = bertune.load(spec["folder"], device="cpu")
+    model = bertune.load(spec["folder"], device="cpu", precision=OURS[spec["tool"]])
     return lambda texts: model.encode(texts, normalize_embeddings=True)
 
 
@@ -137,7 +139,7 @@ def encode(spec: Result) -> Result:
     import numpy as np
 
     texts = json.loads(Path(spec["texts"]).read_text(encoding="utf-8"))
-    model = (load_ours if spec["tool"] == "bertune" else load_theirs)(spec)
+    model = (load_ours if spec["tool"] in OURS else load_theirs)(spec)
     model(texts[:BATCH])
     began = time.perf_counter()
     vectors = model(texts)
@@ -185,7 +187,7 @@ WHAT = {"encode": encode, "train": train, "export": export}
 
 
 def worker(spec: Result) -> None:
-    if spec["tool"] == "bertune":
+    if spec["tool"] in OURS:
         from peers import as_the_command_line
 
         result = as_the_command_line(lambda: WHAT[spec["what"]](spec))
@@ -226,11 +228,11 @@ def tell(name: str, tools: Sequence[str], rounds: list[Result], key: str) -> Res
     for tool in tools:
         if "spearman" in rounds[0][tool]:
             said[tool]["spearman"] = rounds[0][tool]["spearman"]
-        if tool != "bertune" and "bertune" in tools:
-            each = [r["bertune"][key] / r[tool][key] for r in rounds]
+        for ours in (name for name in OURS if name in tools and name != tool and tool not in OURS):
+            each = [r[ours][key] / r[tool][key] for r in rounds]
             if key == "seconds":
                 each = [1 / ratio for ratio in each]
-            said[tool] |= {"ratio": statistics.median(each), "low": min(each), "high": max(each)}
+            said[tool] |= {f"{ours}_ratio": statistics.median(each), f"{ours}_low": min(each), f"{ours}_high": max(each)}
     for tool in tools:
         print(name, "median", tool, ", ".join(f"{k} {v:.4g}" for k, v in said[tool].items()), flush=True)
     return said

@@ -15,7 +15,6 @@ from bertune.data.formats import Faults, Reading
 from bertune.data.labels import text_of
 from bertune.data.rows import open_table
 from bertune.errors import ArtifactError, ConfigError, DataError
-from bertune.model.numerics import keep_pages
 from bertune.run import data_settings, load, teller
 from bertune.ship.encoding import SentencePipeline, cut
 from bertune.ship.search import About, Engine, Hit, Index, Pairs, build_index, open_index
@@ -109,14 +108,14 @@ def embed(
     """
     if file == "-":
         raise ConfigError("-o: standard input can be read only once, so a file of vectors is made of a file; leave -o out for JSON lines")
-    keep_pages()
     talk, how = talk or Talk(quiet=True), how or How()
     pipeline = open_model(folder, **where)
     corpus = Corpus(file, corpus_settings(pipeline, file, overrides), talk)
     encode = _encoder(pipeline, how, talk)
     width = encode([" "]).shape[1]
     count, digest = corpus.counted()
-    identity = {"model": pipeline.fingerprint(), "rows": digest, "how": vars(how)}
+    precision = pipeline.model.encoder.numerics.precision  # or a job that goes on in another one mixes two kinds of vectors
+    identity = {"model": pipeline.fingerprint(), "rows": digest, "how": vars(how), "precision": precision}
     job = Job(Path(output), count, width, form, identity)
     with talk.bar("embedding", count):
         before = write(job, corpus.rows(), encode, talk.tick)
@@ -226,7 +225,6 @@ class Asked:
 
     def opened(self) -> tuple[SentencePipeline, Index]:
         """Open model and index; the index is made where there is none."""
-        keep_pages()
         pipeline = open_model(self.folder, **self.where)
         corpus = Corpus(self.file, corpus_settings(pipeline, self.file, self.overrides), self.talk)
         return pipeline, index_of(pipeline, corpus, Path(self.index or f"{self.file}.index"), anew=self.anew)

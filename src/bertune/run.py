@@ -159,7 +159,7 @@ def load(folder: str | Path, *, device: str = "auto", precision: str = "auto", t
     Args:
         folder: what `train` has written.
         device: auto, cpu, cuda or mps.
-        precision: auto, fp32, bf16 or fp16.
+        precision: auto, fp32, bf16 or fp16; or int8, on processors that have units for it.
         task: the Python file of a task of your own.
 
     Raises:
@@ -205,7 +205,6 @@ def evaluate(folder: str | Path, files: str | Sequence[str], overrides: Sequence
     Returns:
         Scores, mean loss, and how many rows were longer than max_length.
     """
-    keep_pages()
     gather.join(on_processor=choose_device(where.get("device", "auto")).type == "cpu")
     talk = where.pop("talk", Talk(quiet=True))
     artifact = saved.read(folder, where.pop("task", None))
@@ -255,7 +254,6 @@ def predict(folder: str | Path, file: str, overrides: Sequence[str] = (), **wher
     Raises:
         BertuneError: the folder, the settings or a row cannot be used.
     """
-    keep_pages()
     gather.join(on_processor=choose_device(where.get("device", "auto")).type == "cpu")
     if file == "-" and gather.num_processes() > 1:
         raise ConfigError("standard input cannot be read by several processes; give a file, or start one process")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import torch
 
 JSON = dict[str, Any]
-ComputePrecision = Literal["fp32", "bf16", "fp16"]
+ComputePrecision = Literal["fp32", "bf16", "fp16", "int8"]
 Reads = Literal["last", "first_token", "first_last"]
 """What a head reads of an encoder: the last layer's states of all tokens; those of each row's first token, so that the last layer
 works for these alone; or of all tokens the mean of the first and the last layer's."""
@@ -253,10 +253,10 @@ class Numerics:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Return the type of hidden states and of the weights they are multiplied with."""
+        """Return the type of hidden states, and of the weights they are multiplied with unless these are in int8."""
         import torch
 
-        return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[self.precision]
+        return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.float32}[self.precision]
 
 
 class Tokenizer(Protocol):

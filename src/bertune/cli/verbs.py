@@ -27,7 +27,7 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show where an error came f
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing on stderr.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
-Precision = Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")]
+Precision = Annotated[str, typer.Option(help="auto, fp32, bf16, fp16, or int8 on processors that have units for it.")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="Settings, section.name=value each.", show_default=False)]
 DataOverrides = Annotated[list[str] | None, typer.Argument(help="How to read the file, data.name=value each.", show_default=False)]
 TaskFile = Annotated[str | None, typer.Option("--task", help="The Python file of a task of your own.", show_default=False)]

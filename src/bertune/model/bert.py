@@ -12,7 +12,7 @@ Sources: Devlin et al. 2018, arXiv 1810.04805; Vaswani et al. 2017, arXiv 1706.0
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -132,6 +132,9 @@ class Embeddings(nn.Module):
 class Layer(nn.Module):
     """Attention between the tokens of a row, then a small network on each token; both add to what came in."""
 
+    in_int8: tuple[object, Callable[..., Tensor]] | None = None
+    """What computes the layer in int8, and what tells that the weights are still those it was made from."""
+
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.shape = shape
@@ -146,10 +149,16 @@ class Layer(nn.Module):
 
     def forward(self, x: Tensor, plan: Plan, numerics: Numerics, only: Tensor | None = None) -> Tensor:
         """Return the new states (T, W); or (R, W), those of the first tokens, when their places are given as `only`."""
+        if self.in_int8 is not None and not torch.is_grad_enabled() and self.in_int8[0] == self.identity():
+            return self.in_int8[1](x, plan, only)
         asking = x if only is None else x[only]
         mixed = self.mix(self._attend(asking, x, plan, numerics))
         asking = self._add_and_norm(mixed, asking, self.mix_norm, self.shape.mix_dropout, numerics.fast_dropout)
         return self._add_and_norm(self.shrink(self.grow(asking)), asking, self.shrink_norm, self.shape.dropout, numerics.fast_dropout)
+
+    def identity(self) -> object:
+        """Return what changes when the weights do: where they lie, and how often they were written."""
+        return [(parameter.data_ptr(), parameter._version) for parameter in self.parameters()]
 
     def _attend(self, asking: Tensor, x: Tensor, plan: Plan, numerics: Numerics) -> Tensor:
         query, key, value = (

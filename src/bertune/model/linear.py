@@ -16,7 +16,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }  # fmt: skip
 """By the names in config.json."""
 
-_FUSED = {"none": ("none", "none"), "gelu": ("gelu", "none"), "gelu_new": ("gelu", "tanh"), "gelu_pytorch_tanh": ("gelu", "tanh")}
+FUSED = {"none": ("none", "none"), "gelu": ("gelu", "none"), "gelu_new": ("gelu", "tanh"), "gelu_pytorch_tanh": ("gelu", "tanh")}
 """Activations that oneDNN computes inside the matrix product: its name, and its algorithm."""
 
 
@@ -68,7 +68,7 @@ def _packed(weight: Tensor, bias: Tensor, activation: str) -> Callable[[Tensor],
 
     The operators are those that torch.compile puts into its programs. Returns None where they are not to be had.
     """
-    if weight.device.type != "cpu" or weight.dtype != torch.bfloat16 or activation not in _FUSED:
+    if weight.device.type != "cpu" or weight.dtype != torch.bfloat16 or activation not in FUSED:
         return None
     try:
         ordered = torch.ops.mkldnn._reorder_linear_weight(weight, None)
@@ -80,5 +80,5 @@ def _packed(weight: Tensor, bias: Tensor, activation: str) -> Callable[[Tensor],
 
 
 def _arguments(activation: str) -> tuple[str, list[float], str]:
-    name, algorithm = _FUSED[activation]
+    name, algorithm = FUSED[activation]
     return name, [], algorithm

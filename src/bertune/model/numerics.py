@@ -5,11 +5,12 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
-from typing import cast, get_args
+from collections.abc import Mapping
+from typing import Any, cast, get_args
 
 import torch
 
-from bertune.config import Precision
+from bertune.config import UsePrecision
 from bertune.errors import ConfigError
 from bertune.types import ComputePrecision, Numerics
 
@@ -39,19 +40,35 @@ def computes_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type == "cpu":
-        abilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+        abilities = _abilities()
         return bool(abilities.get("amx_bf16") or abilities.get("avx512_bf16"))
     return False
+
+
+def _abilities() -> Mapping[str, Any]:
+    """Return what torch knows of this processor: name and whether it has it."""
+    return torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+
+
+def computes_int8(device: torch.device) -> bool:
+    """Tell whether a processor multiplies bytes on units made for it. Elsewhere sums of two products may overflow."""
+    if device.type != "cpu" or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return False
+    abilities = _abilities()
+    return bool(abilities.get("avx512_vnni") or abilities.get("amx_int8"))
 
 
 def choose_precision(setting: str, device: torch.device) -> tuple[ComputePrecision, str]:
     """Return the precision to compute in, and why.
 
     Raises:
-        ConfigError: fp16 without a CUDA GPU, or no such precision.
+        ConfigError: fp16 without a CUDA GPU, int8 without a processor that has units for it, or no such precision.
     """
-    if setting not in get_args(Precision):
-        raise ConfigError(f"precision: {setting!r} is none of {', '.join(get_args(Precision))}")
+    if setting not in get_args(UsePrecision):
+        raise ConfigError(f"precision: {setting!r} is none of {', '.join(get_args(UsePrecision))}")
+    if setting == "int8" and not computes_int8(device):
+        problem = f"precision int8 needs a processor with AVX512-VNNI or AMX; this {device.type} has neither"
+        raise ConfigError(f"{problem}; use auto, fp32 or bf16")
     if setting == "fp16" and device.type != "cuda":
         raise ConfigError(f"precision fp16 needs a CUDA GPU, this run is on {device.type}; use auto, fp32 or bf16")
     if setting == "bf16" and not computes_bf16(device):

@@ -27,11 +27,13 @@ from bertune.config import DataConfig, RunConfig, dump
 from bertune.errors import ArtifactError, ConfigError, listed
 from bertune.model import Model
 from bertune.model.encoders import build_encoder, read_encoder
+from bertune.model.int8 import quantize
 from bertune.model.names import FOREIGN
-from bertune.model.numerics import bound_kernel_caches, choose_device, choose_precision
+from bertune.model.numerics import bound_kernel_caches, choose_device, choose_precision, keep_pages
 from bertune.model.sentence_head import SentenceHead
 from bertune.model.source import EMBEDDED, locate
 from bertune.model.tokenizer import Tokenizer, load_tokenizer
+from bertune.ship.calibration import sample
 from bertune.ship.encoding import SentencePipeline
 from bertune.ship.pipeline import Pipeline
 from bertune.ship.sentence import POOLINGS, Dense, SentenceModules, is_sentence_folder, read_modules, write_modules
@@ -56,11 +58,14 @@ class Artifact:
 
     def pipeline(self, device: str = "auto", precision: str = "auto") -> Pipeline:
         """Put the model on a device, ready to predict."""
+        keep_pages()
         bound_kernel_caches(32)
         place = choose_device(device)
         chosen, _ = choose_precision(precision, place)
         model = self.model.to(place).eval()
         model.encoder.compute_in(Numerics(chosen))
+        if chosen == "int8":
+            quantize(model.encoder, sample(self.tokenizer))
         model.encoder.prepare()
         if not isinstance(self.task, SentenceTask):
             return Pipeline(model, self.task, self.tokenizer, place)
