@@ -9,13 +9,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from safetensors.torch import load_file
 
 from bertune.engine import checkpoint
 from bertune.errors import Interrupted
-from bertune.run import train
+from bertune.run import load, train
 from tests.chinesebert_folder import HAN, write_folder
+from tests.model.test_int8 import on_such_processors
 
 NO_DROPOUT = ["train.dropout=0", "options.dropout=0", "train.precision=fp32"]
 
@@ -74,3 +76,11 @@ def test_two_processes_give_what_one_gives(start, tmp_path):
     lines = [[json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()] for out in (one, tmp_path / "two")]
     losses = [[line["loss"] for line in found if line["what"] == "train"] for found in lines]
     assert losses[1] == pytest.approx(losses[0], abs=1e-5)
+
+
+@on_such_processors
+def test_predictions_in_int8(start):
+    folder = train("classify", start("out", "train.learning_rate=1e-3"), quiet=True).folder
+    texts = [HAN[n : n + 6] for n in range(len(HAN) - 6)]
+    shares = [np.array([list(p.by_label.values()) for p in load(folder, precision=p).predict(texts)]) for p in ("fp32", "int8")]
+    assert 0 < np.abs(shares[0] - shares[1]).max() < 0.05

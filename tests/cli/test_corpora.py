@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.model.test_int8 import on_such_processors
 from typer.testing import CliRunner
 
 import bertune
@@ -193,12 +194,23 @@ sys.argv = ["bertune", *sys.argv[1:]]
 """
 
 
-def test_a_killed_call_goes_on(place, tmp_path, monkeypatch):
-    file = tmp_path / "corpus.txt"
+def embed_and_kill(place, tmp_path):
+    """Begin vectors of 4,000 rows in fp32 and kill the process amid them; return the corpus and the file that is not there."""
+    file, killed = tmp_path / "corpus.txt", tmp_path / "killed.npy"
     file.write_text("".join(f"the dog {n} is good\n" for n in range(4000)))
-    whole, killed = tmp_path / "whole.npy", tmp_path / "killed.npy"
-    command = [sys.executable, "-c", PROGRAM + "main()", "embed", str(place / "model1"), str(file), "--precision", "fp32", "-o"]
-    process = subprocess.Popen([*command, str(killed)], stderr=subprocess.DEVNULL)
+    command = [
+        sys.executable,
+        "-c",
+        PROGRAM + "main()",
+        "embed",
+        str(place / "model1"),
+        str(file),
+        "--precision",
+        "fp32",
+        "-o",
+        str(killed),
+    ]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     record = tmp_path / "killed.npy.part.json"
     while process.poll() is None and not (record.exists() and json.loads(record.read_text())["rows"] > 100):
         time.sleep(0.005)
@@ -206,6 +218,12 @@ def test_a_killed_call_goes_on(place, tmp_path, monkeypatch):
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not killed.exists()
+    return file, killed
+
+
+def test_a_killed_call_goes_on(place, tmp_path, monkeypatch):
+    file, killed = embed_and_kill(place, tmp_path)
+    whole = tmp_path / "whole.npy"
     monkeypatch.setattr(vectors, "CHUNK", 8)
     code, _, said = run("embed", place / "model1", file, "--precision", "fp32", "-o", killed)
     assert code == 0, said
@@ -213,6 +231,38 @@ def test_a_killed_call_goes_on(place, tmp_path, monkeypatch):
     assert run("embed", place / "model1", file, "--precision", "fp32", "-o", whole)[0] == 0
     np.testing.assert_allclose(np.load(killed), np.load(whole), atol=1e-5)
     assert sorted(os.listdir(tmp_path)) == ["corpus.txt", "killed.npy", "whole.npy"]
+
+
+def test_a_killed_call_does_not_go_on_in_another_precision(place, tmp_path, monkeypatch):
+    file, killed = embed_and_kill(place, tmp_path)
+    monkeypatch.setattr(vectors, "CHUNK", 8)
+    code, _, said = run("embed", place / "model1", file, "--precision", "bf16", "-o", killed)
+    assert (code, killed.exists()) == (2, False)
+    assert "precision: 'fp32' there, 'bf16' here" in said
+
+
+@on_such_processors
+def test_vectors_in_int8(place, expected, tmp_path):
+    code, _, said = run("embed", place / "model1", place / "corpus.jsonl", "-o", tmp_path / "x.npy", "--precision", "int8")
+    assert code == 0, said
+    found = np.load(tmp_path / "x.npy")
+    assert (found * expected).sum(1).min() / np.linalg.norm(found, axis=1).min() / np.linalg.norm(expected, axis=1).min() > 0.99
+    assert not np.allclose(found, expected, atol=1e-5)
+    assert np.array_equal(found, bertune.load(place / "model1", precision="int8").encode([r["text"] for r in ROWS]))
+
+
+@on_such_processors
+@pytest.mark.parametrize("verb", ["predict", "evaluate"])
+def test_labels_in_int8(verb, place):
+    code, out, said = run(verb, place / "labels", place / "labels.csv", "--precision", "int8")
+    assert code == 0, said
+    assert out.count("\n") > 1
+
+
+def test_training_in_int8_is_refused(place, tiny):
+    code, _, said = run("train", "classify", f"model={tiny}", f"data.train={place / 'labels.csv'}", "train.precision=int8")
+    assert code == 2
+    assert "train.precision" in said and "int8" in said
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no resource module")
