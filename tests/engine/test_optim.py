@@ -11,10 +11,12 @@ from torch import nn
 
 from bertune.config import TrainConfig
 from bertune.engine.optim import build_optimizer, parameter_groups, schedule, set_rates, warmup_steps
+from bertune.errors import ConfigError
 from bertune.model import Model
 from bertune.model.encoders import read_encoder
 from bertune.model.heads import PooledHead
 from bertune.model.names import HEADS
+from bertune.model.sentence_head import SentenceHead
 
 SCHEDULES = ["linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup"]
 
@@ -154,3 +156,21 @@ def test_a_step_is_one_of_adamw(model):
         decay = 0.1 if p.ndim > 1 else 0.0
         expected = before[name] * (1 - 1e-2 * decay) - 1e-2 * p.grad / (p.grad.abs() + 1e-3)
         torch.testing.assert_close(p.detach(), expected, atol=1e-6, rtol=1e-5, msg=name)
+
+
+def test_a_layer_may_have_a_rate_of_its_own(tiny):
+    encoder, _ = read_encoder(tiny)
+    model = Model(encoder, SentenceHead(encoder.width, "mean", [(8, "none")], num_labels=2, label_rate=1e-3))
+    found = settings_of(model, TrainConfig(learning_rate=4e-5, head_learning_rate=3e-4, weight_decay=0.03))
+    assert {n: found[n] for n in found if n.startswith("head.")} == {
+        "head.dense.0.weight": (3e-4, 0.03), "head.dense.0.bias": (3e-4, 0.0), "head.out.weight": (1e-3, 0.0), "head.out.bias": (1e-3, 0.0),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("labels", "words"), [(0, "leave it out"), (2, "'out' has a rate of its own in options; leave it out")])
+def test_a_rate_that_no_layer_of_the_head_learns_at_is_refused(labels, words, tiny):
+    encoder, _ = read_encoder(tiny)
+    model = Model(encoder, SentenceHead(encoder.width, "mean", num_labels=labels, label_rate=1e-3 if labels else None))
+    with pytest.raises(ConfigError, match=f"train.head_learning_rate: this head has no layer that learns at it; {words}"):
+        parameter_groups(model, TrainConfig(head_learning_rate=1e-3))
+    assert parameter_groups(model, TrainConfig())

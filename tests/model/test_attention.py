@@ -350,3 +350,18 @@ def test_a_plan_says_where_rows_are(lengths):
     assert plan.offsets.dtype == torch.int32
     assert plan.offsets.tolist() == [0, *itertools.accumulate(lengths)]
     assert plan.layout(2, False) is plan.layout(2, False)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("length", [16, 32, 48, 64])
+def test_softmax_and_its_gradient_at_every_length_of_a_bucket(length, dtype):
+    scores = (3 * torch.randn(6, 5, length, generator=torch.Generator().manual_seed(length))).to(dtype)
+    above = torch.randn(6, 5, length, generator=torch.Generator().manual_seed(1)).to(dtype)
+    exact = scores.double().requires_grad_()
+    exact.softmax(-1).backward(above.double())
+    shares = attention._softmax(scores)
+    gradient = attention._softmax_gradient(above, shares)
+    assert shares.dtype == gradient.dtype == dtype
+    near = {torch.bfloat16: 1e-2, torch.float32: 1e-6}[dtype]
+    torch.testing.assert_close(shares.double(), exact.softmax(-1).detach(), rtol=near, atol=near)
+    torch.testing.assert_close(gradient.double(), exact.grad, rtol=near, atol=near)

@@ -583,13 +583,14 @@ def test_numbers_of_csv_files_are_labels_too(tmp_path):
 # ---------------------------------------------------------------- what decides
 
 
+DOUBTFUL = [{**row, "label": 1 - row["label"]} if n % 5 == 1 else row for n, row in enumerate(LABELLED)]  # nothing gets them all right
 DECIDED = {
     "scores": ("embed", PAIRS, SCORED, "spearman"),
     "labels": ("embed", PAIRS, LABELLED, "average_precision"),
     "search": ("embed", PAIRS, HARD, "ndcg@10"),
     "texts": ("embed", SINGLE, SINGLE[:9], "uniformity"),
     "match scores": ("match", SCORED, SCORED[:15], "spearman"),
-    "match labels": ("match", LABELLED, LABELLED[:15], "average_precision"),
+    "match labels": ("match", LABELLED, DOUBTFUL, "average_precision"),
     "match softmax": ("match", TEXTUAL, TEXTUAL[:15], "accuracy"),
 }
 

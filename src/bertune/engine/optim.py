@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from bertune.config import TrainConfig
+from bertune.errors import ConfigError, listed
 from bertune.model import Model
 
 POLYNOMIAL_END = 1e-7  # the rate at which the polynomial schedule ends, as in transformers and bertorch
@@ -56,11 +57,15 @@ def parameter_groups(model: Model, config: TrainConfig) -> list[dict[str, Any]]:
     Matrices decay; biases and norms, which have one dimension, do not. A layer `d` below the top of the encoder learns
     at `layer_decay ** d` of the encoder's rate, the head at its own; parameters that the head names in `own_rates`, by the
     first part of their name, at the rate given there and without decay.
+
+    Raises:
+        ConfigError: a rate for the head is given, and no layer learns at it.
     """
     groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
     top = model.encoder.num_layers
     head_rate = config.head_learning_rate or config.learning_rate
     own_rates: dict[str, float] = getattr(model.head, "own_rates", {})
+    headed = False
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
@@ -71,6 +76,10 @@ def parameter_groups(model: Model, config: TrainConfig) -> list[dict[str, Any]]:
         own = own_rates.get(rest.split(".")[0]) if place == "head" else None
         rate, decay = (rate, decay) if own is None else (own, 0.0)
         groups.setdefault((rate, decay), []).append(parameter)
+        headed = headed or (place == "head" and own is None)
+    if config.head_learning_rate is not None and not headed:
+        layers = f"; {listed(own_rates)} has a rate of its own in options" if own_rates else ""
+        raise ConfigError(f"train.head_learning_rate: this head has no layer that learns at it{layers}; leave it out")
     return [{"params": held, "lr": rate, "peak_lr": rate, "weight_decay": decay} for (rate, decay), held in groups.items()]
 
 

@@ -48,13 +48,14 @@ class SentenceHead(nn.Module):
         normalize: whether vectors have length 1.
         num_labels: 0 where rows have no labels.
         product: whether u * v is among what the labels are told from.
+        label_rate: learning rate of the layer that tells labels, where it has one of its own.
 
     Sources: Reimers and Gurevych 2019, arXiv 1908.10084, for [u; v; |u - v|]; bertorch's `SentenceBERT` for u * v.
     """
 
     def __init__(
         self, width: int, pooling: Pooling, dense: Sequence[tuple[int, str]] = (), *,
-        normalize: bool = False, num_labels: int = 0, product: bool = False,
+        normalize: bool = False, num_labels: int = 0, product: bool = False, label_rate: float | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
         self.pooling = "cls" if pooling == "pooler" else pooling
@@ -65,6 +66,7 @@ class SentenceHead(nn.Module):
         widths = [width, *(size for size, _ in dense)]
         self.dense = nn.ModuleList(nn.Linear(before, after) for before, after in itertools.pairwise(widths))
         self.size = widths[-1]
+        self.own_rates = {} if label_rate is None else {"out": label_rate}
         self.out = nn.Linear((4 if product else 3) * self.size, num_labels) if num_labels else None
         for layer in self.modules():
             if isinstance(layer, nn.Linear):  # BERT's own initialisation

@@ -35,6 +35,9 @@ class MatchOptions(SentenceOptions):
     """contrastive: from which distance (1 - cosine) pairs labelled 0 are left alone."""
     product: bool = False
     """softmax: also tell labels from u * v (bertorch's `concat_multiply`)."""
+    label_learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    """softmax: peak learning rate of the layer that tells labels, which begins at random: at the encoder's rate it is hardly learnt
+    within a few hundred steps. It has no weight decay; `train.head_learning_rate` is for the layers before it."""
     metric: Literal["auto", "spearman", "pearson", "average_precision", "accuracy", "f1", "f1_macro", "mcc"] = "auto"
     """The figure that decides which checkpoint is best; `auto` is spearman for scores, average_precision for labels 0 and 1, and
     accuracy for softmax."""
@@ -105,7 +108,7 @@ class Match(SentenceTask):
             faults.append("options.matryoshka has no part in options.loss=softmax, which compares no cosines")
         if not self.labels and self.data.labels is not None:
             faults.append("data.labels is for options.loss=softmax; leave it out")
-        for name, for_loss in (("scale", "cosent"), ("margin", "contrastive"), ("product", "softmax")):
+        for name, for_loss in (("scale", "cosent"), ("margin", "contrastive"), ("product", "softmax"), ("label_learning_rate", "softmax")):
             if o.loss != for_loss and getattr(o, name) != MatchOptions.model_fields[name].default:
                 faults.append(f"options.{name} has no part in options.loss={o.loss}; it belongs to {for_loss}")
         if faults:
@@ -135,8 +138,9 @@ class Match(SentenceTask):
         return str(example.target) if self.labels or self.binary else ""
 
     def judging(self) -> JSON:
-        """Return how many labels the head tells, and from what."""
-        return {"num_labels": len(self.labels), "product": self.options.product}
+        """Return how many labels the head tells, from what, and how fast it learns that."""
+        o = self.options
+        return {"num_labels": len(self.labels), "product": o.product, "label_rate": o.label_learning_rate if self.labels else None}
 
     def encode_target(self, target: Any) -> Any:
         """Return a label's id, or the score, from 0 to 1 for the cosine loss."""
