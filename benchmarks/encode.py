@@ -187,7 +187,7 @@ WHAT = {"encode": encode, "train": train, "export": export}
 
 
 def worker(spec: Result) -> None:
-    if spec["tool"] in OURS:
+    if spec["tool"] in OURS and spec["what"] != "encode":  # which is a call of the library for all tools
         from peers import as_the_command_line
 
         result = as_the_command_line(lambda: WHAT[spec["what"]](spec))
@@ -338,7 +338,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("what", choices=RUNS)
     parser.add_argument("folder", nargs="?", help="of a model of sentence vectors; not for train")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--tools", nargs="+", help="encode: of bertune, default, sorted, onnx, openvino; corpus: without, all")
+    parser.add_argument("--tools", nargs="+", help="encode: of bertune, int8, default, sorted, onnx, openvino; corpus: without, all")
     parser.add_argument("--texts", default="stsb", help="encode: stsb, mixed, or a file with a text a line")
     parser.add_argument("--onnx-python", help="Python with optimum-onnx, onnxruntime and a sentence-transformers that goes with them")
     parser.add_argument("--openvino-python", help="Python with optimum-intel, openvino and nncf")

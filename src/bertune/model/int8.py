@@ -200,7 +200,7 @@ def _network(layer: Layer, ranges: dict[Linear, _Range]) -> Callable[[Tensor], T
     special = high.argsort(descending=True)[: min(SPECIAL_NEURONS, len(high) // 8)]
     others = torch.ones_like(high, dtype=torch.bool)
     others[special] = False
-    between = _code_of(float(low.min()) * NEURON_MARGIN, float(high[others].max()) * NEURON_MARGIN)
+    between = _code_of(min(float(low.min()), 0.0) * NEURON_MARGIN, float(high[others].max()) * NEURON_MARGIN)
     grow = _Product.after(to_grow, weight, bias, torch.uint8, layer.grow.activation, between)
     grow_special = _Product.after(to_grow, weight[special], bias[special], torch.float32)
     weight, bias = _parameters(layer.shrink)
