@@ -136,7 +136,7 @@ def test_a_text_has_the_same_states_whatever_else_is_in_the_batch(encoder_in_int
     with torch.inference_mode():
         together = encoder(rows.batch(range(len(LENGTHS)), list).ragged)
         alone = torch.cat([encoder(rows.batch([n], list).ragged) for n in range(len(LENGTHS))])
-    torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-5)
+    assert likeness(together, alone) > 0.99999  # equal but for the order in which attention may sum
 
 
 @on_such_processors
@@ -153,7 +153,7 @@ def test_first_tokens_alone_and_both_ends(encoder_in_int8):
     batch = batch_of(LENGTHS)
     with torch.inference_mode():
         whole, first, ends = encoder(batch), encoder(batch, "first_token"), encoder(batch, "first_last")
-        torch.testing.assert_close(first, whole[batch.offsets[:-1]], rtol=1e-2, atol=1e-2)  # one query, another product of attention
+        assert likeness(first, whole[batch.offsets[:-1]]) > 0.999  # one query, another product of attention
         assert likeness(ends, plain(batch, "first_last")) > 0.99
         assert not torch.allclose(ends, whole)
 
