@@ -150,7 +150,7 @@ def test_the_number_of_parameters_is_that_of_the_saved_model(go):
 def test_all_tricks_together_learn(go, task):
     settings = ["train.r_drop=0.5", "train.fgm=0.2", "train.ema=0.9", "train.accumulate=2"]
     rows = [{**r, "label": float(r["label"] == "pos")} if task == "regress" else r for r in ROWS]
-    result = go("train.epochs=12", "train.learning_rate=5e-3", *settings, task=task, rows=rows)
+    result = go("train.epochs=30", "train.learning_rate=5e-3", *settings, task=task, rows=rows)  # with 12 one seed in five learns nothing
     assert result.scores["dev"].decisive > 0.8
 
 
