@@ -13,8 +13,9 @@ for bertune.
 
 encode  Texts a second of texts to vectors of length 1 in their order, tokenization included, loading and a first batch not. The texts are
         those of STS-B dev (both sides), the lines of a file, or `mixed` (Chinese and English in turn). `int8` is bertune with products in
-        int8. Peers: `default` as it comes; `sorted` in bf16 where the processor has units for it, given batches of 32 sorted by tokens; `onnx` and `openvino` in int8, sorted too,
-        by the Python of an environment that has optimum's packages. Spearman is that of the cosines on STS-B dev.
+        int8. Peers: `default` as it comes; `sorted` in bf16 where the processor has units for it, given batches of 32 sorted by tokens;
+        `onnx` and `openvino` in int8, sorted too, by the Python of an environment that has optimum's packages. Spearman is that of the
+        cosines on STS-B dev.
 train   Rows a second of one epoch of `--limit` rows, batch 64, loss and precision the same, evaluation and saving not counted.
 cold    Seconds of a whole process that makes the vector of one line.
 corpus  Seconds and peak resident memory of a process that writes the vectors of many short texts to a .npy file.

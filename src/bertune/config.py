@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from bertune.errors import ConfigError, did_you_mean, listed
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
-UsePrecision = Literal["auto", "fp32", "bf16", "fp16", "int8"]
+UsePrecision = Literal[Precision, "int8"]
 """Of a finished model."""
 Schedule = Literal["linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup"]
 Files = str | list[str]

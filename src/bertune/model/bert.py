@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from bertune.model.attention import Plan, attend
 from bertune.model.dropout import drop, drop_add_norm, norm
-from bertune.model.linear import ACTIVATIONS, Linear, Table
+from bertune.model.linear import ACTIVATIONS, Linear, Table, identity_of
 from bertune.model.names import FAMILIES, FOREIGN, POSITIONS_AFTER_PADDING, Family, family_of
 from bertune.model.numerics import FP32
 from bertune.model.vocabulary import ActiveVocabulary, active_part, plain_table, with_whole_table
@@ -149,16 +149,12 @@ class Layer(nn.Module):
 
     def forward(self, x: Tensor, plan: Plan, numerics: Numerics, only: Tensor | None = None) -> Tensor:
         """Return the new states (T, W); or (R, W), those of the first tokens, when their places are given as `only`."""
-        if self.in_int8 is not None and not torch.is_grad_enabled() and self.in_int8[0] == self.identity():
+        if self.in_int8 is not None and not torch.is_grad_enabled() and self.in_int8[0] == identity_of(self.parameters()):
             return self.in_int8[1](x, plan, only)
         asking = x if only is None else x[only]
         mixed = self.mix(self._attend(asking, x, plan, numerics))
         asking = self._add_and_norm(mixed, asking, self.mix_norm, self.shape.mix_dropout, numerics.fast_dropout)
         return self._add_and_norm(self.shrink(self.grow(asking)), asking, self.shrink_norm, self.shape.dropout, numerics.fast_dropout)
-
-    def identity(self) -> object:
-        """Return what changes when the weights do: where they lie, and how often they were written."""
-        return [(parameter.data_ptr(), parameter._version) for parameter in self.parameters()]
 
     def _attend(self, asking: Tensor, x: Tensor, plan: Plan, numerics: Numerics) -> Tensor:
         query, key, value = (

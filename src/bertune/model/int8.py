@@ -29,7 +29,7 @@ from bertune.errors import ConfigError
 from bertune.model.attention import Plan, attend
 from bertune.model.bert import Bert, Layer
 from bertune.model.dropout import norm
-from bertune.model.linear import ACTIVATIONS, FUSED, Linear
+from bertune.model.linear import ACTIVATIONS, FUSED, Linear, identity_of
 from bertune.model.numerics import computes_bf16
 from bertune.types import Encoder, Ragged
 
@@ -67,8 +67,8 @@ def quantize(encoder: Encoder, shown: Ragged) -> None:
             encoder(shown)
         try:
             for layer in layers:
-                layer.in_int8 = layer.identity(), _Int8Layer(layer, ranges)
-            encoder(shown)
+                layer.in_int8 = identity_of(layer.parameters()), _Int8Layer(layer, ranges)
+            encoder(shown.part(0, 1))  # so that what is lacking is said now
         except (AttributeError, RuntimeError, TypeError) as error:
             raise ConfigError(f"precision int8: torch {torch.__version__} lacks its products ({str(error).splitlines()[0]})") from None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 import torch
@@ -48,12 +48,16 @@ class Linear(nn.Linear):
         self.ready = self._identity(dtype), compute
 
     def _identity(self, dtype: torch.dtype) -> object:
-        """Return what changes when the weights do: where they lie, and how often they were written."""
-        return dtype, self.weight.data_ptr(), self.weight._version, self.bias.data_ptr(), self.bias._version
+        return dtype, identity_of((self.weight, self.bias))
 
     def release(self) -> None:
         """Forget what `prepare` made."""
         self.ready = None
+
+
+def identity_of(parameters: Iterable[Tensor]) -> object:
+    """Return what changes when weights do: where they lie, and how often they were written."""
+    return [(parameter.data_ptr(), parameter._version) for parameter in parameters]
 
 
 class Table(nn.Embedding):
