@@ -32,20 +32,21 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from safetensors.torch import save_file
 
-from bertune.config import DataConfig
-from bertune.data.batching import EncodedRows
-from bertune.engine.randomness import seed_everything
-from bertune.engine.step import Fit
-from bertune.model import Model
-from bertune.model.bert import Bert
-from bertune.model.chinesebert import ChineseBert
-from bertune.model.encoders import read_encoder
-from bertune.model.glyphs import render
-from bertune.model.numerics import bound_kernel_caches, choose_precision, keep_pages
-from bertune.model.tokenizer import load_tokenizer
-from bertune.run import prepare
-from bertune.ship.pipeline import predict_rows
-from bertune.tasks.reading import read_examples
+from bertune.commands.train import prepare
+from bertune.config.schema import DataConfig
+from bertune.data.dataset import EncodedDataset
+from bertune.encoders.bert import Bert
+from bertune.encoders.families.chinesebert import ChineseBert
+from bertune.encoders.families.glyphs import render
+from bertune.encoders.load import read_encoder
+from bertune.heads.model import Model
+from bertune.inference.predict import predict_rows
+from bertune.kernels.allocator import bound_kernel_caches, keep_pages
+from bertune.kernels.precision import choose_precision
+from bertune.tasks.base.reading import read_examples
+from bertune.text.load import load_tokenizer
+from bertune.training.rng import seed_everything
+from bertune.training.step import TrainStep
 from bertune.types import Example, Numerics
 
 DATA = Path(os.environ.get("BERTUNE_DATA", "data"))
@@ -104,12 +105,12 @@ class Bench:
         self.model = Model(encoder, self.task.head(encoder, report.pooler))
         encoder.compute_in(Numerics(choose_precision(run.train.precision, CPU)[0], run.train.fast_dropout))
 
-    def fit(self, rows: EncodedRows) -> Fit:
+    def fit(self, rows: EncodedDataset) -> TrainStep:
         AcceleratorState._reset_state(reset_partial_state=True)
-        return Fit(self.model, self.task, rows, self.run, Accelerator(cpu=True))
+        return TrainStep(self.model, self.task, rows, self.run, Accelerator(cpu=True))
 
-    def encoded(self, examples: list[Example]) -> EncodedRows:
-        return EncodedRows(self.task.encode(examples, self.tokenizer))
+    def encoded(self, examples: list[Example]) -> EncodedDataset:
+        return EncodedDataset(self.task.encode(examples, self.tokenizer))
 
 
 def speed(args: argparse.Namespace) -> None:
@@ -201,7 +202,7 @@ def learn(folder: Path, args: argparse.Namespace, seed: int, *, words: bool, pin
     rows = {}
     for name, examples in (("train", bench.train), ("dev", bench.dev)):
         encoded = bench.task.encode(examples, bench.tokenizer)
-        rows[name] = EncodedRows(encoded if pinyin else shuffled(encoded, seed))
+        rows[name] = EncodedDataset(encoded if pinyin else shuffled(encoded, seed))
     work, best = bench.fit(rows["train"]), 0.0
     epoch = -(-len(rows["train"]) // 32)
     batches = work.batches()

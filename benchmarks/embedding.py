@@ -181,14 +181,18 @@ def ours(run: Run, seed: int, *, score: bool = True) -> dict[str, Any]:
 
 def theirs(run: Run, seed: int, *, score: bool = True) -> dict[str, Any]:
     from datasets import Dataset
-    from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments
+    from sentence_transformers import (
+        SentenceTransformer,
+        SentenceTransformerTrainer,
+        SentenceTransformerTrainingArguments,
+    )
     from sentence_transformers.base.modules import Transformer
     from sentence_transformers.sentence_transformer import losses
     from sentence_transformers.sentence_transformer.modules import Pooling
     from transformers import set_seed
 
-    from bertune.model.numerics import choose_device, choose_precision
-    from bertune.model.source import locate
+    from bertune.encoders.locate import locate
+    from bertune.kernels.precision import choose_device, choose_precision
 
     set_seed(seed)
     encoder = Transformer(str(locate(run.model)), max_seq_length=MAX_LENGTH)

@@ -168,7 +168,11 @@ def train(spec: Result) -> Result:
 
 def export(spec: Result) -> Result:
     """Write the folder of a quantized model; OpenVINO's is calibrated on the first side of STS-B train."""
-    from sentence_transformers import SentenceTransformer, export_dynamic_quantized_onnx_model, export_static_quantized_openvino_model
+    from sentence_transformers import (
+        SentenceTransformer,
+        export_dynamic_quantized_onnx_model,
+        export_static_quantized_openvino_model,
+    )
 
     place, backend = spec["out"], spec["tool"]
     model = SentenceTransformer(spec["folder"], device="cpu", backend=backend, model_kwargs={"export": True})

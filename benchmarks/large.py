@@ -40,7 +40,7 @@ def make_model(folder: Path) -> Path:
     import torch
     from transformers import AutoTokenizer, BertConfig, BertModel
 
-    from bertune.model.source import locate
+    from bertune.encoders.locate import locate
 
     torch.manual_seed(0)
     config = BertConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64)

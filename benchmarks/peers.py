@@ -86,12 +86,12 @@ def speed(seconds: float, rows: Sequence[int], tokens: int) -> Result:
 def as_the_command_line(work: Callable[[], Result]) -> Result:
     """Run with the environment that the command line gives itself, before anything loads torch."""
     import bertune.cli
-    import bertune.cli.verbs
+    import bertune.cli.app
 
     if "torch" in sys.modules:  # its threads would have read their settings already
         raise RuntimeError("bertune's command line loads torch before it sets its environment")
     found: list[Result] = []
-    with mock.patch.object(bertune.cli.verbs, "app", lambda: found.append(work())):
+    with mock.patch.object(bertune.cli.app, "app", lambda: found.append(work())):
         bertune.cli.main()
     return found[0]
 
@@ -112,15 +112,15 @@ def few_dev_rows(spec: Spec, folder: str) -> str:
 
 def train_ours(spec: Spec) -> Result:
     import bertune
-    from bertune.engine.step import Fit
+    from bertune.training.step import TrainStep
 
-    marks, step = Marks(), Fit.step
+    marks, step = Marks(), TrainStep.step
 
-    def timed(fit: Fit, rows: list[int]) -> None:
+    def timed(fit: TrainStep, rows: list[int]) -> None:
         step(fit, rows)
         marks.add(rows, int(fit.rows.lengths[rows].sum()))
 
-    with tempfile.TemporaryDirectory() as place, mock.patch.object(Fit, "step", timed):
+    with tempfile.TemporaryDirectory() as place, mock.patch.object(TrainStep, "step", timed):
         total = spec.warm + spec.steps
         settings = our_settings(spec, f"{place}/out", train__max_steps=total, data__dev=few_dev_rows(spec, place))
         bertune.train(spec.settings[0], settings, quiet=True)
@@ -177,11 +177,11 @@ def read_work(spec: Spec) -> Work:
     """Read the very rows that bertune trains on."""
     from transformers import AutoTokenizer
 
-    from bertune import run as story
-    from bertune.model.source import locate
-    from bertune.tasks.reading import read_splits
+    from bertune.commands.train import prepare
+    from bertune.encoders.locate import locate
+    from bertune.tasks.base.reading import read_splits
 
-    run, task = story.prepare(spec.settings[0], spec.settings[1:])
+    run, task = prepare(spec.settings[0], spec.settings[1:])
     splits = read_splits(task, run.data, run.seed, lambda _: None)
     tokenizer = AutoTokenizer.from_pretrained(locate(run.model))
 
@@ -197,7 +197,7 @@ def read_work(spec: Spec) -> Work:
 def has_bf16() -> bool:
     import torch
 
-    from bertune.model.numerics import computes_bf16
+    from bertune.kernels.precision import computes_bf16
 
     return computes_bf16(torch.device("cpu"))
 
@@ -219,7 +219,7 @@ def build_trainer(work: Work, train: list[Result], base: type | None = None, **m
         set_seed,
     )
 
-    from bertune.model.source import locate
+    from bertune.encoders.locate import locate
 
     t = work.run.train
     set_seed(work.run.seed)
@@ -344,13 +344,19 @@ def reach_theirs(spec: Spec) -> Result:
 
 def predict_theirs(spec: Spec) -> Result:
     """The folder that bertune has written, opened by transformers: the same weights."""
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer, DataCollatorWithPadding, Trainer, TrainingArguments
+    from transformers import (
+        AutoModelForSequenceClassification,
+        AutoTokenizer,
+        DataCollatorWithPadding,
+        Trainer,
+        TrainingArguments,
+    )
 
-    from bertune import run as story
+    from bertune.commands.train import prepare
 
     best = spec.tool == "best"
     examples = dev_examples(spec)
-    max_length = story.prepare(spec.settings[0], spec.settings[1:])[0].data.max_length
+    max_length = prepare(spec.settings[0], spec.settings[1:])[0].data.max_length
     tokenizer = AutoTokenizer.from_pretrained(spec.folder)
     model = AutoModelForSequenceClassification.from_pretrained(spec.folder)
     flags = fastest_flags(spec) if best else {}
@@ -377,11 +383,11 @@ def predict_theirs(spec: Spec) -> Result:
 
 
 def dev_examples(spec: Spec) -> list[Any]:
-    from bertune import run as story
+    from bertune.commands.train import prepare
     from bertune.data.rows import files_of
-    from bertune.tasks.reading import read_examples
+    from bertune.tasks.base.reading import read_examples
 
-    run, task = story.prepare(spec.settings[0], spec.settings[1:])
+    run, task = prepare(spec.settings[0], spec.settings[1:])
     return read_examples(files_of(run.data.dev, "dev"), task, run.data, lambda _: None)[: spec.rows]
 
 

@@ -52,11 +52,11 @@ def theirs(settings: list[str], seed: int, out: str) -> float:
         set_seed,
     )
 
-    from bertune import run as story
-    from bertune.model.source import locate
-    from bertune.tasks.reading import read_splits
+    from bertune.commands.train import prepare
+    from bertune.encoders.locate import locate
+    from bertune.tasks.base.reading import read_splits
 
-    run, task = story.prepare(settings[0], [*settings[1:], f"seed={seed}"])
+    run, task = prepare(settings[0], [*settings[1:], f"seed={seed}"])
     splits = read_splits(task, run.data, run.seed, lambda _: None)
     folder = str(locate(run.model))
     tokenizer = AutoTokenizer.from_pretrained(folder)

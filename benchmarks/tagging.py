@@ -60,14 +60,14 @@ def theirs(settings: list[str], seed: int, out: str, *, grouped: bool) -> dict[s
         set_seed,
     )
 
-    from bertune import run as story
+    from bertune.commands.train import prepare
     from bertune.data.entities import Span
     from bertune.data.tags import tags_of
-    from bertune.model.numerics import choose_device, choose_precision
-    from bertune.model.source import locate
-    from bertune.tasks.reading import read_splits
+    from bertune.encoders.locate import locate
+    from bertune.kernels.precision import choose_device, choose_precision
+    from bertune.tasks.base.reading import read_splits
 
-    run, task = story.prepare("tag", [*settings, f"seed={seed}"])
+    run, task = prepare("tag", [*settings, f"seed={seed}"])
     splits = read_splits(task, run.data, run.seed, lambda _: None)
     folder = str(locate(run.model))
     tokenizer = AutoTokenizer.from_pretrained(folder)

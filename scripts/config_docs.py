@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from bertune.config import RunConfig, is_section
+from bertune.config.schema import RunConfig, is_section
 from bertune.tasks import load_task, task_names
 
 INTRO = """# Settings

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from bertune.config import RunConfig
+from bertune.config.schema import RunConfig
 
 PAGE = Path(__file__).parents[1] / "docs" / "distributed.md"
 TEXT = PAGE.read_text(encoding="utf-8")
@@ -63,7 +63,7 @@ def as_torchrun_takes_it(words: list[str]) -> list[str]:
 
 
 def test_torchrun_takes_every_command_and_bertune_knows_what_it_starts():
-    from bertune.cli.verbs import app
+    from bertune.cli.app import app
 
     verbs = {command.callback.__name__ for command in app.registered_commands}
     found = [as_torchrun_takes_it(words) for text in blocks("bash") for words in commands(text)]

@@ -40,7 +40,7 @@ def test_readme_python_runs(page, tiny, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("page", PAGES[:2], ids=lambda p: p.name)
 def test_readme_names_every_task_and_only_real_verbs(page):
-    from bertune.cli.verbs import app
+    from bertune.cli.app import app
 
     text = page.read_text(encoding="utf-8")
     verbs = {command.callback.__name__ for command in app.registered_commands}

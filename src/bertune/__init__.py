@@ -16,11 +16,22 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bertune.errors import ArtifactError, BertuneError, ConfigError, DataError, MissingExtra, TaskNotFound, TrainingError
-    from bertune.run import evaluate, load, predict, train
-    from bertune.ship.pipeline import Pipeline
+    from bertune.artifact.read import load
+    from bertune.commands.evaluate import evaluate
+    from bertune.commands.predict import predict
+    from bertune.commands.train import train
+    from bertune.errors import (
+        ArtifactError,
+        BertuneError,
+        ConfigError,
+        DataError,
+        MissingExtra,
+        TaskNotFound,
+        TrainingError,
+    )
+    from bertune.inference.pipeline import Pipeline
     from bertune.tasks import load_task, task_names
-    from bertune.tasks.task import Task
+    from bertune.tasks.base.task import Task
     from bertune.types import Example, Prediction, Row, Scores
 
 __version__ = "0.1.0"
@@ -33,19 +44,19 @@ _HOMES = {
     "Example": "types",
     "Interrupted": "errors",
     "MissingExtra": "errors",
-    "Pipeline": "ship.pipeline",
+    "Pipeline": "inference.pipeline",
     "Prediction": "types",
     "Row": "types",
     "Scores": "types",
-    "Task": "tasks.task",
+    "Task": "tasks.base.task",
     "TaskNotFound": "errors",
     "TrainingError": "errors",
-    "evaluate": "run",
-    "load": "run",
+    "evaluate": "commands.evaluate",
+    "load": "artifact.read",
     "load_task": "tasks",
-    "predict": "run",
+    "predict": "commands.predict",
     "task_names": "tasks",
-    "train": "run",
+    "train": "commands.train",
 }
 
 __all__ = [

@@ -99,7 +99,7 @@ class Example:
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class Encoding:
     """The token ids of one input, with the segment of each token."""
 
     ids: Sequence[int]
@@ -107,14 +107,14 @@ class Piece:
     cut: int = 0  # tokens that max_length cut away
     words: Sequence[int] | None = None  # places of the tokens that stand for the words, one a word
     windows: Sequence[int] | None = None  # tokens of each window, where a text is read in several
-    syllables: Sequence[int] | None = None  # how each token is read, for encoders that hear it; see `bertune.model.pinyin`
+    syllables: Sequence[int] | None = None  # how each token is read, for encoders that hear it; see `bertune.text.pinyin`
 
 
 @dataclass(frozen=True, slots=True)
-class Encoded:
+class EncodedExample:
     """An example as integers: 1 input for a cross-encoder, 2 or 3 for a bi-encoder."""
 
-    inputs: tuple[Piece, ...]
+    inputs: tuple[Encoding, ...]
     target: Any = None
     context: Any = None  # what `decode` needs of the example besides the model's output
     passes: bool = False  # the inputs are passes of one text, each to be encoded with dropout of its own (SimCSE)
@@ -161,7 +161,7 @@ class Ragged:
 
 
 @dataclass(frozen=True, slots=True)
-class Sides:
+class PairIndex:
     """Which text stands where, for rows of several texts that are encoded apart. `U` are the texts of the batch, each once.
 
     `places` are one tensor (B,) a side: the text, 0 to U - 1, that stands there in each row. `identities` (U,) are numbers of
@@ -171,9 +171,9 @@ class Sides:
     places: tuple[torch.Tensor, ...]
     identities: torch.Tensor
 
-    def to(self, device: torch.device) -> Sides:
+    def to(self, device: torch.device) -> PairIndex:
         """Return the same on another device."""
-        return Sides(tuple(p.to(device) for p in self.places), self.identities.to(device))
+        return PairIndex(tuple(p.to(device) for p in self.places), self.identities.to(device))
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +187,7 @@ class Batch:
     target: torch.Tensor | None
     rows: tuple[int, ...]
     contexts: tuple[Any, ...] = ()
-    sides: Sides | None = None
+    sides: PairIndex | None = None
 
     def to(self, device: torch.device) -> Batch:
         """Return the same batch on another device."""
@@ -249,7 +249,7 @@ class Numerics:
 
     precision: ComputePrecision = "fp32"
     fast_dropout: bool = True
-    """On a processor, dropout from cheap random bytes; see `bertune.model.dropout`."""
+    """On a processor, dropout from cheap random bytes; see `bertune.kernels.dropout`."""
 
     @property
     def dtype(self) -> torch.dtype:
@@ -264,11 +264,11 @@ class Tokenizer(Protocol):
 
     max_length: int
 
-    def encode(self, texts: Sequence[tuple[str, ...]]) -> list[Piece]:
+    def encode(self, texts: Sequence[tuple[str, ...]]) -> list[Encoding]:
         """Turn texts, or pairs of texts, into ids, special tokens included, at most `max_length` long."""
         ...
 
-    def encode_words(self, texts: Sequence[tuple[str, Sequence[tuple[int, int]]]], overlap: int) -> list[tuple[Piece, list[int]]]:
+    def encode_words(self, texts: Sequence[tuple[str, Sequence[tuple[int, int]]]], overlap: int) -> list[tuple[Encoding, list[int]]]:
         """Turn texts that are cut into words into ids, long ones in overlapping windows; say which words have ids."""
         ...
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from bertune.cli.verbs import app
+from bertune.cli.app import app
 
 GOOD = "text,label\n" + "".join(f"the dog is {w} {n},{label}\n" for n in range(6) for w, label in (("good", "pos"), ("bad", "neg")))
 TSV = GOOD.replace(",", "\t")
@@ -224,7 +224,7 @@ def test_a_bug_of_ours_is_not_hidden(monkeypatch):
     def broken(*_, **__):
         raise RuntimeError("ours")
 
-    monkeypatch.setattr("bertune.run.train", broken)
+    monkeypatch.setattr("bertune.commands.train.train", broken)
     found = CliRunner().invoke(app, ["train", "classify"])
     assert found.exit_code == 1
     assert isinstance(found.exception, RuntimeError)

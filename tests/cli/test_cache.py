@@ -7,8 +7,8 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from bertune.cli.verbs import app
-from bertune.data import cache
+from bertune.cli.app import app
+from bertune.data import dataset_cache
 
 
 @pytest.fixture(autouse=True)
@@ -23,9 +23,9 @@ def run(*words: object):
 
 def make(key: str, age: float = 0.0) -> None:
     about = {"task": "classify", "model": "minilm", "train": "reviews.csv", "rows": {"train": 90, "dev": 10, "test": 0}}
-    with cache.making("tokens", key) as part:
+    with dataset_cache.making("tokens", key) as part:
         (part / "train.texts.arrow").write_bytes(b"x" * 1000)
-        entry = cache.finish(part, "tokens", key, about, {})
+        entry = dataset_cache.finish(part, "tokens", key, about, {})
     manifest = {**entry.manifest, "made": entry.manifest["made"] - age}
     (entry.path / "manifest.json").write_text(json.dumps(manifest))
 

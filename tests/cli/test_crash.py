@@ -27,7 +27,7 @@ PROGRAM = textwrap.dedent(
 
     import accelerate, torch, torch._dynamo
 
-    import bertune.engine.log, bertune.engine.state, bertune.run, bertune.ship.artifact
+    import bertune.training.history, bertune.training.state, bertune.commands.train, bertune.artifact.write
     from bertune.cli import main
 
     counts = collections.Counter()
@@ -66,10 +66,10 @@ PROGRAM = textwrap.dedent(
         log._file.write(json.dumps(line)[:20])
         log._file.flush()
 
-    real_save_file = bertune.engine.state.save_file
+    real_save_file = bertune.training.state.save_file
 
     def arm(deadline):
-        state, artifact, log = bertune.engine.state, bertune.ship.artifact, bertune.engine.log.RunLog
+        state, artifact, log = bertune.training.state, bertune.artifact.write, bertune.training.history.History
         real_rmtree = shutil.rmtree
         for module in (state, artifact):
             module.save_file = deadly(real_save_file, "tensors", half_a_file, deadline)

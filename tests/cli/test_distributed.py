@@ -45,19 +45,21 @@ PROGRAM = textwrap.dedent(
     from typer.testing import CliRunner
 
     import bertune
-    from bertune.cli.verbs import app
-    from bertune.engine.step import Fit
+    from bertune.cli.app import app
+    from bertune.training.step import TrainStep
     from bertune.errors import Interrupted
-    from bertune.model import gather
-    from bertune.model.dropout import BYTES
-    from bertune.run import evaluate, predict, train
-    from bertune.ship import pipeline
+    from bertune import distributed
+    from bertune.kernels.dropout import BYTES
+    from bertune.commands.evaluate import evaluate
+    from bertune.commands.predict import predict
+    from bertune.commands.train import train
+    from bertune.inference import pipeline, predict as prediction_loop
     from bertune.tasks import load_task
 
     torch.set_num_threads(1)
     torch.optim.AdamW([torch.zeros(1, requires_grad=True)]).step()  # whatever is imported late is so before the fork
     accelerate.Accelerator, transformers.AutoTokenizer, transformers.BertTokenizer
-    pipeline.MAX_TOKENS, pipeline.CHUNK = 64, 50  # so that few rows are many batches and several chunks
+    prediction_loop.MAX_TOKENS, pipeline.CHUNK = 64, 50  # so that few rows are many batches and several chunks
     place, plan = Path(sys.argv[1]), json.loads(Path(sys.argv[2]).read_text())
     rank = world = 0
     trouble, seen, current = {}, [], {}
@@ -92,7 +94,7 @@ PROGRAM = textwrap.dedent(
             return known
         return loss
 
-    real_step, Fit.step = Fit.step, watched_step
+    real_step, TrainStep.step = TrainStep.step, watched_step
     for name in ("classify", "embed"):
         task = load_task(name)
         task.loss = watched_loss(task.loss)
@@ -108,7 +110,7 @@ PROGRAM = textwrap.dedent(
                 result["scores"] = {split: scores.to_json() for split, scores in trained.scores.items()}
             except Interrupted as stopped:
                 result["stopped"] = [str(stopped), stopped.number]
-        return {**result, "said": said.getvalue().splitlines(), "steps": list(seen), "processes": gather.num_processes()}
+        return {**result, "said": said.getvalue().splitlines(), "steps": list(seen), "processes": distributed.num_processes()}
 
     def do_call(job):
         found = CliRunner().invoke(app, job["words"], input=job.get("stdin"))
@@ -126,7 +128,7 @@ PROGRAM = textwrap.dedent(
     def do_copy(job):
         if rank == 0:
             shutil.copytree(job["source"], job["target"])
-        gather.wait()
+        distributed.barrier()
 
     def do_main(job):
         from bertune.cli import main

@@ -17,10 +17,10 @@ import torch
 from typer.testing import CliRunner
 
 import bertune
-from bertune.cli.verbs import app
-from bertune.engine import loop
-from bertune.engine.log import RunLog
+from bertune.cli.app import app
 from bertune.errors import Interrupted
+from bertune.training import loop, resume
+from bertune.training.history import History
 
 NOUNS = ["dog", "cat", "tree", "house", "car"]
 LABELS = {"good": "pos", "great": "pos", "bad": "neg", "awful": "neg"}
@@ -63,7 +63,7 @@ class Bench:
     def stopped(self, *more: str, at: int = 3, number: int = signal.SIGINT) -> tuple[int, str, list[str]]:
         """Begin a run, or go on with one, that a signal stops."""
         with self.patch.context() as patch:
-            patch.setattr(RunLog, "tick", lambda _, step, total: os.kill(os.getpid(), number) if step == at else None)
+            patch.setattr(History, "tick", lambda _, step, total: os.kill(os.getpid(), number) if step == at else None)
             return self.call("classify", *self.settings, *more)
 
 
@@ -337,9 +337,9 @@ def test_settings_that_change_rounding_are_said(setting, stopped, straight):
 
 def test_another_machine_is_said(stopped, monkeypatch):
     """Threads and versions decide how numbers are rounded."""
-    from bertune import resume
+    from bertune.training.resume import machine
 
-    known = resume.machine()
+    known = machine()
     monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
     monkeypatch.setattr(resume, "version", lambda package: "0.0.1" if package == "tokenizers" else known[package])
     code, _, said = stopped.call("out", "--resume")
@@ -351,9 +351,9 @@ def test_another_machine_is_said(stopped, monkeypatch):
 
 
 def test_a_setting_that_an_older_version_did_not_know_had_its_default(bench, straight, monkeypatch):
-    from bertune import resume
+    from bertune.training.resume import Checkpoints
 
-    class Older(resume.Checkpoints):
+    class Older(Checkpoints):
         def __init__(self, out: Path, keep: int, about: dict, command: str) -> None:
             run = json.loads(json.dumps(about.get("run")))
             if run:
@@ -476,10 +476,10 @@ def test_what_is_tuned_on_the_dev_rows_comes_out_the_same(bench):
 
 def test_ctrl_c_while_the_result_is_scored(bench, straight, monkeypatch):
     """Training is done, so there is nothing to finish; the last checkpoint is there."""
-    from bertune.training import Course
+    from bertune.training.run import TrainingRun
 
     with monkeypatch.context() as patch:
-        patch.setattr(Course, "_scores_of_best", lambda _: os.kill(os.getpid(), signal.SIGINT))
+        patch.setattr(TrainingRun, "_scores_of_best", lambda _: os.kill(os.getpid(), signal.SIGINT))
         code, out, said = bench.call("classify", *bench.settings)
     assert (code, out) == (130, "")
     assert said[-1].startswith("bertune: stopped")
@@ -490,7 +490,7 @@ def test_ctrl_c_while_the_result_is_scored(bench, straight, monkeypatch):
 
 def test_the_api_tells_the_signal(bench, straight, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(RunLog, "tick", lambda _, step, total: os.kill(os.getpid(), signal.SIGTERM) if step == 3 else None)
+        patch.setattr(History, "tick", lambda _, step, total: os.kill(os.getpid(), signal.SIGTERM) if step == 3 else None)
         with pytest.raises(KeyboardInterrupt) as stopped:
             bertune.train("classify", bench.settings, quiet=True)
     assert isinstance(stopped.value, Interrupted)
@@ -554,16 +554,16 @@ def full_for(name: str):
 def test_a_full_disk_is_said_and_the_run_goes_on_when_there_is_room(what, bench, straight, monkeypatch):
     """What is printed to be typed works, whatever was being written."""
 
-    def at(run: RunLog, step: int, total: int) -> None:
+    def at(run: History, step: int, total: int) -> None:
         if step == STEPS and what == "state.safetensors":
-            patch.setattr("bertune.engine.state.save_file", full)
+            patch.setattr("bertune.training.state.save_file", full)
         elif step == STEPS and what == "model.safetensors":
-            patch.setattr("bertune.ship.artifact.save_file", full)
+            patch.setattr("bertune.artifact.write.save_file", full)
         elif step == STEPS:
             patch.setattr(Path, "write_text", full_for(what))
 
     with monkeypatch.context() as patch:
-        patch.setattr(RunLog, "tick", at)
+        patch.setattr(History, "tick", at)
         code, out, said = bench.call("classify", *bench.settings)
     assert (code, out) == (2, "")
     assert "No space left on device" in said[-1]
@@ -575,16 +575,16 @@ def test_a_full_disk_is_said_and_the_run_goes_on_when_there_is_room(what, bench,
 
 @pytest.mark.parametrize("what", ["scores.json", "README.md", "bertune.json"])
 def test_a_disk_that_is_full_at_the_very_end_is_said(what, bench, straight, monkeypatch):
-    from bertune import training
+    from bertune.training.run import _finish
 
-    finish = training._finish
+    finish = _finish
 
     def finish_on_a_full_disk(*given: object) -> None:
         patch.setattr(Path, "write_text", full_for(what))
         finish(*given)
 
     with monkeypatch.context() as patch:
-        patch.setattr(training, "_finish", finish_on_a_full_disk)
+        patch.setattr("bertune.training.run._finish", finish_on_a_full_disk)
         assert_refused(bench.call("classify", *bench.settings), "out", "No space left on device", "bertune train out --resume")
     assert bench.call("out", "--resume")[0] == 0
     assert_the_same(Path("out"), straight)
@@ -603,22 +603,22 @@ def test_a_full_disk_when_the_run_goes_on_harms_nothing(bench, straight, monkeyp
 
 def test_a_vanished_folder_is_said(bench, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(RunLog, "tick", lambda _, step, total: shutil.rmtree("out") if step == 3 else None)
+        patch.setattr(History, "tick", lambda _, step, total: shutil.rmtree("out") if step == 3 else None)
         found = bench.call("classify", *bench.settings)
     assert_refused(found, "out", "has vanished")
     assert not Path("out").exists()
 
 
 def test_memory_that_is_short_is_said_and_written_down(bench, straight, monkeypatch):
-    from bertune.engine.step import Fit
+    from bertune.training.step import TrainStep
 
-    tried, calls = Fit._tried, []
+    tried, calls = TrainStep._tried, []
 
     def short_once(work, rows):
         calls.append(rows)
         return (None, 0.0, "out of memory (step 2)") if len(calls) == 2 else tried(work, rows)
 
-    monkeypatch.setattr(Fit, "_tried", short_once)
+    monkeypatch.setattr(TrainStep, "_tried", short_once)
     code, _, said = bench.call("classify", *bench.settings)
     assert code == 0
     assert len([line for line in said if line.startswith("trouble: memory is short: out of memory (step 2); ")]) == 1

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
+from bertune.commands.train import prepare, train
 from bertune.errors import ConfigError
-from bertune.run import prepare, train
 
 ROWS = [{"text": " ".join(["good", "dog", "tree", "bad", "car", "not"][i % 5 : 2 + i % 7]) + " a", "label": "ab"[i % 2]} for i in range(31)]
 LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", "-m", "bertune", "train"]

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 import bertune
-from bertune.cli.verbs import app
+from bertune.cli.app import app
 
 ANIMALS = {"dog": "animal", "cat": "animal", "tree": "plant", "house": "thing"}
 

@@ -16,7 +16,7 @@ import yaml
 from typer.testing import CliRunner
 
 import bertune
-from bertune.cli.verbs import app
+from bertune.cli.app import app
 
 TEXTS = ["the dog is good", 'a "big", red house', "天 很 好", "a very awful cat , is it ?", "one two three"]
 

@@ -10,16 +10,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bertune.data.batching import EncodedRows, by_length, epoch_order, micro_batches, num_batches
-from bertune.types import Encoded, Piece
+from bertune.data.batching import by_length, epoch_order, micro_batches, num_batches
+from bertune.data.dataset import EncodedDataset
+from bertune.types import EncodedExample, Encoding
 
 LENGTHS = st.lists(st.integers(1, 30), min_size=1, max_size=50)
 
 
-def encoded(*rows: tuple[list[int], ...], targets: list | None = None, cut: int = 0) -> EncodedRows:
+def encoded(*rows: tuple[list[int], ...], targets: list | None = None, cut: int = 0) -> EncodedDataset:
     """Rows of one or more inputs; a token is of segment 1 when its id is odd."""
-    made = [tuple(Piece(ids, [i % 2 for i in ids], cut) for ids in inputs) for inputs in rows]
-    return EncodedRows([Encoded(inputs, target) for inputs, target in zip(made, targets or [None] * len(rows), strict=True)])
+    made = [tuple(Encoding(ids, [i % 2 for i in ids], cut) for ids in inputs) for inputs in rows]
+    return EncodedDataset([EncodedExample(inputs, target) for inputs, target in zip(made, targets or [None] * len(rows), strict=True)])
 
 
 # ---------------------------------------------------------------- EncodedRows
@@ -58,8 +59,8 @@ def test_a_text_is_held_once_and_found_wherever_it_stands(rows: list[tuple[list[
 
 
 def test_passes_of_one_text_are_two_texts_of_one_identity() -> None:
-    piece, other = Piece([1, 2], [0, 0]), Piece([3], [0])
-    rows = EncodedRows([Encoded((p, p), passes=True) for p in (piece, other, piece)])
+    piece, other = Encoding([1, 2], [0, 0]), Encoding([3], [0])
+    rows = EncodedDataset([EncodedExample((p, p), passes=True) for p in (piece, other, piece)])
     sides = rows.batch([0, 1, 2], torch.tensor).sides
     assert sides is not None
     first, second = (p.tolist() for p in sides.places)
@@ -90,7 +91,7 @@ def test_targets_are_given_to_collate_in_order() -> None:
 
 
 def test_no_rows_at_all() -> None:
-    rows = EncodedRows([])
+    rows = EncodedDataset([])
     assert len(rows) == 0
     assert rows.lengths.tolist() == []
     assert rows.findings(1, 8) == []
@@ -128,13 +129,18 @@ def test_a_batch_on_another_device_is_the_same_batch() -> None:
 
 
 def test_findings_say_how_much_was_cut() -> None:
-    pieces = [Piece([1] * 10, [0] * 10, cut) for cut in (0, 5, 25)]
-    rows = EncodedRows([Encoded((piece,)) for piece in pieces])
+    pieces = [Encoding([1] * 10, [0] * 10, cut) for cut in (0, 5, 25)]
+    rows = EncodedDataset([EncodedExample((piece,)) for piece in pieces])
     assert rows.findings(None, 10) == ["2 of 3 rows are longer than max_length 10 and were cut, 50.0% of all tokens"]
 
 
 def test_findings_count_the_cut_of_all_inputs_of_a_row_once() -> None:
-    rows = EncodedRows([Encoded((Piece([1] * 4, [0] * 4, 1), Piece([1] * 4, [0] * 4, 1))), Encoded((Piece([1], [0]), Piece([1], [0])))])
+    rows = EncodedDataset(
+        [
+            EncodedExample((Encoding([1] * 4, [0] * 4, 1), Encoding([1] * 4, [0] * 4, 1))),
+            EncodedExample((Encoding([1], [0]), Encoding([1], [0]))),
+        ]
+    )
     assert rows.findings(None, 4) == ["1 of 2 rows are longer than max_length 4 and were cut, 16.7% of all tokens"]
 
 
@@ -147,7 +153,7 @@ def test_findings_ask_about_the_language(unknown: int, finding: str | None) -> N
 
 
 def test_findings_look_at_every_input_and_report_both() -> None:
-    rows = EncodedRows([Encoded((Piece([5] * 6, [0] * 6, 2), Piece([9] * 2, [0] * 2)))])
+    rows = EncodedDataset([EncodedExample((Encoding([5] * 6, [0] * 6, 2), Encoding([9] * 2, [0] * 2)))])
     assert rows.findings(9, 6) == [
         "1 of 1 rows are longer than max_length 6 and were cut, 20.0% of all tokens",
         "25.0% of all tokens are unknown to this encoder's vocabulary; is it made for this language?",
@@ -231,6 +237,6 @@ def test_by_length_keeps_rows_of_equal_length_in_order() -> None:
 
 @given(st.lists(st.lists(st.lists(st.integers(0, 300), min_size=1, max_size=9), min_size=2, max_size=2), min_size=1, max_size=8))
 def test_used_ids_are_those_of_every_input(rows):
-    encoded = EncodedRows([Encoded(tuple(Piece(ids, [0] * len(ids)) for ids in row)) for row in rows])
+    encoded = EncodedDataset([EncodedExample(tuple(Encoding(ids, [0] * len(ids)) for ids in row)) for row in rows])
     assert encoded.used_ids().tolist() == sorted({token for row in rows for ids in row for token in ids})
     assert encoded.used_ids().dtype == np.int64

@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bertune import run as story
+from bertune.commands.train import prepare
 from bertune.data.entities import is_cjk, join_words, split_text
 from bertune.data.tags import tags_of
 from bertune.errors import DataError
 from bertune.types import Example, Row, Span
 
-task = story.prepare("tag", ["data.train=rows.jsonl"])[1]
+task = prepare("tag", ["data.train=rows.jsonl"])[1]
 quickly = settings(max_examples=60)
 
 
@@ -107,7 +107,7 @@ def test_a_label_that_is_missing_elsewhere_is_missing_here(label):
 
 def test_types_that_look_like_tags():
     # BUG in src/bertune/tasks/tag.py: fit takes B- off the entries of data.labels, though the rows say that it belongs to the type.
-    kind = story.prepare("tag", ["data.train=rows.jsonl", "data.labels=[B-cell, T-cell]"])[1]
+    kind = prepare("tag", ["data.train=rows.jsonl", "data.labels=[B-cell, T-cell]"])[1]
     rows = [{"text": f"a {name} here", "label": [[2, 8, name]]} for name in ("B-cell", "T-cell")]
     kind.fit([kind.read(Row(row, "rows.jsonl", n)) for n, row in enumerate(rows)], lambda _: None)
     assert kind.types == ("B-cell", "T-cell")

@@ -11,7 +11,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bertune.data.labels import OneKind, as_label, label_of, labels_of, number_of, order_labels, read_labels, text_of, unknown_label
+from bertune.data.labels import (
+    OneKind,
+    as_label,
+    label_of,
+    labels_of,
+    number_of,
+    order_labels,
+    read_labels,
+    text_of,
+    unknown_label,
+)
 from bertune.errors import ConfigError, DataError
 from bertune.types import Example, Row
 

@@ -17,13 +17,13 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from bertune.config import DataConfig
+from bertune.config.schema import DataConfig
 from bertune.data.columns import PAIRS, SINGLES, TARGETS, assign
-from bertune.data.formats import Faults, Reading, format_of
+from bertune.data.formats import BadRows, Reading, format_of
 from bertune.data.rows import Table, files_of, open_table
 from bertune.errors import ConfigError, DataError
+from bertune.tasks.base.reading import read_examples
 from bertune.tasks.classify import Classify, ClassifyOptions
-from bertune.tasks.reading import read_examples
 from bertune.tasks.tag import Tag
 from bertune.types import Columns
 
@@ -34,7 +34,7 @@ class Read:
     """A file read to its end."""
 
     def __init__(self, source: str, *, need_target: bool = True, **data: object) -> None:
-        self.faults, self.notes = Faults(), list[str]()
+        self.faults, self.notes = BadRows(), list[str]()
         self.table: Table = open_table(Reading(source, DataConfig(**data), PARTS, self.faults, self.notes.append, need_target))
         self.rows = list(self.table)
         self.fields = [row.fields for row in self.rows]
@@ -633,7 +633,7 @@ def test_when_every_row_is_bad_the_reason_is_told(
 
 
 def test_faults_end_the_run_with_the_first_in_full_and_the_places_of_more() -> None:
-    faults = Faults()
+    faults = BadRows()
     assert faults.settle() == []
     faults("f:2: no good")
     with pytest.raises(DataError, match=r"^f:2: no good$"):
@@ -649,7 +649,7 @@ def test_faults_end_the_run_with_the_first_in_full_and_the_places_of_more() -> N
 
 
 def test_faults_skipped_are_counted_and_told() -> None:
-    faults = Faults(skip=True)
+    faults = BadRows(skip=True)
     for line in range(1, 5):
         faults(f"f:{line}: bad")
     assert faults.settle() == ["4 rows left out as unusable (data.bad_rows=skip); the first: f:1: bad; f:2: bad; f:3: bad"]
@@ -783,7 +783,7 @@ def test_files_of_a_split(given_files: str | list[str] | None, split: str, files
 
 def test_json_rows_with_other_parts_than_the_first_are_faults(write, tmp_path):
     rows = [{"text": "a", "label": "x"}, {"text": "b", "text_b": "c", "label": "y"}, {"text": "d", "label": "x", "note": 1}]
-    faults, notes = Faults(), []
+    faults, notes = BadRows(), []
     table = open_table(Reading(write("t.jsonl", rows), DataConfig(), Columns(("text",), ("text_b",), "label"), faults, notes.append))
     assert [row.fields for row in table] == [{"text": "a", "label": "x"}, {"text": "d", "label": "x"}]
     assert faults.count == 1
@@ -793,5 +793,5 @@ def test_json_rows_with_other_parts_than_the_first_are_faults(write, tmp_path):
 def test_a_list_of_columns_is_not_for_files_with_names(write):
     notes = []
     file = write("t.jsonl", [{"text": "a", "label": "x"}])
-    list(open_table(Reading(file, DataConfig(columns=["text", "label"]), Columns(("text",), (), "label"), Faults(), notes.append)))
+    list(open_table(Reading(file, DataConfig(columns=["text", "label"]), Columns(("text",), (), "label"), BadRows(), notes.append)))
     assert "has names of its own" in notes[0]

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 import bertune
-from bertune import run as story
-from bertune.config import DataConfig
-from bertune.model.auto import longest_row, read_config
-from bertune.model.source import locate
-from bertune.model.tokenizer import load_tokenizer
-from bertune.tasks.reading import read_examples
+from bertune.commands.train import prepare
+from bertune.config.schema import DataConfig
+from bertune.encoders.auto import longest_row, read_config
+from bertune.encoders.locate import locate
+from bertune.tasks.base.reading import read_examples
+from bertune.text.load import load_tokenizer
 
 pytestmark = pytest.mark.real
 DATA = Path(os.environ.get("BERTUNE_DATA", "/nowhere"))
@@ -62,7 +62,7 @@ COUNTS = {
 @pytest.mark.parametrize("name", COUNTS)
 def test_every_row_of_a_known_file_is_read(name):
     task_name, count, settings = COUNTS[name]
-    run, task = story.prepare(task_name, settings)
+    run, task = prepare(task_name, settings)
     said: list[str] = []
     examples = read_examples([data(name)], task, run.data, said.append)
     assert len(examples) == count, said
@@ -72,7 +72,7 @@ def test_every_row_of_a_known_file_is_read(name):
 
 
 def test_unlabelled_files_can_be_predicted_and_not_scored(tmp_path):
-    run, task = story.prepare("classify", ["data.columns=[text,text_b,label]"])
+    run, task = prepare("classify", ["data.columns=[text,text_b,label]"])
     with pytest.raises(bertune.DataError, match=r"test\.txt:1: 2 columns where 3"):
         read_examples([data("afqmc/test.txt")], task, run.data, lambda _: None)
     assert len(read_examples([data("afqmc/test.txt")], task, run.data, lambda _: None, need_target=False)) == 3861
@@ -86,7 +86,7 @@ def test_token_ids_are_those_of_transformers(encoder, name, columns):
     from transformers import AutoTokenizer
 
     folder = locate("minilm" if encoder == "minilm" else chinese())
-    run, task = story.prepare({"task": "classify", "data": {"columns": columns}})
+    run, task = prepare({"task": "classify", "data": {"columns": columns}})
     texts = [e.texts for e in read_examples([data(name)], task, run.data, lambda _: None)][:2000]
     pairs = [(a[0], b[0]) for a, b in zip(texts[::2], texts[1::2], strict=True)]
     theirs = AutoTokenizer.from_pretrained(str(folder))

@@ -11,11 +11,12 @@ import pypinyin
 import pytest
 from tests.chinesebert_folder import write_folder
 
-from bertune.config import DataConfig
-from bertune.data.batching import EncodedRows
-from bertune.model.pinyin import SYMBOLS, Pinyin, Spelling, unpack
-from bertune.model.tokenizer import Tokenizer, load_tokenizer
-from bertune.types import Encoded
+from bertune.config.schema import DataConfig
+from bertune.data.dataset import EncodedDataset
+from bertune.text.load import load_tokenizer
+from bertune.text.pinyin import SYMBOLS, Pinyin, Spelling, unpack
+from bertune.text.tokenizer import Tokenizer
+from bertune.types import EncodedExample
 
 pytestmark = pytest.mark.real
 DATA = Path(os.environ.get("BERTUNE_DATA", "/nowhere"))
@@ -78,7 +79,7 @@ def test_symbols_that_the_samples_prove():
 
 def test_padded_batch(tokenizer):
     batch = golden("chinesebert_golden_extra.json")["batch"]
-    rows = EncodedRows([Encoded((piece,)) for piece in tokenizer.encode([(t,) for t in batch["texts"]])])
+    rows = EncodedDataset([EncodedExample((piece,)) for piece in tokenizer.encode([(t,) for t in batch["texts"]])])
     ragged = rows.texts(range(len(rows)))
     longest = max(ragged.lengths)
     for row, (start, stop) in enumerate(zip(ragged.offsets[:-1].tolist(), ragged.offsets[1:].tolist(), strict=True)):

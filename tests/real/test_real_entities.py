@@ -8,8 +8,8 @@ import pytest
 from tests.real.test_real import chinese, data
 
 import bertune
-from bertune import run as story
-from bertune.tasks.reading import read_examples
+from bertune.commands.train import prepare
+from bertune.tasks.base.reading import read_examples
 
 pytestmark = pytest.mark.real
 
@@ -32,7 +32,7 @@ COUNTS = {  # sentences, entities, and those among them that begin with an insid
 
 
 def read(name):
-    _, task = story.prepare("tag")
+    _, task = prepare("tag")
     said: list[str] = []
     examples = read_examples([data(f"ner/{name}")], task, task.data, said.append)
     task.fit(examples, said.append)
@@ -60,9 +60,9 @@ def test_two_forms_of_a_file_say_the_same(one, other):
 )
 def test_every_entity_fits_words_and_windows(name, encoder):
     """bertorch loses a tenth of MSRA's entities at 128 tokens; here windows of 64 lose none."""
-    from bertune.config import DataConfig
-    from bertune.model.source import locate
-    from bertune.model.tokenizer import load_tokenizer
+    from bertune.config.schema import DataConfig
+    from bertune.encoders.locate import locate
+    from bertune.text.load import load_tokenizer
 
     task, examples, _ = read(name)
     tokenizer = load_tokenizer(locate("minilm" if encoder == "minilm" else chinese()), 512, DataConfig(max_length=64))
@@ -78,8 +78,8 @@ def test_every_entity_fits_words_and_windows(name, encoder):
 
 def test_few_characters_of_weibo_are_unknown():
     """m3e-small's tokenizer keeps upper case, and its vocabulary has next to none."""
-    from bertune.config import DataConfig
-    from bertune.model.tokenizer import load_tokenizer
+    from bertune.config.schema import DataConfig
+    from bertune.text.load import load_tokenizer
 
     task, examples, _ = read("weibo/test.json")
     tokenizer = load_tokenizer(Path(chinese()), 512, DataConfig())

@@ -9,7 +9,7 @@ import torch
 from tests.real.test_real import chinese, data
 
 import bertune
-from bertune.model.numerics import computes_int8
+from bertune.kernels.precision import computes_int8
 
 pytestmark = pytest.mark.real
 

@@ -15,17 +15,17 @@ from safetensors.torch import load_file
 from tests.chinesebert_folder import shapes, weights, write_folder
 
 import bertune
-from bertune.data.batching import EncodedRows
-from bertune.engine.randomness import seed_everything
-from bertune.engine.step import Fit
-from bertune.model import Model
-from bertune.model.encoders import read_encoder
-from bertune.model.glyphs import GlyphChoice
-from bertune.model.tokenizer import load_tokenizer
-from bertune.preview import inspect, lines_of
-from bertune.run import prepare
+from bertune.commands.inspect import inspect, lines_of
+from bertune.commands.train import prepare
+from bertune.data.dataset import EncodedDataset
+from bertune.encoders.families.glyphs import GlyphChoice
+from bertune.encoders.load import read_encoder
+from bertune.heads.model import Model
 from bertune.tasks import task_names
-from bertune.tasks.reading import read_examples
+from bertune.tasks.base.reading import read_examples
+from bertune.text.load import load_tokenizer
+from bertune.training.rng import seed_everything
+from bertune.training.step import TrainStep
 
 GOOD, BAD, NOUNS = "好大长绿", "坏小地人", "狗猫树房车书"
 ROWS = [(f"我的{n}很{a}", n, a) for a in GOOD + BAD for n in NOUNS]
@@ -146,7 +146,7 @@ def test_what_the_log_says(folder, tmp_path, capsys, write):
 # ---------------------------------------------------------------------------------------------------------------------------------
 
 
-def fit_of(folder: Path, file: str, *settings: str, trained: bool = False) -> Fit:
+def fit_of(folder: Path, file: str, *settings: str, trained: bool = False) -> TrainStep:
     run, task = prepare(
         "classify", [f"data.train={file}", f"model={folder}", "train.batch_size=6", "train.epochs=3", "train.learning_rate=1e-3", *settings]
     )
@@ -156,12 +156,16 @@ def fit_of(folder: Path, file: str, *settings: str, trained: bool = False) -> Fi
     encoder, report = read_encoder(folder, GlyphChoice(trained=trained))
     tokenizer = load_tokenizer(folder, encoder.longest, run.data)
     AcceleratorState._reset_state(reset_partial_state=True)
-    return Fit(
-        Model(encoder, task.head(encoder, report.pooler)), task, EncodedRows(task.encode(examples, tokenizer)), run, Accelerator(cpu=True)
+    return TrainStep(
+        Model(encoder, task.head(encoder, report.pooler)),
+        task,
+        EncodedDataset(task.encode(examples, tokenizer)),
+        run,
+        Accelerator(cpu=True),
     )
 
 
-def run_steps(work: Fit, count: int) -> None:
+def run_steps(work: TrainStep, count: int) -> None:
     work.model.train()
     for rows in itertools.islice(work.batches(), count):
         work.step(rows)
@@ -292,7 +296,7 @@ def test_inspect_of_other_folders(tiny, encoder_of, tmp_path):
 def test_a_run_needs_pypinyin_and_says_so(folder, small_file, tmp_path, monkeypatch):
     import sys
 
-    from bertune.model import pinyin
+    from bertune.text import pinyin
 
     monkeypatch.setitem(sys.modules, "pypinyin", None)
     pinyin._dictionaries.cache_clear()

@@ -12,14 +12,14 @@ import pytest
 import torch
 
 import bertune
-from bertune import run as story
-from bertune.data.batching import EncodedRows
+from bertune.commands.train import prepare
+from bertune.data.dataset import EncodedDataset
+from bertune.encoders.load import read_encoder
 from bertune.errors import DataError
-from bertune.model import Model
-from bertune.model.encoders import read_encoder
-from bertune.model.tokenizer import load_tokenizer
+from bertune.heads.model import Model
 from bertune.tasks import task_names
-from bertune.tasks.reading import read_examples
+from bertune.tasks.base.reading import read_examples
+from bertune.text.load import load_tokenizer
 
 ADJECTIVES = {"good": 1.0, "great": 1.0, "fine": 1.0, "bad": -1.0, "awful": -1.0, "poor": -1.0}
 NOUNS = ["dog", "cat", "tree", "house", "car", "book", "天", "地"]
@@ -113,13 +113,13 @@ def trained(request, tiny, tmp_path_factory):
 
 def parts(case: Case, file: Path, tiny: Path):
     """Build the parts of a task by hand, up to one batch."""
-    run, task = story.prepare(case.task, [f"data.train={file}", *case.settings])
+    run, task = prepare(case.task, [f"data.train={file}", *case.settings])
     examples = read_examples([str(file)], task, run.data, lambda _: None)
     task.fit(examples, lambda _: None)
     encoder, report = read_encoder(tiny)
     tokenizer = load_tokenizer(tiny, encoder.longest, run.data)
     torch.manual_seed(0)
-    return task, examples, EncodedRows(task.encode(examples, tokenizer)), Model(encoder, task.head(encoder, report.pooler))
+    return task, examples, EncodedDataset(task.encode(examples, tokenizer)), Model(encoder, task.head(encoder, report.pooler))
 
 
 def test_loss_is_finite_and_reaches_every_parameter(trained, tiny):
@@ -199,7 +199,7 @@ def test_the_folder_is_complete_and_repeats_the_run(trained, tmp_path):
 def test_predict_writes_every_row_without_targets(trained, tmp_path):
     from typer.testing import CliRunner
 
-    from bertune.cli.verbs import app
+    from bertune.cli.app import app
 
     case, _, result = trained
     columns = [c for c in case.rows[0] if c != "label"]

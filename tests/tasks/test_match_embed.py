@@ -17,21 +17,21 @@ from tests.conftest import make_encoder
 from typer.testing import CliRunner
 
 import bertune
-from bertune.cli.verbs import app
-from bertune.config import DataConfig
-from bertune.data.batching import EncodedRows
-from bertune.engine.randomness import Randomness, seed_everything
-from bertune.engine.step import Fit
+from bertune.cli.app import app
+from bertune.commands.train import prepare
+from bertune.config.schema import DataConfig
+from bertune.data.dataset import EncodedDataset
+from bertune.encoders.load import read_encoder
 from bertune.errors import ConfigError, DataError
-from bertune.model import Model
-from bertune.model.encoders import read_encoder
-from bertune.model.sentence_head import Compared
-from bertune.model.tokenizer import load_tokenizer
-from bertune.run import prepare
+from bertune.heads.model import Model
+from bertune.heads.sentence import SentenceOutput
+from bertune.tasks.base.reading import read_examples, read_splits
 from bertune.tasks.embed import Embed, EmbedOptions
 from bertune.tasks.match import Match, MatchOptions
-from bertune.tasks.reading import read_examples, read_splits
-from bertune.types import Batch, Encoded, Example, Numerics, Ragged, Row, Sides
+from bertune.text.load import load_tokenizer
+from bertune.training.rng import Randomness, seed_everything
+from bertune.training.step import TrainStep
+from bertune.types import Batch, EncodedExample, Example, Numerics, PairIndex, Ragged, Row
 
 CPU = torch.device("cpu")
 NOUNS = ["dog", "cat", "tree", "house", "car", "book"]
@@ -52,7 +52,7 @@ def examples_of(task, rows):
     return [task.read(Row(row, "rows", n)) for n, row in enumerate(rows, 1)]
 
 
-def built(folder, name, rows, options=None, precision="fp32", **train) -> Fit:
+def built(folder, name, rows, options=None, precision="fp32", **train) -> TrainStep:
     """A run before its first step, whose gradients are not cut."""
     given = {"max_steps": 1, "batch_size": 32, "max_grad_norm": 0, "max_tokens": None, **train}
     run, task = prepare({"task": name, "model": str(folder), "options": options or {}, "train": given})
@@ -66,11 +66,11 @@ def built(folder, name, rows, options=None, precision="fp32", **train) -> Fit:
         encoder.set_dropout(run.train.dropout)
     encoder.compute_in(Numerics(precision, run.train.fast_dropout))
     model = Model(encoder, task.head(encoder, report.pooler))
-    encoded = EncodedRows(task.encode(examples, load_tokenizer(folder, encoder.longest, run.data)))
-    return Fit(model.train(), task, encoded, run, accelerator)
+    encoded = EncodedDataset(task.encode(examples, load_tokenizer(folder, encoder.longest, run.data)))
+    return TrainStep(model.train(), task, encoded, run, accelerator)
 
 
-def step(work: Fit, rows) -> tuple[float, dict[str, torch.Tensor]]:
+def step(work: TrainStep, rows) -> tuple[float, dict[str, torch.Tensor]]:
     """Take one step; return the summed loss and the gradient of each parameter that has one."""
     work.step(list(rows))
     return float(work.state.loss), {n: p.grad.clone() for n, p in work.model.named_parameters() if p.grad is not None}
@@ -209,7 +209,7 @@ def compared(vectors, places):
     empty = torch.zeros(0, dtype=torch.int64)
     batch = Batch(Ragged(empty, empty, torch.zeros(1, dtype=torch.int64), ()), None, tuple(range(len(places))))
     sides = tuple(torch.tensor(side) for side in zip(*places, strict=True))
-    return Compared(vectors, Sides(sides, number)), batch
+    return SentenceOutput(vectors, PairIndex(sides, number)), batch
 
 
 def cos(a, b):
@@ -779,7 +779,7 @@ def test_many_pairs_are_compared_in_their_order(model, monkeypatch):
 def test_the_loss_of_rows_to_be_scored_is_that_of_training(model):
     examples = examples_of(model.task, HARD)
     _, loss = model.evaluate(examples)
-    rows = EncodedRows(model.task.encode(examples, model.tokenizer))
+    rows = EncodedDataset(model.task.encode(examples, model.tokenizer))
     batch = rows.batch(range(len(HARD)), model.task.collate_target)
     with torch.no_grad():
         assert loss == pytest.approx(float(model.task.loss(model.model(batch), batch)) / len(HARD), rel=1e-5)
@@ -870,7 +870,7 @@ def test_normalized_vectors_have_the_same_cosines(tiny, tmp_path):
 
 def ragged_of(folder, encoder, texts):
     pieces = load_tokenizer(folder, encoder.longest, DataConfig()).encode([(t,) for t in texts])
-    return EncodedRows([Encoded((p,)) for p in pieces]).texts(range(len(texts)))
+    return EncodedDataset([EncodedExample((p,)) for p in pieces]).texts(range(len(texts)))
 
 
 @pytest.mark.parametrize("kind", ["bert", "distilbert", "roberta", "albert", "mpnet", "deberta-v2"])

@@ -12,18 +12,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import bertune
-from bertune import run as story
-from bertune.config import TrainConfig
-from bertune.data.batching import EncodedRows
+from bertune.commands.train import prepare
+from bertune.config.schema import TrainConfig
+from bertune.data.dataset import EncodedDataset
 from bertune.data.tags import is_legal, parse_tag, spans_of, tags_of
-from bertune.engine.optim import parameter_groups
+from bertune.encoders.load import read_encoder
 from bertune.errors import DataError
-from bertune.model import Model
-from bertune.model.crf import viterbi
-from bertune.model.encoders import read_encoder
-from bertune.model.tokenizer import load_tokenizer
-from bertune.ship.pipeline import Pipeline
-from bertune.tasks.reading import read_examples
+from bertune.heads.crf import viterbi
+from bertune.heads.model import Model
+from bertune.inference.pipeline import Pipeline
+from bertune.tasks.base.reading import read_examples
+from bertune.text.load import load_tokenizer
+from bertune.training.optim import parameter_groups
 from bertune.types import Ragged, Row
 
 KINDS = {"dog": "animal", "cat": "animal", "tree": "plant", "one": "plant", "house": "thing", "car": "thing"}
@@ -46,7 +46,7 @@ def rows_file(folder, rows=TAGGED):
 def built(tiny, folder, *overrides, rows=TAGGED, loud=30.0):
     """A model by hand, with random weights that are large enough to be sure of something."""
     file = rows_file(folder, rows)
-    run, task = story.prepare("tag", [f"data.train={file}", *overrides])
+    run, task = prepare("tag", [f"data.train={file}", *overrides])
     examples = read_examples([str(file)], task, run.data, lambda _: None)
     task.fit(examples, lambda _: None)
     torch.manual_seed(0)
@@ -88,7 +88,7 @@ def read(pipeline, texts):
 
 @torch.inference_mode()
 def emissions(pipeline, encoded):
-    rows = EncodedRows(encoded)
+    rows = EncodedDataset(encoded)
     return pipeline.model(rows.batch(range(len(rows)), pipeline.task.collate_target)).emissions
 
 
@@ -154,7 +154,7 @@ def test_entities_of_any_text(random_model, texts):
 )
 def test_predicted_chains_are_legal(random_model, sentences):
     task = random_model.task
-    rows = EncodedRows(task.encode(read(random_model, sentences), random_model.tokenizer))
+    rows = EncodedDataset(task.encode(read(random_model, sentences), random_model.tokenizer))
     with torch.inference_mode():
         batch = rows.batch(range(len(rows)), task.collate_target)
         out = random_model.model(batch)
@@ -242,7 +242,7 @@ def test_a_crf_learns_at_its_own_rate(tiny, tmp_path):
         "crf.transitions": (0.05, 0.0), "crf.start": (0.05, 0.0), "crf.end": (0.05, 0.0),
     }  # fmt: skip
     assert {of[id(p)][0] for p in pipeline.model.encoder.parameters()} == {1e-4}
-    assert story.prepare("tag", ["data.train=x.jsonl"])[1].options.crf_learning_rate == 1e-2
+    assert prepare("tag", ["data.train=x.jsonl"])[1].options.crf_learning_rate == 1e-2
     without, _ = built(tiny, tmp_path)
     assert set(dict(without.model.head.named_parameters())) == {"out.weight", "out.bias"}
 
@@ -275,7 +275,7 @@ def test_what_does_not_fit_words_is_counted_and_said(tiny, tmp_path):
 @pytest.mark.parametrize("form", FORMS)
 def test_state_is_enough_to_go_on(form, tiny, tmp_path):
     pipeline, examples = built(tiny, tmp_path, *FORMS[form])
-    _, fresh = story.prepare("tag", [f"data.train={tmp_path / 'rows.jsonl'}", *FORMS[form]])
+    _, fresh = prepare("tag", [f"data.train={tmp_path / 'rows.jsonl'}", *FORMS[form]])
     fresh.load(json.loads(json.dumps(pipeline.task.state())))
     assert (fresh.tags, fresh.types, fresh.scheme, fresh.unit) == tuple(
         getattr(pipeline.task, n) for n in ("tags", "types", "scheme", "unit")

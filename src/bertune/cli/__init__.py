@@ -14,6 +14,6 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):  # a redirected Windows console has an encoding that lacks most letters
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
-    from bertune.cli.verbs import app
+    from bertune.cli.app import app
 
     app()

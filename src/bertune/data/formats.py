@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bertune.config import DataConfig
+from bertune.config.schema import DataConfig
 from bertune.data import conll
 from bertune.data.columns import assign, assign_texts, plain
 from bertune.data.lines import BROKEN_STREAM, opened, read_lines
@@ -37,7 +37,7 @@ FORMATS = {
 
 
 @dataclass
-class Faults:
+class BadRows:
     """Rows that cannot be used, collected so that a user can mend many at once."""
 
     skip: bool = False
@@ -76,7 +76,7 @@ class Reading:
     settings: DataConfig
     parts: Columns
     """What the task reads from a row."""
-    faults: Faults
+    faults: BadRows
     """Takes records that are broken; they are then left out."""
     note: Callable[[str], None]
     """Called with what a user should know about the file."""

@@ -12,14 +12,12 @@ from typing import TYPE_CHECKING, get_origin
 from bertune.errors import ConfigError, TaskNotFound, did_you_mean
 
 if TYPE_CHECKING:
-    from bertune.tasks.task import Task
-
-_NOT_TASKS = {"task", "pooled", "reading", "sentence"}
+    from bertune.tasks.base.task import Task
 
 
 def task_names() -> list[str]:
     """Return the names of all tasks that come with bertune."""
-    return sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name not in _NOT_TASKS)
+    return sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.ispkg)
 
 
 def load_task(name: str) -> type[Task]:
@@ -29,7 +27,7 @@ def load_task(name: str) -> type[Task]:
         TaskNotFound: there is no such task, or no such file.
         ConfigError: the file holds no task, or more than one.
     """
-    from bertune.tasks.task import Task
+    from bertune.tasks.base.task import Task
 
     if name.endswith(".py"):
         path = Path(name).resolve()

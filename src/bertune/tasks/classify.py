@@ -9,12 +9,19 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from bertune import metrics
-from bertune.config import DataConfig
+from bertune.config.schema import DataConfig
 from bertune.data.labels import OneKind, label_of, labels_of, order_labels, read_labels, unknown_label
 from bertune.errors import ConfigError, DataError, did_you_mean, listed
-from bertune.tasks.pooled import PooledOptions, PooledTask
-from bertune.tasks.task import Note
+from bertune.metrics.bootstrap import bootstrap_interval
+from bertune.metrics.classification import (
+    best_threshold,
+    confusion_matrix,
+    multi_label_scores,
+    per_label_scores,
+    single_label_scores,
+)
+from bertune.tasks.base.pooled import PooledOptions, PooledTask
+from bertune.tasks.base.task import Note
 from bertune.types import JSON, Batch, Columns, Example, Prediction, Row, Scores
 
 if TYPE_CHECKING:
@@ -191,7 +198,11 @@ class Classify(PooledTask):
 
     def loss(self, out: Tensor, batch: Batch) -> Tensor:
         """Return the loss summed over rows."""
-        from bertune.model import losses
+        from bertune.losses.classification import (
+            binary_cross_entropy,
+            cross_entropy,
+            focal,
+        )
 
         o = self.options
         weights = self._tensor(self.weights, out)
@@ -199,10 +210,10 @@ class Classify(PooledTask):
             raise DataError("a loss needs the labels of all rows")
         gamma = o.focal_gamma if o.loss == "focal" else 0.0
         if self.multi:
-            return losses.binary_cross_entropy(out, batch.target, weights, o.label_smoothing, gamma)
+            return binary_cross_entropy(out, batch.target, weights, o.label_smoothing, gamma)
         if gamma:
-            return losses.focal(out, batch.target, gamma, weights)
-        return losses.cross_entropy(out, batch.target, weights, o.label_smoothing)
+            return focal(out, batch.target, gamma, weights)
+        return cross_entropy(out, batch.target, weights, o.label_smoothing)
 
     def count(self, batch: Batch) -> float:
         """Return rows times labels for multi-label; else rows, or the sum of their weights as torch's mean has it."""
@@ -214,9 +225,12 @@ class Classify(PooledTask):
 
     def divergence(self, out: Tensor, other: Tensor) -> Tensor:
         """Return the symmetric divergence of two passes, summed."""
-        from bertune.model import losses
+        from bertune.losses.classification import (
+            symmetric_binary_kl,
+            symmetric_kl,
+        )
 
-        return losses.symmetric_binary_kl(out, other) if self.multi else losses.symmetric_kl(out, other)
+        return symmetric_binary_kl(out, other) if self.multi else symmetric_kl(out, other)
 
     def decode(self, out: Tensor, batch: Batch) -> list[Prediction]:
         """Return labels with the probability of each."""
@@ -239,23 +253,23 @@ class Classify(PooledTask):
         gold = np.array([ids[e.target] for e in examples])
         predicted = np.array([ids[str(p.value)] for p in predictions])
         n = len(self.labels)
-        matrix = metrics.confusion_matrix(gold, predicted, n)
+        matrix = confusion_matrix(gold, predicted, n)
 
         def main(g: Any, p: Any) -> float:
-            return metrics.single_label(metrics.confusion_matrix(g, p, n), self.positive)[self.main]
+            return single_label_scores(confusion_matrix(g, p, n), self.positive)[self.main]
 
-        found = metrics.interval(main, gold, predicted) if intervals else None
-        per_label = metrics.per_label(self.labels, np.diag(matrix), matrix.sum(0), matrix.sum(1))
+        found = bootstrap_interval(main, gold, predicted) if intervals else None
+        per_label = per_label_scores(self.labels, np.diag(matrix), matrix.sum(0), matrix.sum(1))
         confusion = {g: {p: int(c) for p, c in zip(self.labels, row, strict=True)} for g, row in zip(self.labels, matrix, strict=True)}
-        values = metrics.single_label(matrix, self.positive)
+        values = single_label_scores(matrix, self.positive)
         return Scores(self.main, True, values, {self.main: found} if found else {}, per_label, confusion)
 
     def _score_multi(self, predictions: Sequence[Prediction], examples: Sequence[Example], intervals: bool) -> Scores:
         gold = np.array([[label in e.target for label in self.labels] for e in examples])
         predicted = np.array([[label in p.value for label in self.labels] for p in predictions])  # type: ignore[operator]
-        found = metrics.interval(lambda g, p: metrics.multi_label(g, p)[self.main], gold, predicted) if intervals else None
-        per_label = metrics.per_label(self.labels, (gold & predicted).sum(0), predicted.sum(0), gold.sum(0))
-        return Scores(self.main, True, metrics.multi_label(gold, predicted), {self.main: found} if found else {}, per_label)
+        found = bootstrap_interval(lambda g, p: multi_label_scores(g, p)[self.main], gold, predicted) if intervals else None
+        per_label = per_label_scores(self.labels, (gold & predicted).sum(0), predicted.sum(0), gold.sum(0))
+        return Scores(self.main, True, multi_label_scores(gold, predicted), {self.main: found} if found else {}, per_label)
 
     def to_score(self, prediction: Prediction) -> Prediction:
         """Return the label alone; where there are several, thresholds are tuned on all probabilities."""
@@ -272,7 +286,7 @@ class Classify(PooledTask):
         for i, label in enumerate(self.labels):
             gold = np.array([label in e.target for e in examples])
             probability = np.array([(p.by_label or {})[label] for p in predictions])
-            self.thresholds[i] = metrics.best_threshold(gold, probability)
+            self.thresholds[i] = best_threshold(gold, probability)
         chosen = ", ".join(f"{label} {t:.3f}" for label, t in zip(self.labels, self.thresholds, strict=True))
         note(f"thresholds with the best F1 on the dev rows, so dev scores are a little flattering: {chosen}")
         return [self._prediction([(p.by_label or {})[label] for label in self.labels]) for p in predictions]

@@ -9,19 +9,29 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from bertune import metrics, ranking
-from bertune.config import DataConfig
+from bertune.config.schema import DataConfig
 from bertune.data.labels import number_of
 from bertune.errors import ConfigError, DataError
-from bertune.tasks.sentence import FIGURES, SentenceOptions, SentenceTask, check_scores, is_labelled, labelled, scored, whole
-from bertune.tasks.task import Note
-from bertune.types import JSON, Batch, Columns, Encoded, Example, Prediction, Row, Scores, Tokenizer
+from bertune.metrics.bootstrap import bootstrap_interval
+from bertune.metrics.ranking import retrieval_figures
+from bertune.tasks.base.sentence import (
+    FIGURES,
+    SentenceOptions,
+    SentenceTask,
+    check_scores,
+    is_labelled,
+    labelled,
+    scored,
+    whole,
+)
+from bertune.tasks.base.task import Note
+from bertune.types import JSON, Batch, Columns, EncodedExample, Example, Prediction, Row, Scores, Tokenizer
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from bertune.model.sentence_head import Compared
+    from bertune.heads.sentence import SentenceOutput
 
 FORMS = {
     1: "single texts, each with itself under another dropout (SimCSE)",
@@ -107,7 +117,7 @@ class Embed(SentenceTask):
         if self.options.metric not in {"auto", *FIGURES[kind]}:
             raise ConfigError(f"options.metric={self.options.metric}: {examples[0].source} gives {', '.join(FIGURES[kind])}")
 
-    def encode(self, examples: Sequence[Example], tokenizer: Tokenizer) -> list[Encoded]:
+    def encode(self, examples: Sequence[Example], tokenizer: Tokenizer) -> list[EncodedExample]:
         """Turn examples into integers. Pairs that all belong together, labelled 1 or not, have no target: the loss needs none."""
         if _belong_together(examples):
             examples = [replace(e, target=None) for e in examples]
@@ -117,42 +127,42 @@ class Embed(SentenceTask):
         """Tell whether a part of the rows is seen as the whole is: among scored pairs, a part may hold those labelled 1 alone."""
         return _belong_together(examples)
 
-    def encoded(self, pieces: tuple[Any, ...], example: Example) -> Encoded:
+    def encoded(self, pieces: tuple[Any, ...], example: Example) -> EncodedExample:
         """Put the pieces of an example together; a single text stands on both sides."""
         if len(pieces) == 1:
-            return Encoded((pieces[0], pieces[0]), passes=True)
-        return Encoded(pieces, self.encode_target(example.target))
+            return EncodedExample((pieces[0], pieces[0]), passes=True)
+        return EncodedExample(pieces, self.encode_target(example.target))
 
     def count(self, batch: Batch) -> float:
         """Return the number of rows; 0 for rows with scores, which this loss does not look at."""
         return float(len(batch.rows)) if batch.target is None else 0.0
 
-    def loss(self, out: Compared, batch: Batch) -> Tensor:
+    def loss(self, out: SentenceOutput, batch: Batch) -> Tensor:
         """Return the loss summed over rows; over those of all processes, divided by their number.
 
         Sources: Gao et al. 2021 (SimCSE), arXiv 2104.08821; Henderson et al. 2017, arXiv 1705.00652; margin as in bertorch and PaddleNLP.
         """
         import torch
 
-        from bertune.model.gather import everyone, num_processes
-        from bertune.model.similarity_losses import in_batch
+        from bertune.distributed import all_gather, num_processes
+        from bertune.losses.similarity import in_batch
 
         others = range(1, len(out.sides.places))
-        ids = [everyone(out.sides.identities[place]) for place in out.sides.places]
+        ids = [all_gather(out.sides.identities[place]) for place in out.sides.places]
         positive = torch.arange(len(ids[0]), device=ids[0].device)
         false = self._false(ids[0], torch.cat(ids[1:]), positive, learns=out.vectors.requires_grad)
 
-        def loss(x: Compared) -> Tensor:
-            candidates = torch.cat([everyone(x.side(n)) for n in others])
+        def loss(x: SentenceOutput) -> Tensor:
+            candidates = torch.cat([all_gather(x.side(n)) for n in others])
             return in_batch(
-                everyone(x.side(0)), candidates, positive, false, self.options.margin, self.options.scale, self.options.symmetric
+                all_gather(x.side(0)), candidates, positive, false, self.options.margin, self.options.scale, self.options.symmetric
             )
 
         return self.over_widths(out, loss) / num_processes()
 
     def _false(self, anchors: torch.Tensor, candidates: torch.Tensor, positive: torch.Tensor, *, learns: bool) -> torch.Tensor:
         """Return which candidates (B, N) are no negatives of a row, and count them where something is learnt."""
-        from bertune.model.similarity_losses import false_negatives
+        from bertune.losses.similarity import false_negatives
 
         if not self.options.mask_repeats:
             return anchors.new_zeros((len(anchors), len(candidates)), dtype=bool)  # type: ignore[call-overload, no-any-return]
@@ -171,7 +181,7 @@ class Embed(SentenceTask):
         share = f"{masked} of {compared} in-batch negatives ({masked / compared:.2%})"
         return [f"{share} were left out, since they are the text itself or belong to it"]
 
-    def decode(self, out: Compared, batch: Batch) -> list[Prediction]:
+    def decode(self, out: SentenceOutput, batch: Batch) -> list[Prediction]:
         """Return the cosine of each pair, with the vectors of all its texts where it has no score."""
         cosines = self.similarities(self.shown(out)).tolist()
         if batch.target is not None:
@@ -241,8 +251,8 @@ def _found(predictions: Sequence[Prediction], examples: Sequence[Example], main:
     wanted = [{numbers[text] for text in relevant[query]} for query in queries]
     # A query that is a document too does not find itself, unless it should.
     itself = np.array([numbers.get(query, -1) if query not in relevant[query] else -1 for query in queries])
-    found = ranking.retrieval_figures(_directions(queries.values()), _directions(documents.values()), wanted, excluded=itself)
-    interval = metrics.interval(lambda each: float(each.mean()), found.per_query[main]) if intervals else None
+    found = retrieval_figures(_directions(queries.values()), _directions(documents.values()), wanted, excluded=itself)
+    interval = bootstrap_interval(lambda each: float(each.mean()), found.per_query[main]) if intervals else None
     return Scores(main, True, found.figures, {main: interval} if interval else {})
 
 

@@ -8,18 +8,28 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from bertune import metrics
-from bertune.config import DataConfig
+from bertune.config.schema import DataConfig
 from bertune.data.labels import label_of, number_of, order_labels, read_labels, unknown_label
 from bertune.errors import ConfigError, DataError, listed
-from bertune.tasks.sentence import FIGURES, SentenceOptions, SentenceTask, check_scores, is_labelled, labelled, scored, whole
-from bertune.tasks.task import Note
+from bertune.metrics.bootstrap import bootstrap_interval
+from bertune.metrics.classification import confusion_matrix, per_label_scores, single_label_scores
+from bertune.tasks.base.sentence import (
+    FIGURES,
+    SentenceOptions,
+    SentenceTask,
+    check_scores,
+    is_labelled,
+    labelled,
+    scored,
+    whole,
+)
+from bertune.tasks.base.task import Note
 from bertune.types import JSON, Batch, Columns, Example, Prediction, Row, Scores
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from bertune.model.sentence_head import Compared
+    from bertune.heads.sentence import SentenceOutput
 
 SOFTMAX_FIGURES = ("accuracy", "f1_macro", "mcc")
 
@@ -157,26 +167,25 @@ class Match(SentenceTask):
 
         return torch.tensor(targets) if self.labels else super().collate_target(targets)
 
-    def loss(self, out: Compared, batch: Batch) -> Tensor:
+    def loss(self, out: SentenceOutput, batch: Batch) -> Tensor:
         """Return the loss summed over rows; CoSENT, which is one figure of a whole batch, counts once for each row."""
-        from bertune.model import losses, similarity_losses
-        from bertune.model.gather import everyone
+        from bertune.distributed import all_gather
+        from bertune.losses.classification import cross_entropy
+        from bertune.losses.similarity import contrastive, cosent, cosine_regression
 
         if batch.target is None:
             raise DataError("a loss needs the scores of all rows")
         target, o = batch.target, self.options
         if out.logits is not None:
-            return losses.cross_entropy(out.logits, target)
+            return cross_entropy(out.logits, target)
         if o.loss == "cosent":
-            scores = everyone(target)  # pairs are compared over all processes
-            return self.over_widths(
-                out, lambda x: similarity_losses.cosent(everyone(self.similarities(x)), scores, o.scale) * len(batch.rows)
-            )
+            scores = all_gather(target)  # pairs are compared over all processes
+            return self.over_widths(out, lambda x: cosent(all_gather(self.similarities(x)), scores, o.scale) * len(batch.rows))
         if o.loss == "contrastive":
-            return self.over_widths(out, lambda x: similarity_losses.contrastive(self.similarities(x), target, o.margin))
-        return self.over_widths(out, lambda x: similarity_losses.cosine_regression(self.similarities(x), target))
+            return self.over_widths(out, lambda x: contrastive(self.similarities(x), target, o.margin))
+        return self.over_widths(out, lambda x: cosine_regression(self.similarities(x), target))
 
-    def decode(self, out: Compared, batch: Batch) -> list[Prediction]:
+    def decode(self, out: SentenceOutput, batch: Batch) -> list[Prediction]:
         """Return the cosine of each pair, or its label with the probability of each."""
         if out.logits is None:
             return super().decode(out, batch)
@@ -195,11 +204,11 @@ class Match(SentenceTask):
         columns = np.array([ids[g] for g in gold]), np.array([ids[str(p.value)] for p in predictions])
 
         def figures(g: Any, p: Any) -> dict[str, float]:
-            return metrics.single_label(metrics.confusion_matrix(g, p, len(ids)), None)
+            return single_label_scores(confusion_matrix(g, p, len(ids)), None)
 
-        found = metrics.interval(lambda g, p: figures(g, p)[self.main], *columns) if intervals else None
-        matrix = metrics.confusion_matrix(*columns, len(ids))
-        per_label = metrics.per_label(self.labels, np.diag(matrix), matrix.sum(0), matrix.sum(1))
+        found = bootstrap_interval(lambda g, p: figures(g, p)[self.main], *columns) if intervals else None
+        matrix = confusion_matrix(*columns, len(ids))
+        per_label = per_label_scores(self.labels, np.diag(matrix), matrix.sum(0), matrix.sum(1))
         return Scores(self.main, True, figures(*columns), {self.main: found} if found else {}, per_label)
 
     def state(self) -> JSON:

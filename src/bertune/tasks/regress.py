@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
-from bertune import metrics
 from bertune.data.labels import number_of
 from bertune.errors import ConfigError, DataError
-from bertune.tasks.pooled import PooledOptions, PooledTask
-from bertune.tasks.task import Note
+from bertune.metrics.bootstrap import bootstrap_interval
+from bertune.metrics.regression import regression_scores
+from bertune.tasks.base.pooled import PooledOptions, PooledTask
+from bertune.tasks.base.task import Note
 from bertune.types import JSON, Batch, Columns, Example, Prediction, Row, Scores
 
 if TYPE_CHECKING:
@@ -94,8 +95,8 @@ class Regress(PooledTask):
         main = self.options.metric
         found = None
         if intervals:
-            found = metrics.interval(lambda g, p: metrics.regression(g, p)[main], gold, predicted)
-        return Scores(main, main not in LOWER_IS_BETTER, metrics.regression(gold, predicted), {main: found} if found else {})
+            found = bootstrap_interval(lambda g, p: regression_scores(g, p)[main], gold, predicted)
+        return Scores(main, main not in LOWER_IS_BETTER, regression_scores(gold, predicted), {main: found} if found else {})
 
     def state(self) -> JSON:
         """Return what was learnt of the targets."""

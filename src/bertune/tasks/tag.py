@@ -9,19 +9,34 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from bertune import metrics
-from bertune.config import DataConfig, Section
+from bertune.config.schema import DataConfig, Section
 from bertune.data.entities import Places, Unit, entities_of, sentence_of
 from bertune.data.labels import order_labels, read_labels, unknown_label
 from bertune.data.tags import Scheme, SpanOfWords, TagCensus, is_legal, parse_tag, spans_of, tag_set, tags_of
 from bertune.errors import ConfigError, DataError, listed
-from bertune.tasks.task import Note, Task
-from bertune.types import JSON, Batch, Columns, Encoded, Encoder, Entity, Example, Prediction, Row, Scores, Span, Tokenizer
+from bertune.metrics.bootstrap import bootstrap_interval
+from bertune.metrics.classification import per_label_scores
+from bertune.metrics.spans import SpanCounts, count_spans, span_scores
+from bertune.tasks.base.task import Note, Task
+from bertune.types import (
+    JSON,
+    Batch,
+    Columns,
+    EncodedExample,
+    Encoder,
+    Entity,
+    Example,
+    Prediction,
+    Row,
+    Scores,
+    Span,
+    Tokenizer,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from bertune.model.crf import Chain
+    from bertune.heads.crf import Chain
 
 
 class TagOptions(Section):
@@ -132,7 +147,7 @@ class Tag(Task):
                 first = bisect_right([start for start, _ in example.words or ()], span.start) - 1
                 raise unknown_label(example, span.label, self.types, example.place_of(max(first, 0)))
 
-    def encode(self, examples: Sequence[Example], tokenizer: Tokenizer) -> list[Encoded]:
+    def encode(self, examples: Sequence[Example], tokenizer: Tokenizer) -> list[EncodedExample]:
         """Turn words into ids, and entities into a tag for each word that has any."""
         overlap = min(self.options.overlap, tokenizer.max_length // 2)
         pieces = tokenizer.encode_words([(e.texts[0], e.words or ()) for e in examples], overlap)
@@ -145,7 +160,7 @@ class Tag(Task):
                 spans = self._on_words(example.target, [words[n] for n in present])
                 target = [ids[tag] for tag in tags_of(spans, len(present), self.scheme)]
             self._count(piece.windows or (), len(words) - len(present))
-            encoded.append(Encoded((piece,), target, (example.texts[0], words, present)))
+            encoded.append(EncodedExample((piece,), target, (example.texts[0], words, present)))
         return encoded
 
     def _on_words(self, spans: Sequence[Span], words: Sequence[tuple[int, int]]) -> list[SpanOfWords]:
@@ -196,8 +211,8 @@ class Tag(Task):
 
     def head(self, encoder: Encoder, pretrained: dict[str, Tensor]) -> nn.Module:
         """Build the head that transformers gives the architecture, with or without a CRF on it."""
-        from bertune.model.heads import TokenHead
-        from bertune.model.names import TOKEN_DROPOUT, token_class
+        from bertune.encoders.names import TOKEN_DROPOUT, token_class
+        from bertune.heads.token import TokenHead
 
         dropout = self.options.dropout
         names = TOKEN_DROPOUT.get(encoder.kind, ())
@@ -223,14 +238,14 @@ class Tag(Task):
 
     def loss(self, out: Chain, batch: Batch) -> Tensor:
         """Return the loss summed over words."""
-        from bertune.model import losses
-        from bertune.model.crf import negative_log_likelihood
+        from bertune.heads.crf import negative_log_likelihood
+        from bertune.losses.classification import cross_entropy
 
         if batch.target is None:
             raise DataError("a loss needs the entities of all rows")
         if self.options.decoder == "crf":
             return negative_log_likelihood(out, batch.ragged.num_words, batch.target)
-        return losses.cross_entropy(out.emissions, batch.target)
+        return cross_entropy(out.emissions, batch.target)
 
     def count(self, batch: Batch) -> float:
         """Return the number of words."""
@@ -238,7 +253,7 @@ class Tag(Task):
 
     def divergence(self, out: Chain, other: Chain) -> Tensor:
         """Return the symmetric divergence of the tags of each word, summed."""
-        from bertune.model.losses import symmetric_kl
+        from bertune.losses.classification import symmetric_kl
 
         return symmetric_kl(out.emissions, other.emissions)
 
@@ -246,7 +261,7 @@ class Tag(Task):
         """Return the entities of the best legal chain of each text, each with the probability that its words have just these tags."""
         import torch
 
-        from bertune.model.crf import span_log_probability, viterbi
+        from bertune.heads.crf import span_log_probability, viterbi
 
         lengths = batch.ragged.num_words
         best = viterbi(out, lengths)
@@ -277,13 +292,13 @@ class Tag(Task):
         """Compare entities: right are those with the same start, end and label."""
         gold = [list(e.target) for e in examples]
         predicted = [[(e.start, e.end, e.label) for e in p.value] for p in predictions]  # type: ignore[union-attr]
-        counts = metrics.count_spans(gold, predicted, self.types)
+        counts = count_spans(gold, predicted, self.types)
         main = self.options.metric
         found = None
         if intervals:
-            found = metrics.interval(lambda *c: metrics.spans(metrics.SpanCounts(*c))[main], *counts)
-        per_label = metrics.per_label(self.types, *(c.sum(0) for c in counts[:3]))
-        return Scores(main, True, metrics.spans(counts), {main: found} if found else {}, per_label)
+            found = bootstrap_interval(lambda *c: span_scores(SpanCounts(*c))[main], *counts)
+        per_label = per_label_scores(self.types, *(c.sum(0) for c in counts[:3]))
+        return Scores(main, True, span_scores(counts), {main: found} if found else {}, per_label)
 
     def labels_of(self, example: Example) -> tuple[str, ...]:
         """Return the types of the entities of a text."""

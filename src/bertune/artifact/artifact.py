@@ -1,0 +1,84 @@
+"""The saved folder: data only, never code. It opens in transformers too, with the same numbers.
+
+| file | what |
+|---|---|
+| config.json, model.safetensors, tokenizer.json, tokenizer_config.json | what transformers reads |
+| bertune.json | format number, task, its options and what it learnt, package versions |
+| run.yaml | the resolved run; `bertune train OUT/run.yaml` repeats it |
+| scores.json, history.jsonl | how good it is, and how it came to that |
+| README.md | the model card |
+| modules.json, 1_Pooling/, ... | how sentence-transformers makes vectors, for tasks that do |
+| last/ | the weights of the last step, as a folder of the same kind, where a dev set chose the best |
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+from dataclasses import dataclass, field
+
+from bertune.artifact.sentence_transformers import (
+    POOLINGS,
+)
+from bertune.config.schema import RunConfig
+from bertune.encoders.int8 import quantize
+from bertune.encoders.names import FOREIGN
+from bertune.heads.model import Model
+from bertune.inference.int8_sample import sample
+from bertune.inference.pipeline import Pipeline
+from bertune.inference.sentence_pipeline import SentencePipeline
+from bertune.kernels.allocator import bound_kernel_caches, keep_pages
+from bertune.kernels.precision import choose_device, choose_precision
+from bertune.tasks.base.sentence import SentenceTask
+from bertune.tasks.base.task import Task
+from bertune.text.tokenizer import Tokenizer
+from bertune.types import JSON, Numerics
+
+FORMAT = 1
+PACKAGES = ("bertune", "torch", "transformers", "tokenizers", "accelerate")
+
+
+@dataclass
+class Artifact:
+    """A model with all that is needed to use it again."""
+
+    model: Model
+    task: Task
+    tokenizer: Tokenizer
+    run: RunConfig
+    meta: JSON = field(default_factory=dict)
+
+    def pipeline(self, device: str = "auto", precision: str = "auto") -> Pipeline:
+        """Put the model on a device, ready to predict."""
+        keep_pages()
+        bound_kernel_caches(32)
+        place = choose_device(device)
+        chosen, _ = choose_precision(precision, place)
+        model = self.model.to(place).eval()
+        model.encoder.compute_in(Numerics(chosen))
+        if chosen == "int8":
+            quantize(model.encoder, sample(self.tokenizer))
+        model.encoder.prepare()
+        if not isinstance(self.task, SentenceTask):
+            return Pipeline(model, self.task, self.tokenizer, place)
+        own = {name: self.meta[name] for name in ("prompts", "default_prompt_name", "truncate_dim") if self.meta.get(name)}
+        return SentencePipeline(model, self.task, self.tokenizer, place, **own)
+
+
+def has_modules(artifact: Artifact) -> bool:
+    """Tell whether the model is one that sentence-transformers can compute."""
+    sentences = isinstance(artifact.task, SentenceTask) and artifact.model.head.pooling in POOLINGS
+    return sentences and not only_here(artifact)
+
+
+def only_here(artifact: Artifact) -> str:
+    """Say why no other tool opens the folder at all, or nothing."""
+    kind = artifact.model.encoder.kind
+    return FOREIGN[kind].why if kind in FOREIGN else ""
+
+
+def version(package: str) -> str:
+    """Return the version of an installed package."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"

@@ -1,0 +1,100 @@
+"""Write a saved folder: data only, never code."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, cast
+
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+
+from bertune.artifact.artifact import FORMAT, PACKAGES, Artifact, has_modules, version
+from bertune.artifact.sentence_transformers import (
+    Dense,
+    SentenceModules,
+    write_modules,
+)
+from bertune.config.load import dump_config
+from bertune.errors import ArtifactError
+from bertune.heads.model import Model
+from bertune.tasks.base.sentence import SentenceTask
+from bertune.types import JSON, Scores
+
+
+def write_artifact(artifact: Artifact, folder: Path) -> None:
+    """Write all of a model but its scores and its card; weights replace older ones in one step.
+
+    Raises:
+        ArtifactError: the folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _write_weights(artifact.model, folder)
+        _write_json(folder / "config.json", _hub_config(artifact))
+        artifact.tokenizer.save(folder)
+        if has_modules(artifact):
+            write_modules(folder, _sentence_modules(artifact), artifact.model.encoder.width)
+        write_text(folder / "run.yaml", dump_config(artifact.run))
+        write_meta(artifact, folder)
+    except (OSError, SafetensorError) as error:
+        raise ArtifactError(f"{folder}: cannot be written: {getattr(error, 'strerror', None) or error}") from None
+
+
+def _sentence_modules(artifact: Artifact) -> SentenceModules:
+    """Return the head as modules of sentence-transformers."""
+    head: Any = artifact.model.head
+    dense = tuple(
+        Dense(layer.weight.detach().cpu(), layer.bias.detach().cpu(), "identity" if activation == "none" else activation)
+        for layer, activation in zip(head.dense, head.activations, strict=True)
+    )
+    lower = cast(SentenceTask, artifact.task).lower
+    return SentenceModules(
+        max_length=artifact.tokenizer.max_length, do_lower_case=lower, pooling=head.pooling, dense=dense, normalize=head.normalize,
+        similarity="cosine",
+    )  # fmt: skip
+
+
+def write_meta(artifact: Artifact, folder: Path) -> None:
+    """Write bertune.json: what is needed besides weights and tokenizer."""
+    meta = {
+        "format": FORMAT,
+        "task": artifact.run.task,
+        "state": artifact.task.state(),
+        "encoder": artifact.model.encoder.kind,
+        "versions": {name: version(name) for name in PACKAGES},
+        **artifact.meta,
+    }
+    _write_json(folder / "bertune.json", meta)
+
+
+def _write_weights(model: Model, folder: Path) -> None:
+    part = folder / "model.safetensors.part"
+    save_file({n: t.contiguous().cpu() for n, t in model.saved_state().items()}, part, metadata={"format": "pt"})
+    part.replace(folder / "model.safetensors")
+
+
+def _hub_config(artifact: Artifact) -> JSON:
+    head, encoder = artifact.model.head, artifact.model.encoder
+    config = {**encoder.config(), **artifact.task.hub_config(head), "dtype": "float32"}
+    if config.get("architectures") is None:  # transformers opens the encoder alone, and not a head it would make up
+        config["architectures"] = [encoder.encoder_class]
+    for name in ("_name_or_path", "torch_dtype", "num_labels"):
+        config.pop(name, None)
+    return config
+
+
+def _write_json(path: Path, value: Any) -> None:
+    write_text(path, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file that is whole or is as it was."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)
+
+
+def write_scores(folder: Path, scores: dict[str, Scores], extra: JSON) -> None:
+    """Write scores.json: the scores of each split, and the summary of the run."""
+    _write_json(folder / "scores.json", {**{split: s.to_json() for split, s in scores.items()}, **extra})

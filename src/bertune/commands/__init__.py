@@ -1,0 +1,1 @@
+"""One file a verb, and the public Python function of the same name."""

@@ -1,0 +1,89 @@
+"""`bertune predict`: predictions of a saved model for every row of a file."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bertune import distributed
+from bertune.artifact.read import read_artifact
+from bertune.config.reading import reading_config
+from bertune.config.schema import DataConfig
+from bertune.console import Console, prefixed
+from bertune.data.formats import BadRows, format_of
+from bertune.errors import ConfigError
+from bertune.inference.pipeline import Pipeline
+from bertune.kernels.precision import choose_device
+from bertune.tasks.base.reading import stream
+from bertune.types import Example, Prediction, Row
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """Rows with what the model says of them, in the order of the file."""
+
+    header: list[str]
+    """Every column of the file."""
+    format: str
+    """csv, tsv, json, jsonl, parquet; hub or lines."""
+    joiner: str
+    """What stands between the labels of a multi-label prediction in csv: what the training files had."""
+    results: Iterator[tuple[Row, Prediction]]
+
+
+def predict(folder: str | Path, file: str, overrides: Sequence[str] = (), **where: Any) -> Predicted:
+    """Predict a file row by row, in its order, in memory that does not grow with it; several processes share the work.
+
+    A file is first read once to its end, so that a bad row ends the call before anything is given out; standard
+    input ("-") is read once only.
+
+    Args:
+        folder: what `train` has written.
+        file: a data file, or "-".
+        overrides: `data.name=value`.
+        where: `device`, `precision`, `task` of `load`, and `talk`.
+
+    Raises:
+        BertuneError: the folder, the settings or a row cannot be used.
+    """
+    distributed.init(on_processor=choose_device(where.get("device", "auto")).type == "cpu")
+    if file == "-" and distributed.num_processes() > 1:
+        raise ConfigError("standard input cannot be read by several processes; give a file, or start one process")
+    talk = where.pop("talk", Console(quiet=True))
+    artifact = read_artifact(folder, where.pop("task", None))
+    data = reading_config(artifact.run.data, file, overrides)
+    artifact.task.data = data
+    header: dict[str, None] = {}
+    if file != "-":
+        faults = BadRows(skip=data.bad_rows == "skip")
+        for row, _ in stream(file, artifact.task, data, faults, prefixed(talk), need_target=False):
+            header.update(dict.fromkeys(row.raw))
+        for line in faults.settle():
+            talk.say(f"data: {line}")
+    joiner = data.label_delimiter or "|"
+    return Predicted(
+        list(header), format_of(file, data, artifact.task.columns), joiner, _predicted(artifact.pipeline(**where), file, data, talk)
+    )
+
+
+def _predicted(pipeline: Pipeline, file: str, data: DataConfig, talk: Console) -> Iterator[tuple[Row, Prediction]]:
+    faults = BadRows(skip=data.bad_rows == "skip")
+    waiting: deque[Row] = deque()
+
+    def examples() -> Iterator[Example]:
+        for row, example in stream(file, pipeline.task, data, faults, lambda _: None, need_target=False):
+            waiting.append(row)
+            yield example
+
+    for prediction in pipeline.stream(examples()):
+        yield waiting.popleft(), prediction
+    for line in faults.settle():
+        if file == "-":
+            talk.say(f"data: {line}")
+    for line in pipeline.task.report():
+        talk.say(f"data: {line}")
+    if pipeline.num_cut:
+        talk.say(f"data: {pipeline.num_cut} rows are longer than max_length {pipeline.tokenizer.max_length} and were cut")

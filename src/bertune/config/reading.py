@@ -1,0 +1,45 @@
+"""How a file is read after training: as the training files, with overrides."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from bertune.config.load import apply_override, resolve_config
+from bertune.config.schema import DataConfig, Section
+from bertune.errors import ConfigError
+
+READING_SETTINGS = (
+    "columns",
+    "format",
+    "delimiter",
+    "quoting",
+    "encoding",
+    "drop_labels",
+    "label_delimiter",
+    "bad_rows",
+    "cache",
+    "workers",
+)
+"""What can be said anew of a file to be scored or predicted; the rest of `data` was settled by training."""
+
+
+def reading_config(data: DataConfig, file: str, overrides: Sequence[str]) -> DataConfig:
+    """Return how files were read in training, with overrides (`data.name=value`) laid over it.
+
+    Standard input is lines of UTF-8 unless an override says otherwise: it need not come from where the training files came from.
+
+    Raises:
+        ConfigError: an override names what training has settled, or a Hub data set comes without a split.
+    """
+    if file.startswith("hub:") and ":" not in file.removeprefix("hub:"):
+        raise ConfigError(f"{file}: say which split, such as {file}:test or {file}:validation")
+    raw: dict[str, Any] = {"task": "any", "data": data.model_dump(exclude_unset=True)}
+    if file == "-":
+        raw["data"] |= {"encoding": "utf-8", "format": "auto"}
+    for override in overrides:
+        section, _, name = override.partition("=")[0].strip().partition(".")
+        if section != "data" or name.split(".")[0] not in READING_SETTINGS:
+            raise ConfigError(f"{override!r}: here only these can be given: {', '.join(f'data.{name}' for name in READING_SETTINGS)}")
+        apply_override(raw, override)
+    return resolve_config(raw, Section)[0].data

@@ -1,0 +1,62 @@
+"""YAML 1.2 scalars, read and written."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import yaml
+
+from bertune.errors import ConfigError
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2 scalars: `3e-5` is a number, `no` and `2024-05-01` are text; a key given twice is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if isinstance(key, str | int | float | bool) and key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is given twice", key_node.start_mark)
+            if isinstance(key, str | int | float | bool):
+                seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes text that _Loader, or a reader of YAML 1.1, would take for something else."""
+
+
+_Loader.yaml_implicit_resolvers = {}
+_Loader.add_constructor("tag:yaml.org,2002:int", lambda _, node: int(str(node.value)))
+_Dumper.add_representer(
+    str, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"' if "\x85" in text else None)
+)
+for _tag, _pattern, _first in (
+    ("null", r"~|null|Null|NULL|", "~nN\0"),
+    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("int", r"[-+]?[0-9]+", "-+0123456789"),
+    ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", "-+0123456789."),
+):
+    _firsts = [*_first.replace("\0", ""), *([""] if _tag == "null" else [])]
+    for _kind in (_Loader, _Dumper):
+        _kind.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), _firsts)
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """Read YAML; `where` stands in the message when it is broken.
+
+    >>> parse_yaml("[3e-5, no, 7, null]", "example")
+    [3e-05, 'no', 7, None]
+
+    Raises:
+        ConfigError: the text is not YAML, or a key stands twice.
+    """
+    try:
+        return yaml.load(text, Loader=_Loader)  # noqa: S506  (a SafeLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or str(error)
+        raise ConfigError(f"{where}{line}: not valid YAML: {problem}") from None

@@ -1,0 +1,1 @@
+"""Pretrained folders to encoders: token ids in, states out."""

@@ -1,0 +1,303 @@
+"""Any other encoder of transformers, ragged in and ragged out; `bertune.encoders.bert` is our own.
+
+Where the architecture allows it, all rows of a batch go through it as one packed row and our attention keeps them
+apart; elsewhere the batch is padded, here and nowhere else. Letters: `T` packed tokens, `B` rows, `S` longest row,
+`W` width.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bertune.encoders.active_vocabulary import ActiveVocabulary, active_part, plain_table, with_whole_table
+from bertune.encoders.names import HEADS, PACKED, POSITIONS_AFTER_PADDING, SHORTER_BY_PADDING
+from bertune.errors import ConfigError, listed
+from bertune.kernels.attention import AttentionPlan, attend
+from bertune.kernels.precision import FP32
+from bertune.kernels.ragged_ops import rows_of_tokens
+from bertune.types import JSON, Numerics, Ragged, Reads
+
+_LAYER = re.compile(r"\.(?:layers?|albert_layer_groups|block)\.(\d+)\.")
+_OURS = "bertune_ragged"
+
+
+class AutoEncoder(nn.Module):
+    """An encoder of transformers behind the Encoder protocol."""
+
+    def __init__(self, hf: Any) -> None:
+        super().__init__()
+        self.hf = hf
+        self.kind: str = hf.config.model_type
+        self.width: int = hf.config.hidden_size
+        self.prefix: str = f"{hf.base_model_prefix}."
+        self.encoder_class: str = type(hf).__name__
+        self.numerics = FP32
+        depths = [int(found[1]) for name, _ in hf.named_parameters() if (found := _LAYER.search(f".{name}"))]
+        self.num_layers = max(depths, default=-1) + 1
+        accepted = inspect.signature(hf.forward).parameters
+        self._takes_types = "token_type_ids" in accepted and (getattr(hf.config, "type_vocab_size", 0) or 0) > 1
+        self._packed = _goes_packed(hf.config)
+        self._first_position = first_position(hf.config)
+
+    @property
+    def longest(self) -> int:
+        """Return how many tokens a row may have."""
+        return longest_row(self.hf.config)
+
+    def forward(self, ragged: Ragged, reads: Reads = "last") -> Tensor:
+        """Return states: (T, W) of all tokens, or (R, W) of each row's first; see `bertune.types.Reads`."""
+        with self._autocast(ragged.ids.device.type):
+            states = (self._forward_packed if self._packed else self._forward_padded)(ragged, both_ends=reads == "first_last")
+        return states[ragged.offsets[:-1]] if reads == "first_token" else states
+
+    def _autocast(self, device: str) -> AbstractContextManager[Any]:
+        return nullcontext() if self.numerics.precision == "fp32" else torch.autocast(device, self.numerics.dtype)
+
+    def compute_in(self, numerics: Numerics) -> None:
+        """Choose the precision; transformers' layers run in it by autocast."""
+        self.numerics = numerics
+
+    def set_dropout(self, rate: float) -> None:
+        """Change the dropout of hidden states and of attention, wherever transformers' module keeps it."""
+        for module in self.hf.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = rate
+            for name, value in vars(module).items():
+                if "dropout" in name and isinstance(value, float):
+                    setattr(module, name, rate)
+
+    def prepare(self) -> None:
+        """Do nothing: see `inference`."""
+
+    def inference(self) -> AbstractContextManager[None]:
+        """Return a context for calls that change no weight; nothing to prepare here."""
+        return nullcontext()
+
+    def _forward_packed(self, ragged: Ragged, *, both_ends: bool) -> Tensor:
+        device = ragged.ids.device
+        starts = torch.repeat_interleave(ragged.offsets[:-1], ragged.offsets.diff(), output_size=ragged.ids.numel())
+        positions = torch.arange(ragged.ids.numel(), device=device) - starts + self._first_position
+        given = {"token_type_ids": ragged.types[None]} if self._takes_types else {}
+        out = self.hf(
+            input_ids=ragged.ids[None],
+            position_ids=positions[None],
+            bertune_call=(AttentionPlan(ragged.lengths, device), self.numerics.fast_dropout),
+            output_hidden_states=both_ends,
+            **given,
+        )
+        return _states(out, both_ends)[0]
+
+    def _forward_padded(self, ragged: Ragged, *, both_ends: bool) -> Tensor:
+        shape = (len(ragged.lengths), max(ragged.lengths))  # (B, S)
+        row = rows_of_tokens(ragged)
+        column = torch.arange(ragged.ids.numel(), device=row.device) - ragged.offsets[row]
+        ids = ragged.ids.new_full(shape, self.hf.config.pad_token_id or 0)
+        ids[row, column] = ragged.ids
+        mask = torch.zeros_like(ids)
+        mask[row, column] = 1
+        given = {}
+        if self._takes_types:
+            given["token_type_ids"] = torch.zeros_like(ids)
+            given["token_type_ids"][row, column] = ragged.types
+        out = self.hf(input_ids=ids, attention_mask=mask, output_hidden_states=both_ends, **given)
+        return _states(out, both_ends)[row, column]  # of (B, S, W)
+
+    def depth(self, name: str) -> int:
+        """Return 0 for embeddings, 1 to num_layers for blocks and whatever follows them."""
+        found = _LAYER.search(f".{name}")
+        if found:
+            return int(found[1]) + 1
+        return 0 if "embeddings" in name else self.num_layers
+
+    def word_embeddings(self) -> nn.Parameter:
+        """Return the table of token vectors that is trained: (V, W), or its active rows."""
+        return self.hf.get_input_embeddings().weight  # type: ignore[no-any-return]
+
+    def activate(self, ids: Tensor) -> ActiveVocabulary | None:
+        """Train only the rows of the word table that `ids` names, where the architecture looks tokens up in a plain table."""
+        self.deactivate()
+        plain = self.hf.get_input_embeddings()
+        if type(plain) is not nn.Embedding:
+            return None
+        if not self._packed:
+            ids = torch.cat([ids, ids.new_tensor([self.hf.config.pad_token_id or 0])])  # what rows are padded with
+        active = active_part(plain.weight.detach(), ids)
+        if active is not None:
+            self.hf.set_input_embeddings(active)
+        return active
+
+    def deactivate(self) -> None:
+        """Go back to the whole word table."""
+        words = self.hf.get_input_embeddings()
+        if isinstance(words, ActiveVocabulary):
+            self.hf.set_input_embeddings(plain_table(words.whole()))
+
+    def checkpoint(self) -> dict[str, Tensor]:
+        """Return every weight under the name that transformers gives it."""
+        words = self.hf.get_input_embeddings()
+        name = next(name for name, module in self.hf.named_modules() if module is words)
+        return with_whole_table(self.hf.state_dict(), name, words)
+
+    def load_checkpoint(self, state: dict[str, Tensor]) -> None:
+        """Take back what `checkpoint` gave.
+
+        Raises:
+            KeyError: a weight is missing.
+            RuntimeError: a weight has another shape.
+        """
+        words = self.hf.get_input_embeddings()
+        if isinstance(words, ActiveVocabulary):
+            self.hf.set_input_embeddings(plain_table(words.frozen))
+        self.hf.load_state_dict({name: state[name] for name in self.hf.state_dict()})
+
+    def config(self) -> JSON:
+        """Return what transformers keeps in config.json."""
+        return self.hf.config.to_dict()  # type: ignore[no-any-return]
+
+
+def _states(out: Any, both_ends: bool) -> Tensor:
+    """Return the states of the last layer, or the mean of those of the first and the last."""
+    last: Tensor = out.last_hidden_state
+    return (out.hidden_states[1] + last) / 2 if both_ends else last
+
+
+def first_position(config: Any) -> int:
+    """Return the position of a row's first token."""
+    return (config.pad_token_id or 0) + 1 if config.model_type in POSITIONS_AFTER_PADDING else 0
+
+
+def longest_row(config: Any) -> int:
+    """Return how many tokens a row may have; 512 where config.json does not say."""
+    positions = getattr(config, "max_position_embeddings", None)
+    padding = 1 if config.model_type == "mpnet" else config.pad_token_id or 0  # MPNet's is written into its code
+    lost = padding + 1 if config.model_type in SHORTER_BY_PADDING else 0
+    return int(positions) - lost if positions and positions > 0 else 512
+
+
+def read_auto(folder: Path) -> tuple[AutoEncoder, list[str], list[str], dict[str, Tensor]]:
+    """Read a pretrained encoder through transformers, weights in fp32.
+
+    Returns:
+        The encoder, names that the checkpoint lacks, names of it that are not used, and the pooler's weights.
+
+    Raises:
+        ConfigError: the folder's architecture or its weights cannot be read.
+    """
+    with _quiet():
+        from transformers import AutoModel
+
+        config = read_config(folder)
+        try:
+            hf, info = AutoModel.from_pretrained(
+                str(folder), config=config, dtype=torch.float32, local_files_only=True, output_loading_info=True
+            )
+        except (OSError, ValueError, RuntimeError, KeyError) as error:
+            raise ConfigError(f"model: cannot read the weights in {str(folder)!r}: {_first_line(error)}") from None
+    new = sorted(info["missing_keys"])
+    if len(new) == len(hf.state_dict()):
+        raise ConfigError(f"model: {str(folder)!r} holds no weight of a {config.model_type} encoder; is config.json its own?")
+    if info["mismatched_keys"]:
+        raise ConfigError(
+            f"model: weights in {str(folder)!r} have other shapes than its config.json says: {listed(map(str, info['mismatched_keys']), 3)}"
+        )
+    pooler = _take_pooler(hf)
+    if any(name.startswith("pooler") for name in new):
+        pooler = {}
+    new = [name for name in new if not name.startswith("pooler")]
+    return AutoEncoder(_with_our_attention(hf)), new, sorted(info["unexpected_keys"]), pooler
+
+
+def build_auto(folder: Path) -> AutoEncoder:
+    """Build an encoder without weights, to be filled from a saved model in `folder`."""
+    with _quiet():
+        from transformers import AutoModel
+
+        config = read_config(folder)
+        try:
+            hf = AutoModel.from_config(config, dtype=torch.float32)
+        except (ValueError, RuntimeError, KeyError) as error:
+            raise ConfigError(f"model: config.json in {str(folder)!r} describes no encoder: {_first_line(error)}") from None
+    _take_pooler(hf)
+    return AutoEncoder(_with_our_attention(hf))
+
+
+def read_config(folder: Path) -> Any:
+    """Read the config.json of a model folder.
+
+    Raises:
+        ConfigError: transformers does not know what it describes.
+    """
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(str(folder), local_files_only=True)
+    except Exception as error:  # its checks raise errors of more than one library
+        raise ConfigError(f"model: config.json in {str(folder)!r} is not one that transformers knows: {_first_line(error)}") from None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _take_pooler(hf: Any) -> dict[str, Tensor]:
+    """Remove the encoder's pooler, since the head has its own, and return its weights."""
+    form = HEADS.get(hf.config.model_type)
+    taken: dict[str, Tensor] = {}
+    if getattr(hf, "pooler", None) is not None:
+        if form is not None and form.pretrained_pooler:
+            layer = hf.get_submodule(form.pretrained_pooler)
+            taken = {"weight": layer.weight.detach().clone(), "bias": layer.bias.detach().clone()}
+        hf.pooler = None
+    return taken
+
+
+def _goes_packed(config: Any) -> bool:
+    """Tell whether our attention computes what the model's own does: a decoder sees only what stands before a token."""
+    return config.model_type in PACKED and not getattr(config, "is_decoder", False)
+
+
+def _with_our_attention(hf: Any) -> Any:
+    if _goes_packed(hf.config):
+        from transformers import AttentionInterface
+
+        AttentionInterface.register(_OURS, _attend)
+        hf.set_attn_implementation(_OURS)
+    return hf
+
+
+def _attend(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None,  # noqa: ARG001
+    dropout: float = 0.0, scaling: float | None = None, *, bertune_call: tuple[AttentionPlan, bool], **_: Any,
+) -> tuple[Tensor, None]:  # fmt: skip
+    """Answer transformers' attention call: query, key, value (1, H, T, D) -> (1, T, H, D)."""
+    plan, fast_dropout = bertune_call
+    q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))  # (T, H, D)
+    return attend(q, k, v, plan, dropout if module.training else 0.0, scaling, fast_dropout)[None], None
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers' own load reports and bars off the screen: what they say, we say."""
+    from transformers.utils import logging as hf_logging
+
+    level, bars = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()
+    hf_logging.set_verbosity(logging.ERROR)
+    hf_logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        hf_logging.set_verbosity(level)
+        if bars:
+            hf_logging.enable_progress_bar()

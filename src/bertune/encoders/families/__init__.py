@@ -1,0 +1,1 @@
+"""One file an architecture family: names, settings, and what is its own."""

@@ -1,1 +1,0 @@
-"""Makes weights better; knows no concrete task."""

@@ -1,0 +1,50 @@
+"""One vector of outputs a row."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor, nn
+
+from bertune.encoders.names import HeadForm
+from bertune.kernels.linear import ACTIVATIONS
+from bertune.kernels.ragged_ops import max_tokens, mean_tokens
+from bertune.types import Batch, Reads
+
+Pooling = Literal["pooler", "cls", "mean", "max"]
+
+
+class PooledHead(nn.Module):
+    """One vector of `num_outputs` a row: pooling, then the layers of `form`.
+
+    With pooling `pooler` this is exactly the head that transformers gives the architecture: a hidden layer on the
+    first token. With `cls`, `mean` and `max` there is no hidden layer.
+    """
+
+    def __init__(self, width: int, num_outputs: int, pooling: Pooling, form: HeadForm, dropout: float) -> None:
+        super().__init__()
+        self.pooling = pooling
+        self.reads: Reads = "first_token" if pooling in {"pooler", "cls"} else "last"
+        self.form = form
+        self.dropout = nn.Dropout(dropout)
+        self.dense = nn.Linear(width, width) if pooling == "pooler" else None
+        self.out = nn.Linear(width, num_outputs)
+        for layer in (self.dense, self.out):
+            if layer is not None:  # BERT's own initialisation
+                nn.init.normal_(layer.weight, std=0.02)
+                nn.init.zeros_(layer.bias)
+
+    def forward(self, states: Tensor, batch: Batch) -> Tensor:
+        """Return (B, N)."""
+        hidden = states
+        if self.dense is not None:
+            hidden = self.dense(self.dropout(hidden) if self.form.dropout_first else hidden)
+            hidden = ACTIVATIONS[self.form.activation](hidden)
+        elif self.reads == "last":
+            hidden = {"mean": mean_tokens, "max": max_tokens}[self.pooling](hidden, batch.ragged)
+        return self.out(self.dropout(hidden))  # type: ignore[no-any-return]
+
+    def saved_name(self, name: str) -> str:
+        """Return the name of a parameter in a saved checkpoint."""
+        layer, _, kind = name.partition(".")
+        return f"{self.form.dense if layer == 'dense' else self.form.out}.{kind}"

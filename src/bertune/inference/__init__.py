@@ -1,0 +1,1 @@
+"""Finished models: texts in, predictions out."""

@@ -1,0 +1,43 @@
+"""Texts that show an encoder in int8 the ranges of its values.
+
+They are made of the vocabulary's words drawn at random, so that no data is needed and the same folder always gives the same numbers. In
+MiniLM and m3e-small the ranges are those of sentences (LOG.md): large values belong to features and special tokens more than to meaning.
+"""
+
+from __future__ import annotations
+
+import random
+
+from bertune.data.dataset import EncodedDataset
+from bertune.text.tokenizer import Tokenizer
+from bertune.types import EncodedExample, Ragged
+
+LENGTHS = (2, 4, 8, 16, 32, 64)
+"""Words of a text."""
+ROUNDS = 5
+"""Texts of each length alone, and as many in pairs."""
+LONG = 400
+"""Words of one text that reaches the later positions."""
+MARKS = ("##", "▁", "Ġ", "</w>")
+"""What vocabularies write at the edge of a piece."""
+
+
+def sample(tokenizer: Tokenizer) -> Ragged:
+    """Return texts of random words."""
+    drawn = random.Random(0)
+    words = [plain for token in tokenizer.tokens(range(tokenizer.highest_id + 1)) if (plain := _plain(token))]
+
+    def text(length: int) -> str:
+        return " ".join(drawn.choices(words, k=length))
+
+    texts: list[tuple[str, ...]] = [(text(LONG),)]
+    for length in LENGTHS * ROUNDS:
+        texts += [(text(length),), (text(length // 2), text(length // 2))]
+    rows = EncodedDataset([EncodedExample((piece,)) for piece in tokenizer.encode(texts)])
+    return rows.texts(range(len(rows)))
+
+
+def _plain(token: str) -> str:
+    for mark in MARKS:
+        token = token.replace(mark, "")
+    return token.strip()

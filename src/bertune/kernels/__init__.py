@@ -1,0 +1,1 @@
+"""The operations that encoders and heads are made of."""

@@ -1,0 +1,295 @@
+"""Attention over ragged rows: each row attends to itself alone.
+
+Rows are put into buckets of similar length inside the batch, so the batch may stay uniformly random and little is
+padded; padding lives and dies in this file. Letters: `T` packed tokens, `R` rows of the batch, `B` rows of a bucket,
+`S` its length, `Q` queries of each of its rows, `H` heads, `D` width of a head.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+from bertune.kernels.dropout import kept, rate_in_bytes
+
+BUCKET = 16
+"""Rows whose lengths round up to the same multiple of this share a bucket, of that length: torch's softmax on processors takes 2 to
+5 times as long for a value where rows are no multiple of its vector, which is 16 numbers in fp32, 32 in bf16 (see `_softmax`)."""
+BF16_VECTOR = 32
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """Rows of similar length, padded to one length S. The places of its pads are copies of their row's last token."""
+
+    keys: Tensor  # (B * H * S) place of each key and value among (T * H)
+    queries: Tensor  # (B * H * Q) place of each query
+    empty: Tensor | None  # places of pads among (B * H * Q)
+    hidden: Tensor | None  # (B, S) True where a key is a pad
+    rows: int  # B
+    length: int  # S
+    answers: slice  # this bucket among the queries of all buckets, pads and heads included
+    places: slice  # the same of its keys
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A batch cut into buckets, and how the answers return to packed order."""
+
+    buckets: tuple[Bucket, ...]
+    back: Tensor  # places of the queries, (T * H) or (R * H), in the answers of all buckets
+    keys_back: Tensor  # (T * H) places of the keys in the keys of all buckets
+    num_queries: int  # of all buckets, pads and heads included
+    num_keys: int
+
+
+class AttentionPlan:
+    """What the rows of a batch mean for attention; made once for all layers.
+
+    Args:
+        lengths: tokens of each row, each at least 1.
+        device: where the attention runs.
+    """
+
+    def __init__(self, lengths: Sequence[int], device: torch.device) -> None:
+        self.lengths = np.asarray(lengths, np.int64)
+        self.device = device
+        self.starts = np.concatenate([[0], np.cumsum(self.lengths)])
+        self._layouts: dict[tuple[int, bool], Layout] = {}
+
+    @property
+    def num_tokens(self) -> int:
+        """Return T."""
+        return int(self.starts[-1])
+
+    @property
+    def longest(self) -> int:
+        """Return the tokens of the longest row."""
+        return int(self.lengths.max())
+
+    @cached_property
+    def offsets(self) -> Tensor:
+        """Return where rows begin and end, (R + 1) of int32, as CUDA's kernels ask for them."""
+        return torch.from_numpy(self.starts.astype(np.int32)).to(self.device, non_blocking=self.device.type == "cuda")
+
+    def layout(self, heads: int, first_only: bool) -> Layout:
+        """Return the buckets for a number of heads; with `first_only` the first token of a row alone asks."""
+        key = (heads, first_only)
+        if key not in self._layouts:
+            self._layouts[key] = _layout(self.lengths, self.starts, heads, first_only, self.device)
+        return self._layouts[key]
+
+
+def _layout(lengths: Any, starts: Any, heads: int, first_only: bool, device: torch.device) -> Layout:
+    groups: dict[int, list[int]] = defaultdict(list)
+    for row, length in enumerate(lengths.tolist()):
+        groups[-(-length // BUCKET) * BUCKET].append(row)
+    back = np.empty((len(lengths) if first_only else starts[-1], heads), np.int64)
+    keys_back = np.empty((starts[-1], heads), np.int64)
+    head = np.arange(heads, dtype=np.int64)[:, None]
+
+    def to_device(array: Any) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array)).to(device, non_blocking=device.type == "cuda")
+
+    buckets, start, keys_start = [], 0, 0
+    for length, rows in sorted(groups.items()):
+        sizes = lengths[rows]
+        real = np.arange(length) < sizes[:, None]  # (B, S)
+        tokens = starts[rows][:, None] + np.minimum(np.arange(length, dtype=np.int64), sizes[:, None] - 1)
+        places = tokens[:, None, :] * heads + head  # (B, H, S)
+        slots = np.arange(places.size, dtype=np.int64).reshape(places.shape)
+        keys_back[tokens[real]] = keys_start + slots.transpose(0, 2, 1)[real]
+        all_real = bool(real.all())
+        if first_only:
+            asking = np.asarray(rows, np.int64)[:, None] * heads + head[:, 0]  # (B, H)
+            back[rows] = start + np.arange(asking.size, dtype=np.int64).reshape(asking.shape)
+            empty = None
+        else:
+            asking = places
+            back[tokens[real]] = start + slots.transpose(0, 2, 1)[real]
+            empty = None if all_real else to_device(slots[np.broadcast_to(~real[:, None, :], slots.shape)])
+        hidden = None if all_real else to_device(~real)
+        answers, of_keys = slice(start, start + asking.size), slice(keys_start, keys_start + places.size)
+        keys = to_device(places.ravel())
+        queries = to_device(asking.ravel()) if first_only else keys
+        buckets.append(Bucket(keys, queries, empty, hidden, len(rows), length, answers, of_keys))
+        start, keys_start = answers.stop, of_keys.stop
+    return Layout(tuple(buckets), to_device(back.ravel()), to_device(keys_back.ravel()), start, keys_start)
+
+
+def attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    plan: AttentionPlan,
+    dropout: float = 0.0,
+    scale: float | None = None,
+    fast_dropout: bool = True,
+) -> Tensor:
+    """Compute softmax(QK^T * scale) V inside each row.
+
+    Args:
+        query: (T, H, D), or (R, H, D) where the first token of each row alone asks.
+        key: (T, H, D).
+        value: (T, H, D).
+        plan: the rows of this batch.
+        dropout: share of attention probabilities set to 0.
+        scale: 1 / sqrt(D) where not given.
+        fast_dropout: on a processor, round `dropout` to 1/256; see `bertune.kernels.dropout`.
+
+    Returns:
+        As many as there are queries, (T, H, D) or (R, H, D).
+    """
+    scale = query.shape[-1] ** -0.5 if scale is None else scale
+    varlen = None if dropout else _varlen(query)
+    if varlen is not None:
+        first_only = len(query) != plan.num_tokens
+        asking = torch.arange(len(query) + 1, dtype=torch.int32, device=query.device) if first_only else plan.offsets
+        most = 1 if first_only else plan.longest
+        return varlen(query, key, value, asking, plan.offsets, most, plan.longest, scale=scale)  # type: ignore[no-any-return]
+    layout = plan.layout(query.shape[1], first_only=len(query) != plan.num_tokens)
+    trains = torch.is_grad_enabled() and (query.requires_grad or key.requires_grad or value.requires_grad)
+    if query.device.type != "cpu" or (dropout and not fast_dropout):
+        return _with_sdpa(query, key, value, layout, dropout, scale)
+    if trains:
+        return _Attention.apply(query, key, value, layout, dropout, scale)  # type: ignore[no-any-return, no-untyped-call]
+    # With dropout the same as above, so that a forward pass without gradients draws what its repetition with them will draw.
+    # In bf16 1.2 to 1.8 times as fast as torch's own, which wins in fp32.
+    if dropout or query.dtype == torch.bfloat16:
+        return _with_products(query, key, value, layout, dropout, scale, None)
+    return _with_sdpa(query, key, value, layout, dropout, scale)
+
+
+def _varlen(query: Tensor) -> Any:
+    """Return torch's own kernel for ragged rows on CUDA, which is flash attention, where torch and the card have it."""
+    if query.device.type != "cuda" or query.dtype not in (torch.bfloat16, torch.float16) or query.shape[-1] % 8 or query.shape[-1] > 256:
+        return None
+    if torch.version.hip or torch.cuda.get_device_capability(query.device) < (8, 0):
+        return None
+    return _varlen_of_torch()
+
+
+@cache
+def _varlen_of_torch() -> Any:
+    try:
+        from torch.nn.attention.varlen import varlen_attn
+    except ImportError:  # before torch 2.10
+        return None
+    takes_scale = "scale" in inspect.signature(varlen_attn).parameters  # not in 2.10
+    return varlen_attn if takes_scale and torch.backends.cuda.is_flash_attention_available() else None
+
+
+def _with_sdpa(query: Tensor, key: Tensor, value: Tensor, layout: Layout, dropout: float, scale: float) -> Tensor:
+    heads, width = query.shape[1:]
+    flat = [x.reshape(-1, width) for x in (query, key, value)]
+    answers = []
+    for bucket in layout.buckets:
+        shape = (bucket.rows, heads, -1, width)
+        q, k, v = (x.index_select(0, i).view(shape) for x, i in zip(flat, (bucket.queries, bucket.keys, bucket.keys), strict=True))
+        mask = None if bucket.hidden is None else ~bucket.hidden[:, None, None, :]
+        answers.append(scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, scale=scale).reshape(-1, width))
+    return torch.cat(answers).index_select(0, layout.back).view(query.shape)
+
+
+def _with_products(
+    query: Tensor, key: Tensor, value: Tensor, layout: Layout, dropout: float, scale: float, saved: list[Tensor] | None
+) -> Tensor:
+    """Compute attention by batched matrix products; put what the backward pass needs into `saved`."""
+    heads, width = query.shape[1:]
+    flat = [x.reshape(-1, width) for x in (query, key, value)]
+    answers = query.new_empty(layout.num_queries, width)
+    for bucket in layout.buckets:
+        shape = (bucket.rows * heads, -1, width)
+        q, k, v = (x.index_select(0, i).view(shape) for x, i in zip(flat, (bucket.queries, bucket.keys, bucket.keys), strict=True))
+        bias = q.new_zeros(bucket.rows, 1, bucket.length)
+        if bucket.hidden is not None:
+            bias.masked_fill_(bucket.hidden[:, None, :], -torch.inf)
+        bias = bias.repeat_interleave(heads, 0)  # (B * H, 1, S)
+        shares = _softmax(torch.baddbmm(bias, q, k.transpose(1, 2), alpha=scale))  # (B * H, Q, S)
+        keep = kept(shares.shape, dropout) if dropout else None
+        if saved is not None:
+            saved += [q, k, v, shares] if keep is None else [q, k, v, shares, keep]
+        if keep is not None:
+            shares, v = shares * keep, v * rate_in_bytes(dropout)[1]
+        torch.bmm(shares, v, out=answers[bucket.answers].view(shape))
+    return answers.index_select(0, layout.back).view(query.shape)
+
+
+class _Attention(torch.autograd.Function):
+    """The same products in both directions, so that the backward pass reaches the matrix units of a processor too.
+
+    torch's own attention takes a slow path there as soon as probabilities are dropped, and its backward pass never uses
+    those units (docs/speed.md). Dropout draws from `bertune.kernels.dropout`.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, layout: Layout, dropout: float, scale: float) -> Tensor:
+        saved: list[Tensor] = []
+        answers = _with_products(query, key, value, layout, dropout, scale, saved)
+        ctx.save_for_backward(*saved)
+        ctx.layout, ctx.scale, ctx.shapes = layout, scale, (query.shape, key.shape)
+        ctx.gain = rate_in_bytes(dropout)[1] if dropout else None
+        return answers
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        layout: Layout = ctx.layout
+        query_shape, key_shape = ctx.shapes
+        width = grad.shape[-1]
+        flat = grad.reshape(-1, width)
+        d_query = grad.new_empty(layout.num_queries, width)
+        d_key, d_value = (grad.new_empty(layout.num_keys, width) for _ in range(2))
+        saved = iter(ctx.saved_tensors)
+        for bucket in layout.buckets:
+            q, k, v, shares = (next(saved) for _ in range(4))
+            keep = next(saved) if ctx.gain else None
+            above = flat.index_select(0, bucket.queries)
+            if bucket.empty is not None:
+                above.index_fill_(0, bucket.empty, 0)  # nobody reads what a pad asked for
+            above = (above * ctx.gain if keep is not None else above).view(q.shape)
+            mixed = shares if keep is None else shares * keep
+            torch.bmm(mixed.transpose(1, 2), above, out=d_value[bucket.places].view(k.shape))
+            d_shares = torch.bmm(above, v.transpose(1, 2))
+            if keep is not None:
+                d_shares.mul_(keep)
+            d_scores = _softmax_gradient(d_shares, shares)
+            _product(d_scores, k, ctx.scale, d_query[bucket.answers].view(q.shape))
+            _product(d_scores.transpose(1, 2), q, ctx.scale, d_key[bucket.places].view(k.shape))
+        return (
+            d_query.index_select(0, layout.back).view(query_shape),
+            d_key.index_select(0, layout.keys_back).view(key_shape),
+            d_value.index_select(0, layout.keys_back).view(key_shape),
+            None, None, None,
+        )  # fmt: skip
+
+
+def _softmax(scores: Tensor) -> Tensor:
+    """Return softmax over the last dimension, in fp32 where a row of bf16 is no multiple of torch's vector: up to 7 times as fast."""
+    if _fits_vector(scores):
+        return scores.softmax(-1)
+    return scores.softmax(-1, dtype=torch.float32).to(scores.dtype)
+
+
+def _softmax_gradient(gradient: Tensor, shares: Tensor) -> Tensor:
+    """Return the gradient of scores from that of `shares`, which `_softmax` made of them."""
+    if _fits_vector(shares):
+        return torch._softmax_backward_data(gradient, shares, -1, shares.dtype)
+    return torch._softmax_backward_data(gradient.float(), shares.float(), -1, torch.float32).to(shares.dtype)
+
+
+def _fits_vector(x: Tensor) -> bool:
+    return x.dtype != torch.bfloat16 or x.shape[-1] % BF16_VECTOR == 0
+
+
+def _product(left: Tensor, right: Tensor, factor: float, out: Tensor) -> None:
+    """Write factor * left @ right into `out`, whose old values do not count."""
+    torch.baddbmm(out, left, right, beta=0, alpha=factor, out=out)

@@ -1,0 +1,33 @@
+"""Pooling over the tokens of ragged rows."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from bertune.types import Ragged
+
+
+def rows_of_tokens(ragged: Ragged) -> Tensor:
+    """Return the row of each token (T,)."""
+    lengths = ragged.offsets.diff()
+    return torch.repeat_interleave(lengths, output_size=ragged.ids.numel())
+
+
+def first_tokens(states: Tensor, ragged: Ragged) -> Tensor:
+    """Return the state of the first token of each row, [CLS] or <s>: (T, W) -> (B, W)."""
+    return states[ragged.offsets[:-1]]
+
+
+def mean_tokens(states: Tensor, ragged: Ragged) -> Tensor:
+    """Return the mean state of each row, special tokens included: (T, W) -> (B, W)."""
+    lengths = ragged.offsets.diff()
+    sums = states.new_zeros(len(lengths), states.shape[-1]).index_add(0, rows_of_tokens(ragged), states)
+    return sums / lengths[:, None].to(states.dtype)
+
+
+def max_tokens(states: Tensor, ragged: Ragged) -> Tensor:
+    """Return the largest value of each feature over a row: (T, W) -> (B, W)."""
+    index = rows_of_tokens(ragged)[:, None].expand_as(states)
+    empty = states.new_zeros(len(ragged.lengths), states.shape[-1])
+    return empty.scatter_reduce(0, index, states, "amax", include_self=False)

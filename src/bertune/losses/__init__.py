@@ -1,0 +1,1 @@
+"""Losses, summed over what the task counts."""

@@ -1,0 +1,1 @@
+"""Figures of merit: plain numbers from plain arrays, no torch."""

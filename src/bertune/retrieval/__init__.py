@@ -1,0 +1,1 @@
+"""Vectors of whole files, and search in them."""

@@ -1,1 +1,0 @@
-"""Uses finished weights; knows nothing of how they were made."""

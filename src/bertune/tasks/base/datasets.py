@@ -1,0 +1,293 @@
+"""Data larger than memory: a run's rows and tokens, read and tokenised once and kept in the cache on disk."""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import importlib.metadata
+import json
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bertune import __version__
+from bertune.config.schema import DataConfig, RunConfig
+from bertune.console import Console, duration
+from bertune.data import dataset_cache
+from bertune.data.arrow import Table
+from bertune.data.dataset import EncodedDataset
+from bertune.data.example_store import ExampleStore, from_json, in_json, in_parts
+from bertune.data.mapped_dataset import DatasetWriter, MappedDataset
+from bertune.data.rows import files_of
+from bertune.data.split import small_ints
+from bertune.distributed import main_process_first
+from bertune.tasks.base.reading import Splits, read_splits
+from bertune.tasks.base.task import Task
+from bertune.text.tokenizer import Tokenizer
+from bertune.text.workers import encoding_with
+from bertune.types import JSON, EncodedExample, Example
+
+LARGE = 1 << 26
+"""Bytes of data files from which on rows are kept on disk."""
+SPLITS = ("train", "dev", "test")
+_TOKENS_ALONE = {"cache", "workers", "max_length", "truncation"}
+"""Settings of `data` that do not change how files are read."""
+
+
+def is_large(data: DataConfig, files: Sequence[Sequence[str]], talk: Console) -> bool:
+    """Tell whether these files go through the cache."""
+    if data.cache == "off":
+        return False
+    if any(f.startswith("hub:") or f == "-" for group in files for f in group):
+        if data.cache == "on":
+            talk.say("note: data.cache=on has no effect on data sets of the Hub, which are kept by `datasets`")
+        return False
+    return data.cache == "on" or dataset_cache.files_in(files) >= LARGE
+
+
+def read_datasets(run: RunConfig, task: Task, talk: Console) -> Splits:
+    """Read the data of a run, from the cache where it is there; `task` has learnt from the training rows afterwards.
+
+    Raises:
+        DataError: a file or a row cannot be used.
+        ConfigError: the cache cannot be written.
+    """
+    files = {split: files_of(getattr(run.data, split), split) for split in SPLITS}
+    there = all(Path(f).is_file() for group in files.values() for f in group)  # if not, the complaint of reading says more
+    if not is_large(run.data, list(files.values()), talk) or not there:
+        splits = read_splits(task, run.data, run.seed, lambda line: talk.say(f"data: {line}"))
+        splits.fingerprint = _fingerprint(splits)
+        return splits
+    with main_process_first():
+        return _read_large(run, task, files, talk)
+
+
+def _read_large(run: RunConfig, task: Task, files: dict[str, list[str]], talk: Console) -> Splits:
+    key = _key_of_rows(run, task, files)
+    entry = dataset_cache.find("rows", key, talk.say) if _says_what_it_learns(task) else None  # else only reading teaches it
+    if entry is not None:
+        talk.say(f"data: rows and what was learnt of them come from the cache, {entry.path}")
+        for line in entry.meta["notes"]:
+            talk.say(f"data: {line}")
+        _recall(task, entry)
+    else:
+        entry = _keep_rows(run, task, key, talk)
+    train, dev, test = (_open(entry, split) for split in SPLITS)
+    return Splits(train, dev, test, key, entry.meta["fingerprint"])
+
+
+def _key_of_rows(run: RunConfig, task: Task, files: dict[str, list[str]]) -> str:
+    data = run.data
+    given = [data.labels] if isinstance(data.labels, str) else []
+    given += [run.task] if run.task.endswith(".py") else []
+    drawn = data.dev is None or data.limit is not None
+    return dataset_cache.key_of(
+        {
+            "format": dataset_cache.FORMAT,
+            "bertune": __version__,
+            "files": {split: [[name, dataset_cache.content_of(name)] for name in names] for split, names in files.items()},
+            "also": [dataset_cache.content_of(name) if Path(name).is_file() else "" for name in given],
+            "data": data.model_dump(mode="json", exclude=_TOKENS_ALONE),
+            "task": run.task,
+            "options": task.options.model_dump(mode="json"),
+            "seed": run.seed if drawn else None,
+        }
+    )
+
+
+def _keep_rows(run: RunConfig, task: Task, key: str, talk: Console) -> dataset_cache.Entry:
+    notes: list[str] = []
+
+    def note(line: str) -> None:
+        notes.append(line)
+        talk.say(f"data: {line}")
+
+    with dataset_cache.making("rows", key) as folder:
+        pace = Pace(talk)
+        splits = read_splits(task, run.data, run.seed, note, folder, lambda split, rows: pace.hear(f"{split}: {rows} rows read"))
+        meta: JSON = {"notes": notes, "fingerprint": _fingerprint(splits), "learnt": _learnt(task)}
+        for split in SPLITS:
+            examples = getattr(splits, split)
+            if len(examples):
+                whole = examples.places is None
+                places = np.arange(len(examples)) if whole else examples.places
+                np.save(folder / f"{split}.places.npy", places.astype(small_ints(int(places[-1]) + 1)))
+        rows = {split: len(getattr(splits, split)) for split in SPLITS}
+        own_dev = run.data.dev is not None
+        talk.say(f"data: {_rate(sum(rows.values()), pace.seconds, 'read and checked')}")
+        del splits, examples
+        gc.collect()  # files that are open cannot be moved everywhere
+        about = {"task": run.task, "train": run.data.train, "rows": rows}
+        return dataset_cache.finish(folder, "rows", key, about, {**meta, "own_dev": own_dev, "rows": rows})
+
+
+def _open(entry: dataset_cache.Entry, split: str) -> Sequence[Example]:
+    places = entry.path / f"{split}.places.npy"
+    if not places.exists():
+        return []
+    own = split if split != "dev" or entry.meta["own_dev"] else "train"  # a dev set that was split off lies among the training rows
+    return ExampleStore(Table(entry.path / f"{own}.examples.arrow"), np.load(places))
+
+
+def _says_what_it_learns(task: Task) -> bool:
+    """Tell whether the task's own class says so; one that builds on another may learn more than that."""
+    return bool(vars(type(task)).get("learnt"))
+
+
+def _learnt(task: Task) -> dict[str, str | None]:
+    """Return what a task has learnt of its rows."""
+    return {name: in_json(getattr(task, name)) for name in type(task).learnt} if _says_what_it_learns(task) else {}
+
+
+def _recall(task: Task, entry: dataset_cache.Entry) -> None:
+    """Let a task know what it has learnt."""
+    for name, value in entry.meta["learnt"].items():
+        setattr(task, name, from_json(value))
+
+
+def _fingerprint(splits: Splits) -> dict[str, Any]:
+    """Return what tells this data from other data: rows and a hash of each split."""
+    result = {}
+    for name in SPLITS:
+        examples: Sequence[Example] = getattr(splits, name)
+        if examples:
+            digest = hashlib.sha256()
+            for example in examples:
+                digest.update(json.dumps([example.texts, example.target], ensure_ascii=False).encode())
+            result[name] = {"rows": len(examples), "sha256": digest.hexdigest()}
+    return result
+
+
+def encode_datasets(run: RunConfig, task: Task, tokenizer: Tokenizer, splits: Splits, talk: Console) -> dict[str, EncodedDataset]:
+    """Turn all rows of a run into integers, from the cache where they are there.
+
+    Raises:
+        ConfigError: the cache cannot be written.
+    """
+    if not splits.key:
+        encoded: dict[str, EncodedDataset] = {}
+        for name in SPLITS:
+            examples: Sequence[Example] = getattr(splits, name)
+            if examples:
+                rows = encoded[name] = EncodedDataset(task.encode(examples, tokenizer))
+                _tell(talk, name, rows, tokenizer, task.report())
+        return encoded
+    key = _key_of_tokens(splits.key, task, tokenizer)
+    with main_process_first():
+        entry = dataset_cache.find("tokens", key, talk.say)
+        if entry is not None:
+            talk.say(f"data: tokens come from the cache, {entry.path}")
+        else:
+            entry = _keep_tokens(run, task, tokenizer, splits, key, talk)
+    found: dict[str, EncodedDataset] = {name: MappedDataset(entry.path, name) for name in entry.meta["reports"]}
+    for name, rows in found.items():
+        _tell(talk, name, rows, tokenizer, entry.meta["reports"][name])
+    return found
+
+
+def _tell(talk: Console, name: str, rows: EncodedDataset, tokenizer: Tokenizer, report: list[str]) -> None:
+    for line in [*rows.findings(tokenizer.unknown_id, tokenizer.max_length), *report]:
+        talk.say(f"data: {name}: {line}")
+
+
+def _key_of_tokens(rows: str, task: Task, tokenizer: Tokenizer) -> str:
+    return dataset_cache.key_of(
+        {
+            "rows": rows,
+            "tokenizer": [type(tokenizer).__qualname__, tokenizer.fingerprint(), tokenizer.max_length, *tokenizer.cutting],
+            "tokenizers": importlib.metadata.version("tokenizers"),
+            "task": task.state(),
+        }
+    )
+
+
+def _keep_tokens(run: RunConfig, task: Task, tokenizer: Tokenizer, splits: Splits, key: str, talk: Console) -> dataset_cache.Entry:
+    reports: dict[str, list[str]] = {}
+    with dataset_cache.making("tokens", key) as folder, encoding_with(tokenizer, run.data.workers, talk.say) as parallel:
+        for name in SPLITS:
+            examples: Sequence[Example] = getattr(splits, name)
+            if len(examples):
+                write_dataset(folder, name, task, parallel, examples, talk)
+                reports[name] = task.report()
+        tokenizer.forget_words()
+        gc.collect()
+        about = {"task": run.task, "model": run.model, "train": run.data.train, "rows": {n: len(getattr(splits, n)) for n in SPLITS}}
+        return dataset_cache.finish(folder, "tokens", key, about, {"reports": reports})
+
+
+def write_dataset(folder: Path, name: str, task: Task, tokenizer: Any, examples: Sequence[Example], talk: Console) -> MappedDataset:
+    """Encode examples part by part into files, and say how fast that was."""
+    writer = DatasetWriter(folder, name, tokenizer.highest_id + 1)
+    pace = Pace(talk)
+    size = PART if task.may_be_parted(examples) else len(examples)
+
+    def write(coming: Future[list[EncodedExample]]) -> None:
+        encoded = coming.result()
+        writer.write(encoded)
+        pace.done += len(encoded)
+        talk.tick(pace.done)
+        pace.hear(f"{name}: {pace.done} of {len(examples)} rows tokenised")
+
+    # While a part is encoded, mostly by other processes, the one before is written here.
+    with talk.bar(f"tokenising {name}", len(examples)), ThreadPoolExecutor(1, "bertune-encode") as ahead:
+        coming: Future[list[EncodedExample]] | None = None
+        for part in in_parts(examples, size):
+            before, coming = coming, ahead.submit(task.encode, part, tokenizer)
+            if before is not None:
+                write(before)
+        if coming is not None:
+            write(coming)
+    rows = writer.done()
+    talk.say(f"data: {name}: {_rate(len(examples), pace.seconds, 'tokenised')}")
+    return rows
+
+
+PART = 8192
+"""Rows that are tokenised together."""
+
+
+class Pace:
+    """Says how far long work has come, every so many seconds."""
+
+    EVERY = 15.0
+
+    def __init__(self, talk: Console) -> None:
+        self._talk, self._began = talk, time.perf_counter()
+        self._said = self._began
+        self.done = 0
+
+    @property
+    def seconds(self) -> float:
+        """Return the time since it began."""
+        return time.perf_counter() - self._began
+
+    def hear(self, line: str) -> None:
+        """Say this, if nothing was said for a while."""
+        now = time.perf_counter()
+        if now - self._said >= self.EVERY:
+            self._said = now
+            self._talk.say(f"data: {line}")
+
+
+def _rate(rows: int, seconds: float, what: str) -> str:
+    """Write how fast something was.
+
+    >>> _rate(650_000, 20.0, "tokenised")
+    '650000 rows tokenised in 20.0 s, 32,500 rows/s'
+    """
+    return f"{rows} rows {what} in {duration(seconds)}, {rows / max(seconds, 1e-9):,.0f} rows/s"
+
+
+@contextmanager
+def scratch_folder(data: DataConfig, files: Sequence[str], talk: Console) -> Iterator[Path | None]:
+    """Give a folder to keep the rows of large files in for a while, or None where they fit into memory."""
+    if not is_large(data, [files], talk):
+        yield None
+        return
+    with dataset_cache.making("rows", "scratch") as folder:
+        yield folder

@@ -1,0 +1,1 @@
+"""Optimizes weights; knows no concrete task."""

@@ -1,0 +1,103 @@
+"""Learning rates: who gets which, and how they move."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from bertune.config.schema import TrainConfig
+from bertune.errors import ConfigError, listed
+from bertune.heads.model import Model
+
+POLYNOMIAL_END = 1e-7  # the rate at which the polynomial schedule ends, as in transformers and bertorch
+
+
+def warmup_steps(config: TrainConfig, total: int) -> int:
+    """Return the number of steps in which the rate rises."""
+    if config.warmup_steps is not None:
+        return config.warmup_steps
+    # Never all of a run: with one step, warm-up alone would learn at rate 0.
+    return min(math.ceil(total * config.warmup_ratio), max(total - 1, 0))
+
+
+def schedule(config: TrainConfig, total: int) -> Callable[[int], float]:
+    """Return the factor on every learning rate as a function of the steps done.
+
+    Args:
+        config: `schedule`, the warm-up, `schedule_cycles`, `schedule_power`.
+        total: steps of the whole run.
+
+    Source: `transformers/optimization.py`, the six schedules that bertorch offers too.
+    """
+    warmup = 0 if config.schedule == "constant" else warmup_steps(config, total)
+    span = max(1, total - warmup)
+    end = POLYNOMIAL_END / config.learning_rate
+    falls: dict[str, Callable[[float], float]] = {
+        "constant": lambda _: 1.0,
+        "constant_with_warmup": lambda _: 1.0,
+        "linear": lambda x: max(0.0, 1 - x),
+        "cosine": lambda x: max(0.0, 0.5 * (1 + math.cos(math.pi * x))),
+        "cosine_with_restarts": lambda x: 0.0 if x >= 1 else 0.5 * (1 + math.cos(math.pi * ((config.schedule_cycles * x) % 1))),
+        "polynomial": lambda x: end if x > 1 else (1 - end) * (1 - x) ** config.schedule_power + end,
+    }
+    fall = falls[config.schedule]
+
+    def factor(step: int) -> float:
+        return step / warmup if step < warmup else fall((step - warmup) / span)
+
+    return factor
+
+
+def parameter_groups(model: Model, config: TrainConfig) -> list[dict[str, Any]]:
+    """Sort parameters by rate and decay.
+
+    Matrices decay; biases and norms, which have one dimension, do not. A layer `d` below the top of the encoder learns
+    at `layer_decay ** d` of the encoder's rate, the head at its own; parameters that the head names in `own_rates`, by the
+    first part of their name, at the rate given there and without decay.
+
+    Raises:
+        ConfigError: a rate for the head is given, and no layer learns at it.
+    """
+    groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
+    top = model.encoder.num_layers
+    head_rate = config.head_learning_rate or config.learning_rate
+    own_rates: dict[str, float] = getattr(model.head, "own_rates", {})
+    headed = False
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        place, _, rest = name.partition(".")
+        below = top - model.encoder.depth(rest) if place == "encoder" else 0
+        rate = config.learning_rate * config.layer_decay**below if place == "encoder" else head_rate
+        decay = config.weight_decay if parameter.ndim > 1 else 0.0
+        own = own_rates.get(rest.split(".")[0]) if place == "head" else None
+        rate, decay = (rate, decay) if own is None else (own, 0.0)
+        groups.setdefault((rate, decay), []).append(parameter)
+        headed = headed or (place == "head" and own is None)
+    if config.head_learning_rate is not None and not headed:
+        layers = f"; {listed(own_rates)} has a rate of its own in options" if own_rates else ""
+        raise ConfigError(f"train.head_learning_rate: this head has no layer that learns at it{layers}; leave it out")
+    return [{"params": held, "lr": rate, "peak_lr": rate, "weight_decay": decay} for (rate, decay), held in groups.items()]
+
+
+def build_optimizer(model: Model, config: TrainConfig) -> torch.optim.Optimizer:
+    """Return AdamW, fused into one pass over memory where torch offers that.
+
+    Source: Loshchilov and Hutter 2017, arXiv 1711.05101; `torch.optim.AdamW`.
+    """
+    device = next(model.parameters()).device.type
+    return torch.optim.AdamW(
+        parameter_groups(model, config),
+        betas=(config.adam_beta1, config.adam_beta2),
+        eps=config.adam_epsilon,
+        fused=device in {"cpu", "cuda", "mps"},
+    )
+
+
+def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
+    """Set every group to `factor` times its peak rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak_lr"] * factor

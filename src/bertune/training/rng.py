@@ -1,0 +1,105 @@
+"""What training draws from, as states that can be kept and taken back."""
+
+from __future__ import annotations
+
+import base64
+import random
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bertune.kernels.dropout import BYTES
+from bertune.types import JSON
+
+
+def seed_everything(seed: int) -> None:
+    """Seed every generator, before the head's first weights are drawn."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+    BYTES.seed(seed)
+
+
+def seed_process(seed: int, step: int, rank: int) -> None:
+    """Seed what dropout draws from in one of several processes: no two of them may drop alike.
+
+    Args:
+        seed: of the run.
+        step: steps done.
+        rank: number of the process.
+    """
+    own = int(np.random.SeedSequence((seed, step, rank)).generate_state(1, np.uint64)[0] >> 1)
+    torch.manual_seed(own)
+    BYTES.seed(own)
+
+
+@dataclass(frozen=True)
+class Randomness:
+    """The state of what dropout draws from, so that a part of the model can be computed twice with the same dropout."""
+
+    torch_state: Tensor
+    device_state: Tensor | None
+    bytes_state: JSON
+
+    @classmethod
+    def now(cls, device: torch.device) -> Randomness:
+        """Return the state as it is."""
+        return cls(torch.get_rng_state(), _device_state(device), BYTES.state())
+
+    def again(self, device: torch.device) -> None:
+        """Go back to this state."""
+        torch.set_rng_state(self.torch_state)
+        if self.device_state is not None:
+            _set_device_state(device, self.device_state)
+        BYTES.restore(self.bytes_state)
+
+
+def random_states(device: torch.device) -> JSON:
+    """Return the state of every generator of this process as JSON values."""
+    on_device = _device_state(device)
+    version, inner, gauss = random.getstate()
+    kind, keys, place, has_gauss, cached = np.random.get_state(legacy=True)
+    return {
+        "torch": _text(torch.get_rng_state()),
+        "device": None if on_device is None else {"type": device.type, "state": _text(on_device)},
+        "python": [version, list(inner), gauss],
+        "numpy": [kind, np.asarray(keys).tolist(), int(place), int(has_gauss), float(cached)],
+        "bytes": BYTES.state(),
+    }
+
+
+def restore_random_states(states: JSON, device: torch.device) -> None:
+    """Take back what `random_states` gave."""
+    torch.set_rng_state(_tensor(states["torch"]))
+    if states["device"] is not None and states["device"]["type"] == device.type:
+        _set_device_state(device, _tensor(states["device"]["state"]))
+    version, inner, gauss = states["python"]
+    random.setstate((version, tuple(inner), gauss))
+    kind, keys, place, has_gauss, cached = states["numpy"]
+    np.random.set_state((kind, np.array(keys, np.uint32), place, has_gauss, cached))
+    BYTES.restore(states["bytes"])
+
+
+def _device_state(device: torch.device) -> Tensor | None:
+    if device.type == "cuda":
+        return torch.cuda.get_rng_state(device)
+    return torch.mps.get_rng_state() if device.type == "mps" else None
+
+
+def _set_device_state(device: torch.device, state: Tensor) -> None:
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(state, device)
+    else:
+        torch.mps.set_rng_state(state)
+
+
+def _text(state: Tensor) -> str:
+    return base64.b64encode(state.cpu().numpy().tobytes()).decode("ascii")
+
+
+def _tensor(text: str) -> Tensor:
+    array: Any = np.frombuffer(base64.b64decode(text), np.uint8).copy()
+    return torch.from_numpy(array)

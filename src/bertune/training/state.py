@@ -1,0 +1,195 @@
+"""Everything that training changes, as one object that can be written and read back.
+
+What is not here is a function of the run's settings: the order of rows comes from seed and epoch, the learning rate
+from the number of steps.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from bertune.distributed import all_gather_object, num_processes, rank
+from bertune.encoders.active_vocabulary import ActiveVocabulary
+from bertune.errors import ArtifactError
+from bertune.heads.model import Model
+from bertune.training.fsdp import full, like
+from bertune.training.regularization import EMA
+from bertune.training.rng import random_states, restore_random_states, seed_process
+from bertune.types import JSON
+
+STATE = "state.safetensors"
+"""The file of a state in its folder."""
+
+
+@dataclass
+class Mean:
+    """A sum and what it is divided by."""
+
+    total: float = 0.0
+    count: float = 0.0
+
+    def add(self, total: float, count: float) -> None:
+        """Take in another sum."""
+        self.total += total
+        self.count += count
+
+    @property
+    def value(self) -> float:
+        """Return the mean, or NaN of nothing."""
+        return self.total / self.count if self.count else float("nan")
+
+
+@dataclass
+class Progress:
+    """Where training stands."""
+
+    step: int = 0
+    epoch: int = 0  # epochs begun before this one
+    position: int = 0  # batches of this epoch done
+    since_log: Mean = field(default_factory=Mean)
+    since_epoch: Mean = field(default_factory=Mean)
+    best: float | None = None
+    best_loss: float = float("inf")
+    best_step: int = 0
+    stale: int = 0  # evaluations in a row without gain
+    reference: float | None = None  # the score that the next gain is measured from
+    told: int = 0  # the last step of which a line of progress was told
+    settled: int = 0  # the last step after which all was done that was due: evaluation, records
+    cuts: int = 1  # into how many times more micro-batches than asked, since memory was short
+    skipped: int = 0  # steps without a change of the weights, since loss or gradient were not finite
+
+
+@dataclass
+class TrainState:
+    """The whole state of a run between two optimizer steps."""
+
+    model: Model
+    optimizer: torch.optim.Optimizer
+    ema: EMA | None = None
+    scaler: Any = None  # torch.amp.GradScaler, with fp16
+    progress: Progress = field(default_factory=Progress)
+    loss: Tensor | None = None
+    """Summed loss of the steps since the host last asked for it: still on the device."""
+    count: float = 0.0
+    """What that loss is to be divided by."""
+
+    def capture(self) -> tuple[dict[str, Tensor], JSON]:
+        """Return tensors by name, and the rest as JSON: copies, which later steps leave alone. Called by all processes."""
+        tensors, values = self._all()
+        return {n: t.clone() for n, t in tensors.items()}, values
+
+    def _all(self) -> tuple[dict[str, Tensor], JSON]:
+        tensors = {f"model.{n}": t for n, t in self.model.state_dict().items()}
+        active = self._active_words()
+        if active is not None:
+            tensors["active_words"] = active
+        optimizer = self.optimizer.state_dict()
+        for index, slots in optimizer["state"].items():
+            tensors |= {f"optimizer.{index}.{slot}": torch.as_tensor(value) for slot, value in slots.items()}
+        if self.ema is not None:
+            tensors |= {f"ema.{n}": t for n, t in self.ema.shadow.items()}
+        values = {
+            "progress": asdict(self.progress),
+            "losses": all_gather_object(None if self.loss is None else float(self.loss)),  # of each process
+            "count": self.count,
+            "groups": optimizer["param_groups"],
+            "scaler": self.scaler.state_dict() if self.scaler is not None else None,
+            "random": all_gather_object(random_states(self._device)),
+        }
+        return {n: full(t.detach()).contiguous() for n, t in tensors.items()}, json.loads(json.dumps(values))
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    def restore(self, tensors: dict[str, Tensor], values: JSON) -> None:
+        """Take back what `capture` gave, bit for bit.
+
+        Raises:
+            ArtifactError: it was taken from a run on other rows.
+        """
+        active, before = self._active_words(), tensors.get("active_words")
+        if (active is None) != (before is None) or (
+            active is not None and before is not None and not torch.equal(active.cpu(), before.cpu())
+        ):
+            raise ArtifactError("the training state is of other training rows: its active vocabulary is not that of these")
+        now = self.model.state_dict()
+        self.model.load_state_dict({n: like(t, now[n]) for n, t in _under(tensors, "model.").items()})
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        slots: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in _under(tensors, "optimizer.").items():
+            index, slot = name.split(".", 1)
+            parameter = parameters[int(index)]
+            slots.setdefault(int(index), {})[slot] = like(tensor.clone(), parameter) if tensor.shape == parameter.shape else tensor.clone()
+        self.optimizer.load_state_dict({"state": slots, "param_groups": values["groups"]})
+        if self.ema is not None:
+            self.ema.shadow = {n: t.clone().to(self.ema.shadow[n].device) for n, t in _under(tensors, "ema.").items()}
+        if self.scaler is not None and values["scaler"]:
+            self.scaler.load_state_dict(values["scaler"])
+        progress = dict(values["progress"])
+        for name in ("since_log", "since_epoch"):
+            progress[name] = Mean(**progress[name])
+        self.progress = Progress(**progress)
+        self._restore_own(values)
+
+    def _restore_own(self, values: JSON) -> None:
+        """Take back what each process has for itself; where there are more or fewer of them now, what was summed stays with the first."""
+        losses, states, self.count = values["losses"], values["random"], values["count"]
+        if len(states) == num_processes():
+            loss = losses[rank()]
+            restore_random_states(states[rank()], self._device)
+        else:
+            known = [x for x in losses if x is not None]
+            loss = sum(known) if known and rank() == 0 else 0.0 if known else None
+            restore_random_states(states[0], self._device)
+            seed_process(self.progress.step, num_processes(), rank())
+        self.loss = None if loss is None else torch.tensor(loss, device=self._device)
+
+    def _active_words(self) -> Tensor | None:
+        """Return which rows of the word table are trained, where not all of them are."""
+        return next((module.active for module in self.model.modules() if isinstance(module, ActiveVocabulary)), None)
+
+    def write(self, folder: Path) -> None:
+        """Write the state into a folder, as one file that gets its name when it is whole: safetensors, no pickle.
+
+        Called by all processes; the first one writes.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        tensors, values = self._all()
+        if rank():
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        part = folder / f"{STATE}.part"
+        try:
+            save_file(tensors, part, metadata={"state": json.dumps(values)})
+        except SafetensorError as error:  # it hides the number of what is an OSError underneath
+            raise OSError(str(error)) from None
+        part.replace(folder / STATE)
+
+    def read(self, folder: Path) -> None:
+        """Read the state from a folder.
+
+        Raises:
+            ArtifactError: the file is missing or broken.
+        """
+        try:
+            with safe_open(folder / STATE, framework="pt") as file:
+                values = json.loads(file.metadata()["state"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+            raise ArtifactError(f"{folder}: no readable training state: {error}") from None
+        self.restore(tensors, values)
+
+
+def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}

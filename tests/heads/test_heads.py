@@ -1,0 +1,208 @@
+"""Pooling is what a loop over rows gives; heads are those of transformers, in name and in number."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from bertune.encoders.names import HEADS, OWN_HEAD
+from bertune.heads.model import Model
+from bertune.heads.pooled import PooledHead
+from bertune.kernels.ragged_ops import first_tokens, max_tokens, mean_tokens, rows_of_tokens
+from bertune.types import Batch, Ragged
+
+LENGTHS = (3, 1, 7, 2, 1, 5)
+WIDTH = 16
+
+
+def ragged(lengths: tuple[int, ...] = LENGTHS) -> Ragged:
+    count = sum(lengths)
+    offsets = torch.from_numpy(np.concatenate([[0], np.cumsum(lengths)]))
+    return Ragged(torch.arange(5, 5 + count), torch.zeros(count, dtype=torch.long), offsets, lengths)
+
+
+def batch(lengths: tuple[int, ...] = LENGTHS) -> Batch:
+    return Batch(ragged(lengths), None, tuple(range(len(lengths))))
+
+
+def states(count: int = sum(LENGTHS), dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """All far below 0, so that a maximum with a 0 from somewhere would be seen."""
+    return torch.randn(count, WIDTH, generator=torch.Generator().manual_seed(1)).to(dtype) - 9
+
+
+SLOW = {
+    first_tokens: lambda row: row[0],
+    mean_tokens: lambda row: sum(row) / len(row),
+    max_tokens: lambda row: torch.stack([row[:, i].max() for i in range(row.shape[1])]),
+}
+
+
+def asked(head: PooledHead, given: torch.Tensor, batch: Batch) -> torch.Tensor:
+    """What a model hands to a head: all states, or those of first tokens alone."""
+    return first_tokens(given, batch.ragged) if head.reads == "first_token" else given
+
+
+def slowly(pool, given: torch.Tensor) -> torch.Tensor:
+    return torch.stack([SLOW[pool](row) for row in given.split(LENGTHS)])
+
+
+def test_rows_of_tokens():
+    assert rows_of_tokens(ragged()).tolist() == [0, 0, 0, 1, 2, 2, 2, 2, 2, 2, 2, 3, 3, 4, 5, 5, 5, 5, 5]
+
+
+@pytest.mark.parametrize("pool", SLOW)
+def test_pooling_is_a_loop_over_rows(pool):
+    given = states(dtype=torch.float64)
+    assert pool(given, ragged()).shape == (len(LENGTHS), WIDTH)
+    torch.testing.assert_close(pool(given, ragged()), slowly(pool, given), atol=1e-14, rtol=1e-14)
+
+
+@pytest.mark.parametrize("pool", SLOW)
+def test_pooling_has_the_gradient_of_a_loop_over_rows(pool):
+    given = states(dtype=torch.float64).requires_grad_()
+    weights = torch.randn(len(LENGTHS), WIDTH, dtype=torch.float64)
+    (ours,) = torch.autograd.grad((pool(given, ragged()) * weights).sum(), given)
+    (slow,) = torch.autograd.grad((slowly(pool, given) * weights).sum(), given)
+    torch.testing.assert_close(ours, slow, atol=1e-14, rtol=1e-14)
+
+
+@pytest.mark.parametrize("pool", SLOW)
+def test_a_row_does_not_depend_on_the_others(pool):
+    given = states()
+    for row, alone in enumerate(given.split(LENGTHS)):
+        assert torch.equal(pool(given, ragged())[row], pool(alone, ragged((len(alone),)))[0])
+
+
+@pytest.mark.parametrize("pooling", ["pooler", "cls", "mean", "max"])
+@pytest.mark.parametrize("num_outputs", [1, 5])
+def test_a_head_gives_one_vector_a_row(pooling, num_outputs):
+    head = PooledHead(WIDTH, num_outputs, pooling, OWN_HEAD, 0.5)
+    assert head.reads == ("first_token" if pooling in {"pooler", "cls"} else "last")
+    assert head(asked(head, states(), batch()), batch()).shape == (len(LENGTHS), num_outputs)
+    assert (head.dense is not None) == (pooling == "pooler")
+    assert {n: tuple(p.shape) for n, p in head.named_parameters()} == {
+        **({"dense.weight": (WIDTH, WIDTH), "dense.bias": (WIDTH,)} if pooling == "pooler" else {}),
+        "out.weight": (num_outputs, WIDTH),
+        "out.bias": (num_outputs,),
+    }
+
+
+@pytest.mark.parametrize(("pooling", "pool"), [("cls", first_tokens), ("mean", mean_tokens), ("max", max_tokens)])
+def test_a_head_without_a_hidden_layer_is_linear_on_pooled_states(pooling, pool):
+    head = PooledHead(WIDTH, 3, pooling, OWN_HEAD, 0.5).eval()
+    head.out.bias.data.normal_()
+    slow = slowly(pool, states()) @ head.out.weight.T + head.out.bias
+    torch.testing.assert_close(head(asked(head, states(), batch()), batch()), slow, atol=1e-5, rtol=1e-5)
+
+
+def test_first_weights_are_those_of_bert():
+    torch.manual_seed(0)
+    head = PooledHead(200, 100, "pooler", OWN_HEAD, 0.1)
+    for layer in (head.dense, head.out):
+        assert layer.weight.std().item() == pytest.approx(0.02, rel=0.05)
+        assert layer.weight.mean().item() == pytest.approx(0, abs=0.001)
+        assert not layer.bias.any()
+
+
+@pytest.mark.parametrize("head", [PooledHead(WIDTH, 2, p, OWN_HEAD, 0.0) for p in ("pooler", "cls", "mean", "max")] + [nn.Identity()])
+def test_a_model_gives_a_head_what_it_reads(head):
+    """All states, or those of first tokens where the head says so; in fp32."""
+
+    class Encoder(nn.Module):
+        def forward(self, given: Ragged, reads: str = "last") -> torch.Tensor:
+            found = states(given.ids.numel(), torch.bfloat16)
+            return first_tokens(found, given) if reads == "first_token" else found
+
+    heard: list[torch.Tensor] = []
+    head.forward = lambda given, _batch: heard.append(given)  # type: ignore[method-assign]
+    Model(Encoder(), head)(batch())
+    (found,) = heard
+    whole = states(batch().ragged.ids.numel(), torch.bfloat16).float()
+    assert found.dtype == torch.float32
+    assert torch.equal(found, first_tokens(whole, batch().ragged) if getattr(head, "reads", "last") == "first_token" else whole)
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_dropout_comes_where_the_architecture_has_it(kind):
+    head = PooledHead(WIDTH, 2, "pooler", HEADS[kind], 0.5)
+    seen: list[torch.Tensor] = []
+    head.dropout.register_forward_hook(lambda _module, given, _result: seen.append(given[0]))
+    head(asked(head, states(), batch()), batch())
+    assert len(seen) == 1 + HEADS[kind].dropout_first
+    assert torch.equal(seen[0], first_tokens(states(), ragged())) == HEADS[kind].dropout_first
+
+
+@pytest.fixture(scope="module")
+def theirs():
+    """Classifiers of transformers with random weights, made once each."""
+    made: dict[str, nn.Module] = {}
+
+    def get(kind: str) -> nn.Module:
+        from transformers import AutoConfig, AutoModelForSequenceClassification
+
+        if kind not in made:
+            settings = {"hidden_size": WIDTH, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+            if kind == "distilbert":
+                settings = {"dim": WIDTH, "n_layers": 1, "n_heads": 2, "hidden_dim": 16}
+            if kind in {"albert", "electra"}:
+                settings["embedding_size"] = 8
+            config = AutoConfig.for_model(kind, vocab_size=40, max_position_embeddings=32, pad_token_id=0, num_labels=3, **settings)
+            torch.manual_seed(0)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                made[kind] = AutoModelForSequenceClassification.from_config(config).eval()
+            for parameter in made[kind].parameters():
+                parameter.data += 0.3 * torch.randn_like(parameter)
+        return made[kind]
+
+    return get
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_saved_names_are_those_of_transformers(kind, theirs):
+    model, form = theirs(kind), HEADS[kind]
+    head = PooledHead(WIDTH, 3, "pooler", form, 0.1)
+    saved = {head.saved_name(name): tuple(p.shape) for name, p in head.named_parameters()}
+    assert len(saved) == 4
+    assert saved.items() <= {n: tuple(p.shape) for n, p in model.state_dict().items()}.items()
+    # every weight of theirs outside the encoder is one of ours, and no other is left
+    assert {n for n, _ in model.named_parameters() if not n.startswith(f"{model.base_model_prefix}.")} <= set(saved)
+    assert type(model).__name__ == form.saved_class
+    if form.pretrained_pooler:
+        assert f"{model.base_model_prefix}.{form.pretrained_pooler}" == form.dense
+        assert isinstance(model.base_model.get_submodule(form.pretrained_pooler), nn.Linear)
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_logits_are_those_of_transformers(kind, theirs):
+    model = theirs(kind)
+    head = PooledHead(WIDTH, 3, "pooler", HEADS[kind], 0.1).eval()
+    head.load_state_dict({name: model.state_dict()[head.saved_name(name)] for name in head.state_dict()})
+    lengths = (6, 6)
+    ids = ragged(lengths).ids.view(2, 6)
+    with torch.no_grad():
+        hidden = model.base_model(ids, attention_mask=torch.ones_like(ids))[0]
+        logits = model(ids, attention_mask=torch.ones_like(ids)).logits
+        ours = head(asked(head, hidden.flatten(0, 1), batch(lengths)), batch(lengths))
+    assert logits.std() > 0.05  # or all heads look alike
+    torch.testing.assert_close(ours, logits, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_dropout_is_read_from_a_setting_that_the_architecture_has(kind, theirs):
+    settings = theirs(kind).config.to_dict()
+    assert any(settings.get(name) is not None for name in HEADS[kind].dropout_from)
+
+
+def test_names_of_a_head_of_our_own():
+    head = PooledHead(WIDTH, 2, "pooler", OWN_HEAD, 0.1)
+    assert [head.saved_name(name) for name in head.state_dict()] == [
+        "bertune_head.dense.weight",
+        "bertune_head.dense.bias",
+        "bertune_head.out.weight",
+        "bertune_head.out.bias",
+    ]

@@ -1,0 +1,216 @@
+"""Figures of similarities are those of scikit-learn and scipy, and those of the plain definition."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy.stats
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn import metrics as sk
+
+from bertune.metrics import ranking
+from bertune.metrics.ranking import nearest, retrieval_figures
+from bertune.metrics.similarity import labelled_pairs, scored_pairs
+
+quickly = settings(max_examples=60, deadline=None)
+grid = st.integers(-8, 8).map(lambda n: n / 8)  # ties are common
+labelled = st.lists(st.tuples(st.booleans(), grid), min_size=1, max_size=20).map(
+    lambda rows: (np.array([r[0] for r in rows]), np.array([r[1] for r in rows]))
+)
+
+
+class TestScoredPairs:
+    def test_are_the_correlations_of_scipy(self):
+        random = np.random.default_rng(0)
+        gold, similarity = random.integers(0, 6, 50), random.normal(size=50).astype(np.float32)
+        ours = scored_pairs(gold, similarity)
+        assert ours["spearman"] == pytest.approx(scipy.stats.spearmanr(gold, similarity).statistic, abs=1e-12)
+        assert ours["pearson"] == pytest.approx(scipy.stats.pearsonr(gold, similarity.astype(float)).statistic, abs=1e-12)
+
+    def test_vectors_that_have_collapsed_have_no_correlation(self):
+        assert scored_pairs(np.arange(5.0), np.full(5, 0.999, np.float32)) == {"spearman": 0.0, "pearson": 0.0}
+
+
+def every_cut(similarity: np.ndarray) -> np.ndarray:
+    """Thresholds that give each possible set of positives once, highest first."""
+    return np.append(np.inf, np.unique(similarity)[::-1])
+
+
+class TestLabelledPairs:
+    @quickly
+    @given(labelled)
+    def test_against_every_threshold(self, rows):
+        gold, similarity = rows
+        ours = labelled_pairs(gold, similarity)
+        accuracies = [(gold == (similarity >= t)).mean() for t in every_cut(similarity)]
+        f1s = [sk.f1_score(gold, similarity >= t, zero_division=0) for t in every_cut(similarity)]
+        assert ours["accuracy"] == pytest.approx(max(accuracies), abs=1e-12)
+        assert ours["f1"] == pytest.approx(max(f1s), abs=1e-12)
+        # each threshold does what is promised of it, and is the highest that does
+        chosen = similarity >= ours["accuracy_threshold"]
+        assert (gold == chosen).mean() == ours["accuracy"]
+        assert chosen.sum() == (similarity >= every_cut(similarity)[np.argmax(accuracies)]).sum()
+        chosen = similarity >= ours["f1_threshold"]
+        precision, recall, f1, _ = sk.precision_recall_fscore_support(gold, chosen, average="binary", pos_label=True, zero_division=0)
+        assert (ours["precision"], ours["recall"], ours["f1"]) == pytest.approx((precision, recall, f1), abs=1e-12)
+        assert chosen.sum() == (similarity >= every_cut(similarity)[np.argmax(f1s)]).sum()
+
+    @quickly
+    @given(labelled)
+    def test_average_precision(self, rows):
+        gold, similarity = rows
+        truth = sk.average_precision_score(gold, similarity) if gold.any() else 0.0
+        assert labelled_pairs(gold, similarity)["average_precision"] == pytest.approx(truth, abs=1e-12)
+
+    def test_average_precision_of_many_rows(self):
+        random = np.random.default_rng(1)
+        gold, similarity = random.random(5000) < 0.1, random.random(5000).astype(np.float32)
+        ours = labelled_pairs(gold, similarity)["average_precision"]
+        assert ours == pytest.approx(sk.average_precision_score(gold, similarity), abs=1e-12)
+
+    def test_thresholds_lie_halfway(self):
+        similarity = np.array([0.9, 0.7, 0.3, 0.1, -0.5])
+        for positives, threshold in enumerate([0.95, 0.8, 0.5, 0.2, -0.2, -0.75]):
+            ours = labelled_pairs(np.arange(5) < positives, similarity)
+            assert ours["accuracy"] == 1.0
+            assert ours["accuracy_threshold"] == threshold
+            assert ours["f1_threshold"] == threshold  # also with no positive row, where every F1 is 0
+        assert ours["average_precision"] == ours["precision"] == ours["recall"] == 1.0
+
+    def test_ties_are_never_cut(self):
+        ours = labelled_pairs(np.array([True, False, True, False]), np.full(4, 0.5))
+        assert ours["accuracy"] == 0.5
+        assert ours["accuracy_threshold"] == 0.75  # nothing positive is as good as everything
+        assert ours["f1"] == pytest.approx(2 / 3)
+        assert ours["f1_threshold"] == -0.25
+        assert ours["average_precision"] == 0.5
+
+    @pytest.mark.parametrize("gold", [True, False])
+    @pytest.mark.parametrize("value", [1.0, np.float32(1 + 1e-7), -1.0, np.float32(-1 - 1e-7), 0.0])
+    def test_ends_of_the_scale(self, gold, value):
+        """Rounding takes cosines beyond 1; a threshold still has to lie beyond them."""
+        similarity = np.array([value, value])
+        ours = labelled_pairs(np.array([gold, gold]), similarity)
+        assert ours["accuracy"] == 1.0
+        assert ((similarity >= ours["accuracy_threshold"]) == gold).all()
+
+    @pytest.mark.parametrize("steps", [1, 2, 3])
+    def test_similarities_that_lie_close_together(self, steps):
+        """As close as fp32 has them, compared in fp32 and in fp64."""
+        for low in np.random.default_rng(5).uniform(-1, 1, 100).astype(np.float32):
+            high = low
+            for _ in range(steps):
+                high = np.nextafter(high, np.float32(2))
+            ours = labelled_pairs(np.array([False, True]), np.array([low, high]))
+            assert ours["accuracy"] == ours["f1"] == 1.0
+            assert low < ours["accuracy_threshold"] <= high
+            assert float(low) < ours["accuracy_threshold"] <= float(high)
+
+    def test_similarities_closer_than_fp32_has_them(self):
+        similarity = np.array([0.7, np.nextafter(0.7, 1)])
+        ours = labelled_pairs(np.array([False, True]), similarity)
+        assert similarity[0] < ours["f1_threshold"] <= similarity[1]
+
+
+def slow_retrieval(queries, documents, relevant, ks, excluded):
+    """Query by query, each place by itself; also the relevance in order of place for scikit-learn's nDCG."""
+    figures = {name: [] for name in ["mrr@10", "ndcg@10", *(f"recall@{k}" for k in ks), "accuracy@1"]}
+    for query, found, without in zip(queries, relevant, excluded, strict=True):
+        left = [n for n in range(len(documents)) if n != without]
+        wanted = set(found) - {int(without)}
+        ranked = sorted(left, key=lambda n: (-float(query @ documents[n]), n))
+        places = [place for place, n in enumerate(ranked, 1) if n in wanted]
+        figures["mrr@10"].append(1 / places[0] if places and places[0] <= 10 else 0.0)
+        best = sum(1 / np.log2(1 + place) for place in range(1, min(len(wanted), 10) + 1))
+        figures["ndcg@10"].append(sum(1 / np.log2(1 + place) for place in places if place <= 10) / best if wanted else 0.0)
+        for k in ks:
+            figures[f"recall@{k}"].append(sum(place <= k for place in places) / len(wanted) if wanted else 0.0)
+        figures["accuracy@1"].append(float(bool(places) and places[0] == 1))
+    return figures
+
+
+def whole_numbers(rows: int, width: int, random: np.random.Generator) -> np.ndarray:
+    """Vectors whose products are exact, so that ties are ties whoever computes them."""
+    return random.integers(-2, 3, (rows, width)).astype(np.float32)
+
+
+def unit(rows: int, width: int, random: np.random.Generator) -> np.ndarray:
+    vectors = random.normal(size=(rows, width)).astype(np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+class TestRetrieval:
+    @quickly
+    @given(
+        st.integers(0, 10**6), st.integers(1, 9), st.integers(1, 25), st.sampled_from([0.0, 0.1, 0.6]), st.booleans(), st.integers(1, 60)
+    )
+    def test_is_the_definition_with_ties(self, seed, num_queries, num_documents, density, leave_out, block):
+        random = np.random.default_rng(seed)
+        queries, documents = whole_numbers(num_queries, 3, random), whole_numbers(num_documents, 3, random)
+        relevant = [set(np.flatnonzero(row).tolist()) for row in random.random((num_queries, num_documents)) < density]
+        excluded = random.integers(-1, num_documents, num_queries) if leave_out else None
+        ks = (1, 3, 10, 15)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(ranking, "_BLOCK", block)
+            ours = retrieval_figures(queries, documents, relevant, ks, excluded)
+        truth = slow_retrieval(queries, documents, relevant, ks, [-1] * num_queries if excluded is None else excluded)
+        assert list(ours.figures) == list(ours.per_query) == list(truth)
+        for name, figures in truth.items():
+            assert ours.per_query[name].shape == (num_queries,)
+            assert ours.per_query[name].dtype == np.float64
+            np.testing.assert_allclose(ours.per_query[name], figures, atol=1e-12, err_msg=name)
+            assert ours.figures[name] == pytest.approx(np.mean(figures), abs=1e-12)
+
+    def test_ndcg_is_that_of_scikit_learn(self):
+        random = np.random.default_rng(2)
+        queries, documents = unit(20, 8, random), unit(60, 8, random)
+        gold = random.random((20, 60)) < 0.2
+        ours = retrieval_figures(queries, documents, [np.flatnonzero(row).tolist() for row in gold])
+        truth = [sk.ndcg_score(g[None], s[None], k=10) for g, s in zip(gold.astype(int), queries @ documents.T, strict=True)]
+        np.testing.assert_allclose(ours.per_query["ndcg@10"], truth, atol=1e-12)
+
+    def test_by_hand(self):
+        """The relevant documents of three queries stand at places 1 and 3, at place 2, and nowhere among the first ten."""
+        documents = np.eye(12, dtype=np.float32)
+        queries = np.stack([np.linspace(1, 0, 12)] * 3).astype(np.float32)
+        ours = retrieval_figures(queries, documents, [{0, 2}, {1}, {11}])
+        best = 1 + 1 / np.log2(3)
+        assert ours.per_query["mrr@10"].tolist() == [1.0, 0.5, 0.0]
+        assert ours.per_query["ndcg@10"] == pytest.approx([1.5 / best, 1 / np.log2(3), 0.0])
+        assert ours.per_query["recall@1"].tolist() == [0.5, 0.0, 0.0]
+        assert ours.per_query["recall@5"].tolist() == [1.0, 1.0, 0.0]
+        assert ours.per_query["accuracy@1"].tolist() == [1.0, 0.0, 0.0]
+        assert ours.figures["mrr@10"] == 0.5
+
+    def test_the_query_itself_can_be_left_out(self):
+        vectors = np.float32([[1, 0], [0.8, 0.6], [0, 1]])
+        relevant = [{1}, {0}, {1}]
+        assert retrieval_figures(vectors, vectors, relevant).figures["accuracy@1"] == 0.0
+        assert retrieval_figures(vectors, vectors, relevant, excluded=np.arange(3)).figures["accuracy@1"] == 1.0
+
+    def test_an_excluded_document_is_not_relevant_either(self):
+        vectors = np.float32([[1, 0], [0.8, 0.6], [0, 1]])
+        ours = retrieval_figures(vectors, vectors, [{0, 1}, {0, 1}, {2}], excluded=np.arange(3))
+        assert ours.per_query["recall@1"].tolist() == [1.0, 1.0, 0.0]
+        assert ours.per_query["recall@10"].tolist() == [1.0, 1.0, 0.0]
+
+    def test_documents_of_equal_similarity_keep_their_order(self):
+        found = nearest(np.ones((2, 3), np.float32), np.ones((50, 3), np.float32), 7, np.array([-1, 2]))
+        assert found.tolist() == [[0, 1, 2, 3, 4, 5, 6], [0, 1, 3, 4, 5, 6, 7]]
+
+    def test_the_size_of_blocks_changes_nothing(self, monkeypatch):
+        random = np.random.default_rng(3)
+        queries, documents, relevant = whole_numbers(37, 6, random), whole_numbers(80, 6, random), [{n} for n in range(37)]
+        whole = retrieval_figures(queries, documents, relevant)
+        for block in (1, 81, 800):
+            monkeypatch.setattr(ranking, "_BLOCK", block)
+            assert retrieval_figures(queries, documents, relevant).figures == whole.figures
+
+    def test_queries_are_taken_in_blocks(self, monkeypatch):
+        sizes = []
+        monkeypatch.setattr(ranking, "_highest", lambda values, places: sizes.append(values.size) or np.zeros((len(values), places), int))
+        random = np.random.default_rng(4)
+        monkeypatch.setattr(ranking, "_BLOCK", 1000)
+        nearest(unit(95, 4, random), unit(100, 4, random), 10, np.full(95, -1))
+        assert sizes == [1000] * 9 + [500]

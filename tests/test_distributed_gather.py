@@ -1,0 +1,137 @@
+"""Rows of several real processes: what everybody gets, what comes back, and that the loss of embed is that of one process."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+PROGRAM = """
+import itertools
+import sys
+import torch
+import torch.distributed as dist
+from bertune.config import DataConfig
+from bertune.data.batching import EncodedRows
+from bertune.distributed import everyone, num_processes
+from bertune.heads.sentence import Compared
+from bertune.tasks.embed import Embed, EmbedOptions
+from bertune.types import Encoded, Piece
+
+rank, world, place = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+torch.set_num_threads(1)
+if world > 1:
+    dist.init_process_group("gloo", init_method=f"file://{place}/meet-{world}", rank=rank, world_size=world)
+assert num_processes() == world
+
+def share(x, cuts):
+    return x[cuts[rank]:cuts[rank + 1]]
+
+def total(x):
+    x = x.detach().clone()
+    if world > 1:
+        dist.all_reduce(x)
+    return x
+
+found = {}
+
+# What everybody gets, and what comes back. Every process makes something else of the joined rows; one of three has none to give.
+cuts = {1: [0, 6], 2: [0, 2, 6], 3: [0, 5, 5, 6]}[world]
+random = torch.Generator().manual_seed(1)
+whole, flat, weights = torch.randn(6, 4, 3, generator=random), torch.randn(6, generator=random), torch.randn(3, 6, 4, 3, generator=random)
+for name, x in (("matrices", whole), ("numbers", flat)):
+    own = share(x, cuts).clone().requires_grad_()
+    joined = everyone(own)
+    mine = range(3) if world == 1 else [rank] if world == 3 else [[0, 2], [1]][rank]
+    sum((joined ** 2 * (weights[n] if x.ndim > 1 else weights[n, :, 0, 0])).sum() for n in mine).backward()
+    found[name] = joined.detach()
+    found["gradient of " + name] = everyone(own.grad)
+found["integers"] = everyone(share(torch.arange(12).view(6, 2), cuts))
+found["flags"] = everyone(share(torch.arange(6) % 2 == 0, cuts))
+
+# The loss of embed on texts that repeat within and between processes; with passes of single texts, too.
+texts = torch.randn(11, 6, generator=random)
+layer = torch.randn(8, 6, generator=random)
+three = [[0, 1, 9], [2, 3, 10], [0, 4, 9], [5, 3, 1], [6, 7, 9], [8, 2, 10], [7, 6, 3], [6, 6, 4]]
+
+def pieces(row):
+    return tuple(Piece([100 + text], [0]) for text in row)
+
+sets = {
+    "pairs": EncodedRows([Encoded(pieces(row[:2])) for row in three]),
+    "hard negatives": EncodedRows([Encoded(pieces(row)) for row in three]),
+    "two passes": EncodedRows([Encoded(pieces([row[0], row[0]]), passes=True) for row in three]),
+}
+cuts = {1: [0, 8], 2: [0, 3, 8], 3: [0, 1, 6, 8]}[world]
+for (name, rows), symmetric, mask in itertools.product(sets.items(), (False, True), (False, True)):
+    weight = layer.clone().requires_grad_()
+    batch = rows.batch(list(range(8))[cuts[rank]:cuts[rank + 1]], list)
+    inputs = texts[batch.ragged.ids - 100]
+    if name == "two passes":  # a little other dropout, by the pass
+        side = torch.zeros(len(inputs))
+        side[batch.sides.places[1]] = 1.0
+        inputs = inputs * (1 + 0.3 * side[:, None] * torch.linspace(-1, 1, 6))
+    task = Embed(EmbedOptions(symmetric=symmetric, mask_repeats=mask, margin=0.1, scale=9.0, matryoshka=[3]), DataConfig())
+    loss = task.loss(Compared(inputs @ weight.t(), batch.sides), batch)
+    loss.backward()
+    key = f"{name}, symmetric {symmetric}, masked {mask}"
+    found[key] = torch.cat([total(loss).view(1), total(weight.grad).flatten()])
+    found["said of " + key] = task.report()
+torch.save(found, f"{place}/found-{world}-{rank}")
+if world > 1:
+    dist.destroy_process_group()
+"""
+
+
+def computed(place: Path, world: int) -> list[dict]:
+    command = [sys.executable, "-c", PROGRAM]
+    started = [subprocess.Popen([*command, str(rank), str(world), str(place)], stderr=subprocess.PIPE, text=True) for rank in range(world)]
+    try:
+        for process in started:
+            _, errors = process.communicate(timeout=300)
+            assert process.returncode == 0, errors
+    finally:
+        for process in started:  # one that waits for another that has failed
+            process.kill()
+            process.wait()
+    return [torch.load(place / f"found-{world}-{rank}") for rank in range(world)]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    (found,) = computed(tmp_path_factory.mktemp("alone"), 1)
+    assert torch.equal(found["integers"], torch.arange(12).view(6, 2))
+    gradients = {key: value[1:] for key, value in found.items() if "symmetric" in key and "said" not in key}
+    assert len(gradients) == 12
+    assert all(float(g.abs().max()) > 0.1 for g in gradients.values())
+    for name in ("pairs", "hard negatives", "two passes"):
+        for symmetric in (False, True):
+            key = f"{name}, symmetric {symmetric}, masked"
+            assert not torch.allclose(found[f"{key} True"], found[f"{key} False"], rtol=1e-3)  # some were left out
+            assert found[f"said of {key} False"] == []
+            assert "in-batch negatives" in found[f"said of {key} True"][0]
+    return found
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_several_processes_compute_what_one_does(world, alone, tmp_path):
+    for found in computed(tmp_path, world):
+        assert found.keys() == alone.keys()
+        for key, value in alone.items():
+            if isinstance(value, torch.Tensor) and value.is_floating_point():
+                torch.testing.assert_close(found[key], value, atol=1e-6, rtol=1e-5, msg=lambda text, key=key: f"{key}: {text}")
+            elif isinstance(value, torch.Tensor):
+                assert torch.equal(found[key], value), key
+            else:
+                assert found[key] == value, key
+
+
+def test_one_process_gets_its_own_rows_back():
+    from bertune.distributed import all_gather, num_processes
+
+    x = torch.randn(3, 2, requires_grad=True)
+    assert num_processes() == 1
+    assert all_gather(x) is x

@@ -1,0 +1,363 @@
+"""Trouble inside a step: what is not finite is named or passed over, and where memory is short the same step is done in smaller parts."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from tests.conftest import make_encoder
+from tests.training.test_state import assert_same, averages, disturb, weights
+
+from bertune.commands.train import prepare
+from bertune.data.dataset import EncodedDataset
+from bertune.encoders.load import read_encoder
+from bertune.errors import TrainingError
+from bertune.heads.model import Model
+from bertune.text.load import load_tokenizer
+from bertune.training.oom import is_out_of_memory
+from bertune.training.rng import seed_everything
+from bertune.training.step import TrainStep
+from bertune.types import Row
+
+NOUNS = ["dog", "cat", "tree", "house"]
+TEXTS = [
+    f"the {noun} is {mood}{' and very big' * (n % 4)}" for n, (noun, mood) in enumerate((a, b) for a in NOUNS for b in ("good", "bad"))
+]
+NUMBERED = [{"text": text, "label": float(n % 3)} for n, text in enumerate(TEXTS)]
+SINGLE = [{"text": text} for text in TEXTS]
+PAIRS = [{"text": text, "text_b": text.replace("the", "a")} for text in TEXTS]
+PROBLEMS = {"regress": ("regress", NUMBERED), "SimCSE": ("embed", SINGLE), "pairs": ("embed", PAIRS)}
+SIZE = 4
+PER_EPOCH = len(TEXTS) // SIZE
+
+
+@pytest.fixture(scope="module")
+def still(tmp_path_factory) -> Path:
+    """A tiny BERT without dropout."""
+    return make_encoder(tmp_path_factory.mktemp("encoder") / "still", hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+
+
+def build(folder: Path, problem: str = "regress", **train: object) -> TrainStep:
+    """Build everything of a run; what it tells is kept in `work.said`."""
+    name, rows = PROBLEMS[problem]
+    settings = {"epochs": 10, "batch_size": SIZE, "learning_rate": 1e-3, "schedule": "constant", "warmup_ratio": 0, **train}
+    run, task = prepare({"task": name, "model": str(folder), "train": settings})
+    AcceleratorState._reset_state(reset_partial_state=True)
+    accelerator = Accelerator(cpu=True)
+    examples = [task.read(Row(row, "rows.jsonl", number)) for number, row in enumerate(rows, 1)]
+    task.fit(examples, lambda _: None)
+    seed_everything(run.seed)
+    encoder, report = read_encoder(folder)
+    model = Model(encoder, task.head(encoder, report.pooler))
+    encoded = EncodedDataset(task.encode(examples, load_tokenizer(folder, encoder.longest, run.data)))
+    work = TrainStep(model, task, encoded, run, accelerator, lambda row: examples[row].place)
+    work.said = []
+    work.tell = work.said.append
+    return work
+
+
+def advance(work: TrainStep, steps: int) -> TrainStep:
+    """Train for so many steps more."""
+    done = work.state.progress.step + steps
+    for rows in work.batches():
+        if work.state.progress.step == done:
+            break
+        work.model.train()
+        work.step(rows)
+        work.gather_loss()
+    return work
+
+
+def state_of(work: TrainStep) -> dict[str, torch.Tensor]:
+    """Return all tensors that training changes: weights, moments, averages."""
+    return work.state.capture()[0]
+
+
+@pytest.fixture
+def odd(tiny):
+    """A run with one row whose target is NaN, and the steps of its first epochs that have it."""
+
+    def get(**train: object) -> tuple[TrainStep, list[int]]:
+        work = build(tiny, ema=0.9, **train)
+        work.rows.targets[2] = math.nan
+        batches, steps = work.batches(), []
+        for step in range(1, 4 * PER_EPOCH + 1):
+            if 2 in next(batches):
+                steps.append(step)
+            work.state.progress.position += 1
+        work.state.progress.epoch = work.state.progress.position = 0
+        return work, steps
+
+    return get
+
+
+def test_a_loss_that_is_not_finite_is_named_with_step_rows_and_advice(odd):
+    work, (first, *_) = odd()
+    with pytest.raises(TrainingError) as failed:
+        advance(work, PER_EPOCH)
+    text = str(failed.value)
+    assert text.startswith(f"loss or gradient is not finite at step {first} of {10 * PER_EPOCH}; the batch: 'rows.jsonl:")
+    assert text.split(";")[1].count("rows.jsonl:") == SIZE
+    assert "; to blame: 'rows.jsonl:3'; " in text
+    for advice in ("train.learning_rate", "train.precision=bf16 or fp32", "train.skip_nonfinite=N"):
+        assert advice in text
+    assert "\n" not in text
+
+
+def test_several_rows_may_be_to_blame(odd):
+    work, _ = odd(batch_size=len(TEXTS))
+    work.rows.targets[5] = math.inf
+    with pytest.raises(TrainingError, match=r"; to blame: 'rows\.jsonl:[36]', 'rows\.jsonl:[36]'; "):
+        advance(work, 1)
+
+
+def test_weights_that_are_not_finite_are_to_blame_for_all_rows(tiny):
+    work = build(tiny)
+    work.model.head.out.bias.data.fill_(math.nan)
+    with pytest.raises(TrainingError, match="all of its rows are so, hence the weights"):
+        advance(work, 1)
+
+
+def test_a_gradient_that_is_not_finite_is_named_where_no_row_is_to_blame(tiny):
+    work = build(tiny)
+    next(work.model.encoder.parameters()).register_hook(lambda gradient: gradient * math.inf)
+    with pytest.raises(TrainingError, match=r"at step 1 of .*; none of its rows alone is to blame"):
+        advance(work, 1)
+
+
+def test_of_rows_that_were_not_looked_at_nothing_is_said(tiny):
+    """A loss over the whole batch has none of a row alone."""
+    work = build(tiny, "pairs")
+    next(work.model.encoder.parameters()).register_hook(lambda gradient: gradient * math.inf)
+    with pytest.raises(TrainingError, match=r"at step 1 of .*; the batch: 'rows\.jsonl:") as failed:
+        advance(work, 1)
+    assert "none of its rows alone is to blame" not in str(failed.value)
+
+
+@pytest.mark.parametrize("train", [{}, {"accumulate": 2}, {"fgm": 0.5}, {"r_drop": 1.0}], ids=str)
+def test_so_many_steps_are_passed_over_and_one_more_ends_the_run(train, odd):
+    work, steps = odd(skip_nonfinite=2, **train)
+    for number, step in enumerate(steps[:2], 1):
+        advance(work, step - 1 - work.state.progress.step)
+        before = state_of(work)
+        advance(work, 1)
+        assert_same(state_of(work), before)
+        assert work.state.progress.skipped == number
+        assert len(work.said) == number
+        assert f"not finite at step {step} of " in work.said[-1]
+        assert "to blame: 'rows.jsonl:3'" in work.said[-1]
+        assert work.said[-1].endswith(f"passed over, number {number} of 2 (train.skip_nonfinite)")
+    before = state_of(work)
+    advance(work, steps[2] - 1 - work.state.progress.step)
+    assert any(not torch.equal(before[n], t) for n, t in state_of(work).items())
+    with pytest.raises(TrainingError, match=f"not finite at step {steps[2]} of .*to blame"):
+        advance(work, 1)
+
+
+def test_steps_that_were_passed_over_do_not_count_in_the_loss(odd):
+    work, steps = odd(skip_nonfinite=9)
+    advance(work, 2 * PER_EPOCH)
+    mean = work.state.progress.since_log
+    assert math.isfinite(mean.total)
+    assert mean.count == SIZE * (2 * PER_EPOCH - sum(step <= 2 * PER_EPOCH for step in steps))
+
+
+def test_the_number_of_steps_passed_over_goes_on(odd, tmp_path):
+    straight, steps = odd(skip_nonfinite=2)
+    expected = state_of(advance(straight, steps[2] - 1))
+    work, _ = odd(skip_nonfinite=2)
+    advance(work, steps[1] - 1).state.write(tmp_path)
+    disturb()
+    again, _ = odd(skip_nonfinite=2)
+    again.state.read(tmp_path)
+    assert again.state.progress.skipped == 1
+    advance(again, 1)
+    assert again.said[0].endswith("number 2 of 2 (train.skip_nonfinite)")
+    with pytest.raises(TrainingError, match=f"at step {steps[2]} of"):
+        advance(again, 2 * PER_EPOCH)
+    assert_same(state_of(again), expected)
+
+
+def limit(work: TrainStep, most: int) -> list[int]:
+    """Let memory be short where more tokens than `most` are encoded at once, after the work: dropout has been drawn."""
+    forward, sizes = work.model.encoder.forward, []
+
+    def limited(ragged, **named):
+        states = forward(ragged, **named)
+        tokens = sum(ragged.lengths)
+        if tokens > most:
+            raise RuntimeError(
+                f"[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory: you tried to allocate {tokens} bytes\nmore"
+            )
+        sizes.append(tokens)
+        return states
+
+    work.model.encoder.forward = limited
+    return sizes
+
+
+@pytest.fixture(scope="module")
+def most(still) -> dict[tuple[str, int], int]:
+    """The most tokens that are encoded at once when batches are cut into so many parts."""
+
+    def largest(problem: str, parts: int) -> int:
+        work = build(still, problem, accumulate=parts)
+        sizes = limit(work, 10**9)
+        advance(work, 2 * PER_EPOCH)
+        return max(sizes)
+
+    return {(problem, parts): largest(problem, parts) for problem in PROBLEMS for parts in (1, 2, 4)}
+
+
+@pytest.mark.parametrize("parts", [2, 4])
+@pytest.mark.parametrize("problem", PROBLEMS)
+def test_smaller_parts_give_the_same_gradient(problem, parts, still, most):
+    def gradients(work: TrainStep) -> dict[str, torch.Tensor]:
+        advance(work, 1)
+        return {n: p.grad.clone() for n, p in work.model.named_parameters() if p.grad is not None}
+
+    whole = build(still, problem, max_grad_norm=0)
+    expected = gradients(whole)
+    work = build(still, problem, max_grad_norm=0)
+    sizes = limit(work, most[problem, parts])
+    found = gradients(work)
+    assert max(sizes) <= most[problem, parts] < most[problem, 1]
+    assert found.keys() == expected.keys()
+    assert all(gradient.any() for name, gradient in expected.items() if name == "encoder.layers.0.attention.query.weight")
+    for name, gradient in found.items():
+        torch.testing.assert_close(gradient, expected[name], atol=1e-6, rtol=1e-5, msg=lambda text, name=name: f"{name}: {text}")
+    assert work.state.progress.since_log.total == pytest.approx(whole.state.progress.since_log.total, rel=1e-6)
+    assert work.state.progress.since_log.count == whole.state.progress.since_log.count
+
+
+TRICKS = {"plain": {}, "EMA": {"ema": 0.9}, "FGM": {"fgm": 0.5}, "R-Drop": {"r_drop": 1.0}}
+
+
+@pytest.mark.parametrize(
+    ("problem", "tricks"), [*(("regress", name) for name in TRICKS), ("SimCSE", "plain"), ("SimCSE", "EMA"), ("pairs", "plain")]
+)
+@pytest.mark.parametrize("parts", [2, 4])
+def test_the_run_is_that_with_smaller_parts_from_the_start(problem, tricks, parts, tiny, most):
+    """Bit for bit, with dropout: what the failed attempts drew is drawn again."""
+    expected = advance(build(tiny, problem, accumulate=parts, **TRICKS[tricks]), 3)
+    tensors, values = expected.state.capture()
+    work = build(tiny, problem, **TRICKS[tricks])
+    limit(work, most[problem, parts])
+    advance(work, 3)
+    assert work.state.progress.cuts == parts
+    assert_same(state_of(work), tensors)
+    assert_same(averages(work), averages(expected))
+    assert work.state.capture()[1]["random"] == values["random"]
+    assert work.state.progress.since_log == expected.state.progress.since_log
+
+
+def test_it_is_said_once_and_how_to_begin_so(tiny, most):
+    work = build(tiny, accumulate=2)
+    limit(work, most["regress", 4])
+    advance(work, PER_EPOCH + 1)
+    assert len(work.said) == 1
+    assert "can't allocate memory: you tried to allocate" in work.said[0]
+    assert "(step " in work.said[0]
+    assert "train.accumulate=4 does so from the start" in work.said[0]
+    assert "\n" not in work.said[0]
+
+
+def test_a_step_that_is_short_of_memory_in_the_second_pass_of_fgm_is_done_again_from_its_beginning(tiny):
+    expected = state_of(advance(build(tiny, fgm=0.5, accumulate=2), 1))
+    work = build(tiny, fgm=0.5)
+    forward, calls = work.model.encoder.forward, []
+
+    def second_fails(ragged, **named):
+        calls.append(len(ragged.lengths))
+        if len(calls) == 2:
+            raise RuntimeError("CUDA out of memory")
+        return forward(ragged, **named)
+
+    work.model.encoder.forward = second_fails
+    advance(work, 1)
+    assert calls == [4, 4, 2, 2, 2, 2]
+    assert_same(state_of(work), expected)
+
+
+def test_max_tokens_is_halved_too(tiny, most):
+    """Here it is what cuts the batch, and twice as many parts of rows would be no smaller."""
+    work = build(tiny, max_tokens=most["regress", 1] - 1)
+    sizes = limit(work, most["regress", 4])
+    advance(work, PER_EPOCH)
+    assert max(sizes) <= most["regress", 4]
+    assert work.state.progress.step == PER_EPOCH
+
+
+def test_parts_stay_small_when_the_run_goes_on(tiny, most, tmp_path):
+    straight = build(tiny)
+    limit(straight, most["regress", 2])
+    expected = state_of(advance(straight, 4))
+    work = build(tiny)
+    limit(work, most["regress", 2])
+    advance(work, 2)
+    assert work.state.progress.cuts == 2
+    work.state.write(tmp_path)
+    disturb()
+    again = build(tiny)
+    again.state.read(tmp_path)
+    sizes = limit(again, most["regress", 2])
+    advance(again, 2)
+    assert again.said == []
+    assert len(sizes) == 4
+    assert_same(state_of(again), expected)
+
+
+@pytest.mark.parametrize("problem", PROBLEMS)
+def test_a_row_that_is_too_long_alone_ends_the_run_and_is_named(problem, tiny):
+    work = build(tiny, problem)
+    batch = next(work.batches())
+    longest = max(batch, key=lambda row: int(work.rows.lengths[row]))
+    limit(work, 3)
+    before = weights(work)
+    with pytest.raises(TrainingError) as failed:
+        advance(work, 1)
+    text = str(failed.value)
+    assert "memory is short for a single row: " in text
+    assert f"rows.jsonl:{longest + 1} with {int(work.rows.lengths[longest])} tokens" in text
+    assert "data.max_length" in text
+    assert "\n" not in text
+    assert_same(weights(work), before)
+
+
+@pytest.mark.parametrize(
+    ("error", "short"),
+    [
+        (MemoryError(), True),
+        (RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"), True),
+        (torch.OutOfMemoryError("CUDA out of memory."), True),
+        (RuntimeError("MPS backend out of memory"), True),
+        (RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes."), True),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+        (ValueError("out of memory"), False),
+    ],
+    ids=repr,
+)
+def test_what_is_short_of_memory_and_what_is_not(error, short, tiny):
+    assert is_out_of_memory(error) == short
+    work = build(tiny)
+    forward, calls = work.model.encoder.forward, []
+
+    def first_fails(ragged, **named):
+        calls.append(ragged)
+        if len(calls) == 1:
+            raise error
+        return forward(ragged, **named)
+
+    work.model.encoder.forward = first_fails
+    if short:
+        advance(work, 1)
+        assert work.state.progress.cuts == 2
+        return
+    with pytest.raises(type(error)) as failed:
+        advance(work, 1)
+    assert failed.value is error
