@@ -206,7 +206,7 @@ def learn(folder: Path, args: argparse.Namespace, seed: int, *, words: bool, pin
     work, best = bench.fit(rows["train"]), 0.0
     epoch = -(-len(rows["train"]) // 32)
     batches = work.batches()
-    for step in range(1, work.total + 1):
+    for step in range(1, work.total_steps + 1):
         bench.model.train()
         work.step(next(batches))
         if step % epoch == 0:

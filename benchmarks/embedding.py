@@ -7,7 +7,7 @@ For every seed first one, then the other (SentenceTransformerTrainer), both in b
 are written once as JSON lines, which both read. Scored are the weights after the last step, all by sentence-transformers in fp32,
 which opens the folder that bertune has written: Spearman of the cosine for scored pairs, average precision of the cosine for pairs
 labelled 0 and 1; of softmax also the accuracy of the head that was trained with it. `own` is what bertune itself said at the end.
-Seconds are those of training alone. Further arguments are settings of bertune, as `options.mask_repeats=true`.
+Seconds are those of training alone. Further arguments are settings of bertune, as `options.mask_false_negatives=true`.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ Row = dict[str, Any]
 
 COMMON = [
     "train.precision=auto", "train.schedule=linear", "train.warmup_ratio=0.1", "train.weight_decay=0.01", "train.max_grad_norm=1",
-    "train.max_tokens=null", "train.eval_every=1000000", "data.max_length=128", "device=cpu", "options.pooling=mean",
+    "train.micro_batch_tokens=null", "train.eval_every=1000000", "data.max_length=128", "device=cpu", "options.pooling=mean",
 ]  # fmt: skip
 LOSSES: dict[str, tuple[str, list[str]]] = {
     "cosent": ("match", ["options.loss=cosent", "options.scale=20"]),
     "cosine": ("match", ["options.loss=cosine"]),
     "softmax": ("match", ["options.loss=softmax"]),
-    "negatives": ("embed", ["options.scale=20", "options.margin=0", "options.mask_repeats=false"]),
+    "negatives": ("embed", ["options.scale=20", "options.margin=0", "options.mask_false_negatives=false"]),
 }
 """Task and settings of bertune that are the peer's loss; sentence-transformers does not mask repeated texts."""
 MAX_LENGTH = 128

@@ -116,9 +116,9 @@ def train_ours(spec: Spec) -> Result:
 
     marks, step = Marks(), TrainStep.step
 
-    def timed(fit: TrainStep, rows: list[int]) -> None:
-        step(fit, rows)
-        marks.add(rows, int(fit.rows.lengths[rows].sum()))
+    def timed(train_step: TrainStep, rows: list[int]) -> None:
+        step(train_step, rows)
+        marks.add(rows, int(train_step.dataset.lengths[rows].sum()))
 
     with tempfile.TemporaryDirectory() as place, mock.patch.object(TrainStep, "step", timed):
         total = spec.warm + spec.steps
@@ -155,7 +155,7 @@ def reach_ours(spec: Spec) -> Result:
         settings = our_settings(spec, f"{place}/out", train__eval_every=spec.eval_every)
         bertune.train(spec.settings[0], settings, quiet=True)
         events = [json.loads(line) for line in Path(place, "out", "history.jsonl").read_text(encoding="utf-8").splitlines()]
-    return {"dev": [{name: e[name] for name in ("step", "accuracy", "seconds")} for e in events if e["what"] == "dev"]}
+    return {"dev": [{name: e[name] for name in ("step", "accuracy", "seconds")} for e in events if e["event"] == "dev"]}
 
 
 # transformers' Trainer

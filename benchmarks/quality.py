@@ -19,7 +19,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 DATA = Path(os.environ.get("BERTUNE_DATA", "data"))
-COMMON = ["train.batch_size=32", "train.warmup_ratio=0.1", "train.precision=fp32", "train.max_tokens=null"]
+COMMON = ["train.batch_size=32", "train.warmup_ratio=0.1", "train.precision=fp32", "train.micro_batch_tokens=null"]
 WORK = {
     "chnsenticorp": ["classify", f"data.train={DATA}/chnsenticorp/train.tsv", f"data.dev={DATA}/chnsenticorp/dev.tsv",
                      "data.columns=[text,label]", "data.max_length=128", "data.limit=960", "train.epochs=1"],

@@ -35,7 +35,7 @@ WORK: dict[str, tuple[str, list[str]]] = {
     "msra": (M3E, [*files("msra", "train.txt", "dev.txt", "test.txt"), "train.epochs=3"]),
     "wnut17": ("minilm", [*files("wnut17", "wnut17train.conll", "emerging.dev.conll", "emerging.test.annotated"), "train.epochs=3"]),
 }
-COMMON = ["train.batch_size=32", "train.learning_rate=5e-5", "train.warmup_ratio=0.1", "train.max_tokens=null", "data.max_length=512"]
+COMMON = ["train.batch_size=32", "train.learning_rate=5e-5", "train.warmup_ratio=0.1", "train.micro_batch_tokens=null", "data.max_length=512"]
 
 
 def ours(settings: list[str], seed: int, out: str) -> dict[str, float]:

@@ -14,12 +14,12 @@ import itertools
 import sys
 import torch
 import torch.distributed as dist
-from bertune.config import DataConfig
-from bertune.data.batching import EncodedRows
-from bertune.distributed import everyone, num_processes
-from bertune.heads.sentence import Compared
+from bertune.config.schema import DataConfig
+from bertune.data.dataset import EncodedDataset
+from bertune.distributed import all_gather, num_processes
+from bertune.heads.sentence import SentenceOutput
 from bertune.tasks.embed import Embed, EmbedOptions
-from bertune.types import Encoded, Piece
+from bertune.types import EncodedExample, Encoding
 
 rank, world, place = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 torch.set_num_threads(1)
@@ -44,13 +44,13 @@ random = torch.Generator().manual_seed(1)
 whole, flat, weights = torch.randn(6, 4, 3, generator=random), torch.randn(6, generator=random), torch.randn(3, 6, 4, 3, generator=random)
 for name, x in (("matrices", whole), ("numbers", flat)):
     own = share(x, cuts).clone().requires_grad_()
-    joined = everyone(own)
+    joined = all_gather(own)
     mine = range(3) if world == 1 else [rank] if world == 3 else [[0, 2], [1]][rank]
     sum((joined ** 2 * (weights[n] if x.ndim > 1 else weights[n, :, 0, 0])).sum() for n in mine).backward()
     found[name] = joined.detach()
-    found["gradient of " + name] = everyone(own.grad)
-found["integers"] = everyone(share(torch.arange(12).view(6, 2), cuts))
-found["flags"] = everyone(share(torch.arange(6) % 2 == 0, cuts))
+    found["gradient of " + name] = all_gather(own.grad)
+found["integers"] = all_gather(share(torch.arange(12).view(6, 2), cuts))
+found["flags"] = all_gather(share(torch.arange(6) % 2 == 0, cuts))
 
 # The loss of embed on texts that repeat within and between processes; with passes of single texts, too.
 texts = torch.randn(11, 6, generator=random)
@@ -58,12 +58,12 @@ layer = torch.randn(8, 6, generator=random)
 three = [[0, 1, 9], [2, 3, 10], [0, 4, 9], [5, 3, 1], [6, 7, 9], [8, 2, 10], [7, 6, 3], [6, 6, 4]]
 
 def pieces(row):
-    return tuple(Piece([100 + text], [0]) for text in row)
+    return tuple(Encoding([100 + text], [0]) for text in row)
 
 sets = {
-    "pairs": EncodedRows([Encoded(pieces(row[:2])) for row in three]),
-    "hard negatives": EncodedRows([Encoded(pieces(row)) for row in three]),
-    "two passes": EncodedRows([Encoded(pieces([row[0], row[0]]), passes=True) for row in three]),
+    "pairs": EncodedDataset([EncodedExample(pieces(row[:2])) for row in three]),
+    "hard negatives": EncodedDataset([EncodedExample(pieces(row)) for row in three]),
+    "two passes": EncodedDataset([EncodedExample(pieces([row[0], row[0]]), passes=True) for row in three]),
 }
 cuts = {1: [0, 8], 2: [0, 3, 8], 3: [0, 1, 6, 8]}[world]
 for (name, rows), symmetric, mask in itertools.product(sets.items(), (False, True), (False, True)):
@@ -74,8 +74,8 @@ for (name, rows), symmetric, mask in itertools.product(sets.items(), (False, Tru
         side = torch.zeros(len(inputs))
         side[batch.sides.places[1]] = 1.0
         inputs = inputs * (1 + 0.3 * side[:, None] * torch.linspace(-1, 1, 6))
-    task = Embed(EmbedOptions(symmetric=symmetric, mask_repeats=mask, margin=0.1, scale=9.0, matryoshka=[3]), DataConfig())
-    loss = task.loss(Compared(inputs @ weight.t(), batch.sides), batch)
+    task = Embed(EmbedOptions(symmetric=symmetric, mask_false_negatives=mask, margin=0.1, scale=9.0, matryoshka=[3]), DataConfig())
+    loss = task.loss(SentenceOutput(inputs @ weight.t(), batch.sides), batch)
     loss.backward()
     key = f"{name}, symmetric {symmetric}, masked {mask}"
     found[key] = torch.cat([total(loss).view(1), total(weight.grad).flatten()])

@@ -50,10 +50,10 @@ def parameters():
 
 parameters.transposed = False
 messages = []
-together = distributed._sum_together
-distributed._sum_together = lambda held: (messages.append([t.numel() for t in held]), together(held))
+together = distributed._all_reduce_bucket
+distributed._all_reduce_bucket = lambda held: (messages.append([t.numel() for t in held]), together(held))
 for bucket in (25 * 2**20, 64, 1):
-    distributed.BUCKET = bucket
+    distributed.BUCKET_BYTES = bucket
     messages.clear()
     made = parameters()
     before = [p.grad for p in made]
@@ -225,6 +225,6 @@ def test_nothing_is_joined_where_no_launcher_has_started_anything(monkeypatch):
             monkeypatch.delenv(name, raising=False)
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
-        distributed.init(on_processor=True)
+        distributed.init(use_cpu=True)
         assert not dist.is_initialized()
         assert distributed.num_processes() == 1

@@ -1,80 +1,123 @@
-"""What bertune says while it works: lines on stderr, a bar only on a terminal. Standard output is for data."""
+"""What bertune shows while it works: lines through `logging`, a progress bar on a terminal. Standard output is for data.
+
+Lines go to the logger "bertune". Unless the program has given that logger a handler of its own, they are written to stderr.
+"""
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-T = TypeVar("T")
+LOGGER = logging.getLogger("bertune")
+
+
+class _StderrHandler(logging.Handler):
+    """Writes to the stderr of the moment, above the progress bar if there is one."""
+
+    bar: Progress | None = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one line."""
+        line = record.getMessage()
+        if self.bar is not None:
+            self.bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        else:
+            print(line, file=sys.stderr, flush=True)  # noqa: T201  (the one place that writes)
+
+
+_HANDLER = _StderrHandler()
+
+
+def _logger() -> logging.Logger:
+    """Return the logger, with our handler if it has none."""
+    if not LOGGER.handlers:
+        LOGGER.addHandler(_HANDLER)
+        LOGGER.propagate = False
+        if LOGGER.level == logging.NOTSET:
+            LOGGER.setLevel(logging.INFO)
+    return LOGGER
 
 
 class Console:
-    """Writes lines, tables and a bar; `quiet` writes nothing."""
+    """Shows lines, tables and a progress bar.
+
+    Args:
+        quiet: show nothing.
+    """
 
     def __init__(self, quiet: bool = False) -> None:
         self.quiet = quiet
         self._bar: tuple[Progress, TaskID] | None = None
 
-    def say(self, line: str) -> None:
-        """Write one line."""
-        if self.quiet:
-            return
-        if self._bar is not None:
-            self._bar[0].console.print(line, markup=False, highlight=False, soft_wrap=True)
-        else:
-            print(line, file=sys.stderr, flush=True)  # noqa: T201  (this is the one place that talks)
+    def info(self, line: str) -> None:
+        """Show one line."""
+        if not self.quiet:
+            _logger().info("%s", line)
+
+    def warning(self, message: str) -> None:
+        """Show a problem that the work survives."""
+        if not self.quiet:
+            _logger().warning("warning: %s", message)
 
     def table(self, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-        """Write a table with aligned columns."""
+        """Show a table with aligned columns."""
         for line in aligned(header, rows):
-            self.say(line)
+            self.info(line)
 
     @contextmanager
-    def bar(self, what: str, total: int) -> Iterator[None]:
-        """Show a bar while the block runs, if this is a terminal; `tick` moves it."""
+    def progress(self, description: str, total: int) -> Iterator[None]:
+        """Show a bar while the block runs, if this is a terminal; `advance` moves it."""
         if self.quiet or not sys.stderr.isatty():
             yield
             return
-        from rich.console import Console
+        from rich.console import Console as RichConsole
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-        with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-            self._bar = progress, progress.add_task(what, total=total)
+        with Progress(*columns, console=RichConsole(stderr=True), transient=True) as progress:
+            self._bar = progress, progress.add_task(description, total=total)
+            _HANDLER.bar = progress
             try:
                 yield
             finally:
-                self._bar = None
+                self._bar = _HANDLER.bar = None
 
-    def tick(self, done: int) -> None:
+    def advance(self, done: int) -> None:
         """Move the bar to `done`."""
         if self._bar is not None:
-            self._bar[0].update(self._bar[1], completed=done)
+            progress, task = self._bar
+            progress.update(task, completed=done)
+
+
+def prefixed(console: Console, prefix: str = "data") -> Callable[[str], None]:
+    """Return a function that shows lines which begin with `prefix` and a colon."""
+    return lambda line: console.info(f"{prefix}: {line}")
 
 
 def aligned(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """Lay out a table as lines, the first column to the left, numbers to the right.
+    """Lay out a table as lines: the first column to the left, the others to the right.
 
     >>> aligned(["name", "n"], [["a", "10"]])
     ['name   n', 'a     10']
     """
     cells = [list(header), *(list(row) for row in rows)]
-    widths = [max(map(_width, column)) for column in zip(*cells, strict=True)]
+    widths = [max(map(_display_width, column)) for column in zip(*cells, strict=True)]
     lines = []
     for row in cells:
-        first = row[0] + " " * (widths[0] - _width(row[0]))
-        rest = [" " * (w - _width(cell)) + cell for cell, w in zip(row[1:], widths[1:], strict=True)]
+        first = row[0] + " " * (widths[0] - _display_width(row[0]))
+        rest = [" " * (width - _display_width(cell)) + cell for cell, width in zip(row[1:], widths[1:], strict=True)]
         lines.append("  ".join([first, *rest]).rstrip())
     return lines
 
 
-def _width(text: str) -> int:
-    """Return how many terminal columns a text takes: Chinese characters take two."""
+def _display_width(text: str) -> int:
+    """Return how many terminal columns a text takes: a Chinese character takes two."""
     from unicodedata import east_asian_width
 
     return sum(2 if east_asian_width(c) in "WF" else 1 for c in text)
@@ -90,8 +133,3 @@ def duration(seconds: float) -> str:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min {rest:02d} s"
-
-
-def prefixed(talk: Console, about: str = "data") -> Callable[[str], None]:
-    """Return what says a line about something."""
-    return lambda line: talk.say(f"{about}: {line}")

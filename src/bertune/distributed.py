@@ -1,6 +1,6 @@
-"""Several processes that compute one batch together: what one has, all have.
+"""Several processes that compute one batch together.
 
-Every function here is called by all processes, in the same order; with one process it costs nothing.
+All processes call each of these functions, in the same order; with one process they cost nothing.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from bertune.errors import ConfigError
 T = TypeVar("T")
 
 MPI_SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")
-"""Where launchers of MPI say how many processes there are."""
+"""Environment variables in which MPI launchers state the number of processes."""
 
-BUCKET = 25 * 2**20
+BUCKET_BYTES = 25 * 2**20
 """Bytes of gradients that are summed in one message, as in torch's DistributedDataParallel."""
 
 
-_alone = False
+_single_process = False
 
 
-def init(*, on_processor: bool) -> None:
-    """Join the processes that a launcher (torchrun, accelerate launch) has started, if it has; called again, it does nothing.
+def init(*, use_cpu: bool) -> None:
+    """Connect the processes that a launcher (torchrun, accelerate launch) has started, if any; a second call does nothing.
 
     Args:
-        on_processor: whether to compute on the processor, over gloo, even where there is a GPU.
+        use_cpu: compute on the processor, over gloo, even if there is a GPU.
 
     Raises:
-        ConfigError: they were started by mpirun, which does not say where to meet.
+        ConfigError: mpirun has started them, which does not say where they meet.
     """
     for name in MPI_SIZES:
         if int(os.environ.get(name, "1")) > 1 and "RANK" not in os.environ:
@@ -46,13 +46,13 @@ def init(*, on_processor: bool) -> None:
     if launched and not dist.is_initialized():
         from accelerate import PartialState
 
-        # The others wait while the first one tokenises large data, which may take longer than torch's ten minutes.
-        PartialState(cpu=on_processor, timeout=timedelta(hours=2))
+        # The others wait while the first one tokenizes large data, which may take longer than the ten minutes of torch.
+        PartialState(cpu=use_cpu, timeout=timedelta(hours=2))
 
 
 @contextmanager
 def main_process_first() -> Iterator[None]:
-    """Let the first process go through the block before the others, which find what it has made."""
+    """Let the first process run the block before the others, which then find what it has made."""
     if rank():
         barrier()
     yield
@@ -61,61 +61,61 @@ def main_process_first() -> Iterator[None]:
 
 
 def barrier() -> None:
-    """Wait until every process is here."""
+    """Wait for all processes."""
     if num_processes() > 1:
         broadcast_object(None)
 
 
 def num_processes() -> int:
     """Return how many processes compute one batch together."""
-    return dist.get_world_size() if not _alone and dist.is_available() and dist.is_initialized() else 1
+    return dist.get_world_size() if not _single_process and dist.is_available() and dist.is_initialized() else 1
 
 
 @contextmanager
 def single_process() -> Iterator[None]:
-    """Let each process compute by itself while the block runs: all do the same."""
-    global _alone
-    before, _alone = _alone, True
+    """Let each process compute for itself while the block runs."""
+    global _single_process
+    before, _single_process = _single_process, True
     try:
         yield
     finally:
-        _alone = before
+        _single_process = before
 
 
 def rank() -> int:
-    """Return the number of this process, 0 for the one that writes."""
+    """Return the number of this process; process 0 writes the files."""
     return dist.get_rank() if num_processes() > 1 else 0
 
 
 def own_share(items: Sequence[T]) -> Sequence[T]:
-    """Return the items of this process: together the processes have each item once."""
+    """Return the items of this process; the processes together have each item once."""
     return items[rank() :: num_processes()] if num_processes() > 1 else items
 
 
 def all_gather_object(item: T) -> list[T]:
-    """Return the item of every process, in the order of the processes; it must be one that pickle knows."""
+    """Return the item of every process, in their order; pickle must support it."""
     if num_processes() == 1:
         return [item]
-    found: list[Any] = [None] * num_processes()
-    dist.all_gather_object(found, item)
-    return found
+    items: list[Any] = [None] * num_processes()
+    dist.all_gather_object(items, item)
+    return items
 
 
 def broadcast_object(item: T) -> T:
     """Return the item of the first process in every process."""
     if num_processes() == 1:
         return item
-    held = [item]
-    dist.broadcast_object_list(held)
-    return held[0]
+    items = [item]
+    dist.broadcast_object_list(items)
+    return items[0]
 
 
 def all_reduce_sum(values: Sequence[float], device: torch.device) -> list[float]:
     """Return the sums of numbers over all processes, in fp64."""
     if num_processes() == 1:
         return list(values)
-    kind = torch.float32 if device.type == "mps" else torch.float64
-    total = torch.tensor(values, dtype=kind, device=device)
+    dtype = torch.float32 if device.type == "mps" else torch.float64
+    total = torch.tensor(values, dtype=dtype, device=device)
     dist.all_reduce(total)
     return [float(v) for v in total.tolist()]
 
@@ -123,30 +123,30 @@ def all_reduce_sum(values: Sequence[float], device: torch.device) -> list[float]
 def all_reduce_gradients(parameters: Iterable[nn.Parameter]) -> None:
     """Replace every gradient by its sum over all processes.
 
-    A parameter without gradient in this process has one afterwards if it has one in any other.
+    A parameter that has a gradient in any process has one in all of them afterwards.
     """
     if num_processes() == 1:
         return
     learning = [p for p in parameters if p.requires_grad]
-    has = torch.tensor([p.grad is not None for p in learning], dtype=torch.int32, device=learning[0].device)
-    dist.all_reduce(has, dist.ReduceOp.MAX)
-    held: list[Tensor] = []
+    has_gradient = torch.tensor([p.grad is not None for p in learning], dtype=torch.int32, device=learning[0].device)
+    dist.all_reduce(has_gradient, dist.ReduceOp.MAX)
+    bucket: list[Tensor] = []
     size = 0
-    for parameter, somewhere in zip(learning, has.tolist(), strict=True):
+    for parameter, somewhere in zip(learning, has_gradient.tolist(), strict=True):
         if not somewhere:
             continue
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
-        held.append(parameter.grad)
+        bucket.append(parameter.grad)
         size += parameter.grad.numel() * parameter.grad.element_size()
-        if size >= BUCKET:
-            _sum_together(held)
-            held, size = [], 0
-    if held:
-        _sum_together(held)
+        if size >= BUCKET_BYTES:
+            _all_reduce_bucket(bucket)
+            bucket, size = [], 0
+    if bucket:
+        _all_reduce_bucket(bucket)
 
 
-def _sum_together(tensors: list[Tensor]) -> None:
+def _all_reduce_bucket(tensors: list[Tensor]) -> None:
     flat = torch.cat([t.reshape(-1) for t in tensors])
     dist.all_reduce(flat)
     for tensor, part in zip(tensors, torch.split(flat, [t.numel() for t in tensors]), strict=True):
@@ -154,14 +154,14 @@ def _sum_together(tensors: list[Tensor]) -> None:
 
 
 def all_gather(x: Tensor) -> Tensor:
-    """Return the rows (B, ...) of every process, in the order of the processes; B may differ between them.
+    """Return the rows (B, ...) of every process, in their order; B may differ between processes. It has a gradient.
 
-    The gradient of a row goes back to the process that it came from, summed over what every process made of it.
+    The gradient of a row returns to the process of the row, summed over all processes.
     """
-    return x if num_processes() == 1 else _Everyone.apply(x)  # type: ignore[no-untyped-call]
+    return x if num_processes() == 1 else _AllGather.apply(x)  # type: ignore[no-untyped-call]
 
 
-class _Everyone(torch.autograd.Function):
+class _AllGather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         own = torch.tensor([len(x)], device=x.device)

@@ -98,7 +98,7 @@ CASES = {
     "out inside a file": ({"t.csv": GOOD, "taken": "x"}, ["data.train=t.csv", "out=taken/x"], ["out: 'taken/x' cannot be written"]),
     "threshold of single labels": ({"t.csv": GOOD}, ["data.train=t.csv", "options.threshold=0.9"], ["options.threshold is for several labels a row"]),
     "delimiter of single labels": (
-        {"t.csv": GOOD}, ["data.train=t.csv", "options.problem=single_label", "data.label_delimiter=pipe"], ["data.label_delimiter contradicts"],
+        {"t.csv": GOOD}, ["data.train=t.csv", "options.problem_type=single_label", "data.label_delimiter=pipe"], ["data.label_delimiter contradicts"],
     ),
     "smoothing under focal loss": (
         {"t.csv": GOOD}, ["data.train=t.csv", "options.loss=focal", "options.label_smoothing=0.1"], ["options.label_smoothing has no part"],

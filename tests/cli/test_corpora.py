@@ -167,7 +167,7 @@ BAD = {
     "input read once": (["embed", "model1", "-", "-o", "x.npy"], "standard input can be read only once"),
     "no text": (["embed", "model1", "labels.csv", "data.columns={text: words}"], "no column 'words' for 'text'"),
     "empty text": (["embed", "model1", "empty.jsonl", "-o", "x.npy"], "empty.jsonl:2: 'text' is empty"),
-    "setting of training": (["embed", "model1", "corpus.jsonl", "data.max_length=8"], "here only these can be given"),
+    "setting of training": (["embed", "model1", "corpus.jsonl", "data.max_length=8"], "only these can be given here"),
     "nothing to search": (["search", "model1", "corpus.jsonl"], "give a query, --queries FILE, or --pairs"),
     "unknown engine": (["search", "model1", "corpus.jsonl", "dog", "--engine", "annoy"], "'annoy' is none of exact, usearch"),
     "single text to predict": (["predict", "model1", "corpus.jsonl"], "corpus.jsonl:1: predict compares two texts"),

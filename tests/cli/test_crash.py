@@ -160,9 +160,9 @@ LABELLED = [{"text": text, "label": "+" if "good" in text or "fine" in text else
 NUMBERED = [{"text": text, "label": len(text) / 7} for text in TEXTS]
 WORDS = [{"text": text.split(), "label": ["O", "B-THING", *["O"] * (len(text.split()) - 2)]} for text in TEXTS]
 CASES = {
-    "classify": (LABELLED, LABELLED, ["train.accumulate=2", "train.ema=0.9", "train.precision=bf16"]),
-    "tag": (WORDS, WORDS, ["options.decoder=crf", "train.accumulate=3", "train.keep_checkpoints=1"]),
-    "embed": ([{"text": text} for text in TEXTS], pairs(lambda n: n % 5), ["train.accumulate=2", "train.precision=bf16"]),
+    "classify": (LABELLED, LABELLED, ["train.micro_batches=2", "train.ema=0.9", "train.precision=bf16"]),
+    "tag": (WORDS, WORDS, ["options.decoder=crf", "train.micro_batches=3", "train.keep_checkpoints=1"]),
+    "embed": ([{"text": text} for text in TEXTS], pairs(lambda n: n % 5), ["train.micro_batches=2", "train.precision=bf16"]),
     "match": (pairs(lambda n: n % 2), pairs(lambda n: n % 2), ["train.ema=0.9", "train.schedule=cosine"]),
     "regress": (NUMBERED, NUMBERED, ["train.r_drop=1", "train.fgm=0.5"]),
 }

@@ -259,19 +259,19 @@ STILL = {
 NO_DROPOUT = {"dropout": 0.0}
 PARITY = {
     "classify": ("classify", "labels", NO_DROPOUT, {}),
-    "classify, weighted, in parts": ("classify", "labels", {**NO_DROPOUT, "class_weights": "balanced"}, {"accumulate": 2, "max_tokens": 24}),
+    "classify, weighted, in parts": ("classify", "labels", {**NO_DROPOUT, "class_weights": "balanced"}, {"micro_batches": 2, "micro_batch_tokens": 24}),
     "classify, FGM and EMA": ("classify", "labels", NO_DROPOUT, {"fgm": 0.5, "ema": 0.9}),
     "classify, R-Drop, all words": ("classify", "labels", NO_DROPOUT, {"r_drop": 1.0, "active_vocabulary": False}),
     "classify, several labels": ("classify", "several", {**NO_DROPOUT, "class_weights": "balanced"}, {"eval_every": 4}),
-    "regress": ("regress", "numbers", NO_DROPOUT, {"accumulate": 3}),
+    "regress": ("regress", "numbers", NO_DROPOUT, {"micro_batches": 3}),
     "tag": ("tag", "tags", NO_DROPOUT, {}),
-    "tag, CRF in windows": ("tag", "tags", {**NO_DROPOUT, "decoder": "crf", "overlap": 4}, {"max_tokens": 40}),
+    "tag, CRF in windows": ("tag", "tags", {**NO_DROPOUT, "decoder": "crf", "window_overlap": 4}, {"micro_batch_tokens": 40}),
     "match, CoSENT": ("match", "scores", {}, {}),
-    "match, CoSENT, in parts": ("match", "scores", {"matryoshka": [8]}, {"max_tokens": 24}),
-    "match, softmax": ("match", "judged", {"loss": "softmax"}, {"accumulate": 2}),
+    "match, CoSENT, in parts": ("match", "scores", {"matryoshka": [8]}, {"micro_batch_tokens": 24}),
+    "match, softmax": ("match", "judged", {"loss": "softmax"}, {"micro_batches": 2}),
     "embed, pairs": ("embed", "pairs", {}, {}),
-    "embed, pairs, in parts": ("embed", "pairs", {"symmetric": True, "matryoshka": [8]}, {"max_tokens": 24}),
-    "embed, hard negatives": ("embed", "threes", {}, {"accumulate": 2}),
+    "embed, pairs, in parts": ("embed", "pairs", {"symmetric": True, "matryoshka": [8]}, {"micro_batch_tokens": 24}),
+    "embed, hard negatives": ("embed", "threes", {}, {"micro_batches": 2}),
 }  # fmt: skip
 THREE = [
     "classify", "classify, weighted, in parts", "classify, FGM and EMA", "tag, CRF in windows", "match, CoSENT, in parts", "embed, pairs",
@@ -324,7 +324,7 @@ class Runs:
             return {"name": name, "do": "train", "settings": self.settings(world, str(more.pop("place", name)), *what), **more}
 
         made = [job(name, *what) for name, what in PARITY.items() if world < 3 or name in THREE]
-        learning = "classify", "labels", {}, {"dropout": 0.1, "checkpoint_every": 2, "epochs": 3, "ema": 0.9, "accumulate": 2}
+        learning = "classify", "labels", {}, {"dropout": 0.1, "checkpoint_every": 2, "epochs": 3, "ema": 0.9, "micro_batches": 2}
         still = "classify", "labels", NO_DROPOUT, {}
         usual = "classify", "labels", NO_DROPOUT, {"adam_epsilon": 1e-8, "learning_rate": 1e-3}
         stopped = {"signal": {"rank": world - 1, "step": 6, "number": signal.SIGTERM}}
@@ -424,7 +424,7 @@ def test_several_processes_learn_what_one_learns(name, world, runs):
     assert [found["processes"] for found in runs.of(world, name)] == [world] * world
     lines = history(one)
     per_epoch = num_batches(26 if PARITY[name][1] in {"scores", "judged", "pairs", "threes"} else 25, 8)
-    assert [line["step"] for line in lines if line["what"] == "train"] == list(range(1, 2 * per_epoch + 1))
+    assert [line["step"] for line in lines if line["event"] == "train"] == list(range(1, 2 * per_epoch + 1))
     same(history(several), lines)
     assert farthest(one, several) <= 1e-5
     assert farthest(one / "last", several / "last") <= 1e-5
@@ -488,7 +488,7 @@ def test_every_epoch_has_each_row_once_over_all_processes_in_an_order_of_its_own
 
 @pytest.mark.parametrize("world", [1, *SEVERAL])
 def test_simcse_learns(world, runs):
-    losses = [line["loss"] for line in history(runs.out(world, "SimCSE")) if line["what"] == "epoch"]
+    losses = [line["loss"] for line in history(runs.out(world, "SimCSE")) if line["event"] == "epoch"]
     assert losses[1] < 0.7 * losses[0]
 
 
@@ -496,7 +496,7 @@ def test_simcse_learns(world, runs):
 def test_memory_that_is_short_in_one_process_changes_nothing(world, runs):
     for found in runs.of(world, "short of memory"):
         assert "scores" in found
-    said = [line for line in runs.of(world, "short of memory")[0]["said"] if line.startswith("trouble: ")]
+    said = [line for line in runs.of(world, "short of memory")[0]["said"] if line.startswith("warning: ")]
     assert len(said) == 1
     assert "in another process" in said[0]
     assert farthest(runs.out(world, "classify"), runs.out(world, "short of memory")) <= 1e-5
@@ -585,7 +585,7 @@ def test_another_number_of_processes_goes_on_and_says_that_it_rounds_otherwise(w
     (said,) = [line for line in runs.of(world, "passed on")[0]["said"] if "bit for bit" in line]
     assert (
         said
-        == f"resume: not bit for bit as the run would have gone on, but the same up to rounding: processes {world - 1} then, {world} now"
+        == f"resume: equal up to rounding but not bit for bit, since the machine has changed: processes {world - 1} then, {world} now"
     )
     assert farthest(runs.out(1, "classify"), runs.out(world, "passed on")) <= 1e-5
     same(history(runs.out(world, "passed on")), history(runs.out(1, "classify")))
@@ -827,7 +827,7 @@ def test_torchrun_and_accelerate_launch_a_run_that_is_killed_stopped_and_finishe
             os.kill(killed.workers()[-1], signal.SIGKILL)
             code, printed, said = killed.wait(60)
         assert (code, printed) == (1, "")
-        assert "nothing to go on with" in said
+        assert "nothing to resume" in said
         assert "Signal 9 (SIGKILL)" in said
         before = written()
 

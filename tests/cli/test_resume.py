@@ -19,8 +19,9 @@ from typer.testing import CliRunner
 import bertune
 from bertune.cli.app import app
 from bertune.errors import Interrupted
-from bertune.training import loop, resume
+from bertune.training import resume
 from bertune.training.history import History
+from bertune.training.loop import TrainLoop
 
 NOUNS = ["dog", "cat", "tree", "house", "car"]
 LABELS = {"good": "pos", "great": "pos", "bad": "neg", "awful": "neg"}
@@ -63,7 +64,7 @@ class Bench:
     def stopped(self, *more: str, at: int = 3, number: int = signal.SIGINT) -> tuple[int, str, list[str]]:
         """Begin a run, or go on with one, that a signal stops."""
         with self.patch.context() as patch:
-            patch.setattr(History, "tick", lambda _, step, total: os.kill(os.getpid(), number) if step == at else None)
+            patch.setattr(History, "on_step", lambda _, step, total: os.kill(os.getpid(), number) if step == at else None)
             return self.call("classify", *self.settings, *more)
 
 
@@ -195,7 +196,7 @@ def test_where_nothing_is_the_run_begins(empty, bench, straight):
         Path("out").mkdir()
     code, out, said = bench.call("classify", *bench.settings, "--resume")
     assert (code, out) == (0, "out\n")
-    assert said[0] == "resume: nothing to go on with in 'out' yet, so the run begins"
+    assert said[0] == "resume: nothing to resume in 'out' yet, so the run begins"
     assert_the_same(Path("out"), straight)
 
 
@@ -204,7 +205,7 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_begins_anew(bench, st
     shutil.rmtree("out/checkpoints")
     code, _, said = bench.call("out", "--resume", "train.checkpoint_every=epoch")
     assert code == 0
-    assert "resume: 'out' holds no complete checkpoint, so the run begins anew in it" in said
+    assert "resume: 'out' holds no complete checkpoint, so the run starts again in it" in said
     assert_the_same(Path("out"), straight)
 
 
@@ -231,9 +232,9 @@ def test_a_finished_run_is_not_one_of_other_settings(bench, straight):
 
 
 FOREIGN = {
-    "a folder of something else": (["classify", "SETTINGS", "out=other"], ["'other'", "holds no run.yaml", "no run of bertune's"]),
-    "a folder of something else by its name": (["other"], ["other: holds no run.yaml, so there is no run here to go on with"]),
-    "a file": (["classify", "SETTINGS", "out=rows.jsonl"], ["'rows.jsonl'", "no run of bertune's"]),
+    "a folder of something else": (["classify", "SETTINGS", "out=other"], ["'other'", "holds no run.yaml", "no run of bertune"]),
+    "a folder of something else by its name": (["other"], ["other: holds no run.yaml, so there is no run to resume"]),
+    "a file": (["classify", "SETTINGS", "out=rows.jsonl"], ["'rows.jsonl'", "no run of bertune"]),
     "no out": (["classify", "SETTINGS", "out=null"], ["--resume: say which run", "bertune train OUT --resume", "out=OUT"]),
     "no such folder": (["nothing"], ["nothing"]),
     "a run file without its folder": (["straight.yaml"], ["--resume: say which run", "bertune train OUT --resume", "out=OUT"]),
@@ -299,7 +300,7 @@ def test_settings_that_matter_are_refused_with_what_they_were(stopped):
     before = files_in(stopped.place)
     for setting, expected in MATTER.items():
         found = stopped.call("out", setting, "--resume")
-        assert_refused(found, f"--resume: settings that matter have changed: {expected}. Put them back, or begin a new run (out=...)")
+        assert_refused(found, f"--resume: settings that matter have changed: {expected}. Restore them, or start a new run (out=...)")
     assert_refused(
         stopped.call("out", "seed=7", "train.ema=0.9", "log.every=1", "--resume"), "seed was 42, is 7; train.ema was None, is 0.9. "
     )
@@ -307,44 +308,44 @@ def test_settings_that_matter_are_refused_with_what_they_were(stopped):
 
 
 def test_settings_that_change_nothing_learnt_are_said(stopped, straight):
-    changed = ["log.every=5", "train.checkpoint_every=2", "train.keep_checkpoints=1", "train.skip_nonfinite=3"]
+    changed = ["log.every=5", "train.checkpoint_every=2", "train.keep_checkpoints=1", "train.max_nonfinite_steps=3"]
     code, _, said = stopped.call("out", *changed, "--resume")
     assert code == 0
-    told = next(line for line in said if line.startswith("resume: changed, and of no consequence for what is learnt: "))
+    told = next(line for line in said if line.startswith("resume: changed, without effect on what is learnt: "))
     for part in (
         "log.every was 2, is 5",
         "train.checkpoint_every was 'epoch', is 2",
         "train.keep_checkpoints was 2, is 1",
-        "train.skip_nonfinite was 0, is 3",
+        "train.max_nonfinite_steps was 0, is 3",
     ):
         assert part in told
     assert_the_same(Path("out"), straight, history_too=False)
-    scores = [[line["dev_loss"] for line in history(folder) if line["what"] == "dev"] for folder in (Path("out"), straight)]
+    scores = [[line["dev_loss"] for line in history(folder) if line["event"] == "dev"] for folder in (Path("out"), straight)]
     assert scores[0] == scores[1]
 
 
-@pytest.mark.parametrize("setting", ["train.accumulate=2", "train.max_tokens=9"])
+@pytest.mark.parametrize("setting", ["train.micro_batches=2", "train.micro_batch_tokens=9"])
 def test_settings_that_change_rounding_are_said(setting, stopped, straight):
     code, _, said = stopped.call("out", setting, "--resume")
     assert code == 0
     name, _, value = setting.partition("=")
-    (told,) = (line for line in said if line.startswith("resume: changed, so numbers are rounded otherwise from here on: "))
+    (told,) = (line for line in said if line.startswith("resume: changed, so numbers are rounded in another way from here on: "))
     assert f"{name} was " in told
     assert told.endswith(f", is {value}")
-    steps = [[line["step"] for line in history(folder) if line["what"] == "train"] for folder in (Path("out"), straight)]
+    steps = [[line["step"] for line in history(folder) if line["event"] == "train"] for folder in (Path("out"), straight)]
     assert steps[0] == steps[1]
 
 
 def test_another_machine_is_said(stopped, monkeypatch):
     """Threads and versions decide how numbers are rounded."""
-    from bertune.training.resume import machine
+    from bertune.training.resume import rounding_environment
 
-    known = machine()
+    known = rounding_environment()
     monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
     monkeypatch.setattr(resume, "version", lambda package: "0.0.1" if package == "tokenizers" else known[package])
     code, _, said = stopped.call("out", "--resume")
     assert code == 0
-    (told,) = (line for line in said if line.startswith("resume: not bit for bit as the run would have gone on"))
+    (told,) = (line for line in said if line.startswith("resume: equal up to rounding but not bit for bit, since the machine has changed: "))
     assert f"threads {known['threads']} then, 7 now" in told
     assert f"tokenizers {known['tokenizers']} then, 0.0.1 now" in told
     assert "torch" not in told
@@ -354,11 +355,13 @@ def test_a_setting_that_an_older_version_did_not_know_had_its_default(bench, str
     from bertune.training.resume import Checkpoints
 
     class Older(Checkpoints):
-        def __init__(self, out: Path, keep: int, about: dict, command: str) -> None:
-            run = json.loads(json.dumps(about.get("run")))
+        def __init__(
+            self, out: Path, keep: int, description: dict, command: str, damaged: frozenset[Path] = frozenset()
+        ) -> None:
+            run = json.loads(json.dumps(description.get("run")))
             if run:
                 del run["train"]["fast_dropout"]
-            super().__init__(out, keep, {**about, "run": run}, command)
+            super().__init__(out, keep, {**description, "run": run}, command, damaged)
 
     with monkeypatch.context() as patch:
         patch.setattr(resume, "Checkpoints", Older)
@@ -384,7 +387,7 @@ def test_other_rows_are_refused(name, stopped):
     rows, expected = DATA[name]
     Path("rows.jsonl").write_text(lines_of(rows), encoding="utf-8")
     before = files_in(stopped.place)
-    parts = ["--resume: the data is not what the run began with", f"train: {expected}", f"dev: {expected}"]
+    parts = ["--resume: the data has changed since the run began", f"train: {expected}", f"dev: {expected}"]
     assert_refused(stopped.call("out", "--resume"), *parts)
     assert files_in(stopped.place) == before
 
@@ -412,8 +415,8 @@ def test_without_checkpoints_resume_is_not_named(bench):
 
 
 def test_speed_counts_new_steps_only(bench, monkeypatch):
-    outcomes, fit = [], loop.fit
-    monkeypatch.setattr(loop, "fit", lambda *given: outcomes.append(fit(*given)) or outcomes[-1])
+    outcomes, run = [], TrainLoop.run
+    monkeypatch.setattr(TrainLoop, "run", lambda loop: outcomes.append(run(loop)) or outcomes[-1])
     bench.stopped(at=STEPS - 2)
     code, _, said = bench.call("out", "--resume")
     assert code == 0
@@ -439,7 +442,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_goes_on(bench, straigh
     newest.write_bytes(newest.read_bytes()[:-9])
     code, _, said = bench.call("out", "--resume")
     assert code == 0, said
-    assert said[0].startswith(f"resume: {newest.parent}: damaged, so it is passed over: ")
+    assert said[0].startswith(f"resume: {newest.parent}: damaged, so it is skipped: ")
     assert said[1] == f"resume: goes on from {newest.parent.with_name('step-00000006')}, step 6"
     assert_the_same(Path("out"), straight)
 
@@ -459,7 +462,7 @@ def test_where_all_checkpoints_are_damaged_the_run_begins_anew(bench, straight):
         file.write_bytes(b"")
     code, _, said = bench.call("out", "--resume")
     assert code == 0, said
-    assert "resume: 'out' holds no complete checkpoint, so the run begins anew in it" in said
+    assert "resume: 'out' holds no complete checkpoint, so the run starts again in it" in said
     assert_the_same(Path("out"), straight)
 
 
@@ -478,8 +481,12 @@ def test_ctrl_c_while_the_result_is_scored(bench, straight, monkeypatch):
     """Training is done, so there is nothing to finish; the last checkpoint is there."""
     from bertune.training.run import TrainingRun
 
+    def stop(_: TrainingRun) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(10)  # a signal may take a moment
+
     with monkeypatch.context() as patch:
-        patch.setattr(TrainingRun, "_scores_of_best", lambda _: os.kill(os.getpid(), signal.SIGINT))
+        patch.setattr(TrainingRun, "_score_best", stop)
         code, out, said = bench.call("classify", *bench.settings)
     assert (code, out) == (130, "")
     assert said[-1].startswith("bertune: stopped")
@@ -490,7 +497,7 @@ def test_ctrl_c_while_the_result_is_scored(bench, straight, monkeypatch):
 
 def test_the_api_tells_the_signal(bench, straight, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(History, "tick", lambda _, step, total: os.kill(os.getpid(), signal.SIGTERM) if step == 3 else None)
+        patch.setattr(History, "on_step", lambda _, step, total: os.kill(os.getpid(), signal.SIGTERM) if step == 3 else None)
         with pytest.raises(KeyboardInterrupt) as stopped:
             bertune.train("classify", bench.settings, quiet=True)
     assert isinstance(stopped.value, Interrupted)
@@ -563,7 +570,7 @@ def test_a_full_disk_is_said_and_the_run_goes_on_when_there_is_room(what, bench,
             patch.setattr(Path, "write_text", full_for(what))
 
     with monkeypatch.context() as patch:
-        patch.setattr(History, "tick", at)
+        patch.setattr(History, "on_step", at)
         code, out, said = bench.call("classify", *bench.settings)
     assert (code, out) == (2, "")
     assert "No space left on device" in said[-1]
@@ -575,16 +582,16 @@ def test_a_full_disk_is_said_and_the_run_goes_on_when_there_is_room(what, bench,
 
 @pytest.mark.parametrize("what", ["scores.json", "README.md", "bertune.json"])
 def test_a_disk_that_is_full_at_the_very_end_is_said(what, bench, straight, monkeypatch):
-    from bertune.training.run import _finish
+    from bertune.training.run import TrainingRun
 
-    finish = _finish
+    finish = TrainingRun._finish
 
     def finish_on_a_full_disk(*given: object) -> None:
         patch.setattr(Path, "write_text", full_for(what))
         finish(*given)
 
     with monkeypatch.context() as patch:
-        patch.setattr("bertune.training.run._finish", finish_on_a_full_disk)
+        patch.setattr(TrainingRun, "_finish", finish_on_a_full_disk)
         assert_refused(bench.call("classify", *bench.settings), "out", "No space left on device", "bertune train out --resume")
     assert bench.call("out", "--resume")[0] == 0
     assert_the_same(Path("out"), straight)
@@ -603,7 +610,7 @@ def test_a_full_disk_when_the_run_goes_on_harms_nothing(bench, straight, monkeyp
 
 def test_a_vanished_folder_is_said(bench, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(History, "tick", lambda _, step, total: shutil.rmtree("out") if step == 3 else None)
+        patch.setattr(History, "on_step", lambda _, step, total: shutil.rmtree("out") if step == 3 else None)
         found = bench.call("classify", *bench.settings)
     assert_refused(found, "out", "has vanished")
     assert not Path("out").exists()
@@ -612,17 +619,17 @@ def test_a_vanished_folder_is_said(bench, monkeypatch):
 def test_memory_that_is_short_is_said_and_written_down(bench, straight, monkeypatch):
     from bertune.training.step import TrainStep
 
-    tried, calls = TrainStep._tried, []
+    tried, calls = TrainStep._try_gradient, []
 
     def short_once(work, rows):
         calls.append(rows)
         return (None, 0.0, "out of memory (step 2)") if len(calls) == 2 else tried(work, rows)
 
-    monkeypatch.setattr(TrainStep, "_tried", short_once)
+    monkeypatch.setattr(TrainStep, "_try_gradient", short_once)
     code, _, said = bench.call("classify", *bench.settings)
     assert code == 0
-    assert len([line for line in said if line.startswith("trouble: memory is short: out of memory (step 2); ")]) == 1
-    (line,) = (line for line in history(Path("out")) if line["what"] == "trouble")
+    assert len([line for line in said if line.startswith("warning: out of memory: out of memory (step 2); ")]) == 1
+    (line,) = (line for line in history(Path("out")) if line["event"] == "warning")
     assert line["step"] == 2
-    assert "train.accumulate=2" in line["message"]
+    assert "train.micro_batches=2" in line["message"]
     assert len(calls) == STEPS + 1

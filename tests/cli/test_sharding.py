@@ -1,4 +1,4 @@
-"""A model in pieces (train.shard) gives what a whole one gives, and goes on from a checkpoint."""
+"""A model in pieces (train.fsdp) gives what a whole one gives, and goes on from a checkpoint."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def launch(words: list[str], *, environment: dict[str, str] | None = None) -> su
 
 def losses(out: Path) -> list[float]:
     lines = [json.loads(line) for line in (out / "history.jsonl").read_text(encoding="utf-8").splitlines()]
-    return [line["loss"] for line in lines if line["what"] == "train"]
+    return [line["loss"] for line in lines if line["event"] == "train"]
 
 
 def assert_close(ours: Path, theirs: Path) -> None:
@@ -62,17 +62,17 @@ def test_pieces_give_what_the_whole_gives(tiny, whole, tmp_path):
     """Also where the last batch has one row, so that a process has none."""
     data, expected = whole
     out = tmp_path / "pieces"
-    process = launch(["classify", *settings(tiny, data, out, shard="true", accumulate=3)[1:]], environment={"ACCELERATE_USE_FSDP": "true"})
+    process = launch(["classify", *settings(tiny, data, out, fsdp="true", micro_batches=3)[1:]], environment={"ACCELERATE_USE_FSDP": "true"})
     _, said = process.communicate(timeout=120)
     assert process.returncode == 0, said
-    assert said.count("asks for FSDP, so train.shard=true") == 1
+    assert said.count("asks for FSDP, so train.fsdp=true") == 1
     assert "rows: 25 train, 6 dev" in said
     assert_close(out, expected)
 
 
 def test_pieces_go_on_from_a_checkpoint_bit_for_bit(tiny, write, tmp_path):
     data = write("rows.jsonl", ROWS)
-    words = {"shard": "true", "dropout": 0.1, "epochs": 20, "checkpoint_every": 3}
+    words = {"fsdp": "true", "dropout": 0.1, "epochs": 20, "checkpoint_every": 3}
     straight = launch(["classify", *settings(tiny, data, tmp_path / "straight", **words)[1:]])
     _, said = straight.communicate(timeout=120)
     assert straight.returncode == 0, said
@@ -95,14 +95,14 @@ def test_pieces_go_on_from_a_checkpoint_bit_for_bit(tiny, write, tmp_path):
 @pytest.mark.parametrize("trick", ["ema: 0.9", "fgm: 1.0", "r_drop: 1.0"])
 def test_tricks_that_need_the_whole_model_are_refused(trick):
     name, value = trick.split(": ")
-    with pytest.raises(ConfigError, match="shard is not for ema, fgm and r_drop"):
-        prepare("classify", ["train.shard=true", f"train.{name}={value}"])
+    with pytest.raises(ConfigError, match="fsdp is not for ema, fgm and r_drop"):
+        prepare("classify", ["train.fsdp=true", f"train.{name}={value}"])
 
 
 def test_losses_of_whole_batches_are_refused(tiny, write, tmp_path):
     data = write("rows.jsonl", [{"text": f"dog {w}", "text_b": f"cat {w}"} for w in ("good", "bad", "fine", "poor")])
-    with pytest.raises(ConfigError, match=r"train\.shard: losses that look at a whole batch"):
-        train("embed", [f"model={tiny}", f"data.train={data}", "train.shard=true", f"out={tmp_path / 'out'}"], quiet=True)
+    with pytest.raises(ConfigError, match=r"train\.fsdp: a loss over a whole batch needs the whole model"):
+        train("embed", [f"model={tiny}", f"data.train={data}", "train.fsdp=true", f"out={tmp_path / 'out'}"], quiet=True)
 
 
 def test_deepspeed_is_refused(tiny, write, tmp_path, monkeypatch):

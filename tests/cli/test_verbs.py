@@ -43,10 +43,10 @@ def test_training_says_what_on_how_many_rows_and_where(tiny, tmp_path):
     (tmp_path / "t.csv").write_text("text,label\n" + "".join(f"dog {n},{'ab'[n % 2]}\n" for n in range(20)))
     found = call("train", "classify", f"data.train={tmp_path / 't.csv'}", f"model={tiny}", f"out={tmp_path / 'o'}", "train.max_steps=1")
     said = found.stderr.splitlines()
-    what = next(i for i, line in enumerate(said) if line.startswith("what: "))
-    assert said[what] == "what: single-label classification, since the labels are single values; 2 labels: 'a', 'b', positive label 'b'"
+    what = next(i for i, line in enumerate(said) if line.startswith("task: "))
+    assert said[what] == "task: single-label classification, since the labels are single values; 2 labels: 'a', 'b', positive label 'b'"
     assert said[what + 1] == "rows: 18 train, 2 dev, 0 test"
-    assert said[what + 2] == f"to:   {tmp_path / 'o'}"
+    assert said[what + 2] == f"output: {tmp_path / 'o'}"
     assert any("split off as dev set" in line for line in said)
     new = next(line for line in said if line.startswith("weights: new"))
     assert "head.dense.weight" in new
@@ -137,8 +137,8 @@ def test_a_model_of_gb18030_files_reads_utf8_from_standard_input(tiny, tmp_path)
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["data.max_length=4"], "here only these can be given: data.columns"),
-        (["train.epochs=4"], "here only these can be given: data.columns"),
+        (["data.max_length=4"], "only these can be given here: data.columns"),
+        (["train.epochs=4"], "only these can be given here: data.columns"),
         (["--precision", "bfloat16"], "precision: 'bfloat16' is none of auto, fp32, bf16, fp16"),
         (["--device", "gpu"], "device: 'gpu' is none of auto, cpu, cuda, mps"),
     ],

@@ -75,7 +75,7 @@ def test_two_processes_give_what_one_gives(start, tmp_path):
     ours, theirs = load_file(tmp_path / "two" / "model.safetensors"), load_file(one / "model.safetensors")
     assert max((ours[n] - theirs[n]).abs().max().item() for n in theirs) < 1e-5
     lines = [[json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()] for out in (one, tmp_path / "two")]
-    losses = [[line["loss"] for line in found if line["what"] == "train"] for found in lines]
+    losses = [[line["loss"] for line in found if line["event"] == "train"] for found in lines]
     assert losses[1] == pytest.approx(losses[0], abs=1e-5)
 
 

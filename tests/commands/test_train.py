@@ -12,8 +12,12 @@ import torch
 from safetensors.torch import load_file
 
 import bertune
+from bertune.commands.train import prepare, train_on
+from bertune.console import Console
 from bertune.errors import ArtifactError, ConfigError, TrainingError
 from bertune.metrics.classification import best_threshold
+from bertune.tasks.base.datasets import read_datasets
+from bertune.training.listener import Listener
 
 WORDS = {"good": "pos", "great": "pos", "fine": "pos", "bad": "neg", "awful": "neg", "poor": "neg"}
 ROWS = [{"text": f"the {n} is {w}", "label": label} for w, label in WORDS.items() for n in ("dog", "cat", "tree", "house", "car")]
@@ -38,9 +42,19 @@ def go(tiny, write, tmp_path):
     return train
 
 
-def history(result, what):
+class Steps(Listener):
+    """Keeps the number of every step."""
+
+    def __init__(self):
+        self.steps = []
+
+    def on_step(self, step, total_steps):
+        self.steps.append(step)
+
+
+def history(result, event):
     lines = [json.loads(line) for line in (result.folder / "history.jsonl").read_text(encoding="utf-8").splitlines()]
-    return [line for line in lines if line["what"] == what]
+    return [line for line in lines if line["event"] == event]
 
 
 def weights(folder):
@@ -148,7 +162,7 @@ def test_the_number_of_parameters_is_that_of_the_saved_model(go):
 
 @pytest.mark.parametrize("task", ["classify", "regress"])
 def test_all_tricks_together_learn(go, task):
-    settings = ["train.r_drop=0.5", "train.fgm=0.2", "train.ema=0.9", "train.accumulate=2"]
+    settings = ["train.r_drop=0.5", "train.fgm=0.2", "train.ema=0.9", "train.micro_batches=2"]
     rows = [{**r, "label": float(r["label"] == "pos")} if task == "regress" else r for r in ROWS]
     result = go("train.epochs=30", "train.learning_rate=5e-3", *settings, task=task, rows=rows)  # with 12 one seed in five learns nothing
     assert result.scores["dev"].decisive > 0.8
@@ -185,7 +199,7 @@ def test_a_test_file_is_scored_once_at_the_end(go, write):
 
 
 def test_dev_split_and_limit(go):
-    result = go("data.dev_share=0.2", "data.limit=10", dev=False)
+    result = go("data.dev_fraction=0.2", "data.limit=10", dev=False)
     meta = json.loads((result.folder / "bertune.json").read_text())["data"]
     assert (meta["train"]["rows"], meta["dev"]["rows"]) == (10, 6)
 
@@ -198,6 +212,53 @@ def test_a_loss_that_is_not_finite_ends_the_run(go):
 def test_tensorboard(go):
     result = go("log.trackers=[tensorboard]")
     assert list((result.folder / "bertune").glob("events.out.tfevents.*"))
+
+
+SHARED = ["classify", "classify, several labels", "match"]
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_runs_that_share_their_rows_give_what_train_gives(name, tiny, write, tmp_path):
+    """Neither what the first run has learnt nor what it has tuned reaches the second one."""
+    task, _, several = name.partition(", ")
+    rows = [{**row, "label": ["x", *([row["label"]] if "dog" in row["text"] else [])]} for row in ROWS] if several else ROWS
+    rows = [{**row, "text_b": f"a {row['text']}", "label": int(row["label"] == "pos")} for row in ROWS] if task == "match" else rows
+    file = write("rows.jsonl", rows)
+
+    def settings(out: str, rate: float) -> list[str]:
+        return [
+            f"data.train={file}", "data.dev_fraction=0.3", f"model={tiny}", f"out={tmp_path / out}", "train.precision=fp32",
+            "train.batch_size=8", "train.epochs=3", f"train.learning_rate={rate}", "device=cpu",
+        ]  # fmt: skip
+
+    run, shared = prepare(task, settings("first", 3e-3))
+    splits = read_datasets(run, shared, Console(quiet=True))
+    results = {}
+    for out, rate in (("first", 3e-3), ("second", 5e-3)):
+        run, _ = prepare(task, settings(out, rate))
+        heard = Steps()
+        results[out] = train_on(run, shared, splits, [heard])
+        assert heard.steps == list(range(1, heard.steps[-1] + 1))
+        expected = bertune.train(task, settings(f"{out} alone", rate), quiet=True)
+        assert results[out].folder == tmp_path / out
+        assert results[out].scores == expected.scores
+        for part in (".", "last"):
+            ours, theirs = results[out].folder / part, expected.folder / part
+            assert not differ(weights(ours), weights(theirs))
+            assert (ours / "bertune.json").read_text() == (theirs / "bertune.json").read_text()
+        for event, value in (("dev", "dev_loss"), ("train", "loss")):
+            assert [h[value] for h in history(results[out], event)] == [h[value] for h in history(expected, event)]
+        without = [{k: v for k, v in h.items() if k != "seconds"} for h in history(results[out], "dev")]
+        assert without == [{k: v for k, v in h.items() if k != "seconds"} for h in history(expected, "dev")]
+    assert differ(weights(results["first"].folder), weights(results["second"].folder))
+
+
+def test_train_on_writes_only_where_nothing_is(tiny, write, tmp_path):
+    run, task = prepare("classify", [f"data.train={write('rows.jsonl', ROWS)}", f"model={tiny}", f"out={tmp_path / 'out'}", "train.max_steps=1"])
+    splits = read_datasets(run, task, Console(quiet=True))
+    train_on(run, task, splits)
+    with pytest.raises(ConfigError, match="is not empty and may hold another run"):
+        train_on(run, task, splits)
 
 
 def test_settings_as_a_dictionary_with_overrides(tiny, write, tmp_path):
@@ -261,7 +322,7 @@ def test_a_damaged_folder_is_named(go):
 
 def test_thin_arguments_are_refused_together(go):
     with pytest.raises(ConfigError, match="2 settings are wrong"):
-        go("train.accumulate=0", "train.ema=2")
+        go("train.micro_batches=0", "train.ema=2")
 
 
 def test_a_long_file_is_predicted_in_chunks_in_its_order(go, write, monkeypatch):

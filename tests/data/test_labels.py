@@ -74,7 +74,7 @@ def test_label_of_refuses_containers(value: object, kind: str, shown: str) -> No
     with pytest.raises(DataError) as caught:
         label_of(row(value), "label")
     assert str(caught.value) == (
-        f"data.jsonl:7: 'label' must be one label, got {kind} ({shown}); for several labels a row set options.problem=multi_label"
+        f"data.jsonl:7: 'label' must be one label, got {kind} ({shown}); for several labels a row set options.problem_type=multi_label"
     )
 
 

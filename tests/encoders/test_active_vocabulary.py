@@ -44,7 +44,7 @@ TRICKS: dict[str, dict[str, object]] = {
     "r_drop": {"r_drop": 1.0},
     "layer decay": {"layer_decay": 0.7, "head_learning_rate": 5e-3},
     "no clipping": {"max_grad_norm": 0},
-    "cut": {"accumulate": 3, "schedule": "cosine"},
+    "cut": {"micro_batches": 3, "schedule": "cosine"},
 }
 
 
@@ -114,7 +114,7 @@ def everything(work: TrainStep) -> dict[str, torch.Tensor]:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         live = {f"live {n}": t.clone() for n, t in work.model.encoder.checkpoint().items()}
-        with work.evaluated():
+        with work.averaged_weights():
             mean = {f"mean {n}": t.clone() for n, t in work.model.encoder.checkpoint().items()}
     return live | mean | {f"head {n}": t.clone() for n, t in work.model.head.state_dict().items()}
 
@@ -135,7 +135,7 @@ def test_training_is_dense_training(tricks, still):
     """Rows whose gradients are not 0 move by 30 steps of AdamW; the others decay, to the last digits as when trained."""
     active, dense = build(still("bert"), True, **tricks), build(still("bert"), False, **tricks)
     start = words(everything(dense))
-    used = torch.from_numpy(active.rows.used_ids())
+    used = torch.from_numpy(active.dataset.used_ids())
     assert active.num_active == len(used) == len(active.model.encoder.word_embeddings()) < len(start)
     assert dense.num_active is None
     assert advance(active) == pytest.approx(advance(dense), rel=1e-6)
@@ -155,7 +155,7 @@ def test_training_is_dense_training(tricks, still):
 @pytest.mark.parametrize("kind", KINDS)
 def test_training_is_dense_training_in_every_architecture(kind, still):
     active, dense = build(still(kind), True, ema=0.9), build(still(kind), False, ema=0.9)
-    assert active.num_active is not None
+    assert active.num_active_words is not None
     assert isinstance(active.model.encoder, AutoEncoder) == (kind in {"albert", *PADDED})
     advance(active)
     advance(dense)
@@ -182,7 +182,7 @@ def test_the_untouched_rows_under_plain_adamw(betas, still):
         for step in range(STEPS):
             for group in optimizer.param_groups:
                 group["lr"] = group["peak_lr"] * min(step / 5, (STEPS - step) / STEPS)
-            batch = work.rows.batch([step % 24, (step + 7) % 24], work.task.collate_target)
+            batch = work.dataset.batch([step % 24, (step + 7) % 24], work.task.collate_target)
             optimizer.zero_grad()
             work.task.loss(work.model.train()(batch), batch).backward()
             torch.nn.utils.clip_grad_norm_(work.model.parameters(), 0.3)
@@ -199,19 +199,19 @@ def test_words_that_training_never_saw(kind, still):
     advance(active, 12)
     advance(dense, 12)
     new = rows_of([*USED, *UNUSED], seed=5)
-    assert not set(new.used_ids()) <= set(active.rows.used_ids())
+    assert not set(new.used_ids()) <= set(active.dataset.used_ids())
     batch = new.batch(range(len(new)), list)
     for averaged in (False, True):
         outs = []
         for work in (active, dense):
             work.model.eval()
-            with work.evaluated() if averaged else torch.no_grad(), torch.no_grad(), work.model.encoder.inference():
+            with work.averaged_weights() if averaged else torch.no_grad(), torch.no_grad(), work.model.encoder.inference():
                 outs.append(work.model(batch))
         torch.testing.assert_close(*outs, atol=1e-7, rtol=1e-7)
     with pytest.raises(IndexError):
         active.model.train()(batch)
     with torch.no_grad():
-        active.model.train()(active.rows.batch(range(8), list))
+        active.model.train()(active.dataset.batch(range(8), list))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -248,7 +248,7 @@ def test_words_can_be_chosen_anew(kind, still):
     saved = {n: t.clone() for n, t in first.model.saved_state().items()}
     new = rows_of(UNUSED, seed=3)
     again = TrainStep(first.model, first.task, new, first.run, Accelerator(cpu=True))
-    assert again.num_active == len(new.used_ids())
+    assert again.num_active_words == len(new.used_ids())
     assert [n for n, t in again.model.saved_state().items() if not torch.equal(t, saved[n])] == []
     again.step([0, 1, 2])
 

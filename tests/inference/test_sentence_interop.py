@@ -61,9 +61,9 @@ def same_vectors(theirs, ours, texts=TEXTS):
 POOLINGS = {
     "mean": ["options.pooling=mean"],
     "cls, normalized": ["options.pooling=cls", "options.normalize=true"],
-    "max, narrow": ["options.pooling=max", "options.size=12"],
+    "max, narrow": ["options.pooling=max", "options.embedding_dim=12"],
     "pooler": ["options.pooling=pooler"],
-    "pooler, narrow, normalized": ["options.pooling=pooler", "options.size=12", "options.normalize=true"],
+    "pooler, narrow, normalized": ["options.pooling=pooler", "options.embedding_dim=12", "options.normalize=true"],
     "short texts": ["options.pooling=mean", "data.max_length=9"],
     "moving average in bf16": ["options.pooling=pooler", "train.ema=.5", "train.precision=bf16"],
 }
@@ -87,7 +87,7 @@ def test_what_bertune_trains_opens_there(task, pooling, tiny, tmp_path):
 
 @pytest.mark.parametrize("kind", ["roberta", "distilbert", "electra", "albert", "mpnet", "deberta-v2"])
 def test_other_encoders_open_there(kind, encoder_of, tmp_path):
-    folder = trained(encoder_of(kind), tmp_path, "embed", PAIRS, "options.pooling=mean", "options.size=24", "options.normalize=true")
+    folder = trained(encoder_of(kind), tmp_path, "embed", PAIRS, "options.pooling=mean", "options.embedding_dim=24", "options.normalize=true")
     same_vectors(opened(folder), bertune.load(folder, precision="fp32"))
 
 
@@ -114,7 +114,7 @@ def test_a_pooling_without_counterpart_is_said(tiny, tmp_path, capsys):
 
 def test_it_comes_back_after_they_saved_it(tiny, tmp_path):
     """Our folder in the layout of 3.0, theirs in that of 5.4: not a bit of a weight is lost on the way."""
-    folder = trained(tiny, tmp_path, "embed", PAIRS, "options.pooling=pooler", "options.size=12", "options.normalize=true")
+    folder = trained(tiny, tmp_path, "embed", PAIRS, "options.pooling=pooler", "options.embedding_dim=12", "options.normalize=true")
     theirs = opened(folder)
     theirs.save(str(tmp_path / "again"))
     assert "pooling_mode" in json.loads((tmp_path / "again" / "1_Pooling" / "config.json").read_text())

@@ -84,7 +84,9 @@ def test_other_systems_are_left_alone(platform, libc, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "library", [OSError("no such file"), Library(1, 1, glibc=False), SimpleNamespace(), SimpleNamespace(gnu_get_libc_version=1)], ids=str
+    "library",
+    [OSError("no such file"), Library(1, 1, glibc=False), SimpleNamespace(), SimpleNamespace(gnu_get_libc_version=1)],
+    ids=["no file", "musl", "nothing in it", "a number"],
 )
 def test_another_c_library_is_left_alone(library, libc):
     libc(library)
@@ -108,7 +110,7 @@ def test_an_older_library_takes_32_mb(libc):
 EFFECT = """
 import ctypes
 import torch
-from bertune.heads.model.numerics import keep_pages
+from bertune.kernels.allocator import keep_pages
 
 class Info(ctypes.Structure):
     _fields_ = [(name, ctypes.c_size_t) for name in "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()]
@@ -235,7 +237,7 @@ SHAPES = """
 import sys
 import torch
 from bertune.kernels.linear import Linear
-from bertune.heads.model.numerics import bound_kernel_caches
+from bertune.kernels.allocator import bound_kernel_caches
 
 if sys.argv[1] == "bounded":
     bound_kernel_caches(32)

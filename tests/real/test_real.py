@@ -116,7 +116,7 @@ def test_a_small_chinese_classifier_opens_in_transformers(tmp_path):
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     settings = [
-        f"data.train={data('chnsenticorp/train.tsv')}", "data.columns=[text,label]", "data.limit=256", "data.dev_share=0.01", "data.max_length=64",
+        f"data.train={data('chnsenticorp/train.tsv')}", "data.columns=[text,label]", "data.limit=256", "data.dev_fraction=0.01", "data.max_length=64",
         f"model={chinese()}", "train.epochs=1", "train.batch_size=32", "train.learning_rate=1e-4", f"out={tmp_path / 'out'}",
     ]  # fmt: skip
     trained = bertune.train("classify", settings, quiet=True)

@@ -41,7 +41,7 @@ CASES: dict[str, tuple[str, list[dict[str, object]], list[str], float]] = {
     "tag": ("tag", [{"text": t, "label": [[2, 3, "animal" if n in "狗猫" else "thing"]]} for t, n, _ in ROWS], ["options.decoder=crf"], 0.95),
     "match": ("match", [{"text": n, "text_b": f"很{a}", "label": int(a in GOOD)} for _, n, a in ROWS], [], 0.95),
     "embed": (
-        "embed", [{"text": t, "text_b": f"{a}{n}"} for t, n, a in ROWS], ["options.size=16", "train.accumulate=2"], 0.9,
+        "embed", [{"text": t, "text_b": f"{a}{n}"} for t, n, a in ROWS], ["options.embedding_dim=16", "train.micro_batches=2"], 0.9,
     ),
 }  # fmt: skip
 
@@ -206,9 +206,9 @@ def test_active_rows_train_to_the_same_weights(folder, small_file, trained):
         results.append(work.model.saved_state())
         if active == "true":
             in_optimizer = sum(p.numel() for group in work.state.optimizer.param_groups for p in group["params"])
-            assert (work.num_active or 0) < 40
+            assert (work.num_active_words or 0) < 40
             # 24 KB a row of pixels: only the rows in use are in the optimizer, and none when they are frozen
-            assert in_optimizer < 120_000 + (work.num_active or 0) * 1728 * trained + 32 * 1728
+            assert in_optimizer < 120_000 + (work.num_active_words or 0) * 1728 * trained + 32 * 1728
     assert results[0].keys() == results[1].keys()
     for name in results[0]:
         torch.testing.assert_close(results[0][name], results[1][name], atol=2e-6, rtol=1e-5, msg=name)

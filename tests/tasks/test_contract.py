@@ -68,11 +68,11 @@ CASES = {
         "classify",
         rows_of(lambda a, n: [mood(a, n), *(["animal"] if n in {"dog", "cat"} else [])]),
         {"text": "a dog", "label": {"a": 1}},
-        ["options.problem=multi_label", "options.pooling=max"],
+        ["options.problem_type=multi_label", "options.pooling=max"],
         0.9,
     ),
     "regress": Case("regress", rows_of(lambda a, n: 3 + ADJECTIVES[a] * 2), {"text": "a dog", "label": "many"}, ["options.pooling=cls"], 0.9),
-    "match": Case("match", paired(lambda a, _: int(ADJECTIVES[a] > 0)), {"text": "a dog", "text_b": " ", "label": 1}, ["options.size=16"]),
+    "match": Case("match", paired(lambda a, _: int(ADJECTIVES[a] > 0)), {"text": "a dog", "text_b": " ", "label": 1}, ["options.embedding_dim=16"]),
     "match-cosine": Case(
         "match", paired(lambda a, _: 3 + 2 * ADJECTIVES[a]), {"text": "a", "text_b": "b", "label": "many"}, ["options.loss=cosine"], 0.85
     ),
@@ -80,13 +80,13 @@ CASES = {
         "match", paired(lambda a, _: int(ADJECTIVES[a] > 0)), {"text": "a", "text_b": "b", "label": None}, ["options.loss=contrastive"]
     ),
     "match-softmax": Case(
-        "match", paired(mood), {"text": "a dog", "text_b": None, "label": "positive"}, ["options.loss=softmax", "options.product=true"]
+        "match", paired(mood), {"text": "a dog", "text_b": None, "label": "positive"}, ["options.loss=softmax", "options.concat_product=true"]
     ),
     "embed": Case(
         "embed",
         [{"text": f"the {n} is {a}", "text_b": f"a {a} {n}"} for a in ADJECTIVES for n in NOUNS],
         {"text": "a dog", "text_b": ""},
-        ["options.size=16", "options.symmetric=true", "train.accumulate=2"],
+        ["options.embedding_dim=16", "options.symmetric=true", "train.micro_batches=2"],
         0.9,
     ),
     "tag": Case("tag", tagged(), {"text": ["a", "dog"], "label": ["O"]}, ["options.metric=f1"]),
@@ -181,7 +181,7 @@ def test_the_folder_is_complete_and_repeats_the_run(trained, tmp_path):
     case, _, result = trained
     names = {p.name for p in result.folder.iterdir()}
     if case.task in {"match", "embed"}:
-        dense = {"2_Dense"} if {"options.size=16"} & set(case.settings) else set()
+        dense = {"2_Dense"} if {"options.embedding_dim=16"} & set(case.settings) else set()
         names -= {"modules.json", "1_Pooling", "sentence_bert_config.json", "config_sentence_transformers.json"} ^ dense
     assert names == {
         "README.md", "bertune.json", "config.json", "history.jsonl", "last", "model.safetensors", "run.yaml", "scores.json",

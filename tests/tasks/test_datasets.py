@@ -36,7 +36,7 @@ def place(tmp_path, monkeypatch):
 @pytest.fixture
 def said(monkeypatch):
     lines: list[str] = []
-    monkeypatch.setattr(Console, "say", lambda self, line: lines.append(line))
+    monkeypatch.setattr(Console, "info", lambda self, line: lines.append(line))
     return lines
 
 
@@ -141,7 +141,7 @@ def test_a_process_that_ends_is_done_without(tiny, monkeypatch):
         assert parallel.highest_id == tokenizer.highest_id
 
 
-@pytest.mark.parametrize("change", ["content", "name", "columns", "seed", "options", "dev_share", "max_length", "tokenizer", "labels"])
+@pytest.mark.parametrize("change", ["content", "name", "columns", "seed", "options", "dev_fraction", "max_length", "tokenizer", "labels"])
 def test_the_key_knows_what_matters(change, tiny, tmp_path, place):
     rows = TASKS["classify"][1]
     file = write_rows(tmp_path / "rows.jsonl", rows)
@@ -167,7 +167,7 @@ def test_the_key_knows_what_matters(change, tiny, tmp_path, place):
         (model / "tokenizer.json").write_text(json.dumps(made))
     else:
         more = {
-            "columns": ["data.columns.label=label"], "seed": ["seed=7"], "options": ["options.label_smoothing=0.1"], "dev_share": ["data.dev_share=0.3"],
+            "columns": ["data.columns.label=label"], "seed": ["seed=7"], "options": ["options.label_smoothing=0.1"], "dev_fraction": ["data.dev_fraction=0.3"],
             "max_length": ["data.max_length=5"],
         }[change]  # fmt: skip
     right = train("classify", file, model, tmp_path / "right", *before, *more, "data.cache=off")
@@ -324,7 +324,7 @@ def test_rates_are_said(tiny, tmp_path, said, monkeypatch):
 def test_hub_data_is_left_to_datasets(tiny, said):
     from bertune.config.schema import DataConfig
 
-    assert not is_large(DataConfig(dataset_cache="on"), [["hub:glue/cola"]], Console())
+    assert not is_large(DataConfig(cache="on"), [["hub:glue/cola"]], Console())
     assert "no effect on data sets of the Hub" in said[0]
 
 

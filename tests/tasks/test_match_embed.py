@@ -29,7 +29,7 @@ from bertune.tasks.base.reading import read_examples, read_splits
 from bertune.tasks.embed import Embed, EmbedOptions
 from bertune.tasks.match import Match, MatchOptions
 from bertune.text.load import load_tokenizer
-from bertune.training.rng import Randomness, seed_everything
+from bertune.training.rng import RngState, seed_everything
 from bertune.training.step import TrainStep
 from bertune.types import Batch, EncodedExample, Example, Numerics, PairIndex, Ragged, Row
 
@@ -54,7 +54,7 @@ def examples_of(task, rows):
 
 def built(folder, name, rows, options=None, precision="fp32", **train) -> TrainStep:
     """A run before its first step, whose gradients are not cut."""
-    given = {"max_steps": 1, "batch_size": 32, "max_grad_norm": 0, "max_tokens": None, **train}
+    given = {"max_steps": 1, "batch_size": 32, "max_grad_norm": 0, "micro_batch_tokens": None, **train}
     run, task = prepare({"task": name, "model": str(folder), "options": options or {}, "train": given})
     AcceleratorState._reset_state(reset_partial_state=True)
     accelerator = Accelerator(cpu=True)
@@ -88,12 +88,12 @@ def close(found, expected, atol=1e-6):
 # ---------------------------------------------------------------- parts of a batch
 
 
-CUTS = {"rows": {"accumulate": 4}, "tokens": {"max_tokens": 24}, "text by text": {"max_tokens": 1}}
+CUTS = {"rows": {"micro_batches": 4}, "tokens": {"micro_batch_tokens": 24}, "text by text": {"micro_batch_tokens": 1}}
 JOINT = {
     "packed, hard negatives": ("albert", "embed", HARD, {}),
     "padded, symmetric": ("mpnet", "embed", PAIRS, {"symmetric": True}),
     "first and last layer": ("bert", "embed", HARD, {"pooling": "first_last_avg", "normalize": True}),
-    "the last layer for first tokens": ("bert", "embed", SINGLE, {"pooling": "pooler", "mask_repeats": False}),
+    "the last layer for first tokens": ("bert", "embed", SINGLE, {"pooling": "pooler", "mask_false_negatives": False}),
     "cosent, several widths": ("distilbert", "match", SCORED, {"matryoshka": [4, 16], "pooling": "max"}),
 }
 
@@ -105,7 +105,7 @@ def test_gradients_do_not_depend_on_the_parts(name, cut, encoder_of):
     places = range(1, len(rows), 2)
     loss, whole = step(built(encoder_of(kind), task, rows, options, dropout=0), places)
     work = built(encoder_of(kind), task, rows, options, dropout=0, **CUTS[cut])
-    assert len(work._cuts(work.rows.batch(list(places), work.task.collate_target))) >= (20 if cut == "text by text" else 3)
+    assert len(work.gradient.text_parts(work.dataset.batch(list(places), work.task.collate_target), 1)) >= (20 if cut == "text by text" else 3)
     loss_of_parts, parts = step(work, places)
     assert loss_of_parts == pytest.approx(loss, rel=1e-5)
     close(parts, whole, atol=2e-6)
@@ -127,7 +127,7 @@ def test_adversarial_gradients_do_not_depend_on_the_parts(task, encoder_of):
 def test_the_gradient_is_cut_once_where_vectors_are_shared(encoder_of):
     _, whole = step(built(encoder_of("bert"), "embed", PAIRS, dropout=0), range(12))
     norm = torch.stack([g.norm() for g in whole.values()]).norm().item()
-    _, cut = step(built(encoder_of("bert"), "embed", PAIRS, dropout=0, accumulate=4, max_grad_norm=norm / 10), range(12))
+    _, cut = step(built(encoder_of("bert"), "embed", PAIRS, dropout=0, micro_batches=4, max_grad_norm=norm / 10), range(12))
     close({n: 10 * g for n, g in cut.items()}, whole, atol=1e-5)
 
 
@@ -146,14 +146,14 @@ DROPPED = {
 def test_a_part_is_encoded_twice_with_one_dropout(name, encoder_of):
     """What comes out is the gradient of one graph over parts that were encoded once, and the random state after it."""
     kind, task, rows, options, more = DROPPED[name]
-    make = lambda: built(encoder_of(kind), task, rows, options, dropout=0.3, accumulate=3, **more)  # noqa: E731
+    make = lambda: built(encoder_of(kind), task, rows, options, dropout=0.3, micro_batches=3, **more)  # noqa: E731
     places = [*range(11), len(rows) - 1]
     loss, cached = step(make(), places)
-    after = Randomness.now(CPU)
+    after = RngState.capture(CPU)
 
     work = make()
-    batch = work.rows.batch(places, work.task.collate_target)
-    cuts = work._cuts(batch)
+    batch = work.dataset.batch(places, work.task.collate_target)
+    cuts = work.gradient.text_parts(batch, 1)
     assert len(cuts) == 3
     vectors = torch.cat([work.model.vectors(batch.ragged.part(cut[0], cut[-1] + 1)) for cut in cuts])
     assert vectors.requires_grad
@@ -162,23 +162,23 @@ def test_a_part_is_encoded_twice_with_one_dropout(name, encoder_of):
     assert loss == pytest.approx(direct.item(), rel=1e-6)
     bf16 = more.get("precision") == "bf16"
     close(cached, {n: p.grad for n, p in work.model.named_parameters() if p.grad is not None}, atol=1e-3 if bf16 else 2e-6)
-    now = Randomness.now(CPU)
+    now = RngState.capture(CPU)
     assert torch.equal(now.torch_state, after.torch_state)
     assert now.bytes_state == after.bytes_state
-    other, _ = step(built(encoder_of(kind), task, rows, options, dropout=0, accumulate=3, **more), places)
+    other, _ = step(built(encoder_of(kind), task, rows, options, dropout=0, micro_batches=3, **more), places)
     assert other != pytest.approx(loss, rel=1e-4)  # there was dropout
 
 
 def test_two_passes_of_a_text_differ_by_dropout_alone(encoder_of):
     for rate, same in ((0, True), (0.2, False)):
         work = built(encoder_of("bert"), "embed", SINGLE, {"pooling": "cls"}, dropout=rate)
-        out = work.model(work.rows.batch(range(4), work.task.collate_target))
+        out = work.model(work.dataset.batch(range(4), work.task.collate_target))
         assert torch.allclose(out.side(0), out.side(1), atol=1e-5) == same
 
 
 def test_two_passes_of_a_text_may_lie_in_different_parts(encoder_of):
-    work = built(encoder_of("bert"), "embed", SINGLE, dropout=0.3, max_tokens=1)
-    batch = work.rows.batch([0, 5, len(SINGLE) - 1], work.task.collate_target)
+    work = built(encoder_of("bert"), "embed", SINGLE, dropout=0.3, micro_batch_tokens=1)
+    batch = work.dataset.batch([0, 5, len(SINGLE) - 1], work.task.collate_target)
     assert len(batch.ragged.lengths) == 4  # two passes of each different text
     assert [side.tolist() for side in batch.sides.places] == [[0, 2, 0], [1, 3, 1]]
     first, again, other, other_again = batch.sides.identities.tolist()
@@ -192,7 +192,7 @@ def test_two_passes_of_a_text_may_lie_in_different_parts(encoder_of):
 @pytest.mark.parametrize("accumulate", [1, 4])
 def test_a_batch_of_equal_scores_changes_nothing(accumulate, encoder_of):
     """CoSENT has no pair to compare then; the other batches of the run do."""
-    work = built(encoder_of("bert"), "match", SCORED, dropout=0, accumulate=accumulate, learning_rate=1e-2, weight_decay=0)
+    work = built(encoder_of("bert"), "match", SCORED, dropout=0, micro_batches=accumulate, learning_rate=1e-2, weight_decay=0)
     before = {n: p.detach().clone() for n, p in work.model.named_parameters()}
     loss, gradients = step(work, range(0, 20, 5))
     assert loss == 0
@@ -223,7 +223,7 @@ def embed_loss(vectors, rows, o: EmbedOptions):
         partners.setdefault(row[0], set()).add(row[1])
 
     def is_negative(query: int, text: int) -> bool:
-        return not o.mask_repeats or (text != query and text not in partners[query])
+        return not o.mask_false_negatives or (text != query and text not in partners[query])
 
     def search(own: float, others: list[float]) -> float:
         own = o.scale * (own - o.margin)
@@ -246,7 +246,7 @@ def test_the_loss_of_embed_is_the_formula(data):
     places = data.draw(st.lists(st.lists(st.integers(0, 7), min_size=sides, max_size=sides), min_size=1, max_size=7))
     o = EmbedOptions(
         margin=data.draw(st.sampled_from([0.0, 0.2, 0.7])), scale=data.draw(st.sampled_from([1.0, 12.0])),
-        symmetric=data.draw(st.booleans()), mask_repeats=data.draw(st.booleans()), matryoshka=data.draw(st.sampled_from([[], [2], [2, 3]])),
+        symmetric=data.draw(st.booleans()), mask_false_negatives=data.draw(st.booleans()), matryoshka=data.draw(st.sampled_from([[], [2], [2, 3]])),
     )  # fmt: skip
     vectors = torch.randn(8, 5, generator=torch.Generator().manual_seed(data.draw(st.integers(0, 99)))).double()
     out, batch = compared(vectors.float(), places)
@@ -300,9 +300,9 @@ def test_the_losses_of_match_are_the_formulas():
 @pytest.mark.parametrize("product", [False, True])
 def test_labels_are_told_from_both_vectors(product, encoder_of):
     rows = [{**row, "label": ["no", "yes", "maybe"][n % 3]} for n, row in enumerate(PAIRS)]
-    work = built(encoder_of("bert"), "match", rows, {"loss": "softmax", "product": product, "size": 6}, dropout=0)
+    work = built(encoder_of("bert"), "match", rows, {"loss": "softmax", "concat_product": product, "embedding_dim": 6}, dropout=0)
     assert work.task.labels == ("maybe", "no", "yes")
-    batch = work.rows.batch(range(7), work.task.collate_target)
+    batch = work.dataset.batch(range(7), work.task.collate_target)
     with torch.no_grad():
         out = work.model(batch)
     u, v, head = out.side(0), out.side(1), work.model.head
@@ -341,14 +341,14 @@ TEXTUAL = [{**row, "label": "ab"[n % 2]} for n, row in enumerate(PAIRS)]
 REFUSED = {
     "one score": ("match", {"t.jsonl": [{**row, "label": 3} for row in PAIRS]}, [], "t.jsonl: all 24 rows have the score 3; there is nothing to learn"),
     "one label": ("match", {"t.jsonl": [{**row, "label": "x"} for row in PAIRS]}, ["options.loss=softmax"], "all rows have the label 'x'"),
-    "product of another loss": ("match", {"t.jsonl": SCORED}, ["options.product=true"], "options.product has no part in options.loss=cosent"),
+    "product of another loss": ("match", {"t.jsonl": SCORED}, ["options.concat_product=true"], "options.concat_product has no part in options.loss=cosent"),
     "contrastive on scores": ("match", {"t.jsonl": SCORED}, ["options.loss=contrastive"], "contrastive is for labels 0 and 1"),
     "widths with softmax": ("match", {"t.jsonl": TEXTUAL}, ["options.loss=softmax", "options.matryoshka=[8]"], "options.matryoshka has no part"),
     "no number": ("match", {"t.jsonl": [*SCORED, {**PAIRS[0], "label": "many"}]}, [], "t.jsonl:25: 'label' must be a number, got 'many'"),
     "not a number": ("match", {"t.jsonl": [*SCORED, {**PAIRS[0], "label": "inf"}]}, [], "t.jsonl:25: 'label' must be a finite number"),
     "an empty text": ("match", {"t.jsonl": [*SCORED, {**PAIRS[0], "text": " ", "label": 1}]}, [], "t.jsonl:25: 'text' is empty"),
     "two passes for the distance of two passes": ("match", {"t.jsonl": SCORED}, ["train.r_drop=1"], "train.r_drop: task match has no distance"),
-    "r_drop of embed": ("embed", {"t.jsonl": PAIRS}, ["train.r_drop=1", "train.accumulate=4"], "train.r_drop: task embed has no distance"),
+    "r_drop of embed": ("embed", {"t.jsonl": PAIRS}, ["train.r_drop=1", "train.micro_batches=4"], "train.r_drop: task embed has no distance"),
     "unknown label in dev": (
         "match", {"t.jsonl": TEXTUAL, "d.jsonl": [*TEXTUAL, {**PAIRS[0], "label": "c"}]}, ["options.loss=softmax"],
         "d.jsonl:25: label 'c' is not among the 2 labels",
@@ -389,8 +389,8 @@ REFUSED = {
     ),
     "metric of labels for scores": ("match", {"t.jsonl": SCORED}, ["options.metric=average_precision"], "use auto, spearman, pearson"),
     "several faults at once": (
-        "match", {"t.jsonl": SCORED}, ["options.loss=contrastive", "options.product=true"],
-        "options.loss=contrastive is for labels 0 and 1; for scores use cosent or cosine; options.product has no part",
+        "match", {"t.jsonl": SCORED}, ["options.loss=contrastive", "options.concat_product=true"],
+        "options.loss=contrastive is for labels 0 and 1; for scores use cosent or cosine; options.concat_product has no part",
     ),
     "text labels with cosent": ("match", {"t.jsonl": TEXTUAL}, [], "t.jsonl:1: 'label' must be a number, got 'a' (and 23 more bad rows"),
     "a score is missing": ("match", {"t.jsonl": [*SCORED, {**PAIRS[0], "label": None}]}, [], "t.jsonl:25: 'label' is missing"),
@@ -417,7 +417,7 @@ REFUSED = {
         "embed", {"t.jsonl": SINGLE}, ["options.metric=ndcg@10"], "options.metric=ndcg@10: t.jsonl gives uniformity",
     ),
     "several labels a row for embed": ("embed", {"t.jsonl": PAIRS}, ["data.label_delimiter=pipe"], "data.label_delimiter is for labels"),
-    "as wide as the vectors": ("match", {"t.jsonl": SCORED}, ["options.size=8", "options.matryoshka=[4,8]"], "[8] must be less than the width"),
+    "as wide as the vectors": ("match", {"t.jsonl": SCORED}, ["options.embedding_dim=8", "options.matryoshka=[4,8]"], "[8] must be less than the width"),
     "no width": ("embed", {"t.jsonl": PAIRS}, ["options.matryoshka=[0]"], "options.matryoshka: "),
 }  # fmt: skip
 
@@ -495,7 +495,7 @@ def test_pairs_labelled_1_are_searched(bench, tmp_path):
 
 def test_pairs_labelled_1_need_no_dev_file(bench, tmp_path):
     """What is split off are pairs that belong together, so it is searched."""
-    code, said, _ = bench("embed", {"t.jsonl": LABELLED}, ["data.drop_labels=[0]", "data.dev_share=.4"])
+    code, said, _ = bench("embed", {"t.jsonl": LABELLED}, ["data.drop_labels=[0]", "data.dev_fraction=.4"])
     assert code == 0, said[-1]
     assert json.loads((tmp_path / "o" / "scores.json").read_text())["dev"]["main"] == "ndcg@10"
 
@@ -504,13 +504,13 @@ def test_pairs_labelled_1_need_no_dev_file(bench, tmp_path):
 def test_labels_of_single_texts_score_nothing(labels, bench, tmp_path):
     """The cosine of a text with itself says nothing of its label."""
     rows = [{**row, "label": labels[n % len(labels)]} for n, row in enumerate(SINGLE)]
-    code, said, _ = bench("embed", {"t.jsonl": rows}, ["data.dev_share=.4"])
+    code, said, _ = bench("embed", {"t.jsonl": rows}, ["data.dev_fraction=.4"])
     assert code == 0, said[-1]
     assert json.loads((tmp_path / "o" / "scores.json").read_text())["dev"]["main"] == "uniformity"
 
 
 def test_single_texts_may_have_labels_that_are_no_numbers(bench, tmp_path):
-    code, said, _ = bench("embed", {"t.jsonl": [{**row, "label": "positive"} for row in SINGLE]}, ["data.dev_share=.4"])
+    code, said, _ = bench("embed", {"t.jsonl": [{**row, "label": "positive"} for row in SINGLE]}, ["data.dev_fraction=.4"])
     assert code == 0, said[-1]
     assert json.loads((tmp_path / "o" / "scores.json").read_text())["dev"]["main"] == "uniformity"
 
@@ -616,7 +616,7 @@ def test_the_best_checkpoint_is_kept(name, tiny, tmp_path):
         raise AssertionError(constant)
 
     history = [json.loads(line, parse_constant=refuse) for line in (result.folder / "history.jsonl").read_text().splitlines()]
-    found = [line[main] for line in history if line["what"] == "dev"]
+    found = [line[main] for line in history if line["event"] == "dev"]
     assert len(found) == 6
     assert len(set(found)) > 1
     best = (min if main == "uniformity" else max)(found)
@@ -845,7 +845,7 @@ def test_what_a_folder_says_of_prompts_and_width_can_be_overruled(model, monkeyp
 
 
 def test_softmax_pairs_have_vectors_too(tiny, tmp_path):
-    found = bertune.load(trained(tiny, tmp_path, "match", TEXTUAL, "options.loss=softmax", "options.size=8"), precision="fp32")
+    found = bertune.load(trained(tiny, tmp_path, "match", TEXTUAL, "options.loss=softmax", "options.embedding_dim=8"), precision="fp32")
     assert found.encode(["a dog", "the cat"]).shape == (2, 8)
     assert {p.value for p in found.predict([(r["text"], r["text_b"]) for r in PAIRS])} <= {"a", "b"}
 

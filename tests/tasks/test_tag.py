@@ -65,7 +65,7 @@ FORMS = {
     "linear-BIOS": ["options.scheme=BIOS"],
     "linear-BMES": ["options.scheme=BMES", "options.units=characters"],
     "crf-BIO": ["options.decoder=crf"],
-    "crf-BIOES": ["options.decoder=crf", "options.scheme=BIOES", "data.max_length=12", "options.overlap=4"],
+    "crf-BIOES": ["options.decoder=crf", "options.scheme=BIOES", "data.max_length=12", "options.window_overlap=4"],
 }  # fmt: skip
 
 
@@ -106,7 +106,7 @@ def test_short_texts_are_read_as_if_there_were_no_windows(tiny, tmp_path):
 
 @pytest.mark.parametrize("overlap", [0, 3, 128])
 def test_words_of_a_long_text_are_read_in_their_windows(tiny, tmp_path, overlap):
-    pipeline, examples = built(tiny, tmp_path, "data.max_length=16", f"options.overlap={overlap}")
+    pipeline, examples = built(tiny, tmp_path, "data.max_length=16", f"options.window_overlap={overlap}")
     texts = [*read(pipeline, [LONG, "the dog"]), examples[0]]
     encoded = pipeline.task.encode(texts, pipeline.tokenizer)
     found = emissions(pipeline, encoded)

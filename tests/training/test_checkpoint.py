@@ -21,10 +21,12 @@ from bertune.console import Console
 from bertune.errors import TrainingError
 from bertune.training.checkpoint import Checkpoints
 from bertune.training.history import History
+from bertune.training.listener import Outcome
+from bertune.training.progress import ConsoleProgress
 from bertune.training.resume import RunDir, checkpoints_of
 from bertune.training.step import TrainStep
 
-ABOUT = {"run": {"seed": 42, "out": "狗"}, "data": {"train": {"rows": 10}}}
+DESCRIPTION = {"run": {"seed": 42, "out": "狗"}, "data": {"train": {"rows": 10}}}
 COMMAND = "bertune train OUT --resume"
 
 
@@ -42,11 +44,11 @@ def out(tmp_path) -> Path:
 
 
 def checkpoints_in(out: Path, keep: int = 2) -> Checkpoints:
-    return Checkpoints(out, keep, ABOUT, COMMAND)
+    return Checkpoints(out, keep, DESCRIPTION, COMMAND)
 
 
-def write(checkpoints: Checkpoints, work: TrainStep, step: int, *, settled: bool = True) -> None:
-    work.state.progress.step, work.state.progress.settled = step, step if settled else step - 1
+def write(checkpoints: Checkpoints, work: TrainStep, step: int, *, evaluated: bool = True) -> None:
+    work.state.progress.step, work.state.progress.last_completed_step = step, step if evaluated else step - 1
     checkpoints.write(work.state)
 
 
@@ -66,10 +68,10 @@ def test_a_checkpoint_is_a_state_and_what_tells_that_it_is_whole(work, out):
     assert names(out) == ["step-00000007"]
     folder = out / "checkpoints" / "step-00000007"
     assert sorted(path.name for path in folder.iterdir()) == ["checkpoint.json", "state.safetensors"]
-    content = (folder / "state.safetensors").read_bytes()
-    about = json.loads((folder / "checkpoint.json").read_text(encoding="utf-8"))
-    assert (about["format"], about["step"], about["about"]) == (1, 7, ABOUT)
-    assert about["files"] == {"state.safetensors": {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}}
+    state = (folder / "state.safetensors").read_bytes()
+    content = json.loads((folder / "checkpoint.json").read_text(encoding="utf-8"))
+    assert (content["format"], content["step"], content["about"]) == (2, 7, DESCRIPTION)
+    assert content["files"] == {"state.safetensors": {"bytes": len(state), "sha256": hashlib.sha256(state).hexdigest()}}
     tensors = load_file(folder / "state.safetensors")
     assert all(torch.equal(tensors[f"model.{name}"], weight) for name, weight in weights(work).items())
 
@@ -81,7 +83,7 @@ def test_the_newest_is_found_and_goes_on(work, out, tiny):
     said: list[str] = []
     again = checkpoints_in(out)
     checkpoint = again.find(said.append)
-    assert (checkpoint.folder, checkpoint.step, checkpoint.about, said) == (out / "checkpoints" / "step-00000010", 10, ABOUT, [])
+    assert (checkpoint.folder, checkpoint.step, checkpoint.description, said) == (out / "checkpoints" / "step-00000010", 10, DESCRIPTION, [])
     assert again.newest == checkpoint.folder
     other = build(tiny, seed=7)
     other.state.read(checkpoint.folder)
@@ -92,7 +94,7 @@ def test_the_newest_is_found_and_goes_on(work, out, tiny):
 def test_where_nothing_is_nothing_is_found(out):
     assert found(out) == (None, [])
     (out / "checkpoints").mkdir()
-    for name in ("step-7", "step-00000007.part", "other", "step-00000008-unsettled.part"):
+    for name in ("step-7", "step-00000007.part", "other", "step-00000008-before-eval.part"):
         (out / "checkpoints" / name).mkdir()
     (out / "checkpoints" / "step-00000009").write_text("no folder")
     assert found(out) == (None, [])
@@ -116,10 +118,10 @@ def test_the_same_state_is_written_once(work, out, monkeypatch):
 def test_before_and_after_the_evaluation_of_a_step_are_two(work, out):
     checkpoints = checkpoints_in(out)
     write(checkpoints, work, 3)
-    write(checkpoints, work, 4, settled=False)
-    assert found(out)[0] == "step-00000004-unsettled"
+    write(checkpoints, work, 4, evaluated=False)
+    assert found(out)[0] == "step-00000004-before-eval"
     write(checkpoints, work, 4)
-    assert names(out) == ["step-00000004", "step-00000004-unsettled"]
+    assert names(out) == ["step-00000004", "step-00000004-before-eval"]
     assert found(out)[0] == "step-00000004"
 
 
@@ -166,7 +168,7 @@ DAMAGES = {
     "manifest truncated": ("checkpoint.json", lambda content: content[: len(content) // 2], ""),
     "manifest is no text": ("checkpoint.json", lambda content: b"\xff" + content, ""),
     "manifest is no object": ("checkpoint.json", lambda _: b"[1]", ""),
-    "of another format": ("checkpoint.json", about_with(format=2), "it has format 2, this bertune reads 1"),
+    "of another format": ("checkpoint.json", about_with(format=3), "it has format 3, this bertune reads 2"),
     "manifest names no state": ("checkpoint.json", about_with(files={}), "other content than was written"),
     "files are no object": ("checkpoint.json", about_with(files=["state.safetensors"]), ""),
     "manifest without a step": ("checkpoint.json", about_with(step=None), ""),
@@ -188,7 +190,7 @@ def test_a_damaged_one_is_named_and_the_one_before_is_found(name, work, out):
     step, said = found(out)
     assert step == "step-00000008"
     assert len(said) == 1
-    assert said[0].startswith(f"{path.parent}: damaged, so it is passed over: ")
+    assert said[0].startswith(f"{path.parent}: damaged, so it is skipped: ")
     assert reason in said[0]
 
 
@@ -233,8 +235,8 @@ def test_damaged_ones_do_not_push_out_what_is_whole(work, out):
 
 
 def test_a_run_that_goes_on_knows_which_are_damaged(tmp_path):
-    place = RunDir(tmp_path, damaged=frozenset({tmp_path / "checkpoints" / "step-00000020"}))
-    assert checkpoints_of(place, RunConfig(task="classify"), {}).damaged == place.damaged
+    run_dir = RunDir(tmp_path, damaged=frozenset({tmp_path / "checkpoints" / "step-00000020"}))
+    assert checkpoints_of(run_dir, RunConfig(task="classify"), {}).damaged == run_dir.damaged
 
 
 def test_all_are_cleared_away(work, out):
@@ -331,11 +333,14 @@ def test_vanished_checkpoints_are_written_anew(work, out):
     assert found(out) == ("step-00000002", [])
 
 
-def log_of(folder: Path, since: int) -> History:
-    return History(folder, RunConfig(task="classify"), None, Console(quiet=True), since=since)  # type: ignore[arg-type]
+def history_from(folder: Path, step: int, *, evaluated: bool = True) -> History:
+    """Begin a history, or go on with one from a step."""
+    log = History(folder)
+    log.on_start(step, 10, evaluated=evaluated)
+    return log
 
 
-def told(folder: Path) -> list[dict[str, object]]:
+def lines_in(folder: Path) -> list[dict[str, object]]:
     lines = (folder / "history.jsonl").read_text(encoding="utf-8").splitlines()
     return [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in lines]
 
@@ -345,48 +350,47 @@ DEV = {"epoch": 1.0, "train_loss": 0.5, "dev_loss": 0.25, "best": True, "f1": 0.
 
 @pytest.fixture
 def history(tmp_path) -> Path:
-    log = log_of(tmp_path, 0)
+    log = history_from(tmp_path, 0)
     for step in (2, 4, 6):
-        log.record(
-            "train", {"step": step, "epoch": 1.0, "loss": 0.5, "learning_rate": 1e-3, "rows_per_s": 1.0, "tokens_per_s": 1.0, "eta_s": 1.0}
+        log.on_log(
+            {"step": step, "epoch": 1.0, "loss": 0.5, "learning_rate": 1e-3, "rows_per_s": 1.0, "tokens_per_s": 1.0, "eta_s": 1.0}
         )
-        log.record("dev", {"step": step, **DEV, "dev_loss": math.nan if step == 2 else 0.25})
+        log.on_evaluate({"step": step, **DEV, "dev_loss": math.nan if step == 2 else 0.25})
     log.close()
     return tmp_path
 
 
 def test_lines_of_steps_that_are_done_again_are_dropped(history):
-    whole = told(history)
-    log = log_of(history, 4)
-    assert told(history) == [line for line in whole if line["step"] <= 4]
-    log.record("dev", {"step": 5, **DEV})
+    whole = lines_in(history)
+    log = history_from(history, 4)
+    assert lines_in(history) == [line for line in whole if line["step"] <= 4]
+    log.on_evaluate({"step": 5, **DEV})
     log.close()
-    assert told(history)[-1] == {"what": "dev", "step": 5, **DEV}
+    assert lines_in(history)[-1] == {"event": "dev", "step": 5, **DEV}
     assert [path.name for path in history.iterdir()] == ["history.jsonl"]
 
 
 def test_the_table_of_evaluations_comes_back(history, capsys):
-    log = log_of(history, 4)
+    log = history_from(history, 4)
     assert [e["step"] for e in log.evaluations] == [2, 4]
     assert math.isnan(log.evaluations[0]["dev_loss"])
     assert log.evaluations[1] == {"step": 4, **DEV}
-    log.record("dev", {"step": 6, **DEV})
-    log.talk = Console()
-    log.table()
+    log.on_evaluate({"step": 6, **DEV})
+    ConsoleProgress(Console(), log).on_end(Outcome(6, 6, 0.5, 1.0, 24, 96, stopped_early=False))
     log.close()
     assert [line.split()[0] for line in capsys.readouterr().err.splitlines()] == ["step", "2", "4", "6"]
 
 
 def test_a_run_that_begins_anew_has_a_new_history(history):
-    log = log_of(history, 0)
+    log = history_from(history, 0)
     log.close()
-    assert told(history) == []
+    assert lines_in(history) == []
     assert log.evaluations == []
 
 
 RESTS = {
-    "in a word": b'{"what": "tr',
-    "in a character": b'{"what": "trouble", "step": 7, "message": "' + "狗".encode()[:-1],
+    "in a word": b'{"event": "tr',
+    "in a character": b'{"event": "warning", "step": 7, "message": "' + "狗".encode()[:-1],
     "zeros of a crashed disk": bytes(20),
     "nothing": b"",
 }
@@ -394,26 +398,26 @@ RESTS = {
 
 @pytest.mark.parametrize("rest", RESTS)
 def test_a_last_line_that_was_cut_off_is_dropped(rest, history):
-    whole = told(history)
+    whole = lines_in(history)
     with (history / "history.jsonl").open("ab") as file:
         file.write(RESTS[rest])
-    log_of(history, 6).close()
-    assert told(history) == whole
+    history_from(history, 6).close()
+    assert lines_in(history) == whole
 
 
 def test_time_goes_on_where_it_was(history):
     lines = [json.loads(line) for line in (history / "history.jsonl").read_text(encoding="utf-8").splitlines()]
     lines[-1]["seconds"] = 1000.0
     (history / "history.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-    log = log_of(history, 6)
-    log.record("epoch", {"epoch": 2.0, "step": 8, "loss": 0.5})
+    log = history_from(history, 6)
+    log.on_epoch({"epoch": 2.0, "step": 8, "loss": 0.5})
     log.close()
     last = json.loads((history / "history.jsonl").read_text(encoding="utf-8").splitlines()[-1])
     assert 1000 <= last["seconds"] < 1100
 
 
 def test_a_history_that_cannot_be_written_is_named(history, monkeypatch):
-    log = log_of(history, 4)
+    log = history_from(history, 4)
 
     class Full:
         def write(self, _: str) -> None:
@@ -424,6 +428,6 @@ def test_a_history_that_cannot_be_written_is_named(history, monkeypatch):
 
     log._file.close()
     log._file = Full()
-    with pytest.raises(TrainingError, match=r"history\.jsonl: cannot be written: No space left on device; checkpoints are as they were"):
-        log.record("dev", {"step": 5, **DEV})
+    with pytest.raises(TrainingError, match=r"history\.jsonl: cannot be written: No space left on device; checkpoints are unchanged"):
+        log.on_evaluate({"step": 5, **DEV})
     log.close()

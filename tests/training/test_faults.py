@@ -1,4 +1,4 @@
-"""Trouble inside a step: what is not finite is named or passed over, and where memory is short the same step is done in smaller parts."""
+"""Errors inside a step: what is not finite is named or skipped; where memory is short, the step is done in smaller parts."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def still(tmp_path_factory) -> Path:
 
 
 def build(folder: Path, problem: str = "regress", **train: object) -> TrainStep:
-    """Build everything of a run; what it tells is kept in `work.said`."""
+    """Build everything of a run; its warnings are kept in `work.warnings`."""
     name, rows = PROBLEMS[problem]
     settings = {"epochs": 10, "batch_size": SIZE, "learning_rate": 1e-3, "schedule": "constant", "warmup_ratio": 0, **train}
     run, task = prepare({"task": name, "model": str(folder), "train": settings})
@@ -54,9 +54,11 @@ def build(folder: Path, problem: str = "regress", **train: object) -> TrainStep:
     encoder, report = read_encoder(folder)
     model = Model(encoder, task.head(encoder, report.pooler))
     encoded = EncodedDataset(task.encode(examples, load_tokenizer(folder, encoder.longest, run.data)))
-    work = TrainStep(model, task, encoded, run, accelerator, lambda row: examples[row].place)
-    work.said = []
-    work.tell = work.said.append
+    warnings: list[str] = []
+    work = TrainStep(
+        model, task, encoded, run, accelerator, location_of=lambda row: examples[row].place, warn=warnings.append
+    )
+    work.warnings = warnings
     return work
 
 
@@ -68,7 +70,7 @@ def advance(work: TrainStep, steps: int) -> TrainStep:
             break
         work.model.train()
         work.step(rows)
-        work.gather_loss()
+        work.fetch_loss()
     return work
 
 
@@ -83,13 +85,13 @@ def odd(tiny):
 
     def get(**train: object) -> tuple[TrainStep, list[int]]:
         work = build(tiny, ema=0.9, **train)
-        work.rows.targets[2] = math.nan
+        work.dataset.targets[2] = math.nan
         batches, steps = work.batches(), []
         for step in range(1, 4 * PER_EPOCH + 1):
             if 2 in next(batches):
                 steps.append(step)
-            work.state.progress.position += 1
-        work.state.progress.epoch = work.state.progress.position = 0
+            work.state.progress.batches_done += 1
+        work.state.progress.epoch = work.state.progress.batches_done = 0
         return work, steps
 
     return get
@@ -102,81 +104,81 @@ def test_a_loss_that_is_not_finite_is_named_with_step_rows_and_advice(odd):
     text = str(failed.value)
     assert text.startswith(f"loss or gradient is not finite at step {first} of {10 * PER_EPOCH}; the batch: 'rows.jsonl:")
     assert text.split(";")[1].count("rows.jsonl:") == SIZE
-    assert "; to blame: 'rows.jsonl:3'; " in text
-    for advice in ("train.learning_rate", "train.precision=bf16 or fp32", "train.skip_nonfinite=N"):
+    assert "; cause: 'rows.jsonl:3'; " in text
+    for advice in ("train.learning_rate", "train.precision=bf16 or fp32", "train.max_nonfinite_steps=N"):
         assert advice in text
     assert "\n" not in text
 
 
-def test_several_rows_may_be_to_blame(odd):
+def test_several_rows_may_be_the_cause(odd):
     work, _ = odd(batch_size=len(TEXTS))
-    work.rows.targets[5] = math.inf
-    with pytest.raises(TrainingError, match=r"; to blame: 'rows\.jsonl:[36]', 'rows\.jsonl:[36]'; "):
+    work.dataset.targets[5] = math.inf
+    with pytest.raises(TrainingError, match=r"; cause: 'rows\.jsonl:[36]', 'rows\.jsonl:[36]'; "):
         advance(work, 1)
 
 
-def test_weights_that_are_not_finite_are_to_blame_for_all_rows(tiny):
+def test_weights_that_are_not_finite_are_the_cause(tiny):
     work = build(tiny)
     work.model.head.out.bias.data.fill_(math.nan)
-    with pytest.raises(TrainingError, match="all of its rows are so, hence the weights"):
+    with pytest.raises(TrainingError, match="every row has such a loss, so the weights are the cause"):
         advance(work, 1)
 
 
-def test_a_gradient_that_is_not_finite_is_named_where_no_row_is_to_blame(tiny):
+def test_a_gradient_that_is_not_finite_is_named_where_no_row_is_the_cause(tiny):
     work = build(tiny)
     next(work.model.encoder.parameters()).register_hook(lambda gradient: gradient * math.inf)
-    with pytest.raises(TrainingError, match=r"at step 1 of .*; none of its rows alone is to blame"):
+    with pytest.raises(TrainingError, match=r"at step 1 of .*; none of its rows alone is the cause"):
         advance(work, 1)
 
 
-def test_of_rows_that_were_not_looked_at_nothing_is_said(tiny):
+def test_rows_that_were_not_checked_are_not_cleared(tiny):
     """A loss over the whole batch has none of a row alone."""
     work = build(tiny, "pairs")
     next(work.model.encoder.parameters()).register_hook(lambda gradient: gradient * math.inf)
     with pytest.raises(TrainingError, match=r"at step 1 of .*; the batch: 'rows\.jsonl:") as failed:
         advance(work, 1)
-    assert "none of its rows alone is to blame" not in str(failed.value)
+    assert "none of its rows alone is the cause" not in str(failed.value)
 
 
-@pytest.mark.parametrize("train", [{}, {"accumulate": 2}, {"fgm": 0.5}, {"r_drop": 1.0}], ids=str)
-def test_so_many_steps_are_passed_over_and_one_more_ends_the_run(train, odd):
-    work, steps = odd(skip_nonfinite=2, **train)
+@pytest.mark.parametrize("train", [{}, {"micro_batches": 2}, {"fgm": 0.5}, {"r_drop": 1.0}], ids=str)
+def test_so_many_steps_are_skipped_and_one_more_ends_the_run(train, odd):
+    work, steps = odd(max_nonfinite_steps=2, **train)
     for number, step in enumerate(steps[:2], 1):
         advance(work, step - 1 - work.state.progress.step)
         before = state_of(work)
         advance(work, 1)
         assert_same(state_of(work), before)
-        assert work.state.progress.skipped == number
-        assert len(work.said) == number
-        assert f"not finite at step {step} of " in work.said[-1]
-        assert "to blame: 'rows.jsonl:3'" in work.said[-1]
-        assert work.said[-1].endswith(f"passed over, number {number} of 2 (train.skip_nonfinite)")
+        assert work.state.progress.nonfinite_steps == number
+        assert len(work.warnings) == number
+        assert f"not finite at step {step} of " in work.warnings[-1]
+        assert "cause: 'rows.jsonl:3'" in work.warnings[-1]
+        assert work.warnings[-1].endswith(f"skipped, number {number} of 2 (train.max_nonfinite_steps)")
     before = state_of(work)
     advance(work, steps[2] - 1 - work.state.progress.step)
     assert any(not torch.equal(before[n], t) for n, t in state_of(work).items())
-    with pytest.raises(TrainingError, match=f"not finite at step {steps[2]} of .*to blame"):
+    with pytest.raises(TrainingError, match=f"not finite at step {steps[2]} of .*cause: "):
         advance(work, 1)
 
 
-def test_steps_that_were_passed_over_do_not_count_in_the_loss(odd):
-    work, steps = odd(skip_nonfinite=9)
+def test_skipped_steps_do_not_count_in_the_loss(odd):
+    work, steps = odd(max_nonfinite_steps=9)
     advance(work, 2 * PER_EPOCH)
-    mean = work.state.progress.since_log
+    mean = work.state.progress.loss_since_log
     assert math.isfinite(mean.total)
     assert mean.count == SIZE * (2 * PER_EPOCH - sum(step <= 2 * PER_EPOCH for step in steps))
 
 
-def test_the_number_of_steps_passed_over_goes_on(odd, tmp_path):
-    straight, steps = odd(skip_nonfinite=2)
+def test_the_number_of_skipped_steps_goes_on(odd, tmp_path):
+    straight, steps = odd(max_nonfinite_steps=2)
     expected = state_of(advance(straight, steps[2] - 1))
-    work, _ = odd(skip_nonfinite=2)
+    work, _ = odd(max_nonfinite_steps=2)
     advance(work, steps[1] - 1).state.write(tmp_path)
     disturb()
-    again, _ = odd(skip_nonfinite=2)
+    again, _ = odd(max_nonfinite_steps=2)
     again.state.read(tmp_path)
-    assert again.state.progress.skipped == 1
+    assert again.state.progress.nonfinite_steps == 1
     advance(again, 1)
-    assert again.said[0].endswith("number 2 of 2 (train.skip_nonfinite)")
+    assert again.warnings[0].endswith("number 2 of 2 (train.max_nonfinite_steps)")
     with pytest.raises(TrainingError, match=f"at step {steps[2]} of"):
         advance(again, 2 * PER_EPOCH)
     assert_same(state_of(again), expected)
@@ -205,7 +207,7 @@ def most(still) -> dict[tuple[str, int], int]:
     """The most tokens that are encoded at once when batches are cut into so many parts."""
 
     def largest(problem: str, parts: int) -> int:
-        work = build(still, problem, accumulate=parts)
+        work = build(still, problem, micro_batches=parts)
         sizes = limit(work, 10**9)
         advance(work, 2 * PER_EPOCH)
         return max(sizes)
@@ -230,8 +232,8 @@ def test_smaller_parts_give_the_same_gradient(problem, parts, still, most):
     assert all(gradient.any() for name, gradient in expected.items() if name == "encoder.layers.0.attention.query.weight")
     for name, gradient in found.items():
         torch.testing.assert_close(gradient, expected[name], atol=1e-6, rtol=1e-5, msg=lambda text, name=name: f"{name}: {text}")
-    assert work.state.progress.since_log.total == pytest.approx(whole.state.progress.since_log.total, rel=1e-6)
-    assert work.state.progress.since_log.count == whole.state.progress.since_log.count
+    assert work.state.progress.loss_since_log.total == pytest.approx(whole.state.progress.loss_since_log.total, rel=1e-6)
+    assert work.state.progress.loss_since_log.count == whole.state.progress.loss_since_log.count
 
 
 TRICKS = {"plain": {}, "EMA": {"ema": 0.9}, "FGM": {"fgm": 0.5}, "R-Drop": {"r_drop": 1.0}}
@@ -243,31 +245,31 @@ TRICKS = {"plain": {}, "EMA": {"ema": 0.9}, "FGM": {"fgm": 0.5}, "R-Drop": {"r_d
 @pytest.mark.parametrize("parts", [2, 4])
 def test_the_run_is_that_with_smaller_parts_from_the_start(problem, tricks, parts, tiny, most):
     """Bit for bit, with dropout: what the failed attempts drew is drawn again."""
-    expected = advance(build(tiny, problem, accumulate=parts, **TRICKS[tricks]), 3)
+    expected = advance(build(tiny, problem, micro_batches=parts, **TRICKS[tricks]), 3)
     tensors, values = expected.state.capture()
     work = build(tiny, problem, **TRICKS[tricks])
     limit(work, most[problem, parts])
     advance(work, 3)
-    assert work.state.progress.cuts == parts
+    assert work.state.progress.oom_splits == parts
     assert_same(state_of(work), tensors)
     assert_same(averages(work), averages(expected))
     assert work.state.capture()[1]["random"] == values["random"]
-    assert work.state.progress.since_log == expected.state.progress.since_log
+    assert work.state.progress.loss_since_log == expected.state.progress.loss_since_log
 
 
-def test_it_is_said_once_and_how_to_begin_so(tiny, most):
-    work = build(tiny, accumulate=2)
+def test_one_warning_says_how_to_begin_so(tiny, most):
+    work = build(tiny, micro_batches=2)
     limit(work, most["regress", 4])
     advance(work, PER_EPOCH + 1)
-    assert len(work.said) == 1
-    assert "can't allocate memory: you tried to allocate" in work.said[0]
-    assert "(step " in work.said[0]
-    assert "train.accumulate=4 does so from the start" in work.said[0]
-    assert "\n" not in work.said[0]
+    assert len(work.warnings) == 1
+    assert "can't allocate memory: you tried to allocate" in work.warnings[0]
+    assert "(step " in work.warnings[0]
+    assert "train.micro_batches=4 does so from the start" in work.warnings[0]
+    assert "\n" not in work.warnings[0]
 
 
 def test_a_step_that_is_short_of_memory_in_the_second_pass_of_fgm_is_done_again_from_its_beginning(tiny):
-    expected = state_of(advance(build(tiny, fgm=0.5, accumulate=2), 1))
+    expected = state_of(advance(build(tiny, fgm=0.5, micro_batches=2), 1))
     work = build(tiny, fgm=0.5)
     forward, calls = work.model.encoder.forward, []
 
@@ -283,9 +285,9 @@ def test_a_step_that_is_short_of_memory_in_the_second_pass_of_fgm_is_done_again_
     assert_same(state_of(work), expected)
 
 
-def test_max_tokens_is_halved_too(tiny, most):
+def test_micro_batch_tokens_are_halved_too(tiny, most):
     """Here it is what cuts the batch, and twice as many parts of rows would be no smaller."""
-    work = build(tiny, max_tokens=most["regress", 1] - 1)
+    work = build(tiny, micro_batch_tokens=most["regress", 1] - 1)
     sizes = limit(work, most["regress", 4])
     advance(work, PER_EPOCH)
     assert max(sizes) <= most["regress", 4]
@@ -299,14 +301,14 @@ def test_parts_stay_small_when_the_run_goes_on(tiny, most, tmp_path):
     work = build(tiny)
     limit(work, most["regress", 2])
     advance(work, 2)
-    assert work.state.progress.cuts == 2
+    assert work.state.progress.oom_splits == 2
     work.state.write(tmp_path)
     disturb()
     again = build(tiny)
     again.state.read(tmp_path)
     sizes = limit(again, most["regress", 2])
     advance(again, 2)
-    assert again.said == []
+    assert again.warnings == []
     assert len(sizes) == 4
     assert_same(state_of(again), expected)
 
@@ -315,14 +317,14 @@ def test_parts_stay_small_when_the_run_goes_on(tiny, most, tmp_path):
 def test_a_row_that_is_too_long_alone_ends_the_run_and_is_named(problem, tiny):
     work = build(tiny, problem)
     batch = next(work.batches())
-    longest = max(batch, key=lambda row: int(work.rows.lengths[row]))
+    longest = max(batch, key=lambda row: int(work.dataset.lengths[row]))
     limit(work, 3)
     before = weights(work)
     with pytest.raises(TrainingError) as failed:
         advance(work, 1)
     text = str(failed.value)
-    assert "memory is short for a single row: " in text
-    assert f"rows.jsonl:{longest + 1} with {int(work.rows.lengths[longest])} tokens" in text
+    assert "out of memory for a single row: " in text
+    assert f"rows.jsonl:{longest + 1} with {int(work.dataset.lengths[longest])} tokens" in text
     assert "data.max_length" in text
     assert "\n" not in text
     assert_same(weights(work), before)
@@ -356,7 +358,7 @@ def test_what_is_short_of_memory_and_what_is_not(error, short, tiny):
     work.model.encoder.forward = first_fails
     if short:
         advance(work, 1)
-        assert work.state.progress.cuts == 2
+        assert work.state.progress.oom_splits == 2
         return
     with pytest.raises(type(error)) as failed:
         advance(work, 1)

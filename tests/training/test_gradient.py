@@ -40,13 +40,13 @@ PROBLEMS = {
     "smoothed": ("classify", {"label_smoothing": 0.1}, LABELS),
     "weighted": ("classify", {"class_weights": WEIGHTS, "label_smoothing": 0.1}, LABELS),
     "balanced": ("classify", {"class_weights": "balanced"}, LABELS),
-    "multi_label": ("classify", {"problem": "multi_label"}, SEVERAL),
-    "multi_label weighted": ("classify", {"problem": "multi_label", "class_weights": WEIGHTS}, SEVERAL),
+    "multi_label": ("classify", {"problem_type": "multi_label"}, SEVERAL),
+    "multi_label weighted": ("classify", {"problem_type": "multi_label", "class_weights": WEIGHTS}, SEVERAL),
     "regress": ("regress", {}, NUMBERS),
     "regress mae": ("regress", {"loss": "mae"}, NUMBERS),
 }
-CUTS = [{"accumulate": 2}, {"accumulate": 4}, {"max_tokens": 20}]
-MORE_CUTS = [{"accumulate": 8}, {"max_tokens": 1}, {"accumulate": 2, "max_tokens": 16}]
+CUTS = [{"micro_batches": 2}, {"micro_batches": 4}, {"micro_batch_tokens": 20}]
+MORE_CUTS = [{"micro_batches": 8}, {"micro_batch_tokens": 1}, {"micro_batches": 2, "micro_batch_tokens": 16}]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -83,7 +83,7 @@ def build(folder: Path, problem: str, **train: object) -> TrainStep:
     rows = EncodedDataset(task.encode(examples, load_tokenizer(folder, encoder.longest, run.data)))
     assert rows.lengths.max() > 8 * rows.lengths.min()
     work = TrainStep(model, task, rows, run, accelerator)
-    assert work.num_active is not None
+    assert work.num_active_words is not None
     return work
 
 
@@ -91,8 +91,8 @@ def step(work: TrainStep, rows: list[int]) -> tuple[float, float, dict[str, torc
     """Take one step; return summed loss, what it is divided by, and the gradient of each parameter."""
     work.model.train()
     work.step(rows)
-    work.gather_loss()
-    mean = work.state.progress.since_log
+    work.fetch_loss()
+    mean = work.state.progress.loss_since_log
     return mean.total, mean.count, {n: p.grad.clone() for n, p in work.model.named_parameters()}
 
 
@@ -105,7 +105,7 @@ def close(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor], atol: 
 def plain(work: TrainStep, problem: str, rows: list[int]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """The mean loss as torch's own functions have it, each row alone in the model."""
     _, options, targets = PROBLEMS[problem]
-    out = torch.cat([work.model(work.rows.batch([row], work.task.collate_target)) for row in rows])
+    out = torch.cat([work.model(work.dataset.batch([row], work.task.collate_target)) for row in rows])
     chosen = [targets[row] for row in rows]
     balanced = {"a": 8 / (3 * 5), "b": 8 / (3 * 2), "c": 8 / (3 * 1)}  # rows / labels / rows of the label
     weights = {"balanced": balanced}.get(str(options.get("class_weights")), options.get("class_weights"))
@@ -142,7 +142,7 @@ def test_micro_batches_change_nothing(problem, tiny):
 @pytest.mark.parametrize("problem", PROBLEMS)
 def test_loss_and_gradient_are_those_of_the_plain_mean(problem, rows, tiny):
     """Batches shorter than batch_size too, as the last of an epoch is."""
-    work = build(tiny, problem, accumulate=4)
+    work = build(tiny, problem, micro_batches=4)
     mean, expected = plain(work, problem, rows)
     total, count, gradients = step(work, rows)
     assert total / count == pytest.approx(mean.item(), rel=1e-5)
@@ -156,7 +156,7 @@ def test_fgm_is_the_same_however_the_batch_is_cut(problem, tiny):
     assert total == pytest.approx(whole_total, rel=1e-6)  # what is told is the loss where the weights are
     table = "encoder.embeddings.words.weight"
     assert (gradients[table] - 2 * without[table]).norm() > 1e-3 * without[table].norm()  # the worse place has another gradient
-    for train in ({"accumulate": 4}, {"max_tokens": 20}):
+    for train in ({"micro_batches": 4}, {"micro_batch_tokens": 20}):
         cut_total, _, cut_gradients = step(build(tiny, problem, fgm=0.5, **train), ALL)
         assert cut_total == pytest.approx(total, rel=1e-6)
         close(cut_gradients, gradients, atol=5e-6)
@@ -166,7 +166,7 @@ def test_fgm_is_the_same_however_the_batch_is_cut(problem, tiny):
 def test_r_drop_without_dropout_is_the_plain_loss(problem, tiny):
     """Both passes are one: the mean of their losses is the loss, and the distance and its gradient are 0."""
     total, count, gradients = step(build(tiny, problem), ALL)
-    dropped, dropped_count, dropped_gradients = step(build(tiny, problem, r_drop=3.0, accumulate=4), ALL)
+    dropped, dropped_count, dropped_gradients = step(build(tiny, problem, r_drop=3.0, micro_batches=4), ALL)
     assert dropped_count == count
     assert dropped == pytest.approx(total, rel=1e-6)
     close(dropped_gradients, gradients, atol=2e-6)
@@ -175,7 +175,7 @@ def test_r_drop_without_dropout_is_the_plain_loss(problem, tiny):
 def test_the_gradient_is_cut_once_for_the_whole_batch(tiny):
     _, _, gradients = step(build(tiny, "plain"), ALL)
     norm = torch.stack([g.norm() for g in gradients.values()]).norm().item()
-    _, _, cut = step(build(tiny, "plain", accumulate=4, max_grad_norm=norm / 10), ALL)
+    _, _, cut = step(build(tiny, "plain", micro_batches=4, max_grad_norm=norm / 10), ALL)
     close({n: 10 * g for n, g in cut.items()}, gradients, atol=1e-5)
-    _, _, longer = step(build(tiny, "plain", accumulate=4, max_grad_norm=norm * 10), ALL)
+    _, _, longer = step(build(tiny, "plain", micro_batches=4, max_grad_norm=norm * 10), ALL)
     close(longer, gradients)

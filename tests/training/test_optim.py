@@ -16,7 +16,7 @@ from bertune.errors import ConfigError
 from bertune.heads.model import Model
 from bertune.heads.pooled import PooledHead
 from bertune.heads.sentence import SentenceHead
-from bertune.training.optim import build_optimizer, parameter_groups, schedule, set_rates, warmup_steps
+from bertune.training.optim import build_optimizer, lr_schedule, parameter_groups, set_learning_rates, warmup_steps
 
 SCHEDULES = ["linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup"]
 
@@ -39,7 +39,7 @@ def factors_of_transformers(config: TrainConfig, total: int, warmup: int) -> lis
 
 
 def check(config: TrainConfig, total: int, warmup: int) -> list[float]:
-    factor = schedule(config, total)
+    factor = lr_schedule(config, total)
     ours = [factor(step) for step in range(total + 4)]
     assert ours == pytest.approx(factors_of_transformers(config, total, warmup), rel=1e-12, abs=1e-12)
     return ours
@@ -76,16 +76,16 @@ def test_power(power, rate):
 def test_warmup_over_all_steps_only_rises(name):
     """transformers divides by 0 here for polynomial."""
     for total in (10, 1):
-        factor = schedule(TrainConfig(schedule=name, warmup_steps=total), total)
+        factor = lr_schedule(TrainConfig(schedule=name, warmup_steps=total), total)
         assert [factor(step) for step in range(total)] == [1.0 if name == "constant" else step / total for step in range(total)]
 
 
-def test_set_rates_keeps_the_proportions_of_groups():
+def test_set_learning_rates_keeps_the_proportions_of_groups():
     weights = [nn.Parameter(torch.zeros(1)) for _ in range(2)]
     groups = [{"params": [w], "lr": rate, "peak_lr": rate} for w, rate in zip(weights, (1e-3, 5e-5), strict=True)]
     optimizer = torch.optim.AdamW(groups)
     for factor in (0.25, 0.0, 1.0):
-        set_rates(optimizer, factor)
+        set_learning_rates(optimizer, factor)
         assert [group["lr"] for group in optimizer.param_groups] == [1e-3 * factor, 5e-5 * factor]
 
 
@@ -167,10 +167,10 @@ def test_a_layer_may_have_a_rate_of_its_own(tiny):
     }  # fmt: skip
 
 
-@pytest.mark.parametrize(("labels", "words"), [(0, "leave it out"), (2, "'out' has a rate of its own in options; leave it out")])
+@pytest.mark.parametrize(("labels", "words"), [(0, "leave it out"), (2, "'out' has its own learning rate in options; leave it out")])
 def test_a_rate_that_no_layer_of_the_head_learns_at_is_refused(labels, words, tiny):
     encoder, _ = read_encoder(tiny)
     model = Model(encoder, SentenceHead(encoder.width, "mean", num_labels=labels, label_rate=1e-3 if labels else None))
-    with pytest.raises(ConfigError, match=f"train.head_learning_rate: this head has no layer that learns at it; {words}"):
+    with pytest.raises(ConfigError, match=f"train.head_learning_rate: no layer of this head learns at it; {words}"):
         parameter_groups(model, TrainConfig(head_learning_rate=1e-3))
     assert parameter_groups(model, TrainConfig())

@@ -10,15 +10,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.training.test_state import PER_EPOCH, STEPS, Heard, assert_same, averages, build, disturb, weights
+from tests.training.test_state import PER_EPOCH, STEPS, Recorder, assert_same, averages, build, disturb, weights
 
-from bertune.console import Console
 from bertune.errors import Interrupted
 from bertune.heads.model import Model
 from bertune.training.checkpoint import Checkpoints
 from bertune.training.history import History
-from bertune.training.loop import fit
-from bertune.training.signals import Asked, Interrupts
+from bertune.training.listener import Listener
+from bertune.training.loop import TrainLoop
+from bertune.training.signals import StopRequested, StopSignals
 from bertune.training.step import TrainStep
 from bertune.types import Scores
 
@@ -35,11 +35,11 @@ def handlers() -> list[object]:
 
 @BOTH
 def test_the_first_signal_is_a_wish(number, capfd):
-    before, interrupts = handlers(), Interrupts()
-    with interrupts.listening():
-        assert interrupts.number is None
+    before, signals = handlers(), StopSignals()
+    with signals.installed():
+        assert signals.received is None
         send(number)
-        assert interrupts.number == number
+        assert signals.received == number
     assert handlers() == before
     said = capfd.readouterr().err
     assert f"{number.name}: the step is finished and a checkpoint is written first; Ctrl-C leaves at once" in said
@@ -47,68 +47,68 @@ def test_the_first_signal_is_a_wish(number, capfd):
 
 @BOTH
 def test_a_second_ctrl_c_leaves_at_once(number):
-    before, interrupts = handlers(), Interrupts()
-    with pytest.raises(KeyboardInterrupt) as left, interrupts.listening():
+    before, signals = handlers(), StopSignals()
+    with pytest.raises(KeyboardInterrupt) as left, signals.installed():
         send(number)
         send(signal.SIGINT)
     assert not isinstance(left.value, Interrupted)
-    assert interrupts.number == number
+    assert signals.received == number
     assert handlers() == before
 
 
 @BOTH
 def test_a_second_sigterm_changes_nothing(number, capfd):
     """Whoever ends jobs may send it twice."""
-    interrupts = Interrupts()
-    with interrupts.listening():
+    signals = StopSignals()
+    with signals.installed():
         send(number)
         send(signal.SIGTERM)
-    assert interrupts.number == number
+    assert signals.received == number
     assert capfd.readouterr().err.count("Ctrl-C leaves at once") == 1
 
 
 @BOTH
 def test_where_it_does_no_harm_the_block_ends_at_once(number):
-    interrupts = Interrupts()
+    signals = StopSignals()
     after = []
-    with interrupts.listening():
-        with pytest.raises(Asked), interrupts.breakable():
+    with signals.installed():
+        with pytest.raises(StopRequested), signals.interruptible():
             send(number)
             after.append("not reached")
         send(signal.SIGTERM)
     assert after == []
-    assert interrupts.number == number
+    assert signals.received == number
 
 
 def test_a_wish_from_before_ends_such_a_block_before_it_begins():
-    interrupts = Interrupts()
-    with interrupts.listening():
+    signals = StopSignals()
+    with signals.installed():
         send()
-        with pytest.raises(Asked), interrupts.breakable():
+        with pytest.raises(StopRequested), signals.interruptible():
             pytest.fail("the block ran")
 
 
 def test_after_such_a_block_a_signal_is_a_wish_again():
-    interrupts = Interrupts()
-    with interrupts.listening():
-        with interrupts.breakable():
+    signals = StopSignals()
+    with signals.installed():
+        with signals.interruptible():
             pass
         send()
-    assert interrupts.number == signal.SIGINT
+    assert signals.received == signal.SIGINT
 
 
 def test_an_error_in_such_a_block_is_passed_on():
-    interrupts = Interrupts()
-    with interrupts.listening():
-        with pytest.raises(ValueError, match="ours"), interrupts.breakable():
+    signals = StopSignals()
+    with signals.installed():
+        with pytest.raises(ValueError, match="ours"), signals.interruptible():
             raise ValueError("ours")
         send()
-    assert interrupts.number == signal.SIGINT
+    assert signals.received == signal.SIGINT
 
 
 def test_handlers_come_back_after_an_error():
     before = handlers()
-    with pytest.raises(ValueError, match="ours"), Interrupts().listening():
+    with pytest.raises(ValueError, match="ours"), StopSignals().installed():
         assert handlers() != before
         raise ValueError("ours")
     assert handlers() == before
@@ -119,15 +119,25 @@ def test_in_another_thread_nothing_is_heard():
     before, seen = handlers(), []
 
     def work() -> None:
-        interrupts = Interrupts()
-        with interrupts.listening(), interrupts.breakable():
+        signals = StopSignals()
+        with signals.installed(), signals.interruptible():
             seen.extend(handlers())
-        seen.append(interrupts.number)
+        seen.append(signals.received)
 
     thread = threading.Thread(target=work)
     thread.start()
     thread.join()
     assert seen == [*before, None]
+
+
+class AtStep(Listener):
+    """Calls a function after every step."""
+
+    def __init__(self, call: Callable[[int], object]) -> None:
+        self.call = call
+
+    def on_step(self, step: int, total_steps: int) -> None:
+        self.call(step)
 
 
 class Bench:
@@ -146,22 +156,18 @@ class Bench:
         checkpoint = checkpoints.find(pytest.fail)
         if checkpoint is not None:
             work.state.read(checkpoint.folder)
-        progress = work.state.progress
-        settled = progress.settled == progress.step
-        log = History(out, work.run, work.accelerator, Console(quiet=True), since=progress.step, settled=settled)
 
         def evaluate(model: Model) -> tuple[float, Scores]:
             model.eval()
             at("evaluation", work.state.progress.step)
-            batch = work.rows.batch(range(len(work.rows)), work.task.collate_target)
+            batch = work.dataset.batch(range(len(work.dataset)), work.task.collate_target)
             loss = float(work.task.loss(model(batch), batch).detach())
             return loss, Scores("score", True, {"score": -loss})
 
-        log.tick = lambda step, _: at("step", step)
-        try:
-            fit(work, evaluate, lambda *_: None, log, checkpoints)
-        finally:
-            log.close()
+        listeners = [History(out), AtStep(lambda step: at("step", step))]
+        TrainLoop(
+            work, evaluate=evaluate, save_best=lambda *_: None, listeners=listeners, checkpoints=checkpoints
+        ).run()
         return work
 
     def checkpoints(self, name: str) -> list[str]:
@@ -203,9 +209,9 @@ def assert_as_if_nothing_had_been(bench: Bench, name: str, again: TrainStep, who
 def test_the_run_without_interruption_has_evaluations_and_lines(bench, whole):
     """Or the tests below would show nothing."""
     lines = bench.history("whole")
-    assert [line["step"] for line in lines if line["what"] == "dev"] == [2, 4, 6, 7]
-    assert [line["step"] for line in lines if line["what"] == "train"] == [3, 6, 7]
-    assert [line["step"] for line in lines if line["what"] == "epoch"] == [3, 6, 7]
+    assert [line["step"] for line in lines if line["event"] == "dev"] == [2, 4, 6, 7]
+    assert [line["step"] for line in lines if line["event"] == "train"] == [3, 6, 7]
+    assert [line["step"] for line in lines if line["event"] == "epoch"] == [3, 6, 7]
 
 
 @BOTH
@@ -213,7 +219,7 @@ def test_the_run_without_interruption_has_evaluations_and_lines(bench, whole):
 def test_the_step_is_finished_and_the_run_goes_on(number, step, bench, whole):
     name = f"step {step} {number.name}"
     if step in (2, STEPS):  # an evaluation is due: it is broken off, and made when the run goes on
-        name, expected = f"{name} unsettled", f"step-{step:08d}-unsettled"
+        name, expected = f"{name} before eval", f"step-{step:08d}-before-eval"
     else:
         expected = f"step-{step:08d}"
     with pytest.raises(Interrupted) as stopped:
@@ -229,8 +235,8 @@ def test_an_evaluation_is_left_at_once_and_made_when_the_run_goes_on(step, bench
     name = f"evaluation {step}"
     with pytest.raises(Interrupted, match=f"stopped at step {step} of {STEPS}; go on with: bertune train {name} --resume"):
         bench.start(name, when("evaluation", step, signal.SIGTERM))
-    assert bench.checkpoints(name)[-1] == f"step-{step:08d}-unsettled"
-    assert [line["step"] for line in bench.history(name) if line["what"] == "dev"] == [s for s in (2, 4, 6) if s < step]
+    assert bench.checkpoints(name)[-1] == f"step-{step:08d}-before-eval"
+    assert [line["step"] for line in bench.history(name) if line["event"] == "dev"] == [s for s in (2, 4, 6) if s < step]
     assert_as_if_nothing_had_been(bench, name, bench.start(name), whole)
 
 
@@ -238,7 +244,7 @@ def test_an_evaluation_may_be_left_again_and_again(bench, whole):
     for _ in range(3):
         with pytest.raises(Interrupted, match="stopped at step 6 "):
             bench.start("again", when("evaluation", 6, signal.SIGINT))
-    assert bench.checkpoints("again")[-1] == "step-00000006-unsettled"
+    assert bench.checkpoints("again")[-1] == "step-00000006-before-eval"
     assert_as_if_nothing_had_been(bench, "again", bench.start("again"), whole)
 
 
@@ -257,7 +263,7 @@ def test_a_process_killed_after_the_evaluation_that_it_had_made_up_for_writes_it
 
     with pytest.raises(Killed):
         bench.start("up", killed)
-    assert bench.checkpoints("up")[-1] == "step-00000002-unsettled"
+    assert bench.checkpoints("up")[-1] == "step-00000002-before-eval"
     assert_as_if_nothing_had_been(bench, "up", bench.start("up"), whole)
 
 
@@ -309,11 +315,10 @@ def test_a_second_ctrl_c_while_the_checkpoint_is_written(bench, whole, monkeypat
 
 
 def test_without_checkpoints_a_signal_ends_the_run_as_any_program(tiny):
-    heard = Heard()
-    heard.tick = lambda step, _: send() if step == 2 else None
-    work = build(tiny)
+    sender = AtStep(lambda step: send() if step == 2 else None)
+    loop = TrainLoop(build(tiny), evaluate=None, save_best=lambda *_: None, listeners=[sender])
     with pytest.raises(KeyboardInterrupt) as left:
-        fit(work, None, lambda *_: None, heard)
+        loop.run()
     assert not isinstance(left.value, Interrupted)
 
 
@@ -326,12 +331,12 @@ def test_a_signal_writes_a_checkpoint_where_none_is_written_otherwise(bench):
 
 def test_a_run_that_has_lost_patience_goes_on_to_nothing(bench):
     """The score moves with the weights: it is by chance alone that one is no gain, so none counts as one."""
-    straight = bench.start("patient", patience=1, min_gain=100.0)
+    straight = bench.start("patient", patience=1, min_delta=100.0)
     assert straight.state.progress.step == 4
     with pytest.raises(Interrupted):
-        bench.start("patience", when("evaluation", 4, signal.SIGINT), patience=1, min_gain=100.0)
-    again = bench.start("patience", patience=1, min_gain=100.0)
+        bench.start("patience", when("evaluation", 4, signal.SIGINT), patience=1, min_delta=100.0)
+    again = bench.start("patience", patience=1, min_delta=100.0)
     assert again.state.progress == straight.state.progress
     assert bench.history("patience") == bench.history("patient")
-    assert bench.start("patience", patience=1, min_gain=100.0).state.progress == straight.state.progress
+    assert bench.start("patience", patience=1, min_delta=100.0).state.progress == straight.state.progress
     assert bench.history("patience") == bench.history("patient")

@@ -21,7 +21,8 @@ from bertune.errors import ArtifactError
 from bertune.heads.model import Model
 from bertune.kernels.dropout import BYTES
 from bertune.text.load import load_tokenizer
-from bertune.training.loop import fit
+from bertune.training.listener import Listener
+from bertune.training.loop import TrainLoop
 from bertune.training.rng import seed_everything
 from bertune.training.state import Mean
 from bertune.training.step import TrainStep
@@ -58,7 +59,7 @@ def one_thread():
 
 def build(folder: Path, seed: int = 42, **train: object) -> TrainStep:
     """Build everything of a run from its settings alone, with dropout and EMA on."""
-    settings = {"epochs": 10, "max_steps": STEPS, "batch_size": SIZE, "accumulate": 2, "learning_rate": 1e-3, "ema": 0.9, **train}
+    settings = {"epochs": 10, "max_steps": STEPS, "batch_size": SIZE, "micro_batches": 2, "learning_rate": 1e-3, "ema": 0.9, **train}
     run, task = prepare({"task": "classify", "model": str(folder), "seed": seed, "train": settings, "log": {"every": PER_EPOCH}})
     AcceleratorState._reset_state(reset_partial_state=True)
     accelerator = Accelerator(cpu=True)
@@ -69,7 +70,7 @@ def build(folder: Path, seed: int = 42, **train: object) -> TrainStep:
     rows = EncodedDataset(task.encode(EXAMPLES, load_tokenizer(folder, encoder.longest, run.data)))
     work = TrainStep(model, task, rows, run, accelerator)
     assert (encoder.shape.dropout, encoder.shape.attention_dropout, model.head.dropout.p) == (0.1, 0.1, 0.1)
-    assert work.num_active is not None
+    assert work.num_active_words is not None
     return work
 
 
@@ -80,11 +81,11 @@ def advance(work: TrainStep, until: int, losses: list[float]) -> None:
     for rows in work.batches():
         work.model.train()
         work.step(rows)
-        before = work.state.progress.since_epoch.total
-        work.state.progress.since_epoch.total = 0.0
-        work.gather_loss()
-        losses.append(work.state.progress.since_epoch.total)
-        work.state.progress.since_epoch.total += before
+        before = work.state.progress.loss_since_epoch.total
+        work.state.progress.loss_since_epoch.total = 0.0
+        work.fetch_loss()
+        losses.append(work.state.progress.loss_since_epoch.total)
+        work.state.progress.loss_since_epoch.total += before
         if work.state.progress.step == until:
             return
 
@@ -94,7 +95,7 @@ def weights(work: TrainStep) -> dict[str, torch.Tensor]:
 
 
 def averages(work: TrainStep) -> dict[str, torch.Tensor]:
-    with work.evaluated():
+    with work.averaged_weights():
         return weights(work)
 
 
@@ -135,10 +136,10 @@ def test_every_step_is_another_and_dropout_is_on(straight, tiny):
     """Or the tests below would show nothing."""
     losses, final, average, work = straight()
     assert len(set(losses)) == len(losses) == STEPS
-    assert (work.state.progress.epoch, work.state.progress.position) == (2, 1)
+    assert (work.state.progress.epoch, work.state.progress.batches_done) == (2, 1)
     assert any(not torch.equal(final[n], average[n]) for n in final)
     model = work.model.train()
-    batch = work.rows.batch([0, 1], work.task.collate_target)
+    batch = work.dataset.batch([0, 1], work.task.collate_target)
     assert not torch.equal(model(batch), model(batch))
 
 
@@ -202,39 +203,52 @@ def test_a_state_goes_on_in_memory_too(straight, tiny):
     assert_same(averages(again), straight()[2])
 
 
-class Heard:
-    """Keeps what the loop says, but for times."""
+class Recorder(Listener):
+    """Keeps the events of training, but for times."""
 
     def __init__(self) -> None:
         self.records: list[tuple[str, dict[str, object]]] = []
-        self.ticks: list[int] = []
+        self.steps: list[int] = []
 
-    def record(self, what: str, values: dict[str, object]) -> None:
+    def _add(self, event: str, record: dict[str, object]) -> None:
         timed = ("rows_per_s", "tokens_per_s", "eta_s")
-        self.records.append((what, {k: v for k, v in values.items() if k not in timed}))
+        self.records.append((event, {k: v for k, v in record.items() if k not in timed}))
 
-    def tick(self, step: int, total: int) -> None:
-        self.ticks.append(step)
+    def on_step(self, step: int, total_steps: int) -> None:
+        self.steps.append(step)
+
+    def on_log(self, record: dict[str, object]) -> None:
+        self._add("train", record)
+
+    def on_evaluate(self, record: dict[str, object]) -> None:
+        self._add("dev", record)
+
+    def on_epoch(self, record: dict[str, object]) -> None:
+        self._add("epoch", record)
+
+    def on_warning(self, step: int, message: str) -> None:
+        self._add("warning", {"step": step, "message": message})
 
 
 def test_the_loop_goes_on_from_a_state(tiny, tmp_path):
     """The same steps, lines and weights; with a constant rate the first epoch alone is the beginning of the whole run."""
-    whole, heard = Heard(), Heard()
+    whole, parts = Recorder(), Recorder()
     straight = build(tiny, schedule="constant")
     kept: list[int] = []
-    fit(straight, None, lambda *_: kept.append(straight.state.progress.step), whole)
+    save_best = lambda *_: kept.append(straight.state.progress.step)  # noqa: E731
+    TrainLoop(straight, evaluate=None, save_best=save_best, listeners=[whole]).run()
     assert kept == [PER_EPOCH, 2 * PER_EPOCH, STEPS]
-    assert [what for what, _ in whole.records] == ["train", "epoch"] * 3
+    assert [event for event, _ in whole.records] == ["train", "epoch"] * 3
 
     first = build(tiny, schedule="constant", max_steps=PER_EPOCH)
-    fit(first, None, lambda *_: None, heard)
+    TrainLoop(first, evaluate=None, save_best=lambda *_: None, listeners=[parts]).run()
     first.state.write(tmp_path)
     disturb()
     again = build(tiny, schedule="constant")
     again.state.read(tmp_path)
-    assert fit(again, None, lambda *_: None, heard).steps == STEPS
-    assert heard.ticks == whole.ticks == list(range(1, STEPS + 1))
-    assert heard.records == whole.records
+    assert TrainLoop(again, evaluate=None, save_best=lambda *_: None, listeners=[parts]).run().steps == STEPS
+    assert parts.steps == whole.steps == list(range(1, STEPS + 1))
+    assert parts.records == whole.records
     assert_same(weights(again), weights(straight))
     assert_same(averages(again), averages(straight))
 
@@ -243,14 +257,14 @@ def test_all_of_the_progress_comes_back(tiny, tmp_path):
     work = build(tiny)
     advance(work, 4, [])
     progress = work.state.progress
-    progress.best, progress.best_loss, progress.best_step, progress.stale, progress.reference = 0.1 + 0.2, 1 / 3, 3, 2, 0.7
-    progress.since_log = Mean(1 / 7, 3.0)
+    progress.best_score, progress.best_loss, progress.best_step, progress.evals_without_gain, progress.reference_score = 0.1 + 0.2, 1 / 3, 3, 2, 0.7
+    progress.loss_since_log = Mean(1 / 7, 3.0)
     work.state.write(tmp_path)
     again = build(tiny)
     assert again.state.progress != progress
     again.state.read(tmp_path)
     assert again.state.progress == progress
-    assert isinstance(again.state.progress.since_log, Mean)
+    assert isinstance(again.state.progress.loss_since_log, Mean)
 
 
 def test_random_numbers_come_back(tiny, tmp_path):

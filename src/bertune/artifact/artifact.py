@@ -13,8 +13,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
 
 from bertune.artifact.sentence_transformers import (
     POOLINGS,
@@ -33,7 +37,10 @@ from bertune.tasks.base.task import Task
 from bertune.text.tokenizer import Tokenizer
 from bertune.types import JSON, Numerics
 
-FORMAT = 1
+FORMAT = 2
+READABLE = {1, FORMAT}
+"""Formats that can be opened; see `bertune.artifact.upgrade`."""
+WEIGHTS = "model.safetensors"
 PACKAGES = ("bertune", "torch", "transformers", "tokenizers", "accelerate")
 
 
@@ -82,3 +89,13 @@ def version(package: str) -> str:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return "unknown"
+
+
+def sha256_of_tensors(tensors: dict[str, Tensor]) -> str:
+    """Return the SHA-256 of named tensors; their order does not matter."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

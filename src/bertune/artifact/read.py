@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
 
-from bertune.artifact.artifact import FORMAT, Artifact
+from bertune.artifact.artifact import FORMAT, READABLE, WEIGHTS, Artifact, sha256_of_tensors
 from bertune.artifact.sentence_transformers import (
     is_sentence_folder,
     read_modules,
 )
 from bertune.config.load import read_config
+from bertune.config.renames import upgrade_settings
 from bertune.config.schema import DataConfig, RunConfig
 from bertune.encoders.load import build_encoder, read_encoder
 from bertune.encoders.locate import EMBEDDED, locate
@@ -29,16 +29,25 @@ from bertune.text.load import load_tokenizer
 from bertune.types import JSON
 
 
-def read_weights(folder: Path) -> dict[str, torch.Tensor]:
+def read_weights(folder: Path, *, verify: bool = False) -> dict[str, torch.Tensor]:
     """Read model.safetensors.
 
+    Args:
+        folder: a saved folder.
+        verify: also compare the weights with the hash that was written with them. Folders of format 1 have none.
+
     Raises:
-        ArtifactError: it is missing or damaged.
+        ArtifactError: the file is missing or damaged.
     """
+    path = folder / WEIGHTS
     try:
-        weights: dict[str, torch.Tensor] = load_file(folder / "model.safetensors")
+        with safe_open(path, framework="pt") as file:
+            expected = (file.metadata() or {}).get("sha256")
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
     except (OSError, SafetensorError) as error:
-        raise ArtifactError(f"{folder / 'model.safetensors'}: missing or damaged: {str(error).splitlines()[0]}") from None
+        raise ArtifactError(f"{path}: missing or damaged: {str(error).splitlines()[0]}") from None
+    if verify and expected is not None and expected != sha256_of_tensors(weights):
+        raise ArtifactError(f"{path}: damaged: the weights are not those that were written")
     return weights
 
 
@@ -123,7 +132,7 @@ def _read_meta(place: Path) -> JSON:
         raise ArtifactError(f"{place / 'bertune.json'}: damaged: {error}") from None
     if not isinstance(meta, dict):
         raise ArtifactError(f"{place / 'bertune.json'}: damaged: not an object")
-    if meta.get("format") != FORMAT:
+    if meta.get("format") not in READABLE:
         raise ArtifactError(f"{place}: has format {meta.get('format')!r}, this bertune reads format {FORMAT}; install a newer bertune")
     if not {"task", "state", "max_length"} <= meta.keys():
         raise ArtifactError(f"{place / 'bertune.json'}: damaged: lacks what bertune writes")
@@ -134,7 +143,7 @@ def _read_run(place: Path) -> RunConfig:
     from pydantic import ValidationError
 
     try:
-        return RunConfig.model_validate(read_config(str(place / "run.yaml")))
+        return RunConfig.model_validate(upgrade_settings(read_config(str(place / "run.yaml"))))
     except (ConfigError, ValidationError) as error:
         raise ArtifactError(f"{place / 'run.yaml'}: damaged: {str(error).splitlines()[0]}") from None
 

@@ -9,7 +9,7 @@ from typing import Any, cast
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from bertune.artifact.artifact import FORMAT, PACKAGES, Artifact, has_modules, version
+from bertune.artifact.artifact import FORMAT, PACKAGES, WEIGHTS, Artifact, has_modules, sha256_of_tensors, version
 from bertune.artifact.sentence_transformers import (
     Dense,
     SentenceModules,
@@ -17,6 +17,7 @@ from bertune.artifact.sentence_transformers import (
 )
 from bertune.config.load import dump_config
 from bertune.errors import ArtifactError
+from bertune.files import fsync, part_of, write_json, write_text
 from bertune.heads.model import Model
 from bertune.tasks.base.sentence import SentenceTask
 from bertune.types import JSON, Scores
@@ -31,7 +32,7 @@ def write_artifact(artifact: Artifact, folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _write_weights(artifact.model, folder)
-        _write_json(folder / "config.json", _hub_config(artifact))
+        write_json(folder / "config.json", _hub_config(artifact))
         artifact.tokenizer.save(folder)
         if has_modules(artifact):
             write_modules(folder, _sentence_modules(artifact), artifact.model.encoder.width)
@@ -65,13 +66,30 @@ def write_meta(artifact: Artifact, folder: Path) -> None:
         "versions": {name: version(name) for name in PACKAGES},
         **artifact.meta,
     }
-    _write_json(folder / "bertune.json", meta)
+    write_json(folder / "bertune.json", meta)
 
 
 def _write_weights(model: Model, folder: Path) -> None:
-    part = folder / "model.safetensors.part"
-    save_file({n: t.contiguous().cpu() for n, t in model.saved_state().items()}, part, metadata={"format": "pt"})
-    part.replace(folder / "model.safetensors")
+    """Write model.safetensors as checkpoints are written: hashed, flushed to the disk, and then renamed."""
+    tensors = {name: tensor.contiguous().cpu() for name, tensor in model.saved_state().items()}
+    path = folder / WEIGHTS
+    part = part_of(path)
+    save_file(tensors, part, metadata={"format": "pt", "sha256": sha256_of_tensors(tensors)})
+    _sort_metadata(part)
+    fsync(part)
+    part.replace(path)
+    fsync(folder)
+
+
+def _sort_metadata(path: Path) -> None:
+    """Sort the metadata of a safetensors file, so that equal weights are equal bytes: safetensors writes it in random order."""
+    with path.open("r+b") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        content = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+        file.seek(8)
+        file.write(content.ljust(size))  # the same characters in another order, padded with spaces as before
 
 
 def _hub_config(artifact: Artifact) -> JSON:
@@ -84,17 +102,6 @@ def _hub_config(artifact: Artifact) -> JSON:
     return config
 
 
-def _write_json(path: Path, value: Any) -> None:
-    write_text(path, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file that is whole or is as it was."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
-
-
 def write_scores(folder: Path, scores: dict[str, Scores], extra: JSON) -> None:
     """Write scores.json: the scores of each split, and the summary of the run."""
-    _write_json(folder / "scores.json", {**{split: s.to_json() for split, s in scores.items()}, **extra})
+    write_json(folder / "scores.json", {**{split: s.to_json() for split, s in scores.items()}, **extra})

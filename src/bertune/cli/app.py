@@ -97,8 +97,8 @@ def evaluate(
         from bertune.commands.evaluate import evaluate
         from bertune.console import Console
 
-        talk = Console(quiet or not is_first_process())
-        scores, loss, num_cut = evaluate(out, file, overrides or [], task=task, device=device, precision=precision, talk=talk)
+        console = Console(quiet or not is_first_process())
+        scores, loss, num_cut = evaluate(out, file, overrides or [], task=task, device=device, precision=precision, console=console)
         if not is_first_process():
             return
         if as_json:
@@ -159,13 +159,13 @@ def embed(
 
         one_process("embed")
 
-        talk, where = Console(quiet), {"device": device, "precision": precision}
+        console, where = Console(quiet), {"device": device, "precision": precision}
         how = How(prompt, prompt_name, width, normalize)
         if output is None:
-            print_vectors(embed.embed_stream(out, file, overrides or [], how=how, talk=talk, **where))
+            print_vectors(embed.embed_stream(out, file, overrides or [], how=how, console=console, **where))
             return
-        count, _ = embed.embed(out, file, output, overrides or [], how=how, form=cast(Any, form), talk=talk, **where)
-        talk.say(f"{count} vectors written to {output}")
+        count, _ = embed.embed(out, file, output, overrides or [], how=how, form=cast(Any, form), console=console, **where)
+        console.info(f"{count} vectors written to {output}")
 
     _exit(work, debug)
 
@@ -203,9 +203,9 @@ def search(
         if pairs:
             found, rows = search.near_duplicates(asked, threshold, most)
             lines = pair_lines(found, rows, as_json=as_json)
-            asked.talk.say(f"{found.total} pairs with a cosine of at least {threshold:g}, {len(found.best)} shown")
+            asked.console.info(f"{found.total} pairs with a cosine of at least {threshold:g}, {len(found.best)} shown")
         else:
-            wanted = [*(queries or []), *(search.texts_of(query_file, talk=asked.talk) if query_file else [])]
+            wanted = [*(queries or []), *(search.texts_of(query_file, console=asked.console) if query_file else [])]
             if not wanted:
                 raise ConfigError("search: give a query, --queries FILE, or --pairs")
             lines = hit_lines(wanted, search.search(asked, wanted, k, cast(Any, engine)), as_json=as_json)

@@ -99,9 +99,9 @@ def predict_to(
     from bertune.console import Console
     from bertune.inference import writers
 
-    talk = Console(quiet or not is_first_process())
+    console = Console(quiet or not is_first_process())
     writers.format_of(output, form, "")  # a name that tells nothing is refused before any work
-    found = predict(out, file, overrides, talk=talk, **where)
+    found = predict(out, file, overrides, console=console, **where)
     if not is_first_process():
         deque(found.results, maxlen=0)  # it computes its share, and the first one writes
         return
@@ -111,7 +111,7 @@ def predict_to(
             count = writers.write_csv(target, found.header, found.results, found.joiner)
         else:
             count = (writers.write_conll if kind == "conll" else writers.write_jsonl)(target, found.results)
-    talk.say(f"{count} rows predicted{f', written to {output}' if output else ''}")
+    console.info(f"{count} rows predicted{f', written to {output}' if output else ''}")
 
 
 def print_vectors(rows: Iterator[JSON]) -> None:

@@ -17,7 +17,7 @@ from bertune.types import JSON
 
 def embed(
     folder: str | Path, file: str, output: str, overrides: Sequence[str] = (), *,
-    how: How | None = None, form: Form = "float32", talk: Console | None = None, **where: Any,
+    how: How | None = None, form: Form = "float32", console: Console | None = None, **where: Any,
 ) -> tuple[int, int]:  # fmt: skip
     """Write the vector of every row of a file, in its order, in memory that does not grow with it.
 
@@ -28,7 +28,7 @@ def embed(
         overrides: `data.name=value`.
         how: prompt, width and length of the vectors.
         form: float32, float16, int8 or binary; see `bertune.inference.vectors.in_form`.
-        talk: hears of progress.
+        console: hears of progress.
         where: `device` and `precision` of `load`.
 
     Returns:
@@ -39,30 +39,30 @@ def embed(
     """
     if file == "-":
         raise ConfigError("-o: standard input can be read only once, so a file of vectors is made of a file; leave -o out for JSON lines")
-    talk, how = talk or Console(quiet=True), how or How()
+    console, how = console or Console(quiet=True), how or How()
     pipeline = open_model(folder, **where)
-    corpus = Corpus(file, corpus_settings(pipeline, file, overrides), talk)
-    encode = _encoder(pipeline, how, talk)
+    corpus = Corpus(file, corpus_settings(pipeline, file, overrides), console)
+    encode = _encoder(pipeline, how, console)
     width = encode([" "]).shape[1]
     count, digest = corpus.counted()
     precision = pipeline.model.encoder.numerics.precision  # or a job that goes on in another one mixes two kinds of vectors
     identity = {"model": pipeline.fingerprint(), "rows": digest, "how": vars(how), "precision": precision}
     job = Job(Path(output), count, width, form, identity)
-    with talk.bar("embedding", count):
-        before = write_vectors(job, corpus.rows(), encode, talk.tick)
+    with console.progress("embedding", count):
+        before = write_vectors(job, corpus.rows(), encode, console.advance)
     if before:
-        talk.say(f"rows: {before} of {count} were done already")
+        console.info(f"rows: {before} of {count} were done already")
     return count, before
 
 
 def embed_stream(
-    folder: str | Path, file: str, overrides: Sequence[str] = (), *, how: How | None = None, talk: Console | None = None, **where: Any
+    folder: str | Path, file: str, overrides: Sequence[str] = (), *, how: How | None = None, console: Console | None = None, **where: Any
 ) -> Iterator[JSON]:
     """Give every row of a file, or of standard input ("-"), with its vector under `embedding`."""
-    talk, how = talk or Console(quiet=True), how or How()
+    console, how = console or Console(quiet=True), how or How()
     pipeline = open_model(folder, **where)
-    corpus = Corpus(file, corpus_settings(pipeline, file, overrides), talk)
-    encode = _encoder(pipeline, how, talk)
+    corpus = Corpus(file, corpus_settings(pipeline, file, overrides), console)
+    encode = _encoder(pipeline, how, console)
     rows = corpus.rows(first_time=True)
     while chunk := list(itertools.islice(rows, 1024)):
         for (raw, _), vector in zip(chunk, encode([text for _, text in chunk]), strict=True):

@@ -23,27 +23,27 @@ def evaluate(folder: str | Path, files: str | Sequence[str], overrides: Sequence
         folder: what `train` has written.
         files: one file or several.
         overrides: `data.name=value`, such as data.encoding=gb18030.
-        where: `device`, `precision`, `task` of `load`, and `talk`.
+        where: `device`, `precision`, `task` of `load`, and `console`.
 
     Returns:
         Scores, mean loss, and how many rows were longer than max_length.
     """
-    distributed.init(on_processor=choose_device(where.get("device", "auto")).type == "cpu")
-    talk = where.pop("talk", Console(quiet=True))
+    distributed.init(use_cpu=choose_device(where.get("device", "auto")).type == "cpu")
+    console = where.pop("console", Console(quiet=True))
     artifact = read_artifact(folder, where.pop("task", None))
     several = [files] if isinstance(files, str) else list(files)
     data = reading_config(artifact.run.data, several[0], overrides)
     task = artifact.task
     task.data = data
-    note = prefixed(talk)
-    with scratch_folder(data, several, talk) as kept:
+    note = prefixed(console)
+    with scratch_folder(data, several, console) as kept:
         into = None if kept is None else kept / "examples.arrow"
         examples = checked(read_examples(several, task, data, note, to_score=True, into=into), task, data, note)
         pipeline = artifact.pipeline(**where)
         if kept is None:
             predictions, loss = pipeline.evaluate(examples)
         else:
-            predictions, loss = pipeline.evaluate_rows(write_dataset(kept, "rows", task, pipeline.tokenizer, examples, talk))
+            predictions, loss = pipeline.evaluate_rows(write_dataset(kept, "rows", task, pipeline.tokenizer, examples, console))
         for line in task.report():
             note(line)
         return task.score(predictions, examples), loss, pipeline.num_cut

@@ -44,32 +44,32 @@ def predict(folder: str | Path, file: str, overrides: Sequence[str] = (), **wher
         folder: what `train` has written.
         file: a data file, or "-".
         overrides: `data.name=value`.
-        where: `device`, `precision`, `task` of `load`, and `talk`.
+        where: `device`, `precision`, `task` of `load`, and `console`.
 
     Raises:
         BertuneError: the folder, the settings or a row cannot be used.
     """
-    distributed.init(on_processor=choose_device(where.get("device", "auto")).type == "cpu")
+    distributed.init(use_cpu=choose_device(where.get("device", "auto")).type == "cpu")
     if file == "-" and distributed.num_processes() > 1:
         raise ConfigError("standard input cannot be read by several processes; give a file, or start one process")
-    talk = where.pop("talk", Console(quiet=True))
+    console = where.pop("console", Console(quiet=True))
     artifact = read_artifact(folder, where.pop("task", None))
     data = reading_config(artifact.run.data, file, overrides)
     artifact.task.data = data
     header: dict[str, None] = {}
     if file != "-":
         faults = BadRows(skip=data.bad_rows == "skip")
-        for row, _ in stream(file, artifact.task, data, faults, prefixed(talk), need_target=False):
+        for row, _ in stream(file, artifact.task, data, faults, prefixed(console), need_target=False):
             header.update(dict.fromkeys(row.raw))
         for line in faults.settle():
-            talk.say(f"data: {line}")
+            console.info(f"data: {line}")
     joiner = data.label_delimiter or "|"
     return Predicted(
-        list(header), format_of(file, data, artifact.task.columns), joiner, _predicted(artifact.pipeline(**where), file, data, talk)
+        list(header), format_of(file, data, artifact.task.columns), joiner, _predicted(artifact.pipeline(**where), file, data, console)
     )
 
 
-def _predicted(pipeline: Pipeline, file: str, data: DataConfig, talk: Console) -> Iterator[tuple[Row, Prediction]]:
+def _predicted(pipeline: Pipeline, file: str, data: DataConfig, console: Console) -> Iterator[tuple[Row, Prediction]]:
     faults = BadRows(skip=data.bad_rows == "skip")
     waiting: deque[Row] = deque()
 
@@ -82,8 +82,8 @@ def _predicted(pipeline: Pipeline, file: str, data: DataConfig, talk: Console) -
         yield waiting.popleft(), prediction
     for line in faults.settle():
         if file == "-":
-            talk.say(f"data: {line}")
+            console.info(f"data: {line}")
     for line in pipeline.task.report():
-        talk.say(f"data: {line}")
+        console.info(f"data: {line}")
     if pipeline.num_cut:
-        talk.say(f"data: {pipeline.num_cut} rows are longer than max_length {pipeline.tokenizer.max_length} and were cut")
+        console.info(f"data: {pipeline.num_cut} rows are longer than max_length {pipeline.tokenizer.max_length} and were cut")

@@ -32,12 +32,12 @@ def index_of(pipeline: SentencePipeline, corpus: Corpus, folder: Path, *, anew: 
             raise ConfigError(f"{folder}: was made of another state of {index.about.source.get('file')}; --rebuild makes it anew")
         return index
     how = How(prompt_name=pipeline.prompt_for_documents, normalize=True)
-    encode = _encoder(pipeline, how, corpus.talk)
+    encode = _encoder(pipeline, how, corpus.console)
     count, _ = corpus.counted()
     about = About(count, encode([" "]).shape[1], "float16", fingerprint, source)
-    with corpus.talk.bar("indexing", count):
-        build_index(folder, about, corpus.rows(), encode, corpus.talk.tick, anew=anew)
-    corpus.talk.say(f"index: {count} rows, {folder}")
+    with corpus.console.progress("indexing", count):
+        build_index(folder, about, corpus.rows(), encode, corpus.console.advance, anew=anew)
+    corpus.console.info(f"index: {count} rows, {folder}")
     return open_index(folder, fingerprint)
 
 
@@ -64,7 +64,7 @@ class Asked:
         overrides: `data.name=value`, how to read the corpus.
         index: folder of the index; without it FILE.index.
         anew: whether to make the index anew.
-        talk: hears of progress.
+        console: hears of progress.
         where: `device` and `precision` of `load`.
     """
 
@@ -73,13 +73,13 @@ class Asked:
     overrides: Sequence[str] = ()
     index: str | None = None
     anew: bool = False
-    talk: Console = field(default_factory=lambda: Console(quiet=True))
+    console: Console = field(default_factory=lambda: Console(quiet=True))
     where: dict[str, Any] = field(default_factory=dict)
 
     def opened(self) -> tuple[SentencePipeline, Index]:
         """Open model and index; the index is made where there is none."""
         pipeline = open_model(self.folder, **self.where)
-        corpus = Corpus(self.file, corpus_settings(pipeline, self.file, self.overrides), self.talk)
+        corpus = Corpus(self.file, corpus_settings(pipeline, self.file, self.overrides), self.console)
         return pipeline, index_of(pipeline, corpus, Path(self.index or f"{self.file}.index"), anew=self.anew)
 
 
@@ -102,12 +102,12 @@ def search(asked: Asked, queries: Sequence[str], k: int = 10, engine: Engine = "
 def near_duplicates(asked: Asked, threshold: float = 0.9, most: int = 1000) -> tuple[Pairs, dict[int, JSON]]:
     """Find the pairs of rows of a corpus whose cosine is at least `threshold`, best first, and the rows they are made of."""
     _, index = asked.opened()
-    with asked.talk.bar("comparing", index.about.rows):
-        pairs = index.pairs(threshold, most, asked.talk.tick)
+    with asked.console.progress("comparing", index.about.rows):
+        pairs = index.pairs(threshold, most, asked.console.advance)
     return pairs, index.raws(row for pair in pairs.best for row in (pair.first, pair.second))
 
 
-def texts_of(file: str, overrides: Sequence[str] = (), talk: Console | None = None) -> list[str]:
+def texts_of(file: str, overrides: Sequence[str] = (), console: Console | None = None) -> list[str]:
     """Read the texts of a file, such as queries."""
-    corpus = Corpus(file, reading_config(DataConfig(), file, overrides), talk or Console(quiet=True))
+    corpus = Corpus(file, reading_config(DataConfig(), file, overrides), console or Console(quiet=True))
     return [text for _, text in corpus.rows(first_time=True)]

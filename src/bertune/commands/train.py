@@ -2,44 +2,84 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
-
-import torch
+from typing import Any
 
 from bertune import distributed
 from bertune.artifact.artifact import Artifact
 from bertune.config.load import idle_settings, read_config, resolve_config
 from bertune.config.schema import RunConfig
 from bertune.console import Console, duration, prefixed
-from bertune.data.dataset import EncodedDataset
-from bertune.encoders.families.glyphs import GlyphChoice
-from bertune.encoders.load import LoadReport, read_encoder
-from bertune.encoders.locate import locate
 from bertune.errors import ConfigError
-from bertune.heads.model import Model
 from bertune.kernels.allocator import bound_kernel_caches, keep_pages
 from bertune.kernels.precision import choose_device
-from bertune.kernels.ragged_ops import first_tokens
 from bertune.tasks import load_task
 from bertune.tasks.base.datasets import encode_datasets, read_datasets
+from bertune.tasks.base.reading import Splits
 from bertune.tasks.base.task import Task
-from bertune.text.load import load_tokenizer
-from bertune.text.tokenizer import Tokenizer
-from bertune.training.launch import accelerator_of, as_launched
-from bertune.training.resume import choose_run_dir, finished_scores, settings_of
+from bertune.training.build import BuiltModel, build_model
+from bertune.training.launch import apply_launcher_settings, build_accelerator, check_environment
+from bertune.training.listener import Listener
+from bertune.training.resume import RunDir, choose_run_dir, finished_scores, settings_to_resume
 from bertune.training.rng import seed_everything
-from bertune.training.run import Trained, TrainingRun
-from bertune.types import EncodedExample, Encoder
+from bertune.training.run import TrainingRun, TrainResult
+
+
+def train(
+    source: str | Path | dict[str, Any],
+    overrides: Sequence[str] = (),
+    *,
+    quiet: bool = False,
+    resume: bool = False,
+    listeners: Sequence[Listener] = (),
+) -> TrainResult:
+    """Fine-tune an encoder.
+
+    Args:
+        source: a run file, the name of a task, or the settings as a dictionary; with `resume` also the folder of a run.
+        overrides: `section.name=value`, applied to the settings.
+        quiet: write nothing to stderr.
+        resume: go on from the newest complete checkpoint, bit for bit; without one the run begins, and a finished run is left as it is.
+        listeners: hear what happens; see `bertune.Listener`.
+
+    Raises:
+        BertuneError: see `bertune.errors`; nothing has been written when settings or data are wrong.
+        Interrupted: Ctrl-C or SIGTERM; a checkpoint is written.
+    """
+    began = time.perf_counter()
+    run, task = prepare(settings_to_resume(source) if resume else source, overrides)
+    notes: list[str] = []
+    run = apply_launcher_settings(run, notes.append)
+    distributed.init(use_cpu=choose_device(run.device).type == "cpu")
+    console = Console(quiet or distributed.rank() > 0)
+    for line in notes:
+        console.info(f"note: {line}")
+    run_dir = choose_run_dir(run, resume=resume, note=prefixed(console, "resume"))
+    if run_dir.finished:
+        console.info(f"resume: the run in {str(run_dir.path)!r} is finished; nothing is left to do")
+        return TrainResult(run_dir.path, finished_scores(run_dir.path))
+    for line in idle_settings(run):
+        console.info(f"note: {line}")
+    _check_run(run, task)
+    check_environment(run)
+    splits = read_datasets(run, task, console)
+    result = train_on(run, task, splits, listeners, run_dir=run_dir, console=console)
+    console.info(f"done in {duration(time.perf_counter() - began)}")
+    return result
 
 
 def prepare(source: str | Path | dict[str, Any], overrides: Sequence[str] = ()) -> tuple[RunConfig, Task]:
     """Check a run's settings and build its task.
 
+    Args:
+        source: a run file, the name of a task, or the settings as a dictionary.
+        overrides: `section.name=value`, applied to the settings.
+
     Raises:
-        ConfigError: something is wrong with the settings; all of it is named.
+        ConfigError: settings are wrong; all of them are named.
         TaskNotFound: there is no such task.
     """
     raw = read_config(source, overrides)
@@ -50,102 +90,71 @@ def prepare(source: str | Path | dict[str, Any], overrides: Sequence[str] = ()) 
     return run, task_class(options, run.data)
 
 
-def train(source: str | Path | dict[str, Any], overrides: Sequence[str] = (), *, quiet: bool = False, resume: bool = False) -> Trained:
-    """Fine-tune an encoder.
+def train_on(
+    run: RunConfig,
+    task: Task,
+    splits: Splits,
+    listeners: Sequence[Listener] = (),
+    *,
+    run_dir: RunDir | None = None,
+    console: Console | None = None,
+) -> TrainResult:
+    """Fine-tune on examples that have been read, so that several runs can share them.
 
     Args:
-        source: a run file, the name of a task, or the settings as a dictionary; with `resume` the folder of a run, too.
-        overrides: `section.name=value`, laid over it.
-        quiet: say nothing on stderr.
-        resume: go on from the newest complete checkpoint, bit for bit; where there is none the run begins, and a run that is
-            finished is left as it is.
+        run: the settings, such as `prepare` returns them.
+        task: the task of `prepare`; it has learnt from the training rows (`task.fit`, as `read_datasets` does). The run has its own copy.
+        splits: the examples of each split.
+        listeners: hear what happens.
+        run_dir: where the run is written, and what it goes on from; without it `run.out`, which must be new.
+        console: shows progress; without it nothing is shown.
 
     Raises:
-        BertuneError: see `bertune.errors`; nothing has been written when settings or data are at fault.
+        BertuneError: see `train`.
         Interrupted: Ctrl-C or SIGTERM; a checkpoint is written.
     """
-    began = time.perf_counter()
-    run, task = prepare(settings_of(source) if resume else source, overrides)
-    said: list[str] = []
-    run = as_launched(run, said.append)
-    distributed.init(on_processor=choose_device(run.device).type == "cpu")
-    talk = Console(quiet or distributed.rank() > 0)
-    for line in said:
-        talk.say(f"note: {line}")
-    place = choose_run_dir(run, resume=resume, note=prefixed(talk, "resume"))
-    out = place.out
-    if place.finished:
-        talk.say(f"resume: the run in {str(out)!r} is finished; nothing is left to do")
-        return Trained(out, finished_scores(out))
-    for line in idle_settings(run):
-        talk.say(f"note: {line}")
+    task = copy.deepcopy(task)  # a run tunes it on the dev rows, which must not reach the next one
+    console = console or Console(quiet=True)
+    run_dir = run_dir or choose_run_dir(run, resume=False, note=prefixed(console, "resume"))
+    _check_batch_size(run, task, splits)
+    keep_pages()
+    bound_kernel_caches(128)  # a step uses about this many shapes; a smaller cache costs 6 % of its time
+    accelerator, numerics, reason = build_accelerator(run, run_dir.path)
+    seed_everything(run.seed)
+    built = build_model(run, task)
+    built.model.encoder.compute_in(numerics)
+    console.info(f"task: {task.describe()}")
+    console.info(f"rows: {len(splits.train)} train, {len(splits.dev)} dev, {len(splits.test)} test")
+    console.info(f"output: {run_dir.path}")
+    _show_model(console, run, built, f"computes in {numerics.precision} on {accelerator.device.type}, {reason}")
+    datasets = encode_datasets(run, task, built.tokenizer, splits, console)
+    meta = {"max_length": built.tokenizer.max_length, "data": splits.fingerprint}
+    artifact = Artifact(built.model, task, built.tokenizer, run, meta)
+    return TrainingRun(artifact, datasets, splits, run_dir, accelerator, console, listeners).run()
+
+
+def _check_run(run: RunConfig, task: Task) -> None:
     if run.data.train is None:
         raise ConfigError("data.train: must be given, such as data.train=reviews.csv")
     if run.train.r_drop and type(task).divergence is Task.divergence:
         raise ConfigError(f"train.r_drop: task {run.task} has no distance between two passes; leave it out")
-    if run.train.shard and task.joint:
-        raise ConfigError("train.shard: losses that look at a whole batch need the whole model in every process; leave it out")
-    keep_pages()
-    bound_kernel_caches(128)  # of so many shapes a step is made; fewer cost 6 % of its time
-    accelerator, numerics, why = accelerator_of(run, out)
-    splits = read_datasets(run, task, talk)
-    if min(run.train.batch_size, len(splits.train)) < task.least_batch:
+    if run.train.fsdp and task.joint:
+        raise ConfigError("train.fsdp: a loss over a whole batch needs the whole model in every process; leave it out")
+
+
+def _check_batch_size(run: RunConfig, task: Task, splits: Splits) -> None:
+    rows = min(run.train.batch_size, len(splits.train))
+    if rows < task.least_batch:
         raise ConfigError(
-            f"train.batch_size: a batch of {min(run.train.batch_size, len(splits.train))} has no other row to compare with, so nothing "
-            f"would be learnt; at least {task.least_batch} rows are needed"
+            f"train.batch_size: a batch of {rows} has no other row to compare with, so nothing would be learnt; "
+            f"at least {task.least_batch} rows are needed"
         )
-    seed_everything(run.seed)
-    model, tokenizer, report = _build(run, task)
-    talk.say(f"what: {task.describe()}")
-    talk.say(f"rows: {len(splits.train)} train, {len(splits.dev)} dev, {len(splits.test)} test")
-    talk.say(f"to:   {out}")
-    model.encoder.compute_in(numerics)
-    _tell_model(talk, run, model, report, f"computes in {numerics.precision} on {accelerator.device.type}, {why}")
-    rows = encode_datasets(run, task, tokenizer, splits, talk)
-    result = Artifact(model, task, tokenizer, run, {"max_length": tokenizer.max_length, "data": splits.fingerprint})
-    trained = TrainingRun(result, rows, splits, place, accelerator, talk).run()
-    talk.say(f"done in {duration(time.perf_counter() - began)}")
-    return trained
 
 
-def _build(run: RunConfig, task: Task) -> tuple[Model, Tokenizer, LoadReport]:
-    folder = locate(run.model)
-    fonts = [run.train.glyph_font] if isinstance(run.train.glyph_font, str) else run.train.glyph_font or []
-    encoder, report = read_encoder(folder, GlyphChoice(tuple(fonts), run.train.glyphs == "trained"))
-    if run.train.dropout is not None:
-        encoder.set_dropout(run.train.dropout)
-    tokenizer = load_tokenizer(folder, encoder.longest, run.data)
-    rows = len(encoder.word_embeddings())
-    if tokenizer.vocabulary_size > rows:
-        raise ConfigError(f"model: the tokenizer in {str(folder)!r} knows {tokenizer.vocabulary_size} tokens, its encoder only {rows}")
-    if getattr(task.options, "pooling", "mean") in {"pooler", "cls"} and not _first_token_speaks(encoder, tokenizer):
-        raise ConfigError(
-            f"model: the first token of a text does not speak for all of it in {str(folder)!r} (no special token stands there, or it "
-            "cannot see what follows); set options.pooling=mean"
-        )
-    return Model(encoder, task.head(encoder, report.pooler)), tokenizer, report
-
-
-def _first_token_speaks(encoder: Encoder, tokenizer: Tokenizer) -> bool:
-    """Tell whether a special token begins every text and its state depends on the text, as a causal model's does not."""
-    if not tokenizer.begins_with_special:
-        return False
-    rows = EncodedDataset([EncodedExample((piece,)) for piece in tokenizer.encode([("a",), ("a 1 . 2",)])])
-    ragged = rows.batch(range(2), list).ragged
-    with torch.no_grad():
-        states = first_tokens(cast(torch.nn.Module, encoder).eval()(ragged), ragged)
-    return not torch.allclose(states[0], states[1], rtol=0, atol=1e-7)
-
-
-def _tell_model(talk: Console, run: RunConfig, model: Model, report: LoadReport, how: str) -> None:
-    millions = sum(p.numel() for p in model.parameters()) / 1e6
-    talk.say(f"model: {run.model}, {model.encoder.kind}, {millions:.1f} M parameters; {how}")
-    for note in report.notes:
-        talk.say(f"model: {note}")
-    names = [name for name, _ in model.head.named_parameters()]
-    pretrained = {f"dense.{kind}" for kind in report.pooler}  # what the head took over from the checkpoint, if it has such a layer
-    new = [*report.new, *(f"head.{name}" for name in names if name not in pretrained)]
-    unused = [*report.unused, *(f"pooler {name}" for name in sorted(pretrained - set(names)))]
-    talk.say(f"weights: new, to be learnt: {', '.join(new) or 'none'}")
-    if unused:
-        talk.say(f"weights: in the checkpoint but not used: {', '.join(unused)}")
+def _show_model(console: Console, run: RunConfig, built: BuiltModel, precision: str) -> None:
+    millions = sum(p.numel() for p in built.model.parameters()) / 1e6
+    console.info(f"model: {run.model}, {built.model.encoder.kind}, {millions:.1f} M parameters; {precision}")
+    for note in built.report.notes:
+        console.info(f"model: {note}")
+    for line in built.describe():
+        console.info(f"weights: {line}")

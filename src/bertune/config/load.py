@@ -7,16 +7,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
+from bertune.config.renames import new_name_of
 from bertune.config.schema import RunConfig, Section, is_section
-from bertune.config.yaml import _Dumper, parse_yaml
+from bertune.config.yaml import dump_yaml, parse_yaml
 from bertune.errors import ConfigError, did_you_mean
 
 
 def read_config(source: str | Path | dict[str, Any], overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """Read a run file, or take a task's name or settings as they are, and lay `section.name=value` over it.
+    """Read a run file, or accept the name of a task or a dictionary of settings, and apply `section.name=value` to it.
 
     Raises:
         ConfigError: the file is missing or broken, or an override has no "=".
@@ -43,37 +43,37 @@ def read_config(source: str | Path | dict[str, Any], overrides: Sequence[str] = 
 
 
 def apply_override(raw: dict[str, Any], override: str) -> None:
-    """Lay one `section.name=value` over nested settings, in place.
+    """Apply one `section.name=value` to nested settings, in place.
 
     Raises:
-        ConfigError: it has no "=", or a section on its way is a value.
+        ConfigError: it has no "=", or a section on its path is a value.
     """
     name, equals, text = override.partition("=")
     keys = name.strip().split(".")
     if not equals or not all(keys):
         raise ConfigError(f"{override!r} is not a setting; write section.name=value, such as train.epochs=3")
-    place = raw
+    section = raw
     for key in keys[:-1]:
-        if place.get(key) is None:
-            place[key] = {}
-        if not isinstance(place[key], dict):
+        if section.get(key) is None:
+            section[key] = {}
+        if not isinstance(section[key], dict):
             raise ConfigError(f"{override!r}: {key!r} is a value, not a section")
-        place = place[key]
+        section = section[key]
     value = parse_yaml(text, override)
-    # A lone "|" or "#" is YAML for nothing, but a delimiter to whoever writes it here.
-    place[keys[-1]] = text.strip() if value in (None, "") and text.strip() in {"|", ">", "#"} else value
+    # YAML reads a lone "|" or "#" as nothing; here it is a delimiter.
+    section[keys[-1]] = text.strip() if value in (None, "") and text.strip() in {"|", ">", "#"} else value
 
 
 def resolve_config(raw: dict[str, Any], options: type[Section]) -> tuple[RunConfig, Any]:
-    """Check a whole run, the task's own options included.
+    """Check a whole run, with the task's own options.
 
     Returns:
         The run, with the options filled in, and the options as an object of `options`.
 
     Raises:
-        ConfigError: names every fault at once.
+        ConfigError: names every error at once.
     """
-    faults: list[str] = []
+    errors: list[str] = []
     sections = ("data", "options", "train", "log")
     raw = {name: value for name, value in raw.items() if value is not None or name not in sections}  # "log:" alone is empty
     given = raw.get("options", {})
@@ -81,39 +81,41 @@ def resolve_config(raw: dict[str, Any], options: type[Section]) -> tuple[RunConf
     try:
         chosen = options.model_validate(given)
     except ValidationError as error:
-        faults += _faults(error, options, ("options",))
+        errors += _messages(error, options, ("options",))
     run: RunConfig | None = None
     try:
         run = RunConfig.model_validate({**raw, "options": chosen.model_dump() if chosen else {}})
     except ValidationError as error:
-        faults = _faults(error, RunConfig, ()) + faults
-    if faults or run is None:
-        raise ConfigError(faults[0] if len(faults) == 1 else "\n".join([f"{len(faults)} settings are wrong:", *faults]))
+        errors = _messages(error, RunConfig, ()) + errors
+    if errors or run is None:
+        raise ConfigError(errors[0] if len(errors) == 1 else "\n".join([f"{len(errors)} settings are wrong:", *errors]))
     return run, chosen
 
 
-def _faults(error: ValidationError, model: type[BaseModel], above: tuple[str, ...]) -> list[str]:
+def _messages(error: ValidationError, model: type[BaseModel], parents: tuple[str, ...]) -> list[str]:
     seen: dict[str, str] = {}
-    for fault in error.errors():
-        path = _names(fault["loc"], model)
-        name = ".".join((*above, *path))
-        if fault["type"] == "extra_forbidden":
+    for entry in error.errors():
+        path = _names(entry["loc"], model)
+        name = ".".join((*parents, *path))
+        if entry["type"] == "extra_forbidden" and (renamed := new_name_of(name)):
+            text = f"{name}: renamed to {renamed}"
+        elif entry["type"] == "extra_forbidden":
             known = _fields_at(model, path[:-1])
             text = f"{name}: no such setting{did_you_mean(path[-1], known)}; allowed here: {', '.join(sorted(known))}"
-        elif fault["type"] == "missing":
+        elif entry["type"] == "missing":
             text = f"{name}: must be given"
         else:
-            reason = fault["msg"].removeprefix("Value error, ")
+            reason = entry["msg"].removeprefix("Value error, ")
             where = f"{name}: " if name else ""
-            got = "" if isinstance(fault["input"], dict | BaseModel) else f" (got {fault['input']!r})"
+            got = "" if isinstance(entry["input"], dict | BaseModel) else f" (got {entry['input']!r})"
             text = f"{where}{reason[0].lower()}{reason[1:]}{got}"
-        # A union reports one fault for each of its members: one line a setting is enough.
+        # A union reports one error for each of its members: one line a setting is enough.
         seen[name] = f"{seen[name]}, or {text.split(': ', 1)[-1]}" if name in seen else text
     return list(seen.values())
 
 
 def _names(loc: tuple[int | str, ...], model: type[BaseModel]) -> list[str]:
-    """Drop what pydantic adds to a location to tell members of a union apart."""
+    """Drop the parts that pydantic adds to a location for the members of a union."""
     names: list[str] = []
     at: Any = model
     for part in loc:
@@ -137,7 +139,7 @@ def idle_settings(run: RunConfig) -> list[str]:
     train, data = run.train, run.data
     constant = train.schedule == "constant"
     rules: list[tuple[Section, str, bool, str]] = [
-        (data, "dev_share", data.dev is not None, "data.dev is given"),
+        (data, "dev_fraction", data.dev is not None, "data.dev is given"),
         (data, "quoting", data.format in {"json", "jsonl", "parquet"}, f"data.format is {data.format}"),
         (data, "delimiter", data.format in {"json", "jsonl", "parquet"}, f"data.format is {data.format}"),
         (data, "workers", data.cache == "off", "data.cache is off"),
@@ -147,17 +149,17 @@ def idle_settings(run: RunConfig) -> list[str]:
         (train, "warmup_steps", constant, "train.schedule is constant"),
         (train, "schedule_cycles", train.schedule != "cosine_with_restarts", f"train.schedule is {train.schedule}"),
         (train, "schedule_power", train.schedule != "polynomial", f"train.schedule is {train.schedule}"),
-        (train, "min_gain", train.patience is None, "train.patience is not given"),
+        (train, "min_delta", train.patience is None, "train.patience is not given"),
     ]
     idle = []
     for section, name, without_effect, because in rules:
         default = type(section).model_fields[name].default
         if without_effect and name in section.model_fields_set and getattr(section, name) != default:
-            room = "data" if section is data else "train"
-            idle.append(f"{room}.{name}={getattr(section, name)} has no effect, since {because}")
+            prefix = "data" if section is data else "train"
+            idle.append(f"{prefix}.{name}={getattr(section, name)} has no effect, since {because}")
     return idle
 
 
 def dump_config(run: RunConfig) -> str:
     """Write a resolved run as YAML. `out` is left out, so that `bertune train OUT/run.yaml` repeats the run elsewhere."""
-    return yaml.dump(run.model_dump(exclude={"out"}), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    return dump_yaml(run.model_dump(exclude={"out"}))

@@ -21,16 +21,16 @@ READING_SETTINGS = (
     "cache",
     "workers",
 )
-"""What can be said anew of a file to be scored or predicted; the rest of `data` was settled by training."""
+"""Settings of `data` that may change for a file to evaluate or predict; training has fixed the rest."""
 
 
 def reading_config(data: DataConfig, file: str, overrides: Sequence[str]) -> DataConfig:
-    """Return how files were read in training, with overrides (`data.name=value`) laid over it.
+    """Return how the training files were read, with overrides (`data.name=value`) applied.
 
-    Standard input is lines of UTF-8 unless an override says otherwise: it need not come from where the training files came from.
+    Standard input is read as lines of UTF-8 unless an override says otherwise: it may have another origin than the training files.
 
     Raises:
-        ConfigError: an override names what training has settled, or a Hub data set comes without a split.
+        ConfigError: an override names a setting that training has fixed, or a Hub data set comes without a split.
     """
     if file.startswith("hub:") and ":" not in file.removeprefix("hub:"):
         raise ConfigError(f"{file}: say which split, such as {file}:test or {file}:validation")
@@ -40,6 +40,6 @@ def reading_config(data: DataConfig, file: str, overrides: Sequence[str]) -> Dat
     for override in overrides:
         section, _, name = override.partition("=")[0].strip().partition(".")
         if section != "data" or name.split(".")[0] not in READING_SETTINGS:
-            raise ConfigError(f"{override!r}: here only these can be given: {', '.join(f'data.{name}' for name in READING_SETTINGS)}")
+            raise ConfigError(f"{override!r}: only these can be given here: {', '.join(f'data.{name}' for name in READING_SETTINGS)}")
         apply_override(raw, override)
     return resolve_config(raw, Section)[0].data

@@ -33,7 +33,7 @@ class DataConfig(Section):
     train: Files | None = None
     """File, or list of files, to learn from: csv, tsv, txt, json, jsonl, parquet, any of them with .gz, or hub:NAME."""
     dev: Files | None = None
-    """File or files that decide which checkpoint is best. Without it `dev_share` of the training rows is split off."""
+    """File or files that decide which checkpoint is best. Without it `dev_fraction` of the training rows is split off."""
     test: Files | None = None
     """File or files scored once, at the end, with the best checkpoint."""
     columns: list[str] | dict[str, str] | None = None
@@ -57,7 +57,7 @@ class DataConfig(Section):
     """A label column like "red|blue" holds several labels, cut at this character. Makes the problem multi-label."""
     bad_rows: Literal["error", "skip"] = "error"
     """What to do with rows that cannot be used: stop and name them, or leave them out, counted and reported."""
-    dev_share: Share = 0.1
+    dev_fraction: Share = 0.1
     """Share of the training rows split off as dev set, by label and by seed, when no dev file is given."""
     limit: Count | None = None
     """Train on this many rows only, drawn by label and by seed."""
@@ -122,10 +122,10 @@ class TrainConfig(Section):
     max_steps: Count | None = None
     """Stop after this many optimizer steps, whatever `epochs` says."""
     batch_size: Count = 32
-    """Rows of one optimizer step. The model sees the same whatever `accumulate` and `max_tokens` are."""
-    accumulate: Count = 1
+    """Rows of one optimizer step. The model sees the same whatever `micro_batches` and `micro_batch_tokens` are."""
+    micro_batches: Count = 1
     """Cut every batch into this many micro-batches to save memory. Loss and gradient stay those of the whole batch."""
-    max_tokens: Count | None = 16384
+    micro_batch_tokens: Count | None = 16384
     """Cut a batch further when one micro-batch would hold more tokens than this."""
     learning_rate: Positive = 5e-5
     """Peak learning rate of the encoder."""
@@ -171,16 +171,16 @@ class TrainConfig(Section):
     """Score the dev set after every epoch, or every so many steps; and always at the end."""
     patience: Count | None = None
     """Stop when this many evaluations in a row brought no better score."""
-    min_gain: Annotated[float, Field(ge=0)] = 0.0
+    min_delta: Annotated[float, Field(ge=0)] = 0.0
     """How much better a score must be to count as better."""
     checkpoint_every: Literal["epoch", "never"] | Count = "epoch"
     """Write all that training changes after every epoch, or every so many steps, so that `--resume` can go on from there.
     A signal writes it too. When the run is done they are removed: the result is what stays."""
     keep_checkpoints: Count = 2
     """How many of the newest checkpoints stay. The best model is not among them: it is OUT itself."""
-    skip_nonfinite: Annotated[int, Field(ge=0)] = 0
+    max_nonfinite_steps: Annotated[int, Field(ge=0)] = 0
     """Pass over so many steps whose loss or gradient is not finite, each named, before the run ends; 0 ends it at the first."""
-    shard: bool = False
+    fsdp: bool = False
     """With several processes: each keeps only its part of optimizer, gradients and parameters between steps (FSDP). Not with
     `ema`, `fgm`, `r_drop`; all word vectors are trained."""
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
@@ -192,14 +192,14 @@ class TrainConfig(Section):
 
     @model_validator(mode="after")
     def _not_more_parts_than_rows(self) -> TrainConfig:
-        if self.accumulate > self.batch_size:
-            raise ValueError(f"accumulate {self.accumulate} is more than batch_size {self.batch_size}")
+        if self.micro_batches > self.batch_size:
+            raise ValueError(f"micro_batches {self.micro_batches} is more than batch_size {self.batch_size}")
         return self
 
     @model_validator(mode="after")
     def _whole_for_tricks(self) -> TrainConfig:
-        if self.shard and (self.ema or self.fgm or self.r_drop):
-            raise ValueError("shard is not for ema, fgm and r_drop, which need the whole model in every process; leave one of them out")
+        if self.fsdp and (self.ema or self.fgm or self.r_drop):
+            raise ValueError("fsdp is not for ema, fgm and r_drop, which need the whole model in every process; leave one of them out")
         return self
 
 

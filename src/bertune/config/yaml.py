@@ -25,7 +25,7 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes text that _Loader, or a reader of YAML 1.1, would take for something else."""
+    """Quotes text that _Loader, or a YAML 1.1 reader, would read as another type."""
 
 
 _Loader.yaml_implicit_resolvers = {}
@@ -44,14 +44,19 @@ for _tag, _pattern, _first in (
         _kind.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), _firsts)
 
 
+def dump_yaml(value: Any) -> str:
+    """Write a value as YAML that `parse_yaml` reads back equal, keys in their order."""
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
+
 def parse_yaml(text: str, where: str) -> Any:
-    """Read YAML; `where` stands in the message when it is broken.
+    """Read YAML; `where` is named in the message when it is broken.
 
     >>> parse_yaml("[3e-5, no, 7, null]", "example")
     [3e-05, 'no', 7, None]
 
     Raises:
-        ConfigError: the text is not YAML, or a key stands twice.
+        ConfigError: the text is not YAML, or a key is given twice.
     """
     try:
         return yaml.load(text, Loader=_Loader)  # noqa: S506  (a SafeLoader)

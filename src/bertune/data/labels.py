@@ -107,7 +107,7 @@ def label_of(row: Row, part: str) -> str | None:
     if not isinstance(value, str | int | float):
         raise DataError(
             f"{row.place}: {part!r} must be one label, got {type(value).__name__} ({str(value)[:40]!r}); "
-            "for several labels a row set options.problem=multi_label"
+            "for several labels a row set options.problem_type=multi_label"
         )
     return whole_letters(as_label(value), row, part) or None
 

@@ -26,6 +26,7 @@ class PooledHead(nn.Module):
         self.pooling = pooling
         self.reads: Reads = "first_token" if pooling in {"pooler", "cls"} else "last"
         self.form = form
+        self.own_rates: dict[str, float] = {}
         self.dropout = nn.Dropout(dropout)
         self.dense = nn.Linear(width, width) if pooling == "pooler" else None
         self.out = nn.Linear(width, num_outputs)

@@ -41,7 +41,7 @@ class Corpus:
 
     file: str
     data: DataConfig
-    talk: Console
+    console: Console
 
     def rows(self, *, first_time: bool = False) -> Iterator[tuple[JSON, str]]:
         """Give each row: its columns and its text.
@@ -49,7 +49,7 @@ class Corpus:
         Raises:
             DataError: a row cannot be used, unless data.bad_rows is skip.
         """
-        note = prefixed(self.talk) if first_time else lambda _: None
+        note = prefixed(self.console) if first_time else lambda _: None
         faults = BadRows(skip=self.data.bad_rows == "skip")
         for row in open_table(Reading(self.file, self.data, CORPUS, faults, note, need_target=False)):
             try:
@@ -92,7 +92,7 @@ def corpus_settings(pipeline: SentencePipeline, file: str, overrides: Sequence[s
     return data
 
 
-def _encoder(pipeline: SentencePipeline, how: How, talk: Console) -> Encode:
+def _encoder(pipeline: SentencePipeline, how: How, console: Console) -> Encode:
     before = pipeline.prompt_of(how.prompt_name, how.prompt)
     told = False
 
@@ -104,7 +104,7 @@ def _encoder(pipeline: SentencePipeline, how: How, talk: Console) -> Encode:
         if pipeline.findings and not told:
             told = True
             for line in pipeline.findings:
-                talk.say(f"data: of the first {len(texts)} texts: {line}")
+                console.info(f"data: of the first {len(texts)} texts: {line}")
         return vectors
 
     return encode

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 class ClassifyOptions(PooledOptions):
     """Settings of classification."""
 
-    problem: Literal["auto", "single_label", "multi_label"] = "auto"
+    problem_type: Literal["auto", "single_label", "multi_label"] = "auto"
     """`single_label`: exactly one label a row. `multi_label`: any number of them. `auto`: multi_label when the labels
     are lists or `data.label_delimiter` is given; what was found is always printed."""
     loss: Literal["cross_entropy", "focal"] = "cross_entropy"
@@ -64,8 +64,8 @@ class Classify(PooledTask):
         self._kind = OneKind()
         self.weights: list[float] | None = None
         self.thresholds: list[float] = []
-        self.multi: bool | None = {"auto": None, "single_label": False, "multi_label": True}[options.problem]
-        self._because = "as options.problem states"
+        self.multi: bool | None = {"auto": None, "single_label": False, "multi_label": True}[options.problem_type]
+        self._because = "as options.problem_type states"
         if self.multi is None and data.label_delimiter is not None:
             self.multi, self._because = True, "since data.label_delimiter is given"
 
@@ -143,7 +143,7 @@ class Classify(PooledTask):
         if options.threshold != "tuned" and not self.multi:
             faults.append("options.threshold is for several labels a row; here the most probable label is taken")
         if not self.multi and self.data.label_delimiter is not None:
-            faults.append("data.label_delimiter contradicts options.problem=single_label")
+            faults.append("data.label_delimiter contradicts options.problem_type=single_label")
         if options.metric == "f1" and (self.multi or len(self.labels) != 2):
             faults.append("options.metric=f1 is for two labels; use f1_macro, f1_micro or f1_weighted")
         positive = options.positive_label

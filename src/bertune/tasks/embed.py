@@ -47,7 +47,7 @@ class EmbedOptions(SentenceOptions):
     """By how much the cosine of a text with its own partner must exceed those with others. sentence-transformers has none: 0."""
     symmetric: bool = False
     """Also look for the text among the texts, given its partner (bertorch's `mean_loss`)."""
-    mask_repeats: bool = True
+    mask_false_negatives: bool = True
     """Leave out negatives that are none: the text itself, its partner standing in another row, and partners of the same text in
     other rows."""
     metric: Literal[
@@ -164,7 +164,7 @@ class Embed(SentenceTask):
         """Return which candidates (B, N) are no negatives of a row, and count them where something is learnt."""
         from bertune.losses.similarity import false_negatives
 
-        if not self.options.mask_repeats:
+        if not self.options.mask_false_negatives:
             return anchors.new_zeros((len(anchors), len(candidates)), dtype=bool)  # type: ignore[call-overload, no-any-return]
         false = false_negatives(anchors, candidates, positive)
         if learns:

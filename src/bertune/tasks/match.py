@@ -43,9 +43,9 @@ class MatchOptions(SentenceOptions):
     and NLI labels. `contrastive`: pairs labelled 1 together, pairs labelled 0 apart."""
     margin: Annotated[float, Field(gt=0)] = 0.5
     """contrastive: from which distance (1 - cosine) pairs labelled 0 are left alone."""
-    product: bool = False
+    concat_product: bool = False
     """softmax: also tell labels from u * v (bertorch's `concat_multiply`)."""
-    label_learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    classifier_learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     """softmax: peak learning rate of the layer that tells labels, which begins at random: at the encoder's rate it is hardly learnt
     within a few hundred steps. It has no weight decay; `train.head_learning_rate` is for the layers before it."""
     metric: Literal["auto", "spearman", "pearson", "average_precision", "accuracy", "f1", "f1_macro", "mcc"] = "auto"
@@ -118,7 +118,7 @@ class Match(SentenceTask):
             faults.append("options.matryoshka has no part in options.loss=softmax, which compares no cosines")
         if not self.labels and self.data.labels is not None:
             faults.append("data.labels is for options.loss=softmax; leave it out")
-        for name, for_loss in (("scale", "cosent"), ("margin", "contrastive"), ("product", "softmax"), ("label_learning_rate", "softmax")):
+        for name, for_loss in (("scale", "cosent"), ("margin", "contrastive"), ("concat_product", "softmax"), ("classifier_learning_rate", "softmax")):
             if o.loss != for_loss and getattr(o, name) != MatchOptions.model_fields[name].default:
                 faults.append(f"options.{name} has no part in options.loss={o.loss}; it belongs to {for_loss}")
         if faults:
@@ -150,7 +150,7 @@ class Match(SentenceTask):
     def judging(self) -> JSON:
         """Return how many labels the head tells, from what, and how fast it learns that."""
         o = self.options
-        return {"num_labels": len(self.labels), "product": o.product, "label_rate": o.label_learning_rate if self.labels else None}
+        return {"num_labels": len(self.labels), "product": o.concat_product, "label_rate": o.classifier_learning_rate if self.labels else None}
 
     def encode_target(self, target: Any) -> Any:
         """Return a label's id, or the score, from 0 to 1 for the cosine loss."""

@@ -53,7 +53,7 @@ class TagOptions(Section):
     units: Literal["auto", "words", "characters"] = "auto"
     """How a plain text is cut: `characters` one by one; `words` are runs of letters and digits, other characters one by one. `auto`:
     characters where the training rows are cut into characters, else words."""
-    overlap: Annotated[int, Field(ge=0)] = 128
+    window_overlap: Annotated[int, Field(ge=0)] = 128
     """Tokens that two windows of a text longer than `data.max_length` share, at most half a window."""
     dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
     """Dropout in the head; without it what the encoder's config.json says."""
@@ -149,7 +149,7 @@ class Tag(Task):
 
     def encode(self, examples: Sequence[Example], tokenizer: Tokenizer) -> list[EncodedExample]:
         """Turn words into ids, and entities into a tag for each word that has any."""
-        overlap = min(self.options.overlap, tokenizer.max_length // 2)
+        overlap = min(self.options.window_overlap, tokenizer.max_length // 2)
         pieces = tokenizer.encode_words([(e.texts[0], e.words or ()) for e in examples], overlap)
         ids = {tag: number for number, tag in enumerate(self.tags)}
         encoded = []

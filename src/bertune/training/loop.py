@@ -1,177 +1,202 @@
-"""The only training loop: steps, and what follows them."""
+"""The only training loop: steps, and what follows each of them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import nullcontext
-from dataclasses import dataclass
-from typing import Protocol
+import signal
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext, suppress
+from typing import NoReturn
 
 from bertune.data.batching import num_batches
 from bertune.errors import Interrupted
 from bertune.heads.model import Model
 from bertune.training.checkpoint import Checkpoints
-from bertune.training.signals import Asked
+from bertune.training.listener import Listener, Listeners, Outcome, StopTraining
+from bertune.training.signals import StopRequested
 from bertune.training.step import TrainStep
-from bertune.training.throughput import Clock
+from bertune.training.throughput import Throughput
 from bertune.types import JSON, Scores
 
-
-class Listener(Protocol):
-    """Hears what happens while the weights are made better."""
-
-    def record(self, what: str, values: JSON) -> None:
-        """Hear of one event: "train", a line of progress; "dev", an evaluation; "epoch"; or "trouble", with a `message`."""
-        ...
-
-    def tick(self, step: int, total: int) -> None:
-        """Hear that a step is done."""
-        ...
-
-
 Evaluate = Callable[[Model], tuple[float, Scores]]
-Keep = Callable[[Model, JSON], None]
+"""Scores the dev rows: mean loss and scores."""
+SaveBest = Callable[[Model, JSON], None]
+"""Called with the model and the record of its evaluation whenever it is the best so far."""
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What a run of `fit` came to."""
-
-    steps: int
-    best_step: int
-    best: float | None
-    train_seconds: float
-    rows: int
-    tokens: int
-    stopped_early: bool
-
-
-def fit(work: TrainStep, evaluate: Evaluate | None, keep: Keep, listener: Listener, checkpoints: Checkpoints | None = None) -> Outcome:
-    """Train until all steps are done or scores stay behind.
+class TrainLoop:
+    """Training from the present state until all steps are done or the scores no longer improve.
 
     Args:
-        work: model, rows and state; training goes on from its state.
-        evaluate: scores the dev rows; None when there are none.
-        keep: called with the model and its scores whenever it is the best so far.
-        listener: hears of progress.
-        checkpoints: where the state is written; without it a signal ends the run as it ends any program.
-
-    Raises:
-        Interrupted: a signal came; a checkpoint is written.
-        TrainingError: training cannot go on.
+        train_step: model, rows and state.
+        evaluate: scores the dev rows; None if there are none.
+        save_best: keeps the model.
+        listeners: hear of progress.
+        checkpoints: where the state is written; without it a signal ends the program as usual.
     """
-    run = TrainLoop(work, evaluate, keep, listener, checkpoints, Clock(work))
-    work.tell = lambda message: listener.record("trouble", {"step": work.state.progress.step + 1, "message": message})
-    with work.interrupts.listening() if checkpoints is not None else nullcontext():
+
+    def __init__(
+        self,
+        train_step: TrainStep,
+        *,
+        evaluate: Evaluate | None,
+        save_best: SaveBest,
+        listeners: Sequence[Listener] = (),
+        checkpoints: Checkpoints | None = None,
+    ) -> None:
+        self.train_step, self.evaluate, self.save_best, self.checkpoints = train_step, evaluate, save_best, checkpoints
+        self.listeners = Listeners(listeners)
+        self.throughput = Throughput(train_step)
+        self.steps_per_epoch = num_batches(len(train_step.dataset), train_step.config.batch_size)
+
+    def run(self) -> Outcome:
+        """Train.
+
+        Raises:
+            Interrupted: a signal came; a checkpoint is written.
+            TrainingError: training cannot go on.
+        """
+        train_step, progress = self.train_step, self.train_step.state.progress
         try:
-            run.all_steps()
-        except Asked:  # in an evaluation: the state is that before it
-            run.leave()
-    progress, clock = work.state.progress, run.clock
-    stopped = run.out_of_patience and progress.step < work.total
-    return Outcome(progress.step, progress.best_step, progress.best, clock.seconds, clock.rows, clock.tokens, stopped)
+            evaluated = progress.last_completed_step == progress.step
+            with self.throughput.paused():
+                self.listeners.on_start(progress.step, train_step.total_steps, evaluated=evaluated)
+            stopped_early = self._run_steps()
+            outcome = self._outcome(stopped_early)
+            self.listeners.on_end(outcome)
+        finally:
+            self.listeners.close()
+        return outcome
 
+    def _run_steps(self) -> bool:
+        """Do all steps; tell whether scores or a listener ended training early."""
+        train_step = self.train_step
+        with train_step.signals.installed() if self.checkpoints is not None else nullcontext():
+            try:
+                return self._all_steps_or_stop()
+            except StopRequested:  # in an evaluation: the state is that before it
+                self._leave()
 
-@dataclass
-class TrainLoop:
-    """The course of a run: steps, and what follows them."""
+    def _all_steps_or_stop(self) -> bool:
+        try:
+            self._all_steps()
+        except StopTraining:
+            if not self.train_step.state.progress.best_step:  # no model is saved yet
+                with suppress(StopTraining):
+                    self._evaluate()
+            return True
+        return self._out_of_patience and self.train_step.state.progress.step < self.train_step.total_steps
 
-    work: TrainStep
-    evaluate: Evaluate | None
-    keep: Keep
-    listener: Listener
-    checkpoints: Checkpoints | None
-    clock: Clock
+    def _outcome(self, stopped_early: bool) -> Outcome:
+        progress, done = self.train_step.state.progress, self.throughput
+        return Outcome(
+            progress.step, progress.best_step, progress.best_score, done.seconds, done.rows, done.tokens, stopped_early
+        )
 
     @property
-    def per_epoch(self) -> int:
-        return num_batches(len(self.work.rows), self.work.config.batch_size)
+    def _out_of_patience(self) -> bool:
+        patience = self.train_step.config.patience
+        return patience is not None and self.train_step.state.progress.evals_without_gain >= patience
 
-    @property
-    def out_of_patience(self) -> bool:
-        patience = self.work.config.patience
-        return patience is not None and self.work.state.progress.stale >= patience
-
-    def all_steps(self) -> None:
-        work, progress = self.work, self.work.state.progress
-        if progress.settled < progress.step:  # it was left in the middle of an evaluation
-            self.settle()
-        for rows in work.batches():
-            if progress.step >= work.total or self.out_of_patience:
+    def _all_steps(self) -> None:
+        train_step, progress = self.train_step, self.train_step.state.progress
+        if progress.last_completed_step < progress.step:  # the run stopped in the middle of an evaluation
+            self._after_step()
+        for rows in train_step.batches():
+            if progress.step >= train_step.total_steps or self._out_of_patience:
                 return
-            work.model.train()
-            work.step(rows)
-            self.clock.count(rows)
-            self.listener.tick(progress.step, work.total)
-            self.settle()
-            if work.must_stop:
-                self.leave()
+            train_step.model.train()
+            train_step.step(rows)
+            self.throughput.count(rows)
+            self.listeners.on_step(progress.step, train_step.total_steps)
+            self._after_step()
+            if train_step.must_stop:
+                self._leave()
 
-    def settle(self) -> None:
-        """Do what is due after a step; each part once, wherever a run is left and goes on."""
-        work, config, progress = self.work, self.work.config, self.work.state.progress
-        at_end = progress.step == work.total
-        ends_epoch = progress.position == self.per_epoch
-        if (progress.step % work.run.log.every == 0 or at_end) and progress.told < progress.step:
-            work.gather_loss()
-            self.listener.record("train", self.clock.line())
-            progress.told = progress.step
+    def _after_step(self) -> None:
+        """Do what is due after a step; each part once, wherever a run stops and goes on."""
+        train_step, config, progress = self.train_step, self.train_step.config, self.train_step.state.progress
+        at_end = progress.step == train_step.total_steps
+        ends_epoch = progress.batches_done == self.steps_per_epoch
+        if (progress.step % train_step.run.log.every == 0 or at_end) and progress.last_logged_step < progress.step:
+            train_step.fetch_loss()
+            self.listeners.on_log(self.throughput.record())
+            progress.last_logged_step = progress.step
         if at_end or (ends_epoch if config.eval_every == "epoch" else progress.step % config.eval_every == 0):
-            work.gather_loss()
-            with self.clock.paused(), work.evaluated():
-                self._evaluate()
+            self._evaluate()
         if ends_epoch or at_end:
-            work.gather_loss()
-            epoch = {"epoch": progress.step / self.per_epoch, "step": progress.step, "loss": progress.since_epoch.value}
-            self.listener.record("epoch", epoch)
-            progress.since_epoch = type(progress.since_epoch)()
-        progress.settled = progress.step
+            train_step.fetch_loss()
+            loss = progress.loss_since_epoch.value
+            self.listeners.on_epoch({"epoch": progress.step / self.steps_per_epoch, "step": progress.step, "loss": loss})
+            progress.loss_since_epoch = type(progress.loss_since_epoch)()
+        progress.last_completed_step = progress.step
         every = config.checkpoint_every
-        due = every != "never" and (at_end or self.out_of_patience or (ends_epoch if every == "epoch" else progress.step % every == 0))
-        if due:
+        if every == "never":
+            return
+        if at_end or self._out_of_patience or (ends_epoch if every == "epoch" else progress.step % every == 0):
             self._write_checkpoint()
 
-    def leave(self) -> None:
+    def _leave(self) -> NoReturn:
         """Write a checkpoint and end the run.
 
         Raises:
-            Interrupted: in any case.
+            Interrupted: always.
         """
-        number = self.work.interrupts.number or 15  # another process was asked, by whatever ends jobs
+        number = self.train_step.signals.received or signal.SIGTERM  # another process got it, from whatever ends jobs
         if self.checkpoints is None:
             raise KeyboardInterrupt
         self._write_checkpoint()
-        step, total = self.work.state.progress.step, self.work.total
-        raise Interrupted(f"stopped at step {step} of {total}; go on with: {self.checkpoints.command}", number)
+        step, total = self.train_step.state.progress.step, self.train_step.total_steps
+        raise Interrupted(f"stopped at step {step} of {total}; go on with: {self.checkpoints.resume_command}", number)
 
     def _write_checkpoint(self) -> None:
         if self.checkpoints is not None:
-            self.work.check_last()
-            with self.clock.paused():
-                self.checkpoints.write(self.work.state)
+            self.train_step.check_last_step()
+            with self.throughput.paused():
+                self.checkpoints.write(self.train_step.state)
 
     def _evaluate(self) -> None:
-        """Score, and keep the model if it is the best."""
-        progress = self.work.state.progress
+        """Score the dev rows, and keep the model if it is the best so far. Without dev rows the last model is kept."""
+        self.train_step.fetch_loss()
+        with self.throughput.paused(), self.train_step.averaged_weights():
+            self._evaluate_and_save()
+
+    def _evaluate_and_save(self) -> None:
+        progress = self.train_step.state.progress
         if self.evaluate is None:
             progress.best_step = progress.step
-            self.keep(self.work.model, {"step": progress.step})
+            self.save_best(self.train_step.model, {"step": progress.step})
             return
-        with self.work.interrupts.breakable():
-            loss, scores = self.evaluate(self.work.scored())
-        score = scores.decisive
-        sign = 1 if scores.higher_is_better else -1
-        first = progress.best is None
-        better = first or sign * score > sign * (progress.best or 0.0)
-        tied = not first and score == progress.best and loss < progress.best_loss
+        with self.train_step.signals.interruptible():
+            loss, scores = self.evaluate(self.train_step.whole_model())
+        is_best = self._is_best(scores, loss)
+        self._count_gain(scores)
         record = {
-            "step": progress.step, "epoch": round(progress.step / self.per_epoch, 4), "train_loss": progress.since_epoch.value,
-            "dev_loss": loss, "best": better or tied, **scores.values,
-        }  # fmt: skip
-        gained = progress.reference is None or sign * (score - progress.reference) > self.work.config.min_gain
-        progress.stale = 0 if gained else progress.stale + 1
-        progress.reference = score if gained else progress.reference
-        if better or tied:
-            progress.best, progress.best_loss, progress.best_step = score, loss, progress.step
-            self.keep(self.work.model, record)
-        self.listener.record("dev", record)
+            "step": progress.step,
+            "epoch": round(progress.step / self.steps_per_epoch, 4),
+            "train_loss": progress.loss_since_epoch.value,
+            "dev_loss": loss,
+            "best": is_best,
+            **scores.values,
+        }
+        if is_best:
+            progress.best_score, progress.best_loss, progress.best_step = scores.decisive, loss, progress.step
+            self.save_best(self.train_step.model, record)
+        self.listeners.on_evaluate(record)
+
+    def _is_best(self, scores: Scores, loss: float) -> bool:
+        """Tell whether scores are the best so far; of equal scores the one with the lower loss wins."""
+        progress = self.train_step.state.progress
+        if progress.best_score is None:
+            return True
+        score, best = scores.decisive, progress.best_score
+        better = score > best if scores.higher_is_better else score < best
+        return better or (score == best and loss < progress.best_loss)
+
+    def _count_gain(self, scores: Scores) -> None:
+        """Count the evaluations in a row that gained less than `train.min_delta`."""
+        progress = self.train_step.state.progress
+        sign = 1 if scores.higher_is_better else -1
+        reference = progress.reference_score
+        gained = reference is None or sign * (scores.decisive - reference) > self.train_step.config.min_delta
+        progress.evals_without_gain = 0 if gained else progress.evals_without_gain + 1
+        progress.reference_score = scores.decisive if gained else reference

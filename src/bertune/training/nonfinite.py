@@ -1,4 +1,4 @@
-"""Losses and gradients that are not finite: which rows are the cause."""
+"""Losses and gradients that are not finite: found before they reach the weights, and explained by file and line."""
 
 from __future__ import annotations
 
@@ -6,30 +6,119 @@ import math
 from collections.abc import Callable, Sequence
 
 import torch
+from torch import Tensor
 
 from bertune.data.dataset import EncodedDataset
-from bertune.errors import listed
+from bertune.distributed import num_processes
+from bertune.errors import TrainingError, listed
 from bertune.heads.model import Model
 from bertune.tasks.base.task import Task
+from bertune.training.state import TrainState
 
 ADVICE = (
-    "the usual causes are a learning rate that is too high (train.learning_rate, options), fp16 (train.precision=bf16 or fp32), and rows "
-    "that hold something odd; train.skip_nonfinite=N passes over up to N such steps"
+    "usual causes: a learning rate that is too high (train.learning_rate, options), fp16 (train.precision=bf16 or fp32), and rows with "
+    "odd content; train.max_nonfinite_steps=N skips up to N such steps"
 )
 
 
+class FiniteCheck:
+    """Tells before each optimizer step whether loss and gradient are finite.
+
+    Args:
+        model: on its device.
+        task: gives the loss of single rows, to find the cause.
+        dataset: the training rows.
+        state: counts the skipped steps.
+        total_steps: steps of the run, for messages.
+        max_skipped: how many such steps are skipped before the run ends.
+        rows_are_independent: whether a row has a loss of its own.
+        location_of: names a training row by file and line.
+        warn: hears of each skipped step.
+    """
+
+    def __init__(  # noqa: PLR0913  (what an explanation needs)
+        self,
+        model: Model,
+        task: Task,
+        dataset: EncodedDataset,
+        state: TrainState,
+        *,
+        total_steps: int,
+        max_skipped: int,
+        rows_are_independent: bool,
+        location_of: Callable[[int], str],
+        warn: Callable[[str], None],
+    ) -> None:
+        self.model, self.task, self.dataset, self.state = model, task, dataset, state
+        self.total_steps, self.max_skipped, self.rows_are_independent = total_steps, max_skipped, rows_are_independent
+        self.location_of, self.warn = location_of, warn
+        self._device = next(model.parameters()).device
+        self._deferred: tuple[int, list[int], Tensor] | None = None
+
+    def allows(self, rows: list[int], watched: Tensor, all_finite: bool) -> bool:
+        """Tell whether the weights may change. With one GPU the answer for a step comes a step later, so the host need not wait.
+
+        Args:
+            rows: the rows of the batch.
+            watched: a number that is finite if loss and gradient are.
+            all_finite: whether the losses of all processes are finite.
+
+        Raises:
+            TrainingError: it is not finite, and no such step may be skipped any more.
+        """
+        step = self.state.progress.step + 1
+        if self._device.type == "cpu" or num_processes() > 1 or self.max_skipped:
+            return self._is_finite(step, rows, watched, all_finite)
+        self.check_deferred()
+        self._deferred = (step, rows, watched)
+        return True
+
+    def check_deferred(self) -> None:
+        """Check the last step, if that was deferred.
+
+        Raises:
+            TrainingError: its loss or gradient was not finite.
+        """
+        deferred, self._deferred = self._deferred, None
+        if deferred is not None:
+            self._is_finite(*deferred)
+
+    def _is_finite(self, step: int, rows: list[int], watched: Tensor, all_finite: bool = True) -> bool:
+        if all_finite and math.isfinite(float(watched)):
+            return True
+        progress = self.state.progress
+        self.state.optimizer.zero_grad()
+        message = (
+            f"loss or gradient is not finite at step {step} of {self.total_steps}; "
+            f"the batch: {locations(rows, self.location_of)}; {self._cause(rows)}"
+        )
+        if progress.nonfinite_steps >= self.max_skipped:
+            raise TrainingError(f"{message}; {ADVICE}")
+        progress.nonfinite_steps += 1
+        self.warn(f"{message}; skipped, number {progress.nonfinite_steps} of {self.max_skipped} (train.max_nonfinite_steps)")
+        return False
+
+    def _cause(self, rows: list[int]) -> str:
+        if num_processes() > 1 or not self.rows_are_independent:
+            return "its rows cannot be checked one by one"
+        bad = nonfinite_rows(self.model, self.task, self.dataset, rows, self._device)
+        if not bad:
+            return "none of its rows alone is the cause"
+        return "every row has such a loss, so the weights are the cause" if len(bad) == len(rows) else f"cause: {locations(bad, self.location_of)}"
+
+
 @torch.no_grad()
-def culprits(model: Model, task: Task, rows: EncodedDataset, places: Sequence[int], device: torch.device) -> list[int]:
-    """Return those rows of a batch whose loss is not finite even alone and without dropout."""
+def nonfinite_rows(model: Model, task: Task, dataset: EncodedDataset, rows: Sequence[int], device: torch.device) -> list[int]:
+    """Return the rows of a batch whose loss is not finite even alone and without dropout."""
     model.eval()
-    found = []
-    for place in places:
-        batch = rows.batch([place], task.collate_target).to(device)
+    bad = []
+    for row in rows:
+        batch = dataset.batch([row], task.collate_target).to(device)
         if not math.isfinite(float(task.loss(model(batch), batch))):
-            found.append(place)
-    return found
+            bad.append(row)
+    return bad
 
 
-def described(places: Sequence[int], place_of: Callable[[int], str]) -> str:
+def locations(rows: Sequence[int], location_of: Callable[[int], str]) -> str:
     """Name rows by file and line."""
-    return listed([place_of(place) for place in places], 5)
+    return listed([location_of(row) for row in rows], 5)

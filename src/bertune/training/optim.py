@@ -1,4 +1,4 @@
-"""Learning rates: who gets which, and how they move."""
+"""AdamW, parameter groups with their learning rates, and schedules."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from bertune.config.schema import TrainConfig
 from bertune.errors import ConfigError, listed
 from bertune.heads.model import Model
 
-POLYNOMIAL_END = 1e-7  # the rate at which the polynomial schedule ends, as in transformers and bertorch
+POLYNOMIAL_END = 1e-7  # the last learning rate of the polynomial schedule, as in transformers and bertorch
 
 
 def warmup_steps(config: TrainConfig, total: int) -> int:
     """Return the number of steps in which the rate rises."""
     if config.warmup_steps is not None:
         return config.warmup_steps
-    # Never all of a run: with one step, warm-up alone would learn at rate 0.
+    # Never the whole run: with a single step, warm-up alone would learn at rate 0.
     return min(math.ceil(total * config.warmup_ratio), max(total - 1, 0))
 
 
-def schedule(config: TrainConfig, total: int) -> Callable[[int], float]:
+def lr_schedule(config: TrainConfig, total: int) -> Callable[[int], float]:
     """Return the factor on every learning rate as a function of the steps done.
 
     Args:
@@ -35,7 +35,7 @@ def schedule(config: TrainConfig, total: int) -> Callable[[int], float]:
     warmup = 0 if config.schedule == "constant" else warmup_steps(config, total)
     span = max(1, total - warmup)
     end = POLYNOMIAL_END / config.learning_rate
-    falls: dict[str, Callable[[float], float]] = {
+    decays: dict[str, Callable[[float], float]] = {
         "constant": lambda _: 1.0,
         "constant_with_warmup": lambda _: 1.0,
         "linear": lambda x: max(0.0, 1 - x),
@@ -43,44 +43,44 @@ def schedule(config: TrainConfig, total: int) -> Callable[[int], float]:
         "cosine_with_restarts": lambda x: 0.0 if x >= 1 else 0.5 * (1 + math.cos(math.pi * ((config.schedule_cycles * x) % 1))),
         "polynomial": lambda x: end if x > 1 else (1 - end) * (1 - x) ** config.schedule_power + end,
     }
-    fall = falls[config.schedule]
+    decay = decays[config.schedule]
 
     def factor(step: int) -> float:
-        return step / warmup if step < warmup else fall((step - warmup) / span)
+        return step / warmup if step < warmup else decay((step - warmup) / span)
 
     return factor
 
 
 def parameter_groups(model: Model, config: TrainConfig) -> list[dict[str, Any]]:
-    """Sort parameters by rate and decay.
+    """Group parameters by learning rate and weight decay.
 
-    Matrices decay; biases and norms, which have one dimension, do not. A layer `d` below the top of the encoder learns
-    at `layer_decay ** d` of the encoder's rate, the head at its own; parameters that the head names in `own_rates`, by the
-    first part of their name, at the rate given there and without decay.
+    Matrices decay; biases and norms, which have one dimension, do not. A layer `d` below the top of the encoder learns at
+    `layer_decay ** d` of the encoder's rate. The head learns at its own rate; parameters that the head lists in `own_rates`, by the
+    first part of their name, learn at the rate given there, without weight decay.
 
     Raises:
-        ConfigError: a rate for the head is given, and no layer learns at it.
+        ConfigError: a learning rate for the head is given, but no layer of the head uses it.
     """
     groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
     top = model.encoder.num_layers
     head_rate = config.head_learning_rate or config.learning_rate
-    own_rates: dict[str, float] = getattr(model.head, "own_rates", {})
-    headed = False
+    own_rates = model.head.own_rates
+    head_rate_is_used = False
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        place, _, rest = name.partition(".")
-        below = top - model.encoder.depth(rest) if place == "encoder" else 0
-        rate = config.learning_rate * config.layer_decay**below if place == "encoder" else head_rate
+        part, _, rest = name.partition(".")
+        below = top - model.encoder.depth(rest) if part == "encoder" else 0
+        rate = config.learning_rate * config.layer_decay**below if part == "encoder" else head_rate
         decay = config.weight_decay if parameter.ndim > 1 else 0.0
-        own = own_rates.get(rest.split(".")[0]) if place == "head" else None
+        own = own_rates.get(rest.split(".")[0]) if part == "head" else None
         rate, decay = (rate, decay) if own is None else (own, 0.0)
         groups.setdefault((rate, decay), []).append(parameter)
-        headed = headed or (place == "head" and own is None)
-    if config.head_learning_rate is not None and not headed:
-        layers = f"; {listed(own_rates)} has a rate of its own in options" if own_rates else ""
-        raise ConfigError(f"train.head_learning_rate: this head has no layer that learns at it{layers}; leave it out")
-    return [{"params": held, "lr": rate, "peak_lr": rate, "weight_decay": decay} for (rate, decay), held in groups.items()]
+        head_rate_is_used = head_rate_is_used or (part == "head" and own is None)
+    if config.head_learning_rate is not None and not head_rate_is_used:
+        layers = f"; {listed(own_rates)} has its own learning rate in options" if own_rates else ""
+        raise ConfigError(f"train.head_learning_rate: no layer of this head learns at it{layers}; leave it out")
+    return [{"params": members, "lr": rate, "peak_lr": rate, "weight_decay": decay} for (rate, decay), members in groups.items()]
 
 
 def build_optimizer(model: Model, config: TrainConfig) -> torch.optim.Optimizer:
@@ -97,7 +97,7 @@ def build_optimizer(model: Model, config: TrainConfig) -> torch.optim.Optimizer:
     )
 
 
-def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
-    """Set every group to `factor` times its peak rate."""
+def set_learning_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
+    """Set the learning rate of every group to `factor` times its peak."""
     for group in optimizer.param_groups:
         group["lr"] = group["peak_lr"] * factor

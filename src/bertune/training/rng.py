@@ -1,4 +1,4 @@
-"""What training draws from, as states that can be kept and taken back."""
+"""Random number generators of training: seeding them, and their states as JSON."""
 
 from __future__ import annotations
 
@@ -24,32 +24,32 @@ def seed_everything(seed: int) -> None:
 
 
 def seed_process(seed: int, step: int, rank: int) -> None:
-    """Seed what dropout draws from in one of several processes: no two of them may drop alike.
+    """Seed the generators of dropout in one of several processes: no two processes may drop the same values.
 
     Args:
-        seed: of the run.
+        seed: seed of the run.
         step: steps done.
         rank: number of the process.
     """
-    own = int(np.random.SeedSequence((seed, step, rank)).generate_state(1, np.uint64)[0] >> 1)
-    torch.manual_seed(own)
-    BYTES.seed(own)
+    own_seed = int(np.random.SeedSequence((seed, step, rank)).generate_state(1, np.uint64)[0] >> 1)
+    torch.manual_seed(own_seed)
+    BYTES.seed(own_seed)
 
 
 @dataclass(frozen=True)
-class Randomness:
-    """The state of what dropout draws from, so that a part of the model can be computed twice with the same dropout."""
+class RngState:
+    """The state of the generators of dropout: with it a forward pass can be repeated with the same dropout."""
 
     torch_state: Tensor
     device_state: Tensor | None
     bytes_state: JSON
 
     @classmethod
-    def now(cls, device: torch.device) -> Randomness:
-        """Return the state as it is."""
+    def capture(cls, device: torch.device) -> RngState:
+        """Return the present state."""
         return cls(torch.get_rng_state(), _device_state(device), BYTES.state())
 
-    def again(self, device: torch.device) -> None:
+    def restore(self, device: torch.device) -> None:
         """Go back to this state."""
         torch.set_rng_state(self.torch_state)
         if self.device_state is not None:
@@ -57,29 +57,29 @@ class Randomness:
         BYTES.restore(self.bytes_state)
 
 
-def random_states(device: torch.device) -> JSON:
+def rng_states(device: torch.device) -> JSON:
     """Return the state of every generator of this process as JSON values."""
     on_device = _device_state(device)
     version, inner, gauss = random.getstate()
-    kind, keys, place, has_gauss, cached = np.random.get_state(legacy=True)
+    kind, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
     return {
-        "torch": _text(torch.get_rng_state()),
-        "device": None if on_device is None else {"type": device.type, "state": _text(on_device)},
+        "torch": _encode(torch.get_rng_state()),
+        "device": None if on_device is None else {"type": device.type, "state": _encode(on_device)},
         "python": [version, list(inner), gauss],
-        "numpy": [kind, np.asarray(keys).tolist(), int(place), int(has_gauss), float(cached)],
+        "numpy": [kind, np.asarray(keys).tolist(), int(position), int(has_gauss), float(cached)],
         "bytes": BYTES.state(),
     }
 
 
-def restore_random_states(states: JSON, device: torch.device) -> None:
-    """Take back what `random_states` gave."""
-    torch.set_rng_state(_tensor(states["torch"]))
+def restore_rng_states(states: JSON, device: torch.device) -> None:
+    """Restore what `rng_states` returned."""
+    torch.set_rng_state(_decode(states["torch"]))
     if states["device"] is not None and states["device"]["type"] == device.type:
-        _set_device_state(device, _tensor(states["device"]["state"]))
+        _set_device_state(device, _decode(states["device"]["state"]))
     version, inner, gauss = states["python"]
     random.setstate((version, tuple(inner), gauss))
-    kind, keys, place, has_gauss, cached = states["numpy"]
-    np.random.set_state((kind, np.array(keys, np.uint32), place, has_gauss, cached))
+    kind, keys, position, has_gauss, cached = states["numpy"]
+    np.random.set_state((kind, np.array(keys, np.uint32), position, has_gauss, cached))
     BYTES.restore(states["bytes"])
 
 
@@ -96,10 +96,10 @@ def _set_device_state(device: torch.device, state: Tensor) -> None:
         torch.mps.set_rng_state(state)
 
 
-def _text(state: Tensor) -> str:
+def _encode(state: Tensor) -> str:
     return base64.b64encode(state.cpu().numpy().tobytes()).decode("ascii")
 
 
-def _tensor(text: str) -> Tensor:
+def _decode(text: str) -> Tensor:
     array: Any = np.frombuffer(base64.b64decode(text), np.uint8).copy()
     return torch.from_numpy(array)

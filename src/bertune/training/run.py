@@ -1,30 +1,35 @@
-"""From encoded rows to a finished folder: the course of one run."""
+"""A run: training, the best weights, the scores."""
 
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bertune import distributed
 from bertune.artifact.artifact import Artifact, only_here
 from bertune.artifact.model_card import write_card
 from bertune.artifact.read import read_weights
-from bertune.artifact.write import write_artifact, write_meta, write_scores, write_text
+from bertune.artifact.write import write_artifact, write_meta, write_scores
 from bertune.config.load import dump_config
 from bertune.console import Console, duration
 from bertune.data.dataset import EncodedDataset
+from bertune.distributed import barrier, rank
 from bertune.errors import ArtifactError, ConfigError, Interrupted, TrainingError
+from bertune.files import write_text
 from bertune.heads.model import Model
 from bertune.inference.predict import predict_rows
 from bertune.memory import peak_memory_gb
 from bertune.tasks.base.reading import Splits
-from bertune.training import history, loop
+from bertune.training.history import History
+from bertune.training.listener import Listener, Listeners, Outcome
+from bertune.training.loop import TrainLoop
+from bertune.training.progress import ConsoleProgress
 from bertune.training.resume import RunDir, checkpoints_of
 from bertune.training.step import TrainStep
+from bertune.training.trackers import Trackers
 from bertune.types import Prediction, Scores
 
 if TYPE_CHECKING:
@@ -32,178 +37,198 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Trained:
-    """What a training run left behind."""
+class TrainResult:
+    """What a run left behind."""
 
     folder: Path
+    """The saved model."""
     scores: dict[str, Scores]
-    """Scores of the best checkpoint by split: dev, and test when there is one."""
+    """Scores of the best checkpoint by split: dev, and test if there is one."""
 
 
 class TrainingRun:
-    """A run: training, the best weights, the scores.
+    """A run from encoded rows to a finished folder.
 
     Args:
-        result: the model as it begins, with all that is saved beside it.
-        rows: of each split, encoded.
-        splits: the same as examples.
-        place: the folder, and the checkpoint to go on from.
-        accelerator: for device, precision, scaling and trackers.
-        talk: the screen.
+        artifact: the model as it begins, with all that is saved beside it.
+        datasets: the encoded rows of each split.
+        splits: the same rows as examples.
+        run_dir: the folder, and the checkpoint to go on from.
+        accelerator: for device, precision, loss scaling and trackers.
+        console: shows progress.
+        listeners: hear of progress after history, trackers and console.
     """
 
     def __init__(
-        self, result: Artifact, rows: dict[str, EncodedDataset], splits: Splits, place: RunDir, accelerator: Accelerator, talk: Console
+        self,
+        artifact: Artifact,
+        datasets: dict[str, EncodedDataset],
+        splits: Splits,
+        run_dir: RunDir,
+        accelerator: Accelerator,
+        console: Console,
+        listeners: Sequence[Listener] = (),
     ) -> None:
-        self.result, self.rows, self.splits, self.place = result, rows, splits, place
-        self.out, self.task, self.accelerator, self.talk = place.out, result.task, accelerator, talk
-        self.model = result.model.to(accelerator.device)
-        self.checkpoints = checkpoints_of(place, result.run, result.meta["data"])
-        self.work = TrainStep(self.model, self.task, rows["train"], result.run, accelerator, lambda row: splits.train[row].place)
-        if self.work.shards is not None:
-            result.model = self.model = self.work.shards.whole
+        self.artifact, self.datasets, self.splits, self.run_dir = artifact, datasets, splits, run_dir
+        self.out, self.task, self.accelerator, self.console = run_dir.path, artifact.task, accelerator, console
+        self.checkpoints = checkpoints_of(run_dir, artifact.run, artifact.meta["data"])
+        history = History(self.out)
+        trackers = [Trackers(accelerator, artifact.run)] if artifact.run.log.trackers else []
+        self.listeners = Listeners([history, *trackers, ConsoleProgress(console, history), *listeners])
+        self.train_step = TrainStep(
+            artifact.model.to(accelerator.device),
+            self.task,
+            datasets["train"],
+            artifact.run,
+            accelerator,
+            location_of=lambda row: splits.train[row].place,
+            warn=self._warn,
+        )
+        if self.train_step.sharded is not None:
+            artifact.model = self.train_step.sharded.full_model
+        self.model = artifact.model
         self._latest: list[Prediction] = []
-        """What the last evaluation has predicted of the dev rows."""
+        """Predictions of the dev rows in the last evaluation."""
         self._best: list[Prediction] = []
-        """And the one that was the best."""
+        """Those of the best evaluation."""
 
-    def run(self) -> Trained:
-        """Do all of it.
+    def _warn(self, message: str) -> None:
+        self.listeners.on_warning(self.train_step.state.progress.step + 1, message)
+
+    def run(self) -> TrainResult:
+        """Train, score the best weights, and finish the folder.
 
         Raises:
             ConfigError: the folder cannot be written.
             TrainingError: training cannot go on.
             Interrupted: a signal came; a checkpoint is written.
         """
-        work, talk = self.work, self.talk
-        if work.num_active is not None:
-            talk.say(f"vocabulary: {work.num_active} tokens occur in the training rows, so {work.num_active} word vectors are trained")
-        if self.place.checkpoint is not None:
-            work.state.read(self.place.checkpoint.folder)
-        history = self._history()
-        try:
-            with talk.bar("training", work.total):
-                outcome = loop.fit(work, self._evaluate, self._keep, history, self.checkpoints)
-        finally:
-            history.close()
-        history.table()
-        with self._going_on():
-            self._keep_last()
-            scores = self._scores_of_best()
+        words = self.train_step.num_active_words
+        if words is not None:
+            self.console.info(f"vocabulary: {words} tokens occur in the training rows, so {words} word vectors are trained")
+        if self.run_dir.checkpoint is not None:
+            self.train_step.state.read(self.run_dir.checkpoint.folder)
+        self._write_run_file()
+        loop = TrainLoop(
+            self.train_step,
+            evaluate=self._evaluate,
+            save_best=self._save_best,
+            listeners=self.listeners.listeners,
+            checkpoints=self.checkpoints,
+        )
+        outcome = loop.run()
+        with self._resumable():
+            self._save_last()
+            scores = self._score_best()
             for line in self.task.report():
-                talk.say(f"data: train: {line}")
-            _finish(self.result, self.out, outcome, scores, self.accelerator, talk)
+                self.console.info(f"data: train: {line}")
+            self._finish(outcome, scores)
         self.checkpoints.clear()
-        return Trained(self.out, scores)
+        return TrainResult(self.out, scores)
+
+    def _write_run_file(self) -> None:
+        try:
+            if rank() == 0:
+                self.out.mkdir(parents=True, exist_ok=True)
+                write_text(self.out / "run.yaml", dump_config(self.artifact.run))
+            barrier()
+        except OSError as error:
+            raise ConfigError(f"out: {str(self.out)!r} cannot be written: {error.strerror or error}") from None
 
     @contextmanager
-    def _going_on(self) -> Iterator[None]:
+    def _resumable(self) -> Iterator[None]:
         """Say how to go on, whatever ends the block."""
-        then = f"go on with: {self.checkpoints.command}"
+        hint = f"go on with: {self.checkpoints.resume_command}"
         try:
             yield
         except (OSError, ArtifactError) as error:
             what = f"{self.out}: cannot be written: {error.strerror or error}" if isinstance(error, OSError) else str(error)
-            raise TrainingError(f"{what}; checkpoints are as they were; make room, then {then}") from None
+            raise TrainingError(f"{what}; checkpoints are unchanged; make room, then {hint}") from None
         except KeyboardInterrupt as stopped:
-            raise Interrupted(f"stopped after the last step; {then}", signal.SIGINT) from stopped
-
-    def _history(self) -> history.History:
-        try:
-            if distributed.rank() == 0:
-                self.out.mkdir(parents=True, exist_ok=True)
-                write_text(self.out / "run.yaml", dump_config(self.result.run))
-            distributed.barrier()
-            progress = self.work.state.progress
-            settled = progress.settled == progress.step
-            return history.History(self.out, self.result.run, self.accelerator, self.talk, since=progress.step, settled=settled)
-        except OSError as error:
-            raise ConfigError(f"out: {str(self.out)!r} cannot be written: {error.strerror or error}") from None
+            raise Interrupted(f"stopped after the last step; {hint}", signal.SIGINT) from stopped
 
     def _evaluate(self, model: Model) -> tuple[float, Scores]:
-        self._latest, loss = predict_rows(model, self.task, self.rows["dev"], self.accelerator.device, to_score=True)
+        self._latest, loss = predict_rows(model, self.task, self.datasets["dev"], self.accelerator.device, to_score=True)
         return loss, self.task.score(self._latest, self.splits.dev, intervals=False)
 
-    def _keep(self, *_: object) -> None:
-        """Write the model as the best so far."""
+    def _save_best(self, *_: object) -> None:
+        """Save the model as the best so far."""
         self._best = self._latest
         if not self.out.is_dir():
-            raise TrainingError(f"{self.out}: the folder of the run has vanished, so nothing can be kept any more")
+            raise TrainingError(f"{self.out}: the folder of the run has vanished, so nothing can be saved any more")
         try:
-            if distributed.rank() == 0:
-                write_artifact(self.result, self.out)
+            if rank() == 0:
+                write_artifact(self.artifact, self.out)
         except ArtifactError as error:
-            raise TrainingError(
-                f"{error}; checkpoints are as they were, so make room, then go on with: {self.checkpoints.command}"
-            ) from None
+            command = self.checkpoints.resume_command
+            raise TrainingError(f"{error}; checkpoints are unchanged, so make room, then go on with: {command}") from None
 
-    def _keep_last(self) -> None:
-        """Write the model of the last step."""
-        with self.work.evaluated():
-            self.work.scored()
+    def _save_last(self) -> None:
+        """Save the model of the last step in `last/`."""
+        with self.train_step.averaged_weights():
+            self.train_step.whole_model()
             if not self._latest:  # the run went on from a state after its last evaluation
-                self._latest = self._predicted("dev")
-            self.task.tune(self._latest, self.splits.dev, lambda _: None)  # so that the folder holds decisions of its own
-            if distributed.rank() == 0:
-                write_artifact(self.result, self.out / "last")
-        distributed.barrier()
+                self._latest = self._predict("dev")
+            self.task.tune(self._latest, self.splits.dev, lambda _: None)  # so that the folder has decisions of its own
+            if rank() == 0:
+                write_artifact(self.artifact, self.out / "last")
+        barrier()
 
-    def _scores_of_best(self) -> dict[str, Scores]:
-        self.model.load_saved(read_weights(self.out))
+    def _score_best(self) -> dict[str, Scores]:
+        self.model.load_saved(read_weights(self.out, verify=True))
         if not self._best:  # it was found before the run went on
-            self._best = self._predicted("dev")
+            self._best = self._predict("dev")
         scores = {"dev": self.task.score(self.task.tune(self._best, self.splits.dev, self._note), self.splits.dev)}
         if self.splits.test:
-            scores["test"] = self.task.score(self._predicted("test"), self.splits.test)
+            scores["test"] = self.task.score(self._predict("test"), self.splits.test)
         return scores
 
-    def _predicted(self, split: str) -> list[Prediction]:
-        return predict_rows(self.model, self.task, self.rows[split], self.accelerator.device, to_score=True)[0]
+    def _predict(self, split: str) -> list[Prediction]:
+        return predict_rows(self.model, self.task, self.datasets[split], self.accelerator.device, to_score=True)[0]
 
     def _note(self, line: str) -> None:
-        self.talk.say(f"note: {line}")
+        self.console.info(f"note: {line}")
 
+    def _finish(self, outcome: Outcome, scores: dict[str, Scores]) -> None:
+        """Write what is known at the end, and show it."""
+        artifact, console = self.artifact, self.console
+        summary = self._summary(outcome)
+        if rank() == 0:
+            write_meta(artifact, self.out)  # with what `tune` has learnt
+            write_card(artifact, self.out, scores, summary)
+            write_scores(self.out, scores, {"run": summary})  # last: it says that the run is finished
+        for split, figures in scores.items():
+            console.info(f"{split} (best checkpoint, step {outcome.best_step}): {describe_scores(figures)}")
+        steps = f"{outcome.steps} steps{', stopped early,' if outcome.stopped_early else ''}"
+        console.info(
+            f"run: {steps} in {duration(outcome.train_seconds)} of training, {summary['rows_per_s']:.0f} rows/s, "
+            f"{summary['tokens_per_s']:.0f} tokens/s, peak memory {summary['peak_memory_gb']:.2f} GB"
+        )
+        reason = artifact.task.cannot_be_opened(artifact.model.head)
+        if only_here(artifact):
+            self._note(f"{only_here(artifact)}: bertune.load opens it")
+        elif reason:
+            self._note(f"{reason}, so transformers opens the encoder of this folder without its head; bertune.load opens all of it")
 
-def _finish(result: Artifact, out: Path, outcome: loop.Outcome, scores: dict[str, Scores], accelerator: Accelerator, talk: Console) -> None:
-    """Write what is known at the end, and say it."""
-    summary = _summary(outcome, result, accelerator)
-    if distributed.rank() == 0:
-        write_meta(result, out)  # with what `tune` has learnt
-        write_card(result, out, scores, summary)
-        write_scores(out, scores, {"run": summary})  # last: it says that the run is finished
-    for split, found in scores.items():
-        talk.say(f"{split} (best checkpoint, step {outcome.best_step}): {describe_scores(found)}")
-    steps = f"{outcome.steps} steps{', stopped early,' if outcome.stopped_early else ''}"
-    talk.say(
-        f"run: {steps} in {duration(outcome.train_seconds)} of training, "
-        f"{summary['rows_per_s']:.0f} rows/s, {summary['tokens_per_s']:.0f} tokens/s, peak memory {summary['peak_memory_gb']:.2f} GB"
-    )
-    why = result.task.cannot_be_opened(result.model.head)
-    if only_here(result):
-        talk.say(f"note: {only_here(result)}: bertune.load opens it")
-    elif why:
-        talk.say(f"note: {why}, so transformers opens the encoder of this folder without its head; bertune.load opens all of it")
-
-
-def _summary(outcome: loop.Outcome, result: Artifact, accelerator: Accelerator) -> dict[str, Any]:
-    seconds = max(outcome.train_seconds, 1e-9)
-    return {
-        "steps": outcome.steps,
-        "best_step": outcome.best_step,
-        "stopped_early": outcome.stopped_early,
-        "train_seconds": round(outcome.train_seconds, 3),
-        "rows_per_s": outcome.rows / seconds,
-        "tokens_per_s": outcome.tokens / seconds,
-        "peak_memory_gb": peak_memory_gb(accelerator.device.type),
-        "device": accelerator.device.type,
-        "precision": result.model.encoder.numerics.precision,
-        "parameters": sum(p.numel() for p in result.model.parameters()),
-    }
+    def _summary(self, outcome: Outcome) -> dict[str, Any]:
+        seconds = max(outcome.train_seconds, 1e-9)
+        return {
+            "steps": outcome.steps,
+            "best_step": outcome.best_step,
+            "stopped_early": outcome.stopped_early,
+            "train_seconds": round(outcome.train_seconds, 3),
+            "rows_per_s": outcome.rows / seconds,
+            "tokens_per_s": outcome.tokens / seconds,
+            "peak_memory_gb": peak_memory_gb(self.accelerator.device.type),
+            "device": self.accelerator.device.type,
+            "precision": self.model.encoder.numerics.precision,
+            "parameters": sum(p.numel() for p in self.model.parameters()),
+        }
 
 
 def describe_scores(scores: Scores) -> str:
-    """Write the figures of a split in one line, the decisive one with its interval first."""
-    low_high = scores.intervals.get(scores.main)
-    interval = f" (95 % interval {low_high[0]:.4f} to {low_high[1]:.4f})" if low_high else ""
+    """Write the figures of a split in one line, the main one first, with its interval."""
+    bounds = scores.intervals.get(scores.main)
+    interval = f" (95 % interval {bounds[0]:.4f} to {bounds[1]:.4f})" if bounds else ""
     rest = "  ".join(f"{name} {value:.4f}" for name, value in scores.values.items() if name != scores.main)
     return f"{scores.main} {scores.decisive:.4f}{interval}  {rest}"

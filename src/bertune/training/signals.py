@@ -13,59 +13,59 @@ from types import FrameType
 from bertune.distributed import num_processes
 
 
-class Asked(BaseException):
-    """Raised inside `breakable`, where stopping at once does no harm. Never leaves the engine."""
+class StopRequested(BaseException):
+    """Raised inside `interruptible`, where stopping at once does no harm. It never leaves the training room."""
 
 
-class Interrupts:
-    """Hears of the wish to stop, while `listening`.
+class StopSignals:
+    """Remembers the first SIGINT or SIGTERM while `installed`.
 
     Attributes:
-        number: the signal that came, SIGINT or SIGTERM; None while nobody wants to stop.
+        received: the signal, SIGINT or SIGTERM; None until one comes.
     """
 
     def __init__(self) -> None:
-        self.number: int | None = None
-        self._breakable = False
+        self.received: int | None = None
+        self._interruptible = False
 
     @contextmanager
-    def listening(self) -> Iterator[None]:
-        """Hear signals while the block runs. Outside the main thread, where Python delivers none, it hears nothing."""
+    def installed(self) -> Iterator[None]:
+        """Handle signals while the block runs. Outside the main thread, where Python delivers none, do nothing."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {number: signal.signal(number, self._hear) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    def _hear(self, number: int, _: FrameType | None) -> None:
-        if self.number is not None and number == signal.SIGINT:
-            raise KeyboardInterrupt  # the second one: leave at once; a checkpoint is whole or has no name, so none is harmed
-        if self.number is None:
-            self.number = number
+    def _handle(self, number: int, _: FrameType | None) -> None:
+        if self.received is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt  # the second Ctrl-C leaves at once: a checkpoint is whole or has no name, so none is harmed
+        if self.received is None:
+            self.received = number
             # A handler may run in the middle of a print, so this goes past Python's buffers.
             name = signal.Signals(number).name
             _write(f"\n{name}: the step is finished and a checkpoint is written first; Ctrl-C leaves at once\n")
-        if self._breakable:
-            self._breakable = False
-            raise Asked
+        if self._interruptible:
+            self._interruptible = False
+            raise StopRequested
 
     @contextmanager
-    def breakable(self) -> Iterator[None]:
-        """Let a signal end the block by `Asked`, when one process works alone: several must stop at the same place."""
+    def interruptible(self) -> Iterator[None]:
+        """Let a signal end the block by `StopRequested` in a single process: several must stop at the same point."""
         if num_processes() > 1:
             yield
             return
         try:
-            self._breakable = True
-            if self.number is not None:
-                raise Asked
+            self._interruptible = True
+            if self.received is not None:
+                raise StopRequested
             yield
         finally:
-            self._breakable = False
+            self._interruptible = False
 
 
 def _write(text: str) -> None:

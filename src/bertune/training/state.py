@@ -1,7 +1,6 @@
 """Everything that training changes, as one object that can be written and read back.
 
-What is not here is a function of the run's settings: the order of rows comes from seed and epoch, the learning rate
-from the number of steps.
+The rest is a function of the settings: the order of rows comes from seed and epoch, the learning rate from the step.
 """
 
 from __future__ import annotations
@@ -16,34 +15,35 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from bertune.artifact.upgrade import upgrade_training_state
 from bertune.distributed import all_gather_object, num_processes, rank
 from bertune.encoders.active_vocabulary import ActiveVocabulary
 from bertune.errors import ArtifactError
 from bertune.heads.model import Model
-from bertune.training.fsdp import full, like
+from bertune.training.fsdp import full_tensor, shard_like
 from bertune.training.regularization import EMA
-from bertune.training.rng import random_states, restore_random_states, seed_process
+from bertune.training.rng import restore_rng_states, rng_states, seed_process
 from bertune.types import JSON
 
 STATE = "state.safetensors"
-"""The file of a state in its folder."""
+"""The file in a checkpoint's folder that holds the state."""
 
 
 @dataclass
 class Mean:
-    """A sum and what it is divided by."""
+    """A running mean: a sum and its count."""
 
     total: float = 0.0
     count: float = 0.0
 
     def add(self, total: float, count: float) -> None:
-        """Take in another sum."""
+        """Add another sum and its count."""
         self.total += total
         self.count += count
 
     @property
     def value(self) -> float:
-        """Return the mean, or NaN of nothing."""
+        """Return the mean; NaN if nothing was added."""
         return self.total / self.count if self.count else float("nan")
 
 
@@ -53,18 +53,18 @@ class Progress:
 
     step: int = 0
     epoch: int = 0  # epochs begun before this one
-    position: int = 0  # batches of this epoch done
-    since_log: Mean = field(default_factory=Mean)
-    since_epoch: Mean = field(default_factory=Mean)
-    best: float | None = None
+    batches_done: int = 0  # of this epoch
+    loss_since_log: Mean = field(default_factory=Mean)
+    loss_since_epoch: Mean = field(default_factory=Mean)
+    best_score: float | None = None
     best_loss: float = float("inf")
     best_step: int = 0
-    stale: int = 0  # evaluations in a row without gain
-    reference: float | None = None  # the score that the next gain is measured from
-    told: int = 0  # the last step of which a line of progress was told
-    settled: int = 0  # the last step after which all was done that was due: evaluation, records
-    cuts: int = 1  # into how many times more micro-batches than asked, since memory was short
-    skipped: int = 0  # steps without a change of the weights, since loss or gradient were not finite
+    evals_without_gain: int = 0  # evaluations in a row
+    reference_score: float | None = None  # the score that the next gain is measured from
+    last_logged_step: int = 0  # the last step that has a line of progress
+    last_completed_step: int = 0  # the last step after which everything due was done: evaluation, records
+    oom_splits: int = 1  # how many times more micro-batches than the settings ask for, since memory was short
+    nonfinite_steps: int = 0  # steps that were skipped, since loss or gradient were not finite
 
 
 @dataclass
@@ -77,12 +77,12 @@ class TrainState:
     scaler: Any = None  # torch.amp.GradScaler, with fp16
     progress: Progress = field(default_factory=Progress)
     loss: Tensor | None = None
-    """Summed loss of the steps since the host last asked for it: still on the device."""
+    """Summed loss of the steps since the host last fetched it; still on the device."""
     count: float = 0.0
-    """What that loss is to be divided by."""
+    """What that loss is divided by."""
 
     def capture(self) -> tuple[dict[str, Tensor], JSON]:
-        """Return tensors by name, and the rest as JSON: copies, which later steps leave alone. Called by all processes."""
+        """Return tensors by name, and the rest as JSON: copies that later steps do not change. All processes call it."""
         tensors, values = self._all()
         return {n: t.clone() for n, t in tensors.items()}, values
 
@@ -102,65 +102,65 @@ class TrainState:
             "count": self.count,
             "groups": optimizer["param_groups"],
             "scaler": self.scaler.state_dict() if self.scaler is not None else None,
-            "random": all_gather_object(random_states(self._device)),
+            "random": all_gather_object(rng_states(self._device)),
         }
-        return {n: full(t.detach()).contiguous() for n, t in tensors.items()}, json.loads(json.dumps(values))
+        return {n: full_tensor(t.detach()).contiguous() for n, t in tensors.items()}, json.loads(json.dumps(values))
 
     @property
     def _device(self) -> torch.device:
         return next(self.model.parameters()).device
 
     def restore(self, tensors: dict[str, Tensor], values: JSON) -> None:
-        """Take back what `capture` gave, bit for bit.
+        """Restore what `capture` returned, bit for bit.
 
         Raises:
-            ArtifactError: it was taken from a run on other rows.
+            ArtifactError: it comes from a run on other rows.
         """
         active, before = self._active_words(), tensors.get("active_words")
         if (active is None) != (before is None) or (
             active is not None and before is not None and not torch.equal(active.cpu(), before.cpu())
         ):
-            raise ArtifactError("the training state is of other training rows: its active vocabulary is not that of these")
+            raise ArtifactError("the training state belongs to other training rows: its active vocabulary differs")
         now = self.model.state_dict()
-        self.model.load_state_dict({n: like(t, now[n]) for n, t in _under(tensors, "model.").items()})
+        self.model.load_state_dict({n: shard_like(t, now[n]) for n, t in _without_prefix(tensors, "model.").items()})
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         slots: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in _under(tensors, "optimizer.").items():
+        for name, tensor in _without_prefix(tensors, "optimizer.").items():
             index, slot = name.split(".", 1)
             parameter = parameters[int(index)]
-            slots.setdefault(int(index), {})[slot] = like(tensor.clone(), parameter) if tensor.shape == parameter.shape else tensor.clone()
+            slots.setdefault(int(index), {})[slot] = shard_like(tensor.clone(), parameter) if tensor.shape == parameter.shape else tensor.clone()
         self.optimizer.load_state_dict({"state": slots, "param_groups": values["groups"]})
         if self.ema is not None:
-            self.ema.shadow = {n: t.clone().to(self.ema.shadow[n].device) for n, t in _under(tensors, "ema.").items()}
+            self.ema.shadow = {n: t.clone().to(self.ema.shadow[n].device) for n, t in _without_prefix(tensors, "ema.").items()}
         if self.scaler is not None and values["scaler"]:
             self.scaler.load_state_dict(values["scaler"])
         progress = dict(values["progress"])
-        for name in ("since_log", "since_epoch"):
+        for name in ("loss_since_log", "loss_since_epoch"):
             progress[name] = Mean(**progress[name])
         self.progress = Progress(**progress)
-        self._restore_own(values)
+        self._restore_per_process(values)
 
-    def _restore_own(self, values: JSON) -> None:
-        """Take back what each process has for itself; where there are more or fewer of them now, what was summed stays with the first."""
+    def _restore_per_process(self, values: JSON) -> None:
+        """Restore what each process has of its own. If the number of processes has changed, sums go to the first one."""
         losses, states, self.count = values["losses"], values["random"], values["count"]
         if len(states) == num_processes():
             loss = losses[rank()]
-            restore_random_states(states[rank()], self._device)
+            restore_rng_states(states[rank()], self._device)
         else:
             known = [x for x in losses if x is not None]
             loss = sum(known) if known and rank() == 0 else 0.0 if known else None
-            restore_random_states(states[0], self._device)
+            restore_rng_states(states[0], self._device)
             seed_process(self.progress.step, num_processes(), rank())
         self.loss = None if loss is None else torch.tensor(loss, device=self._device)
 
     def _active_words(self) -> Tensor | None:
-        """Return which rows of the word table are trained, where not all of them are."""
+        """Return the ids of the word vectors that are trained; None if all are."""
         return next((module.active for module in self.model.modules() if isinstance(module, ActiveVocabulary)), None)
 
     def write(self, folder: Path) -> None:
         """Write the state into a folder, as one file that gets its name when it is whole: safetensors, no pickle.
 
-        Called by all processes; the first one writes.
+        All processes call it; the first one writes.
 
         Raises:
             OSError: it cannot be written.
@@ -172,7 +172,7 @@ class TrainState:
         part = folder / f"{STATE}.part"
         try:
             save_file(tensors, part, metadata={"state": json.dumps(values)})
-        except SafetensorError as error:  # it hides the number of what is an OSError underneath
+        except SafetensorError as error:  # it hides the errno of the OSError beneath
             raise OSError(str(error)) from None
         part.replace(folder / STATE)
 
@@ -188,8 +188,8 @@ class TrainState:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             raise ArtifactError(f"{folder}: no readable training state: {error}") from None
-        self.restore(tensors, values)
+        self.restore(*upgrade_training_state(tensors, values))
 
 
-def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def _without_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}

@@ -1,72 +1,64 @@
-"""How long training alone takes, and what it gets done in that time."""
+"""Time of training alone, and the rows and tokens that were trained in it."""
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from bertune.data.batching import num_batches
+from bertune.training.step import TrainStep
 from bertune.types import JSON
 
-if TYPE_CHECKING:
-    from bertune.training.step import TrainStep
 
+class Throughput:
+    """Measures training alone: evaluation and saving do not count, nor do steps before a resume.
 
-class Clock:
-    """Measures training alone: evaluation and saving are not counted, nor what was done before a run went on."""
+    Args:
+        train_step: what is measured.
+    """
 
-    def __init__(self, work: TrainStep) -> None:
-        self.work = work
+    def __init__(self, train_step: TrainStep) -> None:
+        self._train_step = train_step
         self.seconds, self.rows, self.tokens = 0.0, 0, 0
         self._started = time.perf_counter()
-        self._line = (0.0, 0, 0, work.state.progress.step)
+        self._at_last_record = (0.0, 0, 0, train_step.state.progress.step)
 
     def count(self, rows: list[int]) -> None:
-        """Take in a finished step."""
+        """Count the rows of a finished step."""
         self.rows += len(rows)
-        self.tokens += int(self.work.rows.lengths[rows].sum())
+        self.tokens += int(self._train_step.dataset.lengths[rows].sum())
 
-    def paused(self) -> Any:
-        """Return a context whose time is not counted."""
-        return _Pause(self)
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Do not count the time of the block."""
+        self._stop()
+        try:
+            yield
+        finally:
+            self._started = time.perf_counter()
 
-    def stop(self) -> None:
-        """Add the time since the clock last ran."""
+    def _stop(self) -> None:
         now = time.perf_counter()
         self.seconds += now - self._started
         self._started = now
 
-    def start(self) -> None:
-        """Run again from now."""
-        self._started = time.perf_counter()
-
-    def line(self) -> JSON:
-        """Return one line of progress since the last one."""
-        self.stop()
-        progress = self.work.state.progress
-        seconds, rows, tokens, step = self._line
-        spent = max(self.seconds - seconds, 1e-9)
-        done = max(progress.step - step, 1)
-        self._line = (self.seconds, self.rows, self.tokens, progress.step)
-        loss, progress.since_log = progress.since_log.value, type(progress.since_log)()
-        steps_per_epoch = num_batches(len(self.work.rows), self.work.config.batch_size)
+    def record(self) -> JSON:
+        """Return the figures since the last record: loss, learning rate, rows and tokens per second, seconds to go."""
+        self._stop()
+        train_step, progress = self._train_step, self._train_step.state.progress
+        seconds, rows, tokens, step = self._at_last_record
+        elapsed = max(self.seconds - seconds, 1e-9)
+        steps = max(progress.step - step, 1)
+        self._at_last_record = (self.seconds, self.rows, self.tokens, progress.step)
+        loss, progress.loss_since_log = progress.loss_since_log.value, type(progress.loss_since_log)()
+        steps_per_epoch = num_batches(len(train_step.dataset), train_step.config.batch_size)
         return {
             "step": progress.step,
             "epoch": round(progress.step / steps_per_epoch, 4),
             "loss": loss,
-            "learning_rate": max(group["lr"] for group in self.work.state.optimizer.param_groups),
-            "rows_per_s": (self.rows - rows) / spent,
-            "tokens_per_s": (self.tokens - tokens) / spent,
-            "eta_s": (self.work.total - progress.step) * spent / done,
+            "learning_rate": max(group["lr"] for group in train_step.state.optimizer.param_groups),
+            "rows_per_s": (self.rows - rows) / elapsed,
+            "tokens_per_s": (self.tokens - tokens) / elapsed,
+            "eta_s": (train_step.total_steps - progress.step) * elapsed / steps,
         }
-
-
-class _Pause:
-    def __init__(self, clock: Clock) -> None:
-        self.clock = clock
-
-    def __enter__(self) -> None:
-        self.clock.stop()
-
-    def __exit__(self, *_: object) -> None:
-        self.clock.start()

@@ -39,18 +39,18 @@ _TOKENS_ALONE = {"cache", "workers", "max_length", "truncation"}
 """Settings of `data` that do not change how files are read."""
 
 
-def is_large(data: DataConfig, files: Sequence[Sequence[str]], talk: Console) -> bool:
+def is_large(data: DataConfig, files: Sequence[Sequence[str]], console: Console) -> bool:
     """Tell whether these files go through the cache."""
     if data.cache == "off":
         return False
     if any(f.startswith("hub:") or f == "-" for group in files for f in group):
         if data.cache == "on":
-            talk.say("note: data.cache=on has no effect on data sets of the Hub, which are kept by `datasets`")
+            console.info("note: data.cache=on has no effect on data sets of the Hub, which are kept by `datasets`")
         return False
     return data.cache == "on" or dataset_cache.files_in(files) >= LARGE
 
 
-def read_datasets(run: RunConfig, task: Task, talk: Console) -> Splits:
+def read_datasets(run: RunConfig, task: Task, console: Console) -> Splits:
     """Read the data of a run, from the cache where it is there; `task` has learnt from the training rows afterwards.
 
     Raises:
@@ -59,24 +59,24 @@ def read_datasets(run: RunConfig, task: Task, talk: Console) -> Splits:
     """
     files = {split: files_of(getattr(run.data, split), split) for split in SPLITS}
     there = all(Path(f).is_file() for group in files.values() for f in group)  # if not, the complaint of reading says more
-    if not is_large(run.data, list(files.values()), talk) or not there:
-        splits = read_splits(task, run.data, run.seed, lambda line: talk.say(f"data: {line}"))
+    if not is_large(run.data, list(files.values()), console) or not there:
+        splits = read_splits(task, run.data, run.seed, lambda line: console.info(f"data: {line}"))
         splits.fingerprint = _fingerprint(splits)
         return splits
     with main_process_first():
-        return _read_large(run, task, files, talk)
+        return _read_large(run, task, files, console)
 
 
-def _read_large(run: RunConfig, task: Task, files: dict[str, list[str]], talk: Console) -> Splits:
+def _read_large(run: RunConfig, task: Task, files: dict[str, list[str]], console: Console) -> Splits:
     key = _key_of_rows(run, task, files)
-    entry = dataset_cache.find("rows", key, talk.say) if _says_what_it_learns(task) else None  # else only reading teaches it
+    entry = dataset_cache.find("rows", key, console.info) if _says_what_it_learns(task) else None  # else only reading teaches it
     if entry is not None:
-        talk.say(f"data: rows and what was learnt of them come from the cache, {entry.path}")
+        console.info(f"data: rows and what was learnt of them come from the cache, {entry.path}")
         for line in entry.meta["notes"]:
-            talk.say(f"data: {line}")
+            console.info(f"data: {line}")
         _recall(task, entry)
     else:
-        entry = _keep_rows(run, task, key, talk)
+        entry = _keep_rows(run, task, key, console)
     train, dev, test = (_open(entry, split) for split in SPLITS)
     return Splits(train, dev, test, key, entry.meta["fingerprint"])
 
@@ -100,15 +100,15 @@ def _key_of_rows(run: RunConfig, task: Task, files: dict[str, list[str]]) -> str
     )
 
 
-def _keep_rows(run: RunConfig, task: Task, key: str, talk: Console) -> dataset_cache.Entry:
+def _keep_rows(run: RunConfig, task: Task, key: str, console: Console) -> dataset_cache.Entry:
     notes: list[str] = []
 
     def note(line: str) -> None:
         notes.append(line)
-        talk.say(f"data: {line}")
+        console.info(f"data: {line}")
 
     with dataset_cache.making("rows", key) as folder:
-        pace = Pace(talk)
+        pace = Pace(console)
         splits = read_splits(task, run.data, run.seed, note, folder, lambda split, rows: pace.hear(f"{split}: {rows} rows read"))
         meta: JSON = {"notes": notes, "fingerprint": _fingerprint(splits), "learnt": _learnt(task)}
         for split in SPLITS:
@@ -119,7 +119,7 @@ def _keep_rows(run: RunConfig, task: Task, key: str, talk: Console) -> dataset_c
                 np.save(folder / f"{split}.places.npy", places.astype(small_ints(int(places[-1]) + 1)))
         rows = {split: len(getattr(splits, split)) for split in SPLITS}
         own_dev = run.data.dev is not None
-        talk.say(f"data: {_rate(sum(rows.values()), pace.seconds, 'read and checked')}")
+        console.info(f"data: {_rate(sum(rows.values()), pace.seconds, 'read and checked')}")
         del splits, examples
         gc.collect()  # files that are open cannot be moved everywhere
         about = {"task": run.task, "train": run.data.train, "rows": rows}
@@ -163,7 +163,7 @@ def _fingerprint(splits: Splits) -> dict[str, Any]:
     return result
 
 
-def encode_datasets(run: RunConfig, task: Task, tokenizer: Tokenizer, splits: Splits, talk: Console) -> dict[str, EncodedDataset]:
+def encode_datasets(run: RunConfig, task: Task, tokenizer: Tokenizer, splits: Splits, console: Console) -> dict[str, EncodedDataset]:
     """Turn all rows of a run into integers, from the cache where they are there.
 
     Raises:
@@ -175,24 +175,24 @@ def encode_datasets(run: RunConfig, task: Task, tokenizer: Tokenizer, splits: Sp
             examples: Sequence[Example] = getattr(splits, name)
             if examples:
                 rows = encoded[name] = EncodedDataset(task.encode(examples, tokenizer))
-                _tell(talk, name, rows, tokenizer, task.report())
+                _tell(console, name, rows, tokenizer, task.report())
         return encoded
     key = _key_of_tokens(splits.key, task, tokenizer)
     with main_process_first():
-        entry = dataset_cache.find("tokens", key, talk.say)
+        entry = dataset_cache.find("tokens", key, console.info)
         if entry is not None:
-            talk.say(f"data: tokens come from the cache, {entry.path}")
+            console.info(f"data: tokens come from the cache, {entry.path}")
         else:
-            entry = _keep_tokens(run, task, tokenizer, splits, key, talk)
+            entry = _keep_tokens(run, task, tokenizer, splits, key, console)
     found: dict[str, EncodedDataset] = {name: MappedDataset(entry.path, name) for name in entry.meta["reports"]}
     for name, rows in found.items():
-        _tell(talk, name, rows, tokenizer, entry.meta["reports"][name])
+        _tell(console, name, rows, tokenizer, entry.meta["reports"][name])
     return found
 
 
-def _tell(talk: Console, name: str, rows: EncodedDataset, tokenizer: Tokenizer, report: list[str]) -> None:
+def _tell(console: Console, name: str, rows: EncodedDataset, tokenizer: Tokenizer, report: list[str]) -> None:
     for line in [*rows.findings(tokenizer.unknown_id, tokenizer.max_length), *report]:
-        talk.say(f"data: {name}: {line}")
+        console.info(f"data: {name}: {line}")
 
 
 def _key_of_tokens(rows: str, task: Task, tokenizer: Tokenizer) -> str:
@@ -206,13 +206,13 @@ def _key_of_tokens(rows: str, task: Task, tokenizer: Tokenizer) -> str:
     )
 
 
-def _keep_tokens(run: RunConfig, task: Task, tokenizer: Tokenizer, splits: Splits, key: str, talk: Console) -> dataset_cache.Entry:
+def _keep_tokens(run: RunConfig, task: Task, tokenizer: Tokenizer, splits: Splits, key: str, console: Console) -> dataset_cache.Entry:
     reports: dict[str, list[str]] = {}
-    with dataset_cache.making("tokens", key) as folder, encoding_with(tokenizer, run.data.workers, talk.say) as parallel:
+    with dataset_cache.making("tokens", key) as folder, encoding_with(tokenizer, run.data.workers, console.info) as parallel:
         for name in SPLITS:
             examples: Sequence[Example] = getattr(splits, name)
             if len(examples):
-                write_dataset(folder, name, task, parallel, examples, talk)
+                write_dataset(folder, name, task, parallel, examples, console)
                 reports[name] = task.report()
         tokenizer.forget_words()
         gc.collect()
@@ -220,21 +220,21 @@ def _keep_tokens(run: RunConfig, task: Task, tokenizer: Tokenizer, splits: Split
         return dataset_cache.finish(folder, "tokens", key, about, {"reports": reports})
 
 
-def write_dataset(folder: Path, name: str, task: Task, tokenizer: Any, examples: Sequence[Example], talk: Console) -> MappedDataset:
+def write_dataset(folder: Path, name: str, task: Task, tokenizer: Any, examples: Sequence[Example], console: Console) -> MappedDataset:
     """Encode examples part by part into files, and say how fast that was."""
     writer = DatasetWriter(folder, name, tokenizer.highest_id + 1)
-    pace = Pace(talk)
+    pace = Pace(console)
     size = PART if task.may_be_parted(examples) else len(examples)
 
     def write(coming: Future[list[EncodedExample]]) -> None:
         encoded = coming.result()
         writer.write(encoded)
         pace.done += len(encoded)
-        talk.tick(pace.done)
+        console.advance(pace.done)
         pace.hear(f"{name}: {pace.done} of {len(examples)} rows tokenised")
 
     # While a part is encoded, mostly by other processes, the one before is written here.
-    with talk.bar(f"tokenising {name}", len(examples)), ThreadPoolExecutor(1, "bertune-encode") as ahead:
+    with console.progress(f"tokenising {name}", len(examples)), ThreadPoolExecutor(1, "bertune-encode") as ahead:
         coming: Future[list[EncodedExample]] | None = None
         for part in in_parts(examples, size):
             before, coming = coming, ahead.submit(task.encode, part, tokenizer)
@@ -243,7 +243,7 @@ def write_dataset(folder: Path, name: str, task: Task, tokenizer: Any, examples:
         if coming is not None:
             write(coming)
     rows = writer.done()
-    talk.say(f"data: {name}: {_rate(len(examples), pace.seconds, 'tokenised')}")
+    console.info(f"data: {name}: {_rate(len(examples), pace.seconds, 'tokenised')}")
     return rows
 
 
@@ -256,8 +256,8 @@ class Pace:
 
     EVERY = 15.0
 
-    def __init__(self, talk: Console) -> None:
-        self._talk, self._began = talk, time.perf_counter()
+    def __init__(self, console: Console) -> None:
+        self._console, self._began = console, time.perf_counter()
         self._said = self._began
         self.done = 0
 
@@ -271,7 +271,7 @@ class Pace:
         now = time.perf_counter()
         if now - self._said >= self.EVERY:
             self._said = now
-            self._talk.say(f"data: {line}")
+            self._console.info(f"data: {line}")
 
 
 def _rate(rows: int, seconds: float, what: str) -> str:
@@ -284,9 +284,9 @@ def _rate(rows: int, seconds: float, what: str) -> str:
 
 
 @contextmanager
-def scratch_folder(data: DataConfig, files: Sequence[str], talk: Console) -> Iterator[Path | None]:
+def scratch_folder(data: DataConfig, files: Sequence[str], console: Console) -> Iterator[Path | None]:
     """Give a folder to keep the rows of large files in for a while, or None where they fit into memory."""
-    if not is_large(data, [files], talk):
+    if not is_large(data, [files], console):
         yield None
         return
     with dataset_cache.making("rows", "scratch") as folder:

@@ -171,15 +171,15 @@ def _divided(rows: Sequence[Example], task: Task, data: DataConfig, seed: int, n
     source = rows[0].source
     if len(rows) < 2:
         raise DataError(f"{source}: one row cannot be divided into train and dev; give data.dev")
-    keep, held = divided(same_texts(digests_of(rows)), numbered(task.strata(e) for e in rows), data.dev_share, seed)
+    keep, held = divided(same_texts(digests_of(rows)), numbered(task.strata(e) for e in rows), data.dev_fraction, seed)
     train, dev = pick(rows, keep), pick(rows, held)
     if not train:
         raise DataError(f"{source}: all rows have the same text; there is nothing to learn")
     try:
         task.check_together(dev)
     except DataError as error:
-        share = f"the {len(dev)} rows split off as dev set (data.dev_share={data.dev_share:g})"
-        raise DataError(f"{share} cannot be scored: {error}; give data.dev, or a larger data.dev_share") from None
+        share = f"the {len(dev)} rows split off as dev set (data.dev_fraction={data.dev_fraction:g})"
+        raise DataError(f"{share} cannot be scored: {error}; give data.dev, or a larger data.dev_fraction") from None
     note(f"no data.dev: {len(dev)} of {len(rows)} rows split off as dev set, by label, equal texts kept together")
     return train, dev
 

@@ -37,7 +37,7 @@ class SentenceOptions(Section):
     pooling: Literal["mean", "cls", "max", "pooler", "first_last_avg"] = "mean"
     """How a text becomes one vector: the mean or maximum over its tokens, its first token, the first token and a hidden layer
     (bertorch's `linear`), or the mean of the first and the last layer over its tokens."""
-    size: Size | None = None
+    embedding_dim: Size | None = None
     """Width of the vectors: a linear layer after pooling (bertorch's `output_emb_size`); without it the encoder's width."""
     normalize: bool = False
     """Whether vectors have length 1. Cosines are the same either way."""
@@ -103,7 +103,7 @@ class SentenceTask(Task):
 
         o = self.options
         self._check_widths(encoder.width)
-        dense = [*([(encoder.width, "tanh")] if o.pooling == "pooler" else []), *([(o.size, "none")] if o.size else [])]
+        dense = [*([(encoder.width, "tanh")] if o.pooling == "pooler" else []), *([(o.embedding_dim, "none")] if o.embedding_dim else [])]
         head = SentenceHead(encoder.width, o.pooling, dense, normalize=o.normalize, **self.judging())
         if o.pooling == "pooler" and pretrained:
             with torch.no_grad():
@@ -116,7 +116,7 @@ class SentenceTask(Task):
         return {}
 
     def _check_widths(self, width: int) -> None:
-        size = self.options.size or width
+        size = self.options.embedding_dim or width
         too_wide = [n for n in self.options.matryoshka if n >= size]
         if len(set(self.options.matryoshka)) < len(self.options.matryoshka):
             raise ConfigError(f"options.matryoshka: {self.options.matryoshka} names a width twice")

@@ -1,0 +1,107 @@
+"""Files that are whole or are not there: atomic writes, fsync, SHA-256, safe removal. Loads no torch."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from bertune.types import JSON
+
+PART = ".part"
+"""The suffix of what is not finished: nobody reads such a name."""
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file that is either whole or as it was before.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    part = part_of(path)
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as indented JSON, atomically; see `write_text`."""
+    write_text(path, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+
+
+def part_of(path: Path) -> Path:
+    """Return the name under which a file or folder is written before it gets its own.
+
+    >>> part_of(Path("out/run.yaml")).name
+    'run.yaml.part'
+    """
+    return path.with_name(path.name + PART)
+
+
+def fsync(path: Path) -> None:
+    """Wait until the bytes of a file, or the names in a folder, are on the disk.
+
+    Windows opens no folders, so there a folder is left to the system.
+
+    Raises:
+        OSError: the disk cannot take them.
+    """
+    if path.is_dir() and os.name == "nt":
+        return
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sha256(path: str | Path) -> str:
+    """Return the SHA-256 of a file's bytes, as hex digits.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with Path(path).open("rb") as file:
+        return sha256_of(file)
+
+
+def sha256_of(file: BinaryIO) -> str:
+    """Return the SHA-256 of what an open file still has to give."""
+    digest = hashlib.sha256()
+    buffer = bytearray(1 << 20)
+    while count := file.readinto(buffer):  # type: ignore[attr-defined]
+        digest.update(memoryview(buffer)[:count])
+    return digest.hexdigest()
+
+
+def sha256_of_json(value: JSON) -> str:
+    """Return the SHA-256 of a JSON value; the order of keys does not matter."""
+    return hashlib.sha256(json.dumps(value, ensure_ascii=False, sort_keys=True).encode()).hexdigest()
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder. It loses its name first, so nobody takes a half-removed folder for a whole one.
+
+    Raises:
+        OSError: it cannot be renamed.
+    """
+    doomed = doomed_name(folder)
+    shutil.rmtree(doomed, ignore_errors=True)
+    if folder.is_dir():
+        folder.replace(doomed)
+        shutil.rmtree(doomed, ignore_errors=True)
+
+
+def doomed_name(folder: Path) -> Path:
+    """Return the name that `remove_folder` gives a folder before it removes it."""
+    return folder.with_name(f"{folder.name}.gone{PART}")
+
+
+def folder_size(folder: Path) -> int:
+    """Return the bytes of the files in a folder, without those in folders inside it; 0 where it cannot be read."""
+    with contextlib.suppress(OSError):
+        return sum(path.stat().st_size for path in folder.iterdir())
+    return 0

@@ -1,0 +1,79 @@
+"""A run's settings to its model: pretrained encoder, new head, tokenizer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+
+from bertune.config.schema import RunConfig
+from bertune.data.dataset import EncodedDataset
+from bertune.encoders.families.glyphs import GlyphChoice
+from bertune.encoders.load import LoadReport, read_encoder
+from bertune.encoders.locate import locate
+from bertune.errors import ConfigError
+from bertune.heads.model import Model
+from bertune.kernels.ragged_ops import first_tokens
+from bertune.tasks.base.task import Task
+from bertune.text.load import load_tokenizer
+from bertune.text.tokenizer import Tokenizer
+from bertune.types import EncodedExample, Encoder
+
+
+@dataclass(frozen=True)
+class BuiltModel:
+    """A model as training begins with it."""
+
+    model: Model
+    tokenizer: Tokenizer
+    report: LoadReport
+    """Weights that the checkpoint lacks or has in addition."""
+
+    def describe(self) -> list[str]:
+        """Say which weights are new and which are not used, a line each."""
+        names = [name for name, _ in self.model.head.named_parameters()]
+        pretrained = {f"dense.{kind}" for kind in self.report.pooler}  # taken over by the head, if it has such a layer
+        new = [*self.report.new, *(f"head.{name}" for name in names if name not in pretrained)]
+        unused = [*self.report.unused, *(f"pooler {name}" for name in sorted(pretrained - set(names)))]
+        lines = [f"new, to be learnt: {', '.join(new) or 'none'}"]
+        return [*lines, f"in the checkpoint but not used: {', '.join(unused)}"] if unused else lines
+
+
+def build_model(run: RunConfig, task: Task) -> BuiltModel:
+    """Read the pretrained encoder of a run, and build the head of its task on it.
+
+    Args:
+        run: the settings.
+        task: knows its labels: `task.fit` has run. The head's first weights are drawn from torch's generator.
+
+    Raises:
+        ConfigError: the folder cannot be read, or does not fit the task.
+        MissingExtra: the package of an embedded encoder is not installed.
+    """
+    folder = locate(run.model)
+    fonts = [run.train.glyph_font] if isinstance(run.train.glyph_font, str) else run.train.glyph_font or []
+    encoder, report = read_encoder(folder, GlyphChoice(tuple(fonts), run.train.glyphs == "trained"))
+    if run.train.dropout is not None:
+        encoder.set_dropout(run.train.dropout)
+    tokenizer = load_tokenizer(folder, encoder.longest, run.data)
+    vectors = len(encoder.word_embeddings())
+    if tokenizer.vocabulary_size > vectors:
+        raise ConfigError(f"model: the tokenizer in {str(folder)!r} has {tokenizer.vocabulary_size} tokens, its encoder only {vectors}")
+    if getattr(task.options, "pooling", "mean") in {"pooler", "cls"} and not _first_token_sees_text(encoder, tokenizer):
+        raise ConfigError(
+            f"model: in {str(folder)!r} the first token does not represent its text (no special token comes first, or it cannot see "
+            "the tokens after it); set options.pooling=mean"
+        )
+    return BuiltModel(Model(encoder, task.head(encoder, report.pooler)), tokenizer, report)
+
+
+def _first_token_sees_text(encoder: Encoder, tokenizer: Tokenizer) -> bool:
+    """Tell whether a special token begins every text and its state depends on the text, as a causal model's does not."""
+    if not tokenizer.begins_with_special:
+        return False
+    dataset = EncodedDataset([EncodedExample((encoding,)) for encoding in tokenizer.encode([("a",), ("a 1 . 2",)])])
+    ragged = dataset.batch(range(2), list).ragged
+    with torch.no_grad():
+        states = first_tokens(cast(torch.nn.Module, encoder).eval()(ragged), ragged)
+    return not torch.allclose(states[0], states[1], rtol=0, atol=1e-7)
