@@ -12,13 +12,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
 from tests.training.test_state import advance, assert_same, build, weights
 
+from bertune.artifact import upgrade
 from bertune.config.schema import RunConfig
 from bertune.console import Console
 from bertune.errors import TrainingError
+from bertune.files import sha256, sha256_of_json
 from bertune.training.checkpoint import Checkpoints
 from bertune.training.history import History
 from bertune.training.listener import Outcome
@@ -204,6 +206,44 @@ def test_where_all_are_damaged_each_is_named(work, out):
     assert [line.split(":")[0].rpartition("-")[2] for line in said] == ["00000009", "00000008"]
 
 
+def as_format_1(folder: Path) -> None:
+    """Put a checkpoint into the words of format 1: names of weights and of progress, of the folder, and the format's number."""
+    path = folder / "state.safetensors"
+    with safe_open(path, framework="pt") as file:
+        values = json.loads(file.metadata()["state"])
+    old = {new: old for old, new in upgrade.PROGRESS.items()}
+    values["progress"] = {old.get(name, name): value for name, value in values["progress"].items()}
+    tensors = {}
+    for name, tensor in load_file(path).items():
+        for old_part, new_part in upgrade.PARAMETERS.items():
+            name = name.replace(new_part, old_part)
+        tensors[name] = tensor
+    save_file(tensors, path, metadata={"state": json.dumps(values)})
+    content = {**json.loads((folder / "checkpoint.json").read_text(encoding="utf-8")), "format": 1}
+    content["files"]["state.safetensors"] = {"bytes": path.stat().st_size, "sha256": sha256(path)}
+    del content["sha256"]
+    (folder / "checkpoint.json").write_text(json.dumps({**content, "sha256": sha256_of_json(content)}), encoding="utf-8")
+    folder.rename(folder.with_name(folder.name.replace("-before-eval", "-unsettled")))
+
+
+@pytest.mark.parametrize("evaluated", [True, False], ids=["after its evaluation", "before it"])
+def test_a_checkpoint_of_format_1_goes_on(evaluated, work, out, tiny):
+    work.state.progress.evals_without_gain, work.state.progress.oom_splits = 2, 4
+    write(checkpoints_in(out), work, 7, evaluated=evaluated)
+    (folder,) = (out / "checkpoints").iterdir()
+    as_format_1(folder)
+    expected = "step-00000007" if evaluated else "step-00000007-unsettled"
+    assert found(out) == (expected, [])
+    other = build(tiny, seed=7)
+    checkpoint = checkpoints_in(out).find(pytest.fail)
+    assert (checkpoint.step, checkpoint.description) == (7, DESCRIPTION)
+    other.state.read(checkpoint.folder)
+    assert other.state.progress == work.state.progress
+    ours, theirs = other.state.capture(), work.state.capture()
+    assert_same(ours[0], theirs[0])
+    assert ours[1]["groups"] == theirs[1]["groups"]
+
+
 @pytest.mark.parametrize("whole", [True, False], ids=["whole", "damaged"])
 def test_the_same_step_is_written_again_over_what_is_there(whole, work, out):
     """As where the newest is damaged and the run goes on from the one before, or begins anew."""
@@ -379,6 +419,28 @@ def test_the_table_of_evaluations_comes_back(history, capsys):
     ConsoleProgress(Console(), log).on_end(Outcome(6, 6, 0.5, 1.0, 24, 96, stopped_early=False))
     log.close()
     assert [line.split()[0] for line in capsys.readouterr().err.splitlines()] == ["step", "2", "4", "6"]
+
+
+def test_a_history_of_the_form_before_is_read(history):
+    """Its lines said "what" for "event"."""
+    whole = lines_in(history)
+    path = history / "history.jsonl"
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    path.write_text("".join(json.dumps({"what": line.pop("event"), **line}) + "\n" for line in lines), encoding="utf-8")
+    log = history_from(history, 4)
+    log.close()
+    assert lines_in(history) == [line for line in whole if line["step"] <= 4]
+    assert [list(line)[0] for line in lines_in(history)] == ["event"] * 4
+    assert [e["step"] for e in log.evaluations] == [2, 4]
+    assert "event" not in log.evaluations[0]
+
+
+def test_lines_of_an_evaluation_that_is_made_again_are_dropped(history):
+    whole = lines_in(history)
+    log = history_from(history, 4, evaluated=False)
+    log.close()
+    assert lines_in(history) == [line for line in whole if line["step"] < 4 or (line["step"] == 4 and line["event"] == "train")]
+    assert [e["step"] for e in log.evaluations] == [2]
 
 
 def test_a_run_that_begins_anew_has_a_new_history(history):
