@@ -7,7 +7,7 @@
 
 speed     A plain BERT and a ChineseBERT of the same width, depth and vocabulary, both of random weights, on the same TNEWS titles, in one
           process and in turn (A B, B A, ...). train: rows/s of `--steps` optimizer steps, making of batches included. predict: rows/s of
-          `predict_rows` on encoded rows, weights and tables prepared before, as `bertune.load` does; tokenizer: titles/s of both
+          `predict_dataset` on encoded rows, weights and tables prepared before, as `bertune.load` does; tokenizer: titles/s of both
           tokenizers. Seconds are of processor time, one thread. Medians, and the lowest and highest ratio of a round.
 ablation  A ChineseBERT of random weights learns TNEWS from `--rows` titles and is scored on 2,000 dev titles, as it is, and with
           syllables shuffled over all titles, with pixels of 0, and with both; then the same with the word vectors taken away, so that
@@ -37,11 +37,11 @@ from bertune.config.schema import DataConfig
 from bertune.data.dataset import EncodedDataset
 from bertune.encoders.bert import Bert
 from bertune.encoders.families.chinesebert import ChineseBert
-from bertune.encoders.families.glyphs import render
-from bertune.encoders.load import read_encoder
+from bertune.encoders.families.glyphs import render_glyphs
+from bertune.encoders.load import load_encoder
 from bertune.heads.model import Model
-from bertune.inference.predict import predict_rows
-from bertune.kernels.allocator import bound_kernel_caches, keep_pages
+from bertune.inference.predict import predict_dataset
+from bertune.kernels.allocator import limit_kernel_caches, retain_freed_memory
 from bertune.kernels.precision import choose_precision
 from bertune.tasks.base.reading import read_examples
 from bertune.text.load import load_tokenizer
@@ -65,10 +65,10 @@ def write_folder(folder: Path, shape: str, *, chinese: bool = True, font: str | 
               "num_attention_heads": heads, "intermediate_size": inner}  # fmt: skip
     torch.manual_seed(seed)
     encoder = (ChineseBert if chinese else Bert)(config)
-    encoder.initialize(list(encoder.state_dict()))
-    state = {f"bert.{name}": tensor for name, tensor in encoder.checkpoint().items()}
+    encoder.init_weights(list(encoder.state_dict()))
+    state = {f"bert.{name}": tensor for name, tensor in encoder.hf_state_dict().items()}
     if chinese and font:
-        state["bert.embeddings.glyph_embeddings.embedding.weight"], lacking = render([font], tokens, 1728)
+        state["bert.embeddings.glyph_embeddings.embedding.weight"], lacking = render_glyphs([font], tokens, 1728)
         print(f"{lacking} characters of the vocabulary are not in the font")
     elif chinese:
         state["bert.embeddings.glyph_embeddings.embedding.weight"] = (torch.rand(len(tokens), 1728) > 0.8).float()
@@ -100,10 +100,10 @@ class Bench:
         self.dev = examples_of("dev.tsv", self.task, run.data, 2000)
         self.task.fit(self.train, lambda _: None)
         seed_everything(seed)
-        encoder, report = read_encoder(folder)
-        self.tokenizer = load_tokenizer(folder, encoder.longest, run.data)
+        encoder, report = load_encoder(folder)
+        self.tokenizer = load_tokenizer(folder, encoder.max_positions, run.data)
         self.model = Model(encoder, self.task.head(encoder, report.pooler))
-        encoder.compute_in(Numerics(choose_precision(run.train.precision, CPU)[0], run.train.fast_dropout))
+        encoder.set_numerics(Numerics(choose_precision(run.train.precision, CPU)[0], run.train.fast_dropout))
 
     def fit(self, rows: EncodedDataset) -> TrainStep:
         AcceleratorState._reset_state(reset_partial_state=True)
@@ -144,9 +144,9 @@ def speed(args: argparse.Namespace) -> None:
                 done += len(rows)
         else:
             if warm:
-                bench.model.eval().encoder.prepare()
+                bench.model.eval().encoder.prepare_inference()
             began, done = time.process_time(), len(dev[kind])
-            predict_rows(bench.model, bench.task, dev[kind], CPU)
+            predict_dataset(bench.model, bench.task, dev[kind], CPU)
         if not warm:
             figures[what][kind].append(done / (time.process_time() - began))
 
@@ -179,13 +179,13 @@ class NoWords(torch.nn.Module):
 
 def shuffled(rows: list, seed: int) -> list:
     """Give every token that is read the reading of another token of any title."""
-    heard = np.concatenate([np.asarray(r.inputs[0].syllables) for r in rows])
+    heard = np.concatenate([np.asarray(r.inputs[0].pinyin_ids) for r in rows])
     heard[heard != 0] = np.random.default_rng(seed).permutation(heard[heard != 0])
     found, start = [], 0
     for row in rows:
         piece = row.inputs[0]
-        found.append(replace(row, inputs=(replace(piece, syllables=heard[start : start + len(piece.ids)].tolist()),)))
-        start += len(piece.ids)
+        found.append(replace(row, inputs=(replace(piece, pinyin_ids=heard[start : start + len(piece.input_ids)].tolist()),)))
+        start += len(piece.input_ids)
     return found
 
 
@@ -196,9 +196,9 @@ def learn(folder: Path, args: argparse.Namespace, seed: int, *, words: bool, pin
     bench = Bench(folder, args.rows, *settings, seed=seed)
     encoder = bench.model.encoder
     if not glyphs:
-        encoder.embeddings.glyphs.weight.zero_()
+        encoder.embeddings.glyph_embeddings.weight.zero_()
     if not words:
-        encoder.embeddings.words = NoWords(encoder.width)
+        encoder.embeddings.word_embeddings = NoWords(encoder.hidden_size)
     rows = {}
     for name, examples in (("train", bench.train), ("dev", bench.dev)):
         encoded = bench.task.encode(examples, bench.tokenizer)
@@ -210,8 +210,8 @@ def learn(folder: Path, args: argparse.Namespace, seed: int, *, words: bool, pin
         bench.model.train()
         work.step(next(batches))
         if step % epoch == 0:
-            predictions, _ = predict_rows(bench.model, bench.task, rows["dev"], CPU)
-            best = max(best, bench.task.score(predictions, bench.dev, intervals=False).decisive)
+            predictions, _ = predict_dataset(bench.model, bench.task, rows["dev"], CPU)
+            best = max(best, bench.task.score(predictions, bench.dev, intervals=False).main_value)
     return best
 
 
@@ -240,8 +240,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--set", dest="overrides", nargs="*", default=[])
     args = parser.parse_args()
-    keep_pages()
-    bound_kernel_caches(128)
+    retain_freed_memory()
+    limit_kernel_caches(128)
     torch.set_num_threads(1)
     if args.what == "write":
         print(write_folder(Path(args.folder or "chinesebert"), args.shape, font=args.font))

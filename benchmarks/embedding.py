@@ -191,11 +191,11 @@ def theirs(run: Run, seed: int, *, score: bool = True) -> dict[str, Any]:
     from sentence_transformers.sentence_transformer.modules import Pooling
     from transformers import set_seed
 
-    from bertune.encoders.locate import locate
+    from bertune.encoders.locate import locate_model
     from bertune.kernels.precision import choose_device, choose_precision
 
     set_seed(seed)
-    encoder = Transformer(str(locate(run.model)), max_seq_length=MAX_LENGTH)
+    encoder = Transformer(str(locate_model(run.model)), max_seq_length=MAX_LENGTH)
     width = encoder.get_embedding_dimension()
     model = SentenceTransformer(modules=[encoder, Pooling(width, "mean")], device="cpu")
     train = run.rows["train"]

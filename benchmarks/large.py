@@ -40,12 +40,12 @@ def make_model(folder: Path) -> Path:
     import torch
     from transformers import AutoTokenizer, BertConfig, BertModel
 
-    from bertune.encoders.locate import locate
+    from bertune.encoders.locate import locate_model
 
     torch.manual_seed(0)
     config = BertConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64)
     BertModel(config).save_pretrained(folder)
-    AutoTokenizer.from_pretrained(locate("minilm")).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(locate_model("minilm")).save_pretrained(folder)
     return folder
 
 

@@ -178,12 +178,12 @@ def read_work(spec: Spec) -> Work:
     from transformers import AutoTokenizer
 
     from bertune.commands.train import prepare
-    from bertune.encoders.locate import locate
+    from bertune.encoders.locate import locate_model
     from bertune.tasks.base.reading import read_splits
 
     run, task = prepare(spec.settings[0], spec.settings[1:])
     splits = read_splits(task, run.data, run.seed, lambda _: None)
-    tokenizer = AutoTokenizer.from_pretrained(locate(run.model))
+    tokenizer = AutoTokenizer.from_pretrained(locate_model(run.model))
 
     def encoded(examples: Sequence[Any]) -> list[Result]:
         texts = map(list, zip(*[e.texts for e in examples], strict=True))
@@ -197,9 +197,9 @@ def read_work(spec: Spec) -> Work:
 def has_bf16() -> bool:
     import torch
 
-    from bertune.kernels.precision import computes_bf16
+    from bertune.kernels.precision import has_fast_bf16
 
-    return computes_bf16(torch.device("cpu"))
+    return has_fast_bf16(torch.device("cpu"))
 
 
 def fastest_flags(spec: Spec) -> Result:
@@ -219,11 +219,11 @@ def build_trainer(work: Work, train: list[Result], base: type | None = None, **m
         set_seed,
     )
 
-    from bertune.encoders.locate import locate
+    from bertune.encoders.locate import locate_model
 
     t = work.run.train
     set_seed(work.run.seed)
-    model = AutoModelForSequenceClassification.from_pretrained(locate(work.run.model), num_labels=work.task.num_outputs)
+    model = AutoModelForSequenceClassification.from_pretrained(locate_model(work.run.model), num_labels=work.task.num_outputs)
     model.accepts_loss_kwargs = False  # or transformers 5 scales the loss of encoders wrongly
     flags: Result = {
         "num_train_epochs": t.epochs, "per_device_train_batch_size": t.batch_size, "learning_rate": t.learning_rate,
@@ -384,11 +384,11 @@ def predict_theirs(spec: Spec) -> Result:
 
 def dev_examples(spec: Spec) -> list[Any]:
     from bertune.commands.train import prepare
-    from bertune.data.rows import files_of
+    from bertune.data.rows import resolve_files
     from bertune.tasks.base.reading import read_examples
 
     run, task = prepare(spec.settings[0], spec.settings[1:])
-    return read_examples(files_of(run.data.dev, "dev"), task, run.data, lambda _: None)[: spec.rows]
+    return read_examples(resolve_files(run.data.dev, "dev"), task, run.data, lambda _: None)[: spec.rows]
 
 
 def inputs(examples: Sequence[Any]) -> list[Any]:

@@ -36,7 +36,7 @@ def ours(settings: list[str], seed: int, out: str) -> float:
     import bertune
 
     trained = bertune.train(settings[0], [*settings[1:], f"seed={seed}", f"out={out}"], quiet=True)
-    return trained.scores["dev"].decisive
+    return trained.scores["dev"].main_value
 
 
 def theirs(settings: list[str], seed: int, out: str) -> float:
@@ -53,12 +53,12 @@ def theirs(settings: list[str], seed: int, out: str) -> float:
     )
 
     from bertune.commands.train import prepare
-    from bertune.encoders.locate import locate
+    from bertune.encoders.locate import locate_model
     from bertune.tasks.base.reading import read_splits
 
     run, task = prepare(settings[0], [*settings[1:], f"seed={seed}"])
     splits = read_splits(task, run.data, run.seed, lambda _: None)
-    folder = str(locate(run.model))
+    folder = str(locate_model(run.model))
     tokenizer = AutoTokenizer.from_pretrained(folder)
 
     def dataset(examples):

@@ -35,7 +35,13 @@ WORK: dict[str, tuple[str, list[str]]] = {
     "msra": (M3E, [*files("msra", "train.txt", "dev.txt", "test.txt"), "train.epochs=3"]),
     "wnut17": ("minilm", [*files("wnut17", "wnut17train.conll", "emerging.dev.conll", "emerging.test.annotated"), "train.epochs=3"]),
 }
-COMMON = ["train.batch_size=32", "train.learning_rate=5e-5", "train.warmup_ratio=0.1", "train.micro_batch_tokens=null", "data.max_length=512"]
+COMMON = [
+    "train.batch_size=32",
+    "train.learning_rate=5e-5",
+    "train.warmup_ratio=0.1",
+    "train.micro_batch_tokens=null",
+    "data.max_length=512",
+]
 
 
 def ours(settings: list[str], seed: int, out: str) -> dict[str, float]:
@@ -43,7 +49,7 @@ def ours(settings: list[str], seed: int, out: str) -> dict[str, float]:
 
     trained = bertune.train("tag", [*settings, f"seed={seed}", f"out={out}"], quiet=True)
     run = json.loads((trained.folder / "scores.json").read_text(encoding="utf-8"))["run"]
-    return {**{split: trained.scores[split].decisive for split in ("dev", "test")}, "seconds": run["train_seconds"]}
+    return {**{split: trained.scores[split].main_value for split in ("dev", "test")}, "seconds": run["train_seconds"]}
 
 
 def theirs(settings: list[str], seed: int, out: str, *, grouped: bool) -> dict[str, float]:
@@ -62,14 +68,14 @@ def theirs(settings: list[str], seed: int, out: str, *, grouped: bool) -> dict[s
 
     from bertune.commands.train import prepare
     from bertune.data.entities import Span
-    from bertune.data.tags import tags_of
-    from bertune.encoders.locate import locate
+    from bertune.data.tags import spans_to_tags
+    from bertune.encoders.locate import locate_model
     from bertune.kernels.precision import choose_device, choose_precision
     from bertune.tasks.base.reading import read_splits
 
     run, task = prepare("tag", [*settings, f"seed={seed}"])
     splits = read_splits(task, run.data, run.seed, lambda _: None)
-    folder = str(locate(run.model))
+    folder = str(locate_model(run.model))
     tokenizer = AutoTokenizer.from_pretrained(folder)
     tags: list[str] = task.tags
     ids = {tag: n for n, tag in enumerate(tags)}
@@ -78,7 +84,7 @@ def theirs(settings: list[str], seed: int, out: str, *, grouped: bool) -> dict[s
         starts = {start: n for n, (start, _) in reversed(list(enumerate(example.words)))}
         ends = {end: n + 1 for n, (_, end) in enumerate(example.words)}
         spans = [Span(starts[s.start], ends[s.end], s.label) for s in example.target]
-        return tags_of(spans, len(example.words), task.scheme)
+        return spans_to_tags(spans, len(example.words), task.scheme)
 
     def dataset(examples: list[Any]) -> tuple[Any, list[list[str]]]:
         words = [[e.texts[0][a:b] for a, b in e.words] for e in examples]

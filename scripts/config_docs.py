@@ -15,14 +15,15 @@ INTRO = """# Settings
 
 A run is one YAML file, or the name of a task, with `section.name=value` laid over it:
 
-```
+```bash
 bertune train run.yaml train.epochs=5 data.limit=1000
 bertune train classify data.train=reviews.csv
 ```
 
-A value is YAML 1.2: `3e-5` is a number, `no` is text, `[a, b]` is a list, `{text: review}` is a mapping, `null` is nothing.
-Unknown names and impossible values are refused, all at once; a setting without effect in the run is named.
-This page is written by `scripts/config_docs.py`; a test keeps it true.
+A value is YAML 1.2: `3e-5` is a number, `no` is text, `[a, b]` is a list, `{text: review}` is a mapping,
+`null` is nothing. Unknown names and impossible values are refused, all at once. A setting without effect in
+the run is named. A setting that was renamed is refused with its new name ([Glossary](glossary.md)).
+`scripts/config_docs.py` writes this page; a test keeps it true.
 """
 
 

@@ -68,14 +68,14 @@ sets = {
 cuts = {1: [0, 8], 2: [0, 3, 8], 3: [0, 1, 6, 8]}[world]
 for (name, rows), symmetric, mask in itertools.product(sets.items(), (False, True), (False, True)):
     weight = layer.clone().requires_grad_()
-    batch = rows.batch(list(range(8))[cuts[rank]:cuts[rank + 1]], list)
+    batch = rows.get_batch(list(range(8))[cuts[rank]:cuts[rank + 1]], list)
     inputs = texts[batch.ragged.ids - 100]
     if name == "two passes":  # a little other dropout, by the pass
         side = torch.zeros(len(inputs))
-        side[batch.sides.places[1]] = 1.0
+        side[batch.pair_index.text_index[1]] = 1.0
         inputs = inputs * (1 + 0.3 * side[:, None] * torch.linspace(-1, 1, 6))
     task = Embed(EmbedOptions(symmetric=symmetric, mask_false_negatives=mask, margin=0.1, scale=9.0, matryoshka=[3]), DataConfig())
-    loss = task.loss(SentenceOutput(inputs @ weight.t(), batch.sides), batch)
+    loss = task.loss(SentenceOutput(inputs @ weight.t(), batch.pair_index), batch)
     loss.backward()
     key = f"{name}, symmetric {symmetric}, masked {mask}"
     found[key] = torch.cat([total(loss).view(1), total(weight.grad).flatten()])

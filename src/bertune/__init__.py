@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from bertune.inference.pipeline import Pipeline
     from bertune.tasks import load_task, task_names
     from bertune.tasks.base.task import Task
-    from bertune.types import Example, Prediction, Row, Scores
+    from bertune.types import Example, Location, Prediction, Row, Scores
 
 __version__ = "0.1.0"
 
@@ -43,6 +43,7 @@ _HOMES = {
     "DataError": "errors",
     "Example": "types",
     "Interrupted": "errors",
+    "Location": "types",
     "MissingExtra": "errors",
     "Pipeline": "inference.pipeline",
     "Prediction": "types",
@@ -66,6 +67,7 @@ __all__ = [
     "DataError",
     "Example",
     "Interrupted",
+    "Location",
     "MissingExtra",
     "Pipeline",
     "Prediction",

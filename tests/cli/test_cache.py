@@ -23,9 +23,9 @@ def run(*words: object):
 
 def make(key: str, age: float = 0.0) -> None:
     about = {"task": "classify", "model": "minilm", "train": "reviews.csv", "rows": {"train": 90, "dev": 10, "test": 0}}
-    with dataset_cache.making("tokens", key) as part:
+    with dataset_cache.create_entry("tokens", key) as part:
         (part / "train.texts.arrow").write_bytes(b"x" * 1000)
-        entry = dataset_cache.finish(part, "tokens", key, about, {})
+        entry = dataset_cache.commit_entry(part, "tokens", key, about, {})
     manifest = {**entry.manifest, "made": entry.manifest["made"] - age}
     (entry.path / "manifest.json").write_text(json.dumps(manifest))
 

@@ -189,7 +189,7 @@ def test_bad_input_is_one_line_and_exit_code_2(place, name, monkeypatch):
 PROGRAM = """
 import sys
 from bertune.retrieval import writers
-writers.CHUNK = 8
+writers.CHUNK_ROWS = 8
 from bertune.cli import main
 sys.argv = ["bertune", *sys.argv[1:]]
 """
@@ -225,7 +225,7 @@ def embed_and_kill(place, tmp_path):
 def test_a_killed_call_goes_on(place, tmp_path, monkeypatch):
     file, killed = embed_and_kill(place, tmp_path)
     whole = tmp_path / "whole.npy"
-    monkeypatch.setattr(writers, "CHUNK", 8)
+    monkeypatch.setattr(writers, "CHUNK_ROWS", 8)
     code, _, said = run("embed", place / "model1", file, "--precision", "fp32", "-o", killed)
     assert code == 0, said
     assert "of 4000 were done already" in said
@@ -236,7 +236,7 @@ def test_a_killed_call_goes_on(place, tmp_path, monkeypatch):
 
 def test_a_killed_call_does_not_go_on_in_another_precision(place, tmp_path, monkeypatch):
     file, killed = embed_and_kill(place, tmp_path)
-    monkeypatch.setattr(writers, "CHUNK", 8)
+    monkeypatch.setattr(writers, "CHUNK_ROWS", 8)
     code, _, said = run("embed", place / "model1", file, "--precision", "bf16", "-o", killed)
     assert (code, killed.exists()) == (2, False)
     assert "precision: 'fp32' there, 'bf16' here" in said

@@ -27,7 +27,7 @@ from safetensors.torch import load_file
 from tests.conftest import WORDS
 
 import bertune
-from bertune.data.batching import epoch_order, num_batches, shares
+from bertune.data.batching import epoch_order, num_batches, process_shares
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the processes are forks")
 
@@ -59,7 +59,7 @@ PROGRAM = textwrap.dedent(
     torch.set_num_threads(1)
     torch.optim.AdamW([torch.zeros(1, requires_grad=True)]).step()  # whatever is imported late is so before the fork
     accelerate.Accelerator, transformers.AutoTokenizer, transformers.BertTokenizer
-    prediction_loop.MAX_TOKENS, pipeline.CHUNK = 64, 50  # so that few rows are many batches and several chunks
+    prediction_loop.MAX_BATCH_TOKENS, pipeline.CHUNK_ROWS = 64, 50  # so that few rows are many batches and several chunks
     place, plan = Path(sys.argv[1]), json.loads(Path(sys.argv[2]).read_text())
     rank = world = 0
     trouble, seen, current = {}, [], {}
@@ -584,8 +584,7 @@ def test_as_many_processes_go_on_bit_for_bit(world, runs):
 def test_another_number_of_processes_goes_on_and_says_that_it_rounds_otherwise(world, runs):
     (said,) = [line for line in runs.of(world, "passed on")[0]["said"] if "bit for bit" in line]
     assert (
-        said
-        == f"resume: equal up to rounding but not bit for bit, since the machine has changed: processes {world - 1} then, {world} now"
+        said == f"resume: equal up to rounding but not bit for bit, since the machine has changed: processes {world - 1} then, {world} now"
     )
     assert farthest(runs.out(1, "classify"), runs.out(world, "passed on")) <= 1e-5
     same(history(runs.out(world, "passed on")), history(runs.out(1, "classify")))
@@ -884,14 +883,14 @@ def test_rows_are_dealt_so_that_each_is_there_once_in_order_and_tokens_are_even(
     rows = list(range(len(lengths)))
     shuffled.shuffle(rows)
     rows = rows[: shuffled.randint(0, len(rows))]
-    dealt = shares(rows, held, parts)
+    dealt = process_shares(rows, held, parts)
     assert len(dealt) == parts
     assert sorted(row for part in dealt for row in part) == sorted(rows)
     for part in dealt:
         assert part == [row for row in rows if row in set(part)]
     tokens = [int(held[part].sum()) if part else 0 for part in dealt]
     assert max(tokens) - min(tokens) <= max((lengths[row] for row in rows), default=0)
-    assert shares(rows, held, parts) == dealt
+    assert process_shares(rows, held, parts) == dealt
 
 
 @given(st.integers(1, 300), st.integers(0, 2**32 - 1), st.integers(1, 50), st.integers(1, 5))
@@ -900,7 +899,7 @@ def test_over_an_epoch_the_processes_have_each_row_once_whatever_the_numbers(num
     order = epoch_order(num_rows, seed, 3)
     seen: list[list[int]] = [[] for _ in range(parts)]
     for begin in range(0, num_rows, size):
-        for mine, part in zip(seen, shares(order[begin : begin + size].tolist(), lengths, parts), strict=True):
+        for mine, part in zip(seen, process_shares(order[begin : begin + size].tolist(), lengths, parts), strict=True):
             mine += part
     assert sorted(row for mine in seen for row in mine) == list(range(num_rows))
     if num_rows > 20:

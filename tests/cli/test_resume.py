@@ -342,10 +342,12 @@ def test_another_machine_is_said(stopped, monkeypatch):
 
     known = rounding_environment()
     monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
-    monkeypatch.setattr(resume, "version", lambda package: "0.0.1" if package == "tokenizers" else known[package])
+    monkeypatch.setattr(resume, "package_version", lambda package: "0.0.1" if package == "tokenizers" else known[package])
     code, _, said = stopped.call("out", "--resume")
     assert code == 0
-    (told,) = (line for line in said if line.startswith("resume: equal up to rounding but not bit for bit, since the machine has changed: "))
+    (told,) = (
+        line for line in said if line.startswith("resume: equal up to rounding but not bit for bit, since the machine has changed: ")
+    )
     assert f"threads {known['threads']} then, 7 now" in told
     assert f"tokenizers {known['tokenizers']} then, 0.0.1 now" in told
     assert "torch" not in told
@@ -355,9 +357,7 @@ def test_a_setting_that_an_older_version_did_not_know_had_its_default(bench, str
     from bertune.training.resume import Checkpoints
 
     class Older(Checkpoints):
-        def __init__(
-            self, out: Path, keep: int, description: dict, command: str, damaged: frozenset[Path] = frozenset()
-        ) -> None:
+        def __init__(self, out: Path, keep: int, description: dict, command: str, damaged: frozenset[Path] = frozenset()) -> None:
             run = json.loads(json.dumps(description.get("run")))
             if run:
                 del run["train"]["fast_dropout"]

@@ -62,7 +62,9 @@ def test_pieces_give_what_the_whole_gives(tiny, whole, tmp_path):
     """Also where the last batch has one row, so that a process has none."""
     data, expected = whole
     out = tmp_path / "pieces"
-    process = launch(["classify", *settings(tiny, data, out, fsdp="true", micro_batches=3)[1:]], environment={"ACCELERATE_USE_FSDP": "true"})
+    process = launch(
+        ["classify", *settings(tiny, data, out, fsdp="true", micro_batches=3)[1:]], environment={"ACCELERATE_USE_FSDP": "true"}
+    )
     _, said = process.communicate(timeout=120)
     assert process.returncode == 0, said
     assert said.count("asks for FSDP, so train.fsdp=true") == 1

@@ -83,5 +83,5 @@ def test_two_processes_give_what_one_gives(start, tmp_path):
 def test_predictions_in_int8(start):
     folder = train("classify", start("out", "train.learning_rate=1e-3"), quiet=True).folder
     texts = [HAN[n : n + 6] for n in range(len(HAN) - 6)]
-    shares = [np.array([list(p.by_label.values()) for p in load(folder, precision=p).predict(texts)]) for p in ("fp32", "int8")]
+    shares = [np.array([list(p.probabilities.values()) for p in load(folder, precision=p).predict(texts)]) for p in ("fp32", "int8")]
     assert 0 < np.abs(shares[0] - shares[1]).max() < 0.05

@@ -48,7 +48,9 @@ def test_the_command_line_answers_an_old_name_with_the_new_one(old, write, tmp_p
 
 def test_old_names_in_a_run_file_are_answered_together(write, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    file = write("run.yaml", "task: classify\ntrain:\n  accumulate: 2\n  shard: true\n  epochz: 1\ndata:\n  train: a.csv\n  dev_share: 0.2\n")
+    file = write(
+        "run.yaml", "task: classify\ntrain:\n  accumulate: 2\n  shard: true\n  epochz: 1\ndata:\n  train: a.csv\n  dev_share: 0.2\n"
+    )
     code, out, said = call(file)
     assert (code, out) == (2, "")
     assert said[0] == "bertune: 4 settings are wrong:"

@@ -12,17 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bertune.commands.train import prepare
-from bertune.data.entities import is_cjk, join_words, split_text
-from bertune.data.tags import tags_of
+from bertune.data.entities import is_cjk, join_words, split_words
+from bertune.data.tags import spans_to_tags
 from bertune.errors import DataError
-from bertune.types import Example, Row, Span
+from bertune.types import Example, Location, Row, Span
 
 task = prepare("tag", ["data.train=rows.jsonl"])[1]
 quickly = settings(max_examples=60)
 
 
 def read(text: object, label: object = None, stride: int = 0) -> Example:
-    return task.read(Row({"text": text, "label": label}, "rows.jsonl", 7, stride=stride))
+    return task.read(Row({"text": text, "label": label}, Location("rows.jsonl", 7, stride)))
 
 
 # ---------------------------------------------------------------- one meaning, many forms
@@ -47,7 +47,7 @@ def test_all_forms_of_a_row_mean_the_same(sentence, scheme):
     cluener: dict[str, dict[str, list[list[int]]]] = {}
     for start, end, label in expected:
         cluener.setdefault(label, {}).setdefault(text[start:end], []).append([start, end - 1])
-    tags = tags_of(spans, len(words), scheme)
+    tags = spans_to_tags(spans, len(words), scheme)
     spoken = [{"start": start, "end": end, "label": label, "text": text[start:end]} for start, end, label in expected]
     labels = [
         tags,
@@ -64,7 +64,7 @@ def test_all_forms_of_a_row_mean_the_same(sentence, scheme):
         cluener,
     ]
     for label in labels:
-        assert read(text, label) == Example((text,), expected, "rows.jsonl", 7, places), label
+        assert read(text, label) == Example((text,), expected, Location("rows.jsonl", 7), places), label
         assert read(words, label) == read(text, label), label
 
 
@@ -101,7 +101,7 @@ def test_no_entities_or_nothing_said_of_them(label):
 
 @pytest.mark.parametrize("label", [" ", math.nan])
 def test_a_label_that_is_missing_elsewhere_is_missing_here(label):
-    # BUG in src/bertune/data/entities.py: labels.label_of takes a blank text and NaN for a missing label; entities_of refuses the row.
+    # BUG in src/bertune/data/entities.py: labels.get_label takes a blank text and NaN for a missing label; get_entities refuses the row.
     assert read("a dog", label).target is None
 
 
@@ -109,7 +109,7 @@ def test_types_that_look_like_tags():
     # BUG in src/bertune/tasks/tag.py: fit takes B- off the entries of data.labels, though the rows say that it belongs to the type.
     kind = prepare("tag", ["data.train=rows.jsonl", "data.labels=[B-cell, T-cell]"])[1]
     rows = [{"text": f"a {name} here", "label": [[2, 8, name]]} for name in ("B-cell", "T-cell")]
-    kind.fit([kind.read(Row(row, "rows.jsonl", n)) for n, row in enumerate(rows)], lambda _: None)
+    kind.fit([kind.read(Row(row, Location("rows.jsonl", n))) for n, row in enumerate(rows)], lambda _: None)
     assert kind.types == ("B-cell", "T-cell")
 
 
@@ -207,7 +207,7 @@ def kind_of(letter):
 @given(texts)
 def test_words_cover_what_is_not_blank(text):
     """Runs of letters, everything else one by one, and marks with what they stand on."""
-    places = split_text(text, "words")
+    places = split_words(text, "words")
     check_places(text, places)
     kinds = "".join(map(kind_of, text))
     assert list(places) == [found.span() for found in re.finditer("L[LM]*|[XM]M*", kinds)]
@@ -216,29 +216,29 @@ def test_words_cover_what_is_not_blank(text):
 def test_a_chinese_zero_is_a_chinese_character():
     # BUG in src/bertune/data/entities.py: is_cjk begins at U+3040, after 々 (U+3005), 〆 and 〇 (U+3007), which are letters to isalnum.
     text = "二〇〇五年人々"
-    assert split_text(text, "words") == split_text(text, "characters")
+    assert split_words(text, "words") == split_words(text, "characters")
     assert join_words(["二〇", "〇五年"])[0] == "二〇〇五年"
 
 
 @settings(max_examples=200)
 @given(texts)
 def test_characters_are_all_that_is_not_blank_one_by_one(text):
-    places = split_text(text, "characters")
+    places = split_words(text, "characters")
     check_places(text, places)
     assert all(end == start + 1 for start, end in places)
 
 
 @given(texts, texts)
 def test_words_do_not_depend_on_what_stands_beyond_a_blank(one, other):
-    moved = [(start + len(one) + 1, end + len(one) + 1) for start, end in split_text(other, "words")]
-    assert [*split_text(one, "words"), *moved] == list(split_text(f"{one} {other}", "words"))
+    moved = [(start + len(one) + 1, end + len(one) + 1) for start, end in split_words(other, "words")]
+    assert [*split_words(one, "words"), *moved] == list(split_words(f"{one} {other}", "words"))
 
 
 @pytest.mark.parametrize("form", ["NFC", "NFD"])
 @pytest.mark.parametrize(("text", "words"), [("Café Ångström-é", ["Café", "Ångström", "-", "é"]), ("ภาษาไทย हिन्दी", ["ภาษาไทย", "हिन्दी"])])
 def test_accents_and_vowel_signs_do_not_divide_a_word(form, text, words):
     text = unicodedata.normalize(form, text)
-    assert [unicodedata.normalize("NFC", text[a:b]) for a, b in split_text(text, "words")] == [
+    assert [unicodedata.normalize("NFC", text[a:b]) for a, b in split_words(text, "words")] == [
         unicodedata.normalize("NFC", word) for word in words
     ]
 
@@ -263,5 +263,5 @@ def test_joined_words_stand_where_it_is_said(words):
 @given(st.lists(st.text(st.characters(categories=["L", "N"]).filter(lambda c: c.isalnum() and not is_cjk(c)), min_size=2), min_size=1))
 def test_joined_words_are_cut_as_they_were(words):
     text, places = join_words(words)
-    assert split_text(text, "words") == places
+    assert split_words(text, "words") == places
     assert text.split() == words

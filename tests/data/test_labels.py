@@ -12,22 +12,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bertune.data.labels import (
-    OneKind,
-    as_label,
-    label_of,
-    labels_of,
-    number_of,
-    order_labels,
+    LabelTypeCheck,
+    format_label,
+    get_label,
+    get_labels,
+    get_number,
+    get_text,
     read_labels,
-    text_of,
-    unknown_label,
+    sort_labels,
+    unknown_label_error,
 )
 from bertune.errors import ConfigError, DataError
-from bertune.types import Example, Row
+from bertune.types import Example, Location, Row
 
 
 def row(value: object, part: str = "label") -> Row:
-    return Row({part: value}, "data.jsonl", 7)
+    return Row({part: value}, Location("data.jsonl", 7))
 
 
 # ---------------------------------------------------------------- one label
@@ -52,12 +52,12 @@ def row(value: object, part: str = "label") -> Row:
     ],
 )
 def test_as_label(value: object, label: str) -> None:
-    assert as_label(value) == label
+    assert format_label(value) == label
 
 
 @pytest.mark.parametrize("value", [float("inf"), float("-inf")])
 def test_as_label_of_what_is_not_finite_is_text(value: float) -> None:
-    assert as_label(value) == str(value)
+    assert format_label(value) == str(value)
 
 
 @pytest.mark.parametrize(
@@ -65,14 +65,14 @@ def test_as_label_of_what_is_not_finite_is_text(value: float) -> None:
     [("a", "a"), (3, "3"), (2.0, "2"), (0, "0"), (False, "false"), (None, None), ("", None), ("  ", None), (math.nan, None)],
 )
 def test_label_of(value: object, label: str | None) -> None:
-    assert label_of(row(value), "label") == label
-    assert label_of(Row({}, "f", 1), "label") is None
+    assert get_label(row(value), "label") == label
+    assert get_label(Row({}, Location("f", 1)), "label") is None
 
 
 @pytest.mark.parametrize(("value", "kind", "shown"), [(["a", "b"], "list", "\"['a', 'b']\""), ({"a": 1}, "dict", "\"{'a': 1}\"")])
 def test_label_of_refuses_containers(value: object, kind: str, shown: str) -> None:
     with pytest.raises(DataError) as caught:
-        label_of(row(value), "label")
+        get_label(row(value), "label")
     assert str(caught.value) == (
         f"data.jsonl:7: 'label' must be one label, got {kind} ({shown}); for several labels a row set options.problem_type=multi_label"
     )
@@ -101,19 +101,19 @@ def test_label_of_refuses_containers(value: object, kind: str, shown: str) -> No
     ],
 )
 def test_labels_of(value: object, delimiter: str | None, labels: tuple[str, ...] | None) -> None:
-    assert labels_of(row(value), "label", delimiter) == labels
+    assert get_labels(row(value), "label", delimiter) == labels
 
 
 @pytest.mark.parametrize("value", [3, {"a": 1}, [["a"]], ["a", None], 2.5])
 def test_labels_of_refuses_what_is_no_list_of_labels(value: object) -> None:
     with pytest.raises(DataError) as caught:
-        labels_of(row(value), "label", "|")
+        get_labels(row(value), "label", "|")
     assert str(caught.value) == f"data.jsonl:7: 'label' must be a list of labels, got {str(value)!r}"
 
 
 def test_an_empty_label_in_a_list_is_none() -> None:
     # BUG in src/bertune/data/labels.py: "a||b" has no empty label, but ["a", "", "b"] has; it becomes a label named "".
-    assert labels_of(row(["a", "", " ", "b"]), "label", None) == ("a", "b")
+    assert get_labels(row(["a", "", " ", "b"]), "label", None) == ("a", "b")
 
 
 # ---------------------------------------------------------------- texts
@@ -121,7 +121,7 @@ def test_an_empty_label_in_a_list_is_none() -> None:
 
 @pytest.mark.parametrize(("value", "text"), [("a dog", "a dog"), (" a ", " a "), (5, "5"), (2.5, "2.5")])
 def test_text_of(value: object, text: str) -> None:
-    assert text_of(row(value, "text"), "text") == text
+    assert get_text(row(value, "text"), "text") == text
 
 
 @pytest.mark.parametrize(
@@ -136,14 +136,14 @@ def test_text_of(value: object, text: str) -> None:
 )
 def test_text_of_refuses(value: object, message: str) -> None:
     with pytest.raises(DataError) as caught:
-        text_of(row(value, "text"), "text")
+        get_text(row(value, "text"), "text")
     assert str(caught.value) == f"data.jsonl:7: {message}"
 
 
 def test_a_text_that_is_nan_is_missing() -> None:
-    # BUG in src/bertune/data/labels.py: a NaN (a missing value, as label_of has it) becomes the word "nan" and is trained on.
+    # BUG in src/bertune/data/labels.py: a NaN (a missing value, as get_label has it) becomes the word "nan" and is trained on.
     with pytest.raises(DataError, match=r"^data\.jsonl:7: 'text' is missing"):
-        text_of(row(math.nan, "text"), "text")
+        get_text(row(math.nan, "text"), "text")
 
 
 # ---------------------------------------------------------------- order of labels
@@ -162,24 +162,24 @@ def test_a_text_that_is_nan_is_missing() -> None:
     ],
 )
 def test_order_labels(labels: list[str], order: tuple[str, ...]) -> None:
-    assert order_labels(labels) == order
-    assert order_labels(reversed(labels)) == order
+    assert sort_labels(labels) == order
+    assert sort_labels(reversed(labels)) == order
 
 
 @settings(deadline=None)
 @given(st.lists(st.integers(-999, 999).map(str) | st.text(max_size=3), max_size=20), st.randoms(use_true_random=False))
 def test_order_labels_does_not_depend_on_the_order_of_rows(labels: list[str], random) -> None:
-    once = order_labels(labels)
+    once = sort_labels(labels)
     shuffled = list(labels)
     random.shuffle(shuffled)
-    assert order_labels(shuffled) == once
+    assert sort_labels(shuffled) == once
     assert sorted(once) == sorted(set(labels))
 
 
 def test_ids_of_labels_are_the_same_in_every_process_when_one_is_nan() -> None:
     # BUG in src/bertune/data/labels.py: the label "nan" (as pandas writes what is missing) is compared as a number, and nothing is
     # less or more than NaN, so the order of ids follows Python's hash seed and another run gives other ids.
-    code = "from bertune.data.labels import order_labels; print(order_labels([*map(str, range(12)), 'nan']))"
+    code = "from bertune.data.labels import sort_labels; print(sort_labels([*map(str, range(12)), 'nan']))"
     told = {
         subprocess.run(
             [sys.executable, "-c", code], env={**os.environ, "PYTHONHASHSEED": str(seed)}, capture_output=True, text=True, check=True
@@ -224,20 +224,20 @@ def test_read_labels_refuses_files_it_cannot_read(write, tmp_path, content: byte
     ("value", "number"), [(3, 3.0), (2.5, 2.5), ("4.75", 4.75), (" -1e-3 ", -0.001), ("0", 0.0), (None, None), ("", None), ("  ", None)]
 )
 def test_number_of(value: object, number: float | None) -> None:
-    assert number_of(row(value), "label") == number
+    assert get_number(row(value), "label") == number
 
 
 @pytest.mark.parametrize("value", ["good", "1,5", "3 stars", [1.0], {}, "0x10"])
 def test_number_of_refuses_what_is_no_number(value: object) -> None:
     with pytest.raises(DataError) as caught:
-        number_of(row(value), "label")
+        get_number(row(value), "label")
     assert str(caught.value) == f"data.jsonl:7: 'label' must be a number, got {str(value)!r}"
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, "nan", "inf", "-Infinity", "1e999"])
 def test_number_of_refuses_what_is_not_finite(value: object) -> None:
     with pytest.raises(DataError) as caught:
-        number_of(row(value), "label")
+        get_number(row(value), "label")
     assert str(caught.value) == f"data.jsonl:7: 'label' must be a finite number, got {value!r}"
 
 
@@ -245,17 +245,17 @@ def test_number_of_refuses_what_is_not_finite(value: object) -> None:
 def test_number_of_refuses_what_only_python_takes(value: object) -> None:
     # BUG in src/bertune/data/labels.py: float(10**400) raises OverflowError, which is not caught; float("1_000") is 1000.
     with pytest.raises(DataError, match=r"^data\.jsonl:7: 'label' must be a (finite )?number, got "):
-        number_of(row(value), "label")
+        get_number(row(value), "label")
 
 
 # ---------------------------------------------------------------- one kind of labels
 
 
-def seen(*values: object, source: str = "f") -> OneKind:
+def seen(*values: object, source: str = "f") -> LabelTypeCheck:
     """What has seen these labels, one a line."""
-    kind = OneKind()
+    kind = LabelTypeCheck()
     for line, value in enumerate(values, 1):
-        kind.check(Row({"label": value}, source, line), "label")
+        kind.check(Row({"label": value}, Location(source, line)), "label")
     return kind
 
 
@@ -283,22 +283,22 @@ def test_kinds_that_mix(values: tuple[object, ...], message: str) -> None:
 
 def test_each_file_has_a_kind_of_its_own() -> None:
     kind = seen(1, 2)
-    kind.check(Row({"label": "1"}, "other", 1), "label")
+    kind.check(Row({"label": "1"}, Location("other", 1)), "label")
     with pytest.raises(DataError, match=r"^f:9: the label is text \('1'\), but a number at f:1; "):
-        kind.check(Row({"label": "1"}, "f", 9), "label")
+        kind.check(Row({"label": "1"}, Location("f", 9)), "label")
     with pytest.raises(DataError, match=r"^other:2: the label is a number \(1\), but text at other:1; "):
-        kind.check(Row({"label": 1}, "other", 2), "label")
+        kind.check(Row({"label": 1}, Location("other", 2)), "label")
 
 
 @pytest.mark.parametrize("values", [("a", math.nan, "b"), (math.nan, "a")])
 def test_a_label_that_is_nan_is_missing_and_of_no_kind(values: tuple[object, ...]) -> None:
-    # BUG in src/bertune/data/labels.py: label_of takes a NaN for a missing label, OneKind for a number, so a column of text with
+    # BUG in src/bertune/data/labels.py: get_label takes a NaN for a missing label, LabelTypeCheck for a number, so a column of text with
     # missing values is refused as a mix of kinds, at the wrong row when the missing one comes first.
     seen(*values)
 
 
 def test_an_unknown_label_names_the_row_and_its_nearest() -> None:
-    error = unknown_label(Example(("a",), "posi", "dev.csv", 12), "positiv", ["negative", "positive"])
+    error = unknown_label_error(Example(("a",), "posi", Location("dev.csv", 12)), "positiv", ["negative", "positive"])
     assert isinstance(error, DataError)
     assert str(error) == (
         "dev.csv:12: label 'positiv' is not among the 2 labels learned from the training rows ('negative', 'positive'); "

@@ -18,9 +18,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bertune.config.schema import DataConfig
-from bertune.data.columns import PAIRS, SINGLES, TARGETS, assign
-from bertune.data.formats import BadRows, Reading, format_of
-from bertune.data.rows import Table, files_of, open_table
+from bertune.data.columns import PAIR_ALIASES, TARGET_ALIASES, TEXT_ALIASES, match_columns
+from bertune.data.formats import BadRows, ReadOptions, detect_format
+from bertune.data.rows import RowReader, open_rows, resolve_files
 from bertune.errors import ConfigError, DataError
 from bertune.tasks.base.reading import read_examples
 from bertune.tasks.classify import Classify, ClassifyOptions
@@ -35,10 +35,10 @@ class Read:
 
     def __init__(self, source: str, *, need_target: bool = True, **data: object) -> None:
         self.faults, self.notes = BadRows(), list[str]()
-        self.table: Table = open_table(Reading(source, DataConfig(**data), PARTS, self.faults, self.notes.append, need_target))
+        self.table: RowReader = open_rows(ReadOptions(source, DataConfig(**data), PARTS, self.faults, self.notes.append, need_target))
         self.rows = list(self.table)
         self.fields = [row.fields for row in self.rows]
-        self.lines = [row.line for row in self.rows]
+        self.lines = [row.location.line for row in self.rows]
         self.values = [tuple(row.fields.values()) for row in self.rows]
 
 
@@ -84,7 +84,7 @@ def test_each_format_gives_the_same_rows(write, name: str, packed: bool) -> None
     read = Read(path)
     assert read.values == EXPECTED
     assert read.lines == lines
-    assert [row.place for row in read.rows] == [f"{path}:{line}" for line in lines]
+    assert [str(row.location) for row in read.rows] == [f"{path}:{line}" for line in lines]
     assert [row.raw for row in read.rows] == RECORDS
     assert read.faults.count == 0
     assert read.notes == []
@@ -99,15 +99,15 @@ def test_data_format_wins_over_the_name(write, kind: str) -> None:
 @pytest.mark.parametrize("name", ["data", "data.gz", "data.xlsx", "data.csv.zip"])
 def test_a_name_that_does_not_tell_its_format(name: str) -> None:
     with pytest.raises(DataError, match=re.escape(f"{name}: cannot tell the format from the name; set data.format to csv, tsv")):
-        format_of(name, DataConfig(), Classify.columns)
+        detect_format(name, DataConfig(), Classify.columns)
 
 
 @pytest.mark.parametrize(
     ("name", "kind"), [("a.csv", "csv"), ("a.TXT.GZ", "tsv"), ("x.csv/a.jsonl", "jsonl"), ("a.v1.2.json", "json"), ("a.csv.pq", "parquet")]
 )
 def test_format_goes_by_the_last_ending(name: str, kind: str) -> None:
-    assert format_of(name, DataConfig(), Classify.columns) == kind
-    assert format_of(name, DataConfig(), Tag.columns) == ("conll" if kind == "tsv" else kind)
+    assert detect_format(name, DataConfig(), Classify.columns) == kind
+    assert detect_format(name, DataConfig(), Tag.columns) == ("conll" if kind == "tsv" else kind)
 
 
 def test_parquet_numbers_rows_over_its_groups_and_keeps_values(write) -> None:
@@ -382,7 +382,7 @@ def test_a_line_of_another_width_is_no_header(write) -> None:
     path = write("d.tsv", "a\tb\tc\nd\tx\n")
     read = Read(path, columns=["text", "label"])
     assert read.values == [("d", "x")]
-    assert read.faults.first == [
+    assert read.faults.first_messages == [
         f"{path}:1: 3 columns where 2 are expected (text, label); mend the row, or set data.bad_rows=skip; if it is a header, set data.columns=null"
     ]
 
@@ -394,20 +394,24 @@ def test_one_name_twice_in_data_columns_is_refused(write) -> None:
         Read(path, columns=["text", "text", "label"])
 
 
-@pytest.mark.parametrize("pair", PAIRS, ids=" ".join)
+@pytest.mark.parametrize("pair", PAIR_ALIASES, ids=" ".join)
 def test_known_pairs_of_columns(pair: tuple[str, str]) -> None:
     first, second = pair
-    assert assign(["id", second, first, "label"], None, PARTS, "f", need_target=True) == {"text": first, "text_b": second, "label": "label"}
+    assert match_columns(["id", second, first, "label"], None, PARTS, "f", require_target=True) == {
+        "text": first,
+        "text_b": second,
+        "label": "label",
+    }
 
 
-@pytest.mark.parametrize("name", SINGLES)
+@pytest.mark.parametrize("name", TEXT_ALIASES)
 def test_known_single_columns(name: str) -> None:
-    assert assign(["id", name, "label"], None, PARTS, "f", need_target=True) == {"text": name, "label": "label"}
+    assert match_columns(["id", name, "label"], None, PARTS, "f", require_target=True) == {"text": name, "label": "label"}
 
 
-@pytest.mark.parametrize("name", TARGETS)
+@pytest.mark.parametrize("name", TARGET_ALIASES)
 def test_known_targets(name: str) -> None:
-    assert assign(["text", name], None, PARTS, "f", need_target=True) == {"text": "text", "label": name}
+    assert match_columns(["text", name], None, PARTS, "f", require_target=True) == {"text": "text", "label": name}
 
 
 @pytest.mark.parametrize(
@@ -531,7 +535,7 @@ NAMED = {"columns": ["text", "label"]}
 def test_rows_of_another_width(write, name: str, content: str, settings: dict[str, object], line: int, columns: int, advice: str) -> None:
     path = write(name, content)
     read = Read(path, **settings)
-    assert read.faults.first == [f"{path}:{line}: {columns} columns where 2 are expected (text, label); {advice}"]
+    assert read.faults.first_messages == [f"{path}:{line}: {columns} columns where 2 are expected (text, label); {advice}"]
     assert ("a", "x") in read.values or ("a\nb", "x") in read.values
     assert all(len(row.raw) == 2 for row in read.rows)
 
@@ -548,7 +552,7 @@ def test_broken_json_lines_are_named_and_left_out(write) -> None:
     path = write("d.jsonl", '{"text": "a", "label": 1}\n\n{"text": "b" "label": 2}\n["c", 3]\n{"text": "d", "label": 4}\n7\n')
     read = Read(path)
     assert read.lines == [1, 5]
-    assert read.faults.first == [
+    assert read.faults.first_messages == [
         f"{path}:3: broken JSON: Expecting ',' delimiter at column 14; each line must be one object",
         f'{path}:4: expected a JSON object such as {{"text": ...}}, got list',
         f'{path}:6: expected a JSON object such as {{"text": ...}}, got int',
@@ -634,17 +638,17 @@ def test_when_every_row_is_bad_the_reason_is_told(
 
 def test_faults_end_the_run_with_the_first_in_full_and_the_places_of_more() -> None:
     faults = BadRows()
-    assert faults.settle() == []
+    assert faults.finish() == []
     faults("f:2: no good")
     with pytest.raises(DataError, match=r"^f:2: no good$"):
-        faults.settle()
+        faults.finish()
     faults("f:4: worse")
     with pytest.raises(DataError, match=r"^f:2: no good \(and 1 more bad row: f:4\)$"):
-        faults.settle()
+        faults.finish()
     for line in (5, 6, 7, 8, 9):
         faults(f"f:{line}: worse")
     with pytest.raises(DataError, match=r"^f:2: no good \(and 6 more bad rows: f:4, f:5, f:6, f:7, ...\)$"):
-        faults.settle()
+        faults.finish()
     assert faults.count == 7
 
 
@@ -652,7 +656,7 @@ def test_faults_skipped_are_counted_and_told() -> None:
     faults = BadRows(skip=True)
     for line in range(1, 5):
         faults(f"f:{line}: bad")
-    assert faults.settle() == ["4 rows left out as unusable (data.bad_rows=skip); the first: f:1: bad; f:2: bad; f:3: bad"]
+    assert faults.finish() == ["4 rows left out as unusable (data.bad_rows=skip); the first: f:1: bad; f:2: bad; f:3: bad"]
 
 
 def test_bad_rows_are_left_out_on_request_only(write) -> None:
@@ -660,7 +664,7 @@ def test_bad_rows_are_left_out_on_request_only(write) -> None:
     data = DataConfig(bad_rows="skip")
     notes: list[str] = []
     examples = read_examples([path], Classify(ClassifyOptions(), data), data, notes.append)
-    assert [(e.texts, e.target, e.line) for e in examples] == [(("a",), "x", 2), (("d",), "z", 6)]
+    assert [(e.texts, e.target, e.location.line) for e in examples] == [(("a",), "x", 2), (("d",), "z", 6)]
     assert notes[1].startswith(f"3 rows left out as unusable (data.bad_rows=skip); the first: {path}:3: 1 columns where 2 are expected")
     data = DataConfig()
     with pytest.raises(DataError) as caught:
@@ -743,7 +747,7 @@ def test_hub_reads_a_local_folder_split_by_split(hub: Path) -> None:
     (hub / "test.csv").write_text("sentence,label\na fine dog,pos\n")
     read = Read(f"hub:{hub}")
     assert read.fields == [{"text": "a good dog", "label": "pos"}, {"text": "a bad dog", "label": "neg"}]
-    assert [row.place for row in read.rows] == [f"hub:{hub}:1", f"hub:{hub}:2"]
+    assert [str(row.location) for row in read.rows] == [f"hub:{hub}:1", f"hub:{hub}:2"]
     assert Read(f"hub:{hub}:test").fields == [{"text": "a fine dog", "label": "pos"}]
     message = refused(f"hub:{hub}:validation")
     assert message.startswith(f"hub:{hub}:validation: cannot be loaded from the Hub: ")
@@ -778,20 +782,20 @@ def test_hub_name_that_does_not_exist(hub: Path) -> None:
     ],
 )
 def test_files_of_a_split(given_files: str | list[str] | None, split: str, files: list[str]) -> None:
-    assert files_of(given_files, split) == files
+    assert resolve_files(given_files, split) == files
 
 
 def test_json_rows_with_other_parts_than_the_first_are_faults(write, tmp_path):
     rows = [{"text": "a", "label": "x"}, {"text": "b", "text_b": "c", "label": "y"}, {"text": "d", "label": "x", "note": 1}]
     faults, notes = BadRows(), []
-    table = open_table(Reading(write("t.jsonl", rows), DataConfig(), Columns(("text",), ("text_b",), "label"), faults, notes.append))
+    table = open_rows(ReadOptions(write("t.jsonl", rows), DataConfig(), Columns(("text",), ("text_b",), "label"), faults, notes.append))
     assert [row.fields for row in table] == [{"text": "a", "label": "x"}, {"text": "d", "label": "x"}]
     assert faults.count == 1
-    assert "t.jsonl:2: has other parts than the first row (text_b)" in faults.first[0]
+    assert "t.jsonl:2: has other parts than the first row (text_b)" in faults.first_messages[0]
 
 
 def test_a_list_of_columns_is_not_for_files_with_names(write):
     notes = []
     file = write("t.jsonl", [{"text": "a", "label": "x"}])
-    list(open_table(Reading(file, DataConfig(columns=["text", "label"]), Columns(("text",), (), "label"), BadRows(), notes.append)))
+    list(open_rows(ReadOptions(file, DataConfig(columns=["text", "label"]), Columns(("text",), (), "label"), BadRows(), notes.append)))
     assert "has names of its own" in notes[0]

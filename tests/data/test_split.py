@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bertune.data.split import draw, split
+from bertune.data.split import stratified_sample, train_dev_split
 
 KEYS = st.lists(st.sampled_from(["a", "b", "c", "", ("x", "y")]), max_size=60)
 SEEDS = st.integers(0, 2**32 - 1)
@@ -26,33 +26,33 @@ def within_one_row(keys: list, places: list[int], count: int) -> None:
 @settings(deadline=None)
 @given(KEYS, st.integers(0, 70), SEEDS)
 def test_draw_is_an_exact_subset_that_keeps_shares(keys: list, count: int, seed: int) -> None:
-    places = draw(keys, count, seed)
+    places = stratified_sample(keys, count, seed)
     assert len(places) == min(count, len(keys))
     assert places == sorted(set(places))
     assert set(places) <= set(range(len(keys)))
     assert all(type(place) is int for place in places)
     within_one_row(keys, places, min(count, len(keys)))
-    assert draw(keys, count, seed) == places
+    assert stratified_sample(keys, count, seed) == places
 
 
 def test_draw_of_all_or_more_is_all() -> None:
-    assert draw("abab", 4, 0) == draw("abab", 99, 7) == [0, 1, 2, 3]
-    assert draw([], 3, 0) == []
+    assert stratified_sample("abab", 4, 0) == stratified_sample("abab", 99, 7) == [0, 1, 2, 3]
+    assert stratified_sample([], 3, 0) == []
 
 
 def test_draw_depends_on_the_seed() -> None:
     keys = ["a", "b"] * 50
-    assert len({tuple(draw(keys, 20, seed)) for seed in range(20)}) == 20
+    assert len({tuple(stratified_sample(keys, 20, seed)) for seed in range(20)}) == 20
 
 
 def test_draw_prefers_no_row() -> None:
-    drawn = Counter(place for seed in range(400) for place in draw(["a"] * 6 + ["b"] * 4, 5, seed))
+    drawn = Counter(place for seed in range(400) for place in stratified_sample(["a"] * 6 + ["b"] * 4, 5, seed))
     assert set(drawn) == set(range(10))
     assert all(150 < times < 250 for times in drawn.values()), drawn  # 200 expected, standard deviation 10
 
 
 def test_draw_breaks_ties_by_chance() -> None:
-    drawn = Counter("abcd"[draw("abcd", 1, seed)[0]] for seed in range(400))
+    drawn = Counter("abcd"[stratified_sample("abcd", 1, seed)[0]] for seed in range(400))
     assert set(drawn) == set("abcd")
     assert all(60 < times < 140 for times in drawn.values()), drawn  # 100 expected, standard deviation 8.7
 
@@ -60,26 +60,26 @@ def test_draw_breaks_ties_by_chance() -> None:
 def test_rare_keys_are_drawn_as_often_as_they_are_due() -> None:
     keys = ["a"] * 90 + ["b"] * 10
     for seed in range(20):
-        assert Counter(keys[place] for place in draw(keys, 30, seed)) == {"a": 27, "b": 3}
+        assert Counter(keys[place] for place in stratified_sample(keys, 30, seed)) == {"a": 27, "b": 3}
 
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 25), st.sampled_from("ab")), max_size=60), SHARES, SEEDS)
 def test_split_is_a_partition_that_keeps_equal_texts_together(rows: list[tuple[int, str]], share: float, seed: int) -> None:
     texts, keys = [text for text, _ in rows], [key for _, key in rows]
-    train, dev = split(texts, keys, share, seed)
+    train, dev = train_dev_split(texts, keys, share, seed)
     assert sorted(train + dev) == list(range(len(rows)))
     assert train == sorted(train)
     assert dev == sorted(dev)
     assert not {texts[row] for row in train} & {texts[row] for row in dev}
-    assert split(texts, keys, share, seed) == (train, dev)
+    assert train_dev_split(texts, keys, share, seed) == (train, dev)
 
 
 @settings(deadline=None)
 @given(st.lists(st.integers(0, 25), min_size=2, max_size=60), SHARES, SEEDS)
 def test_split_has_the_exact_number_of_texts_and_keeps_shares(texts: list[int], share: float, seed: int) -> None:
     keys = [text % 3 for text in texts]
-    train, dev = split(texts, keys, share, seed)
+    train, dev = train_dev_split(texts, keys, share, seed)
     unique = list(dict.fromkeys(texts))
     held = {texts[row] for row in dev}
     if len(unique) > 1:
@@ -92,7 +92,7 @@ def test_split_has_the_exact_number_of_texts_and_keeps_shares(texts: list[int], 
 @settings(deadline=None)
 @given(st.lists(st.sampled_from("abc"), min_size=2, max_size=80), SHARES, SEEDS)
 def test_split_of_rows_that_all_differ_keeps_shares_on_both_sides(keys: list[str], share: float, seed: int) -> None:
-    train, dev = split(range(len(keys)), keys, share, seed)
+    train, dev = train_dev_split(range(len(keys)), keys, share, seed)
     within_one_row(keys, dev, len(dev))
     within_one_row(keys, train, len(train))
 
@@ -101,19 +101,19 @@ def test_split_of_rows_that_all_differ_keeps_shares_on_both_sides(keys: list[str
     ("num_rows", "share", "in_dev"), [(100, 0.1, 10), (100, 0.001, 1), (10, 0.99, 9), (2, 0.9, 1), (3, 0.5, 2), (7, 0.1, 1)]
 )
 def test_split_sizes(num_rows: int, share: float, in_dev: int) -> None:
-    train, dev = split(range(num_rows), ["k"] * num_rows, share, 1)
+    train, dev = train_dev_split(range(num_rows), ["k"] * num_rows, share, 1)
     assert (len(train), len(dev)) == (num_rows - in_dev, in_dev)
 
 
 def test_split_depends_on_the_seed() -> None:
-    parts = {tuple(split(range(50), ["k"] * 50, 0.2, seed)[1]) for seed in range(20)}
+    parts = {tuple(train_dev_split(range(50), ["k"] * 50, 0.2, seed)[1]) for seed in range(20)}
     assert len(parts) == 20
 
 
 def test_split_counts_texts_not_rows() -> None:
     texts = ["same"] * 90 + [f"t{n}" for n in range(9)]
     for seed in range(20):
-        train, dev = split(texts, ["k"] * 99, 0.1, seed)
+        train, dev = train_dev_split(texts, ["k"] * 99, 0.1, seed)
         sides = defaultdict(set)
         for side, rows in (("train", train), ("dev", dev)):
             sides[side] = {texts[row] for row in rows}
@@ -122,7 +122,7 @@ def test_split_counts_texts_not_rows() -> None:
 
 
 def test_pairs_of_texts_and_one_text_alone() -> None:
-    train, dev = split([("a", "b"), ("a", "c"), ("a", "b")], ["k"] * 3, 0.5, 0)
+    train, dev = train_dev_split([("a", "b"), ("a", "c"), ("a", "b")], ["k"] * 3, 0.5, 0)
     assert [0, 2] in (train, dev)
-    assert split(["x", "x"], ["k", "l"], 0.5, 0) == ([], [0, 1])
-    assert split([], [], 0.5, 0) == ([], [])
+    assert train_dev_split(["x", "x"], ["k", "l"], 0.5, 0) == ([], [0, 1])
+    assert train_dev_split([], [], 0.5, 0) == ([], [])

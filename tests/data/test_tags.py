@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from seqeval.metrics.sequence_labeling import get_entities
 
-from bertune.data.tags import TagCensus, is_legal, parse_tag, spans_of, tag_set, tags_of
+from bertune.data.tags import TagCounts, is_transition_allowed, parse_tag, spans_to_tags, tag_set, tags_to_spans
 from bertune.errors import DataError
 
 SCHEMES = {"IOB1": "BI", "BIO": "BI", "BIOS": "BIS", "BIOES": "BIES", "BMES": "BMES"}
@@ -41,7 +41,7 @@ def read(tags):
 
 
 def all_legal(scheme, tags):
-    return all(is_legal(scheme, a, b) for a, b in itertools.pairwise([None, *read(tags), None]))
+    return all(is_transition_allowed(scheme, a, b) for a, b in itertools.pairwise([None, *read(tags), None]))
 
 
 def inclusive(spans):
@@ -56,12 +56,12 @@ def inclusive(spans):
 @given(sentences())
 def test_what_is_written_is_legal_and_read_back(scheme, sentence):
     spans, num_words = sentence
-    tags = tags_of(spans, num_words, scheme)
+    tags = spans_to_tags(spans, num_words, scheme)
     assert len(tags) == num_words
-    assert spans_of(read(tags)) == spans
+    assert tags_to_spans(read(tags)) == spans
     assert all_legal(scheme, tags)
     assert set(tags) <= set(tag_set(TYPES, scheme))
-    assert tags_of(reversed(spans), num_words, scheme) == tags
+    assert spans_to_tags(reversed(spans), num_words, scheme) == tags
 
 
 @every_scheme
@@ -70,14 +70,14 @@ def test_what_is_written_is_legal_and_read_back(scheme, sentence):
 def test_legal_is_just_what_would_be_written(scheme, data):
     """So that a chain of legal tags and the entities in it are one to one."""
     tags = data.draw(tags_with(SCHEMES[scheme]))
-    assert all_legal(scheme, tags) == (tags_of(spans_of(read(tags)), len(tags), scheme) == tags)
+    assert all_legal(scheme, tags) == (spans_to_tags(tags_to_spans(read(tags)), len(tags), scheme) == tags)
 
 
 @every_scheme
 def test_legal_is_just_what_would_be_written_in_all_short_sentences(scheme):
     for length in range(5):
         for tags in itertools.product(tag_set("X", scheme) if length == 4 else tag_set("XY", scheme), repeat=length):
-            assert all_legal(scheme, tags) == (tags_of(spans_of(read(tags)), length, scheme) == list(tags)), tags
+            assert all_legal(scheme, tags) == (spans_to_tags(tags_to_spans(read(tags)), length, scheme) == list(tags)), tags
 
 
 @quickly
@@ -85,7 +85,7 @@ def test_legal_is_just_what_would_be_written_in_all_short_sentences(scheme):
 def test_entities_stay_from_scheme_to_scheme(sentence, schemes):
     spans, num_words = sentence
     for scheme in schemes:
-        spans = spans_of(read(tags_of(spans, num_words, scheme)))
+        spans = tags_to_spans(read(spans_to_tags(spans, num_words, scheme)))
     assert spans == sentence[0]
 
 
@@ -93,21 +93,21 @@ def test_entities_stay_from_scheme_to_scheme(sentence, schemes):
 @quickly
 @given(st.lists(sentences(), min_size=1, max_size=8))
 def test_census_finds_a_scheme_without_anything_illegal(scheme, found):
-    census = TagCensus()
+    census = TagCounts()
     for number, (spans, num_words) in enumerate(found):
-        tags = tags_of(spans, num_words, scheme)
+        tags = spans_to_tags(spans, num_words, scheme)
         census.add(tags, read(tags), f"f:{number}")
-    assert census.illegal(scheme) == (0, "")
-    assert census.illegal(census.scheme()) == (0, "")
+    assert census.count_illegal(scheme) == (0, "")
+    assert census.count_illegal(census.detect_scheme()) == (0, "")
     assert "illegal" not in census.describe("f")
 
 
 @every_scheme
 def test_census_finds_the_scheme_of_a_file_that_has_everything(scheme):
-    census = TagCensus()
-    tags = tags_of([(0, 1, "X"), (1, 4, "X"), (5, 7, "X"), (7, 8, "Y")], 9, scheme)
+    census = TagCounts()
+    tags = spans_to_tags([(0, 1, "X"), (1, 4, "X"), (5, 7, "X"), (7, 8, "Y")], 9, scheme)
     census.add(tags, read(tags), "f:1")
-    assert census.scheme() == scheme
+    assert census.detect_scheme() == scheme
     assert census.describe("f").startswith(f"f: tags in {scheme} (")
 
 
@@ -117,7 +117,7 @@ def test_census_finds_the_scheme_of_a_file_that_has_everything(scheme):
 @settings(max_examples=200)
 @given(tags_with("BIMESLU"))
 def test_no_tag_is_lost_and_no_outside_taken_in(tags):
-    spans = spans_of(read(tags))
+    spans = tags_to_spans(read(tags))
     covered = [n for start, end, _ in spans for n in range(start, end)]
     assert covered == [n for n, tag in enumerate(tags) if tag != "O"]  # in order, each once: sorted and disjoint
     assert all(tags[n][2:] == label for start, end, label in spans for n in range(start, end))
@@ -129,27 +129,27 @@ def test_no_tag_is_lost_and_no_outside_taken_in(tags):
             assert parse_tag(tags[other[0] - 1])[0] in "ES" or parse_tag(tags[other[0]])[0] in "BS"
 
 
-# seqeval's default mode reads B, I, E and S as `spans_of` does, illegal sequences included. It does not know M, L and U, and takes any
+# seqeval's default mode reads B, I, E and S as `tags_to_spans` does, illegal sequences included. It does not know M, L and U, and takes any
 # of them for a prefix that neither begins nor ends anything while the type stays: ["O", "M-X"] is ('X', 0, 1) there, and
 # ["U-X", "O"] nothing at all. So files in BMES and BILOU are compared after translation.
 @settings(max_examples=500)
 @given(tags_with("BIES"))
 def test_any_tags_are_read_as_seqeval_reads_them(tags):
-    assert inclusive(spans_of(read(tags))) == get_entities(tags)
+    assert inclusive(tags_to_spans(read(tags))) == get_entities(tags)
 
 
 @settings(max_examples=200)
 @given(tags_with("BIMESLU"))
 def test_m_l_and_u_are_other_letters_for_i_e_and_s(tags):
     translated = [tag.translate({ord("M"): "I", ord("L"): "E", ord("U"): "S"}) for tag in tags]
-    assert inclusive(spans_of(read(tags))) == get_entities(translated)
+    assert inclusive(tags_to_spans(read(tags))) == get_entities(translated)
 
 
 @every_scheme
 @given(sentences())
 def test_legal_tags_are_read_as_seqeval_reads_them(scheme, sentence):
     spans, num_words = sentence
-    tags = [tag.replace("M-", "I-", 1) if tag[0] == "M" else tag for tag in tags_of(spans, num_words, scheme)]
+    tags = [tag.replace("M-", "I-", 1) if tag[0] == "M" else tag for tag in spans_to_tags(spans, num_words, scheme)]
     assert get_entities(tags) == inclusive(spans)
 
 
@@ -157,11 +157,11 @@ def test_legal_tags_are_read_as_seqeval_reads_them(scheme, sentence):
 @given(sentences())
 def test_legal_tags_are_read_as_seqeval_reads_them_in_strict_mode(scheme, theirs, sentence):
     spans, num_words = sentence
-    tags = tags_of([(start, end, label.strip("_") or "Z") for start, end, label in spans], num_words, scheme)
+    tags = spans_to_tags([(start, end, label.strip("_") or "Z") for start, end, label in spans], num_words, scheme)
     if theirs == "BILOU":
         tags = [{"E": "L", "S": "U"}.get(tag[0], tag[0]) + tag[1:] for tag in tags]
     found = seqeval.scheme.Entities([tags], getattr(seqeval.scheme, theirs)).entities[0]
-    assert [(e.start, e.end, e.tag) for e in found] == spans_of(read(tags))
+    assert [(e.start, e.end, e.tag) for e in found] == tags_to_spans(read(tags))
 
 
 # ---------------------------------------------------------------- single tags
@@ -195,14 +195,14 @@ def test_what_is_no_tag(tag):
     ],
 )
 def test_what_others_stumble_over(tags, spans):
-    assert spans_of(read(tags)) == spans
+    assert tags_to_spans(read(tags)) == spans
 
 
 # ---------------------------------------------------------------- what is said of a file
 
 
 def census_of(*sentences_):
-    census = TagCensus()
+    census = TagCounts()
     for number, tags in enumerate(sentences_, 1):
         census.add(tags, read(tags), f"f.txt:{number}")
     return census
@@ -210,10 +210,10 @@ def census_of(*sentences_):
 
 def test_illegal_places_are_counted_and_the_first_is_named():
     census = census_of(["B-X", "I-X"], ["O", "I-X", "I-X"], ["B-X", "I-Y", "O"], ["I-X", "O", "I-Y"])
-    assert census.illegal("BIO") == (4, "f.txt:2")
-    assert census.illegal("IOB1") == (2, "f.txt:1")  # B without another entity before it
+    assert census.count_illegal("BIO") == (4, "f.txt:2")
+    assert census.count_illegal("IOB1") == (2, "f.txt:1")  # B without another entity before it
     census = census_of(["B-X", "I-X"], ["O", "I-X"], ["B-X", "O", "B-X", "O", "B-X"])
-    assert census.scheme() == "BIO"
+    assert census.detect_scheme() == "BIO"
     assert census.describe("f.txt") == (
         "f.txt: tags in BIO ('B', 'I', 'O'); 1 places are illegal in it, the first in the sentence at f.txt:2: "
         "read as entities all the same"
@@ -225,17 +225,17 @@ def test_illegal_places_are_counted_and_the_first_is_named():
 def test_illegal_places_are_those_of_all_pairs(found, scheme):
     pairs = [pair for tags in found for pair in itertools.pairwise([None, *read(tags), None])]
     places = [f"f.txt:{n}" for n, tags in enumerate(found, 1) if not all_legal(scheme, tags)]
-    assert census_of(*found).illegal(scheme) == (sum(not is_legal(scheme, *pair) for pair in pairs), (places or [""])[0])
+    assert census_of(*found).count_illegal(scheme) == (sum(not is_transition_allowed(scheme, *pair) for pair in pairs), (places or [""])[0])
 
 
 def test_a_lone_beginning_in_bios_is_counted():
     census = census_of(["S-X", "B-X", "I-X"], ["B-X", "O"], ["B-X"])
-    assert census.scheme() == "BIOS"
-    assert census.illegal("BIOS") == (2, "f.txt:2")
+    assert census.detect_scheme() == "BIOS"
+    assert census.count_illegal("BIOS") == (2, "f.txt:2")
 
 
 def test_m_tells_bmes_and_l_and_u_tell_bioes():
-    assert census_of(["B-X", "M-X", "E-X"]).scheme() == "BMES"
-    assert census_of(["B-X", "M-X", "I-X"]).scheme() == "BMES"
-    assert census_of(["B-X", "I-X", "L-X", "U-X"]).scheme() == "BIOES"
-    assert census_of(["I-X", "O", "I-X", "B-X"]).scheme() == "IOB1"
+    assert census_of(["B-X", "M-X", "E-X"]).detect_scheme() == "BMES"
+    assert census_of(["B-X", "M-X", "I-X"]).detect_scheme() == "BMES"
+    assert census_of(["B-X", "I-X", "L-X", "U-X"]).detect_scheme() == "BIOES"
+    assert census_of(["I-X", "O", "I-X", "B-X"]).detect_scheme() == "IOB1"

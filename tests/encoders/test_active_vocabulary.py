@@ -19,13 +19,13 @@ from tests.conftest import make_encoder
 
 from bertune.commands.train import prepare
 from bertune.data.dataset import EncodedDataset
-from bertune.encoders.active_vocabulary import ActiveVocabulary, active_part
+from bertune.encoders.active_vocabulary import ActiveVocabulary, make_active_vocabulary
 from bertune.encoders.auto import AutoEncoder
 from bertune.encoders.bert import Bert
-from bertune.encoders.load import read_encoder
+from bertune.encoders.load import load_encoder
 from bertune.errors import ArtifactError
 from bertune.heads.model import Model
-from bertune.kernels.dropout import BYTES
+from bertune.kernels.dropout import DROPOUT_GENERATOR
 from bertune.training.optim import parameter_groups
 from bertune.training.rng import seed_everything
 from bertune.training.step import TrainStep
@@ -52,7 +52,7 @@ class Exact(Model):
     """In float64, so that two ways to the same weights can be told from two that only lie near."""
 
     def forward(self, batch):
-        return self.head(self.encoder(batch.ragged, reads=self.head.reads), batch)
+        return self.head(self.encoder(batch.ragged, output=self.head.reads), batch)
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def rows_of(ids, count=24, seed=0, even=False) -> EncodedDataset:
     random = np.random.default_rng(seed)
     lengths = [9] * count if even else random.integers(1, 20, count)
     pieces = [Encoding(random.choice(ids, n).tolist(), [int(i > n // 2) for i in range(n)]) for n in lengths]
-    return EncodedDataset([EncodedExample((piece,), int(piece.ids[0]) % 3) for piece in pieces])
+    return EncodedDataset([EncodedExample((piece,), int(piece.input_ids[0]) % 3) for piece in pieces])
 
 
 def build(folder, active: bool, exact: bool = True, rows: EncodedDataset | None = None, **train) -> TrainStep:
@@ -87,12 +87,12 @@ def build(folder, active: bool, exact: bool = True, rows: EncodedDataset | None 
     task.labels = ("a", "b", "c")
     AcceleratorState._reset_state(reset_partial_state=True)
     seed_everything(0)
-    encoder, report = read_encoder(folder)
+    encoder, report = load_encoder(folder)
     model = (Exact if exact else Model)(encoder, task.head(encoder, report.pooler))
     if exact:
         model.double()
         if isinstance(encoder, Bert):
-            encoder.compute_in(FLOAT64)
+            encoder.set_numerics(FLOAT64)
     return TrainStep(model, task, rows or rows_of(USED), run, Accelerator(cpu=True))
 
 
@@ -113,9 +113,9 @@ def everything(work: TrainStep) -> dict[str, torch.Tensor]:
     """All weights, those of the average too."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        live = {f"live {n}": t.clone() for n, t in work.model.encoder.checkpoint().items()}
+        live = {f"live {n}": t.clone() for n, t in work.model.encoder.hf_state_dict().items()}
         with work.averaged_weights():
-            mean = {f"mean {n}": t.clone() for n, t in work.model.encoder.checkpoint().items()}
+            mean = {f"mean {n}": t.clone() for n, t in work.model.encoder.hf_state_dict().items()}
     return live | mean | {f"head {n}": t.clone() for n, t in work.model.head.state_dict().items()}
 
 
@@ -182,7 +182,7 @@ def test_the_untouched_rows_under_plain_adamw(betas, still):
         for step in range(STEPS):
             for group in optimizer.param_groups:
                 group["lr"] = group["peak_lr"] * min(step / 5, (STEPS - step) / STEPS)
-            batch = work.dataset.batch([step % 24, (step + 7) % 24], work.task.collate_target)
+            batch = work.dataset.get_batch([step % 24, (step + 7) % 24], work.task.collate_target)
             optimizer.zero_grad()
             work.task.loss(work.model.train()(batch), batch).backward()
             torch.nn.utils.clip_grad_norm_(work.model.parameters(), 0.3)
@@ -200,7 +200,7 @@ def test_words_that_training_never_saw(kind, still):
     advance(dense, 12)
     new = rows_of([*USED, *UNUSED], seed=5)
     assert not set(new.used_ids()) <= set(active.dataset.used_ids())
-    batch = new.batch(range(len(new)), list)
+    batch = new.get_batch(range(len(new)), list)
     for averaged in (False, True):
         outs = []
         for work in (active, dense):
@@ -211,7 +211,7 @@ def test_words_that_training_never_saw(kind, still):
     with pytest.raises(IndexError):
         active.model.train()(batch)
     with torch.no_grad():
-        active.model.train()(active.dataset.batch(range(8), list))
+        active.model.train()(active.dataset.get_batch(range(8), list))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -219,25 +219,25 @@ def test_what_is_saved_and_what_comes_after(kind, still):
     work = build(still(kind), True, exact=False, rows=rows_of(USED, even=True))
     encoder = work.model.encoder
     advance(work, 8)
-    saved = {n: t.clone() for n, t in work.model.saved_state().items()}
+    saved = {n: t.clone() for n, t in work.model.hf_state_dict().items()}
     loaded = build(still(kind), False, exact=False).model
-    loaded.load_saved(saved)
-    batch = rows_of([*USED, *UNUSED]).batch(range(24), list)
+    loaded.load_hf_state_dict(saved)
+    batch = rows_of([*USED, *UNUSED]).get_batch(range(24), list)
     with torch.no_grad():
         expected = work.model.eval()(batch)
         torch.testing.assert_close(loaded.eval()(batch), expected, atol=1e-6, rtol=1e-5)
-        encoder.deactivate()
+        encoder.use_full_vocabulary()
         torch.testing.assert_close(work.model(batch), expected, atol=1e-6, rtol=1e-5)
     assert type(encoder.word_embeddings()) is torch.nn.Parameter
     assert encoder.word_embeddings().requires_grad
     assert len(encoder.word_embeddings()) == len(saved[next(n for n in saved if "word_embeddings" in n)])
-    after = work.model.saved_state()
+    after = work.model.hf_state_dict()
     assert after.keys() == saved.keys()
     assert [n for n in saved if not torch.equal(after[n], saved[n])] == []
     work.model.train()(batch)  # all words can be trained again
     again = build(still(kind), True, exact=False).model
-    again.load_saved(saved)  # into a model whose words are in part active
-    assert [n for n, t in again.saved_state().items() if not torch.equal(t, saved[n])] == []
+    again.load_hf_state_dict(saved)  # into a model whose words are in part active
+    assert [n for n, t in again.hf_state_dict().items() if not torch.equal(t, saved[n])] == []
 
 
 @pytest.mark.parametrize("kind", ["bert", "albert"])
@@ -245,11 +245,11 @@ def test_words_can_be_chosen_anew(kind, still):
     """A model that was trained on some rows can be trained on others: no vector is lost and none is taken for another."""
     first = build(still(kind), True, exact=False)
     advance(first, 8)
-    saved = {n: t.clone() for n, t in first.model.saved_state().items()}
+    saved = {n: t.clone() for n, t in first.model.hf_state_dict().items()}
     new = rows_of(UNUSED, seed=3)
     again = TrainStep(first.model, first.task, new, first.run, Accelerator(cpu=True))
     assert again.num_active_words == len(new.used_ids())
-    assert [n for n, t in again.model.saved_state().items() if not torch.equal(t, saved[n])] == []
+    assert [n for n, t in again.model.hf_state_dict().items() if not torch.equal(t, saved[n])] == []
     again.step([0, 1, 2])
 
 
@@ -269,22 +269,22 @@ def test_a_state_comes_back(kind, tmp_path, encoder_of):
     tensors, values = copy.deepcopy(tensors), json.loads(json.dumps(values))
     assert torch.equal(tensors[f"model.{name}"], scale)
     assert tensors[f"ema.{name}"].item() != scale.item()
-    assert values["random"][0]["bytes"] == BYTES.state()
+    assert values["random"][0]["bytes"] == DROPOUT_GENERATOR.get_state()
     table = f"model.{name.removesuffix('scale')}weight"
     padded = kind == "deberta-v2"  # whose pads are looked up in the table too
     assert len(tensors[table]) == len(rows.used_ids()) + padded
     first.state.write(tmp_path)
     advance(first, 12)
     for in_memory in (True, False):
-        BYTES.seed(77)
+        DROPOUT_GENERATOR.seed(77)
         torch.manual_seed(77)
         again = build(encoder_of(kind), True, **train)
-        BYTES.seed(78)
+        DROPOUT_GENERATOR.seed(78)
         if in_memory:
             again.state.restore(tensors, values)
         else:
             again.state.read(tmp_path)
-        assert BYTES.state() == values["random"][0]["bytes"]
+        assert DROPOUT_GENERATOR.get_state() == values["random"][0]["bytes"]
         assert torch.equal(again.model.get_parameter(name), tensors[f"model.{name}"])
         assert before + advance(again) == losses
         ours, theirs = everything(again), everything(straight)
@@ -307,7 +307,7 @@ def test_a_table_answers_as_the_whole_one(size, data):
     asked = torch.tensor(data.draw(some.lists(token, max_size=20)), dtype=torch.int64)
     vocabulary = ActiveVocabulary(table, active).eval()
     assert len(vocabulary.weight) == len(set(active.tolist()))
-    assert torch.equal(vocabulary.whole(), table)
+    assert torch.equal(vocabulary.full_weight(), table)
     for shape in ((-1,), (1, -1), (-1, 1)):
         assert torch.equal(vocabulary(asked.view(shape)), table[asked.view(shape)])
     vocabulary.train()
@@ -321,10 +321,10 @@ def test_a_table_answers_as_the_whole_one(size, data):
         vocabulary.scale.mul_(0.5)
     expected = table * 0.5
     expected[active] = table[active] * -2
-    assert torch.equal(vocabulary.whole(), expected)
+    assert torch.equal(vocabulary.full_weight(), expected)
     assert torch.equal(vocabulary.eval()(asked), expected[asked])
     before = table.clone()
-    vocabulary.whole().zero_()
+    vocabulary.full_weight().zero_()
     assert torch.equal(table, before)
 
 
@@ -363,5 +363,5 @@ def test_a_state_of_other_rows_is_refused(still):
 
 def test_nothing_is_narrowed_where_every_word_is_used():
     table = torch.randn(6, 4)
-    assert active_part(table, torch.arange(6)) is None
-    assert len(active_part(table, torch.tensor([5, 2, 5])).weight) == 2
+    assert make_active_vocabulary(table, torch.arange(6)) is None
+    assert len(make_active_vocabulary(table, torch.tensor([5, 2, 5])).weight) == 2

@@ -15,12 +15,12 @@ from tests.conftest import make_encoder
 from tests.encoders.test_load import ragged
 
 from bertune.encoders.auto import AutoEncoder
-from bertune.encoders.bert import Bert, BertConfig, is_ours
-from bertune.encoders.load import build_encoder, read_encoder
+from bertune.encoders.bert import Bert, BertConfig, is_native
+from bertune.encoders.load import build_encoder, load_encoder
 from bertune.encoders.names import FAMILIES, HEADS, POSITIONS_AFTER_PADDING
 from bertune.errors import ConfigError
 from bertune.kernels import attention, dropout
-from bertune.kernels.dropout import BYTES
+from bertune.kernels.dropout import DROPOUT_GENERATOR
 from bertune.kernels.linear import ACTIVATIONS, Linear
 from bertune.types import Numerics
 
@@ -53,7 +53,7 @@ def folder_of(tmp_path_factory):
 
 
 def read(folder) -> Bert:
-    encoder = read_encoder(folder)[0]
+    encoder = load_encoder(folder)[0]
     assert type(encoder) is Bert
     return encoder.eval()
 
@@ -67,15 +67,15 @@ def theirs(folder):
 
 
 def batch_of(lengths=LENGTHS, seed=0):
-    return ragged(lengths, seed).batch(range(len(lengths)), list).ragged
+    return ragged(lengths, seed).get_batch(range(len(lengths)), list).ragged
 
 
 def states_of(model, batch) -> torch.Tensor:
     """One row at a time through transformers."""
     states = []
     for start, stop in zip(batch.offsets[:-1], batch.offsets[1:], strict=True):
-        given = {} if model.config.model_type == "distilbert" else {"token_type_ids": batch.types[None, start:stop]}
-        states.append(model(input_ids=batch.ids[None, start:stop], **given).last_hidden_state[0])
+        given = {} if model.config.model_type == "distilbert" else {"token_type_ids": batch.token_type_ids[None, start:stop]}
+        states.append(model(input_ids=batch.input_ids[None, start:stop], **given).last_hidden_state[0])
     return torch.cat(states)
 
 
@@ -94,7 +94,7 @@ def base_state(model) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("name", CASES)
 def test_states(name, folder_of):
     encoder, batch = read(folder_of(name)), batch_of()
-    assert encoder.longest == 512
+    assert encoder.max_positions == 512
     with torch.no_grad():
         torch.testing.assert_close(encoder(batch), states_of(theirs(folder_of(name)), batch), atol=1e-5, rtol=1e-5)
 
@@ -104,12 +104,12 @@ def test_gradients(name, folder_of):
     encoder, model, batch = read(folder_of(name)), theirs(folder_of(name)), batch_of()
     ours = gradients_of(encoder, encoder(batch))
     expected = gradients_of(model, states_of(model, batch))
-    assert {encoder.their_name(n) for n in ours} == set(expected)
+    assert {encoder.hf_name(n) for n in ours} == set(expected)
     assert ours.keys() == dict(encoder.named_parameters()).keys()
     for name_, gradient in ours.items():
-        there = expected[encoder.their_name(name_)]
+        there = expected[encoder.hf_name(name_)]
         if name_.endswith("key.bias"):  # always 0 but for rounding: a constant on all keys of a row changes no share
-            largest = expected[encoder.their_name(name_.replace("key", "query"))].abs().max()
+            largest = expected[encoder.hf_name(name_.replace("key", "query"))].abs().max()
         else:
             largest = there.abs().max()
         assert (gradient - there).abs().max() < 1e-5 * largest, name_
@@ -119,12 +119,12 @@ def test_gradients(name, folder_of):
 def test_states_and_gradients_in_float64(name, folder_of):
     """So that rounding hides nothing."""
     encoder, model, batch = read(folder_of(name)).double(), theirs(folder_of(name)).double(), batch_of([7, 1, 100, 33, 2])
-    encoder.compute_in(FLOAT64)
+    encoder.set_numerics(FLOAT64)
     ours, expected = encoder(batch), states_of(model, batch)
     torch.testing.assert_close(ours, expected, atol=1e-12, rtol=1e-12)
     ours, expected = gradients_of(encoder, ours), gradients_of(model, expected)
     for name_, gradient in ours.items():
-        there = expected[encoder.their_name(name_)]
+        there = expected[encoder.hf_name(name_)]
         torch.testing.assert_close(gradient, there, rtol=0, atol=1e-11 * max(float(there.abs().max()), 1), msg=name_)
 
 
@@ -132,7 +132,7 @@ def test_states_and_gradients_in_float64(name, folder_of):
 @pytest.mark.parametrize("name", CASES)
 def test_first_tokens_alone(name, lengths, folder_of):
     encoder, batch = read(folder_of(name)), batch_of(lengths)
-    whole, alone = encoder(batch)[batch.offsets[:-1]], encoder(batch, reads="first_token")
+    whole, alone = encoder(batch)[batch.offsets[:-1]], encoder(batch, output="first_token")
     assert alone.shape == (len(lengths), 32)
     torch.testing.assert_close(alone, whole, atol=1e-5, rtol=1e-5)
     whole, alone = gradients_of(encoder, whole), gradients_of(encoder, alone)
@@ -145,8 +145,8 @@ def test_first_tokens_alone(name, lengths, folder_of):
 
 def test_first_tokens_alone_in_float64(folder_of):
     encoder, batch = read(folder_of("bert")).double(), batch_of([7, 1, 100, 33, 2])
-    encoder.compute_in(FLOAT64)
-    whole, alone = encoder(batch)[batch.offsets[:-1]], encoder(batch, reads="first_token")
+    encoder.set_numerics(FLOAT64)
+    whole, alone = encoder(batch)[batch.offsets[:-1]], encoder(batch, output="first_token")
     torch.testing.assert_close(alone, whole, atol=1e-13, rtol=1e-13)
     whole, alone = gradients_of(encoder, whole), gradients_of(encoder, alone)
     for name, gradient in alone.items():
@@ -161,7 +161,7 @@ def test_dropout_is_where_transformers_has_it(kind, fast, tmp_path, monkeypatch)
     folder = make_encoder(tmp_path / kind, kind, **dict(zip(names, (0.125, 0.25), strict=True)))
     encoder, model, batch = read(folder).train(), theirs(folder).train(), batch_of([32])
     calls: list[tuple[float, int]] = []
-    plain, attends, keeps = torch.nn.functional.dropout, attention.scaled_dot_product_attention, dropout.kept
+    plain, attends, keeps = torch.nn.functional.dropout, attention.scaled_dot_product_attention, dropout.draw_keep_mask
 
     def dropped(x, p=0.5, training=True, inplace=False):
         if training:
@@ -179,10 +179,10 @@ def test_dropout_is_where_transformers_has_it(kind, fast, tmp_path, monkeypatch)
     monkeypatch.setattr(torch.nn.functional, "dropout", dropped)
     monkeypatch.setattr(attention, "scaled_dot_product_attention", attended)
     for module in (dropout, attention):
-        monkeypatch.setattr(module, "kept", kept)
+        monkeypatch.setattr(module, "draw_keep_mask", kept)
     states_of(model, batch)
     expected, calls[:] = list(calls), []
-    encoder.compute_in(Numerics(fast_dropout=fast))
+    encoder.set_numerics(Numerics(fast_dropout=fast))
     encoder(batch)
     assert len(expected) > 2
     assert calls == expected
@@ -190,14 +190,14 @@ def test_dropout_is_where_transformers_has_it(kind, fast, tmp_path, monkeypatch)
 
 def test_training_draws_and_evaluation_does_not(folder_of):
     encoder, batch = read(folder_of("bert")), batch_of([7, 40])
-    BYTES.seed(1)
-    before = BYTES.state()
+    DROPOUT_GENERATOR.seed(1)
+    before = DROPOUT_GENERATOR.get_state()
     assert torch.equal(encoder(batch), encoder(batch))
-    assert BYTES.state() == before
+    assert DROPOUT_GENERATOR.get_state() == before
     encoder.train()
     first, second = encoder(batch), encoder(batch)
     assert not torch.equal(first, second)
-    BYTES.seed(1)
+    DROPOUT_GENERATOR.seed(1)
     assert torch.equal(encoder(batch), first)
 
 
@@ -214,25 +214,27 @@ def test_what_config_leaves_out_is_what_transformers_makes_of_it(kind):
     from transformers import AutoConfig, AutoModel
 
     config = AutoConfig.for_model(kind)
-    assert BertConfig.of({"model_type": kind}) == BertConfig.of(config.to_dict())
+    assert BertConfig.from_hf_config({"model_type": kind}) == BertConfig.from_hf_config(config.to_dict())
     with torch.device("meta"):
         ours, model = Bert({"model_type": kind}), AutoModel.from_config(config)
     expected = {n: p.shape for n, p in model.named_parameters() if not n.startswith("pooler")}
-    assert {ours.their_name(n): p.shape for n, p in ours.named_parameters()} == expected
-    shape = ours.shape
-    assert {m.eps for m in model.modules() if isinstance(m, torch.nn.LayerNorm)} == {shape.eps}
-    assert {m.p for m in model.modules() if isinstance(m, torch.nn.Dropout)} == {shape.dropout, shape.attention_dropout}
-    assert (shape.heads, shape.initializer_range) == (config.num_attention_heads, config.initializer_range)
+    assert {ours.hf_name(n): p.shape for n, p in ours.named_parameters()} == expected
+    shape = ours.config
+    assert {m.eps for m in model.modules() if isinstance(m, torch.nn.LayerNorm)} == {shape.layer_norm_eps}
+    assert {m.p for m in model.modules() if isinstance(m, torch.nn.Dropout)} == {shape.hidden_dropout, shape.attention_dropout}
+    assert (shape.num_heads, shape.initializer_range) == (config.num_attention_heads, config.initializer_range)
     assert shape.activation == (config.activation if kind == "distilbert" else config.hidden_act)
     assert shape.first_position == (config.pad_token_id + 1 if kind in POSITIONS_AFTER_PADDING else 0)
-    assert ours.encoder_class == type(model).__name__
+    assert ours.hf_class == type(model).__name__
     assert ours.prefix == f"{model.base_model_prefix}."
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_settings_that_are_null_count_as_left_out(name, folder_of):
     config = json.loads((folder_of(name) / "config.json").read_text())
-    assert BertConfig.of({**config, "initializer_range": None}) == BertConfig.of({**config, "initializer_range": 0.02})
+    assert BertConfig.from_hf_config({**config, "initializer_range": None}) == BertConfig.from_hf_config(
+        {**config, "initializer_range": 0.02}
+    )
 
 
 NOT_OURS = {
@@ -249,12 +251,12 @@ def test_what_is_not_ours_goes_through_transformers(changes, tiny, tmp_path):
     folder = tmp_path / "other"
     shutil.copytree(tiny, folder)
     config = json.loads((folder / "config.json").read_text())
-    assert is_ours(config)
-    assert is_ours({**config, "position_embedding_type": "absolute", "is_decoder": False})
+    assert is_native(config)
+    assert is_native({**config, "position_embedding_type": "absolute", "is_decoder": False})
     config |= changes
-    assert not is_ours(config)
+    assert not is_native(config)
     (folder / "config.json").write_text(json.dumps(config))
-    encoder = read_encoder(folder)[0]
+    encoder = load_encoder(folder)[0]
     assert type(encoder) is AutoEncoder
     assert type(build_encoder(folder)) is AutoEncoder
     with torch.no_grad():
@@ -268,15 +270,15 @@ def test_an_activation_that_nobody_knows(name, tiny, tmp_path):
     shutil.copy(tiny / "model.safetensors", folder)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "hidden_act": name}))
-    for opens in (read_encoder, build_encoder):
+    for opens in (load_encoder, build_encoder):
         with pytest.raises(ConfigError):
             opens(folder)
 
 
 def test_kinds_that_are_not_ours():
-    assert not any(is_ours({"model_type": kind}) for kind in ("albert", "mpnet", "deberta", "deberta-v2", "megatron-bert", "", None))
-    assert not is_ours({})
-    assert all(is_ours({"model_type": kind}) for kind in FAMILIES)
+    assert not any(is_native({"model_type": kind}) for kind in ("albert", "mpnet", "deberta", "deberta-v2", "megatron-bert", "", None))
+    assert not is_native({})
+    assert all(is_native({"model_type": kind}) for kind in FAMILIES)
 
 
 # Files
@@ -339,17 +341,17 @@ def test_every_form_of_a_checkpoint_is_read(kind, form, prefix, encoder_of, tmp_
     source, folder = encoder_of(kind), with_config_of(encoder_of(kind), tmp_path / "new")
     state = load_file(source / "model.safetensors")
     expected = expected_of(source)
-    start = f"{FAMILIES[kind].prefix}."
+    start = f"{FAMILIES[kind].base_model_prefix}."
     rest = sorted(n for n in state if not n.startswith(start))
     assert rest
     if prefix == "alone":
         state, rest = {n.removeprefix(start): t for n, t in state.items() if n.startswith(start)}, []
     WRITERS[form](state, folder)
-    encoder, report = read_encoder(folder)
+    encoder, report = load_encoder(folder)
     assert type(encoder) is Bert
-    same(encoder.checkpoint(), expected)
-    assert report.new == []
-    assert report.unused == rest
+    same(encoder.hf_state_dict(), expected)
+    assert report.missing_keys == []
+    assert report.unexpected_keys == rest
     assert report.pooler == {}
 
 
@@ -367,11 +369,11 @@ def test_folders_that_transformers_saved(kind, encoder_of, tmp_path):
         folder = tmp_path / str(n)
         saved.save_pretrained(folder, max_shard_size=size)
         assert (folder / "model.safetensors.index.json").exists() == (size == "30KB")
-        encoder, report = read_encoder(folder)
+        encoder, report = load_encoder(folder)
         assert type(encoder) is Bert
-        same(encoder.checkpoint(), expected)
-        assert report.new == []
-        assert not any(name in expected for name in report.unused)
+        same(encoder.hf_state_dict(), expected)
+        assert report.missing_keys == []
+        assert not any(name in expected for name in report.unexpected_keys)
 
 
 @pytest.mark.parametrize("kind", ["bert", "ernie"])
@@ -381,9 +383,9 @@ def test_weights_of_any_precision_become_fp32(kind, dtype, encoder_of, tmp_path)
     expected = {n: t.to(dtype).float() for n, t in base_state(model).items()}
     pooler = {n: t.to(dtype).float() for n, t in model.pooler.dense.state_dict().items()}
     model.to(dtype).save_pretrained(tmp_path / "rough")
-    encoder, report = read_encoder(tmp_path / "rough")
-    same(encoder.checkpoint(), expected)
-    assert report.unused == []  # the pooler is for the head
+    encoder, report = load_encoder(tmp_path / "rough")
+    same(encoder.hf_state_dict(), expected)
+    assert report.unexpected_keys == []  # the pooler is for the head
     same(report.pooler, pooler)
 
 
@@ -391,18 +393,18 @@ def test_weights_of_any_precision_become_fp32(kind, dtype, encoder_of, tmp_path)
 def test_an_empty_encoder_takes_a_checkpoint(name, folder_of):
     encoder, empty = read(folder_of(name)), build_encoder(folder_of(name))
     expected = expected_of(folder_of(name))
-    same(encoder.checkpoint(), expected)
+    same(encoder.hf_state_dict(), expected)
     with torch.no_grad():
         for parameter in empty.parameters():
             parameter.fill_(float("nan"))
-    empty.load_checkpoint(encoder.checkpoint())
-    same(empty.checkpoint(), expected)
+    empty.load_hf_state_dict(encoder.hf_state_dict())
+    same(empty.hf_state_dict(), expected)
     batch = batch_of([5, 40])
     with torch.no_grad():
         assert torch.equal(empty.eval()(batch), encoder(batch))
-    assert empty.config() == encoder.config() == json.loads((folder_of(name) / "config.json").read_text())
-    encoder.config()["model_type"] = "changed"
-    assert encoder.config()["model_type"] == CASES[name][0]
+    assert empty.hf_config() == encoder.hf_config() == json.loads((folder_of(name) / "config.json").read_text())
+    encoder.hf_config()["model_type"] = "changed"
+    assert encoder.hf_config()["model_type"] == CASES[name][0]
 
 
 LOST = ["encoder.layer.1.output.dense.weight", "encoder.layer.0.output.LayerNorm.weight", "encoder.layer.0.attention.self.key.bias"]
@@ -417,9 +419,9 @@ def test_missing_weights_are_drawn_and_listed(tiny, tmp_path):
     found = []
     for seed in (0, 0, 1):
         torch.manual_seed(seed)
-        encoder, report = read_encoder(folder)
-        assert report.new == sorted(LOST)
-        found.append(encoder.checkpoint())
+        encoder, report = load_encoder(folder)
+        assert report.missing_keys == sorted(LOST)
+        found.append(encoder.hf_state_dict())
     kept = {n: t for n, t in expected_of(tiny).items() if n not in LOST}
     same({n: t for n, t in found[0].items() if n in kept}, kept)
     drawn, ones, zeros = (found[0][name] for name in LOST)
@@ -441,7 +443,7 @@ def test_wrong_shapes_are_named(tiny, tmp_path):
     ):
         (folder / "config.json").write_text(json.dumps({**config, setting: value}))
         with pytest.raises(ConfigError, match=named):
-            read_encoder(folder)
+            load_encoder(folder)
 
 
 @pytest.mark.parametrize("heads", [0, 5, 64])
@@ -450,7 +452,7 @@ def test_widths_that_heads_cannot_share(heads, tiny, tmp_path):
     shutil.copy(tiny / "model.safetensors", folder)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "num_attention_heads": heads}))
-    for opens in (read_encoder, build_encoder):
+    for opens in (load_encoder, build_encoder):
         with pytest.raises(ConfigError, match=r"config\.json"):
             opens(folder)
 
@@ -464,7 +466,7 @@ def test_a_config_that_describes_nothing(wrong, tiny, tmp_path):
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | wrong))
     with pytest.raises(ConfigError, match=r"config\.json"):
-        read_encoder(folder)
+        load_encoder(folder)
 
 
 def cut(path):
@@ -515,14 +517,14 @@ def test_a_damaged_file_is_named(kind, tiny, tmp_path):
     folder = with_config_of(tiny, tmp_path / "damaged")
     damage(kind, folder, load_file(tiny / "model.safetensors"))
     with pytest.raises(ConfigError, match="damaged"):
-        read_encoder(folder)
+        load_encoder(folder)
 
 
 def test_a_checkpoint_of_another_kind_is_refused(tiny, encoder_of, tmp_path):
     folder = with_config_of(tiny, tmp_path / "other")
     shutil.copy(encoder_of("albert") / "model.safetensors", folder)
     with pytest.raises(ConfigError):
-        read_encoder(folder)
+        load_encoder(folder)
 
 
 # Precision
@@ -533,7 +535,7 @@ def test_bf16_is_near_fp32(name, folder_of):
     encoder, batch = read(folder_of(name)), batch_of([7, 1, 100, 33, 2, 60])
     exact = encoder(batch)
     gradients = gradients_of(encoder, exact)
-    encoder.compute_in(Numerics("bf16"))
+    encoder.set_numerics(Numerics("bf16"))
     rough = encoder(batch)
     assert rough.dtype == torch.bfloat16
     assert {p.dtype for p in encoder.parameters()} == {torch.float32}
@@ -542,7 +544,7 @@ def test_bf16_is_near_fp32(name, folder_of):
         assert gradient.dtype == torch.float32
         if not name_.endswith("key.bias"):  # rounding alone
             assert torch.cosine_similarity(gradient.flatten(), gradients[name_].flatten(), 0) > 0.99, name_
-    encoder.compute_in(Numerics("fp32"))
+    encoder.set_numerics(Numerics("fp32"))
     assert torch.equal(encoder(batch), exact)
 
 
@@ -553,12 +555,12 @@ def test_inference_changes_nothing_and_leaves_nothing(name, precision, folder_of
     encoder, batch = read(folder_of(name)), batch_of([7, 1, 100, 33, 2, 60])
     with torch.inference_mode():
         exact = encoder(batch)
-        encoder.compute_in(Numerics(precision))
-        before = encoder(batch), encoder(batch, reads="first_token")
+        encoder.set_numerics(Numerics(precision))
+        before = encoder(batch), encoder(batch, output="first_token")
         with encoder.inference():
-            assert all(module.ready is not None for module in encoder.modules() if isinstance(module, Linear))
-            within = encoder(batch), encoder(batch, reads="first_token")
-        after = encoder(batch), encoder(batch, reads="first_token")
+            assert all(module.prepared is not None for module in encoder.modules() if isinstance(module, Linear))
+            within = encoder(batch), encoder(batch, output="first_token")
+        after = encoder(batch), encoder(batch, output="first_token")
     for one, two, three in zip(before, within, after, strict=True):
         assert torch.equal(one, three)
         if precision == "fp32":
@@ -568,7 +570,7 @@ def test_inference_changes_nothing_and_leaves_nothing(name, precision, folder_of
             assert (two.float() - one.float()).norm() < 0.01 * one.float().norm()
     assert (within[0].float() - exact).norm() < 1.2 * (before[0].float() - exact).norm() + 1e-9
     with torch.no_grad():
-        encoder.layers[1].grow.weight.mul_(1.5)  # a stale copy would not know
+        encoder.layers[1].intermediate.weight.mul_(1.5)  # a stale copy would not know
         changed = encoder(batch)
         assert (changed - before[0]).norm() > 0.02 * before[0].norm()
         with encoder.inference():
@@ -585,9 +587,9 @@ def test_inference_inside_inference(folder_of):
         before = encoder(batch)
         with encoder.inference():
             assert torch.equal(encoder(batch), before)
-        assert all(linear.ready is not None for linear in linears)
+        assert all(linear.prepared is not None for linear in linears)
         assert torch.equal(encoder(batch), before)
-    assert all(linear.ready is None for linear in linears)
+    assert all(linear.prepared is None for linear in linears)
 
 
 def test_inference_ends_with_an_error(folder_of):
@@ -601,7 +603,7 @@ def test_inference_ends_with_an_error(folder_of):
         fails()
     linears = [module for module in encoder.modules() if isinstance(module, Linear)]
     assert len(linears) == 12
-    assert all(linear.ready is None for linear in linears)
+    assert all(linear.prepared is None for linear in linears)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
@@ -613,15 +615,15 @@ def test_a_prepared_layer(name, dtype):
     with torch.no_grad():
         layer.weight.copy_(torch.randn(24, 48, generator=random) / 7)
         layer.bias.copy_(torch.randn(24, generator=random))
-        layer.prepare(dtype)
+        layer.prepare_inference(dtype)
         for rows in (1, 2, 63, 0):
             x = torch.randn(rows, 48, generator=random).to(dtype)
             found = layer(x)
             exact = ACTIVATIONS[name](x.double() @ layer.weight.double().T + layer.bias.double())
             assert (found.shape, found.dtype) == ((rows, 24), dtype)
             assert (found - exact).norm() <= (1e-6 if dtype == torch.float32 else 0.01) * exact.norm()
-        layer.release()
-        assert layer.ready is None
+        layer.end_inference()
+        assert layer.prepared is None
 
 
 def test_a_layer_is_not_drawn_twice():
@@ -639,7 +641,7 @@ def test_a_layer_is_not_drawn_twice():
         }
     )
     assert torch.equal(torch.get_rng_state(), before)
-    made.initialize([name for name, _ in made.named_parameters()])
+    made.init_weights([name for name, _ in made.named_parameters()])
     for name, parameter in made.named_parameters():
         if parameter.ndim == 1:
             assert (parameter == float(name.endswith("norm.weight"))).all(), name
@@ -651,8 +653,8 @@ def test_segments_where_the_encoder_knows_one_kind(tmp_path):
     """A Chinese RoBERTa comes with BERT's tokenizer, which numbers the second text 1."""
     folder = make_encoder(tmp_path / "one", "roberta", type_vocab_size=1, pad_token_id=1)
     batch = batch_of([9, 4])
-    assert batch.types.max() == 1
-    plain = dataclasses.replace(batch, types=torch.zeros_like(batch.types))
+    assert batch.token_type_ids.max() == 1
+    plain = dataclasses.replace(batch, token_type_ids=torch.zeros_like(batch.token_type_ids))
     with torch.no_grad():
         torch.testing.assert_close(read(folder)(batch), states_of(theirs(folder), plain), atol=1e-5, rtol=1e-5)
 
@@ -660,7 +662,7 @@ def test_segments_where_the_encoder_knows_one_kind(tmp_path):
 @pytest.mark.parametrize("kind", ["bert", "roberta"])
 def test_a_decoder_sees_what_stands_before_alone(kind, tmp_path):
     folder = make_encoder(tmp_path / kind, kind, is_decoder=True)
-    encoder, _ = read_encoder(folder)
+    encoder, _ = load_encoder(folder)
     assert isinstance(encoder, AutoEncoder)
     batch = batch_of([9, 4, 1])
     with torch.no_grad():
@@ -668,9 +670,9 @@ def test_a_decoder_sees_what_stands_before_alone(kind, tmp_path):
 
 
 def test_distilbert_answers_to_the_names_of_bert_too():
-    assert BertConfig.of(
+    assert BertConfig.from_hf_config(
         {"model_type": "distilbert", "num_attention_heads": 6, "num_hidden_layers": 4, "layer_norm_eps": 1e-3}
-    ) == BertConfig.of({"model_type": "distilbert", "n_heads": 6, "n_layers": 4})
+    ) == BertConfig.from_hf_config({"model_type": "distilbert", "n_heads": 6, "n_layers": 4})
 
 
 def test_dropout_of_the_head_where_config_is_silent(tmp_path):
@@ -678,19 +680,19 @@ def test_dropout_of_the_head_where_config_is_silent(tmp_path):
 
     for kind in FAMILIES:
         written = json.loads((make_encoder(tmp_path / kind, kind) / "config.json").read_text())
-        for name in HEADS[kind].dropout_from:
+        for name in HEADS[kind].dropout_keys:
             written.pop(name, None)
         (tmp_path / kind / "config.json").write_text(json.dumps(written))
-        ours, expected = read(tmp_path / kind).config(), AutoConfig.from_pretrained(str(tmp_path / kind)).to_dict()
-        assert [ours.get(name) for name in HEADS[kind].dropout_from] == [expected.get(name) for name in HEADS[kind].dropout_from], kind
+        ours, expected = read(tmp_path / kind).hf_config(), AutoConfig.from_pretrained(str(tmp_path / kind)).to_dict()
+        assert [ours.get(name) for name in HEADS[kind].dropout_keys] == [expected.get(name) for name in HEADS[kind].dropout_keys], kind
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_prepared_weights_that_change_are_noticed(precision, folder_of):
     """Who trains a model that was prepared for good gets gradients, and the new weights afterwards."""
     encoder, batch = read(folder_of("bert")), batch_of([9, 4, 40])
-    encoder.compute_in(Numerics(precision))
-    encoder.prepare()
+    encoder.set_numerics(Numerics(precision))
+    encoder.prepare_inference()
     states = encoder(batch)
     assert states.requires_grad
     states.float().sum().backward()
@@ -700,7 +702,7 @@ def test_prepared_weights_that_change_are_noticed(precision, folder_of):
         for parameter in encoder.layers[0].parameters():
             parameter.mul_(1.5)
         after = encoder(batch)
-        encoder.prepare()
+        encoder.prepare_inference()
         again = encoder(batch)
     assert (after - before).abs().max() > 0.05
     torch.testing.assert_close(after.float(), again.float(), atol=0.1 if precision == "bf16" else 1e-6, rtol=0)
@@ -711,4 +713,4 @@ def test_values_that_are_no_names(wrong, tiny, tmp_path):
     folder = with_config_of(tiny, tmp_path / "new")
     (folder / "config.json").write_text(json.dumps({**json.loads((folder / "config.json").read_text()), **wrong}))
     with pytest.raises(ConfigError):
-        read_encoder(folder)
+        load_encoder(folder)

@@ -28,13 +28,13 @@ import bertune
 from bertune.config.schema import DataConfig
 from bertune.data.dataset import EncodedDataset
 from bertune.encoders.active_vocabulary import ActiveVocabulary
-from bertune.encoders.bert import Bert, is_ours
-from bertune.encoders.checkpoint_files import settings_of
-from bertune.encoders.families.chinesebert import ChineseBert, Fold
-from bertune.encoders.families.glyphs import ActivePixels, GlyphChoice, Pixels
-from bertune.encoders.load import build_encoder, read_encoder
+from bertune.encoders.bert import Bert, is_native
+from bertune.encoders.checkpoint_files import read_model_config
+from bertune.encoders.families.chinesebert import ChineseBert, EmbeddingCache
+from bertune.encoders.families.glyphs import ActiveGlyphs, FrozenGlyphs, GlyphOptions
+from bertune.encoders.load import build_encoder, load_encoder
 from bertune.text.load import load_tokenizer
-from bertune.text.pinyin import Spelling, unpack
+from bertune.text.pinyin import PinyinVocab, unpack_syllable
 from bertune.types import EncodedExample, Numerics
 
 FLOAT64 = SimpleNamespace(dtype=torch.float64, precision="fp32", fast_dropout=True)
@@ -53,7 +53,7 @@ def rows_of(folder, texts=TEXTS) -> EncodedDataset:
 
 
 def ragged_of(folder, texts=TEXTS):
-    return rows_of(folder, texts).texts(range(len(texts)))
+    return rows_of(folder, texts).gather_texts(range(len(texts)))
 
 
 # ---------------------------------------------------------------------------------------------------------------------------------
@@ -118,10 +118,10 @@ def reference(state, ids, symbols, segments):
 @pytest.mark.parametrize("active", [False, True], ids=["whole tables", "active rows"])
 def test_forward_and_gradients_are_those_of_the_formulas(folder, active):
     rows, ragged = rows_of(folder), ragged_of(folder)
-    encoder, _ = read_encoder(folder, GlyphChoice(trained=True))
+    encoder, _ = load_encoder(folder, GlyphOptions(trainable=True))
     if active:
-        encoder.activate(torch.from_numpy(rows.used_ids()))
-    encoder.double().train().compute_in(FLOAT64)
+        encoder.use_active_vocabulary(torch.from_numpy(rows.used_ids()))
+    encoder.double().train().set_numerics(FLOAT64)
     encoder.set_dropout(0.0)
     state = {
         name: tensor.double().requires_grad_(tensor.is_floating_point() and not name.startswith("cls"))
@@ -129,8 +129,8 @@ def test_forward_and_gradients_are_those_of_the_formulas(folder, active):
     }
     expected = []
     for start, stop in zip(ragged.offsets[:-1].tolist(), ragged.offsets[1:].tolist(), strict=True):
-        symbols = [unpack(s) for s in ragged.syllables[start:stop].tolist()]
-        expected.append(reference(state, ragged.ids[start:stop].tolist(), symbols, ragged.types[start:stop].tolist()))
+        symbols = [unpack_syllable(s) for s in ragged.pinyin_ids[start:stop].tolist()]
+        expected.append(reference(state, ragged.input_ids[start:stop].tolist(), symbols, ragged.token_type_ids[start:stop].tolist()))
     expected = torch.cat(expected)
     pull = torch.randn(expected.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     (expected * pull).sum().backward()
@@ -143,8 +143,8 @@ def test_forward_and_gradients_are_those_of_the_formulas(folder, active):
         if name.endswith(".scale"):
             assert float(parameter.grad) == 0
             continue
-        grad = state[f"bert.{encoder.their_name(name)}"].grad
-        if active and name in {"embeddings.words.weight", "embeddings.glyphs.weight"}:
+        grad = state[f"bert.{encoder.hf_name(name)}"].grad
+        if active and name in {"embeddings.word_embeddings.weight", "embeddings.glyph_embeddings.weight"}:
             assert not grad[[n for n in range(V) if n not in used.tolist()]].any()
             grad = grad[used]
         torch.testing.assert_close(parameter.grad, grad, atol=1e-9, rtol=1e-9, msg=name)
@@ -156,7 +156,7 @@ def test_forward_and_gradients_are_those_of_the_formulas(folder, active):
 
 def test_numbers_of_the_golden_encoder(folder):
     """So that a change of both this file and the encoder would be seen."""
-    encoder, _ = read_encoder(folder)
+    encoder, _ = load_encoder(folder)
     with torch.no_grad():
         states = encoder.eval()(ragged_of(folder))
     assert states.shape == (37, W)
@@ -176,14 +176,14 @@ def test_a_release_is_read_whole(layout, tmp_path):
     folder = write_folder(tmp_path / "m", "shannonai" if layout != "junnyu" else layout)
     if layout == "by weights alone":
         (folder / "config" / "pinyin_map.json").unlink()
-    assert settings_of(folder)["model_type"] == "chinesebert"
-    encoder, report = read_encoder(folder)
+    assert read_model_config(folder)["model_type"] == "chinesebert"
+    encoder, report = load_encoder(folder)
     assert type(encoder) is ChineseBert
-    assert report.new == []
+    assert report.missing_keys == []
     assert sorted(report.pooler) == ["bias", "weight"]
-    assert report.unused and all(name.startswith("cls.predictions.") for name in report.unused)
+    assert report.unexpected_keys and all(name.startswith("cls.predictions.") for name in report.unexpected_keys)
     assert report.notes == [f"glyphs: of the checkpoint; {V * PIXELS / 1e6:.1f} M numbers, frozen"]
-    for name, tensor in encoder.checkpoint().items():
+    for name, tensor in encoder.hf_state_dict().items():
         assert torch.equal(tensor, weights()[f"bert.{name}"]), name
 
 
@@ -191,10 +191,10 @@ def test_names_of_base_and_large_are_those_of_the_release():
     for width, layers, heads in ((768, 12, 12), (1024, 24, 16)):
         config = {"model_type": "chinesebert", "hidden_size": width, "num_hidden_layers": layers, "num_attention_heads": heads,
                   "intermediate_size": 4 * width, "vocab_size": 23236}  # fmt: skip
-        assert is_ours(config)
+        assert is_native(config)
         with torch.device("meta"):
             encoder = ChineseBert(config)
-        found = {f"bert.{n}": tuple(t.shape) for n, t in encoder.checkpoint().items()}
+        found = {f"bert.{n}": tuple(t.shape) for n, t in encoder.hf_state_dict().items()}
         wanted = {n: s for n, s in shapes(23236, width, 4 * width, layers, 512).items() if not n.startswith(("cls.", "bert.pooler"))}
         assert found == wanted
         if width == 768:
@@ -213,15 +213,15 @@ def test_safetensors_and_cut_checkpoints_and_old_norms_are_read(tmp_path):
         save_file({n: state[n] for n in some}, folder / part)
     index = {n: "a.safetensors" if n in names[:20] else "b.safetensors" for n in names}
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
-    encoder, report = read_encoder(folder)
-    assert report.new == []
-    assert torch.equal(encoder.checkpoint()["embeddings.map_fc.weight"], weights()["bert.embeddings.map_fc.weight"])
+    encoder, report = load_encoder(folder)
+    assert report.missing_keys == []
+    assert torch.equal(encoder.hf_state_dict()["embeddings.map_fc.weight"], weights()["bert.embeddings.map_fc.weight"])
 
 
 def test_a_plain_bert_is_no_chinesebert(tiny):
-    assert settings_of(tiny)["model_type"] == "bert"
-    assert type(read_encoder(tiny)[0]) is Bert
-    assert rows_of(tiny, [("a",)]).texts([0]).syllables is None
+    assert read_model_config(tiny)["model_type"] == "bert"
+    assert type(load_encoder(tiny)[0]) is Bert
+    assert rows_of(tiny, [("a",)]).gather_texts([0]).pinyin_ids is None
 
 
 def test_it_is_never_opened_as_a_plain_bert(tmp_path):
@@ -230,9 +230,9 @@ def test_it_is_never_opened_as_a_plain_bert(tmp_path):
     with pytest.raises(
         bertune.ConfigError, match=r"holds no chinesebert that can be read: no weight 'embeddings\.word_embeddings\.weight'"
     ):
-        read_encoder(write_folder(tmp_path / "words", state=state))
+        load_encoder(write_folder(tmp_path / "words", state=state))
     with pytest.raises(bertune.ConfigError, match="holds no chinesebert"):
-        read_encoder(write_folder(tmp_path / "decoder", is_decoder=True))
+        load_encoder(write_folder(tmp_path / "decoder", is_decoder=True))
     with pytest.raises(bertune.ConfigError, match="holds no chinesebert"):
         build_encoder(tmp_path / "decoder")
 
@@ -240,20 +240,20 @@ def test_it_is_never_opened_as_a_plain_bert(tmp_path):
 def test_faults_of_a_checkpoint_are_one_line(tmp_path, folder):
     state = {**weights(), "bert.embeddings.glyph_map.weight": torch.zeros(W, 5)}
     with pytest.raises(bertune.ConfigError, match=r"other shapes .*embeddings\.glyph_map\.weight \(32, 5\)") as caught:
-        read_encoder(write_folder(tmp_path / "shape", state=state))
+        load_encoder(write_folder(tmp_path / "shape", state=state))
     assert "\n" not in str(caught.value)
     with pytest.raises(bertune.ConfigError, match="pinyin_map_len is 40"):
-        read_encoder(write_folder(tmp_path / "symbols", pinyin_map_len=40))
+        load_encoder(write_folder(tmp_path / "symbols", pinyin_map_len=40))
     with pytest.raises(bertune.ConfigError, match=r"other shapes .*word_embeddings"):
-        read_encoder(write_folder(tmp_path / "vocabulary", vocab_size=V - 3))
-    encoder, _ = read_encoder(folder)
+        load_encoder(write_folder(tmp_path / "vocabulary", vocab_size=V - 3))
+    encoder, _ = load_encoder(folder)
     ragged = ragged_of(folder)
     with pytest.raises(bertune.ConfigError, match="needs the syllables of its tokens"):
-        encoder(type(ragged)(ragged.ids, ragged.types, ragged.offsets, ragged.lengths))
+        encoder(type(ragged)(ragged.input_ids, ragged.token_type_ids, ragged.offsets, ragged.lengths))
     state = weights()
     del state["bert.embeddings.map_fc.weight"]
-    _, report = read_encoder(write_folder(tmp_path / "fuse", state=state))
-    assert report.new == ["embeddings.map_fc.weight"]
+    _, report = load_encoder(write_folder(tmp_path / "fuse", state=state))
+    assert report.missing_keys == ["embeddings.map_fc.weight"]
 
 
 def without_glyphs():
@@ -263,12 +263,12 @@ def without_glyphs():
 def test_glyphs_come_from_pictures_in_the_order_of_their_names(tmp_path):
     folder = write_folder(tmp_path / "m", "shannonai", state=without_glyphs())
     pictures = write_pictures(folder)
-    encoder, report = read_encoder(folder, GlyphChoice(("some.ttf",)))
-    assert report.new == []
+    encoder, report = load_encoder(folder, GlyphOptions(("some.ttf",)))
+    assert report.missing_keys == []
     assert "read from 'a.npy', 'b.npy', 'c.npy'" in report.notes[0]
     assert report.notes[1:] == ["train.glyph_font has no effect, since the folder has pictures"]
     expected = np.stack(pictures, 1).reshape(V, -1)
-    assert np.array_equal(encoder.checkpoint()["embeddings.glyph_embeddings.embedding.weight"].numpy(), expected.astype(np.float32))
+    assert np.array_equal(encoder.hf_state_dict()["embeddings.glyph_embeddings.embedding.weight"].numpy(), expected.astype(np.float32))
 
 
 def test_bad_pictures_are_named(tmp_path):
@@ -277,13 +277,13 @@ def test_bad_pictures_are_named(tmp_path):
     with pytest.raises(
         bertune.ConfigError, match=r"glyph_embedding_dim is 1728, which is 3 fonts of 24 x 24, and there are 'a\.npy', 'b\.npy'"
     ):
-        read_encoder(folder)
+        load_encoder(folder)
     write_pictures(folder, rows=V + 1)
     with pytest.raises(bertune.ConfigError, match=r"a\.npy: has the shape .*; pictures of this vocabulary have"):
-        read_encoder(folder)
+        load_encoder(folder)
     (folder / "config" / "a.npy").write_bytes(b"x")
     with pytest.raises(bertune.ConfigError, match=r"a\.npy: cannot be read as pictures"):
-        read_encoder(folder)
+        load_encoder(folder)
 
 
 def test_glyphs_are_drawn_from_a_font(tmp_path, monkeypatch):
@@ -292,11 +292,11 @@ def test_glyphs_are_drawn_from_a_font(tmp_path, monkeypatch):
     font = tmp_path / "latin.ttf"
     font.write_bytes(ImageFont.load_default(24).path.getvalue())  # the one that Pillow carries; it has no Han
     folder = write_folder(tmp_path / "m", state=without_glyphs())
-    encoder, report = read_encoder(folder, GlyphChoice((str(font),)))
+    encoder, report = load_encoder(folder, GlyphOptions((str(font),)))
     assert "drawn from" in report.notes[0] and str(font) in report.notes[0]
     signs = len(HAN) + len("。，！？")
     assert report.notes[1] == f"{signs} characters of the vocabulary are not in every font, and have no glyph there"
-    table = encoder.checkpoint()["embeddings.glyph_embeddings.embedding.weight"].view(V, 3, 24, 24)
+    table = encoder.hf_state_dict()["embeddings.glyph_embeddings.embedding.weight"].view(V, 3, 24, 24)
     drawn = table[VOCABULARY.index("b")]
     assert torch.equal(drawn[0], drawn[1]) and float(drawn.max()) == 1 and float(drawn.min()) == 0
     assert drawn[0, 12, 8:16].sum() > 0 and not torch.equal(drawn, table[VOCABULARY.index("c")])
@@ -304,72 +304,74 @@ def test_glyphs_are_drawn_from_a_font(tmp_path, monkeypatch):
         not table[VOCABULARY.index("[CLS]")].any() and not table[VOCABULARY.index("dog")].any() and not table[VOCABULARY.index("大")].any()
     )
     with pytest.raises(bertune.ConfigError, match=r"train\.glyph_font: .*vocab\.txt' cannot be read as a font"):
-        read_encoder(folder, GlyphChoice((str(folder / "vocab.txt"),)))
+        load_encoder(folder, GlyphOptions((str(folder / "vocab.txt"),)))
     monkeypatch.setitem(sys.modules, "PIL", None)
     with pytest.raises(bertune.MissingExtra, match=r"drawing glyphs needs .*pillow"):
-        read_encoder(folder, GlyphChoice((str(font),)))
+        load_encoder(folder, GlyphOptions((str(font),)))
 
 
 def test_glyphs_are_random_where_there_is_nothing_and_that_is_said(tmp_path):
     folder = write_folder(tmp_path / "m", state=without_glyphs())
     torch.manual_seed(0)
-    encoder, report = read_encoder(folder)
+    encoder, report = load_encoder(folder)
     assert "drawn at random, since there are none" in report.notes[0]
-    assert report.new == []
-    table = encoder.checkpoint()["embeddings.glyph_embeddings.embedding.weight"]
+    assert report.missing_keys == []
+    table = encoder.hf_state_dict()["embeddings.glyph_embeddings.embedding.weight"]
     assert 0.015 < float(table.std()) < 0.025
 
 
 def test_choices_without_effect_are_said(tiny, folder):
-    assert read_encoder(tiny, GlyphChoice(trained=True))[1].notes == [
+    assert load_encoder(tiny, GlyphOptions(trainable=True))[1].notes == [
         "train.glyphs and train.glyph_font have no effect, since a bert encoder sees no glyphs"
     ]
-    assert read_encoder(tiny, GlyphChoice())[1].notes == []
-    assert read_encoder(folder, GlyphChoice(("x.ttf",)))[1].notes[1:] == ["train.glyph_font has no effect, since the checkpoint has glyphs"]
+    assert load_encoder(tiny, GlyphOptions())[1].notes == []
+    assert load_encoder(folder, GlyphOptions(("x.ttf",)))[1].notes[1:] == [
+        "train.glyph_font has no effect, since the checkpoint has glyphs"
+    ]
 
 
 def test_frozen_glyphs_are_no_parameters_and_trained_ones_are(folder):
-    frozen, _ = read_encoder(folder)
-    assert isinstance(frozen.embeddings.glyphs, Pixels)
-    assert "embeddings.glyphs.weight" not in dict(frozen.named_parameters())
-    assert "embeddings.glyphs.weight" in frozen.state_dict()
-    trained, _ = read_encoder(folder, GlyphChoice(trained=True))
-    assert trained.get_parameter("embeddings.glyphs.weight").requires_grad
+    frozen, _ = load_encoder(folder)
+    assert isinstance(frozen.embeddings.glyph_embeddings, FrozenGlyphs)
+    assert "embeddings.glyph_embeddings.weight" not in dict(frozen.named_parameters())
+    assert "embeddings.glyph_embeddings.weight" in frozen.state_dict()
+    trained, _ = load_encoder(folder, GlyphOptions(trainable=True))
+    assert trained.get_parameter("embeddings.glyph_embeddings.weight").requires_grad
     assert torch.equal(
-        trained.checkpoint()["embeddings.glyph_embeddings.embedding.weight"], frozen.state_dict()["embeddings.glyphs.weight"]
+        trained.hf_state_dict()["embeddings.glyph_embeddings.embedding.weight"], frozen.state_dict()["embeddings.glyph_embeddings.weight"]
     )
 
 
 @pytest.mark.parametrize("trained", [False, True], ids=["frozen", "trained"])
 def test_active_rows_answer_for_the_whole_table(folder, trained):
-    encoder, _ = read_encoder(folder, GlyphChoice(trained=trained))
+    encoder, _ = load_encoder(folder, GlyphOptions(trainable=trained))
     encoder.eval()
-    before = {n: t.clone() for n, t in encoder.checkpoint().items()}
+    before = {n: t.clone() for n, t in encoder.hf_state_dict().items()}
     other = ragged_of(folder, [("猫车 small 房",), ("大的",)])
     with torch.no_grad():
         expected = encoder(other)
-        active = encoder.activate(torch.from_numpy(rows_of(folder).used_ids()))
-        assert isinstance(encoder.embeddings.glyphs, ActiveVocabulary if trained else ActivePixels)
-        held = encoder.embeddings.glyphs.weight if trained else encoder.embeddings.glyphs.rows
-        assert held.shape == (len(active.active), PIXELS)
+        active = encoder.use_active_vocabulary(torch.from_numpy(rows_of(folder).used_ids()))
+        assert isinstance(encoder.embeddings.glyph_embeddings, ActiveVocabulary if trained else ActiveGlyphs)
+        held = encoder.embeddings.glyph_embeddings.weight if trained else encoder.embeddings.glyph_embeddings.active_rows
+        assert held.shape == (len(active.active_ids), PIXELS)
         torch.testing.assert_close(encoder.eval()(other), expected)
         with encoder.inference():
             torch.testing.assert_close(encoder(other), expected)
         torch.testing.assert_close(encoder.train()(ragged_of(folder)).shape, (37, W))
         with pytest.raises(IndexError):
             encoder(other)
-    after = encoder.checkpoint()
+    after = encoder.hf_state_dict()
     assert after.keys() == before.keys()
     assert all(torch.equal(after[n], before[n]) for n in before)
-    encoder.deactivate()
-    assert all(torch.equal(t, before[n]) for n, t in encoder.checkpoint().items())
-    encoder.activate(torch.arange(9))
-    encoder.load_checkpoint(before)
-    assert all(torch.equal(t, before[n]) for n, t in encoder.checkpoint().items())
+    encoder.use_full_vocabulary()
+    assert all(torch.equal(t, before[n]) for n, t in encoder.hf_state_dict().items())
+    encoder.use_active_vocabulary(torch.arange(9))
+    encoder.load_hf_state_dict(before)
+    assert all(torch.equal(t, before[n]) for n, t in encoder.hf_state_dict().items())
 
 
 def test_tables_of_inference_change_nothing(folder):
-    encoder, _ = read_encoder(folder)
+    encoder, _ = load_encoder(folder)
     encoder.eval()
     some, other = ragged_of(folder), ragged_of(folder, [("绿地银行，很重要了 small cat",), ("长长的",)])
     with torch.inference_mode():
@@ -378,54 +380,54 @@ def test_tables_of_inference_change_nothing(folder):
             for _ in range(2):
                 for ragged, states in zip((some, other), expected, strict=True):
                     torch.testing.assert_close(encoder(ragged), states, atol=1e-5, rtol=1e-5)
-            assert isinstance(encoder.embeddings.fold, Fold)
-        assert encoder.embeddings.fold is None
-    encoder.prepare()
+            assert isinstance(encoder.embeddings.cache, EmbeddingCache)
+        assert encoder.embeddings.cache is None
+    encoder.prepare_inference()
     with torch.inference_mode():
         torch.testing.assert_close(encoder(other), expected[1], atol=1e-5, rtol=1e-5)
     with torch.no_grad():  # tables made in inference mode can be filled outside of it
         torch.testing.assert_close(encoder(some), expected[0], atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["words", "letters", "conv", "glyphs", "glyph_map", "fuse"])
+@pytest.mark.parametrize("name", ["word_embeddings", "pinyin_embeddings", "pinyin_conv", "glyph_embeddings", "glyph_map", "fusion"])
 def test_weights_that_change_are_noticed(folder, name):
-    encoder, _ = read_encoder(folder)
-    encoder.eval().prepare()
+    encoder, _ = load_encoder(folder)
+    encoder.eval().prepare_inference()
     ragged = ragged_of(folder)
     with torch.no_grad():
         before = encoder(ragged)
         getattr(encoder.embeddings, name).weight.mul_(1.5)
         after = encoder(ragged)
-        encoder.embeddings.fold = None
+        encoder.embeddings.cache = None
         assert not torch.allclose(before, after)
         torch.testing.assert_close(after, encoder(ragged), atol=1e-5, rtol=1e-5)
 
 
 def test_a_gradient_asked_for_goes_past_the_tables(folder):
-    encoder, _ = read_encoder(folder)
-    encoder.prepare()
+    encoder, _ = load_encoder(folder)
+    encoder.prepare_inference()
     encoder(ragged_of(folder)).sum().backward()
-    assert encoder.embeddings.fuse.weight.grad.abs().sum() > 0
+    assert encoder.embeddings.fusion.weight.grad.abs().sum() > 0
 
 
 def test_a_batch_changes_nothing_and_neither_does_bf16_much(folder):
-    encoder, _ = read_encoder(folder)
+    encoder, _ = load_encoder(folder)
     encoder.eval()
     with torch.no_grad():
         together = encoder(ragged_of(folder))
         alone = torch.cat([encoder(ragged_of(folder, [text])) for text in TEXTS])
         torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
-        first = encoder(ragged_of(folder), reads="first_token")
+        first = encoder(ragged_of(folder), output="first_token")
         torch.testing.assert_close(first, together[ragged_of(folder).offsets[:-1]], atol=1e-5, rtol=1e-5)
-        encoder.compute_in(Numerics("bf16"))
+        encoder.set_numerics(Numerics("bf16"))
         assert (encoder(ragged_of(folder)).float() - together).abs().max() < 0.15
 
 
 def test_dropout_is_that_of_bert(folder):
-    encoder, _ = read_encoder(folder)
+    encoder, _ = load_encoder(folder)
     ragged = ragged_of(folder)
     exact = copy.deepcopy(encoder)
-    exact.compute_in(Numerics("fp32", fast_dropout=False))
+    exact.set_numerics(Numerics("fp32", fast_dropout=False))
     assert not torch.equal(encoder.train()(ragged), encoder(ragged))
     for one in (encoder, exact):
         one.set_dropout(0.0)
@@ -434,16 +436,16 @@ def test_dropout_is_that_of_bert(folder):
 
 def test_sound_and_shape_reach_the_states(folder):
     """A token that is read otherwise, or looks otherwise, has another state."""
-    encoder, _ = read_encoder(folder)
+    encoder, _ = load_encoder(folder)
     ragged = ragged_of(folder, [("大的银行",)])
     with torch.no_grad():
         plain = encoder.eval()(ragged)
-        other = ragged.syllables.clone()
-        other[4] = Spelling().of("xing2")
-        assert other[4] != ragged.syllables[4]
-        heard = encoder(type(ragged)(ragged.ids, ragged.types, ragged.offsets, ragged.lengths, syllables=other))
+        other = ragged.pinyin_ids.clone()
+        other[4] = PinyinVocab().encode("xing2")
+        assert other[4] != ragged.pinyin_ids[4]
+        heard = encoder(type(ragged)(ragged.input_ids, ragged.token_type_ids, ragged.offsets, ragged.lengths, pinyin_ids=other))
         assert (heard - plain).abs().max() > 1e-3
-        encoder.embeddings.glyphs.weight[ragged.ids[4]] = 0
+        encoder.embeddings.glyph_embeddings.weight[ragged.input_ids[4]] = 0
         assert (encoder(ragged) - plain).abs().max() > 1e-3
 
 

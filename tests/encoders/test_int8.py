@@ -13,17 +13,17 @@ from tests.encoders.test_load import ragged
 from torch.nn import functional as F
 
 from bertune.encoders import int8
-from bertune.encoders.auto import read_auto
+from bertune.encoders.auto import load_auto_encoder
 from bertune.encoders.int8 import ROUNDING, _Code, _Product, _Quantizer, quantize
-from bertune.encoders.load import read_encoder
+from bertune.encoders.load import load_encoder
 from bertune.encoders.names import FAMILIES
 from bertune.errors import ConfigError
 from bertune.kernels import precision
-from bertune.kernels.precision import choose_precision, computes_int8
+from bertune.kernels.precision import choose_precision, has_fast_int8
 from bertune.types import Numerics
 
 CPU = torch.device("cpu")
-on_such_processors = pytest.mark.skipif(not computes_int8(CPU), reason="this processor has no units for int8")
+on_such_processors = pytest.mark.skipif(not has_fast_int8(CPU), reason="this processor has no units for int8")
 LENGTHS = [7, 1, 40, 33, 2, 16, 60, 1]
 
 
@@ -32,7 +32,7 @@ def numbers(*shape: int, seed: int = 0) -> torch.Tensor:
 
 
 def batch_of(lengths, seed=0):
-    return ragged(list(lengths), seed).batch(range(len(lengths)), list).ragged
+    return ragged(list(lengths), seed).get_batch(range(len(lengths)), list).ragged
 
 
 @pytest.fixture(scope="module")
@@ -44,10 +44,10 @@ def encoder_in_int8(tmp_path_factory):
         key = kind, *changes.items()
         if key not in made:
             made[key] = make_encoder(tmp_path_factory.mktemp("int8") / kind, kind, **changes)
-        encoder = read_encoder(made[key])[0].eval()
-        encoder.compute_in(Numerics("int8"))
+        encoder = load_encoder(made[key])[0].eval()
+        encoder.set_numerics(Numerics("int8"))
         quantize(encoder, batch_of([40, 8, 20, 3, 60, 30], seed=9))
-        return encoder, read_encoder(made[key])[0].eval()
+        return encoder, load_encoder(made[key])[0].eval()
 
     return get
 
@@ -135,8 +135,8 @@ def test_a_text_has_the_same_states_whatever_else_is_in_the_batch(encoder_in_int
     encoder, _ = encoder_in_int8()
     rows = ragged(LENGTHS)
     with torch.inference_mode():
-        together = encoder(rows.batch(range(len(LENGTHS)), list).ragged)
-        alone = torch.cat([encoder(rows.batch([n], list).ragged) for n in range(len(LENGTHS))])
+        together = encoder(rows.get_batch(range(len(LENGTHS)), list).ragged)
+        alone = torch.cat([encoder(rows.get_batch([n], list).ragged) for n in range(len(LENGTHS))])
     assert likeness(together, alone) > 0.99999  # equal but for the order in which attention may sum
 
 
@@ -173,15 +173,15 @@ def test_changed_weights_are_noticed(change, encoder_in_int8):
     encoder, plain = encoder_in_int8()
     batch = batch_of(LENGTHS)
     for model in (encoder, plain):
-        mix = model.layers[0].mix
+        mix = model.layers[0].attention_output
         if change == "in place":
             with torch.no_grad():
                 mix.weight.add_(0.1)
         elif change == "another tensor":
             mix.weight = torch.nn.Parameter(mix.weight.detach() * 2)
         else:
-            model.load_checkpoint({name: tensor * 1.1 for name, tensor in model.checkpoint().items()})
-    encoder.layers[1].in_int8 = None  # so that only the changed layer is seen
+            model.load_hf_state_dict({name: tensor * 1.1 for name, tensor in model.hf_state_dict().items()})
+    encoder.layers[1].int8_forward = None  # so that only the changed layer is seen
     with torch.inference_mode():
         torch.testing.assert_close(encoder(batch), plain(batch))
 
@@ -198,13 +198,13 @@ def test_where_something_is_learnt_nothing_is_in_int8(encoder_in_int8):
 
 @on_such_processors
 def test_layers_of_transformers_are_refused(encoder_of):
-    encoder = read_auto(encoder_of("albert"))[0]
+    encoder = load_auto_encoder(encoder_of("albert"))[0]
     with pytest.raises(ConfigError, match="precision int8: not for the architecture albert; use auto, fp32 or bf16"):
         quantize(encoder, batch_of(LENGTHS))
 
 
 def test_a_torch_without_the_products_is_told_of(encoder_of, monkeypatch):
-    encoder = read_encoder(encoder_of("bert"))[0]
+    encoder = load_encoder(encoder_of("bert"))[0]
     monkeypatch.setattr(int8.torch, "ops", SimpleNamespace(onednn=SimpleNamespace()))
     with pytest.raises(ConfigError, match=r"precision int8: torch .* lacks its products"):
         quantize(encoder, batch_of(LENGTHS))
@@ -216,7 +216,7 @@ def test_a_torch_without_the_products_is_told_of(encoder_of, monkeypatch):
 @pytest.mark.parametrize("abilities", [{}, {"avx2": True, "avx512_f": True}])
 def test_a_processor_without_units_for_it_is_told_of(abilities, monkeypatch):
     monkeypatch.setattr(precision.torch.cpu, "get_capabilities", lambda: abilities)
-    assert not computes_int8(CPU)
+    assert not has_fast_int8(CPU)
     with pytest.raises(ConfigError, match="precision int8 needs a processor with AVX512-VNNI or AMX; this cpu has neither"):
         choose_precision("int8", CPU)
 

@@ -12,8 +12,8 @@ from hypothesis import settings
 from hypothesis import strategies as some
 
 from bertune.heads.crf import (
-    Chain,
-    Steps,
+    CRFPotentials,
+    PackedSteps,
     k_best,
     log_partition,
     marginals,
@@ -23,11 +23,11 @@ from bertune.heads.crf import (
     viterbi,
 )
 
-NAMES = Chain._fields
+NAMES = CRFPotentials._fields
 INFINITE = float("inf")
 
 
-def random_chain(num_words, num_labels, seed, illegal=0.0, dtype=torch.float64) -> Chain:
+def random_chain(num_words, num_labels, seed, illegal=0.0, dtype=torch.float64) -> CRFPotentials:
     """A chain in which a share of the pairs, first and last labels is illegal; label 0 never is."""
     random = torch.Generator().manual_seed(seed)
     emissions, *rest = (
@@ -38,7 +38,7 @@ def random_chain(num_words, num_labels, seed, illegal=0.0, dtype=torch.float64) 
         forbidden = torch.rand(scores.shape, generator=random) < illegal
         forbidden.view(-1)[0] = False
         scores[forbidden] = -INFINITE
-    return Chain(*(x.to(dtype) for x in (emissions, *rest)))
+    return CRFPotentials(*(x.to(dtype) for x in (emissions, *rest)))
 
 
 @some.composite
@@ -48,7 +48,7 @@ def chains(draw):
     return random_chain(sum(lengths), draw(some.integers(1, 4)), draw(some.integers(0, 2**31)), illegal), lengths
 
 
-def all_paths(chain: Chain, lengths):
+def all_paths(chain: CRFPotentials, lengths):
     """For each row that has words where it begins, its paths (P, S), and their scores (P,)."""
     begin = 0
     for length in lengths:
@@ -63,7 +63,7 @@ def all_paths(chain: Chain, lengths):
         begin += length
 
 
-def legal_labels(chain: Chain, lengths, seed):
+def legal_labels(chain: CRFPotentials, lengths, seed):
     """One possible path a row, as labels (M,), and the sum of the scores."""
     random = torch.Generator().manual_seed(seed)
     labels, total = [], torch.zeros((), dtype=chain.emissions.dtype)
@@ -75,16 +75,16 @@ def legal_labels(chain: Chain, lengths, seed):
     return torch.cat(labels or [torch.zeros(0, dtype=torch.int64)]), total
 
 
-def learning(chain: Chain) -> Chain:
-    return Chain(*(x.clone().requires_grad_() for x in chain))
+def learning(chain: CRFPotentials) -> CRFPotentials:
+    return CRFPotentials(*(x.clone().requires_grad_() for x in chain))
 
 
-def gradients(loss, chain: Chain):
+def gradients(loss, chain: CRFPotentials):
     found = torch.autograd.grad(loss, list(chain), allow_unused=True)
     return [torch.zeros_like(x) if g is None else g for x, g in zip(chain, found, strict=True)]
 
 
-def slow_partition(chain: Chain, lengths):
+def slow_partition(chain: CRFPotentials, lengths):
     """Word by word, for rows that are too long to list all paths of; gradients by autograd."""
     total = 0.0
     for row in chain.emissions.split(list(lengths)):
@@ -100,7 +100,7 @@ def slow_partition(chain: Chain, lengths):
 def test_scores_and_partition_are_those_of_all_paths(given, seed):
     chain, lengths = given
     labels, score = legal_labels(chain, lengths, seed)
-    steps = Steps(lengths, labels.device)
+    steps = PackedSteps(lengths, labels.device)
     torch.testing.assert_close(path_score(chain, steps, labels), score)
     partition = sum((torch.logsumexp(scores, 0) for _, _, scores in all_paths(chain, lengths)), torch.zeros((), dtype=torch.float64))
     torch.testing.assert_close(log_partition(chain, steps), partition)
@@ -190,7 +190,7 @@ def test_gradients_are_those_of_all_paths(given, seed, factor):
 def test_gradients_are_differences(given, seed):
     chain, lengths = learning(given[0]), given[1]
     labels, _ = legal_labels(chain, lengths, seed)
-    torch.autograd.gradcheck(lambda *parts: negative_log_likelihood(Chain(*parts), lengths, labels), tuple(chain))
+    torch.autograd.gradcheck(lambda *parts: negative_log_likelihood(CRFPotentials(*parts), lengths, labels), tuple(chain))
 
 
 @settings(deadline=None, max_examples=40)
@@ -222,7 +222,7 @@ LONG = (500, 3, 500, 1, 217)
 
 def large(dtype, illegal):
     chain = random_chain(sum(LONG), 9, 5, illegal)
-    return Chain(*(x.to(dtype) for x in chain._replace(emissions=chain.emissions.float().double() * 100)))
+    return CRFPotentials(*(x.to(dtype) for x in chain._replace(emissions=chain.emissions.float().double() * 100)))
 
 
 @pytest.mark.parametrize("illegal", [0.0, 0.4])
@@ -230,7 +230,7 @@ def test_large_scores_in_fp32_are_those_of_float64(illegal):
     exact, rough = learning(large(torch.float64, illegal)), learning(large(torch.float32, illegal))
     best = viterbi(exact, LONG)
     labels = k_best(exact, LONG, 2)[0][:, 1] if not illegal else best
-    steps = Steps(LONG, labels.device)
+    steps = PackedSteps(LONG, labels.device)
     for measure in (log_partition, lambda c, s: path_score(c, s, labels)):
         found, expected = measure(rough, steps), measure(exact, steps)
         assert found.item() == pytest.approx(expected.item(), rel=1e-4)
@@ -250,9 +250,9 @@ def test_large_scores_in_fp32_are_those_of_float64(illegal):
 @pytest.mark.parametrize("illegal", [0.0, 0.4])
 def test_gradients_of_large_scores_in_float64(illegal):
     chain, slow = learning(large(torch.float64, illegal)), learning(large(torch.float64, illegal))
-    found = gradients(log_partition(chain, Steps(LONG, torch.device("cpu"))), chain)
+    found = gradients(log_partition(chain, PackedSteps(LONG, torch.device("cpu"))), chain)
     if illegal:  # autograd through logsumexp knows no column of -inf
-        slow = Chain(*(x.detach().nan_to_num(neginf=-1e9).requires_grad_() for x in slow))
+        slow = CRFPotentials(*(x.detach().nan_to_num(neginf=-1e9).requires_grad_() for x in slow))
     expected = gradients(slow_partition(slow, LONG), slow)
     for name, a, b in zip(NAMES, found, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}")
@@ -264,8 +264,8 @@ def test_expected_pairs_where_the_best_way_on_is_illegal():
     for gap in (10.0, 600.0, 1000.0):
         emissions = torch.tensor([[0, gap], [0, 2 * gap]], dtype=torch.float64)
         transitions = torch.tensor([[0, 0], [0, -INFINITE]], dtype=torch.float64)
-        chain = learning(Chain(emissions, transitions, torch.zeros(2).double(), torch.zeros(2).double()))
-        found = gradients(log_partition(chain, Steps((2,), torch.device("cpu"))), chain)
+        chain = learning(CRFPotentials(emissions, transitions, torch.zeros(2).double(), torch.zeros(2).double()))
+        found = gradients(log_partition(chain, PackedSteps((2,), torch.device("cpu"))), chain)
         torch.testing.assert_close(found[1].sum().item(), 1.0, msg=lambda text, gap=gap: f"gap {gap}: {text}")
         assert found[1][0, 1].item() == pytest.approx(1, abs=1e-4)
         assert found[1][1, 1].item() == 0

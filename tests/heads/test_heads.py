@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from bertune.encoders.names import HEADS, OWN_HEAD
+from bertune.encoders.names import DEFAULT_HEAD, HEADS
 from bertune.heads.model import Model
 from bertune.heads.pooled import PooledHead
-from bertune.kernels.ragged_ops import first_tokens, max_tokens, mean_tokens, rows_of_tokens
+from bertune.kernels.ragged_ops import first_token_pooling, max_pooling, mean_pooling, token_row_index
 from bertune.types import Batch, Ragged
 
 LENGTHS = (3, 1, 7, 2, 1, 5)
@@ -35,15 +35,15 @@ def states(count: int = sum(LENGTHS), dtype: torch.dtype = torch.float32) -> tor
 
 
 SLOW = {
-    first_tokens: lambda row: row[0],
-    mean_tokens: lambda row: sum(row) / len(row),
-    max_tokens: lambda row: torch.stack([row[:, i].max() for i in range(row.shape[1])]),
+    first_token_pooling: lambda row: row[0],
+    mean_pooling: lambda row: sum(row) / len(row),
+    max_pooling: lambda row: torch.stack([row[:, i].max() for i in range(row.shape[1])]),
 }
 
 
 def asked(head: PooledHead, given: torch.Tensor, batch: Batch) -> torch.Tensor:
     """What a model hands to a head: all states, or those of first tokens alone."""
-    return first_tokens(given, batch.ragged) if head.reads == "first_token" else given
+    return first_token_pooling(given, batch.ragged) if head.reads == "first_token" else given
 
 
 def slowly(pool, given: torch.Tensor) -> torch.Tensor:
@@ -51,7 +51,7 @@ def slowly(pool, given: torch.Tensor) -> torch.Tensor:
 
 
 def test_rows_of_tokens():
-    assert rows_of_tokens(ragged()).tolist() == [0, 0, 0, 1, 2, 2, 2, 2, 2, 2, 2, 3, 3, 4, 5, 5, 5, 5, 5]
+    assert token_row_index(ragged()).tolist() == [0, 0, 0, 1, 2, 2, 2, 2, 2, 2, 2, 3, 3, 4, 5, 5, 5, 5, 5]
 
 
 @pytest.mark.parametrize("pool", SLOW)
@@ -80,7 +80,7 @@ def test_a_row_does_not_depend_on_the_others(pool):
 @pytest.mark.parametrize("pooling", ["pooler", "cls", "mean", "max"])
 @pytest.mark.parametrize("num_outputs", [1, 5])
 def test_a_head_gives_one_vector_a_row(pooling, num_outputs):
-    head = PooledHead(WIDTH, num_outputs, pooling, OWN_HEAD, 0.5)
+    head = PooledHead(WIDTH, num_outputs, pooling, DEFAULT_HEAD, 0.5)
     assert head.reads == ("first_token" if pooling in {"pooler", "cls"} else "last")
     assert head(asked(head, states(), batch()), batch()).shape == (len(LENGTHS), num_outputs)
     assert (head.dense is not None) == (pooling == "pooler")
@@ -91,9 +91,9 @@ def test_a_head_gives_one_vector_a_row(pooling, num_outputs):
     }
 
 
-@pytest.mark.parametrize(("pooling", "pool"), [("cls", first_tokens), ("mean", mean_tokens), ("max", max_tokens)])
+@pytest.mark.parametrize(("pooling", "pool"), [("cls", first_token_pooling), ("mean", mean_pooling), ("max", max_pooling)])
 def test_a_head_without_a_hidden_layer_is_linear_on_pooled_states(pooling, pool):
-    head = PooledHead(WIDTH, 3, pooling, OWN_HEAD, 0.5).eval()
+    head = PooledHead(WIDTH, 3, pooling, DEFAULT_HEAD, 0.5).eval()
     head.out.bias.data.normal_()
     slow = slowly(pool, states()) @ head.out.weight.T + head.out.bias
     torch.testing.assert_close(head(asked(head, states(), batch()), batch()), slow, atol=1e-5, rtol=1e-5)
@@ -101,29 +101,29 @@ def test_a_head_without_a_hidden_layer_is_linear_on_pooled_states(pooling, pool)
 
 def test_first_weights_are_those_of_bert():
     torch.manual_seed(0)
-    head = PooledHead(200, 100, "pooler", OWN_HEAD, 0.1)
+    head = PooledHead(200, 100, "pooler", DEFAULT_HEAD, 0.1)
     for layer in (head.dense, head.out):
         assert layer.weight.std().item() == pytest.approx(0.02, rel=0.05)
         assert layer.weight.mean().item() == pytest.approx(0, abs=0.001)
         assert not layer.bias.any()
 
 
-@pytest.mark.parametrize("head", [PooledHead(WIDTH, 2, p, OWN_HEAD, 0.0) for p in ("pooler", "cls", "mean", "max")] + [nn.Identity()])
+@pytest.mark.parametrize("head", [PooledHead(WIDTH, 2, p, DEFAULT_HEAD, 0.0) for p in ("pooler", "cls", "mean", "max")] + [nn.Identity()])
 def test_a_model_gives_a_head_what_it_reads(head):
     """All states, or those of first tokens where the head says so; in fp32."""
 
     class Encoder(nn.Module):
-        def forward(self, given: Ragged, reads: str = "last") -> torch.Tensor:
-            found = states(given.ids.numel(), torch.bfloat16)
-            return first_tokens(found, given) if reads == "first_token" else found
+        def forward(self, given: Ragged, output: str = "last") -> torch.Tensor:
+            found = states(given.input_ids.numel(), torch.bfloat16)
+            return first_token_pooling(found, given) if output == "first_token" else found
 
     heard: list[torch.Tensor] = []
     head.forward = lambda given, _batch: heard.append(given)  # type: ignore[method-assign]
     Model(Encoder(), head)(batch())
     (found,) = heard
-    whole = states(batch().ragged.ids.numel(), torch.bfloat16).float()
+    whole = states(batch().ragged.input_ids.numel(), torch.bfloat16).float()
     assert found.dtype == torch.float32
-    assert torch.equal(found, first_tokens(whole, batch().ragged) if getattr(head, "reads", "last") == "first_token" else whole)
+    assert torch.equal(found, first_token_pooling(whole, batch().ragged) if getattr(head, "reads", "last") == "first_token" else whole)
 
 
 @pytest.mark.parametrize("kind", HEADS)
@@ -132,8 +132,8 @@ def test_dropout_comes_where_the_architecture_has_it(kind):
     seen: list[torch.Tensor] = []
     head.dropout.register_forward_hook(lambda _module, given, _result: seen.append(given[0]))
     head(asked(head, states(), batch()), batch())
-    assert len(seen) == 1 + HEADS[kind].dropout_first
-    assert torch.equal(seen[0], first_tokens(states(), ragged())) == HEADS[kind].dropout_first
+    assert len(seen) == 1 + HEADS[kind].dropout_before_dense
+    assert torch.equal(seen[0], first_token_pooling(states(), ragged())) == HEADS[kind].dropout_before_dense
 
 
 @pytest.fixture(scope="module")
@@ -166,12 +166,12 @@ def theirs():
 def test_saved_names_are_those_of_transformers(kind, theirs):
     model, form = theirs(kind), HEADS[kind]
     head = PooledHead(WIDTH, 3, "pooler", form, 0.1)
-    saved = {head.saved_name(name): tuple(p.shape) for name, p in head.named_parameters()}
+    saved = {head.hf_name(name): tuple(p.shape) for name, p in head.named_parameters()}
     assert len(saved) == 4
     assert saved.items() <= {n: tuple(p.shape) for n, p in model.state_dict().items()}.items()
     # every weight of theirs outside the encoder is one of ours, and no other is left
     assert {n for n, _ in model.named_parameters() if not n.startswith(f"{model.base_model_prefix}.")} <= set(saved)
-    assert type(model).__name__ == form.saved_class
+    assert type(model).__name__ == form.hf_class
     if form.pretrained_pooler:
         assert f"{model.base_model_prefix}.{form.pretrained_pooler}" == form.dense
         assert isinstance(model.base_model.get_submodule(form.pretrained_pooler), nn.Linear)
@@ -181,9 +181,9 @@ def test_saved_names_are_those_of_transformers(kind, theirs):
 def test_logits_are_those_of_transformers(kind, theirs):
     model = theirs(kind)
     head = PooledHead(WIDTH, 3, "pooler", HEADS[kind], 0.1).eval()
-    head.load_state_dict({name: model.state_dict()[head.saved_name(name)] for name in head.state_dict()})
+    head.load_state_dict({name: model.state_dict()[head.hf_name(name)] for name in head.state_dict()})
     lengths = (6, 6)
-    ids = ragged(lengths).ids.view(2, 6)
+    ids = ragged(lengths).input_ids.view(2, 6)
     with torch.no_grad():
         hidden = model.base_model(ids, attention_mask=torch.ones_like(ids))[0]
         logits = model(ids, attention_mask=torch.ones_like(ids)).logits
@@ -195,12 +195,12 @@ def test_logits_are_those_of_transformers(kind, theirs):
 @pytest.mark.parametrize("kind", HEADS)
 def test_dropout_is_read_from_a_setting_that_the_architecture_has(kind, theirs):
     settings = theirs(kind).config.to_dict()
-    assert any(settings.get(name) is not None for name in HEADS[kind].dropout_from)
+    assert any(settings.get(name) is not None for name in HEADS[kind].dropout_keys)
 
 
 def test_names_of_a_head_of_our_own():
-    head = PooledHead(WIDTH, 2, "pooler", OWN_HEAD, 0.1)
-    assert [head.saved_name(name) for name in head.state_dict()] == [
+    head = PooledHead(WIDTH, 2, "pooler", DEFAULT_HEAD, 0.1)
+    assert [head.hf_name(name) for name in head.state_dict()] == [
         "bertune_head.dense.weight",
         "bertune_head.dense.bias",
         "bertune_head.out.weight",

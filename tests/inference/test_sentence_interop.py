@@ -77,7 +77,7 @@ def test_what_bertune_trains_opens_there(task, pooling, tiny, tmp_path):
         theirs, ours = opened(place), bertune.load(place, precision="fp32")
         same_vectors(theirs, ours)
         assert theirs.max_seq_length == ours.max_seq_length == (9 if pooling == "short texts" else 64)
-        assert ours.num_cut > 2 if pooling == "short texts" else ours.num_cut == 2
+        assert ours.num_truncated_rows > 2 if pooling == "short texts" else ours.num_truncated_rows == 2
         assert theirs.similarity_fn_name == "cosine"
         assert theirs.get_embedding_dimension() == ours.get_embedding_dimension()
         expected = theirs.similarity(*(theirs.encode([row[part] for row in PAIRS], show_progress_bar=False) for part in ("text", "text_b")))
@@ -87,7 +87,9 @@ def test_what_bertune_trains_opens_there(task, pooling, tiny, tmp_path):
 
 @pytest.mark.parametrize("kind", ["roberta", "distilbert", "electra", "albert", "mpnet", "deberta-v2"])
 def test_other_encoders_open_there(kind, encoder_of, tmp_path):
-    folder = trained(encoder_of(kind), tmp_path, "embed", PAIRS, "options.pooling=mean", "options.embedding_dim=24", "options.normalize=true")
+    folder = trained(
+        encoder_of(kind), tmp_path, "embed", PAIRS, "options.pooling=mean", "options.embedding_dim=24", "options.normalize=true"
+    )
     same_vectors(opened(folder), bertune.load(folder, precision="fp32"))
 
 
@@ -248,7 +250,7 @@ def test_scored_pairs_have_their_figures(tiny, tmp_path):
     scores, loss, num_cut = evaluated(tmp_path, SCORED)
     sides = [[row[part] for row in SCORED] for part in ("text", "text_b")]
     expected = EmbeddingSimilarityEvaluator(*sides, [row["label"] for row in SCORED], write_csv=False)(theirs)
-    assert (scores.main, scores.higher_is_better, num_cut) == ("spearman", True, 0)
+    assert (scores.main_metric, scores.higher_is_better, num_cut) == ("spearman", True, 0)
     assert scores.values == pytest.approx({n: expected[f"{n}_cosine"] for n in ("spearman", "pearson")}, abs=1e-4)
     assert np.isnan(loss)
 
@@ -260,7 +262,7 @@ def test_labelled_pairs_have_their_figures(tiny, tmp_path):
     scores, _, _ = evaluated(tmp_path, LABELLED)
     sides = [[row[part] for row in LABELLED] for part in ("text", "text_b")]
     expected = BinaryClassificationEvaluator(*sides, [row["label"] for row in LABELLED], write_csv=False)(theirs)
-    assert scores.main == "average_precision"
+    assert scores.main_metric == "average_precision"
     names = {"average_precision": "ap", "f1": "f1", "precision": "precision", "recall": "recall"}
     assert {n: scores.values[n] for n in names} == pytest.approx({n: expected[f"cosine_{x}"] for n, x in names.items()}, abs=1e-6)
     assert scores.values["accuracy"] >= expected["cosine_accuracy"] - 1e-9  # which may also call all rows negative
@@ -278,7 +280,7 @@ def test_a_search_has_their_figures(tiny, tmp_path):
         {q: q for q in queries}, {d: d for d in documents}, relevant, precision_recall_at_k=[1, 5, 10], mrr_at_k=[10], ndcg_at_k=[10],
         accuracy_at_k=[1], write_csv=False, show_progress_bar=False,
     )(theirs)  # fmt: skip
-    assert scores.main == "ndcg@10"
+    assert scores.main_metric == "ndcg@10"
     assert scores.values == pytest.approx({name: expected[f"cosine_{name}"] for name in scores.values}, abs=1e-6)
-    assert 0 < scores.decisive < 1
+    assert 0 < scores.main_value < 1
     assert np.isfinite(loss)

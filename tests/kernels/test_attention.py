@@ -13,8 +13,8 @@ from hypothesis import settings
 from hypothesis import strategies as some
 
 from bertune.kernels import attention
-from bertune.kernels.attention import BUCKET, AttentionPlan, attend
-from bertune.kernels.dropout import BYTES, kept, rate_in_bytes
+from bertune.kernels.attention import BUCKET_SIZE, AttentionPlan, ragged_attention
+from bertune.kernels.dropout import DROPOUT_GENERATOR, draw_keep_mask, rate_to_bytes
 
 CPU = torch.device("cpu")
 HEADS, SIZE = 3, 8
@@ -48,7 +48,7 @@ def ask(way: bool, given, lengths, *rest, **more) -> torch.Tensor:
     attention._Attention.forward = staticmethod(forward)
     try:
         given = [x.detach().requires_grad_(way) for x in given]
-        answer = attend(*given, AttentionPlan(lengths, CPU), *rest, **more).detach()
+        answer = ragged_attention(*given, AttentionPlan(lengths, CPU), *rest, **more).detach()
     finally:
         attention._Attention.forward = staticmethod(own)
     assert bool(taken) == way
@@ -100,7 +100,9 @@ def test_forward(lengths, first, way):
 @pytest.mark.parametrize("lengths", CUTS.values(), ids=CUTS)
 def test_gradients(lengths, first):
     given = inputs(lengths, first=first)
-    for name, ours, slow in both_with_gradients(lambda *x: attend(*x, AttentionPlan(lengths, CPU)), lambda *x: slowly(*x, lengths), given):
+    for name, ours, slow in both_with_gradients(
+        lambda *x: ragged_attention(*x, AttentionPlan(lengths, CPU)), lambda *x: slowly(*x, lengths), given
+    ):
         torch.testing.assert_close(ours, slow, atol=1e-12, rtol=1e-10, msg=lambda text, name=name: f"{name}: {text}")
 
 
@@ -108,7 +110,9 @@ def test_gradients(lengths, first):
 @each(lengths_of_rows, some.booleans(), some.integers(0, 2**31))
 def test_any_lengths_forward_and_backward(lengths, first, seed):
     given = inputs(lengths, seed=seed, first=first)
-    for name, ours, slow in both_with_gradients(lambda *x: attend(*x, AttentionPlan(lengths, CPU)), lambda *x: by_rows(*x, lengths), given):
+    for name, ours, slow in both_with_gradients(
+        lambda *x: ragged_attention(*x, AttentionPlan(lengths, CPU)), lambda *x: by_rows(*x, lengths), given
+    ):
         torch.testing.assert_close(ours, slow, atol=1e-12, rtol=1e-10, msg=lambda text, name=name: f"{name}: {text}")
 
 
@@ -128,8 +132,8 @@ def test_numerical_gradients(first, rate):
     given[0] = given[0][starts(lengths)] if first else given[0]
 
     def compute(*x):
-        BYTES.seed(5)
-        return attend(*x, AttentionPlan(lengths, CPU), rate)
+        DROPOUT_GENERATOR.seed(5)
+        return ragged_attention(*x, AttentionPlan(lengths, CPU), rate)
 
     assert torch.autograd.gradcheck(compute, [x.requires_grad_() for x in given], fast_mode=True)
 
@@ -138,7 +142,7 @@ def test_numerical_gradients(first, rate):
 def test_a_gradient_of_one_input_alone(wanted):
     lengths = CUTS["one bucket"]
     gradients = []
-    for compute in (lambda *x: attend(*x, AttentionPlan(lengths, CPU)), lambda *x: by_rows(*x, lengths)):
+    for compute in (lambda *x: ragged_attention(*x, AttentionPlan(lengths, CPU)), lambda *x: by_rows(*x, lengths)):
         given = [x.requires_grad_(want) for x, want in zip(inputs(lengths), wanted, strict=True)]
         gradients.append(torch.autograd.grad(compute(*given).square().sum(), given[wanted.index(True)])[0])
     torch.testing.assert_close(*gradients, atol=1e-12, rtol=1e-10)
@@ -160,7 +164,7 @@ def test_scale(way):
 def test_scale_in_the_gradient():
     lengths = CUTS["one bucket"]
     found = both_with_gradients(
-        lambda *x: attend(*x, AttentionPlan(lengths, CPU), scale=0.7), lambda *x: slowly(*x, lengths, 0.7), inputs(lengths)
+        lambda *x: ragged_attention(*x, AttentionPlan(lengths, CPU), scale=0.7), lambda *x: slowly(*x, lengths, 0.7), inputs(lengths)
     )
     for name, ours, slow in found:
         torch.testing.assert_close(ours, slow, atol=1e-12, rtol=1e-10, msg=lambda text, name=name: f"{name}: {text}")
@@ -207,7 +211,7 @@ def test_what_is_not_a_number_stays_in_its_row(value, way, dtype):
 @pytest.mark.parametrize("rate", [0.0, 0.25])
 def test_no_gradient_passes_between_rows(rate):
     given = [x.requires_grad_() for x in inputs(MIXED, torch.float32)]
-    mixed = attend(*given, AttentionPlan(MIXED, CPU), rate)
+    mixed = ragged_attention(*given, AttentionPlan(MIXED, CPU), rate)
     stop = 0
     for length in MIXED:
         start, stop = stop, stop + length
@@ -225,7 +229,7 @@ def test_dropout_drops_shares_and_stays_in_the_row(way):
     kept_shares = []
     for seed in range(40):
         torch.manual_seed(seed)
-        BYTES.seed(seed)
+        DROPOUT_GENERATOR.seed(seed)
         mixed = ask(way, (query, key, value), lengths, dropout=0.25)
         kept_shares.append(mixed[torch.arange(sum(lengths)), :, row])
         assert torch.count_nonzero(mixed) == torch.count_nonzero(kept_shares[-1])
@@ -242,9 +246,9 @@ def test_the_share_of_dropped_probabilities(rate):
     lengths = [length] * copies
     query = torch.zeros(length * copies, HEADS, length, requires_grad=True)
     value = torch.eye(length).repeat(copies, 1)[:, None].expand(-1, HEADS, -1)
-    BYTES.seed(0)
-    shares = attend(query, torch.zeros_like(query), value, AttentionPlan(lengths, CPU), rate).detach()
-    dropped, gain = rate_in_bytes(rate)
+    DROPOUT_GENERATOR.seed(0)
+    shares = ragged_attention(query, torch.zeros_like(query), value, AttentionPlan(lengths, CPU), rate).detach()
+    dropped, gain = rate_to_bytes(rate)
     expected, count = dropped / 256, shares.numel()
     found = (shares == 0).double().mean().item()
     assert abs(found - expected) < 5 * math.sqrt(expected * (1 - expected) / count)
@@ -255,10 +259,10 @@ def masks_of(lengths: list[int], rate: float, first: bool) -> list[torch.Tensor]
     """Which shares of each row are kept: bytes are drawn bucket by bucket, shortest first, pads among them."""
     first = first and sum(lengths) > len(lengths)  # where every token is a first one, there is no difference
     masks: dict[int, torch.Tensor] = {}
-    sizes = [math.ceil(length / BUCKET) * BUCKET for length in lengths]
+    sizes = [math.ceil(length / BUCKET_SIZE) * BUCKET_SIZE for length in lengths]
     for size in sorted(set(sizes)):
         rows = [row for row, here in enumerate(sizes) if here == size]
-        drawn = kept((len(rows) * HEADS, 1 if first else size, size), rate).view(len(rows), HEADS, -1, size)
+        drawn = draw_keep_mask((len(rows) * HEADS, 1 if first else size, size), rate).view(len(rows), HEADS, -1, size)
         for place, row in enumerate(rows):
             masks[row] = drawn[place, :, : lengths[row], : lengths[row]].double()
     return [masks[row] for row in range(len(lengths))]
@@ -267,12 +271,12 @@ def masks_of(lengths: list[int], rate: float, first: bool) -> list[torch.Tensor]
 @settings(deadline=None, max_examples=40)
 @each(lengths_of_rows, some.booleans(), some.floats(0.02, 0.9), some.integers(0, 2**31))
 def test_dropout_with_the_same_bytes_is_a_mask_on_the_shares(lengths, first, rate, seed):
-    BYTES.seed(seed)
-    masks, gain = masks_of(lengths, rate, first), rate_in_bytes(rate)[1]
+    DROPOUT_GENERATOR.seed(seed)
+    masks, gain = masks_of(lengths, rate, first), rate_to_bytes(rate)[1]
 
     def ours(*x):
-        BYTES.seed(seed)
-        return attend(*x, AttentionPlan(lengths, CPU), rate)
+        DROPOUT_GENERATOR.seed(seed)
+        return ragged_attention(*x, AttentionPlan(lengths, CPU), rate)
 
     given = inputs(lengths, seed=seed, first=first)
     for name, a, b in both_with_gradients(ours, lambda *x: by_rows(*x, lengths, masks, gain), given):
@@ -284,27 +288,27 @@ def test_slow_dropout_draws_from_torch_and_fast_dropout_does_not():
     for fast in (True, False):
         given = [x.requires_grad_() for x in inputs(lengths)]
         torch.manual_seed(0)
-        BYTES.seed(0)
-        before = torch.get_rng_state(), BYTES.state()
-        attend(*given, AttentionPlan(lengths, CPU), 0.5, fast_dropout=fast)
+        DROPOUT_GENERATOR.seed(0)
+        before = torch.get_rng_state(), DROPOUT_GENERATOR.get_state()
+        ragged_attention(*given, AttentionPlan(lengths, CPU), 0.5, fast_dropout=fast)
         assert torch.equal(torch.get_rng_state(), before[0]) == fast
-        assert (BYTES.state() != before[1]) == fast
+        assert (DROPOUT_GENERATOR.get_state() != before[1]) == fast
 
 
 @pytest.mark.parametrize("first", ASKING.values(), ids=ASKING)
 def test_bf16_is_near_fp32(first):
     given = inputs(MIXED, torch.float32, first=first)
-    exact = both_with_gradients(lambda *x: attend(*x, AttentionPlan(MIXED, CPU)), lambda *x: by_rows(*x, MIXED), given)
+    exact = both_with_gradients(lambda *x: ragged_attention(*x, AttentionPlan(MIXED, CPU)), lambda *x: by_rows(*x, MIXED), given)
     rough = both_with_gradients(
-        lambda *x: attend(*x, AttentionPlan(MIXED, CPU)), lambda *x: by_rows(*x, MIXED), [x.bfloat16() for x in given]
+        lambda *x: ragged_attention(*x, AttentionPlan(MIXED, CPU)), lambda *x: by_rows(*x, MIXED), [x.bfloat16() for x in given]
     )
     for (name, _, expected), (_, found, _) in zip(exact, rough, strict=True):
         assert found.dtype == torch.bfloat16
         assert (found.float() - expected).norm() < 0.02 * expected.norm(), name
     rough = [x.bfloat16() for x in given]
-    with_gradients = attend(*(x.requires_grad_() for x in rough), AttentionPlan(MIXED, CPU))
+    with_gradients = ragged_attention(*(x.requires_grad_() for x in rough), AttentionPlan(MIXED, CPU))
     with torch.no_grad():
-        assert torch.equal(attend(*rough, AttentionPlan(MIXED, CPU)), with_gradients)
+        assert torch.equal(ragged_attention(*rough, AttentionPlan(MIXED, CPU)), with_gradients)
 
 
 @pytest.mark.parametrize("first", ASKING.values(), ids=ASKING)
@@ -313,46 +317,46 @@ def test_a_plan_holds_every_token_once_and_pads_little(lengths, first):
     layout = AttentionPlan(lengths, CPU).layout(HEADS, first)
     tokens = torch.arange(sum(lengths) * HEADS).view(-1, HEADS)
     asked = tokens[starts(lengths)] if first else tokens
-    keys = torch.cat([bucket.keys for bucket in layout.buckets])
-    queries = torch.cat([bucket.queries for bucket in layout.buckets])
+    keys = torch.cat([bucket.key_index for bucket in layout.buckets])
+    queries = torch.cat([bucket.query_index for bucket in layout.buckets])
     places = torch.arange(len(lengths) * HEADS) if first else asked.flatten()  # with first tokens alone, there are only they
-    assert torch.equal(keys[layout.keys_back], tokens.flatten())
-    assert torch.equal(queries[layout.back], places)
-    assert len(layout.back.unique()) == len(layout.back)
-    assert len(layout.keys_back.unique()) == len(layout.keys_back)
+    assert torch.equal(keys[layout.key_order], tokens.flatten())
+    assert torch.equal(queries[layout.query_order], places)
+    assert len(layout.query_order.unique()) == len(layout.query_order)
+    assert len(layout.key_order.unique()) == len(layout.key_order)
     done = done_keys = seen = 0
     for bucket in layout.buckets:
-        assert (bucket.answers.start, bucket.places.start) == (done, done_keys)
-        done, done_keys = done + len(bucket.queries), done_keys + len(bucket.keys)
-        assert (bucket.answers.stop, bucket.places.stop) == (done, done_keys)
-        assert bucket.length % BUCKET == 0
-        real = torch.ones(bucket.rows, bucket.length, dtype=torch.bool) if bucket.hidden is None else ~bucket.hidden
+        assert (bucket.query_slice.start, bucket.key_slice.start) == (done, done_keys)
+        done, done_keys = done + len(bucket.query_index), done_keys + len(bucket.key_index)
+        assert (bucket.query_slice.stop, bucket.key_slice.stop) == (done, done_keys)
+        assert bucket.length % BUCKET_SIZE == 0
+        real = torch.ones(bucket.num_rows, bucket.length, dtype=torch.bool) if bucket.key_padding is None else ~bucket.key_padding
         sizes = real.sum(-1)
         assert torch.equal(real, torch.arange(bucket.length) < sizes[:, None])  # pads come last
-        assert sizes.min() > bucket.length - BUCKET
+        assert sizes.min() > bucket.length - BUCKET_SIZE
         seen += int(sizes.sum())
-        assert bucket.hidden is None or bucket.hidden.any()
+        assert bucket.key_padding is None or bucket.key_padding.any()
         if first:
-            assert bucket.empty is None
-            assert len(bucket.queries) == bucket.rows * HEADS
+            assert bucket.query_padding is None
+            assert len(bucket.query_index) == bucket.num_rows * HEADS
         else:
-            assert torch.equal(bucket.queries, bucket.keys)
-            empty = torch.zeros(bucket.rows, HEADS, bucket.length, dtype=torch.bool).flatten()
-            if bucket.empty is not None:
-                empty[bucket.empty] = True
-            assert torch.equal(empty.view(bucket.rows, HEADS, -1), ~real[:, None].expand(-1, HEADS, -1))
+            assert torch.equal(bucket.query_index, bucket.key_index)
+            empty = torch.zeros(bucket.num_rows, HEADS, bucket.length, dtype=torch.bool).flatten()
+            if bucket.query_padding is not None:
+                empty[bucket.query_padding] = True
+            assert torch.equal(empty.view(bucket.num_rows, HEADS, -1), ~real[:, None].expand(-1, HEADS, -1))
     assert (layout.num_queries, layout.num_keys) == (done, done_keys)
     assert seen == sum(lengths)
-    assert len(layout.buckets) == len({math.ceil(length / BUCKET) for length in lengths})
+    assert len(layout.buckets) == len({math.ceil(length / BUCKET_SIZE) for length in lengths})
 
 
 @settings(deadline=None)
 @each(lengths_of_rows)
 def test_a_plan_says_where_rows_are(lengths):
     plan = AttentionPlan(lengths, CPU)
-    assert (plan.num_tokens, plan.longest) == (sum(lengths), max(lengths))
-    assert plan.offsets.dtype == torch.int32
-    assert plan.offsets.tolist() == [0, *itertools.accumulate(lengths)]
+    assert (plan.num_tokens, plan.max_seqlen) == (sum(lengths), max(lengths))
+    assert plan.cu_seqlens.dtype == torch.int32
+    assert plan.cu_seqlens.tolist() == [0, *itertools.accumulate(lengths)]
     assert plan.layout(2, False) is plan.layout(2, False)
 
 

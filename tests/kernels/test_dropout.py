@@ -11,7 +11,15 @@ from hypothesis import given as each
 from hypothesis import settings
 from hypothesis import strategies as some
 
-from bertune.kernels.dropout import BYTES, RandomBytes, drop, drop_add_norm, kept, norm, rate_in_bytes
+from bertune.kernels.dropout import (
+    DROPOUT_GENERATOR,
+    RandomBytes,
+    apply_dropout,
+    draw_keep_mask,
+    dropout_add_layer_norm,
+    layer_norm,
+    rate_to_bytes,
+)
 
 RATES = [0.002, 0.01, 0.1, 0.25, 0.5, 0.75, 0.9]
 shapes = some.lists(some.integers(0, 13), min_size=1, max_size=4)
@@ -26,26 +34,26 @@ def inputs(tokens: int = 37, width: int = 24, dtype: torch.dtype = torch.float32
 
 @each(some.floats(1e-9, 1 - 1e-9))
 def test_a_rate_in_bytes(rate):
-    dropped, gain = rate_in_bytes(rate)
+    dropped, gain = rate_to_bytes(rate)
     assert 1 <= dropped <= 255  # something is dropped, something is kept
     assert abs(dropped / 256 - rate) <= (0.5 if 0.5 <= 256 * rate <= 255.5 else 1) / 256 + 1e-12
     assert gain * (1 - dropped / 256) == pytest.approx(1, rel=1e-12)
 
 
 def test_no_rate_drops_nothing():
-    assert rate_in_bytes(0.0) == (0, 1.0)
+    assert rate_to_bytes(0.0) == (0, 1.0)
     x = inputs()[0]
-    before = BYTES.state()
-    assert drop(x, 0.0) is x
-    assert kept((1000,), 0.0).all()
-    BYTES.restore(before)
+    before = DROPOUT_GENERATOR.get_state()
+    assert apply_dropout(x, 0.0) is x
+    assert draw_keep_mask((1000,), 0.0).all()
+    DROPOUT_GENERATOR.set_state(before)
 
 
 @pytest.mark.parametrize("rate", RATES)
 def test_the_share_that_is_kept(rate):
-    BYTES.seed(0)
-    count, share = 400_000, 1 - rate_in_bytes(rate)[0] / 256
-    mask = kept((count,), rate)
+    DROPOUT_GENERATOR.seed(0)
+    count, share = 400_000, 1 - rate_to_bytes(rate)[0] / 256
+    mask = draw_keep_mask((count,), rate)
     assert mask.dtype == torch.uint8
     assert set(mask.unique().tolist()) <= {0, 1}
     assert abs(mask.double().mean().item() - share) < 5 * math.sqrt(share * (1 - share) / count)
@@ -54,9 +62,9 @@ def test_the_share_that_is_kept(rate):
 @pytest.mark.parametrize("fast", [True, False], ids=["fast", "slow"])
 @pytest.mark.parametrize("rate", RATES)
 def test_the_mean_stays(rate, fast):
-    BYTES.seed(0)
+    DROPOUT_GENERATOR.seed(0)
     torch.manual_seed(0)
-    dropped = drop(torch.ones(400_000), rate, fast).double()
+    dropped = apply_dropout(torch.ones(400_000), rate, fast).double()
     assert abs(dropped.mean().item() - 1) < 5 * math.sqrt(rate / (1 - rate) / 400_000)
     assert len(dropped.unique()) == 2
 
@@ -92,11 +100,11 @@ def test_a_state_repeats_what_comes_after_it(before, after, seed, in_json):
     source = RandomBytes(seed)
     for shape in before:
         source.draw(shape)
-    state = json.loads(json.dumps(source.state())) if in_json else source.state()
+    state = json.loads(json.dumps(source.get_state())) if in_json else source.get_state()
     drawn = [source.draw(after) for _ in range(3)]
     for generator in (source, RandomBytes(5)):
-        generator.restore(state)
-        assert generator.state() == state
+        generator.set_state(state)
+        assert generator.get_state() == state
         assert all(torch.equal(generator.draw(after), one) for one in drawn)
 
 
@@ -113,10 +121,10 @@ def test_seeds_differ():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
 def test_drop_is_a_mask_and_a_factor(rate, dtype):
     x = inputs(dtype=dtype)[0].requires_grad_()
-    BYTES.seed(2)
-    out = drop(x, rate)
-    BYTES.seed(2)
-    mask, gain = kept(x.shape, rate), rate_in_bytes(rate)[1]
+    DROPOUT_GENERATOR.seed(2)
+    out = apply_dropout(x, rate)
+    DROPOUT_GENERATOR.seed(2)
+    mask, gain = draw_keep_mask(x.shape, rate), rate_to_bytes(rate)[1]
     assert out.dtype == dtype
     torch.testing.assert_close(out, (x * mask * gain).to(dtype))
     weights = torch.randn_like(x)
@@ -134,13 +142,13 @@ def test_drop_add_norm_is_its_formula(rate, dtype, near):
     found = []
     for values, ours in ((given, True), (exact, False)):
         values = [x.detach().clone().requires_grad_() for x in values]
-        BYTES.seed(9)
+        DROPOUT_GENERATOR.seed(9)
         if ours:
-            out = drop_add_norm(*values, 1e-5, rate)
+            out = dropout_add_layer_norm(*values, 1e-5, rate)
             assert out.dtype == dtype
         else:
             x, residual, weight, bias = values
-            mask, gain = (kept(x.shape, rate), rate_in_bytes(rate)[1]) if rate else (1, 1)
+            mask, gain = (draw_keep_mask(x.shape, rate), rate_to_bytes(rate)[1]) if rate else (1, 1)
             summed = residual + x * mask * gain
             centred = summed - summed.mean(-1, keepdim=True)
             out = centred / (centred.square().mean(-1, keepdim=True) + 1e-5).sqrt() * weight + bias
@@ -155,8 +163,8 @@ def test_drop_add_norm_has_the_gradient_that_differences_give():
     given = [x.double().requires_grad_() for x in inputs(5, 7)]
 
     def compute(*x):
-        BYTES.seed(4)
-        return drop_add_norm(*x, 1e-5, 0.3)
+        DROPOUT_GENERATOR.seed(4)
+        return dropout_add_layer_norm(*x, 1e-5, 0.3)
 
     assert torch.autograd.gradcheck(compute, given)
 
@@ -166,8 +174,8 @@ def test_a_gradient_that_lies_otherwise_in_memory():
     found = []
     for change in (lambda x: x, lambda x: x.t().contiguous().t()):
         given = [x.requires_grad_() for x in inputs()]
-        BYTES.seed(4)
-        out = drop_add_norm(*given, 1e-5, 0.3)
+        DROPOUT_GENERATOR.seed(4)
+        out = dropout_add_layer_norm(*given, 1e-5, 0.3)
         gradient = torch.randn(out.shape, generator=torch.Generator().manual_seed(1))
         found.append(torch.autograd.grad(out, given, change(gradient)))
     for a, b in zip(*found, strict=True):
@@ -175,19 +183,21 @@ def test_a_gradient_that_lies_otherwise_in_memory():
 
 
 @pytest.mark.parametrize(
-    "function", [lambda x, y, w, b, **f: drop(x, 0.4, **f), lambda *x, **f: drop_add_norm(*x, 1e-5, 0.4, **f)], ids=["drop", "norm"]
+    "function",
+    [lambda x, y, w, b, **f: apply_dropout(x, 0.4, **f), lambda *x, **f: dropout_add_layer_norm(*x, 1e-5, 0.4, **f)],
+    ids=["drop", "norm"],
 )
 @pytest.mark.parametrize("fast", [True, False], ids=["fast", "slow"])
 def test_where_the_random_numbers_come_from(function, fast):
     given = inputs()
-    BYTES.seed(0)
+    DROPOUT_GENERATOR.seed(0)
     torch.manual_seed(0)
-    before = BYTES.state(), torch.get_rng_state()
+    before = DROPOUT_GENERATOR.get_state(), torch.get_rng_state()
     first = function(*given, fast=fast)
-    assert (BYTES.state() != before[0]) == fast
+    assert (DROPOUT_GENERATOR.get_state() != before[0]) == fast
     assert torch.equal(torch.get_rng_state(), before[1]) == fast
     assert not torch.equal(function(*given, fast=fast), first)
-    BYTES.restore(before[0])
+    DROPOUT_GENERATOR.set_state(before[0])
     torch.set_rng_state(before[1])
     assert torch.equal(function(*given, fast=fast), first)
 
@@ -195,7 +205,7 @@ def test_where_the_random_numbers_come_from(function, fast):
 def test_slow_drop_add_norm_is_torchs():
     x, residual, weight, bias = inputs()
     torch.manual_seed(0)
-    ours = drop_add_norm(x, residual, weight, bias, 1e-5, 0.4, fast=False)
+    ours = dropout_add_layer_norm(x, residual, weight, bias, 1e-5, 0.4, fast=False)
     torch.manual_seed(0)
     summed = residual + torch.nn.functional.dropout(x, 0.4)
     assert torch.equal(ours, torch.nn.functional.layer_norm(summed, weight.shape, weight, bias, 1e-5))
@@ -205,5 +215,5 @@ def test_slow_drop_add_norm_is_torchs():
 def test_norm(dtype):
     x, _, weight, bias = inputs(dtype=dtype)
     exact = torch.nn.functional.layer_norm(x.double(), weight.shape, weight.double(), bias.double(), 1e-5)
-    assert norm(x, weight, bias, 1e-5).dtype == dtype
-    assert (norm(x, weight, bias, 1e-5) - exact).norm() < (1e-6 if dtype == torch.float32 else 0.01) * exact.norm()
+    assert layer_norm(x, weight, bias, 1e-5).dtype == dtype
+    assert (layer_norm(x, weight, bias, 1e-5) - exact).norm() < (1e-6 if dtype == torch.float32 else 0.01) * exact.norm()

@@ -12,8 +12,8 @@ import torch
 
 from bertune.errors import ConfigError
 from bertune.kernels import allocator, precision
-from bertune.kernels.allocator import bound_kernel_caches, keep_pages
-from bertune.kernels.precision import FP32, choose_device, choose_precision, computes_bf16
+from bertune.kernels.allocator import limit_kernel_caches, retain_freed_memory
+from bertune.kernels.precision import FP32, choose_device, choose_precision, has_fast_bf16
 from bertune.types import Numerics
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -53,7 +53,7 @@ def libc(monkeypatch):
 
 def test_pages_are_kept(libc):
     library = libc(Library(1, 1))
-    assert keep_pages() is True
+    assert retain_freed_memory() is True
     assert library.calls == [(-3, 2**30), (-1, 2**31 - 1)]
 
 
@@ -61,7 +61,7 @@ def test_pages_are_kept(libc):
 def test_pages_are_kept_unless_it_is_0(value, libc, monkeypatch):
     monkeypatch.setenv("BERTUNE_KEEP_PAGES", value)
     libc(Library(1, 1))
-    assert keep_pages() is True
+    assert retain_freed_memory() is True
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_pages_are_kept_unless_it_is_0(value, libc, monkeypatch):
 def test_the_environment_wins(name, value, libc, monkeypatch):
     monkeypatch.setenv(name, value)
     library = libc(Library(1, 1))
-    assert keep_pages() is False
+    assert retain_freed_memory() is False
     assert library.calls == []
 
 
@@ -79,7 +79,7 @@ def test_the_environment_wins(name, value, libc, monkeypatch):
 def test_other_systems_are_left_alone(platform, libc, monkeypatch):
     library = libc(Library(1, 1))
     monkeypatch.setattr(allocator, "sys", SimpleNamespace(platform=platform))
-    assert keep_pages() is False
+    assert retain_freed_memory() is False
     assert library.calls == []
 
 
@@ -90,27 +90,27 @@ def test_other_systems_are_left_alone(platform, libc, monkeypatch):
 )
 def test_another_c_library_is_left_alone(library, libc):
     libc(library)
-    assert keep_pages() is False
+    assert retain_freed_memory() is False
     assert getattr(library, "calls", []) == []
 
 
 @pytest.mark.parametrize("answers", [(0, 0, 1), (1, 0), (0, 1, 0), (0, 0, 0)])
 def test_what_the_library_refuses_is_not_claimed(answers, libc):
     library = libc(Library(*answers))
-    assert keep_pages() is False
+    assert retain_freed_memory() is False
     assert library.calls[-1] == (-1, 2**31 - 1)  # each is asked for, whatever became of the other
 
 
 def test_an_older_library_takes_32_mb(libc):
     library = libc(Library(0, 1, 1))
-    assert keep_pages() is True
+    assert retain_freed_memory() is True
     assert library.calls == [(-3, 2**30), (-3, 2**25), (-1, 2**31 - 1)]
 
 
 EFFECT = """
 import ctypes
 import torch
-from bertune.kernels.allocator import keep_pages
+from bertune.kernels.allocator import retain_freed_memory
 
 class Info(ctypes.Structure):
     _fields_ = [(name, ctypes.c_size_t) for name in "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()]
@@ -123,7 +123,7 @@ def mapped():
     return read().hblks - before
 
 before = mapped()
-done = keep_pages()
+done = retain_freed_memory()
 print(before, done, mapped())
 """
 
@@ -147,7 +147,7 @@ def test_large_tensors_are_no_longer_mapped():
 
 @pytest.mark.parametrize(("setting", "expected"), [("auto", "bf16"), ("bf16", "bf16"), ("fp32", "fp32")])
 def test_precision_where_there_are_units_for_bf16(setting, expected, monkeypatch):
-    monkeypatch.setattr(precision, "computes_bf16", lambda _: True)
+    monkeypatch.setattr(precision, "has_fast_bf16", lambda _: True)
     for device in (CPU, CUDA):
         found, why = choose_precision(setting, device)
         assert found == expected
@@ -157,7 +157,7 @@ def test_precision_where_there_are_units_for_bf16(setting, expected, monkeypatch
 
 @pytest.mark.parametrize(("setting", "expected"), [("auto", "fp32"), ("bf16", "bf16"), ("fp32", "fp32")])
 def test_precision_where_there_are_none(setting, expected, monkeypatch):
-    monkeypatch.setattr(precision, "computes_bf16", lambda _: False)
+    monkeypatch.setattr(precision, "has_fast_bf16", lambda _: False)
     for device in (CPU, CUDA):
         found, why = choose_precision(setting, device)
         assert found == expected
@@ -184,19 +184,19 @@ def test_a_precision_that_is_none(setting):
 )
 def test_what_the_processor_can(abilities, expected, monkeypatch):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: abilities, raising=False)
-    assert computes_bf16(CPU) is expected
-    assert computes_bf16(torch.device("mps")) is False
+    assert has_fast_bf16(CPU) is expected
+    assert has_fast_bf16(torch.device("mps")) is False
 
 
 def test_an_old_torch_does_not_know_what_the_processor_can(monkeypatch):
     monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
-    assert computes_bf16(CPU) is False
+    assert has_fast_bf16(CPU) is False
 
 
 @pytest.mark.parametrize(("ability", "expected"), [((7, 5), False), ((8, 0), True), ((9, 0), True)])
 def test_what_the_gpu_can(ability, expected, monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: ability)
-    assert computes_bf16(CUDA) is expected
+    assert has_fast_bf16(CUDA) is expected
 
 
 @pytest.mark.parametrize(
@@ -229,7 +229,7 @@ def test_caches_are_bounded_unless_the_environment_says(monkeypatch):
     monkeypatch.delenv("LRU_CACHE_CAPACITY", raising=False)
     monkeypatch.setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "7")
     monkeypatch.setattr(allocator.os, "environ", environment := dict(allocator.os.environ))
-    bound_kernel_caches(32)
+    limit_kernel_caches(32)
     assert (environment["ONEDNN_PRIMITIVE_CACHE_CAPACITY"], environment["LRU_CACHE_CAPACITY"]) == ("7", "32")
 
 
@@ -237,10 +237,10 @@ SHAPES = """
 import sys
 import torch
 from bertune.kernels.linear import Linear
-from bertune.kernels.allocator import bound_kernel_caches
+from bertune.kernels.allocator import limit_kernel_caches
 
 if sys.argv[1] == "bounded":
-    bound_kernel_caches(32)
+    limit_kernel_caches(32)
 
 def megabytes():
     return int(open("/proc/self/statm").read().split()[1]) * 4 / 1024
@@ -249,7 +249,7 @@ layer = Linear(384, 1536)
 torch.nn.init.normal_(layer.weight)
 torch.nn.init.zeros_(layer.bias)
 with torch.inference_mode():
-    layer.prepare(torch.bfloat16)
+    layer.prepare_inference(torch.bfloat16)
     for rows in range(1000, 1400):
         layer(torch.zeros(rows, 384, dtype=torch.bfloat16))
         if rows == 1150:
@@ -258,7 +258,7 @@ print(megabytes() - before)
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux" or not computes_bf16(torch.device("cpu")), reason="needs bf16 units, and /proc")
+@pytest.mark.skipif(sys.platform != "linux" or not has_fast_bf16(torch.device("cpu")), reason="needs bf16 units, and /proc")
 def test_new_shapes_cost_no_new_memory():
     environment = {k: v for k, v in os.environ.items() if k not in {"ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"}}
     grown = {

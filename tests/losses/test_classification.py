@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from bertune.losses.classification import (
     binary_cross_entropy,
     cross_entropy,
-    focal,
+    focal_loss,
     symmetric_binary_kl,
     symmetric_kl,
 )
@@ -92,7 +92,7 @@ class TestFocal:
     @pytest.mark.parametrize("weighted", [False, True])
     def test_gamma_0_is_cross_entropy(self, logits, target, weights, weighted):
         weights = weights if weighted else None
-        close(focal(logits, target, 0.0, weights), cross_entropy(logits, target, weights))
+        close(focal_loss(logits, target, 0.0, weights), cross_entropy(logits, target, weights))
 
     @pytest.mark.parametrize("gamma", [0.5, 1.0, 2.0, 5.0])
     @pytest.mark.parametrize("weighted", [False, True])
@@ -105,7 +105,7 @@ class TestFocal:
             return total
 
         def ours(logits):
-            return focal(logits, target, gamma, weights if weighted else None)
+            return focal_loss(logits, target, gamma, weights if weighted else None)
 
         close(ours(logits), slow(logits))
         same_gradient(ours, slow, logits)
@@ -113,7 +113,7 @@ class TestFocal:
     @pytest.mark.parametrize("gamma", [0.5, 1.0, 2.0])
     def test_a_sure_model_has_a_finite_gradient(self, gamma):
         logits = torch.tensor([[60.0, -60.0], [-60.0, 60.0]], requires_grad=True)  # surely right, surely wrong
-        loss = focal(logits, torch.tensor([0, 0]), gamma)
+        loss = focal_loss(logits, torch.tensor([0, 0]), gamma)
         close(loss, 120.0)
         (gradient,) = torch.autograd.grad(loss, logits)
         torch.testing.assert_close(gradient, torch.tensor([[0.0, 0.0], [-1.0, 1.0]]))

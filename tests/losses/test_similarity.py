@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from bertune.losses.similarity import (
-    contrastive,
-    cosent,
-    cosine,
-    cosine_regression,
-    cosines,
-    false_negatives,
-    in_batch,
+    contrastive_loss,
+    cosent_loss,
+    cosine_mse_loss,
+    cosine_similarity,
+    cosine_similarity_matrix,
+    false_negative_mask,
+    in_batch_negatives_loss,
 )
 
 quickly = settings(max_examples=30, deadline=None)
@@ -65,13 +65,13 @@ class TestCosine:
         a, b, c = size * vectors(rows, width, seed), vectors(rows, width, seed + 1), vectors(others, width, seed + 2)
         # the shorter a vector, the longer its gradient
         same(
-            lambda a, b: cosine(a * size, b),
+            lambda a, b: cosine_similarity(a * size, b),
             lambda a, b: torch.stack([slow_cosine(*ab) for ab in zip(a, b, strict=True)]),
             a / size,
             b,
         )
         same(
-            lambda a, c: cosines(a * size, c),
+            lambda a, c: cosine_similarity_matrix(a * size, c),
             lambda a, c: torch.stack([torch.stack([slow_cosine(x, y) for y in c]) for x in a]),
             a / size,
             c,
@@ -79,25 +79,25 @@ class TestCosine:
 
     def test_is_that_of_torch(self):
         a, b = vectors(7, 5, 0), vectors(7, 5, 1)
-        torch.testing.assert_close(cosine(a, b), F.cosine_similarity(a, b))
-        torch.testing.assert_close(cosines(a, b).diagonal(), cosine(a, b))
+        torch.testing.assert_close(cosine_similarity(a, b), F.cosine_similarity(a, b))
+        torch.testing.assert_close(cosine_similarity_matrix(a, b).diagonal(), cosine_similarity(a, b))
 
     @pytest.mark.parametrize("short", [0.0, 1e-30, 1e-8])
     def test_a_vector_without_direction_gives_0_and_gets_no_gradient(self, short):
         a = torch.stack([torch.full((4,), short), torch.ones(4)]).requires_grad_()
         b = vectors(2, 4, 2).requires_grad_()
-        assert cosine(a, b)[0] == 0
-        assert (cosines(a, b)[0] == 0).all()
-        assert (cosines(b, a)[:, 0] == 0).all()
-        for loss in (cosine(a, b).sum(), cosines(a, b).sum(), cosine(a, a).sum()):
+        assert cosine_similarity(a, b)[0] == 0
+        assert (cosine_similarity_matrix(a, b)[0] == 0).all()
+        assert (cosine_similarity_matrix(b, a)[:, 0] == 0).all()
+        for loss in (cosine_similarity(a, b).sum(), cosine_similarity_matrix(a, b).sum(), cosine_similarity(a, a).sum()):
             (gradient,) = torch.autograd.grad(loss, a)
             assert gradient.isfinite().all()
             assert (gradient[0] == 0).all()
 
     def test_is_computed_in_fp32(self):
         half = vectors(5, 4, 3).bfloat16()
-        torch.testing.assert_close(cosine(half, half), torch.ones(5))
-        assert cosines(half, half).dtype == torch.float32
+        torch.testing.assert_close(cosine_similarity(half, half), torch.ones(5))
+        assert cosine_similarity_matrix(half, half).dtype == torch.float32
 
 
 def slow_cosent(similarity: torch.Tensor, score: torch.Tensor, scale: float) -> torch.Tensor:
@@ -124,8 +124,8 @@ class TestCosent:
         random = torch.Generator().manual_seed(seed)
         similarity = 2 * torch.rand(rows, generator=random) - 1
         score = torch.randint(scores, (rows,), generator=random).float() / 3  # few scores: ties
-        same(lambda s: cosent(s, score, scale), lambda s: slow_cosent(s, score, scale), similarity)
-        same(lambda s: cosent(s, score, scale), lambda s: quadratic_cosent(s, score, scale), similarity)
+        same(lambda s: cosent_loss(s, score, scale), lambda s: slow_cosent(s, score, scale), similarity)
+        same(lambda s: cosent_loss(s, score, scale), lambda s: quadratic_cosent(s, score, scale), similarity)
 
     @pytest.mark.parametrize("scale", [500.0, 3000.0, 1e5])
     @pytest.mark.parametrize("seed", range(5))
@@ -133,11 +133,11 @@ class TestCosent:
         random = torch.Generator().manual_seed(seed)
         similarity = torch.randint(-64, 65, (30,), generator=random) / 64  # exact in fp32, scaled too
         score = torch.randint(5, (30,), generator=random)
-        same(lambda s: cosent(s, score, scale), lambda s: slow_cosent(s, score, scale), similarity)
+        same(lambda s: cosent_loss(s, score, scale), lambda s: slow_cosent(s, score, scale), similarity)
 
     def test_rows_that_are_in_order_cost_nothing_whatever_the_scale(self):
         similarity = torch.linspace(-1, 1, 9).requires_grad_()
-        loss = cosent(similarity, torch.arange(9), 1e4)
+        loss = cosent_loss(similarity, torch.arange(9), 1e4)
         assert loss == 0
         (gradient,) = torch.autograd.grad(loss, similarity)
         assert (gradient == 0).all()
@@ -145,7 +145,7 @@ class TestCosent:
     @pytest.mark.parametrize("scale", [1.0, 1e4])
     def test_two_rows_the_wrong_way_round(self, scale):
         similarity = torch.tensor([0.25, 0.75], requires_grad=True)
-        loss = cosent(similarity, torch.tensor([1, 0]), scale)
+        loss = cosent_loss(similarity, torch.tensor([1, 0]), scale)
         torch.testing.assert_close(loss, F.softplus(torch.tensor(scale * 0.5)))
         (gradient,) = torch.autograd.grad(loss, similarity)
         pull = scale * torch.sigmoid(torch.tensor(scale * 0.5))
@@ -154,7 +154,7 @@ class TestCosent:
     @pytest.mark.parametrize("rows", [0, 1, 4])
     def test_without_a_pair_in_order_it_is_0_and_so_is_its_gradient(self, rows):
         similarity = torch.linspace(-1, 1, rows).requires_grad_()
-        loss = cosent(similarity, torch.full((rows,), 0.1), 20.0)
+        loss = cosent_loss(similarity, torch.full((rows,), 0.1), 20.0)
         assert loss == 0
         (gradient,) = torch.autograd.grad(loss, similarity)
         assert (gradient == 0).all()
@@ -162,19 +162,19 @@ class TestCosent:
     @pytest.mark.parametrize("dtype", [torch.bool, torch.int64, torch.float32, torch.float64])
     def test_labels_are_scores_too(self, dtype):
         similarity, label = torch.tensor([0.3, 0.1, -0.2, 0.8]), torch.tensor([1, 0, 1, 0])
-        torch.testing.assert_close(cosent(similarity, label.to(dtype), 20.0), slow_cosent(similarity, label, 20.0))
+        torch.testing.assert_close(cosent_loss(similarity, label.to(dtype), 20.0), slow_cosent(similarity, label, 20.0))
 
     def test_many_rows(self):
         """4000 rows have 8 million pairs; running sums must not lose them."""
         random = torch.Generator().manual_seed(8)
         similarity = (2 * torch.rand(4000, generator=random) - 1) * 0.9
         score = torch.randint(6, (4000,), generator=random) / 5
-        same(lambda s: cosent(s, score, 20.0), lambda s: quadratic_cosent(s, score, 20.0), similarity)
+        same(lambda s: cosent_loss(s, score, 20.0), lambda s: quadratic_cosent(s, score, 20.0), similarity)
 
     def test_does_not_depend_on_the_order_of_rows(self):
         similarity, score = torch.linspace(-0.9, 0.8, 12).sin(), torch.tensor([3, 1, 2] * 4)
         order = torch.randperm(12, generator=torch.Generator().manual_seed(9))
-        torch.testing.assert_close(cosent(similarity[order], score[order], 20.0), cosent(similarity, score, 20.0))
+        torch.testing.assert_close(cosent_loss(similarity[order], score[order], 20.0), cosent_loss(similarity, score, 20.0))
 
     @pytest.mark.slow
     @pytest.mark.filterwarnings("ignore")
@@ -183,7 +183,7 @@ class TestCosent:
         a, b = vectors(25, 6, 10), vectors(25, 6, 11)
         score = torch.randint(6, (25,), generator=torch.Generator().manual_seed(12)) / 5
         truth = theirs(None, scale=20.0).compute_loss_from_embeddings([a, b], score)
-        torch.testing.assert_close(cosent(cosine(a, b), score, 20.0), truth)
+        torch.testing.assert_close(cosent_loss(cosine_similarity(a, b), score, 20.0), truth)
 
 
 class TestOneRowAtATime:
@@ -196,34 +196,36 @@ class TestOneRowAtATime:
 
         def slow(similarity):
             total = similarity.new_zeros(())
-            for cosine, similar in zip(similarity, label.tolist(), strict=True):
-                distance = 1 - cosine
+            for value, similar in zip(similarity, label.tolist(), strict=True):
+                distance = 1 - value
                 if similar:
                     total = total + distance**2 / 2
                 elif distance < margin:
                     total = total + (margin - distance) ** 2 / 2
             return total
 
-        same(lambda s: contrastive(s, label, margin), slow, similarity)
+        same(lambda s: contrastive_loss(s, label, margin), slow, similarity)
 
     def test_contrastive_by_hand(self):
         similarity = torch.tensor([1.0, 0.5, 1.0, 0.75, 0.0])
         label = torch.tensor([1, 1, 0, 0, 0])
-        torch.testing.assert_close(contrastive(similarity, label, 0.5), torch.tensor(0 + 0.125 + 0.125 + 0.03125 + 0))
+        torch.testing.assert_close(contrastive_loss(similarity, label, 0.5), torch.tensor(0 + 0.125 + 0.125 + 0.03125 + 0))
 
     @pytest.mark.slow
     @pytest.mark.filterwarnings("ignore")
     def test_contrastive_is_that_of_sentence_transformers(self):
         theirs = pytest.importorskip("sentence_transformers.losses").ContrastiveLoss(None)
         a, b, label = vectors(9, 4, 0), vectors(9, 4, 1), torch.tensor([1, 0, 0] * 3)
-        torch.testing.assert_close(contrastive(cosine(a, b), label, 0.5) / 9, theirs.compute_loss_from_embeddings([a, b], label))
+        torch.testing.assert_close(
+            contrastive_loss(cosine_similarity(a, b), label, 0.5) / 9, theirs.compute_loss_from_embeddings([a, b], label)
+        )
 
     @quickly
     @given(seeds, st.integers(1, 10))
     def test_cosine_regression(self, seed, rows):
         similarity, target = vectors(2, rows, seed)
         same(
-            lambda s: cosine_regression(s, target),
+            lambda s: cosine_mse_loss(s, target),
             lambda s: sum((x - y) ** 2 for x, y in zip(s, target.tolist(), strict=True)),
             similarity,
         )
@@ -232,8 +234,10 @@ class TestOneRowAtATime:
         similarity, target = torch.linspace(-1, 1, 10), torch.linspace(1, 0, 10)
         label = (target > 0.4).long()
         cuts = slice(0, 3), slice(3, 10)
-        torch.testing.assert_close(sum(cosine_regression(similarity[c], target[c]) for c in cuts), cosine_regression(similarity, target))
-        torch.testing.assert_close(sum(contrastive(similarity[c], label[c], 0.5) for c in cuts), contrastive(similarity, label, 0.5))
+        torch.testing.assert_close(sum(cosine_mse_loss(similarity[c], target[c]) for c in cuts), cosine_mse_loss(similarity, target))
+        torch.testing.assert_close(
+            sum(contrastive_loss(similarity[c], label[c], 0.5) for c in cuts), contrastive_loss(similarity, label, 0.5)
+        )
 
 
 def slow_in_batch(anchors, candidates, positive, false, margin, scale, symmetric):
@@ -279,7 +283,7 @@ class TestInBatch:
         positive = torch.randint(num_candidates, (rows,), generator=random)
         false = torch.rand(rows, num_candidates, generator=random) < density
         same(
-            lambda a, c: in_batch(a, c, positive, false, margin, scale, symmetric),
+            lambda a, c: in_batch_negatives_loss(a, c, positive, false, margin, scale, symmetric),
             lambda a, c: slow_in_batch(a, c, positive.tolist(), false.tolist(), margin, scale, symmetric),
             vectors(rows, 3, seed + 1),
             vectors(num_candidates, 3, seed + 2),
@@ -289,7 +293,7 @@ class TestInBatch:
     @pytest.mark.parametrize("margin", [0.0, 0.2])
     def test_is_that_of_batch_negatives(self, symmetric, margin):
         a, b = vectors(8, 5, 1), vectors(8, 5, 2)
-        ours = in_batch(a, b, torch.arange(8), torch.zeros(8, 8, dtype=torch.bool), margin, 20.0, symmetric)
+        ours = in_batch_negatives_loss(a, b, torch.arange(8), torch.zeros(8, 8, dtype=torch.bool), margin, 20.0, symmetric)
         torch.testing.assert_close(ours / 8, batch_negatives(a, b, margin, 20.0, symmetric))
 
     @pytest.mark.slow
@@ -299,7 +303,7 @@ class TestInBatch:
         theirs = pytest.importorskip("sentence_transformers.losses")
         loss = theirs.MultipleNegativesSymmetricRankingLoss if symmetric else theirs.MultipleNegativesRankingLoss
         a, b = vectors(8, 5, 1), vectors(8, 5, 2)
-        ours = in_batch(a, b, torch.arange(8), torch.zeros(8, 8, dtype=torch.bool), 0.0, 20.0, symmetric)
+        ours = in_batch_negatives_loss(a, b, torch.arange(8), torch.zeros(8, 8, dtype=torch.bool), 0.0, 20.0, symmetric)
         torch.testing.assert_close(ours / 8, loss(None).compute_loss_from_embeddings([a, b], None))
 
     @pytest.mark.parametrize("symmetric", [False, True])
@@ -307,9 +311,9 @@ class TestInBatch:
         random = torch.Generator().manual_seed(3)
         anchors, candidates, false = vectors(6, 4, 4), vectors(9, 4, 5), torch.rand(6, 9, generator=random) < 0.3
         positive = torch.randperm(9, generator=random)[:6]
-        whole = in_batch(anchors, candidates, positive, false, 0.1, 20.0, symmetric)
+        whole = in_batch_negatives_loss(anchors, candidates, positive, false, 0.1, 20.0, symmetric)
         rows, columns = torch.randperm(6, generator=random), torch.randperm(9, generator=random)
-        moved = in_batch(
+        moved = in_batch_negatives_loss(
             anchors[rows], candidates[columns], columns.argsort()[positive[rows]], false[rows][:, columns], 0.1, 20.0, symmetric
         )
         torch.testing.assert_close(moved, whole)
@@ -319,8 +323,10 @@ class TestInBatch:
         anchors, candidates = vectors(3, 4, 6), vectors(5, 4, 7).requires_grad_()
         false = torch.zeros(3, 5, dtype=torch.bool)
         false[:, 4] = True
-        loss = in_batch(anchors, candidates, torch.arange(3), false, 0.2, 20.0, symmetric)
-        torch.testing.assert_close(loss, in_batch(anchors, candidates[:4], torch.arange(3), false[:, :4], 0.2, 20.0, symmetric))
+        loss = in_batch_negatives_loss(anchors, candidates, torch.arange(3), false, 0.2, 20.0, symmetric)
+        torch.testing.assert_close(
+            loss, in_batch_negatives_loss(anchors, candidates[:4], torch.arange(3), false[:, :4], 0.2, 20.0, symmetric)
+        )
         (gradient,) = torch.autograd.grad(loss, candidates)
         assert gradient.isfinite().all()
         assert (gradient[4] == 0).all()
@@ -329,7 +335,7 @@ class TestInBatch:
     @pytest.mark.parametrize("symmetric", [False, True])
     def test_a_row_without_negatives_costs_nothing(self, symmetric):
         anchors = vectors(3, 4, 6).requires_grad_()
-        loss = in_batch(anchors, vectors(3, 4, 7), torch.arange(3), torch.ones(3, 3, dtype=torch.bool), 0.2, 20.0, symmetric)
+        loss = in_batch_negatives_loss(anchors, vectors(3, 4, 7), torch.arange(3), torch.ones(3, 3, dtype=torch.bool), 0.2, 20.0, symmetric)
         assert loss == 0
         (gradient,) = torch.autograd.grad(loss, anchors)
         assert (gradient == 0).all()
@@ -338,8 +344,8 @@ class TestInBatch:
     @pytest.mark.parametrize("scale", [0.0, 1e-6, 1e4, 1e8])
     def test_extreme_scales_are_finite(self, scale, symmetric):
         anchors, candidates = vectors(5, 4, 8).requires_grad_(), vectors(7, 4, 9).requires_grad_()
-        false = false_negatives(torch.arange(5), torch.arange(5, 12), torch.arange(5))
-        loss = in_batch(anchors, candidates, torch.arange(5), false, 0.2, scale, symmetric)
+        false = false_negative_mask(torch.arange(5), torch.arange(5, 12), torch.arange(5))
+        loss = in_batch_negatives_loss(anchors, candidates, torch.arange(5), false, 0.2, scale, symmetric)
         assert loss.isfinite()
         assert all(gradient.isfinite().all() for gradient in torch.autograd.grad(loss, (anchors, candidates)))
 
@@ -347,11 +353,11 @@ class TestInBatch:
         """With three rows of which two share a positive, that positive has one other anchor to tell apart."""
         anchors, candidates = vectors(3, 4, 10), vectors(2, 4, 11)
         positive, false = torch.tensor([0, 0, 1]), torch.zeros(3, 2, dtype=torch.bool)
-        s = 20 * cosines(anchors, candidates)
+        s = 20 * cosine_similarity_matrix(anchors, candidates)
         forth = F.cross_entropy(s, positive, reduction="sum")
         zero = torch.zeros(1, dtype=torch.int64)
         back = sum(F.cross_entropy(s[kept, n][None], zero) for kept, n in (([0, 2], 0), ([1, 2], 0), ([2, 0, 1], 1)))
-        torch.testing.assert_close(in_batch(anchors, candidates, positive, false, 0.0, 20.0, True), (forth + back) / 2)
+        torch.testing.assert_close(in_batch_negatives_loss(anchors, candidates, positive, false, 0.0, 20.0, True), (forth + back) / 2)
 
 
 def slow_false_negatives(anchors, candidates, positive):
@@ -371,7 +377,7 @@ class TestFalseNegatives:
         anchors = data.draw(st.lists(text, min_size=rows, max_size=rows))
         candidates = data.draw(st.lists(text, min_size=num_candidates, max_size=num_candidates))
         positive = data.draw(st.lists(st.integers(0, num_candidates - 1), min_size=rows, max_size=rows))
-        ours = false_negatives(torch.tensor(anchors), torch.tensor(candidates), torch.tensor(positive))
+        ours = false_negative_mask(torch.tensor(anchors), torch.tensor(candidates), torch.tensor(positive))
         assert ours.dtype == torch.bool
         assert torch.equal(ours, slow_false_negatives(anchors, candidates, positive))
 
@@ -379,7 +385,7 @@ class TestFalseNegatives:
         """One letter a text; by default the first candidates are the positives."""
         positive = list(range(len(anchors))) if positive is None else positive
         ids = [torch.tensor([ord(text) for text in texts]) for texts in (anchors, candidates)]
-        rows = false_negatives(*ids, torch.tensor(positive)).tolist()
+        rows = false_negative_mask(*ids, torch.tensor(positive)).tolist()
         return ["".join("x" if false else "." for false in row) for row in rows]
 
     def test_all_different(self):
@@ -413,6 +419,6 @@ class TestFalseNegatives:
 
     def test_many_rows_take_little_memory(self):
         rows = torch.arange(1500) % 700
-        false = false_negatives(rows, torch.cat([rows + 1000, rows]), torch.arange(1500))
+        false = false_negative_mask(rows, torch.cat([rows + 1000, rows]), torch.arange(1500))
         assert false.shape == (1500, 3000)
         assert false[0].nonzero().flatten().tolist() == [700, 1400, 1500, 2200, 2900]

@@ -13,7 +13,7 @@ from bertune.metrics.bootstrap import bootstrap_interval
 from bertune.metrics.classification import (
     best_threshold,
     confusion_matrix,
-    matthews,
+    matthews_corrcoef,
     multi_label_scores,
     per_label_scores,
     single_label_scores,
@@ -110,8 +110,8 @@ class TestSingleLabel:
         )
 
     def test_one_label_everywhere_has_no_correlation(self):
-        assert matthews(np.array([[5, 0], [3, 0]])) == 0.0
-        assert matthews(np.array([[5, 0], [0, 0]])) == 0.0
+        assert matthews_corrcoef(np.array([[5, 0], [3, 0]])) == 0.0
+        assert matthews_corrcoef(np.array([[5, 0], [0, 0]])) == 0.0
 
 
 class TestMultiLabel:
@@ -189,7 +189,7 @@ class TestRegression:
 class TestInterval:
     def test_is_that_of_scipy(self):
         column = np.random.default_rng(1).gamma(2.0, size=120)
-        low, high = bootstrap_interval(np.mean, column, resamples=4000)
+        low, high = bootstrap_interval(np.mean, column, num_resamples=4000)
         theirs = scipy.stats.bootstrap(
             (column,), np.mean, n_resamples=4000, method="percentile", confidence_level=0.95, rng=np.random.default_rng(2)
         ).confidence_interval
@@ -201,7 +201,7 @@ class TestInterval:
         random = np.random.default_rng(3)
         covered = 0
         for _ in range(150):
-            low, high = bootstrap_interval(np.mean, random.normal(7, 2, size=60), resamples=200)
+            low, high = bootstrap_interval(np.mean, random.normal(7, 2, size=60), num_resamples=200)
             covered += low <= 7 <= high
         assert 0.88 <= covered / 150 <= 0.99
 
@@ -225,7 +225,7 @@ class TestInterval:
 
     def test_narrows_with_more_rows(self):
         random = np.random.default_rng(6)
-        widths = [np.diff(bootstrap_interval(np.mean, random.normal(size=n), resamples=300))[0] for n in (20, 200, 2000)]
+        widths = [np.diff(bootstrap_interval(np.mean, random.normal(size=n), num_resamples=300))[0] for n in (20, 200, 2000)]
         assert widths[0] > 2 * widths[1] > 4 * widths[2]
 
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from sklearn import metrics as sk
 
 from bertune.metrics import ranking
-from bertune.metrics.ranking import nearest, retrieval_figures
-from bertune.metrics.similarity import labelled_pairs, scored_pairs
+from bertune.metrics.ranking import nearest_neighbors, retrieval_scores
+from bertune.metrics.similarity import binary_similarity_scores, correlation_scores
 
 quickly = settings(max_examples=60, deadline=None)
 grid = st.integers(-8, 8).map(lambda n: n / 8)  # ties are common
@@ -24,12 +24,12 @@ class TestScoredPairs:
     def test_are_the_correlations_of_scipy(self):
         random = np.random.default_rng(0)
         gold, similarity = random.integers(0, 6, 50), random.normal(size=50).astype(np.float32)
-        ours = scored_pairs(gold, similarity)
+        ours = correlation_scores(gold, similarity)
         assert ours["spearman"] == pytest.approx(scipy.stats.spearmanr(gold, similarity).statistic, abs=1e-12)
         assert ours["pearson"] == pytest.approx(scipy.stats.pearsonr(gold, similarity.astype(float)).statistic, abs=1e-12)
 
     def test_vectors_that_have_collapsed_have_no_correlation(self):
-        assert scored_pairs(np.arange(5.0), np.full(5, 0.999, np.float32)) == {"spearman": 0.0, "pearson": 0.0}
+        assert correlation_scores(np.arange(5.0), np.full(5, 0.999, np.float32)) == {"spearman": 0.0, "pearson": 0.0}
 
 
 def every_cut(similarity: np.ndarray) -> np.ndarray:
@@ -42,7 +42,7 @@ class TestLabelledPairs:
     @given(labelled)
     def test_against_every_threshold(self, rows):
         gold, similarity = rows
-        ours = labelled_pairs(gold, similarity)
+        ours = binary_similarity_scores(gold, similarity)
         accuracies = [(gold == (similarity >= t)).mean() for t in every_cut(similarity)]
         f1s = [sk.f1_score(gold, similarity >= t, zero_division=0) for t in every_cut(similarity)]
         assert ours["accuracy"] == pytest.approx(max(accuracies), abs=1e-12)
@@ -61,25 +61,25 @@ class TestLabelledPairs:
     def test_average_precision(self, rows):
         gold, similarity = rows
         truth = sk.average_precision_score(gold, similarity) if gold.any() else 0.0
-        assert labelled_pairs(gold, similarity)["average_precision"] == pytest.approx(truth, abs=1e-12)
+        assert binary_similarity_scores(gold, similarity)["average_precision"] == pytest.approx(truth, abs=1e-12)
 
     def test_average_precision_of_many_rows(self):
         random = np.random.default_rng(1)
         gold, similarity = random.random(5000) < 0.1, random.random(5000).astype(np.float32)
-        ours = labelled_pairs(gold, similarity)["average_precision"]
+        ours = binary_similarity_scores(gold, similarity)["average_precision"]
         assert ours == pytest.approx(sk.average_precision_score(gold, similarity), abs=1e-12)
 
     def test_thresholds_lie_halfway(self):
         similarity = np.array([0.9, 0.7, 0.3, 0.1, -0.5])
         for positives, threshold in enumerate([0.95, 0.8, 0.5, 0.2, -0.2, -0.75]):
-            ours = labelled_pairs(np.arange(5) < positives, similarity)
+            ours = binary_similarity_scores(np.arange(5) < positives, similarity)
             assert ours["accuracy"] == 1.0
             assert ours["accuracy_threshold"] == threshold
             assert ours["f1_threshold"] == threshold  # also with no positive row, where every F1 is 0
         assert ours["average_precision"] == ours["precision"] == ours["recall"] == 1.0
 
     def test_ties_are_never_cut(self):
-        ours = labelled_pairs(np.array([True, False, True, False]), np.full(4, 0.5))
+        ours = binary_similarity_scores(np.array([True, False, True, False]), np.full(4, 0.5))
         assert ours["accuracy"] == 0.5
         assert ours["accuracy_threshold"] == 0.75  # nothing positive is as good as everything
         assert ours["f1"] == pytest.approx(2 / 3)
@@ -91,7 +91,7 @@ class TestLabelledPairs:
     def test_ends_of_the_scale(self, gold, value):
         """Rounding takes cosines beyond 1; a threshold still has to lie beyond them."""
         similarity = np.array([value, value])
-        ours = labelled_pairs(np.array([gold, gold]), similarity)
+        ours = binary_similarity_scores(np.array([gold, gold]), similarity)
         assert ours["accuracy"] == 1.0
         assert ((similarity >= ours["accuracy_threshold"]) == gold).all()
 
@@ -102,14 +102,14 @@ class TestLabelledPairs:
             high = low
             for _ in range(steps):
                 high = np.nextafter(high, np.float32(2))
-            ours = labelled_pairs(np.array([False, True]), np.array([low, high]))
+            ours = binary_similarity_scores(np.array([False, True]), np.array([low, high]))
             assert ours["accuracy"] == ours["f1"] == 1.0
             assert low < ours["accuracy_threshold"] <= high
             assert float(low) < ours["accuracy_threshold"] <= float(high)
 
     def test_similarities_closer_than_fp32_has_them(self):
         similarity = np.array([0.7, np.nextafter(0.7, 1)])
-        ours = labelled_pairs(np.array([False, True]), similarity)
+        ours = binary_similarity_scores(np.array([False, True]), similarity)
         assert similarity[0] < ours["f1_threshold"] <= similarity[1]
 
 
@@ -153,20 +153,20 @@ class TestRetrieval:
         ks = (1, 3, 10, 15)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(ranking, "_BLOCK", block)
-            ours = retrieval_figures(queries, documents, relevant, ks, excluded)
+            ours = retrieval_scores(queries, documents, relevant, ks, excluded)
         truth = slow_retrieval(queries, documents, relevant, ks, [-1] * num_queries if excluded is None else excluded)
-        assert list(ours.figures) == list(ours.per_query) == list(truth)
+        assert list(ours.values) == list(ours.per_query) == list(truth)
         for name, figures in truth.items():
             assert ours.per_query[name].shape == (num_queries,)
             assert ours.per_query[name].dtype == np.float64
             np.testing.assert_allclose(ours.per_query[name], figures, atol=1e-12, err_msg=name)
-            assert ours.figures[name] == pytest.approx(np.mean(figures), abs=1e-12)
+            assert ours.values[name] == pytest.approx(np.mean(figures), abs=1e-12)
 
     def test_ndcg_is_that_of_scikit_learn(self):
         random = np.random.default_rng(2)
         queries, documents = unit(20, 8, random), unit(60, 8, random)
         gold = random.random((20, 60)) < 0.2
-        ours = retrieval_figures(queries, documents, [np.flatnonzero(row).tolist() for row in gold])
+        ours = retrieval_scores(queries, documents, [np.flatnonzero(row).tolist() for row in gold])
         truth = [sk.ndcg_score(g[None], s[None], k=10) for g, s in zip(gold.astype(int), queries @ documents.T, strict=True)]
         np.testing.assert_allclose(ours.per_query["ndcg@10"], truth, atol=1e-12)
 
@@ -174,43 +174,43 @@ class TestRetrieval:
         """The relevant documents of three queries stand at places 1 and 3, at place 2, and nowhere among the first ten."""
         documents = np.eye(12, dtype=np.float32)
         queries = np.stack([np.linspace(1, 0, 12)] * 3).astype(np.float32)
-        ours = retrieval_figures(queries, documents, [{0, 2}, {1}, {11}])
+        ours = retrieval_scores(queries, documents, [{0, 2}, {1}, {11}])
         best = 1 + 1 / np.log2(3)
         assert ours.per_query["mrr@10"].tolist() == [1.0, 0.5, 0.0]
         assert ours.per_query["ndcg@10"] == pytest.approx([1.5 / best, 1 / np.log2(3), 0.0])
         assert ours.per_query["recall@1"].tolist() == [0.5, 0.0, 0.0]
         assert ours.per_query["recall@5"].tolist() == [1.0, 1.0, 0.0]
         assert ours.per_query["accuracy@1"].tolist() == [1.0, 0.0, 0.0]
-        assert ours.figures["mrr@10"] == 0.5
+        assert ours.values["mrr@10"] == 0.5
 
     def test_the_query_itself_can_be_left_out(self):
         vectors = np.float32([[1, 0], [0.8, 0.6], [0, 1]])
         relevant = [{1}, {0}, {1}]
-        assert retrieval_figures(vectors, vectors, relevant).figures["accuracy@1"] == 0.0
-        assert retrieval_figures(vectors, vectors, relevant, excluded=np.arange(3)).figures["accuracy@1"] == 1.0
+        assert retrieval_scores(vectors, vectors, relevant).values["accuracy@1"] == 0.0
+        assert retrieval_scores(vectors, vectors, relevant, excluded=np.arange(3)).values["accuracy@1"] == 1.0
 
     def test_an_excluded_document_is_not_relevant_either(self):
         vectors = np.float32([[1, 0], [0.8, 0.6], [0, 1]])
-        ours = retrieval_figures(vectors, vectors, [{0, 1}, {0, 1}, {2}], excluded=np.arange(3))
+        ours = retrieval_scores(vectors, vectors, [{0, 1}, {0, 1}, {2}], excluded=np.arange(3))
         assert ours.per_query["recall@1"].tolist() == [1.0, 1.0, 0.0]
         assert ours.per_query["recall@10"].tolist() == [1.0, 1.0, 0.0]
 
     def test_documents_of_equal_similarity_keep_their_order(self):
-        found = nearest(np.ones((2, 3), np.float32), np.ones((50, 3), np.float32), 7, np.array([-1, 2]))
+        found = nearest_neighbors(np.ones((2, 3), np.float32), np.ones((50, 3), np.float32), 7, np.array([-1, 2]))
         assert found.tolist() == [[0, 1, 2, 3, 4, 5, 6], [0, 1, 3, 4, 5, 6, 7]]
 
     def test_the_size_of_blocks_changes_nothing(self, monkeypatch):
         random = np.random.default_rng(3)
         queries, documents, relevant = whole_numbers(37, 6, random), whole_numbers(80, 6, random), [{n} for n in range(37)]
-        whole = retrieval_figures(queries, documents, relevant)
+        whole = retrieval_scores(queries, documents, relevant)
         for block in (1, 81, 800):
             monkeypatch.setattr(ranking, "_BLOCK", block)
-            assert retrieval_figures(queries, documents, relevant).figures == whole.figures
+            assert retrieval_scores(queries, documents, relevant).values == whole.values
 
     def test_queries_are_taken_in_blocks(self, monkeypatch):
         sizes = []
         monkeypatch.setattr(ranking, "_highest", lambda values, places: sizes.append(values.size) or np.zeros((len(values), places), int))
         random = np.random.default_rng(4)
         monkeypatch.setattr(ranking, "_BLOCK", 1000)
-        nearest(unit(95, 4, random), unit(100, 4, random), 10, np.full(95, -1))
+        nearest_neighbors(unit(95, 4, random), unit(100, 4, random), 10, np.full(95, -1))
         assert sizes == [1000] * 9 + [500]

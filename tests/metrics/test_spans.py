@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from seqeval.metrics import classification_report, f1_score, precision_score, recall_score
 
 from bertune.commands.train import prepare
-from bertune.data.tags import tags_of
+from bertune.data.tags import spans_to_tags
 from bertune.metrics.classification import per_label_scores
 from bertune.metrics.spans import count_spans, span_scores
 from bertune.types import Entity, Example, Prediction, Span
@@ -50,7 +50,7 @@ def test_exact_figures_are_those_of_seqeval(scheme, corpus):
     gold, predicted, lengths = corpus
     counts = count_spans(gold, predicted, LABELS)
     ours = span_scores(counts)
-    tags = [[tags_of(spans, n, scheme) for spans, n in zip(side, lengths, strict=True)] for side in (gold, predicted)]
+    tags = [[spans_to_tags(spans, n, scheme) for spans, n in zip(side, lengths, strict=True)] for side in (gold, predicted)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         theirs = {f.__name__.split("_")[0]: f(*tags, zero_division=0) for f in (precision_score, recall_score, f1_score)}
@@ -118,7 +118,7 @@ def test_counts_of_sentences_add_up(corpus):
         assert all((whole[n] == single[0]).all() for whole, single in zip(together, alone, strict=True))
     assert together.gold.sum() == sum(map(len, gold))
     assert together.predicted.sum() == sum(map(len, predicted))
-    assert (together.loose[:, 3] == together.hits.sum(1)).all()
+    assert (together.relaxed[:, 3] == together.hits.sum(1)).all()
 
 
 def test_gold_is_right_and_nothing_is_wrong():
@@ -154,7 +154,7 @@ def test_by_hand():
 
 def scored(gold, predicted, metric="f1", intervals=True):
     task = prepare("tag", ["data.train=rows.jsonl", f"options.metric={metric}"])[1]
-    task.load({"types": list(LABELS), "scheme": "BIO", "unit": "words"})
+    task.load_state({"types": list(LABELS), "scheme": "BIO", "unit": "words"})
     examples = [Example(("x" * 20,), tuple(Span(*s) for s in spans)) for spans in gold]
     predictions = [Prediction(tuple(Entity(*s, "x", 0.5) for s in spans)) for spans in predicted]
     return task.score(predictions, examples, intervals=intervals)
@@ -166,10 +166,10 @@ def test_the_interval_holds_the_value_of_the_main_figure(metric):
     gold = [[(0, 2, LABELS[n % 3]), (3, 5, "PER")] for n in range(40)]
     predicted = [[(0, 2, LABELS[n % 3]), *([(3, 5, "PER")] if random.random() < 0.6 else [(6, 7, "LOC")])] for n in range(40)]
     scores = scored(gold, predicted, metric)
-    assert (scores.main, scores.higher_is_better) == (metric, True)
-    assert scores.decisive == figures(gold, predicted)[metric]
+    assert (scores.main_metric, scores.higher_is_better) == (metric, True)
+    assert scores.main_value == figures(gold, predicted)[metric]
     low, high = scores.intervals[metric]
-    assert low < scores.decisive < high
+    assert low < scores.main_value < high
     assert set(scores.intervals) == {metric}
     assert scored(gold, predicted, metric).intervals == scores.intervals
     assert scored(gold, predicted, metric, intervals=False).intervals == {}

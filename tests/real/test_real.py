@@ -11,8 +11,8 @@ import pytest
 import bertune
 from bertune.commands.train import prepare
 from bertune.config.schema import DataConfig
-from bertune.encoders.auto import longest_row, read_config
-from bertune.encoders.locate import locate
+from bertune.encoders.auto import get_max_positions, load_hf_config
+from bertune.encoders.locate import locate_model
 from bertune.tasks.base.reading import read_examples
 from bertune.text.load import load_tokenizer
 
@@ -75,7 +75,7 @@ def test_unlabelled_files_can_be_predicted_and_not_scored(tmp_path):
     run, task = prepare("classify", ["data.columns=[text,text_b,label]"])
     with pytest.raises(bertune.DataError, match=r"test\.txt:1: 2 columns where 3"):
         read_examples([data("afqmc/test.txt")], task, run.data, lambda _: None)
-    assert len(read_examples([data("afqmc/test.txt")], task, run.data, lambda _: None, need_target=False)) == 3861
+    assert len(read_examples([data("afqmc/test.txt")], task, run.data, lambda _: None, require_target=False)) == 3861
 
 
 @pytest.mark.parametrize(
@@ -85,18 +85,18 @@ def test_unlabelled_files_can_be_predicted_and_not_scored(tmp_path):
 def test_token_ids_are_those_of_transformers(encoder, name, columns):
     from transformers import AutoTokenizer
 
-    folder = locate("minilm" if encoder == "minilm" else chinese())
+    folder = locate_model("minilm" if encoder == "minilm" else chinese())
     run, task = prepare({"task": "classify", "data": {"columns": columns}})
     texts = [e.texts for e in read_examples([data(name)], task, run.data, lambda _: None)][:2000]
     pairs = [(a[0], b[0]) for a, b in zip(texts[::2], texts[1::2], strict=True)]
     theirs = AutoTokenizer.from_pretrained(str(folder))
     for items in (texts, pairs):
         for length in (None, 24):
-            ours = load_tokenizer(folder, longest_row(read_config(folder)), DataConfig(max_length=length)).encode(items)
+            ours = load_tokenizer(folder, get_max_positions(load_hf_config(folder)), DataConfig(max_length=length)).encode(items)
             columns_of = [list(c) for c in zip(*items, strict=True)]
             expected = theirs(*columns_of, truncation=True, max_length=length or 512)
-            assert [list(p.ids) for p in ours] == expected["input_ids"]
-            assert [list(p.types) for p in ours] == expected["token_type_ids"]
+            assert [list(p.input_ids) for p in ours] == expected["input_ids"]
+            assert [list(p.token_type_ids) for p in ours] == expected["token_type_ids"]
 
 
 def test_a_small_english_classifier_reaches_its_score(tmp_path):
@@ -126,6 +126,6 @@ def test_a_small_chinese_classifier_opens_in_transformers(tmp_path):
     tokenizer = AutoTokenizer.from_pretrained(str(trained.folder))
     with torch.inference_mode():
         logits = model(**tokenizer(texts, padding=True, truncation=True, return_tensors="pt")).logits
-    found = torch.tensor([[p.by_label[model.config.id2label[i]] for i in range(2)] for p in ours])
+    found = torch.tensor([[p.probabilities[model.config.id2label[i]] for i in range(2)] for p in ours])
     torch.testing.assert_close(found, logits.softmax(-1), atol=1e-5, rtol=1e-4)
     assert trained.scores["dev"].values["accuracy"] > 0.6

@@ -14,7 +14,7 @@ from tests.chinesebert_folder import write_folder
 from bertune.config.schema import DataConfig
 from bertune.data.dataset import EncodedDataset
 from bertune.text.load import load_tokenizer
-from bertune.text.pinyin import SYMBOLS, Pinyin, Spelling, unpack
+from bertune.text.pinyin import SYMBOLS, PinyinConverter, PinyinVocab, unpack_syllable
 from bertune.text.tokenizer import Tokenizer
 from bertune.types import EncodedExample
 
@@ -57,11 +57,11 @@ def test_logged_samples(tokenizer):
     assert len(found) == 8
     for sample in found:
         (piece,) = tokenizer.encode([(sample["text"],)])
-        assert list(piece.ids) == sample["input_ids"], sample["text"]
-        assert tokenizer.tokens(piece.ids) == sample["tokens"]
-        assert [n for s in piece.syllables for n in unpack(s)] == sample["pinyin_ids"], sample["text"]
+        assert list(piece.input_ids) == sample["input_ids"], sample["text"]
+        assert tokenizer.convert_ids_to_tokens(piece.input_ids) == sample["tokens"]
+        assert [n for s in piece.pinyin_ids for n in unpack_syllable(s)] == sample["pinyin_ids"], sample["text"]
         if "token_type_ids" in sample:
-            assert list(piece.types) == sample["token_type_ids"]
+            assert list(piece.token_type_ids) == sample["token_type_ids"]
 
 
 def test_symbols_that_the_samples_prove():
@@ -80,37 +80,37 @@ def test_symbols_that_the_samples_prove():
 def test_padded_batch(tokenizer):
     batch = golden("chinesebert_golden_extra.json")["batch"]
     rows = EncodedDataset([EncodedExample((piece,)) for piece in tokenizer.encode([(t,) for t in batch["texts"]])])
-    ragged = rows.texts(range(len(rows)))
+    ragged = rows.gather_texts(range(len(rows)))
     longest = max(ragged.lengths)
     for row, (start, stop) in enumerate(zip(ragged.offsets[:-1].tolist(), ragged.offsets[1:].tolist(), strict=True)):
         padding = longest - (stop - start)
-        assert ragged.ids[start:stop].tolist() + [0] * padding == batch["input_ids"][row]
-        assert ragged.types[start:stop].tolist() + [0] * padding == batch["token_type_ids"][row]
+        assert ragged.input_ids[start:stop].tolist() + [0] * padding == batch["input_ids"][row]
+        assert ragged.token_type_ids[start:stop].tolist() + [0] * padding == batch["token_type_ids"][row]
         assert [1] * (stop - start) + [0] * padding == batch["attention_mask"][row]
-        numbers = [n for s in ragged.syllables[start:stop].tolist() for n in unpack(s)]
+        numbers = [n for s in ragged.pinyin_ids[start:stop].tolist() for n in unpack_syllable(s)]
         assert numbers + [0] * 8 * padding == batch["pinyin_ids"][row]
 
 
 def readings_of_pypinyin(text: str) -> list[int]:
     found = pypinyin.pinyin(text, style=pypinyin.Style.TONE3, heteronym=True, errors=lambda x: [["not chinese"] for _ in x])
-    return [0 if item[0] == "not chinese" else Spelling().of(item[0]) for item in found]
+    return [0 if item[0] == "not chinese" else PinyinVocab().encode(item[0]) for item in found]
 
 
 @pytest.mark.parametrize("name", ["tnews/train.tsv", "tnews/dev.tsv", "raw-zh/wiki.zh-cn.txt", "raw-zh/CLUECorpusSmall_bert_sampled.txt"])
 def test_every_text_is_read_as_pypinyin_reads_it(name):
     texts = [line.split("\t")[0] for line in lines_of(name)]
-    pinyin = Pinyin()
-    different = [text for text in texts if pinyin.of(text) != readings_of_pypinyin(text)]
+    pinyin = PinyinConverter()
+    different = [text for text in texts if pinyin.convert(text) != readings_of_pypinyin(text)]
     assert different == []
     assert len(texts) > 1000
 
 
 def test_titles_a_second(tokenizer, capsys):
     texts = [(line.split("\t")[0],) for line in lines_of("tnews/train.tsv")]
-    pinyin = Pinyin()
+    pinyin = PinyinConverter()
     began = time.perf_counter()
     for (text,) in texts:
-        pinyin.of(text)
+        pinyin.convert(text)
     alone = len(texts) / (time.perf_counter() - began)
     began = time.perf_counter()
     tokenizer.encode(texts)

@@ -61,11 +61,11 @@ def test_two_forms_of_a_file_say_the_same(one, other):
 def test_every_entity_fits_words_and_windows(name, encoder):
     """bertorch loses a tenth of MSRA's entities at 128 tokens; here windows of 64 lose none."""
     from bertune.config.schema import DataConfig
-    from bertune.encoders.locate import locate
+    from bertune.encoders.locate import locate_model
     from bertune.text.load import load_tokenizer
 
     task, examples, _ = read(name)
-    tokenizer = load_tokenizer(locate("minilm" if encoder == "minilm" else chinese()), 512, DataConfig(max_length=64))
+    tokenizer = load_tokenizer(locate_model("minilm" if encoder == "minilm" else chinese()), 512, DataConfig(max_length=64))
     encoded = task.encode(examples, tokenizer)
     said = " ".join(task.report())
     assert "no word of their own" not in said
@@ -83,9 +83,9 @@ def test_few_characters_of_weibo_are_unknown():
 
     task, examples, _ = read("weibo/test.json")
     tokenizer = load_tokenizer(Path(chinese()), 512, DataConfig())
-    ids = [i for row in task.encode(examples, tokenizer) for i in row.inputs[0].ids]
-    plain = [i for piece in tokenizer.encode([(" ".join(e.texts[0]),) for e in examples]) for i in piece.ids]
-    assert ids.count(tokenizer.unknown_id) < 0.6 * plain.count(tokenizer.unknown_id)
+    ids = [i for row in task.encode(examples, tokenizer) for i in row.inputs[0].input_ids]
+    plain = [i for piece in tokenizer.encode([(" ".join(e.texts[0]),) for e in examples]) for i in piece.input_ids]
+    assert ids.count(tokenizer.unk_token_id) < 0.6 * plain.count(tokenizer.unk_token_id)
 
 
 def test_a_tagger_learns_from_resumes(tmp_path):

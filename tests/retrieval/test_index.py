@@ -15,10 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bertune.errors import ArtifactError, ConfigError, DataError, MissingExtra
-from bertune.inference.vectors import cosines, unit
+from bertune.inference.vectors import cosines, l2_normalize
 from bertune.retrieval import search, writers
 from bertune.retrieval.index import build_index, open_index
-from bertune.retrieval.search import About, Index
+from bertune.retrieval.search import Index, IndexInfo
 
 FORMS = ["float32", "float16"]
 
@@ -27,8 +27,8 @@ def rows_of(count):
     return [({"id": n, "text": f"词 {n}", "half": "\ud83d"}, str(n)) for n in range(count)]
 
 
-def about_of(given, form="float32", **changes):
-    return replace(About(len(given), given.shape[1], form, "model a", {"file": "x"}), **changes)
+def info_of(given, form="float32", **changes):
+    return replace(IndexInfo(len(given), given.shape[1], form, "model a", {"file": "x"}), **changes)
 
 
 def encoder_of(given, calls=None, stops_at=None):
@@ -49,14 +49,14 @@ class Stopped(Exception):
 
 
 def build(folder, given, form="float32", **changes):
-    about = about_of(given, form, **changes)
-    build_index(folder, about, rows_of(len(given)), encoder_of(given))
-    return open_index(folder, about.model)
+    info = info_of(given, form, **changes)
+    build_index(folder, info, rows_of(len(given)), encoder_of(given))
+    return open_index(folder, info.model_fingerprint)
 
 
 def in_memory(given, form="float32"):
     """An index without a folder, for questions that ask for numbers alone."""
-    return Index(Path("nowhere"), about_of(given, form), unit(given).astype(form), np.zeros(len(given), dtype=np.int64))
+    return Index(Path("nowhere"), info_of(given, form), l2_normalize(given).astype(form), np.zeros(len(given), dtype=np.int64))
 
 
 def all_cosines(left, right):
@@ -102,8 +102,8 @@ def test_search_is_brute_force(form, corpus, k, block, at_once):
     queries = random.normal(size=(5, given.shape[1])).astype(np.float32)
     queries[0] = given[0]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(search, "ROWS", block)
-        patch.setattr(search, "QUERIES", at_once)
+        patch.setattr(search, "BLOCK_ROWS", block)
+        patch.setattr(search, "QUERY_BATCH_SIZE", at_once)
         found = index.nearest(queries, k)
     every = np.stack([cosines(np.repeat(q[None], len(given), 0), index.vectors) for q in queries])
     same_scores(every, all_cosines(queries, index.vectors))
@@ -114,7 +114,7 @@ def test_search_is_brute_force(form, corpus, k, block, at_once):
 
 @pytest.mark.parametrize("form", FORMS)
 def test_search_is_brute_force_over_many_blocks(form, monkeypatch):
-    monkeypatch.setattr(search, "ROWS", 100)
+    monkeypatch.setattr(search, "BLOCK_ROWS", 100)
     random = np.random.default_rng(0)
     given = random.normal(size=(1234, 64)).astype(np.float32)
     index, queries = in_memory(given, form), random.normal(size=(300, 64)).astype(np.float32)
@@ -130,12 +130,12 @@ def test_products_that_choose_candidates_are_nearer_than_the_margin(form, width)
     given = np.abs(random.normal(size=(400, width))).astype(np.float32)  # of one sign, so that errors add up
     index = in_memory(given, form)
     every = np.stack([cosines(np.repeat(q[None], len(given), 0), index.vectors) for q in given[:50]])
-    assert np.abs(unit(given[:50]) @ index._block(0, 400).T - every).max() < index._margin / 2
+    assert np.abs(l2_normalize(given[:50]) @ index._block(0, 400).T - every).max() < index._margin / 2
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_of_equal_rows_the_earlier_come_first(form, monkeypatch):
-    monkeypatch.setattr(search, "ROWS", 7)
+    monkeypatch.setattr(search, "BLOCK_ROWS", 7)
     random = np.random.default_rng(0)
     given = random.normal(size=(50, 33)).astype(np.float32)
     given[3::4] = given[3]
@@ -148,7 +148,7 @@ def test_what_is_found_depends_neither_on_the_other_queries_nor_on_blocks(monkey
     random = np.random.default_rng(0)
     index, queries = in_memory(random.normal(size=(500, 48)).astype(np.float32)), random.normal(size=(9, 48)).astype(np.float32)
     together = index.nearest(queries, 20)
-    monkeypatch.setattr(search, "ROWS", 61)
+    monkeypatch.setattr(search, "BLOCK_ROWS", 61)
     alone = [index.nearest(query[None], 20)[0] for query in queries]
     for (scores, rows), (scores_alone, rows_alone) in zip(together, alone, strict=True):
         assert rows.tolist() == rows_alone.tolist() and scores.tolist() == scores_alone.tolist()
@@ -208,8 +208,8 @@ def all_pairs(stored, threshold):
 def test_pairs_are_brute_force(form, corpus, threshold, most, tile):
     index = in_memory(corpus[0], form)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(search, "TILE", tile)
-        best, total = index.pairs(threshold, most)
+        patch.setattr(search, "TILE_ROWS", tile)
+        best, total = index.near_duplicates(threshold, most)
     wanted = all_pairs(index.vectors, threshold)
     assert total == len(wanted)
     assert best == wanted[:most]
@@ -219,21 +219,21 @@ def test_a_threshold_of_one_finds_equal_rows():
     random = np.random.default_rng(0)
     given = random.normal(size=(300, 100)).astype(np.float32)
     given[200:] = given[:100]
-    best, total = in_memory(given).pairs(1.0, 1000)
+    best, total = in_memory(given).near_duplicates(1.0, 1000)
     assert total == 100 and [(pair.first, pair.second) for pair in best] == [(n, n + 200) for n in range(100)]
 
 
 def test_pairs_tell_how_far_they_are(monkeypatch):
-    monkeypatch.setattr(search, "TILE", 4)
+    monkeypatch.setattr(search, "TILE_ROWS", 4)
     progress = []
-    in_memory(np.eye(10, dtype=np.float32)).pairs(0.5, 5, progress.append)
+    in_memory(np.eye(10, dtype=np.float32)).near_duplicates(0.5, 5, progress.append)
     assert progress == [4, 8, 10]
 
 
 @pytest.mark.parametrize(("threshold", "most"), [(1.5, 1), (float("nan"), 1), (0.5, 0)])
 def test_pairs_that_cannot_be_asked_for(threshold, most):
-    with pytest.raises(ConfigError, match=r"threshold: got|most: got"):
-        in_memory(np.eye(3, dtype=np.float32)).pairs(threshold, most)
+    with pytest.raises(ConfigError, match=r"threshold: got|max_pairs: got"):
+        in_memory(np.eye(3, dtype=np.float32)).near_duplicates(threshold, most)
 
 
 # --- the folder --------------------------------------------------------------------------------------------------------------------
@@ -263,16 +263,16 @@ def test_what_is_in_the_folder(tmp_path, given, form):
 
 
 def test_building_goes_on_where_it_was_stopped(tmp_path, given, monkeypatch):
-    monkeypatch.setattr(writers, "CHUNK", 8)
+    monkeypatch.setattr(writers, "CHUNK_ROWS", 8)
     build(tmp_path / "whole", given)
     for stops_at in range(4):
         folder = tmp_path / f"stopped{stops_at}"
         calls = []
         with pytest.raises(Stopped):
-            build_index(folder, about_of(given), iter(rows_of(30)), encoder_of(given, calls, stops_at))
+            build_index(folder, info_of(given), iter(rows_of(30)), encoder_of(given, calls, stops_at))
         with pytest.raises(ArtifactError, match="not finished; run the command that was making it again"):
             open_index(folder, "model a")
-        assert build_index(folder, about_of(given), iter(rows_of(30)), encoder_of(given, calls)) == 8 * stops_at
+        assert build_index(folder, info_of(given), iter(rows_of(30)), encoder_of(given, calls)) == 8 * stops_at
         assert sorted(map(int, itertools.chain(*calls))) == list(range(30))
         assert files_of(folder) == files_of(tmp_path / "whole")
 
@@ -308,21 +308,21 @@ def dies(moment, build):
 
 def test_killed_at_any_moment_it_is_the_old_index_or_the_new_or_none(tmp_path, given, monkeypatch):
     """Over an older index of another corpus: at no moment do files of both stand together as one index."""
-    monkeypatch.setattr(writers, "CHUNK", 16)
+    monkeypatch.setattr(writers, "CHUNK_ROWS", 16)
     build(tmp_path / "whole", given)
     for moment in itertools.count():
         folder = tmp_path / str(moment)
         build(folder, given[::-1].copy(), source={"file": "older"})
         (folder / "usearch.index").write_bytes(b"of the older")
-        died = dies(moment, lambda: build_index(folder, about_of(given), rows_of(30), encoder_of(given)))  # noqa: B023
+        died = dies(moment, lambda: build_index(folder, info_of(given), rows_of(30), encoder_of(given)))  # noqa: B023
         try:
             index = open_index(folder, "model a")
         except ArtifactError:
             pass
         else:
-            wanted = given if index.about.source == {"file": "x"} else given[::-1]
-            assert (index.vectors == unit(wanted)).all()
-        build_index(folder, about_of(given), rows_of(30), encoder_of(given))
+            wanted = given if index.info.source == {"file": "x"} else given[::-1]
+            assert (index.vectors == l2_normalize(wanted)).all()
+        build_index(folder, info_of(given), rows_of(30), encoder_of(given))
         assert files_of(folder) == files_of(tmp_path / "whole")
         if not died:
             break
@@ -332,40 +332,40 @@ def test_killed_at_any_moment_it_is_the_old_index_or_the_new_or_none(tmp_path, g
 def test_a_finished_index_is_left_as_it_is(tmp_path, given):
     build(tmp_path, given)
     calls = []
-    assert build_index(tmp_path, about_of(given), [], encoder_of(given, calls)) == 30
+    assert build_index(tmp_path, info_of(given), [], encoder_of(given, calls)) == 30
     assert calls == []
-    assert build_index(tmp_path, about_of(given), rows_of(30), encoder_of(given, calls), anew=True) == 0
+    assert build_index(tmp_path, info_of(given), rows_of(30), encoder_of(given, calls), rebuild=True) == 0
     assert len(calls) == 1
 
 
 def test_an_index_of_something_else_is_replaced(tmp_path, given):
     build(tmp_path, given)
-    index = build(tmp_path, given[:9] + 1, model="model b", source={"file": "y"})
-    assert index.about.rows == 9 and (index.vectors == unit(given[:9] + 1)).all()
+    index = build(tmp_path, given[:9] + 1, model_fingerprint="model b", source={"file": "y"})
+    assert index.info.num_rows == 9 and (index.vectors == l2_normalize(given[:9] + 1)).all()
 
 
 def test_an_unfinished_index_of_something_else_is_refused_unless_made_anew(tmp_path, given, monkeypatch):
-    monkeypatch.setattr(writers, "CHUNK", 8)
+    monkeypatch.setattr(writers, "CHUNK_ROWS", 8)
     with pytest.raises(Stopped):
-        build_index(tmp_path, about_of(given), rows_of(30), encoder_of(given, stops_at=2))
-    other = about_of(given, source={"file": "y"})
+        build_index(tmp_path, info_of(given), rows_of(30), encoder_of(given, stops_at=2))
+    other = info_of(given, source={"file": "y"})
     with pytest.raises(ConfigError, match=r"source: .* there, .* here.*remove .*vectors.npy.part and .*vectors.npy.part.json"):
         build_index(tmp_path, other, rows_of(30), encoder_of(given))
-    assert build_index(tmp_path, other, rows_of(30), encoder_of(given), anew=True) == 0
-    assert open_index(tmp_path, "model a").about.source == {"file": "y"}
+    assert build_index(tmp_path, other, rows_of(30), encoder_of(given), rebuild=True) == 0
+    assert open_index(tmp_path, "model a").info.source == {"file": "y"}
 
 
 def test_a_damaged_index_is_made_anew(tmp_path, given):
     build(tmp_path, given)
     os.truncate(tmp_path / "vectors.npy", 300)
     index = build(tmp_path, given)
-    assert (index.vectors == unit(given)).all()
+    assert (index.vectors == l2_normalize(given)).all()
 
 
 def test_another_number_of_rows_makes_no_index(tmp_path, given):
     for rows in (rows_of(29), rows_of(31)):
         with pytest.raises(DataError, match="30 rows were counted"):
-            build_index(tmp_path, about_of(given), rows, encoder_of(np.concatenate([given, given])))
+            build_index(tmp_path, info_of(given), rows, encoder_of(np.concatenate([given, given])))
         with pytest.raises(ArtifactError):
             open_index(tmp_path, "model a")
 
@@ -414,7 +414,7 @@ def test_a_row_that_cannot_be_read_is_named(tmp_path, given):
     texts = (tmp_path / "texts.jsonl").read_bytes()
     (tmp_path / "texts.jsonl").write_bytes(texts.replace(b'"id": 7', b'"id": x'))
     with pytest.raises(ArtifactError, match=r"texts.jsonl: row 8 cannot be read"):
-        index.raws([3, 7])
+        index.read_rows([3, 7])
 
 
 # --- the approximate engine --------------------------------------------------------------------------------------------------------

@@ -21,9 +21,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from bertune.errors import ConfigError, DataError
-from bertune.inference.vectors import FORMS, from_form, in_form
+from bertune.inference.vectors import VECTOR_DTYPES, dequantize_vectors, quantize_vectors
 from bertune.retrieval import writers as vectors
-from bertune.retrieval.writers import Job, write_vectors
+from bertune.retrieval.writers import VectorFile, write_vectors
 
 WIDTH, CHUNK = 12, 8
 NAMES = ["out.npy", "out.parquet"]
@@ -32,7 +32,7 @@ directions = hnp.arrays(np.float32, st.tuples(st.integers(1, 6), st.integers(1, 
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch):
-    monkeypatch.setattr(vectors, "CHUNK", CHUNK)
+    monkeypatch.setattr(vectors, "CHUNK_ROWS", CHUNK)
 
 
 def vector_of(text):
@@ -66,7 +66,7 @@ def corpus(count=30):
 
 
 def job_of(path, count=30, form="float32", **identity):
-    return Job(Path(path), count, WIDTH, form, {"model": "m", **identity})
+    return VectorFile(Path(path), count, WIDTH, form, {"model": "m", **identity})
 
 
 def stored(path, form):
@@ -90,7 +90,7 @@ def cosine(a, b):
 @given(directions)
 def test_int8_keeps_the_direction(x):
     x = x[np.abs(x).max(axis=1) > 0]
-    back = from_form(in_form(x, "int8"), "int8", x.shape[1])
+    back = dequantize_vectors(quantize_vectors(x, "int8"), "int8", x.shape[1])
     if len(x):
         assert (np.abs(back).max(axis=1) == 127).all()
         assert cosine(x, back).min() > 0.99
@@ -99,40 +99,40 @@ def test_int8_keeps_the_direction(x):
 def test_int8_hardly_moves_cosines_between_vectors():
     x = np.random.default_rng(0).normal(size=(200, 384)).astype(np.float32)
     x[::2] += 3 * x[1::2]  # some near, some far
-    back = from_form(in_form(x, "int8"), "int8", 384)
+    back = dequantize_vectors(quantize_vectors(x, "int8"), "int8", 384)
     for shift in (1, 2, 7):
         assert np.abs(cosine(x, np.roll(x, shift, 0)) - cosine(back, np.roll(back, shift, 0))).max() < 0.01
 
 
 @given(directions)
 def test_binary_keeps_the_signs(x):
-    packed = in_form(x, "binary")
+    packed = quantize_vectors(x, "binary")
     assert packed.dtype == np.uint8 and packed.shape == (len(x), -(-x.shape[1] // 8))
-    assert (from_form(packed, "binary", x.shape[1]) == np.where(x > 0, 1, -1)).all()
+    assert (dequantize_vectors(packed, "binary", x.shape[1]) == np.where(x > 0, 1, -1)).all()
 
 
 def test_binary_tells_near_from_far():
     draw = np.random.default_rng(0)
     x = draw.normal(size=(50, 384)).astype(np.float32)
     near, far = x + 0.3 * draw.normal(size=x.shape).astype(np.float32), draw.normal(size=x.shape).astype(np.float32)
-    signs = [from_form(in_form(v, "binary"), "binary", 384) for v in (x, near, far)]
+    signs = [dequantize_vectors(quantize_vectors(v, "binary"), "binary", 384) for v in (x, near, far)]
     assert cosine(signs[0], signs[1]).min() > cosine(signs[0], signs[2]).max()
 
 
 @given(directions)
 def test_casts_are_casts(x):
-    assert (from_form(in_form(x, "float32"), "float32", x.shape[1]) == x).all()
-    assert (in_form(x, "float16") == x.astype(np.float16)).all()
+    assert (dequantize_vectors(quantize_vectors(x, "float32"), "float32", x.shape[1]) == x).all()
+    assert (quantize_vectors(x, "float16") == x.astype(np.float16)).all()
 
 
 def test_zeros_stay_zeros_and_the_smallest_numbers_keep_their_direction():
     x = np.array([[0, 0], [1e-45, -1e-45], [3e38, -3e38]], dtype=np.float32)
-    assert in_form(x, "int8").tolist() == [[0, 0], [127, -127], [127, -127]]
+    assert quantize_vectors(x, "int8").tolist() == [[0, 0], [127, -127], [127, -127]]
 
 
 def test_an_unknown_form_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="'int4' is none of float32, float16, int8, binary"):
-        in_form(np.zeros((1, 2), dtype=np.float32), "int4")
+        quantize_vectors(np.zeros((1, 2), dtype=np.float32), "int4")
     with pytest.raises(ConfigError, match="int4"):
         write_vectors(job_of(tmp_path / "out.npy", form="int4"), corpus(), Encoder())
 
@@ -140,13 +140,13 @@ def test_an_unknown_form_is_refused(tmp_path):
 # --- what is written ---------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", VECTOR_DTYPES)
 @pytest.mark.parametrize("name", NAMES)
 def test_every_row_in_its_place_in_every_form(tmp_path, name, form):
     rows, encoder, progress = corpus(), Encoder(), []
     assert write_vectors(job_of(tmp_path / name, form=form), iter(rows), encoder, progress.append) == 0
     got = stored(tmp_path / name, form)
-    wanted = in_form(expected(rows), form)
+    wanted = quantize_vectors(expected(rows), form)
     assert got.dtype == wanted.dtype and (got == wanted).all()
     assert left_over(tmp_path) == [name]
     assert progress == [0, 8, 16, 24, 30]
@@ -392,15 +392,15 @@ def test_kill_9_of_a_real_process(tmp_path, name):
         import sys, time
         from pathlib import Path
         sys.path.insert(0, sys.argv[2])
-        import test_vector_files as t
-        t.vectors.CHUNK = t.CHUNK
+        import test_writers as t
+        t.vectors.CHUNK_ROWS = t.CHUNK
         inner = t.Encoder()
         def encode(texts):
             if len(inner.calls) == 2:
                 print("in the third chunk", flush=True)
                 time.sleep(600)
             return inner(texts)
-        t.write(t.job_of(sys.argv[1]), iter(t.corpus()), encode)
+        t.write_vectors(t.job_of(sys.argv[1]), iter(t.corpus()), encode)
         """
     )
     command = [sys.executable, "-c", program, str(tmp_path / name), str(Path(__file__).parent)]
@@ -424,7 +424,7 @@ def test_what_is_begun_under_another_identity_is_not_gone_on_with(tmp_path, name
         write_vectors(job_of(path, seed=1), corpus(), Encoder(stops_at=2))
     for other in (job_of(path, seed=2), job_of(path, form="int8", seed=1), job_of(path, count=29, seed=1)):
         with pytest.raises(ConfigError) as refused:
-            write_vectors(other, corpus(other.count), Encoder())
+            write_vectors(other, corpus(other.num_rows), Encoder())
         assert f"remove {path}.part and {path}.part.json" in str(refused.value) and "\n" not in str(refused.value)
     assert "count: 30 there, 29 here" in str(refused.value)
     assert write_vectors(job_of(path, seed=1), corpus(), Encoder()) == 2 * CHUNK
@@ -542,4 +542,4 @@ def test_vectors_that_are_none_are_named(tmp_path, form, bad, message):
 
 def test_an_encoder_of_another_width_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"8 texts became \(8, 12\), expected \(8, 13\)"):
-        write_vectors(replace(job_of(tmp_path / "out.npy"), width=13), corpus(), Encoder())
+        write_vectors(replace(job_of(tmp_path / "out.npy"), dim=13), corpus(), Encoder())

@@ -15,11 +15,11 @@ from safetensors.torch import load_file
 from tests.chinesebert_folder import shapes, weights, write_folder
 
 import bertune
-from bertune.commands.inspect import inspect, lines_of
+from bertune.commands.inspect import inspect, report_lines
 from bertune.commands.train import prepare
 from bertune.data.dataset import EncodedDataset
-from bertune.encoders.families.glyphs import GlyphChoice
-from bertune.encoders.load import read_encoder
+from bertune.encoders.families.glyphs import GlyphOptions
+from bertune.encoders.load import load_encoder
 from bertune.heads.model import Model
 from bertune.tasks import task_names
 from bertune.tasks.base.reading import read_examples
@@ -68,13 +68,13 @@ def trained(request, folder, tmp_path_factory):
 
 def test_it_learns(trained):
     _, _, enough, result = trained
-    assert result.scores["dev"].decisive >= enough
+    assert result.scores["dev"].main_value >= enough
 
 
 def test_it_predicts_as_it_was_scored_whatever_the_batch(trained):
     rows, file, _, result = trained
     scores, _, _ = bertune.evaluate(result.folder, str(file), precision="fp32")
-    assert scores.decisive == pytest.approx(result.scores["dev"].decisive, abs=1e-6)
+    assert scores.main_value == pytest.approx(result.scores["dev"].main_value, abs=1e-6)
     model = bertune.load(result.folder, precision="fp32")
     texts = [(r["text"], r["text_b"]) if "text_b" in r else r["text"] for r in rows]
     together = model.predict(texts)
@@ -112,10 +112,10 @@ def test_the_saved_folder_has_the_names_of_the_release_and_no_other_tool_misread
 def test_training_goes_on_from_a_saved_folder(trained, tmp_path):
     _, file, _, result = trained
     meta = json.loads((result.folder / "bertune.json").read_text())
-    encoder, report = read_encoder(result.folder)
-    assert report.new == []
+    encoder, report = load_encoder(result.folder)
+    assert report.missing_keys == []
     saved = load_file(result.folder / "model.safetensors")
-    assert all(torch.equal(t, saved[f"bert.{n}"]) for n, t in encoder.checkpoint().items())
+    assert all(torch.equal(t, saved[f"bert.{n}"]) for n, t in encoder.hf_state_dict().items())
     again = bertune.train(
         meta["task"], [f"data.train={file}", f"model={result.folder}", f"out={tmp_path / 'out'}", "train.max_steps=2"], quiet=True
     )
@@ -153,8 +153,8 @@ def fit_of(folder: Path, file: str, *settings: str, trained: bool = False) -> Tr
     examples = read_examples([file], task, run.data, lambda _: None)
     task.fit(examples, lambda _: None)
     seed_everything(run.seed)
-    encoder, report = read_encoder(folder, GlyphChoice(trained=trained))
-    tokenizer = load_tokenizer(folder, encoder.longest, run.data)
+    encoder, report = load_encoder(folder, GlyphOptions(trainable=trained))
+    tokenizer = load_tokenizer(folder, encoder.max_positions, run.data)
     AcceleratorState._reset_state(reset_partial_state=True)
     return TrainStep(
         Model(encoder, task.head(encoder, report.pooler)),
@@ -187,7 +187,7 @@ def test_state_is_written_and_read_bit_for_bit(folder, small_file, tmp_path, set
     second = fit_of(folder, small_file, *settings, trained=trained)
     second.state.read(tmp_path)
     run_steps(second, 4)
-    one, two = straight.model.saved_state(), second.model.saved_state()
+    one, two = straight.model.hf_state_dict(), second.model.hf_state_dict()
     assert one.keys() == two.keys()
     assert all(torch.equal(one[n], two[n]) for n in one)
 
@@ -203,7 +203,7 @@ def test_active_rows_train_to_the_same_weights(folder, small_file, trained):
             if isinstance(module, torch.nn.Dropout):
                 module.p = 0.0
         run_steps(work, 6)
-        results.append(work.model.saved_state())
+        results.append(work.model.hf_state_dict())
         if active == "true":
             in_optimizer = sum(p.numel() for group in work.state.optimizer.param_groups for p in group["params"])
             assert (work.num_active_words or 0) < 40
@@ -230,9 +230,9 @@ def test_the_better_epoch_is_kept(folder, tmp_path):
     found = [e["accuracy"] for e in events if "accuracy" in e]
     assert len(found) == 10
     assert max(found) > found[-1], found
-    assert result.scores["dev"].decisive == max(found)
-    assert bertune.evaluate(out, str(dev), precision="fp32")[0].decisive == max(found)
-    assert bertune.evaluate(out / "last", str(dev), precision="fp32")[0].decisive == found[-1]
+    assert result.scores["dev"].main_value == max(found)
+    assert bertune.evaluate(out, str(dev), precision="fp32")[0].main_value == max(found)
+    assert bertune.evaluate(out / "last", str(dev), precision="fp32")[0].main_value == found[-1]
 
 
 def test_the_run_of_the_reference(folder, tmp_path, monkeypatch, capsys):
@@ -262,7 +262,7 @@ def test_inspect_says_what_a_folder_holds_and_lacks(folder, tmp_path, trained):
     assert report["kind"] == "chinesebert" and report["lacks"] == []
     assert report["encoder"]["missing"] == [] and report["encoder"]["wrong_shapes"] == []
     assert "pinyin_map and pinyin2tensor in tokenizer_config.json" in report["pinyin"]
-    text = "\n".join(lines_of(report))
+    text = "\n".join(report_lines(report))
     assert "bert.encoder.layer.*.attention.self.query.weight  32 x 32  (2 layers)" in text and "lacks: nothing" in text
     saved = inspect(str(trained[3].folder))
     assert saved["kind"] == "chinesebert" and saved["lacks"] == []
@@ -290,7 +290,7 @@ def test_inspect_of_other_folders(tiny, encoder_of, tmp_path):
     (broken / "config.json").write_text("{")
     report = inspect(str(broken))
     assert "config.json that can be read" in report["lacks"]
-    assert "lacks: " in "\n".join(lines_of(report))
+    assert "lacks: " in "\n".join(report_lines(report))
 
 
 def test_a_run_needs_pypinyin_and_says_so(folder, small_file, tmp_path, monkeypatch):

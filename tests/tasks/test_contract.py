@@ -14,7 +14,7 @@ import torch
 import bertune
 from bertune.commands.train import prepare
 from bertune.data.dataset import EncodedDataset
-from bertune.encoders.load import read_encoder
+from bertune.encoders.load import load_encoder
 from bertune.errors import DataError
 from bertune.heads.model import Model
 from bertune.tasks import task_names
@@ -116,8 +116,8 @@ def parts(case: Case, file: Path, tiny: Path):
     run, task = prepare(case.task, [f"data.train={file}", *case.settings])
     examples = read_examples([str(file)], task, run.data, lambda _: None)
     task.fit(examples, lambda _: None)
-    encoder, report = read_encoder(tiny)
-    tokenizer = load_tokenizer(tiny, encoder.longest, run.data)
+    encoder, report = load_encoder(tiny)
+    tokenizer = load_tokenizer(tiny, encoder.max_positions, run.data)
     torch.manual_seed(0)
     return task, examples, EncodedDataset(task.encode(examples, tokenizer)), Model(encoder, task.head(encoder, report.pooler))
 
@@ -125,8 +125,8 @@ def parts(case: Case, file: Path, tiny: Path):
 def test_loss_is_finite_and_reaches_every_parameter(trained, tiny):
     case, file, _ = trained
     task, _, rows, model = parts(case, file, tiny)
-    batch = rows.batch(range(12), task.collate_target)
-    loss = task.loss(model(batch), batch) / task.count(batch)
+    batch = rows.get_batch(range(12), task.collate_target)
+    loss = task.loss(model(batch), batch) / task.loss_denominator(batch)
     assert math.isfinite(loss.item())
     loss.backward()
     without = [n for n, p in model.named_parameters() if p.grad is None or not torch.isfinite(p.grad).all()]
@@ -136,8 +136,8 @@ def test_loss_is_finite_and_reaches_every_parameter(trained, tiny):
 def test_48_rows_are_learnt(trained):
     case, _, result = trained
     assert len(case.rows) == 48
-    assert result.scores["dev"].decisive >= case.enough
-    assert set(result.scores["dev"].intervals) == {result.scores["dev"].main}
+    assert result.scores["dev"].main_value >= case.enough
+    assert set(result.scores["dev"].intervals) == {result.scores["dev"].main_metric}
 
 
 def test_predictions_are_in_order_and_do_not_depend_on_the_batch(trained):
@@ -148,8 +148,8 @@ def test_predictions_are_in_order_and_do_not_depend_on_the_batch(trained):
     for place in (0, 7, 47):
         alone = model.predict([texts[place]])[0]
         assert same(alone.value, together[place].value)
-        if alone.by_label:
-            assert alone.by_label == pytest.approx(together[place].by_label, abs=1e-5)
+        if alone.probabilities:
+            assert alone.probabilities == pytest.approx(together[place].probabilities, abs=1e-5)
     backwards = model.predict(texts[::-1])
     assert all(same(a.value, b.value) for a, b in zip(backwards, together[::-1], strict=True))
 

@@ -20,16 +20,16 @@ from bertune.data.example_store import ExampleWriter
 from bertune.data.mapped_dataset import DatasetWriter
 from bertune.errors import BertuneError, ConfigError, DataError
 from bertune.tasks.base import datasets
-from bertune.tasks.base.datasets import Pace, _open, is_large
+from bertune.tasks.base.datasets import ProgressReporter, _open, uses_cache
 from bertune.text import workers
 
 
 @pytest.fixture(autouse=True)
 def place(tmp_path, monkeypatch):
     monkeypatch.setenv("BERTUNE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(example_store, "ROWS", 7)
-    monkeypatch.setattr(datasets, "PART", 5)
-    monkeypatch.setattr(arrow, "RELEASED_AFTER", 1 << 12)
+    monkeypatch.setattr(example_store, "ROWS_PER_BATCH", 7)
+    monkeypatch.setattr(datasets, "CHUNK_SIZE", 5)
+    monkeypatch.setattr(arrow, "RELEASE_THRESHOLD", 1 << 12)
     return tmp_path / "cache"
 
 
@@ -107,13 +107,13 @@ def test_auto_is_for_large_files(tiny, tmp_path, place, monkeypatch):
     file = write_rows(tmp_path / "rows.jsonl", TASKS["classify"][1])
     first = train("classify", file, tiny, tmp_path / "a")
     assert not place.exists()
-    monkeypatch.setattr(datasets, "LARGE", 100)
+    monkeypatch.setattr(datasets, "CACHE_THRESHOLD", 100)
     assert train("classify", file, tiny, tmp_path / "b")["weights"] == first["weights"]
     assert names(place) == ["rows", "tokens"]
 
 
 def test_several_processes_tokenise_the_same(tiny, tmp_path, place, monkeypatch):
-    monkeypatch.setattr(workers, "FEW", 4)
+    monkeypatch.setattr(workers, "MIN_TEXTS", 4)
     for name in ("classify", "tag", "embed"):
         task, rows, settings = TASKS[name]
         file = write_rows(tmp_path / f"{name}.jsonl", rows)
@@ -130,15 +130,15 @@ def test_a_process_that_ends_is_done_without(tiny, monkeypatch):
     tokenizer = load_tokenizer(tiny, 64, DataConfig())
     texts = [(sentence(n),) for n in range(900)]
     said: list[str] = []
-    with workers.encoding_with(tokenizer, 3, said.append) as parallel:
-        right = [list(p.ids) for p in tokenizer.encode(texts)]
-        assert [list(p.ids) for p in parallel.encode(texts)] == right
+    with workers.parallel_tokenizer(tokenizer, 3, said.append) as parallel:
+        right = [list(p.input_ids) for p in tokenizer.encode(texts)]
+        assert [list(p.input_ids) for p in parallel.encode(texts)] == right
         assert said == []
         parallel._workers[0]._process.kill()
-        assert [list(p.ids) for p in parallel.encode(texts)] == right
+        assert [list(p.input_ids) for p in parallel.encode(texts)] == right
         assert len(said) == 1
-        assert [list(p.ids) for p in parallel.encode(texts)] == right
-        assert parallel.highest_id == tokenizer.highest_id
+        assert [list(p.input_ids) for p in parallel.encode(texts)] == right
+        assert parallel.max_token_id == tokenizer.max_token_id
 
 
 @pytest.mark.parametrize("change", ["content", "name", "columns", "seed", "options", "dev_fraction", "max_length", "tokenizer", "labels"])
@@ -266,29 +266,29 @@ def test_runs_at_once_do_not_harm_each_other(tiny, tmp_path, place):
 
 
 def test_the_second_to_finish_takes_the_entry_of_the_first(place):
-    with dataset_cache.making("rows", "k") as one, dataset_cache.making("rows", "k") as two:
+    with dataset_cache.create_entry("rows", "k") as one, dataset_cache.create_entry("rows", "k") as two:
         (one / "x").write_text("1")
         (two / "x").write_text("1")
-        first = dataset_cache.finish(one, "rows", "k", {}, {"who": 1})
-        second = dataset_cache.finish(two, "rows", "k", {}, {"who": 2})
+        first = dataset_cache.commit_entry(one, "rows", "k", {}, {"who": 1})
+        second = dataset_cache.commit_entry(two, "rows", "k", {}, {"who": 2})
     assert first == second
     assert [path.name for path in place.iterdir()] == ["rows-k"]
-    assert dataset_cache.find("rows", "k", print).meta == {"who": 1}
+    assert dataset_cache.find_entry("rows", "k", print).meta == {"who": 1}
 
 
 def test_a_killed_run_leaves_nothing_that_counts(tiny, tmp_path, place, said):
     file = write_rows(tmp_path / "rows.jsonl", TASKS["classify"][1])
-    with dataset_cache.making("rows", "killed") as part:
+    with dataset_cache.create_entry("rows", "killed") as part:
         (part / "train.examples.arrow").write_bytes(b"half")
         shutil.copytree(part, part.with_name("rows-killed.1-0.part"), dirs_exist_ok=True)
     train("classify", file, tiny, tmp_path / "a", "data.cache=on")
     assert not any("damaged" in line for line in said)
-    unfinished = [entry for entry in dataset_cache.entries() if not entry.manifest]
+    unfinished = [entry for entry in dataset_cache.list_entries() if not entry.manifest]
     assert [entry.path.name for entry in unfinished] == ["rows-killed.1-0.part"]
-    assert len(dataset_cache.clear()) == 2  # the unfinished one may belong to a run that is going on
+    assert len(dataset_cache.remove_entries()) == 2  # the unfinished one may belong to a run that is going on
     os.utime(unfinished[0].path / "train.examples.arrow", (1, 1))
     os.utime(unfinished[0].path, (1, 1))
-    assert [entry.path.name for entry in dataset_cache.clear()] == ["rows-killed.1-0.part"]
+    assert [entry.path.name for entry in dataset_cache.remove_entries()] == ["rows-killed.1-0.part"]
     assert list(place.iterdir()) == []
 
 
@@ -299,7 +299,7 @@ def test_evaluate_keeps_large_files_on_disk(tiny, tmp_path, place, monkeypatch):
         train(task, file, tiny, tmp_path / name, *settings)
         here = bertune.evaluate(tmp_path / name, str(file), precision="fp32")
         with monkeypatch.context() as patch:
-            patch.setattr(datasets, "LARGE", 100)
+            patch.setattr(datasets, "CACHE_THRESHOLD", 100)
             there = bertune.evaluate(tmp_path / name, str(file), precision="fp32")
         assert (here[0], here[2]) == (there[0], there[2])
         assert here[1] == there[1] or here[1] != here[1]
@@ -307,7 +307,7 @@ def test_evaluate_keeps_large_files_on_disk(tiny, tmp_path, place, monkeypatch):
 
 
 def test_rates_are_said(tiny, tmp_path, said, monkeypatch):
-    monkeypatch.setattr(Pace, "EVERY", 0.0)
+    monkeypatch.setattr(ProgressReporter, "INTERVAL", 0.0)
     file = write_rows(tmp_path / "rows.jsonl", TASKS["classify"][1])
     train("classify", file, tiny, tmp_path / "a", "data.cache=on")
     text = "\n".join(said)
@@ -324,7 +324,7 @@ def test_rates_are_said(tiny, tmp_path, said, monkeypatch):
 def test_hub_data_is_left_to_datasets(tiny, said):
     from bertune.config.schema import DataConfig
 
-    assert not is_large(DataConfig(cache="on"), [["hub:glue/cola"]], Console())
+    assert not uses_cache(DataConfig(cache="on"), [["hub:glue/cola"]], Console())
     assert "no effect on data sets of the Hub" in said[0]
 
 
@@ -374,36 +374,36 @@ def test_clearing_while_a_run_reads(tiny, tmp_path, place):
     file = write_rows(tmp_path / "rows.jsonl", TASKS["classify"][1])
     train("classify", file, tiny, tmp_path / "a", "data.cache=on")
     (entry,) = place.glob("rows-*")
-    examples = _open(dataset_cache.find("rows", entry.name.split("-")[1], print), "train")
+    examples = _open(dataset_cache.find_entry("rows", entry.name.split("-")[1], print), "train")
     right = list(examples)
     if sys.platform != "win32":
-        dataset_cache.clear()
+        dataset_cache.remove_entries()
         assert list(examples) == right
 
 
 def test_old_entries(place):
     for key, age in (("new", 0), ("old", 3 * 86400)):
-        with dataset_cache.making("tokens", key) as part:
+        with dataset_cache.create_entry("tokens", key) as part:
             (part / "x").write_text("1")
-            dataset_cache.finish(part, "tokens", key, {}, {})
+            dataset_cache.commit_entry(part, "tokens", key, {}, {})
         manifest = json.loads((place / f"tokens-{key}" / "manifest.json").read_text())
         (place / f"tokens-{key}" / "manifest.json").write_text(json.dumps({**manifest, "made": time.time() - age}))
-    assert [entry.path.name for entry in dataset_cache.entries()] == ["tokens-new", "tokens-old"]
-    assert [entry.path.name for entry in dataset_cache.clear(2 * 86400)] == ["tokens-old"]
+    assert [entry.path.name for entry in dataset_cache.list_entries()] == ["tokens-new", "tokens-old"]
+    assert [entry.path.name for entry in dataset_cache.remove_entries(2 * 86400)] == ["tokens-old"]
     assert [path.name for path in place.iterdir()] == ["tokens-new"]
 
 
 def test_where_the_cache_lies(monkeypatch, tmp_path):
-    assert dataset_cache.folder() == tmp_path / "cache"
+    assert dataset_cache.cache_dir() == tmp_path / "cache"
     monkeypatch.delenv("BERTUNE_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     monkeypatch.setattr(sys, "platform", "linux")
-    assert dataset_cache.folder() == tmp_path / "xdg" / "bertune"
+    assert dataset_cache.cache_dir() == tmp_path / "xdg" / "bertune"
     monkeypatch.setattr(sys, "platform", "darwin")
-    assert dataset_cache.folder() == Path.home() / "Library" / "Caches" / "bertune"
+    assert dataset_cache.cache_dir() == Path.home() / "Library" / "Caches" / "bertune"
     monkeypatch.setattr(sys, "platform", "win32")
     monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / "local"))
-    assert dataset_cache.folder() == tmp_path / "local" / "bertune" / "cache"
+    assert dataset_cache.cache_dir() == tmp_path / "local" / "bertune" / "cache"
 
 
 def test_errors_are_ours(tiny, tmp_path):

@@ -21,7 +21,7 @@ from bertune.cli.app import app
 from bertune.commands.train import prepare
 from bertune.config.schema import DataConfig
 from bertune.data.dataset import EncodedDataset
-from bertune.encoders.load import read_encoder
+from bertune.encoders.load import load_encoder
 from bertune.errors import ConfigError, DataError
 from bertune.heads.model import Model
 from bertune.heads.sentence import SentenceOutput
@@ -31,7 +31,7 @@ from bertune.tasks.match import Match, MatchOptions
 from bertune.text.load import load_tokenizer
 from bertune.training.rng import RngState, seed_everything
 from bertune.training.step import TrainStep
-from bertune.types import Batch, EncodedExample, Example, Numerics, PairIndex, Ragged, Row
+from bertune.types import Batch, EncodedExample, Example, Location, Numerics, PairIndex, Ragged, Row
 
 CPU = torch.device("cpu")
 NOUNS = ["dog", "cat", "tree", "house", "car", "book"]
@@ -49,7 +49,7 @@ def lines_of(rows):
 
 
 def examples_of(task, rows):
-    return [task.read(Row(row, "rows", n)) for n, row in enumerate(rows, 1)]
+    return [task.read(Row(row, Location("rows", n))) for n, row in enumerate(rows, 1)]
 
 
 def built(folder, name, rows, options=None, precision="fp32", **train) -> TrainStep:
@@ -61,12 +61,12 @@ def built(folder, name, rows, options=None, precision="fp32", **train) -> TrainS
     examples = examples_of(task, rows)
     task.fit(examples, lambda _: None)
     seed_everything(0)
-    encoder, report = read_encoder(folder)
+    encoder, report = load_encoder(folder)
     if run.train.dropout is not None:
         encoder.set_dropout(run.train.dropout)
-    encoder.compute_in(Numerics(precision, run.train.fast_dropout))
+    encoder.set_numerics(Numerics(precision, run.train.fast_dropout))
     model = Model(encoder, task.head(encoder, report.pooler))
-    encoded = EncodedDataset(task.encode(examples, load_tokenizer(folder, encoder.longest, run.data)))
+    encoded = EncodedDataset(task.encode(examples, load_tokenizer(folder, encoder.max_positions, run.data)))
     return TrainStep(model.train(), task, encoded, run, accelerator)
 
 
@@ -105,7 +105,9 @@ def test_gradients_do_not_depend_on_the_parts(name, cut, encoder_of):
     places = range(1, len(rows), 2)
     loss, whole = step(built(encoder_of(kind), task, rows, options, dropout=0), places)
     work = built(encoder_of(kind), task, rows, options, dropout=0, **CUTS[cut])
-    assert len(work.gradient.text_parts(work.dataset.batch(list(places), work.task.collate_target), 1)) >= (20 if cut == "text by text" else 3)
+    assert len(work.gradient.text_parts(work.dataset.get_batch(list(places), work.task.collate_target), 1)) >= (
+        20 if cut == "text by text" else 3
+    )
     loss_of_parts, parts = step(work, places)
     assert loss_of_parts == pytest.approx(loss, rel=1e-5)
     close(parts, whole, atol=2e-6)
@@ -152,12 +154,12 @@ def test_a_part_is_encoded_twice_with_one_dropout(name, encoder_of):
     after = RngState.capture(CPU)
 
     work = make()
-    batch = work.dataset.batch(places, work.task.collate_target)
+    batch = work.dataset.get_batch(places, work.task.collate_target)
     cuts = work.gradient.text_parts(batch, 1)
     assert len(cuts) == 3
-    vectors = torch.cat([work.model.vectors(batch.ragged.part(cut[0], cut[-1] + 1)) for cut in cuts])
+    vectors = torch.cat([work.model.vectors(batch.ragged.slice_rows(cut[0], cut[-1] + 1)) for cut in cuts])
     assert vectors.requires_grad
-    direct = work.task.loss(work.model.compare(vectors, batch.sides), batch)
+    direct = work.task.loss(work.model.compare(vectors, batch.pair_index), batch)
     (direct / len(places)).backward()
     assert loss == pytest.approx(direct.item(), rel=1e-6)
     bf16 = more.get("precision") == "bf16"
@@ -172,19 +174,19 @@ def test_a_part_is_encoded_twice_with_one_dropout(name, encoder_of):
 def test_two_passes_of_a_text_differ_by_dropout_alone(encoder_of):
     for rate, same in ((0, True), (0.2, False)):
         work = built(encoder_of("bert"), "embed", SINGLE, {"pooling": "cls"}, dropout=rate)
-        out = work.model(work.dataset.batch(range(4), work.task.collate_target))
-        assert torch.allclose(out.side(0), out.side(1), atol=1e-5) == same
+        out = work.model(work.dataset.get_batch(range(4), work.task.collate_target))
+        assert torch.allclose(out.text_vectors(0), out.text_vectors(1), atol=1e-5) == same
 
 
 def test_two_passes_of_a_text_may_lie_in_different_parts(encoder_of):
     work = built(encoder_of("bert"), "embed", SINGLE, dropout=0.3, micro_batch_tokens=1)
-    batch = work.dataset.batch([0, 5, len(SINGLE) - 1], work.task.collate_target)
+    batch = work.dataset.get_batch([0, 5, len(SINGLE) - 1], work.task.collate_target)
     assert len(batch.ragged.lengths) == 4  # two passes of each different text
-    assert [side.tolist() for side in batch.sides.places] == [[0, 2, 0], [1, 3, 1]]
-    first, again, other, other_again = batch.sides.identities.tolist()
+    assert [side.tolist() for side in batch.pair_index.text_index] == [[0, 2, 0], [1, 3, 1]]
+    first, again, other, other_again = batch.pair_index.text_ids.tolist()
     assert (first, other) == (again, other_again)
     assert first != other
-    vectors = torch.cat([work.model.vectors(batch.ragged.part(n, n + 1)) for n in range(4)])
+    vectors = torch.cat([work.model.vectors(batch.ragged.slice_rows(n, n + 1)) for n in range(4)])
     assert not torch.allclose(vectors[0], vectors[1], atol=1e-3)
     assert not torch.allclose(vectors[2], vectors[3], atol=1e-3)
 
@@ -268,13 +270,15 @@ def test_what_was_left_out_is_added_up_until_it_is_told():
 
 def matched(options, scores):
     task = Match(MatchOptions(**options), DataConfig())
-    task.fit([Example(("a", "b"), score, "rows", n) for n, score in enumerate(scores, 1)], lambda _: None)
+    task.fit([Example(("a", "b"), score, Location("rows", n)) for n, score in enumerate(scores, 1)], lambda _: None)
     vectors = torch.randn(6, 5, generator=torch.Generator().manual_seed(3))
     places = [[0, 1], [2, 3], [4, 5], [0, 3], [5, 5]]
     out, batch = compared(vectors, places)
     target = task.collate_target([task.encode_target(score) for score in scores])
     batch = Batch(batch.ragged, target, batch.rows)
-    return float(task.loss(out, batch)) / task.count(batch), lambda width: [cos(vectors[a, :width], vectors[b, :width]) for a, b in places]
+    return float(task.loss(out, batch)) / task.loss_denominator(batch), lambda width: [
+        cos(vectors[a, :width], vectors[b, :width]) for a, b in places
+    ]
 
 
 def test_the_losses_of_match_are_the_formulas():
@@ -302,10 +306,10 @@ def test_labels_are_told_from_both_vectors(product, encoder_of):
     rows = [{**row, "label": ["no", "yes", "maybe"][n % 3]} for n, row in enumerate(PAIRS)]
     work = built(encoder_of("bert"), "match", rows, {"loss": "softmax", "concat_product": product, "embedding_dim": 6}, dropout=0)
     assert work.task.labels == ("maybe", "no", "yes")
-    batch = work.dataset.batch(range(7), work.task.collate_target)
+    batch = work.dataset.get_batch(range(7), work.task.collate_target)
     with torch.no_grad():
         out = work.model(batch)
-    u, v, head = out.side(0), out.side(1), work.model.head
+    u, v, head = out.text_vectors(0), out.text_vectors(1), work.model.head
     features = torch.cat([u, v, (u - v).abs(), u * v][: 4 if product else 3], dim=-1)
     logits = features @ head.out.weight.detach().t() + head.out.bias.detach()
     torch.testing.assert_close(out.logits, logits)
@@ -313,7 +317,7 @@ def test_labels_are_told_from_both_vectors(product, encoder_of):
     assert float(work.task.loss(out, batch)) == pytest.approx(expected, rel=1e-5)
     predictions = work.task.decode(out, batch)
     assert [p.value for p in predictions] == [work.task.labels[i] for i in logits.argmax(-1)]
-    assert predictions[0].by_label == pytest.approx(dict(zip(work.task.labels, logits[0].softmax(-1).tolist(), strict=True)))
+    assert predictions[0].probabilities == pytest.approx(dict(zip(work.task.labels, logits[0].softmax(-1).tolist(), strict=True)))
 
 
 # ---------------------------------------------------------------- what is refused
@@ -484,7 +488,7 @@ def test_labels_to_be_dropped_stay_in_rows_to_be_scored(bench, tmp_path):
     scores = json.loads((tmp_path / "o" / "scores.json").read_text())
     assert {split: scores[split]["main"] for split in ("dev", "test")} == dict.fromkeys(("dev", "test"), "average_precision")
     again, _, _ = bertune.evaluate(tmp_path / "o", "e.jsonl")
-    assert again.decisive == pytest.approx(scores["test"]["values"]["average_precision"], abs=1e-6)
+    assert again.main_value == pytest.approx(scores["test"]["values"]["average_precision"], abs=1e-6)
 
 
 def test_pairs_labelled_1_are_searched(bench, tmp_path):
@@ -538,9 +542,9 @@ def test_a_text_a_line_is_read_from_the_first_line(tmp_path):
     for name in ("t.txt", "h.txt"):
         splits, notes, task = splits_of([f"data.train={tmp_path / name}", f"data.dev={tmp_path / name}"])
         assert [e.texts for e in splits.train] == [(line,) for line in lines if line]
-        assert [e.line for e in splits.train][:2] == ([1, 2] if name == "t.txt" else [2, 3])
+        assert [e.location.line for e in splits.train][:2] == ([1, 2] if name == "t.txt" else [2, 3])
         assert any("1 blank lines" in note for note in notes)
-        assert task.form == 1
+        assert task.texts_per_row == 1
 
 
 def test_columns_of_files_without_header_stand_for_the_first_ones(tmp_path):
@@ -551,7 +555,7 @@ def test_columns_of_files_without_header_stand_for_the_first_ones(tmp_path):
     for train in (1, 2):
         for dev in (1, 2, 3):
             splits, notes, task = splits_of([f"data.train={tmp_path / f'{train}.tsv'}", f"data.dev={tmp_path / f'{dev}.tsv'}", names])
-            assert task.form == train
+            assert task.texts_per_row == train
             assert [e.texts for e in splits.train] == [(r["text"], r["text_b"])[:train] for r in SCORED]
             assert [e.target for e in splits.dev] == [r["label"] if dev == 3 else None for r in SCORED]
             assert [len(e.texts) for e in splits.dev] == [min(dev, 2)] * len(SCORED)
@@ -569,7 +573,7 @@ def test_well_known_names_of_three_texts(header, tmp_path):
     splits, _, task = splits_of([f"data.train={tmp_path / 't.csv'}", f"data.dev={tmp_path / 't.csv'}"])
     expected = ("b", "a", "c") if header.startswith("text_b") else ("a", "b", "c")
     assert splits.train[0].texts == expected
-    assert task.form == 3
+    assert task.texts_per_row == 3
 
 
 def test_numbers_of_csv_files_are_labels_too(tmp_path):
@@ -621,10 +625,10 @@ def test_the_best_checkpoint_is_kept(name, tiny, tmp_path):
     assert len(set(found)) > 1
     best = (min if main == "uniformity" else max)(found)
     scores = result.scores["dev"]
-    assert (scores.main, scores.higher_is_better) == (main, main != "uniformity")
-    assert scores.decisive == pytest.approx(best, abs=1e-9)
+    assert (scores.main_metric, scores.higher_is_better) == (main, main != "uniformity")
+    assert scores.main_value == pytest.approx(best, abs=1e-9)
     again, _, _ = bertune.evaluate(result.folder, str(tmp_path / "d.jsonl"), precision="fp32")
-    assert again.decisive == pytest.approx(best, abs=1e-5)
+    assert again.main_value == pytest.approx(best, abs=1e-5)
 
 
 def trained(tiny, folder, task, train, *settings):
@@ -642,7 +646,7 @@ def model(tiny, tmp_path_factory):
 def test_uniformity_is_that_of_the_vectors(model, tmp_path):
     (tmp_path / "d.jsonl").write_text(lines_of(SINGLE[:7]), encoding="utf-8")
     examples = read_examples([str(tmp_path / "d.jsonl")], model.task, DataConfig(), lambda _: None)
-    predictions, _ = model.evaluate(examples)
+    predictions, _ = model.predict_examples(examples)
     x = model.encode([e.texts[0] for e in examples], normalize_embeddings=True).astype(float)
     terms = [math.exp(-2 * float(((x[i] - x[j]) ** 2).sum())) for i in range(7) for j in range(i)]
     scores = model.task.score(predictions, examples)
@@ -653,7 +657,7 @@ def test_a_search_is_that_of_brute_force(model):
     """By every different query among all other texts; one that is a document too does not find itself."""
     rows = [*PAIRS[:12], {**PAIRS[0], "text_b": "one more"}, {"text": PAIRS[3]["text_b"], "text_b": PAIRS[4]["text_b"]}]
     examples = examples_of(model.task, rows)
-    scores = model.task.score(model.evaluate(examples)[0], examples)
+    scores = model.task.score(model.predict_examples(examples)[0], examples)
     documents = list(dict.fromkeys(row["text_b"] for row in rows))
     assert rows[-1]["text"] in documents
     found = {name: [] for name in scores.values}
@@ -672,7 +676,7 @@ def test_a_search_is_that_of_brute_force(model):
     assert scores.values == pytest.approx({name: float(np.mean(values)) for name, values in found.items()}, abs=1e-6)
     assert 0 < scores.values["ndcg@10"] < 1
     low, high = scores.intervals["ndcg@10"]
-    assert low <= scores.decisive <= high
+    assert low <= scores.main_value <= high
 
 
 def test_hard_negatives_are_searched_too(model):
@@ -681,7 +685,7 @@ def test_hard_negatives_are_searched_too(model):
         {"text": "the cat", "text_b": "the cat is", "negative": "book"},
     ]
     examples = examples_of(model.task, rows)
-    scores = model.task.score(model.evaluate(examples)[0], examples)
+    scores = model.task.score(model.predict_examples(examples)[0], examples)
     documents = ["a big red house", "the dog is", "the cat is", "book"]
     firsts = []
     for row in rows:
@@ -695,7 +699,7 @@ def test_hard_negatives_are_searched_too(model):
 def test_a_pair_of_one_text_is_found(model):
     """Whatever a query is, the text that belongs to it counts as found where it stands first."""
     examples = examples_of(model.task, [{"text": n, "text_b": n} for n in NOUNS])
-    assert model.task.score(model.evaluate(examples)[0], examples).values["ndcg@10"] > 0
+    assert model.task.score(model.predict_examples(examples)[0], examples).values["ndcg@10"] > 0
 
 
 # ---------------------------------------------------------------- vectors
@@ -778,12 +782,12 @@ def test_many_pairs_are_compared_in_their_order(model, monkeypatch):
 
 def test_the_loss_of_rows_to_be_scored_is_that_of_training(model):
     examples = examples_of(model.task, HARD)
-    _, loss = model.evaluate(examples)
+    _, loss = model.predict_examples(examples)
     rows = EncodedDataset(model.task.encode(examples, model.tokenizer))
-    batch = rows.batch(range(len(HARD)), model.task.collate_target)
+    batch = rows.get_batch(range(len(HARD)), model.task.collate_target)
     with torch.no_grad():
         assert loss == pytest.approx(float(model.task.loss(model.model(batch), batch)) / len(HARD), rel=1e-5)
-    assert math.isnan(model.evaluate(examples_of(model.task, SCORED))[1])
+    assert math.isnan(model.predict_examples(examples_of(model.task, SCORED))[1])
 
 
 def test_odd_lists_of_texts(model):
@@ -798,7 +802,7 @@ def test_odd_lists_of_texts(model):
         with pytest.raises(DataError, match=rf"texts:{len(wrong)}: expected a text that is not empty"):
             model.encode(wrong)
     assert np.isfinite(model.encode(["\U0001f600", "\x00", "[CLS]", "é " * 500])).all()
-    assert model.num_cut == 1
+    assert model.num_truncated_rows == 1
 
 
 def test_half_a_letter_is_no_text(model):
@@ -869,8 +873,8 @@ def test_normalized_vectors_have_the_same_cosines(tiny, tmp_path):
 
 
 def ragged_of(folder, encoder, texts):
-    pieces = load_tokenizer(folder, encoder.longest, DataConfig()).encode([(t,) for t in texts])
-    return EncodedDataset([EncodedExample((p,)) for p in pieces]).texts(range(len(texts)))
+    pieces = load_tokenizer(folder, encoder.max_positions, DataConfig()).encode([(t,) for t in texts])
+    return EncodedDataset([EncodedExample((p,)) for p in pieces]).gather_texts(range(len(texts)))
 
 
 @pytest.mark.parametrize("kind", ["bert", "distilbert", "roberta", "albert", "mpnet", "deberta-v2"])
@@ -879,7 +883,7 @@ def test_pooling_is_that_of_transformers(pooling, kind, encoder_of):
     from transformers import AutoModel
 
     _, task = prepare("embed", [f"options.pooling={pooling}"])
-    encoder, report = read_encoder(encoder_of(kind))
+    encoder, report = load_encoder(encoder_of(kind))
     texts = ["the dog", "a very big red house is not small and not good", "天"]
     ragged = ragged_of(encoder_of(kind), encoder, texts)
     with warnings.catch_warnings(), torch.no_grad():
@@ -888,7 +892,7 @@ def test_pooling_is_that_of_transformers(pooling, kind, encoder_of):
         found = Model(encoder, head).eval().vectors(ragged)
         theirs = AutoModel.from_pretrained(str(encoder_of(kind))).eval()
         for start, stop, vector in zip(ragged.offsets[:-1], ragged.offsets[1:], found, strict=True):
-            out = theirs(input_ids=ragged.ids[None, start:stop], output_hidden_states=True)
+            out = theirs(input_ids=ragged.input_ids[None, start:stop], output_hidden_states=True)
             last, first = out.hidden_states[-1][0], out.hidden_states[1][0]
             expected = {
                 "mean": lambda x=last: x.mean(0),
@@ -910,12 +914,12 @@ def test_a_pretrained_pooler_is_taken_over(kind, tmp_path):
         parameter.data += 0.1 * torch.randn_like(parameter)
     theirs.save_pretrained(folder)
     _, task = prepare("match", ["options.pooling=pooler"])
-    encoder, report = read_encoder(folder)
+    encoder, report = load_encoder(folder)
     ragged = ragged_of(folder, encoder, ["the dog is good", "a cat"])
     with torch.no_grad():
         found = Model(encoder, task.head(encoder, report.pooler)).eval().vectors(ragged)
         for start, stop, vector in zip(ragged.offsets[:-1], ragged.offsets[1:], found, strict=True):
-            torch.testing.assert_close(vector, theirs(input_ids=ragged.ids[None, start:stop]).pooler_output[0], atol=1e-5, rtol=1e-4)
+            torch.testing.assert_close(vector, theirs(input_ids=ragged.input_ids[None, start:stop]).pooler_output[0], atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "modernbert"])
@@ -926,7 +930,7 @@ def test_every_dropout_of_an_encoder_is_set(kind, encoder_of, tmp_path):
         folder = make_encoder(tmp_path / kind, kind, **rates)
     else:
         folder = encoder_of(kind)
-    encoder, _ = read_encoder(folder)
+    encoder, _ = load_encoder(folder)
     ragged = ragged_of(folder, encoder, ["the dog is good and the cat is bad", "a"])
     with torch.no_grad():
         still = encoder.eval()(ragged)

@@ -15,8 +15,8 @@ import bertune
 from bertune.commands.train import prepare
 from bertune.config.schema import TrainConfig
 from bertune.data.dataset import EncodedDataset
-from bertune.data.tags import is_legal, parse_tag, spans_of, tags_of
-from bertune.encoders.load import read_encoder
+from bertune.data.tags import is_transition_allowed, parse_tag, spans_to_tags, tags_to_spans
+from bertune.encoders.load import load_encoder
 from bertune.errors import DataError
 from bertune.heads.crf import viterbi
 from bertune.heads.model import Model
@@ -24,11 +24,14 @@ from bertune.inference.pipeline import Pipeline
 from bertune.tasks.base.reading import read_examples
 from bertune.text.load import load_tokenizer
 from bertune.training.optim import parameter_groups
-from bertune.types import Ragged, Row
+from bertune.types import Location, Ragged, Row
 
 KINDS = {"dog": "animal", "cat": "animal", "tree": "plant", "one": "plant", "house": "thing", "car": "thing"}
 TAGGED = [
-    {"text": ["the", *size, noun, "is", adjective], "label": ["O", *tags_of([(0, len(size) + 1, kind)], len(size) + 1, "BIO"), "O", "O"]}
+    {
+        "text": ["the", *size, noun, "is", adjective],
+        "label": ["O", *spans_to_tags([(0, len(size) + 1, kind)], len(size) + 1, "BIO"), "O", "O"],
+    }
     for size in ([], ["big"], ["very", "small"], ["red"])
     for adjective in ("good", "bad")
     for noun, kind in KINDS.items()
@@ -50,8 +53,8 @@ def built(tiny, folder, *overrides, rows=TAGGED, loud=30.0):
     examples = read_examples([str(file)], task, run.data, lambda _: None)
     task.fit(examples, lambda _: None)
     torch.manual_seed(0)
-    encoder, report = read_encoder(tiny)
-    tokenizer = load_tokenizer(tiny, encoder.longest, run.data)
+    encoder, report = load_encoder(tiny)
+    tokenizer = load_tokenizer(tiny, encoder.max_positions, run.data)
     model = Model(encoder, task.head(encoder, report.pooler)).eval()
     with torch.no_grad():
         model.head.out.weight *= loud
@@ -83,13 +86,13 @@ def trained(tiny, tmp_path_factory):
 
 
 def read(pipeline, texts):
-    return [pipeline.task.read(Row({"text": text}, "texts", n)) for n, text in enumerate(texts, 1)]
+    return [pipeline.task.read(Row({"text": text}, Location("texts", n))) for n, text in enumerate(texts, 1)]
 
 
 @torch.inference_mode()
 def emissions(pipeline, encoded):
     rows = EncodedDataset(encoded)
-    return pipeline.model(rows.batch(range(len(rows)), pipeline.task.collate_target)).emissions
+    return pipeline.model(rows.get_batch(range(len(rows)), pipeline.task.collate_target)).emissions
 
 
 def without_windows(encoded):
@@ -99,7 +102,7 @@ def without_windows(encoded):
 def test_short_texts_are_read_as_if_there_were_no_windows(tiny, tmp_path):
     pipeline, examples = built(tiny, tmp_path)
     encoded = pipeline.task.encode(examples[:9], pipeline.tokenizer)
-    assert all(len(e.inputs[0].windows) == 1 for e in encoded)
+    assert all(len(e.inputs[0].window_lengths) == 1 for e in encoded)
     assert torch.equal(emissions(pipeline, encoded), emissions(pipeline, without_windows(encoded)))
     assert pipeline.task.report() == []
 
@@ -114,18 +117,18 @@ def test_words_of_a_long_text_are_read_in_their_windows(tiny, tmp_path, overlap)
     expected = []
     for e in encoded:
         (piece,) = e.inputs
-        begins = [0, *itertools.accumulate(piece.windows)]
-        assert begins[-1] == len(piece.ids)
+        begins = [0, *itertools.accumulate(piece.window_lengths)]
+        assert begins[-1] == len(piece.input_ids)
         for start, stop in itertools.pairwise(begins):  # each window by itself
-            ids = torch.tensor(piece.ids[start:stop])
+            ids = torch.tensor(piece.input_ids[start:stop])
             with torch.inference_mode():
                 states = pipeline.model.encoder(Ragged(ids, ids * 0, torch.tensor([0, len(ids)]), (len(ids),)))
-                expected.append(pipeline.model.head.out(states[[at - start for at in piece.words if start <= at < stop]]))
+                expected.append(pipeline.model.head.out(states[[at - start for at in piece.word_positions if start <= at < stop]]))
     torch.testing.assert_close(found, torch.cat(expected), rtol=1e-5, atol=1e-5)
     (long, _, _) = (e.inputs[0] for e in encoded)
-    assert len(long.windows) > 4
-    assert pipeline.task.report() == [f"1 of 3 texts are longer than max_length and are read in {len(long.windows)} windows"]
-    together, alone = list(pipeline.stream(texts)), [next(pipeline.stream([text])) for text in texts]
+    assert len(long.window_lengths) > 4
+    assert pipeline.task.report() == [f"1 of 3 texts are longer than max_length and are read in {len(long.window_lengths)} windows"]
+    together, alone = list(pipeline.predict_stream(texts)), [next(pipeline.predict_stream([text])) for text in texts]
     assert [p.tags for p in together] == [p.tags for p in alone]
     assert [word for word, _ in together[0].tags] == LONG.split()
 
@@ -139,12 +142,12 @@ def test_entities_of_any_text(random_model, texts):
         for entity in found.value:
             assert end <= entity.start < entity.end <= len(text)
             assert text[entity.start : entity.end] == entity.text
-            assert entity.label in random_model.task.types
+            assert entity.label in random_model.task.entity_types
             assert 0 < entity.confidence <= 1
             end = entity.end
         words = [text[a:b] for a, b in example.words]
         assert [word for word, _ in found.tags] == words
-        spans = spans_of([parse_tag(tag) for _, tag in found.tags])
+        spans = tags_to_spans([parse_tag(tag) for _, tag in found.tags])
         assert [(example.words[a][0], example.words[b - 1][1], kind) for a, b, kind in spans] == [e[:3] for e in found.value]
 
 
@@ -156,14 +159,14 @@ def test_predicted_chains_are_legal(random_model, sentences):
     task = random_model.task
     rows = EncodedDataset(task.encode(read(random_model, sentences), random_model.tokenizer))
     with torch.inference_mode():
-        batch = rows.batch(range(len(rows)), task.collate_target)
+        batch = rows.get_batch(range(len(rows)), task.collate_target)
         out = random_model.model(batch)
     lengths = batch.ragged.num_words
     for row in viterbi(out, lengths).split(list(lengths)):
         written = [task.tags[n] for n in row.tolist()]
         chain = [None, *map(parse_tag, written), None]
-        assert all(is_legal(task.scheme, a, b) for a, b in itertools.pairwise(chain))
-        spelt = tags_of(spans_of(chain[1:-1]), len(written), task.scheme)
+        assert all(is_transition_allowed(task.scheme, a, b) for a, b in itertools.pairwise(chain))
+        spelt = spans_to_tags(tags_to_spans(chain[1:-1]), len(written), task.scheme)
         assert spelt == written
 
 
@@ -176,7 +179,9 @@ def test_random_models_find_something(random_model):
 
 def test_blank_words_belong_to_what_is_around_them(trained):
     model = bertune.load(trained.folder)
-    (found,) = model.stream([model.task.read(Row({"text": ["the", "very", "\u200b", "small", "dog", " ", "is", "bad"]}, "x", 1))])
+    (found,) = model.predict_stream(
+        [model.task.read(Row({"text": ["the", "very", "\u200b", "small", "dog", " ", "is", "bad"]}, Location("x", 1)))]
+    )
     assert [e[2:4] for e in found.value] == [("animal", "very \u200b small dog")]
     assert [tag for _, tag in found.tags] == ["O", "B-animal", "I-animal", "I-animal", "E-animal", "O", "O", "O"]
 
@@ -184,10 +189,10 @@ def test_blank_words_belong_to_what_is_around_them(trained):
 def test_lists_of_words_are_predicted_as_they_are_cut(trained):
     model = bertune.load(trained.folder)
     sentences = [row["text"] for row in TAGGED]
-    found = list(model.stream(read(model, sentences)))
+    found = list(model.predict_stream(read(model, sentences)))
     for row, prediction in zip(TAGGED, found, strict=True):
         assert [word for word, _ in prediction.tags] == row["text"]
-        assert spans_of([parse_tag(t) for _, t in prediction.tags]) == spans_of([parse_tag(t) for t in row["label"]])
+        assert tags_to_spans([parse_tag(t) for _, t in prediction.tags]) == tags_to_spans([parse_tag(t) for t in row["label"]])
         (entity,) = prediction.value
         assert " ".join(row["text"])[entity.start : entity.end] == entity.text
     plain = model.predict([" ".join(words) for words in sentences])
@@ -215,14 +220,14 @@ def test_confidence_is_the_share_of_all_legal_chains(form, tiny, tmp_path):
         shares = {}
         for path in itertools.product(range(len(tags)), repeat=len(scores)):
             edged = [None, *(tags[n] for n in path), None]
-            if all(is_legal(task.scheme, a, b) for a, b in itertools.pairwise(edged)):
+            if all(is_transition_allowed(task.scheme, a, b) for a, b in itertools.pairwise(edged)):
                 score = sum(scores[t, n] for t, n in enumerate(path))
                 if crf:
                     score = score + crf["start"][path[0]] + crf["end"][path[-1]]
                     score = score + sum(crf["transitions"][a, b] for a, b in itertools.pairwise(path))
                 shares[path] = float(score.exp())
         best = max(shares, key=shares.get)
-        spans = spans_of([tags[n] for n in best])
+        spans = tags_to_spans([tags[n] for n in best])
         assert len(spans) == len(found.value)
         for (start, stop, kind), entity in zip(spans, found.value, strict=True):
             through = sum(share for path, share in shares.items() if path[start:stop] == best[start:stop])
@@ -276,9 +281,9 @@ def test_what_does_not_fit_words_is_counted_and_said(tiny, tmp_path):
 def test_state_is_enough_to_go_on(form, tiny, tmp_path):
     pipeline, examples = built(tiny, tmp_path, *FORMS[form])
     _, fresh = prepare("tag", [f"data.train={tmp_path / 'rows.jsonl'}", *FORMS[form]])
-    fresh.load(json.loads(json.dumps(pipeline.task.state())))
-    assert (fresh.tags, fresh.types, fresh.scheme, fresh.unit) == tuple(
-        getattr(pipeline.task, n) for n in ("tags", "types", "scheme", "unit")
+    fresh.load_state(json.loads(json.dumps(pipeline.task.state())))
+    assert (fresh.tags, fresh.entity_types, fresh.scheme, fresh.unit) == tuple(
+        getattr(pipeline.task, n) for n in ("tags", "entity_types", "scheme", "unit")
     )
     assert fresh.state() == pipeline.task.state()
     assert fresh.encode(examples, pipeline.tokenizer) == pipeline.task.encode(examples, pipeline.tokenizer)
@@ -287,11 +292,11 @@ def test_state_is_enough_to_go_on(form, tiny, tmp_path):
 @pytest.mark.parametrize("written", ["IOB1", "BIO", "BIOS", "BIOES", "BMES"])
 @pytest.mark.parametrize("scheme", ["auto", "BIO", "BIOS", "BIOES", "BMES"])
 def test_files_of_any_scheme_are_learnt_in_any(written, scheme, tiny, tmp_path):
-    rows = [{**row, "label": tags_of(spans_of(map(parse_tag, row["label"])), len(row["label"]), written)} for row in TAGGED]
+    rows = [{**row, "label": spans_to_tags(tags_to_spans(map(parse_tag, row["label"])), len(row["label"]), written)} for row in TAGGED]
     pipeline, examples = built(tiny, tmp_path, f"options.scheme={scheme}", rows=rows)
     task = pipeline.task
     assert task.scheme == (scheme if scheme != "auto" else "BIO" if written == "IOB1" else written)
     for row, example, encoded in zip(TAGGED, examples, task.encode(examples, pipeline.tokenizer), strict=True):
-        spans = spans_of(map(parse_tag, row["label"]))
-        assert [task.tags[n] for n in encoded.target] == tags_of(spans, len(row["text"]), task.scheme)
+        spans = tags_to_spans(map(parse_tag, row["label"]))
+        assert [task.tags[n] for n in encoded.target] == spans_to_tags(spans, len(row["text"]), task.scheme)
         assert [example.texts[0][a:b] for a, b, _ in example.target] == [" ".join(row["text"][a:b]) for a, b, _ in spans]

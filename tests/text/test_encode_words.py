@@ -38,7 +38,7 @@ def encoded(tokenizer, words, overlap=4):
 def spelt(tokenizer, word):
     """The pieces of one word."""
     piece, _ = encoded(tokenizer, [word])
-    return tokenizer.tokens(piece.ids)[1:-1]
+    return tokenizer.convert_ids_to_tokens(piece.input_ids)[1:-1]
 
 
 @pytest.fixture(scope="module")
@@ -66,15 +66,15 @@ def cased(tiny, tmp_path_factory):
 def test_ids_are_those_of_transformers(ours, theirs, words):
     piece, present = encoded(ours, words)
     expected = theirs(words, is_split_into_words=True)
-    assert list(piece.ids) == expected["input_ids"]
-    assert list(piece.types) == expected["token_type_ids"]
-    assert ours.unknown_id not in piece.ids
+    assert list(piece.input_ids) == expected["input_ids"]
+    assert list(piece.token_type_ids) == expected["token_type_ids"]
+    assert ours.unk_token_id not in piece.input_ids
     of_token = expected.word_ids()
     first = {word: place for place, word in reversed(list(enumerate(of_token))) if word is not None}
     assert present == sorted(first)
-    assert list(piece.words) == [first[word] for word in present]
-    assert list(piece.windows) == [len(piece.ids)]
-    assert piece.cut == 0
+    assert list(piece.word_positions) == [first[word] for word in present]
+    assert list(piece.window_lengths) == [len(piece.input_ids)]
+    assert piece.num_truncated == 0
 
 
 @settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -82,21 +82,21 @@ def test_ids_are_those_of_transformers(ours, theirs, words):
 def test_any_letters(ours, theirs, words):
     """What transformers knows is read as there; the rest gets fewer unknown pieces, or the same ones."""
     piece, present = encoded(ours, words)
-    begins = dict(zip(present, piece.words, strict=True))
+    begins = dict(zip(present, piece.word_positions, strict=True))
     for n, word in enumerate(words):
         expected = theirs([word], is_split_into_words=True)["input_ids"][1:-1]
         assert (n in begins) == bool(expected)
-        if expected and (ours.unknown_id not in expected or ours.unknown_id in piece.ids[begins[n] : begins[n] + len(expected)]):
-            assert list(piece.ids[begins[n] : begins[n] + len(expected)]) == expected
+        if expected and (ours.unk_token_id not in expected or ours.unk_token_id in piece.input_ids[begins[n] : begins[n] + len(expected)]):
+            assert list(piece.input_ids[begins[n] : begins[n] + len(expected)]) == expected
 
 
 def test_blank_words_have_no_tokens(ours):
     piece, present = encoded(ours, ["", "dog", " ", "\u200b", "good", "\t"])
-    assert ours.tokens(piece.ids) == ["[CLS]", "dog", "good", "[SEP]"]
-    assert (present, list(piece.words)) == ([1, 4], [1, 2])
+    assert ours.convert_ids_to_tokens(piece.input_ids) == ["[CLS]", "dog", "good", "[SEP]"]
+    assert (present, list(piece.word_positions)) == ([1, 4], [1, 2])
     for nothing in ([], [" ", ""]):
         piece, present = encoded(ours, nothing)
-        assert (list(piece.ids), present, list(piece.words), list(piece.windows)) == ([CLS, SEP], [], [], [2])
+        assert (list(piece.input_ids), present, list(piece.word_positions), list(piece.window_lengths)) == ([CLS, SEP], [], [], [2])
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_forms_of_a_word(which, word, pieces, request):
 
 def test_a_cased_vocabulary_keeps_what_it_knows(cased, tiny, tmp_path):
     assert spelt(cased, "The") == ["the"]  # unknown as it is written
-    assert cased.unknown_id in cased.encode([("DOG",)])[0].ids
+    assert cased.unk_token_id in cased.encode([("DOG",)])[0].input_ids
     file = shutil.copytree(tiny, tmp_path / "e") / "tokenizer.json"
     rust = json.loads(file.read_text(encoding="utf-8"))
     rust["model"]["vocab"]["DOG"] = rust["model"]["vocab"].pop("tree")
@@ -141,11 +141,11 @@ def test_a_cased_vocabulary_keeps_what_it_knows(cased, tiny, tmp_path):
 def test_a_word_longer_than_a_window_is_cut(tiny, overlap):
     tokenizer = load_tokenizer(tiny, 64, DataConfig(max_length=10))
     piece, present = encoded(tokenizer, ["a", "!" * 11, "dog", "?" * 8, "-" * 30], overlap)
-    assert piece.cut == 3 + 22
+    assert piece.num_truncated == 3 + 22
     assert present == [0, 1, 2, 3, 4]
-    assert [tokenizer.tokens(piece.ids)[at] for at in piece.words] == ["a", "!", "dog", "?", "-"]
-    assert max(piece.windows) == 10
-    assert sum(piece.windows) == len(piece.ids)
+    assert [tokenizer.convert_ids_to_tokens(piece.input_ids)[at] for at in piece.word_positions] == ["a", "!", "dog", "?", "-"]
+    assert max(piece.window_lengths) == 10
+    assert sum(piece.window_lengths) == len(piece.input_ids)
 
 
 @settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -157,20 +157,20 @@ def test_a_word_longer_than_a_window_is_cut(tiny, overlap):
 def test_long_texts_lose_no_word(tiny, ours, words, length, overlap):
     tokenizer = load_at(tiny, length)
     piece, present = encoded(tokenizer, words, overlap)
-    shown = [encoded(ours, [word])[0].ids[1:-1] for word in words]
+    shown = [encoded(ours, [word])[0].input_ids[1:-1] for word in words]
     assert present == [n for n, ids in enumerate(shown) if ids]
-    assert piece.cut == sum(max(0, len(ids) - (length - 2)) for ids in shown)
-    assert sum(piece.windows) == len(piece.ids) == len(piece.types)
-    assert max(piece.windows) <= length
-    assert (len(piece.windows) == 1) == (sum(min(len(ids), length - 2) for ids in shown) <= length - 2)
+    assert piece.num_truncated == sum(max(0, len(ids) - (length - 2)) for ids in shown)
+    assert sum(piece.window_lengths) == len(piece.input_ids) == len(piece.token_type_ids)
+    assert max(piece.window_lengths) <= length
+    assert (len(piece.window_lengths) == 1) == (sum(min(len(ids), length - 2) for ids in shown) <= length - 2)
     edges = []
-    for tokens in piece.windows:
+    for tokens in piece.window_lengths:
         edges.append((edges[-1][1] if edges else 0, (edges[-1][1] if edges else 0) + tokens))
-        assert (piece.ids[edges[-1][0]], piece.ids[edges[-1][1] - 1]) == (CLS, SEP)
-    assert list(piece.words) == sorted(set(piece.words))
-    for n, at in zip(present, piece.words, strict=True):
+        assert (piece.input_ids[edges[-1][0]], piece.input_ids[edges[-1][1] - 1]) == (CLS, SEP)
+    assert list(piece.word_positions) == sorted(set(piece.word_positions))
+    for n, at in zip(present, piece.word_positions, strict=True):
         own = shown[n][: length - 2]
-        assert list(piece.ids[at : at + len(own)]) == list(own)
+        assert list(piece.input_ids[at : at + len(own)]) == list(own)
         assert any(start < at and at + len(own) < stop for start, stop in edges)  # all of it in one window
 
 
@@ -188,7 +188,7 @@ def test_texts_do_not_depend_on_each_other(tiny):
 
 
 def test_memory_of_words_is_bounded(tiny, monkeypatch):
-    monkeypatch.setattr("bertune.text.tokenizer.MOST_WORDS", 3)
+    monkeypatch.setattr("bertune.text.tokenizer.MAX_CACHED_WORDS", 3)
     tokenizer = load_tokenizer(tiny, 64, DataConfig())
     for word in "abcdefgh":
         assert spelt(tokenizer, word) == [word]
@@ -215,10 +215,19 @@ def test_a_byte_level_vocabulary_gets_the_blank_before_a_word(bytes_of):
     text = "dog dog,dog a天"
     words = ((0, 3), (4, 7), (7, 8), (8, 11), (12, 13), (13, 14))
     ((piece, present),) = bytes_of.encode_words([(text, words)], 8)
-    assert bytes_of.tokens(piece.ids) == ["<s>", "dog", "Ġdog", ",", "dog", "Ġa", *bytes_of.tokens(piece.ids)[6:9], "</s>"]
-    assert list(piece.ids) == list(bytes_of.encode([(text,)])[0].ids)
-    assert (present, list(piece.words)) == ([0, 1, 2, 3, 4, 5], [1, 2, 3, 4, 5, 6])
-    assert bytes_of.unknown_id is None
+    assert bytes_of.convert_ids_to_tokens(piece.input_ids) == [
+        "<s>",
+        "dog",
+        "Ġdog",
+        ",",
+        "dog",
+        "Ġa",
+        *bytes_of.convert_ids_to_tokens(piece.input_ids)[6:9],
+        "</s>",
+    ]
+    assert list(piece.input_ids) == list(bytes_of.encode([(text,)])[0].input_ids)
+    assert (present, list(piece.word_positions)) == ([0, 1, 2, 3, 4, 5], [1, 2, 3, 4, 5, 6])
+    assert bytes_of.unk_token_id is None
 
 
 @settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -227,7 +236,7 @@ def test_byte_level_words_between_blanks_are_the_whole_text(bytes_of, words):
     text, places = laid_out(words)
     ((piece, present),) = bytes_of.encode_words([(text, places)], 8)
     assert present == list(range(len(words)))
-    if len(piece.windows) == 1:
-        assert list(piece.ids) == list(bytes_of.encode([(text,)])[0].ids)
-    assert bytes_of.tokens([piece.ids[piece.words[0]]])[0][0] != "Ġ"
-    assert all(bytes_of.tokens([piece.ids[at]])[0][0] == "Ġ" for at in piece.words[1:])
+    if len(piece.window_lengths) == 1:
+        assert list(piece.input_ids) == list(bytes_of.encode([(text,)])[0].input_ids)
+    assert bytes_of.convert_ids_to_tokens([piece.input_ids[piece.word_positions[0]]])[0][0] != "Ġ"
+    assert all(bytes_of.convert_ids_to_tokens([piece.input_ids[at]])[0][0] == "Ġ" for at in piece.word_positions[1:])

@@ -17,7 +17,7 @@ from pypinyin.phrases_dict import phrases_dict
 
 import bertune
 from bertune.text import pinyin
-from bertune.text.pinyin import SYMBOLS, Pinyin, Spelling, pack, spelling_of, unpack
+from bertune.text.pinyin import SYMBOLS, PinyinConverter, PinyinVocab, pack_syllable, parse_pinyin_vocab, unpack_syllable
 
 PUBLISHED = {
     "弗洛伊德的悲剧凸显了在美国和世界范围": "fu2 luo4 yi1 de2 de5 bei1 ju4 tu1 xian3 le5 zai4 mei3 guo2 he2 shi4 jie4 fan4 wei2",
@@ -37,22 +37,24 @@ def slow(text: str) -> list[str]:
 
 
 def packed(readings: list[str]) -> list[int]:
-    return [Spelling().of(reading) if reading else 0 for reading in readings]
+    return [PinyinVocab().encode(reading) if reading else 0 for reading in readings]
 
 
 @pytest.mark.parametrize("text", PUBLISHED)
 def test_published_readings(text):
     letters = {number: letter for letter, number in SYMBOLS.items()}
-    found = ["".join(letters[n] for n in unpack(s) if n) or "-" for s in Pinyin().of(text)]
+    found = ["".join(letters[n] for n in unpack_syllable(s) if n) or "-" for s in PinyinConverter().convert(text)]
     assert found == PUBLISHED[text].split()
 
 
 def test_symbols():
     assert SYMBOLS["1"] == 1 and SYMBOLS["5"] == 5 and SYMBOLS["a"] == 6 and SYMBOLS["v"] == 27 and SYMBOLS["z"] == 31
     assert len(SYMBOLS) == 31
-    assert unpack(Spelling().of("de")) == unpack(Spelling().of("de5")) == [9, 10, 5, 0, 0, 0, 0, 0]  # the neutral tone is written as 5
-    pinyin = Pinyin()
-    assert pinyin.of("绿略女") == packed(["lv4", "lve4", "nv3"])  # ü is written as v
+    assert (
+        unpack_syllable(PinyinVocab().encode("de")) == unpack_syllable(PinyinVocab().encode("de5")) == [9, 10, 5, 0, 0, 0, 0, 0]
+    )  # the neutral tone is written as 5
+    pinyin = PinyinConverter()
+    assert pinyin.convert("绿略女") == packed(["lv4", "lve4", "nv3"])  # ü is written as v
     assert len(json.dumps({"idx2char": ["_", *SYMBOLS], "char2idx": {"_": 0, **SYMBOLS}})) == 466  # the size of the authors' file
 
 
@@ -60,14 +62,14 @@ def test_every_reading_fits_and_only_few_have_no_symbols():
     readings, _ = pinyin._dictionaries()
     different = {r for found in readings.values() for r in found}
     assert max(map(len, different)) <= 7  # and a 5
-    without = {r for r in different if not Spelling().of(r)}
+    without = {r for r in different if not PinyinVocab().encode(r)}
     assert all(not re.fullmatch("[a-z]+[1-4]?", r) for r in without)
-    assert all(pack(unpack(Spelling().of(r))) == Spelling().of(r) for r in different)
+    assert all(pack_syllable(unpack_syllable(PinyinVocab().encode(r))) == PinyinVocab().encode(r) for r in different)
 
 
 def test_a_reading_depends_on_the_words_around():
-    pinyin = Pinyin()
-    assert [pinyin.of(text)[place] for text, place in (("银行", 1), ("行走", 0), ("成长", 1), ("长江", 0))] == packed(
+    pinyin = PinyinConverter()
+    assert [pinyin.convert(text)[place] for text, place in (("银行", 1), ("行走", 0), ("成长", 1), ("长江", 0))] == packed(
         ["hang2", "xing2", "zhang3", "chang2"]
     )
 
@@ -78,10 +80,10 @@ def test_han_characters_are_those_of_pypinyin():
 
 
 def test_single_characters_are_read_as_pypinyin_reads_them():
-    pinyin = Pinyin()
+    pinyin = PinyinConverter()
     for start, stop in ((0x3000, 0x3010), (0x3400, 0x3600), (0x4E00, 0xA000), (0xF900, 0xFB00), (0x20000, 0x20100), (0x2F800, 0x2FA20)):
         for n in range(start, stop):
-            assert pinyin.of(chr(n)) == packed(slow(chr(n))), hex(n)
+            assert pinyin.convert(chr(n)) == packed(slow(chr(n))), hex(n)
 
 
 @each(
@@ -98,46 +100,55 @@ def test_single_characters_are_read_as_pypinyin_reads_them():
 )
 def test_any_text_is_read_as_pypinyin_reads_it(parts):
     text = "".join(parts)
-    assert SHARED.of(text) == packed(slow(text))
-    assert Pinyin().of(text) == SHARED.of(text)  # what was read before changes nothing
+    assert SHARED.convert(text) == packed(slow(text))
+    assert PinyinConverter().convert(text) == SHARED.convert(text)  # what was read before changes nothing
 
 
-SHARED = Pinyin()
+SHARED = PinyinConverter()
 
 
 def test_what_a_program_adds_to_pypinyin_changes_nothing():
     code = (
         "import pypinyin; pypinyin.load_phrases_dict({'狗房': [['x\u012b'], ['x\u012b']]}); "
         "pypinyin.load_single_dict({ord('狗'): 'x\u012b'}); "
-        "from bertune.text.pinyin import Pinyin; print(Pinyin().of('狗房'))"
+        "from bertune.text.pinyin import PinyinConverter; print(PinyinConverter().convert('狗房'))"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert json.loads(found.stdout) == packed(["gou3", "fang2"])
 
 
 def test_fast():
-    pinyin, text = Pinyin(), "商赢环球股份有限公司关于延期回复上海证券交易所"
+    pinyin, text = PinyinConverter(), "商赢环球股份有限公司关于延期回复上海证券交易所"
     began = time.perf_counter()
     for _ in range(2000):
-        pinyin.of(text)
+        pinyin.convert(text)
     assert 2000 / (time.perf_counter() - began) > 10_000  # some 80,000 on a quiet machine
 
 
 def test_lists_of_a_checkpoint_go_before_the_rule():
     numbers = {**SYMBOLS, "a": 31, "z": 6}
-    own = spelling_of({"char2idx": numbers}, {"de": [1, 2, 3, 4, 5, 6, 7, 8]}, "here")
-    assert unpack(own.of("de")) == [1, 2, 3, 4, 5, 6, 7, 8]
-    assert unpack(own.of("za1")) == [6, 31, 1, 0, 0, 0, 0, 0]
-    assert unpack(own.of("le")) == [17, 10, 0, 0, 0, 0, 0, 0]  # as the authors' code: no tone is added to what their list lacks
-    assert Pinyin(own).of("的")[0] == own.of("de")
+    own = parse_pinyin_vocab({"char2idx": numbers}, {"de": [1, 2, 3, 4, 5, 6, 7, 8]}, "here")
+    assert unpack_syllable(own.encode("de")) == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert unpack_syllable(own.encode("za1")) == [6, 31, 1, 0, 0, 0, 0, 0]
+    assert unpack_syllable(own.encode("le")) == [
+        17,
+        10,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+    ]  # as the authors' code: no tone is added to what their list lacks
+    assert PinyinConverter(own).convert("的")[0] == own.encode("de")
     again = own.to_json()
-    assert spelling_of(again["pinyin_map"], again["pinyin2tensor"], "there") == own
-    letters_alone = spelling_of({"char2idx": SYMBOLS}, None, "here")
-    assert letters_alone == Spelling()
+    assert parse_pinyin_vocab(again["pinyin_map"], again["pinyin2tensor"], "there") == own
+    letters_alone = parse_pinyin_vocab({"char2idx": SYMBOLS}, None, "here")
+    assert letters_alone == PinyinVocab()
     assert letters_alone.to_json() == {}
-    assert Spelling().of("ê1") == 0
-    assert unpack(Spelling().of("chuangg1"))[-1] == 1
-    assert Spelling().of("chuanggg1") == 0  # nine symbols
+    assert PinyinVocab().encode("ê1") == 0
+    assert unpack_syllable(PinyinVocab().encode("chuangg1"))[-1] == 1
+    assert PinyinVocab().encode("chuanggg1") == 0  # nine symbols
 
 
 @pytest.mark.parametrize(
@@ -155,7 +166,7 @@ def test_lists_of_a_checkpoint_go_before_the_rule():
 )
 def test_broken_lists_are_refused_in_one_line(pinyin_map, lists):
     with pytest.raises(bertune.ConfigError, match=r"^here: no lists of pinyin: ") as caught:
-        spelling_of(pinyin_map, lists, "here")
+        parse_pinyin_vocab(pinyin_map, lists, "here")
     assert "\n" not in str(caught.value)
 
 
@@ -164,7 +175,7 @@ def test_another_version_of_pypinyin_is_refused(monkeypatch):
     pinyin._dictionaries.cache_clear()
     try:
         with pytest.raises(bertune.ConfigError, match=r"pypinyin 0\.55\.0 reads .* pip install pypinyin==0\.38\.1$"):
-            Pinyin()
+            PinyinConverter()
     finally:
         pinyin._dictionaries.cache_clear()
 
@@ -174,6 +185,6 @@ def test_pypinyin_is_asked_for_where_it_is_missing(monkeypatch):
     pinyin._dictionaries.cache_clear()
     try:
         with pytest.raises(bertune.MissingExtra, match=r"ChineseBERT needs .*pypinyin==0\.38\.1.* pip install 'bertune\[chinese\]'"):
-            Pinyin()
+            PinyinConverter()
     finally:
         pinyin._dictionaries.cache_clear()

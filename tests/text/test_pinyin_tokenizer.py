@@ -14,7 +14,7 @@ import bertune
 from bertune.config.schema import DataConfig
 from bertune.data.dataset import EncodedDataset
 from bertune.text.load import load_tokenizer
-from bertune.text.pinyin import Pinyin, Spelling, unpack
+from bertune.text.pinyin import PinyinConverter, PinyinVocab, unpack_syllable
 from bertune.text.pinyin_tokenizer import PinyinTokenizer
 from bertune.types import EncodedExample
 
@@ -30,14 +30,14 @@ def tokenizer(folder):
 
 
 def heard(tokenizer, piece) -> list[str]:
-    letters = {n: s for s, n in tokenizer.pinyin.spelling.symbols.items()}
-    assert len(piece.syllables) == len(piece.ids)
-    return ["".join(letters[n] for n in unpack(s) if n) for s in piece.syllables]
+    letters = {n: s for s, n in tokenizer.pinyin.vocab.symbol_ids.items()}
+    assert len(piece.pinyin_ids) == len(piece.input_ids)
+    return ["".join(letters[n] for n in unpack_syllable(s) if n) for s in piece.pinyin_ids]
 
 
 def test_texts(tokenizer):
     (piece,) = tokenizer.encode([("我的银行 goods，大!",)])
-    assert tokenizer.tokens(piece.ids) == [
+    assert tokenizer.convert_ids_to_tokens(piece.input_ids) == [
         "[CLS]",
         "我",
         "的",
@@ -55,13 +55,13 @@ def test_texts(tokenizer):
 
 def test_a_character_outside_the_vocabulary_is_heard_all_the_same(tokenizer):
     (piece,) = tokenizer.encode([("鱼大 x",)])
-    assert tokenizer.tokens(piece.ids) == ["[CLS]", "[UNK]", "大", "x", "[SEP]"]
+    assert tokenizer.convert_ids_to_tokens(piece.input_ids) == ["[CLS]", "[UNK]", "大", "x", "[SEP]"]
     assert heard(tokenizer, piece) == ["", "yu2", "da4", "", ""]
 
 
 def test_pieces_of_several_characters_and_words_glued_to_han(tokenizer):
     (piece,) = tokenizer.encode([("[SEP] 大[MASK]a好b",)])
-    assert tokenizer.tokens(piece.ids) == ["[CLS]", "[SEP]", "大", "[MASK]", "a", "好", "b", "[SEP]"]
+    assert tokenizer.convert_ids_to_tokens(piece.input_ids) == ["[CLS]", "[SEP]", "大", "[MASK]", "a", "好", "b", "[SEP]"]
     assert heard(tokenizer, piece) == ["", "", "da4", "", "", "hao3", "", ""]
 
 
@@ -81,19 +81,19 @@ def test_compatibility_characters_are_looked_up_as_they_stand(tokenizer):
 def test_pairs_are_read_each_for_itself(tokenizer):
     (piece,) = tokenizer.encode([("大银", "行不行")])
     assert heard(tokenizer, piece) == ["", "da4", "yin2", "", "xing2", "bu4", "xing2", ""]  # not yin2 hang2 across the border
-    assert list(piece.types) == [0, 0, 0, 0, 1, 1, 1, 1]
+    assert list(piece.token_type_ids) == [0, 0, 0, 0, 1, 1, 1, 1]
 
 
 @pytest.mark.parametrize("truncation", ["longest_first", "only_first", "only_second"])
 def test_what_is_cut_off_still_decides_readings(folder, truncation):
     tokenizer = load_tokenizer(folder, 64, DataConfig(max_length=6, truncation=truncation))
     (text,) = tokenizer.encode([("大小人长江",)])
-    assert text.cut == 1
+    assert text.num_truncated == 1
     assert heard(tokenizer, text) == ["", "da4", "xiao3", "ren2", "chang2", ""]  # 江 is cut off, 长 is still that of 长江
     (pair,) = tokenizer.encode([("银行大小", "长大成人")])
-    assert len(pair.ids) == 6 and pair.cut == 5
+    assert len(pair.input_ids) == 6 and pair.num_truncated == 5
     expected = {"银": "yin2", "行": "hang2", "大": "da4", "小": "xiao3", "长": "zhang3", "成": "cheng2", "人": "ren2"}
-    assert heard(tokenizer, pair) == [expected.get(token, "") for token in tokenizer.tokens(pair.ids)]
+    assert heard(tokenizer, pair) == [expected.get(token, "") for token in tokenizer.convert_ids_to_tokens(pair.input_ids)]
 
 
 def test_cut_on_the_left(tmp_path):
@@ -102,7 +102,12 @@ def test_cut_on_the_left(tmp_path):
     (folder / "tokenizer_config.json").write_text(json.dumps({**settings, "truncation_side": "left"}))
     tokenizer = load_tokenizer(folder, 64, DataConfig(max_length=4))
     (piece,) = tokenizer.encode([("大银行走",)])
-    assert heard(tokenizer, piece) == ["", "hang2" if tokenizer.pinyin.of("大银行走")[2] == Spelling().of("hang2") else "xing2", "zou3", ""]
+    assert heard(tokenizer, piece) == [
+        "",
+        "hang2" if tokenizer.pinyin.convert("大银行走")[2] == PinyinVocab().encode("hang2") else "xing2",
+        "zou3",
+        "",
+    ]
 
 
 def test_words_are_read_in_their_text(tokenizer):
@@ -119,8 +124,8 @@ def test_words_give_the_syllables_of_the_text(tokenizer):
     text = "我的银行，很大的长江！"
     (whole,) = tokenizer.encode([(text,)])
     ((piece, _),) = tokenizer.encode_words([(text, [(n, n + 1) for n in range(len(text))])], 0)
-    assert list(piece.ids) == list(whole.ids)
-    assert list(piece.syllables) == list(whole.syllables)
+    assert list(piece.input_ids) == list(whole.input_ids)
+    assert list(piece.pinyin_ids) == list(whole.pinyin_ids)
 
 
 def test_windows_are_read_in_the_whole_text(folder):
@@ -128,19 +133,19 @@ def test_windows_are_read_in_the_whole_text(folder):
     text = "银行长江" * 4
     words = [(n, n + 1) for n in range(len(text))]
     ((piece, _),) = tokenizer.encode_words([(text, words)], 3)
-    assert len(piece.windows) > 2 and sum(piece.windows) == len(piece.ids)
+    assert len(piece.window_lengths) > 2 and sum(piece.window_lengths) == len(piece.input_ids)
     whole = heard(tokenizer, piece)
     known = dict(zip("银行长江", ["yin2", "hang2", "chang2", "jiang1"], strict=True))
-    assert whole == [known.get(token, "") for token in tokenizer.tokens(piece.ids)]
-    ragged = EncodedDataset([EncodedExample((piece,))]).texts([0])
-    assert ragged.syllables.tolist() == list(piece.syllables)
-    assert len(ragged.lengths) == len(piece.windows)
+    assert whole == [known.get(token, "") for token in tokenizer.convert_ids_to_tokens(piece.input_ids)]
+    ragged = EncodedDataset([EncodedExample((piece,))]).gather_texts([0])
+    assert ragged.pinyin_ids.tolist() == list(piece.pinyin_ids)
+    assert len(ragged.lengths) == len(piece.window_lengths)
 
 
 def test_other_forms_of_words_keep_places_where_they_are_as_long(tokenizer):
     text = "ＡＢ大㈱"  # full width letters; one sign for (株)
     ((piece, _),) = tokenizer.encode_words([(text, [(0, 2), (2, 3), (3, 4)])], 0)
-    found = dict(zip(tokenizer.tokens(piece.ids), heard(tokenizer, piece), strict=True))
+    found = dict(zip(tokenizer.convert_ids_to_tokens(piece.input_ids), heard(tokenizer, piece), strict=True))
     assert found["大"] == "da4"
     assert all(not reading for token, reading in found.items() if token != "大")
 
@@ -149,7 +154,7 @@ def test_words_can_be_forgotten(tokenizer, monkeypatch):
     from bertune.text import tokenizer as module
 
     before = tokenizer.encode_words([("银行", [(0, 2)])], 0)
-    monkeypatch.setattr(module, "MOST_WORDS", 0)
+    monkeypatch.setattr(module, "MAX_CACHED_WORDS", 0)
     assert tokenizer.encode_words([("银行", [(0, 2)])], 0) == before
     assert list(tokenizer._word_places) == list(tokenizer._word_ids) == ["银行"]
 
@@ -159,16 +164,16 @@ def test_texts_that_are_read_otherwise_are_other_texts(tokenizer):
     (one,) = tokenizer.encode([("银行",)])
     from dataclasses import replace
 
-    other = replace(one, syllables=[0, Spelling().of("yin2"), Spelling().of("xing2"), 0])
+    other = replace(one, pinyin_ids=[0, PinyinVocab().encode("yin2"), PinyinVocab().encode("xing2"), 0])
     rows = EncodedDataset([EncodedExample((one, other)), EncodedExample((one, one))])
     assert len(rows.text_lengths) == 2
-    texts, sides = rows.sides([0, 1])
-    assert sides.identities.tolist() == [0, 1]
-    assert [place.tolist() for place in sides.places] == [[0, 0], [1, 0]]
-    ragged = rows.texts(texts)
-    assert ragged.syllables[:4].tolist() == list(one.syllables)
-    assert ragged.part(1, 2).syllables.tolist() == other.syllables
-    assert ragged.to(ragged.ids.device).syllables.tolist() == ragged.syllables.tolist()
+    texts, sides = rows.index_pairs([0, 1])
+    assert sides.text_ids.tolist() == [0, 1]
+    assert [place.tolist() for place in sides.text_index] == [[0, 0], [1, 0]]
+    ragged = rows.gather_texts(texts)
+    assert ragged.pinyin_ids[:4].tolist() == list(one.pinyin_ids)
+    assert ragged.slice_rows(1, 2).pinyin_ids.tolist() == other.pinyin_ids
+    assert ragged.to(ragged.input_ids.device).pinyin_ids.tolist() == ragged.pinyin_ids.tolist()
 
 
 @each(some.text(alphabet=some.one_of(some.sampled_from(HAN + "abc ，"), some.characters(exclude_categories=["Cs"])), max_size=12))
@@ -178,9 +183,9 @@ def test_any_text_by_the_rule(text):
     tokenizer = SHARED["tokenizer"]
     (piece,) = tokenizer.encode([(text or "a",)])
     found = tokenizer._whole.encode(text or "a")
-    readings = Pinyin(tokenizer.pinyin.spelling).of(text or "a")
-    assert list(piece.ids) == found.ids
-    assert list(piece.syllables) == [readings[a] if b - a == 1 else 0 for a, b in found.offsets]
+    readings = PinyinConverter(tokenizer.pinyin.vocab).convert(text or "a")
+    assert list(piece.input_ids) == found.ids
+    assert list(piece.pinyin_ids) == [readings[a] if b - a == 1 else 0 for a, b in found.offsets]
 
 
 SHARED: dict[str, PinyinTokenizer] = {}
@@ -198,14 +203,14 @@ def test_it_is_written_and_read_back(layout, tmp_path, folder):
         for name in ("pinyin_map", "pinyin2tensor"):
             (place / "config" / f"{name}.json").unlink()
     tokenizer = load_tokenizer(place, 64, DataConfig())
-    assert (tokenizer.pinyin.spelling.syllables is None) == (layout == "vocabulary alone")
+    assert (tokenizer.pinyin.vocab.pinyin_ids is None) == (layout == "vocabulary alone")
     saved = tmp_path / "saved"
     saved.mkdir()
     tokenizer.save(saved)
     (saved / "bertune.json").write_text("{}")
     (saved / "config.json").write_text(json.dumps({"model_type": "chinesebert"}))
     again = load_tokenizer(saved, 64, DataConfig())
-    assert again.pinyin.spelling == tokenizer.pinyin.spelling
+    assert again.pinyin.vocab == tokenizer.pinyin.vocab
     assert again.fingerprint() == tokenizer.fingerprint()
     texts = [("我的银行", "了！"), ("good 么",)]
     assert again.encode(texts) == tokenizer.encode(texts)
@@ -219,7 +224,7 @@ def test_ids_are_those_of_transformers(folder, tokenizer):
 
     theirs = BertTokenizer.from_pretrained(str(folder))
     texts = ["我的银行 Goods，大!", "ÉtÉ\u0301 大[MASK]小", "x" * 120 + " 好", "么\t么\u200b\n12", "[UNK] 鱼", ""]
-    assert [list(p.ids) for p in tokenizer.encode([(t,) for t in texts])] == [theirs(t)["input_ids"] for t in texts]
+    assert [list(p.input_ids) for p in tokenizer.encode([(t,) for t in texts])] == [theirs(t)["input_ids"] for t in texts]
 
 
 def test_a_tokenizer_json_will_do(tmp_path, tokenizer):

@@ -34,15 +34,15 @@ def test_case_is_decided_as_in_transformers(in_json, in_config, tmp_path):
     (folder / "tokenizer_config.json").write_text(json.dumps(config if in_config is None else {**config, "do_lower_case": in_config}))
     ours = load_tokenizer(folder, 64, DataConfig())
     expected = theirs(folder, TEXTS)["input_ids"]
-    assert [p.ids for p in ours.encode([(t,) for t in TEXTS]) if not p.cut] == [ids for ids in expected if len(ids) <= 64]
+    assert [p.input_ids for p in ours.encode([(t,) for t in TEXTS]) if not p.num_truncated] == [ids for ids in expected if len(ids) <= 64]
     saved = tmp_path / "saved"
     saved.mkdir()
     ours.save(saved)
     (saved / "config.json").write_text((folder / "config.json").read_text())
     assert theirs(saved, TEXTS)["input_ids"] == expected
     (saved / "bertune.json").write_text("{}")  # how a saved folder of ours is read
-    assert [p.ids for p in load_tokenizer(saved, 64, DataConfig()).encode([(t,) for t in TEXTS])] == [
-        p.ids for p in ours.encode([(t,) for t in TEXTS])
+    assert [p.input_ids for p in load_tokenizer(saved, 64, DataConfig()).encode([(t,) for t in TEXTS])] == [
+        p.input_ids for p in ours.encode([(t,) for t in TEXTS])
     ]
 
 
@@ -56,21 +56,21 @@ def test_pairs_are_cut_as_transformers_cuts(tiny, texts, length, strategy):
     ours = load_tokenizer(tiny, 64, DataConfig(max_length=length, truncation=strategy)).encode(texts)
     for (first, second), piece in zip(texts, ours, strict=True):
         whole = len(theirs(tiny, first, second)["input_ids"])
-        assert len(piece.ids) == len(piece.types) == min(whole, length)
-        assert piece.cut == max(0, whole - length)
+        assert len(piece.input_ids) == len(piece.token_type_ids) == min(whole, length)
+        assert piece.num_truncated == max(0, whole - length)
         rest = whole - len(theirs(tiny, first if strategy == "only_first" else second)["input_ids"]) + 2
         if strategy == "longest_first" or rest < length - 1:
             expected = theirs(tiny, first, second, truncation=strategy, max_length=length)
-            assert list(piece.ids) == expected["input_ids"]
-            assert list(piece.types) == expected["token_type_ids"]
+            assert list(piece.input_ids) == expected["input_ids"]
+            assert list(piece.token_type_ids) == expected["token_type_ids"]
 
 
 def test_words_of_a_piece(tiny):
     tokenizer = load_tokenizer(tiny, 64, DataConfig())
     (piece,) = tokenizer.encode([("the dogs",)])
-    assert tokenizer.tokens(piece.ids) == ["[CLS]", "the", "dog", "##s", "[SEP]"]
-    assert tokenizer.decode(piece.ids) == "[CLS] the dogs [SEP]"
-    assert tokenizer.unknown_id == VOCABULARY.index("[UNK]")
+    assert tokenizer.convert_ids_to_tokens(piece.input_ids) == ["[CLS]", "the", "dog", "##s", "[SEP]"]
+    assert tokenizer.decode(piece.input_ids) == "[CLS] the dogs [SEP]"
+    assert tokenizer.unk_token_id == VOCABULARY.index("[UNK]")
 
 
 def test_a_folder_without_tokenizer_is_named(tmp_path):
@@ -112,9 +112,9 @@ def test_a_bert_tokenizer_is_what_transformers_makes_of_it(tmp_path, settings, a
     ours, theirs = load_tokenizer(folder, 64, DataConfig()), AutoTokenizer.from_pretrained(str(folder))
     for text in ("The DOG is good, naïve 大人 [MASK] x9", "É\u200b\x00é", " a\tb\n"):
         (piece,) = ours.encode([(text,)])
-        assert list(piece.ids) == theirs(text)["input_ids"]
+        assert list(piece.input_ids) == theirs(text)["input_ids"]
         (pair,) = ours.encode([(text, "a dog")])
-        assert list(pair.types) == theirs(text, "a dog")["token_type_ids"]
+        assert list(pair.token_type_ids) == theirs(text, "a dog")["token_type_ids"]
 
 
 def test_what_the_settings_do_not_tell_is_left_to_transformers(tmp_path):

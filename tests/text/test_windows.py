@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bertune.text.windows import speakers, windows_of
+from bertune.text.windows import assign_words, split_windows
 
 
 @st.composite
@@ -22,7 +22,7 @@ def texts(draw):
 @given(texts())
 def test_every_word_is_in_full_windows_that_stand_in_order(text):
     sizes, room, overlap = text
-    windows = windows_of(sizes, room, overlap)
+    windows = split_windows(sizes, room, overlap)
     assert {word for window in windows for word in range(*window)} == set(range(len(sizes)))
     assert all(sum(sizes[start:stop]) <= room for start, stop in windows)
     assert (windows[0][0], windows[-1][1]) == (0, len(sizes))
@@ -38,19 +38,19 @@ def test_every_word_is_in_full_windows_that_stand_in_order(text):
 @settings(max_examples=300)
 @given(texts())
 def test_every_window_has_a_word_that_the_one_before_lacks(text):
-    windows = windows_of(*text)
+    windows = split_windows(*text)
     assert all(stop < end for (_, stop), (_, end) in itertools.pairwise(windows))
 
 
 def test_a_word_as_long_as_a_window_costs_one_window():
-    assert windows_of([1] * 14 + [14], 14, 7) == [(0, 14), (14, 15)]
+    assert split_windows([1] * 14 + [14], 14, 7) == [(0, 14), (14, 15)]
 
 
 @settings(max_examples=300)
 @given(texts())
 def test_neighbours_share_what_they_should(text):
     sizes, room, overlap = text
-    windows = windows_of(sizes, room, overlap)
+    windows = split_windows(sizes, room, overlap)
     for (start, stop), (following, _) in itertools.pairwise(windows[:-1]):
         assert sum(sizes[following:stop]) <= overlap
         if following - 1 > start and sum(sizes[following - 1 : stop]) <= overlap:  # a word more would leave no room for a new one
@@ -65,8 +65,8 @@ def test_neighbours_share_what_they_should(text):
 @given(texts())
 def test_each_word_is_read_once_and_farthest_from_a_cut(text):
     sizes, room, overlap = text
-    windows = windows_of(sizes, room, overlap)
-    chosen = speakers(windows, len(sizes))
+    windows = split_windows(sizes, room, overlap)
+    chosen = assign_words(windows, len(sizes))
     assert len(chosen) == len(sizes)
     assert chosen == sorted(chosen)  # so the words of a text stay in order
 
@@ -85,15 +85,15 @@ def test_each_word_is_read_once_and_farthest_from_a_cut(text):
 
 @pytest.mark.parametrize("overlap", [0, 1, 3])
 def test_what_fits_exactly_is_one_window(overlap):
-    assert windows_of([1, 2, 1], 4, overlap) == [(0, 3)]
-    assert windows_of([4], 4, overlap) == [(0, 1)]
-    assert len(windows_of([1, 2, 1, 1], 4, overlap)) == 2
+    assert split_windows([1, 2, 1], 4, overlap) == [(0, 3)]
+    assert split_windows([4], 4, overlap) == [(0, 1)]
+    assert len(split_windows([1, 2, 1, 1], 4, overlap)) == 2
 
 
 def test_ends():
-    assert windows_of([], 4, 2) == [(0, 0)]
-    assert speakers([(0, 0)], 0) == []
-    assert windows_of([1] * 6, 4, 0) == [(0, 4), (2, 6)]  # the last one is as full as the others
-    assert speakers([(0, 4), (2, 6)], 6) == [0, 0, 0, 1, 1, 1]
-    assert windows_of([3] * 3, 4, 3) == [(0, 1), (1, 2), (2, 3)]
-    assert windows_of([1] * 5, 4, 3) == [(0, 4), (1, 5)]
+    assert split_windows([], 4, 2) == [(0, 0)]
+    assert assign_words([(0, 0)], 0) == []
+    assert split_windows([1] * 6, 4, 0) == [(0, 4), (2, 6)]  # the last one is as full as the others
+    assert assign_words([(0, 4), (2, 6)], 6) == [0, 0, 0, 1, 1, 1]
+    assert split_windows([3] * 3, 4, 3) == [(0, 1), (1, 2), (2, 3)]
+    assert split_windows([1] * 5, 4, 3) == [(0, 4), (1, 5)]

@@ -17,10 +17,10 @@ from bertune.config.schema import DataConfig
 from bertune.text import word_cache
 from bertune.text.load import load_tokenizer
 from bertune.text.tokenizer import Tokenizer
-from bertune.text.word_cache import BLANKS, WordCache, is_wordwise
+from bertune.text.word_cache import WHITESPACE, WordCache, supports_word_cache
 
 ODD = [
-    *BLANKS, "\x00", "�", "\u200b", "\u180e", "\ufeff", "[SEP]", "[CLS]", "[MASK]", "x[SEP]y", "[sep]", "a" * 101, "a" * 100, "好", "好吗", "é", "e\u0301",
+    *WHITESPACE, "\x00", "�", "\u200b", "\u180e", "\ufeff", "[SEP]", "[CLS]", "[MASK]", "x[SEP]y", "[sep]", "a" * 101, "a" * 100, "好", "好吗", "é", "e\u0301",
     "\u0301", "İ", "ß", "ﬁ", "Σς", "한국어", "ｆｕｌｌ", "🙂", "\u0e33", "##s", "dogs", "Dogs'", "big_dog", "x-y", "goodest", "<x>", "good", "bad.", "the", "a", " ", " ", " ", "\U000e0001", "\ue000", "\u1e9b\u0323",
 ]  # fmt: skip
 TEXT = st.one_of(
@@ -38,7 +38,11 @@ def same(tokenizer: Tokenizer, texts: list[tuple[str, ...]]) -> int:
         ids = plain(word)
         assert ids is None or ids == tokenizer._whole.encode(word, add_special_tokens=False).ids, word
     for piece, right, text in sure:
-        assert (piece.ids, piece.types, piece.cut) == (right.ids, right.types, right.cut), text
+        assert (piece.input_ids, piece.token_type_ids, piece.num_truncated) == (
+            right.input_ids,
+            right.token_type_ids,
+            right.num_truncated,
+        ), text
     return len(sure)
 
 
@@ -71,7 +75,7 @@ def test_any_text_gives_what_rust_gives(tokenizer, singles, pairs):
     same(tokenizer, [*singles, *pairs] * 4)
 
 
-@pytest.mark.parametrize("blank", BLANKS, ids=ascii)
+@pytest.mark.parametrize("blank", WHITESPACE, ids=ascii)
 def test_every_blank_of_python(tokenizer, blank):
     text = f"good{blank}bad the{blank}{blank}dog{blank}"
     assert same(tokenizer, [(text,), (text, text)] * 9) in ({0} if blank in "\x0b\x0c\x1c\x1d\x1e\x1f\x85" else {9, 18})
@@ -81,20 +85,20 @@ def test_plain_texts_are_not_given_to_rust(tokenizer):
     texts = [(f"The dog, the cat and {n} good books! (not bad)",) for n in range(3000)]
     assert same(tokenizer, texts) == 3000
     assert same(tokenizer, [("good dog", "a cat")] * 40) == 40
-    assert any(piece.cut for piece in tokenizer._words.encode(texts))
+    assert any(piece.num_truncated for piece in tokenizer._words.encode(texts))
 
 
 def test_few_blanks_and_long_pairs_are_given_to_rust(tokenizer):
     assert tokenizer._words.encode([("好" * 60,)]) == [None]
     assert tokenizer._words.encode([("good " * 40, "bad " * 40)]) == [None]
     texts = [("好" * 60,), ("good dog",), ("good " * 40, "bad " * 40), ("",)] * 10
-    assert [(list(p.ids), list(p.types), p.cut) for p in tokenizer.encode(texts)] == [
-        (list(p.ids), list(p.types), p.cut) for p in tokenizer._encode(texts)
+    assert [(list(p.input_ids), list(p.token_type_ids), p.num_truncated) for p in tokenizer.encode(texts)] == [
+        (list(p.input_ids), list(p.token_type_ids), p.num_truncated) for p in tokenizer._encode(texts)
     ]
 
 
 def test_words_are_forgotten_when_there_are_too_many(tokenizer, monkeypatch):
-    monkeypatch.setattr(word_cache, "MOST_WORDS", 50)
+    monkeypatch.setattr(word_cache, "MAX_CACHED_WORDS", 50)
     tokenizer._words._forget()
     for round in range(4):
         assert (
@@ -109,45 +113,51 @@ def test_words_that_never_come_again_are_not_learnt(tokenizer):
     tokenizer._words._forget()
     texts = [(f"word{n} x{n}y the dog",) for n in range(500)]
     assert same(tokenizer, texts) == 0
-    assert set(tokenizer._words._known.numbers) == {"the", "dog"}
+    assert set(tokenizer._words._known.word_index) == {"the", "dog"}
     assert same(tokenizer, [("the dog",)] * 3) == 3
 
 
 def test_tokens_behave_as_a_list(tokenizer):
     piece = tokenizer._words.encode([("good dog",)] * 9)[0]
-    ids = tokenizer._encode([("good dog",)])[0].ids
-    assert piece.ids == ids
-    assert ids == piece.ids
-    assert piece.ids != ids[:-1]
-    assert (list(piece.ids), piece.ids[1:], piece.ids[0], repr(piece.ids), len(piece.ids)) == (ids, ids[1:], ids[0], repr(ids), len(ids))
-    assert type(piece.ids[0]) is int
+    ids = tokenizer._encode([("good dog",)])[0].input_ids
+    assert piece.input_ids == ids
+    assert ids == piece.input_ids
+    assert piece.input_ids != ids[:-1]
+    assert (list(piece.input_ids), piece.input_ids[1:], piece.input_ids[0], repr(piece.input_ids), len(piece.input_ids)) == (
+        ids,
+        ids[1:],
+        ids[0],
+        repr(ids),
+        len(ids),
+    )
+    assert type(piece.input_ids[0]) is int
 
 
 def test_other_tokenizers_have_no_such_cache(tokenizer):
     made = json.loads(tokenizer.fingerprint())
-    assert is_wordwise(made)
+    assert supports_word_cache(made)
     for part, value in (
         ("normalizer", None), ("normalizer", {"type": "Sequence", "normalizers": []}), ("pre_tokenizer", {"type": "Whitespace"}), ("post_processor", None),
         ("model", {"type": "BPE"}), ("normalizer", {**made["normalizer"], "clean_text": False}), ("added_tokens", [{"content": "New York"}]),
         ("added_tokens", [{"content": "好"}]),
     ):  # fmt: skip
-        assert not is_wordwise({**made, part: value}), (part, value)
+        assert not supports_word_cache({**made, part: value}), (part, value)
 
 
 def test_threads_and_processes(tokenizer, monkeypatch):
-    monkeypatch.setattr(word_cache, "MOST_WORDS", 300)
+    monkeypatch.setattr(word_cache, "MAX_CACHED_WORDS", 300)
     tokenizer._words._forget()
     texts = [(f"dog {n % 500} {n % 500}a the dog is good and the cat",) for n in range(2000)]
-    right = [p.ids for p in tokenizer._encode(texts)]
+    right = [p.input_ids for p in tokenizer._encode(texts)]
     found: list[bool] = []
-    work = [threading.Thread(target=lambda: found.append([p.ids for p in tokenizer.encode(texts)] == right)) for _ in range(4)]
+    work = [threading.Thread(target=lambda: found.append([p.input_ids for p in tokenizer.encode(texts)] == right)) for _ in range(4)]
     for thread in work:
         thread.start()
     for thread in work:
         thread.join()
     assert found == [True] * 4
     again = pickle.loads(pickle.dumps(tokenizer._words))
-    assert [p.ids for p in again.encode(texts)] == right
+    assert [p.input_ids for p in again.encode(texts)] == right
 
 
 @pytest.mark.real
@@ -159,9 +169,9 @@ def test_real_texts(tiny):
     files = [p for p in sorted(root.rglob("*")) if p.suffix in {".csv", ".tsv", ".txt", ".json", ".jsonl"} and p.stat().st_size < 40e6]
     assert files
     csv.field_size_limit(1 << 30)
-    from bertune.encoders.locate import locate
+    from bertune.encoders.locate import locate_model
 
-    models = [tiny, locate("minilm")]
+    models = [tiny, locate_model("minilm")]
     for model in models:
         tokenizer = load_tokenizer(model, 128, DataConfig())
         asked = total = 0
@@ -174,4 +184,4 @@ def test_real_texts(tiny):
 
 
 def test_wordcache_of_knows_bert(tiny):
-    assert isinstance(WordCache.of(load_tokenizer(tiny, 64, DataConfig())._whole, 64), WordCache)
+    assert isinstance(WordCache.from_tokenizer(load_tokenizer(tiny, 64, DataConfig())._whole, 64), WordCache)

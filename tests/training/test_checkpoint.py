@@ -85,7 +85,12 @@ def test_the_newest_is_found_and_goes_on(work, out, tiny):
     said: list[str] = []
     again = checkpoints_in(out)
     checkpoint = again.find(said.append)
-    assert (checkpoint.folder, checkpoint.step, checkpoint.description, said) == (out / "checkpoints" / "step-00000010", 10, DESCRIPTION, [])
+    assert (checkpoint.folder, checkpoint.step, checkpoint.description, said) == (
+        out / "checkpoints" / "step-00000010",
+        10,
+        DESCRIPTION,
+        [],
+    )
     assert again.newest == checkpoint.folder
     other = build(tiny, seed=7)
     other.state.read(checkpoint.folder)
@@ -392,9 +397,7 @@ DEV = {"epoch": 1.0, "train_loss": 0.5, "dev_loss": 0.25, "best": True, "f1": 0.
 def history(tmp_path) -> Path:
     log = history_from(tmp_path, 0)
     for step in (2, 4, 6):
-        log.on_log(
-            {"step": step, "epoch": 1.0, "loss": 0.5, "learning_rate": 1e-3, "rows_per_s": 1.0, "tokens_per_s": 1.0, "eta_s": 1.0}
-        )
+        log.on_log({"step": step, "epoch": 1.0, "loss": 0.5, "learning_rate": 1e-3, "rows_per_s": 1.0, "tokens_per_s": 1.0, "eta_s": 1.0})
         log.on_evaluate({"step": step, **DEV, "dev_loss": math.nan if step == 2 else 0.25})
     log.close()
     return tmp_path

@@ -14,14 +14,14 @@ from tests.training.test_state import assert_same, averages, disturb, weights
 
 from bertune.commands.train import prepare
 from bertune.data.dataset import EncodedDataset
-from bertune.encoders.load import read_encoder
+from bertune.encoders.load import load_encoder
 from bertune.errors import TrainingError
 from bertune.heads.model import Model
 from bertune.text.load import load_tokenizer
 from bertune.training.oom import is_out_of_memory
 from bertune.training.rng import seed_everything
 from bertune.training.step import TrainStep
-from bertune.types import Row
+from bertune.types import Location, Row
 
 NOUNS = ["dog", "cat", "tree", "house"]
 TEXTS = [
@@ -48,16 +48,14 @@ def build(folder: Path, problem: str = "regress", **train: object) -> TrainStep:
     run, task = prepare({"task": name, "model": str(folder), "train": settings})
     AcceleratorState._reset_state(reset_partial_state=True)
     accelerator = Accelerator(cpu=True)
-    examples = [task.read(Row(row, "rows.jsonl", number)) for number, row in enumerate(rows, 1)]
+    examples = [task.read(Row(row, Location("rows.jsonl", number))) for number, row in enumerate(rows, 1)]
     task.fit(examples, lambda _: None)
     seed_everything(run.seed)
-    encoder, report = read_encoder(folder)
+    encoder, report = load_encoder(folder)
     model = Model(encoder, task.head(encoder, report.pooler))
-    encoded = EncodedDataset(task.encode(examples, load_tokenizer(folder, encoder.longest, run.data)))
+    encoded = EncodedDataset(task.encode(examples, load_tokenizer(folder, encoder.max_positions, run.data)))
     warnings: list[str] = []
-    work = TrainStep(
-        model, task, encoded, run, accelerator, location_of=lambda row: examples[row].place, warn=warnings.append
-    )
+    work = TrainStep(model, task, encoded, run, accelerator, location_of=lambda row: str(examples[row].location), warn=warnings.append)
     work.warnings = warnings
     return work
 

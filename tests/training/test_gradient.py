@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from bertune.commands.train import prepare
 from bertune.data.dataset import EncodedDataset
-from bertune.encoders.load import read_encoder
+from bertune.encoders.load import load_encoder
 from bertune.heads.model import Model
 from bertune.text.load import load_tokenizer
 from bertune.training.rng import seed_everything
@@ -75,12 +75,12 @@ def build(folder: Path, problem: str, **train: object) -> TrainStep:
     examples = [Example((text,), target) for text, target in zip(TEXTS, targets, strict=True)]
     task.fit(examples, lambda _: None)
     seed_everything(run.seed)
-    encoder, report = read_encoder(folder)
+    encoder, report = load_encoder(folder)
     model = Model(encoder, task.head(encoder, report.pooler))
     torch.nn.init.normal_(model.head.out.weight, std=0.5)  # so that logits differ from row to row
     torch.nn.init.constant_(model.head.out.bias, 1.0)  # or as many rows would lie above their number as below it
     assert (encoder.shape.dropout, encoder.shape.attention_dropout, model.head.dropout.p) == (0.0, 0.0, 0.0)
-    rows = EncodedDataset(task.encode(examples, load_tokenizer(folder, encoder.longest, run.data)))
+    rows = EncodedDataset(task.encode(examples, load_tokenizer(folder, encoder.max_positions, run.data)))
     assert rows.lengths.max() > 8 * rows.lengths.min()
     work = TrainStep(model, task, rows, run, accelerator)
     assert work.num_active_words is not None
@@ -105,7 +105,7 @@ def close(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor], atol: 
 def plain(work: TrainStep, problem: str, rows: list[int]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """The mean loss as torch's own functions have it, each row alone in the model."""
     _, options, targets = PROBLEMS[problem]
-    out = torch.cat([work.model(work.dataset.batch([row], work.task.collate_target)) for row in rows])
+    out = torch.cat([work.model(work.dataset.get_batch([row], work.task.collate_target)) for row in rows])
     chosen = [targets[row] for row in rows]
     balanced = {"a": 8 / (3 * 5), "b": 8 / (3 * 2), "c": 8 / (3 * 1)}  # rows / labels / rows of the label
     weights = {"balanced": balanced}.get(str(options.get("class_weights")), options.get("class_weights"))
@@ -129,7 +129,7 @@ ALL = list(range(len(TEXTS)))
 @pytest.mark.parametrize("problem", PROBLEMS)
 def test_micro_batches_change_nothing(problem, tiny):
     total, count, gradients = step(build(tiny, problem), ALL)
-    assert [name for name, gradient in gradients.items() if not gradient.any()] == ["encoder.embeddings.words.scale"]
+    assert [name for name, gradient in gradients.items() if not gradient.any()] == ["encoder.embeddings.word_embeddings.scale"]
     for train in [*CUTS, *MORE_CUTS] if problem == "weighted" else CUTS:
         work = build(tiny, problem, **train)
         cut_total, cut_count, cut_gradients = step(work, ALL)
@@ -154,7 +154,7 @@ def test_fgm_is_the_same_however_the_batch_is_cut(problem, tiny):
     total, _, gradients = step(build(tiny, problem, fgm=0.5), ALL)
     whole_total, _, without = step(build(tiny, problem), ALL)
     assert total == pytest.approx(whole_total, rel=1e-6)  # what is told is the loss where the weights are
-    table = "encoder.embeddings.words.weight"
+    table = "encoder.embeddings.word_embeddings.weight"
     assert (gradients[table] - 2 * without[table]).norm() > 1e-3 * without[table].norm()  # the worse place has another gradient
     for train in ({"micro_batches": 4}, {"micro_batch_tokens": 20}):
         cut_total, _, cut_gradients = step(build(tiny, problem, fgm=0.5, **train), ALL)

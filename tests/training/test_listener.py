@@ -115,7 +115,10 @@ def test_a_run_has_its_events_in_order(start):
         assert record.keys() == {"step", "epoch", "train_loss", "dev_loss", "best", *SCORES}
     assert [(record["step"], record["epoch"]) for record in evaluations] == [(5, 1.0), (10, 2.0)]
     assert evaluations[0]["best"] is True
-    assert [(r.keys(), r["step"], r["epoch"]) for r in epochs] == [({"epoch", "step", "loss"}, 5, 1.0), ({"epoch", "step", "loss"}, 10, 2.0)]
+    assert [(r.keys(), r["step"], r["epoch"]) for r in epochs] == [
+        ({"epoch", "step", "loss"}, 5, 1.0),
+        ({"epoch", "step", "loss"}, 10, 2.0),
+    ]
     assert [r["loss"] for r in epochs] == [r["train_loss"] for r in evaluations]
 
     ((outcome,),) = heard.of("on_end")

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from bertune.config.schema import TrainConfig
-from bertune.encoders.load import read_encoder
+from bertune.encoders.load import load_encoder
 from bertune.encoders.names import HEADS
 from bertune.errors import ConfigError
 from bertune.heads.model import Model
@@ -91,8 +91,8 @@ def test_set_learning_rates_keeps_the_proportions_of_groups():
 
 @pytest.fixture
 def model(tiny) -> Model:
-    encoder, _ = read_encoder(tiny)
-    return Model(encoder, PooledHead(encoder.width, 3, "pooler", HEADS["bert"], 0.1))
+    encoder, _ = load_encoder(tiny)
+    return Model(encoder, PooledHead(encoder.hidden_size, 3, "pooler", HEADS["bert"], 0.1))
 
 
 def settings_of(model: Model, config: TrainConfig) -> dict[str, tuple[float, float]]:
@@ -110,7 +110,7 @@ def test_every_trainable_parameter_once(model):
         frozen.requires_grad = False
     found = settings_of(model, TrainConfig(layer_decay=0.5, head_learning_rate=1e-2))
     every = {n for n, _ in model.named_parameters()}
-    assert set(found) == every - {"encoder.embeddings.words.weight", "head.out.bias"}
+    assert set(found) == every - {"encoder.embeddings.word_embeddings.weight", "head.out.bias"}
 
 
 def test_what_has_one_dimension_does_not_decay(model):
@@ -159,8 +159,8 @@ def test_a_step_is_one_of_adamw(model):
 
 
 def test_a_layer_may_have_a_rate_of_its_own(tiny):
-    encoder, _ = read_encoder(tiny)
-    model = Model(encoder, SentenceHead(encoder.width, "mean", [(8, "none")], num_labels=2, label_rate=1e-3))
+    encoder, _ = load_encoder(tiny)
+    model = Model(encoder, SentenceHead(encoder.hidden_size, "mean", [(8, "none")], num_labels=2, classifier_learning_rate=1e-3))
     found = settings_of(model, TrainConfig(learning_rate=4e-5, head_learning_rate=3e-4, weight_decay=0.03))
     assert {n: found[n] for n in found if n.startswith("head.")} == {
         "head.dense.0.weight": (3e-4, 0.03), "head.dense.0.bias": (3e-4, 0.0), "head.out.weight": (1e-3, 0.0), "head.out.bias": (1e-3, 0.0),
@@ -169,8 +169,8 @@ def test_a_layer_may_have_a_rate_of_its_own(tiny):
 
 @pytest.mark.parametrize(("labels", "words"), [(0, "leave it out"), (2, "'out' has its own learning rate in options; leave it out")])
 def test_a_rate_that_no_layer_of_the_head_learns_at_is_refused(labels, words, tiny):
-    encoder, _ = read_encoder(tiny)
-    model = Model(encoder, SentenceHead(encoder.width, "mean", num_labels=labels, label_rate=1e-3 if labels else None))
+    encoder, _ = load_encoder(tiny)
+    model = Model(encoder, SentenceHead(encoder.hidden_size, "mean", num_labels=labels, classifier_learning_rate=1e-3 if labels else None))
     with pytest.raises(ConfigError, match=f"train.head_learning_rate: no layer of this head learns at it; {words}"):
         parameter_groups(model, TrainConfig(head_learning_rate=1e-3))
     assert parameter_groups(model, TrainConfig())

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.training.test_state import PER_EPOCH, STEPS, Recorder, assert_same, averages, build, disturb, weights
+from tests.training.test_state import PER_EPOCH, STEPS, assert_same, averages, build, disturb, weights
 
 from bertune.errors import Interrupted
 from bertune.heads.model import Model
@@ -160,14 +160,12 @@ class Bench:
         def evaluate(model: Model) -> tuple[float, Scores]:
             model.eval()
             at("evaluation", work.state.progress.step)
-            batch = work.dataset.batch(range(len(work.dataset)), work.task.collate_target)
+            batch = work.dataset.get_batch(range(len(work.dataset)), work.task.collate_target)
             loss = float(work.task.loss(model(batch), batch).detach())
             return loss, Scores("score", True, {"score": -loss})
 
         listeners = [History(out), AtStep(lambda step: at("step", step))]
-        TrainLoop(
-            work, evaluate=evaluate, save_best=lambda *_: None, listeners=listeners, checkpoints=checkpoints
-        ).run()
+        TrainLoop(work, evaluate=evaluate, save_best=lambda *_: None, listeners=listeners, checkpoints=checkpoints).run()
         return work
 
     def checkpoints(self, name: str) -> list[str]:

@@ -16,10 +16,10 @@ from accelerate.state import AcceleratorState
 from bertune.commands.train import prepare
 from bertune.data.batching import num_batches
 from bertune.data.dataset import EncodedDataset
-from bertune.encoders.load import read_encoder
+from bertune.encoders.load import load_encoder
 from bertune.errors import ArtifactError
 from bertune.heads.model import Model
-from bertune.kernels.dropout import BYTES
+from bertune.kernels.dropout import DROPOUT_GENERATOR
 from bertune.text.load import load_tokenizer
 from bertune.training.listener import Listener
 from bertune.training.loop import TrainLoop
@@ -65,9 +65,9 @@ def build(folder: Path, seed: int = 42, **train: object) -> TrainStep:
     accelerator = Accelerator(cpu=True)
     task.fit(EXAMPLES, lambda _: None)
     seed_everything(seed)
-    encoder, report = read_encoder(folder)
+    encoder, report = load_encoder(folder)
     model = Model(encoder, task.head(encoder, report.pooler))
-    rows = EncodedDataset(task.encode(EXAMPLES, load_tokenizer(folder, encoder.longest, run.data)))
+    rows = EncodedDataset(task.encode(EXAMPLES, load_tokenizer(folder, encoder.max_positions, run.data)))
     work = TrainStep(model, task, rows, run, accelerator)
     assert (encoder.shape.dropout, encoder.shape.attention_dropout, model.head.dropout.p) == (0.1, 0.1, 0.1)
     assert work.num_active_words is not None
@@ -109,7 +109,7 @@ def disturb() -> None:
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
-    BYTES.seed(0)
+    DROPOUT_GENERATOR.seed(0)
 
 
 Ended = tuple[list[float], dict[str, torch.Tensor], dict[str, torch.Tensor], TrainStep]
@@ -257,7 +257,13 @@ def test_all_of_the_progress_comes_back(tiny, tmp_path):
     work = build(tiny)
     advance(work, 4, [])
     progress = work.state.progress
-    progress.best_score, progress.best_loss, progress.best_step, progress.evals_without_gain, progress.reference_score = 0.1 + 0.2, 1 / 3, 3, 2, 0.7
+    progress.best_score, progress.best_loss, progress.best_step, progress.evals_without_gain, progress.reference_score = (
+        0.1 + 0.2,
+        1 / 3,
+        3,
+        2,
+        0.7,
+    )
     progress.loss_since_log = Mean(1 / 7, 3.0)
     work.state.write(tmp_path)
     again = build(tiny)
@@ -269,7 +275,7 @@ def test_all_of_the_progress_comes_back(tiny, tmp_path):
 
 def test_random_numbers_come_back(tiny, tmp_path):
     def drawn() -> tuple[object, ...]:
-        return random.random(), random.gauss(0, 1), float(np.random.normal()), float(torch.rand(())), BYTES.draw([9]).tolist()
+        return random.random(), random.gauss(0, 1), float(np.random.normal()), float(torch.rand(())), DROPOUT_GENERATOR.draw([9]).tolist()
 
     work = build(tiny)
     drawn()  # half of a pair of normal numbers is left over

@@ -25,23 +25,23 @@ from bertune.artifact.sentence_transformers import (
 )
 from bertune.config.schema import RunConfig
 from bertune.encoders.int8 import quantize
-from bertune.encoders.names import FOREIGN
+from bertune.encoders.names import NOT_IN_TRANSFORMERS
 from bertune.heads.model import Model
-from bertune.inference.int8_sample import sample
+from bertune.inference.int8_sample import sample_texts
 from bertune.inference.pipeline import Pipeline
 from bertune.inference.sentence_pipeline import SentencePipeline
-from bertune.kernels.allocator import bound_kernel_caches, keep_pages
+from bertune.kernels.allocator import limit_kernel_caches, retain_freed_memory
 from bertune.kernels.precision import choose_device, choose_precision
 from bertune.tasks.base.sentence import SentenceTask
 from bertune.tasks.base.task import Task
 from bertune.text.tokenizer import Tokenizer
 from bertune.types import JSON, Numerics
 
-FORMAT = 2
-READABLE = {1, FORMAT}
+FORMAT_VERSION = 2
+READABLE = {1, FORMAT_VERSION}
 """Formats that can be opened; see `bertune.artifact.upgrade`."""
 WEIGHTS = "model.safetensors"
-PACKAGES = ("bertune", "torch", "transformers", "tokenizers", "accelerate")
+RECORDED_PACKAGES = ("bertune", "torch", "transformers", "tokenizers", "accelerate")
 
 
 @dataclass
@@ -51,39 +51,39 @@ class Artifact:
     model: Model
     task: Task
     tokenizer: Tokenizer
-    run: RunConfig
-    meta: JSON = field(default_factory=dict)
+    run_config: RunConfig
+    metadata: JSON = field(default_factory=dict)
 
     def pipeline(self, device: str = "auto", precision: str = "auto") -> Pipeline:
         """Put the model on a device, ready to predict."""
-        keep_pages()
-        bound_kernel_caches(32)
+        retain_freed_memory()
+        limit_kernel_caches(32)
         place = choose_device(device)
         chosen, _ = choose_precision(precision, place)
         model = self.model.to(place).eval()
-        model.encoder.compute_in(Numerics(chosen))
+        model.encoder.set_numerics(Numerics(chosen))
         if chosen == "int8":
-            quantize(model.encoder, sample(self.tokenizer))
-        model.encoder.prepare()
+            quantize(model.encoder, sample_texts(self.tokenizer))
+        model.encoder.prepare_inference()
         if not isinstance(self.task, SentenceTask):
             return Pipeline(model, self.task, self.tokenizer, place)
-        own = {name: self.meta[name] for name in ("prompts", "default_prompt_name", "truncate_dim") if self.meta.get(name)}
+        own = {name: self.metadata[name] for name in ("prompts", "default_prompt_name", "truncate_dim") if self.metadata.get(name)}
         return SentencePipeline(model, self.task, self.tokenizer, place, **own)
 
 
-def has_modules(artifact: Artifact) -> bool:
+def opens_in_sentence_transformers(artifact: Artifact) -> bool:
     """Tell whether the model is one that sentence-transformers can compute."""
     sentences = isinstance(artifact.task, SentenceTask) and artifact.model.head.pooling in POOLINGS
-    return sentences and not only_here(artifact)
+    return sentences and not bertune_only_reason(artifact)
 
 
-def only_here(artifact: Artifact) -> str:
+def bertune_only_reason(artifact: Artifact) -> str:
     """Say why no other tool opens the folder at all, or nothing."""
-    kind = artifact.model.encoder.kind
-    return FOREIGN[kind].why if kind in FOREIGN else ""
+    kind = artifact.model.encoder.model_type
+    return NOT_IN_TRANSFORMERS[kind].reason if kind in NOT_IN_TRANSFORMERS else ""
 
 
-def version(package: str) -> str:
+def package_version(package: str) -> str:
     """Return the version of an installed package."""
     try:
         return importlib.metadata.version(package)

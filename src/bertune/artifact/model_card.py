@@ -4,26 +4,26 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bertune.artifact.artifact import Artifact, has_modules, only_here
+from bertune.artifact.artifact import Artifact, bertune_only_reason, opens_in_sentence_transformers
 from bertune.console import duration
 from bertune.types import JSON, Scores
 
 
-def write_card(artifact: Artifact, folder: Path, scores: dict[str, Scores], summary: JSON) -> None:
+def write_model_card(artifact: Artifact, folder: Path, scores: dict[str, Scores], summary: JSON) -> None:
     """Write README.md from what is known of the run."""
-    (folder / "README.md").write_text(card(artifact, folder.name, scores, summary), encoding="utf-8")
+    (folder / "README.md").write_text(model_card(artifact, folder.name, scores, summary), encoding="utf-8")
 
 
-def card(artifact: Artifact, name: str, scores: dict[str, Scores], summary: JSON) -> str:
+def model_card(artifact: Artifact, name: str, scores: dict[str, Scores], summary: JSON) -> str:
     """Return the text of the model card."""
-    run, task = artifact.run, artifact.task
-    foreign, why = only_here(artifact), task.cannot_be_opened(artifact.model.head)
-    in_sentence_transformers = has_modules(artifact)
+    run, task = artifact.run_config, artifact.task
+    foreign, why = bertune_only_reason(artifact), task.hf_incompatibility(artifact.model.head)
+    in_sentence_transformers = opens_in_sentence_transformers(artifact)
     library = "sentence-transformers" if in_sentence_transformers else "bertune" if foreign or why else "transformers"
     lines = [
         "---",
         f"library_name: {library}",
-        f"pipeline_tag: {task.hub_pipeline}",
+        f"pipeline_tag: {task.pipeline_tag}",
         "tags: [bertune]",
         "---",
         "",
@@ -34,7 +34,7 @@ def card(artifact: Artifact, name: str, scores: dict[str, Scores], summary: JSON
         "```python",
         "import bertune",
         f'model = bertune.load("{name}")',
-        'model.encode(["..."])' if artifact.model.vector_size else 'model.predict(["..."])',
+        'model.encode(["..."])' if artifact.model.embedding_dim else 'model.predict(["..."])',
         "```",
         "",
     ]
@@ -57,13 +57,13 @@ def card(artifact: Artifact, name: str, scores: dict[str, Scores], summary: JSON
             "It opens in transformers too, with the same logits:",
             "",
             "```python",
-            f"from transformers import {task.hub_class}, AutoTokenizer",
-            f'model = {task.hub_class}.from_pretrained("{name}")',
+            f"from transformers import {task.hf_auto_class}, AutoTokenizer",
+            f'model = {task.hf_auto_class}.from_pretrained("{name}")',
             f'tokenizer = AutoTokenizer.from_pretrained("{name}")',
             "```",
             "",
         ]
-        without = task.left_out_elsewhere(artifact.model.head)
+        without = task.ignored_by_hf(artifact.model.head)
         lines += [f"What transformers leaves out: {without}.", ""] if without else []
     lines += _score_lines(scores) + _run_lines(artifact, summary)
     return "\n".join(lines)
@@ -89,8 +89,8 @@ def _score_lines(scores: dict[str, Scores]) -> list[str]:
 
 
 def _run_lines(artifact: Artifact, summary: JSON) -> list[str]:
-    run = artifact.run
-    rows = ", ".join(f"{v['rows']} {split}" for split, v in artifact.meta.get("data", {}).items())
+    run = artifact.run_config
+    rows = ", ".join(f"{v['rows']} {split}" for split, v in artifact.metadata.get("data", {}).items())
     return [
         "## Training",
         "",

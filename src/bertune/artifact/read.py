@@ -9,16 +9,16 @@ from typing import Any, cast
 import torch
 from safetensors import SafetensorError, safe_open
 
-from bertune.artifact.artifact import FORMAT, READABLE, WEIGHTS, Artifact, sha256_of_tensors
+from bertune.artifact.artifact import FORMAT_VERSION, READABLE, WEIGHTS, Artifact, sha256_of_tensors
 from bertune.artifact.sentence_transformers import (
-    is_sentence_folder,
+    is_sentence_transformers_folder,
     read_modules,
 )
 from bertune.config.load import read_config
 from bertune.config.renames import upgrade_settings
 from bertune.config.schema import DataConfig, RunConfig
-from bertune.encoders.load import build_encoder, read_encoder
-from bertune.encoders.locate import EMBEDDED, locate
+from bertune.encoders.load import build_encoder, load_encoder
+from bertune.encoders.locate import PACKAGED_MODELS, locate_model
 from bertune.errors import ArtifactError, ConfigError, listed
 from bertune.heads.model import Model
 from bertune.heads.sentence import SentenceHead
@@ -62,9 +62,9 @@ def read_artifact(folder: str | Path, task_file: str | None = None) -> Artifact:
         ArtifactError: the folder is missing, damaged, or not bertune's.
     """
     place = Path(folder)
-    if str(folder) in EMBEDDED and not place.is_dir():
-        place = locate(str(folder))
-    if not (place / "bertune.json").is_file() and is_sentence_folder(place):
+    if str(folder) in PACKAGED_MODELS and not place.is_dir():
+        place = locate_model(str(folder))
+    if not (place / "bertune.json").is_file() and is_sentence_transformers_folder(place):
         return _read_sentence_folder(place)
     meta = _read_meta(place)
     name = str(meta["task"])
@@ -74,7 +74,7 @@ def read_artifact(folder: str | Path, task_file: str | None = None) -> Artifact:
     run = _read_run(place)
     try:
         task = task_class(task_class.Options.model_validate(run.options), run.data)
-        task.load(meta["state"])
+        task.load_state(meta["state"])
     except (ValueError, KeyError, TypeError) as error:
         raise ArtifactError(f"{place}: task {task_file or name!r} does not fit this folder: {str(error).splitlines()[0]}") from None
     try:
@@ -83,10 +83,10 @@ def read_artifact(folder: str | Path, task_file: str | None = None) -> Artifact:
         raise ArtifactError(str(error).removeprefix("model: ")) from None
     model = Model(encoder, task.head(encoder, {}))
     try:
-        model.load_saved(read_weights(place))
+        model.load_hf_state_dict(read_weights(place))
     except (KeyError, RuntimeError) as error:
         raise ArtifactError(f"{place / 'model.safetensors'}: does not fit config.json: {str(error).splitlines()[0]}") from None
-    tokenizer = load_tokenizer(place, encoder.longest, DataConfig(max_length=meta["max_length"], truncation=run.data.truncation))
+    tokenizer = load_tokenizer(place, encoder.max_positions, DataConfig(max_length=meta["max_length"], truncation=run.data.truncation))
     return Artifact(model.eval(), task, tokenizer, run, meta)
 
 
@@ -100,20 +100,20 @@ def _read_sentence_folder(place: Path) -> Artifact:
     run = RunConfig(task="embed", model=str(place), options=options)
     task_class = load_task("embed")
     task = task_class(task_class.Options.model_validate(options), run.data)
-    task.load({"form": 2, "lower": modules.do_lower_case})
+    task.load_state({"form": 2, "lower": modules.do_lower_case})
     sentences = cast(SentenceTask, task)
-    sentences.before = modules.prompts.get(modules.default_prompt_name or "", "")
-    sentences.width = modules.truncate_dim
+    sentences.prompt = modules.prompts.get(modules.default_prompt_name or "", "")
+    sentences.truncate_dim = modules.truncate_dim
     try:
-        encoder, report = read_encoder(inside)
-        data = DataConfig(max_length=min(modules.max_length, encoder.longest) if modules.max_length else None)
-        tokenizer = load_tokenizer(inside, encoder.longest, data)
+        encoder, report = load_encoder(inside)
+        data = DataConfig(max_length=min(modules.max_length, encoder.max_positions) if modules.max_length else None)
+        tokenizer = load_tokenizer(inside, encoder.max_positions, data)
     except ConfigError as error:
         raise ArtifactError(str(error).removeprefix("model: ")) from None
-    if report.new:
-        raise ArtifactError(f"{inside}: lacks the weights {listed(report.new, 3)}")
+    if report.missing_keys:
+        raise ArtifactError(f"{inside}: lacks the weights {listed(report.missing_keys, 3)}")
     dense = [(len(d.weight), "none" if d.activation == "identity" else d.activation) for d in modules.dense]
-    head = SentenceHead(encoder.width, cast(Any, modules.pooling), dense, normalize=modules.normalize)
+    head = SentenceHead(encoder.hidden_size, cast(Any, modules.pooling), dense, normalize=modules.normalize)
     with torch.no_grad():
         for layer, given in zip(head.dense, modules.dense, strict=True):
             layer.get_parameter("weight").copy_(given.weight)
@@ -133,7 +133,9 @@ def _read_meta(place: Path) -> JSON:
     if not isinstance(meta, dict):
         raise ArtifactError(f"{place / 'bertune.json'}: damaged: not an object")
     if meta.get("format") not in READABLE:
-        raise ArtifactError(f"{place}: has format {meta.get('format')!r}, this bertune reads format {FORMAT}; install a newer bertune")
+        raise ArtifactError(
+            f"{place}: has format {meta.get('format')!r}, this bertune reads format {FORMAT_VERSION}; install a newer bertune"
+        )
     if not {"task", "state", "max_length"} <= meta.keys():
         raise ArtifactError(f"{place / 'bertune.json'}: damaged: lacks what bertune writes")
     return dict(meta)

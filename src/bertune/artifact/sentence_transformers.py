@@ -105,11 +105,11 @@ class SentenceModules:
     prompts: dict[str, str] = field(default_factory=dict)
     """Texts to be put before a text, by name."""
     default_prompt_name: str | None = None
-    similarity: str | None = None
+    similarity_fn_name: str | None = None
     """One of `SIMILARITIES`; None where the folder names none, which sentence-transformers takes for cosine."""
 
 
-def is_sentence_folder(folder: str | Path) -> bool:
+def is_sentence_transformers_folder(folder: str | Path) -> bool:
     """Return whether sentence-transformers saved the folder: it holds modules.json. `read_modules` says whether bertune can use it."""
     return (Path(folder) / "modules.json").is_file()
 
@@ -143,7 +143,7 @@ def read_modules(folder: str | Path) -> SentenceModules:
         truncate_dim=truncate_dim,
         prompts=prompts,
         default_prompt_name=default_prompt_name,
-        similarity=similarity,
+        similarity_fn_name=similarity,
     )
 
 
@@ -164,7 +164,7 @@ def write_modules(folder: str | Path, modules: SentenceModules, width: int) -> N
     _check_path(modules.transformer_path, place / "modules.json")
     _check_pooling(modules.pooling, place / "1_Pooling" / "config.json")
     _check_widths(modules.dense, width, place / "modules.json")
-    _check_usage(modules.prompts, modules.default_prompt_name, modules.similarity, place / "config_sentence_transformers.json")
+    _check_usage(modules.prompts, modules.default_prompt_name, modules.similarity_fn_name, place / "config_sentence_transformers.json")
     for name, value in (("max_length", modules.max_length), ("truncate_dim", modules.truncate_dim)):
         _check_positive(name, value, place)
     entries = [("Transformer", modules.transformer_path), ("Pooling", "1_Pooling")]
@@ -414,7 +414,7 @@ def _usage_config(modules: SentenceModules) -> JSON:
         "__version__": {"sentence_transformers": _LAYOUT, **versions},
         "prompts": modules.prompts,
         "default_prompt_name": modules.default_prompt_name,
-        "similarity_fn_name": modules.similarity,
+        "similarity_fn_name": modules.similarity_fn_name,
     }
     return config if modules.truncate_dim is None else {**config, "truncate_dim": modules.truncate_dim}
 

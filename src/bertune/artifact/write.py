@@ -9,7 +9,15 @@ from typing import Any, cast
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from bertune.artifact.artifact import FORMAT, PACKAGES, WEIGHTS, Artifact, has_modules, sha256_of_tensors, version
+from bertune.artifact.artifact import (
+    FORMAT_VERSION,
+    RECORDED_PACKAGES,
+    WEIGHTS,
+    Artifact,
+    opens_in_sentence_transformers,
+    package_version,
+    sha256_of_tensors,
+)
 from bertune.artifact.sentence_transformers import (
     Dense,
     SentenceModules,
@@ -34,10 +42,10 @@ def write_artifact(artifact: Artifact, folder: Path) -> None:
         _write_weights(artifact.model, folder)
         write_json(folder / "config.json", _hub_config(artifact))
         artifact.tokenizer.save(folder)
-        if has_modules(artifact):
-            write_modules(folder, _sentence_modules(artifact), artifact.model.encoder.width)
-        write_text(folder / "run.yaml", dump_config(artifact.run))
-        write_meta(artifact, folder)
+        if opens_in_sentence_transformers(artifact):
+            write_modules(folder, _sentence_modules(artifact), artifact.model.encoder.hidden_size)
+        write_text(folder / "run.yaml", dump_config(artifact.run_config))
+        write_metadata(artifact, folder)
     except (OSError, SafetensorError) as error:
         raise ArtifactError(f"{folder}: cannot be written: {getattr(error, 'strerror', None) or error}") from None
 
@@ -49,29 +57,29 @@ def _sentence_modules(artifact: Artifact) -> SentenceModules:
         Dense(layer.weight.detach().cpu(), layer.bias.detach().cpu(), "identity" if activation == "none" else activation)
         for layer, activation in zip(head.dense, head.activations, strict=True)
     )
-    lower = cast(SentenceTask, artifact.task).lower
+    lower = cast(SentenceTask, artifact.task).do_lower_case
     return SentenceModules(
         max_length=artifact.tokenizer.max_length, do_lower_case=lower, pooling=head.pooling, dense=dense, normalize=head.normalize,
-        similarity="cosine",
+        similarity_fn_name="cosine",
     )  # fmt: skip
 
 
-def write_meta(artifact: Artifact, folder: Path) -> None:
+def write_metadata(artifact: Artifact, folder: Path) -> None:
     """Write bertune.json: what is needed besides weights and tokenizer."""
     meta = {
-        "format": FORMAT,
-        "task": artifact.run.task,
+        "format": FORMAT_VERSION,
+        "task": artifact.run_config.task,
         "state": artifact.task.state(),
-        "encoder": artifact.model.encoder.kind,
-        "versions": {name: version(name) for name in PACKAGES},
-        **artifact.meta,
+        "encoder": artifact.model.encoder.model_type,
+        "versions": {name: package_version(name) for name in RECORDED_PACKAGES},
+        **artifact.metadata,
     }
     write_json(folder / "bertune.json", meta)
 
 
 def _write_weights(model: Model, folder: Path) -> None:
     """Write model.safetensors as checkpoints are written: hashed, flushed to the disk, and then renamed."""
-    tensors = {name: tensor.contiguous().cpu() for name, tensor in model.saved_state().items()}
+    tensors = {name: tensor.contiguous().cpu() for name, tensor in model.hf_state_dict().items()}
     path = folder / WEIGHTS
     part = part_of(path)
     save_file(tensors, part, metadata={"format": "pt", "sha256": sha256_of_tensors(tensors)})
@@ -94,9 +102,9 @@ def _sort_metadata(path: Path) -> None:
 
 def _hub_config(artifact: Artifact) -> JSON:
     head, encoder = artifact.model.head, artifact.model.encoder
-    config = {**encoder.config(), **artifact.task.hub_config(head), "dtype": "float32"}
+    config = {**encoder.hf_config(), **artifact.task.hf_config(head), "dtype": "float32"}
     if config.get("architectures") is None:  # transformers opens the encoder alone, and not a head it would make up
-        config["architectures"] = [encoder.encoder_class]
+        config["architectures"] = [encoder.hf_class]
     for name in ("_name_or_path", "torch_dtype", "num_labels"):
         config.pop(name, None)
     return config

@@ -11,7 +11,7 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from bertune.cli.output import guarded
+from bertune.cli.output import run_guarded
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -35,7 +35,7 @@ Out = Annotated[str, typer.Argument(metavar="OUT", help="A folder that bertune t
 
 
 def _exit(work: Callable[[], object], debug: bool) -> None:
-    code = guarded(work, debug=debug)
+    code = run_guarded(work, debug=debug)
     if code:
         raise typer.Exit(code)
 
@@ -68,11 +68,11 @@ def train(
     """Fine-tune an encoder; the last line is the folder of the result."""
 
     def work() -> None:
-        from bertune.cli.output import is_first_process
+        from bertune.cli.output import is_main_process
         from bertune.commands.train import train
 
         trained = train(source, overrides or [], quiet=quiet, resume=resume)
-        if is_first_process():
+        if is_main_process():
             print(trained.folder)
 
     _exit(work, debug)
@@ -93,19 +93,21 @@ def evaluate(
     """Score a model on a file that has targets."""
 
     def work() -> None:
-        from bertune.cli.output import is_first_process, score_lines
+        from bertune.cli.output import is_main_process, score_lines
         from bertune.commands.evaluate import evaluate
         from bertune.console import Console
 
-        console = Console(quiet or not is_first_process())
-        scores, loss, num_cut = evaluate(out, file, overrides or [], task=task, device=device, precision=precision, console=console)
-        if not is_first_process():
+        console = Console(quiet or not is_main_process())
+        scores, loss, num_truncated_rows = evaluate(
+            out, file, overrides or [], task=task, device=device, precision=precision, console=console
+        )
+        if not is_main_process():
             return
         if as_json:
-            known = {**scores.to_json(), "loss": None if math.isnan(loss) else loss, "rows_cut": num_cut}
+            known = {**scores.to_json(), "loss": None if math.isnan(loss) else loss, "rows_cut": num_truncated_rows}
             print(json.dumps(known, ensure_ascii=False, indent=2))
         else:
-            print("\n".join(score_lines(scores, loss, num_cut)))
+            print("\n".join(score_lines(scores, loss, num_truncated_rows)))
 
     _exit(work, debug)
 
@@ -126,9 +128,9 @@ def predict(
     """Predict every row of a file, in its order."""
 
     def work() -> None:
-        from bertune.cli.output import predict_to
+        from bertune.cli.output import write_predictions
 
-        predict_to(out, file, overrides or [], output, form, quiet=quiet, task=task, device=device, precision=precision)
+        write_predictions(out, file, overrides or [], output, form, quiet=quiet, task=task, device=device, precision=precision)
 
     _exit(work, debug)
 
@@ -152,19 +154,19 @@ def embed(
     """Write the vector of every text of a file; a call that was stopped goes on. Without -o: JSON lines."""
 
     def work() -> None:
-        from bertune.cli.output import one_process, print_vectors
+        from bertune.cli.output import print_vectors, require_single_process
         from bertune.commands import embed
         from bertune.console import Console
-        from bertune.retrieval.corpus import How
+        from bertune.retrieval.corpus import VectorOptions
 
-        one_process("embed")
+        require_single_process("embed")
 
         console, where = Console(quiet), {"device": device, "precision": precision}
-        how = How(prompt, prompt_name, width, normalize)
+        options = VectorOptions(prompt, prompt_name, width, normalize)
         if output is None:
-            print_vectors(embed.embed_stream(out, file, overrides or [], how=how, console=console, **where))
+            print_vectors(embed.embed_stream(out, file, overrides or [], options=options, console=console, **where))
             return
-        count, _ = embed.embed(out, file, output, overrides or [], how=how, form=cast(Any, form), console=console, **where)
+        count, _ = embed.embed(out, file, output, overrides or [], options=options, dtype=cast(Any, form), console=console, **where)
         console.info(f"{count} vectors written to {output}")
 
     _exit(work, debug)
@@ -193,22 +195,22 @@ def search(
     """Find the texts of a file that are nearest to a query, or to each other; the index is made at the first call."""
 
     def work() -> None:
-        from bertune.cli.output import hit_lines, one_process, pair_lines
+        from bertune.cli.output import hit_lines, pair_lines, require_single_process
         from bertune.commands import search
         from bertune.console import Console
         from bertune.errors import ConfigError
 
-        one_process("search")
-        asked = search.Asked(out, file, read or [], index, rebuild, Console(quiet), {"device": device, "precision": precision})
+        require_single_process("search")
+        request = search.SearchRequest(out, file, read or [], index, rebuild, Console(quiet), {"device": device, "precision": precision})
         if pairs:
-            found, rows = search.near_duplicates(asked, threshold, most)
+            found, rows = search.near_duplicates(request, threshold, most)
             lines = pair_lines(found, rows, as_json=as_json)
-            asked.console.info(f"{found.total} pairs with a cosine of at least {threshold:g}, {len(found.best)} shown")
+            request.console.info(f"{found.total} pairs with a cosine of at least {threshold:g}, {len(found.pairs)} shown")
         else:
-            wanted = [*(queries or []), *(search.texts_of(query_file, console=asked.console) if query_file else [])]
+            wanted = [*(queries or []), *(search.read_texts(query_file, console=request.console) if query_file else [])]
             if not wanted:
                 raise ConfigError("search: give a query, --queries FILE, or --pairs")
-            lines = hit_lines(wanted, search.search(asked, wanted, k, cast(Any, engine)), as_json=as_json)
+            lines = hit_lines(wanted, search.search(request, wanted, k, cast(Any, engine)), as_json=as_json)
         for line in lines:
             print(line)
 
@@ -229,10 +231,10 @@ def inspect(
     """Look at a data file as the model will see it; or at what the folder of a model contains and lacks."""
 
     def work() -> None:
-        from bertune.commands.inspect import inspect, lines_of
+        from bertune.commands.inspect import inspect, report_lines
 
-        report = inspect(file, overrides or [], task=task, model=model, rows=rows, seed=seed)
-        print(json.dumps(report, ensure_ascii=False, indent=2) if as_json else "\n".join(lines_of(report)))
+        report = inspect(file, overrides or [], task=task, model=model, num_samples=rows, seed=seed)
+        print(json.dumps(report, ensure_ascii=False, indent=2) if as_json else "\n".join(report_lines(report)))
 
     _exit(work, debug)
 
@@ -247,9 +249,9 @@ def cache(
     """Show or remove the rows and tokens of large data that are kept on disk."""
 
     def work() -> None:
-        from bertune.commands.cache import cache_lines, cleared, listed
+        from bertune.commands.cache import cache_lines, clear_cache, list_cache
 
-        found = cleared(what, older_than) if what != "list" else listed()
+        found = clear_cache(what, older_than) if what != "list" else list_cache()
         print(json.dumps(found, ensure_ascii=False, indent=2) if as_json else "\n".join(cache_lines(found)))
 
     _exit(work, debug)
@@ -264,7 +266,9 @@ def tasks(as_json: Json = False, debug: Debug = False) -> None:
 
         found = {name: load_task(name) for name in task_names()}
         if as_json:
-            parts = {n: {"needed": t.columns.needed, "optional": t.columns.optional, "target": t.columns.target} for n, t in found.items()}
+            parts = {
+                n: {"needed": t.columns.required, "optional": t.columns.optional, "target": t.columns.target} for n, t in found.items()
+            }
             print(json.dumps({n: {"columns": parts[n], "row": json.loads(t.example_row)} for n, t in found.items()}, ensure_ascii=False))
             return
         for name, task in found.items():

@@ -14,15 +14,15 @@ from bertune.errors import BertuneError, ConfigError, Interrupted
 from bertune.types import JSON, Scores
 
 if TYPE_CHECKING:
-    from bertune.retrieval.search import Hit, Pairs
+    from bertune.retrieval.search import Hit, NearDuplicates
 
-LOST = ("Connection closed", "Connection reset", "Broken pipe", "NCCL", "Socket Timeout", "timed out")
+DISCONNECT_SIGNS = ("Connection closed", "Connection reset", "Broken pipe", "NCCL", "Socket Timeout", "timed out")
 """What torch.distributed says when another process is gone."""
 
-DONE, OUR_BUG, YOUR_INPUT, CHECK_FAILED = 0, 1, 2, 3
+EXIT_OK, EXIT_BUG, EXIT_BAD_INPUT, EXIT_CHECK_FAILED = 0, 1, 2, 3
 
 
-def guarded(work: Callable[[], object], *, debug: bool) -> int:
+def run_guarded(work: Callable[[], object], *, debug: bool) -> int:
     """Run a verb; return its exit code. An error of the user's is one line, one of ours shows where it happened."""
     try:
         work()
@@ -30,7 +30,7 @@ def guarded(work: Callable[[], object], *, debug: bool) -> int:
         if debug:
             traceback.print_exc()
         print(f"bertune: {_process()}{error}", file=sys.stderr)
-        return YOUR_INPUT
+        return EXIT_BAD_INPUT
     except Interrupted as stopped:
         print(f"bertune: {stopped}", file=sys.stderr)
         return 128 + stopped.number
@@ -38,22 +38,22 @@ def guarded(work: Callable[[], object], *, debug: bool) -> int:
         print("bertune: stopped", file=sys.stderr)
         return 130
     except RuntimeError as error:
-        if not _process() or not any(sign in str(error) for sign in LOST):
+        if not _process() or not any(sign in str(error) for sign in DISCONNECT_SIGNS):
             raise
         print(f"bertune: {_process()}another process has ended; what it said is the reason", file=sys.stderr)
-        return OUR_BUG
+        return EXIT_BUG
     except BrokenPipeError:  # `bertune predict ... | head` has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return DONE
-    return DONE
+        return EXIT_OK
+    return EXIT_OK
 
 
-def is_first_process() -> bool:
+def is_main_process() -> bool:
     """Tell whether this process is the one that writes, of those that a launcher has started."""
     return os.environ.get("RANK", "0") == "0"
 
 
-def one_process(verb: str) -> None:
+def require_single_process(verb: str) -> None:
     """Refuse to work in several processes.
 
     Raises:
@@ -69,7 +69,7 @@ def _process() -> str:
     return f"process {os.environ['RANK']} of {number}: " if number > 1 and "RANK" in os.environ else ""
 
 
-def score_lines(scores: Scores, loss: float, num_cut: int) -> list[str]:
+def score_lines(scores: Scores, loss: float, num_truncated_rows: int) -> list[str]:
     """Lay scores out for reading: figures, labels, confusion matrix."""
     from bertune.console import aligned
 
@@ -86,12 +86,12 @@ def score_lines(scores: Scores, loss: float, num_cut: int) -> list[str]:
         labels = list(scores.confusion)
         rows = [[label, *(str(scores.confusion[label][p]) for p in labels)] for label in labels]
         lines += ["", "rows by gold label (down) and predicted label (across):", *aligned(["", *labels], rows)]
-    if num_cut:
-        lines += ["", f"{num_cut} rows were longer than max_length and were cut"]
+    if num_truncated_rows:
+        lines += ["", f"{num_truncated_rows} rows were longer than max_length and were cut"]
     return lines
 
 
-def predict_to(
+def write_predictions(
     out: str, file: str, overrides: list[str], output: str | None, form: str | None, *, quiet: bool, **where: str | None
 ) -> None:
     """Predict a file and write the result to a file or to standard output."""
@@ -99,16 +99,16 @@ def predict_to(
     from bertune.console import Console
     from bertune.inference import writers
 
-    console = Console(quiet or not is_first_process())
-    writers.format_of(output, form, "")  # a name that tells nothing is refused before any work
+    console = Console(quiet or not is_main_process())
+    writers.output_format(output, form, "")  # a name that tells nothing is refused before any work
     found = predict(out, file, overrides, console=console, **where)
-    if not is_first_process():
+    if not is_main_process():
         deque(found.results, maxlen=0)  # it computes its share, and the first one writes
         return
-    kind = writers.format_of(output, form, found.format)
-    with writers.opened(output, sys.stdout) as target:
+    kind = writers.output_format(output, form, found.format)
+    with writers.open_output(output, sys.stdout) as target:
         if kind == "csv":
-            count = writers.write_csv(target, found.header, found.results, found.joiner)
+            count = writers.write_csv(target, found.column_names, found.results, found.label_delimiter)
         else:
             count = (writers.write_conll if kind == "conll" else writers.write_jsonl)(target, found.results)
     console.info(f"{count} rows predicted{f', written to {output}' if output else ''}")
@@ -132,22 +132,22 @@ def hit_lines(queries: Sequence[str], found: Sequence[Sequence[Hit]], *, as_json
             yield json.dumps({"query": query, "hits": rows}, ensure_ascii=False, default=str)
             continue
         yield query
-        yield from (f"  {hit.score:.4f}  {hit.row + 1:>6}  {text_in(hit.raw)}" for hit in hits)
+        yield from (f"  {hit.score:.4f}  {hit.row + 1:>6}  {row_text(hit.raw)}" for hit in hits)
 
 
-def pair_lines(pairs: Pairs, rows: dict[int, JSON], *, as_json: bool) -> Iterator[str]:
+def pair_lines(pairs: NearDuplicates, rows: dict[int, JSON], *, as_json: bool) -> Iterator[str]:
     """Lay out near-duplicates: a line a pair."""
     import json
 
-    for score, first, second in pairs.best:
+    for score, first, second in pairs.pairs:
         if as_json:
             both = {"score": round(score, 6), "rows": [first + 1, second + 1], "texts": [rows[first], rows[second]]}
             yield json.dumps(both, ensure_ascii=False, default=str)
         else:
-            yield f"{score:.4f}  {first + 1:>6}  {text_in(rows[first])}\n        {second + 1:>6}  {text_in(rows[second])}"
+            yield f"{score:.4f}  {first + 1:>6}  {row_text(rows[first])}\n        {second + 1:>6}  {row_text(rows[second])}"
 
 
-def text_in(raw: JSON) -> str:
+def row_text(raw: JSON) -> str:
     """Return a row of a corpus in one line: its text, or all of it where it has several columns."""
     values = [str(v) for v in raw.values()]
     return " | ".join(values).replace("\n", " ")

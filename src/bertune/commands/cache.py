@@ -10,26 +10,29 @@ from bertune.data import dataset_cache
 from bertune.errors import ConfigError
 from bertune.types import JSON
 
-DAY = 86400.0
+SECONDS_PER_DAY = 86400.0
 
 
-def listed() -> JSON:
+def list_cache() -> JSON:
     """Return what the cache holds."""
-    return {"folder": str(dataset_cache.folder()), "entries": [_entry(entry) for entry in dataset_cache.entries()]}
+    return {"folder": str(dataset_cache.cache_dir()), "entries": [_entry(entry) for entry in dataset_cache.list_entries()]}
 
 
-def cleared(what: str, days: float) -> JSON:
+def clear_cache(action: str, older_than_days: float) -> JSON:
     """Remove entries that are older than so many days, and return them.
 
     Raises:
         ConfigError: something else was asked for, or an entry cannot be removed.
     """
-    if what != "clear":
-        raise ConfigError(f"cache: {what!r} is none of list, clear")
-    return {"folder": str(dataset_cache.folder()), "removed": [_entry(entry) for entry in dataset_cache.clear(days * DAY)]}
+    if action != "clear":
+        raise ConfigError(f"cache: {action!r} is none of list, clear")
+    return {
+        "folder": str(dataset_cache.cache_dir()),
+        "removed": [_entry(entry) for entry in dataset_cache.remove_entries(older_than_days * SECONDS_PER_DAY)],
+    }
 
 
-def _entry(entry: dataset_cache.Entry) -> JSON:
+def _entry(entry: dataset_cache.CacheEntry) -> JSON:
     about = entry.manifest.get("about", {})
     train = about.get("train")
     return {
@@ -40,7 +43,7 @@ def _entry(entry: dataset_cache.Entry) -> JSON:
         "train": [train] if isinstance(train, str) else train,
         "rows": about.get("rows", {}),
         "bytes": entry.size,
-        "age_s": round(max(0.0, time.time() - dataset_cache.made(entry))),
+        "age_s": round(max(0.0, time.time() - dataset_cache.created_at(entry))),
     }
 
 

@@ -9,15 +9,15 @@ from typing import Any
 
 from bertune.console import Console
 from bertune.errors import ConfigError
-from bertune.inference.vectors import Form
-from bertune.retrieval.corpus import Corpus, How, _encoder, corpus_settings, open_model
-from bertune.retrieval.writers import Job, write_vectors
+from bertune.inference.vectors import VectorDtype
+from bertune.retrieval.corpus import Corpus, VectorOptions, corpus_data_config, load_sentence_pipeline, make_embed_fn
+from bertune.retrieval.writers import VectorFile, write_vectors
 from bertune.types import JSON
 
 
 def embed(
     folder: str | Path, file: str, output: str, overrides: Sequence[str] = (), *,
-    how: How | None = None, form: Form = "float32", console: Console | None = None, **where: Any,
+    options: VectorOptions | None = None, dtype: VectorDtype = "float32", console: Console | None = None, **where: Any,
 ) -> tuple[int, int]:  # fmt: skip
     """Write the vector of every row of a file, in its order, in memory that does not grow with it.
 
@@ -26,8 +26,8 @@ def embed(
         file: a data file with a text a row.
         output: a name that ends in .npy, which `numpy.load(mmap_mode="r")` opens, or .parquet, which keeps every column of the file.
         overrides: `data.name=value`.
-        how: prompt, width and length of the vectors.
-        form: float32, float16, int8 or binary; see `bertune.inference.vectors.in_form`.
+        options: prompt, width and length of the vectors.
+        dtype: float32, float16, int8 or binary; see `bertune.inference.vectors.quantize_vectors`.
         console: hears of progress.
         where: `device` and `precision` of `load`.
 
@@ -39,15 +39,25 @@ def embed(
     """
     if file == "-":
         raise ConfigError("-o: standard input can be read only once, so a file of vectors is made of a file; leave -o out for JSON lines")
-    console, how = console or Console(quiet=True), how or How()
-    pipeline = open_model(folder, **where)
-    corpus = Corpus(file, corpus_settings(pipeline, file, overrides), console)
-    encode = _encoder(pipeline, how, console)
+    console, options = console or Console(quiet=True), options or VectorOptions()
+    pipeline = load_sentence_pipeline(folder, **where)
+    corpus = Corpus(file, corpus_data_config(pipeline, file, overrides), console)
+    encode = make_embed_fn(pipeline, options, console)
     width = encode([" "]).shape[1]
-    count, digest = corpus.counted()
+    count, digest = corpus.count_and_hash()
     precision = pipeline.model.encoder.numerics.precision  # or a job that goes on in another one mixes two kinds of vectors
-    identity = {"model": pipeline.fingerprint(), "rows": digest, "how": vars(how), "precision": precision}
-    job = Job(Path(output), count, width, form, identity)
+    identity = {
+        "model": pipeline.fingerprint(),
+        "rows": digest,
+        "how": {
+            "prompt": options.prompt,
+            "prompt_name": options.prompt_name,
+            "width": options.truncate_dim,
+            "normalize": options.normalize,
+        },
+        "precision": precision,
+    }
+    job = VectorFile(Path(output), count, width, dtype, identity)
     with console.progress("embedding", count):
         before = write_vectors(job, corpus.rows(), encode, console.advance)
     if before:
@@ -56,14 +66,20 @@ def embed(
 
 
 def embed_stream(
-    folder: str | Path, file: str, overrides: Sequence[str] = (), *, how: How | None = None, console: Console | None = None, **where: Any
+    folder: str | Path,
+    file: str,
+    overrides: Sequence[str] = (),
+    *,
+    options: VectorOptions | None = None,
+    console: Console | None = None,
+    **where: Any,
 ) -> Iterator[JSON]:
     """Give every row of a file, or of standard input ("-"), with its vector under `embedding`."""
-    console, how = console or Console(quiet=True), how or How()
-    pipeline = open_model(folder, **where)
-    corpus = Corpus(file, corpus_settings(pipeline, file, overrides), console)
-    encode = _encoder(pipeline, how, console)
-    rows = corpus.rows(first_time=True)
+    console, options = console or Console(quiet=True), options or VectorOptions()
+    pipeline = load_sentence_pipeline(folder, **where)
+    corpus = Corpus(file, corpus_data_config(pipeline, file, overrides), console)
+    encode = make_embed_fn(pipeline, options, console)
+    rows = corpus.rows(verbose=True)
     while chunk := list(itertools.islice(rows, 1024)):
         for (raw, _), vector in zip(chunk, encode([text for _, text in chunk]), strict=True):
             yield {**raw, "embedding": vector.tolist()}

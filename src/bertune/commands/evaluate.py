@@ -11,8 +11,8 @@ from bertune.artifact.read import read_artifact
 from bertune.config.reading import reading_config
 from bertune.console import Console, prefixed
 from bertune.kernels.precision import choose_device
-from bertune.tasks.base.datasets import scratch_folder, write_dataset
-from bertune.tasks.base.reading import checked, read_examples
+from bertune.tasks.base.datasets import scratch_dir, write_dataset
+from bertune.tasks.base.reading import check_examples, read_examples
 from bertune.types import Scores
 
 
@@ -32,18 +32,18 @@ def evaluate(folder: str | Path, files: str | Sequence[str], overrides: Sequence
     console = where.pop("console", Console(quiet=True))
     artifact = read_artifact(folder, where.pop("task", None))
     several = [files] if isinstance(files, str) else list(files)
-    data = reading_config(artifact.run.data, several[0], overrides)
+    data = reading_config(artifact.run_config.data, several[0], overrides)
     task = artifact.task
     task.data = data
     note = prefixed(console)
-    with scratch_folder(data, several, console) as kept:
+    with scratch_dir(data, several, console) as kept:
         into = None if kept is None else kept / "examples.arrow"
-        examples = checked(read_examples(several, task, data, note, to_score=True, into=into), task, data, note)
+        examples = check_examples(read_examples(several, task, data, note, to_score=True, arrow_path=into), task, data, note)
         pipeline = artifact.pipeline(**where)
         if kept is None:
-            predictions, loss = pipeline.evaluate(examples)
+            predictions, loss = pipeline.predict_examples(examples)
         else:
-            predictions, loss = pipeline.evaluate_rows(write_dataset(kept, "rows", task, pipeline.tokenizer, examples, console))
+            predictions, loss = pipeline.predict_dataset(write_dataset(kept, "rows", task, pipeline.tokenizer, examples, console))
         for line in task.report():
             note(line)
-        return task.score(predictions, examples), loss, pipeline.num_cut
+        return task.score(predictions, examples), loss, pipeline.num_truncated_rows

@@ -61,7 +61,7 @@ EXAMPLES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
 
 def examples_folder() -> Path:
     """Return the folder of example files: inside the installed package, or beside its source."""
-    here = Path(__file__).parent
+    here = Path(__file__).parents[1]
     inside, beside = here / "examples", here.parents[1] / "examples"
     return inside if inside.is_dir() else beside
 
@@ -75,9 +75,9 @@ def init(task: str, folder: str | Path = ".") -> list[Path]:
     """
     task_class = load_task(task)
     name = Path(task).stem
-    said, files = EXAMPLES.get(name, ({"data": {"train": "train.csv"}}, ()))
+    settings, files = EXAMPLES.get(name, ({"data": {"train": "train.csv"}}, ()))
     place = Path(folder)
-    contents = {place / f"{name}.yaml": run_file(task, said, task_class.Options)}
+    contents = {place / f"{name}.yaml": run_file_text(task, settings, task_class.Options)}
     for file in files:
         contents[place / "data" / file] = (examples_folder() / "data" / file).read_text(encoding="utf-8")
     different = [p for p, text in contents.items() if p.exists() and p.read_bytes() != text.encode()]
@@ -92,18 +92,18 @@ def init(task: str, folder: str | Path = ".") -> list[Path]:
     return list(contents)
 
 
-def run_file(task: str, said: dict[str, Any], options: type[Section]) -> str:
+def run_file_text(task: str, settings: dict[str, Any], options: type[Section]) -> str:
     """Return a run file: what is said, and every other setting as a comment with its default."""
     lines = [
         f"# bertune train {Path(task).stem}.yaml",
         "# Settings behind # have the value shown. Paths are relative to where you run bertune.",
         "",
     ]
-    lines += _section(RunConfig, {"task": task, **said}, options, "")
+    lines += _section(RunConfig, {"task": task, **settings}, options, "")
     return "\n".join(lines) + "\n"
 
 
-def _section(model: type[BaseModel], said: dict[str, Any], options: type[Section], indent: str) -> list[str]:
+def _section(model: type[BaseModel], settings: dict[str, Any], options: type[Section], indent: str) -> list[str]:
     lines: list[str] = []
     for name, field in model.model_fields.items():
         inner = options if name == "options" else field.annotation
@@ -111,9 +111,9 @@ def _section(model: type[BaseModel], said: dict[str, Any], options: type[Section
             " ".join((field.description or "").split()), 110, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}# "
         )
         if is_section(inner):
-            lines += [f"{indent}{name}:", *_section(inner, said.get(name, {}), options, indent + "  ")]
-        elif name in said:
-            lines += [f"{indent}{name}: {_value(said[name])}"]
+            lines += [f"{indent}{name}:", *_section(inner, settings.get(name, {}), options, indent + "  ")]
+        elif name in settings:
+            lines += [f"{indent}{name}: {_value(settings[name])}"]
         else:
             lines += [f"{indent}# {name}: {_value(field.get_default(call_default_factory=True))}"]
         lines += [""] if is_section(inner) or not indent else []

@@ -10,14 +10,14 @@ import numpy as np
 
 from bertune.config.load import apply_override, resolve_config
 from bertune.config.schema import DataConfig, Section
-from bertune.data.columns import plain
+from bertune.data.columns import normalize_name
 from bertune.data.dataset import EncodedDataset
-from bertune.data.formats import BadRows, Reading, format_of, records
-from bertune.data.labels import as_label
-from bertune.data.rows import files_of, open_table
-from bertune.encoders.checkpoint_report import contents_of, lines_of_contents
-from bertune.encoders.load import longest_of
-from bertune.encoders.locate import EMBEDDED, locate
+from bertune.data.formats import BadRows, ReadOptions, detect_format, read_records
+from bertune.data.labels import format_label
+from bertune.data.rows import open_rows, resolve_files
+from bertune.encoders.checkpoint_report import format_checkpoint_report, make_checkpoint_report
+from bertune.encoders.load import read_max_positions
+from bertune.encoders.locate import PACKAGED_MODELS, locate_model
 from bertune.errors import BertuneError, ConfigError
 from bertune.tasks import load_task
 from bertune.tasks.base.reading import read_examples
@@ -29,7 +29,9 @@ from bertune.types import JSON, Columns, Example
 _ANY = Columns(("text",), ("text_b",), "label")
 
 
-def inspect(file: str, overrides: Sequence[str] = (), *, task: str = "auto", model: str = "minilm", rows: int = 5, seed: int = 42) -> JSON:
+def inspect(
+    file: str, overrides: Sequence[str] = (), *, task: str = "auto", model: str = "minilm", num_samples: int = 5, seed: int = 42
+) -> JSON:
     """Describe a data file, or the folder of a model.
 
     Args:
@@ -38,7 +40,7 @@ def inspect(file: str, overrides: Sequence[str] = (), *, task: str = "auto", mod
         task: `auto` looks at the label column: fractions are taken as regress, sentences of words and spans as tag, everything else as
             classify.
         model: whose tokenizer shows what the model will see.
-        rows: how many random rows to show; fewer if the file has fewer.
+        num_samples: how many random rows to show; fewer if the file has fewer.
         seed: which rows.
 
     Returns:
@@ -50,12 +52,12 @@ def inspect(file: str, overrides: Sequence[str] = (), *, task: str = "auto", mod
     """
     if file == "-":
         raise ConfigError("inspect looks at a file more than once, so it cannot read standard input; give a file")
-    if Path(file).is_dir() or (file in EMBEDDED and not Path(file).exists()):
+    if Path(file).is_dir() or (file in PACKAGED_MODELS and not Path(file).exists()):
         if overrides:
             raise ConfigError(f"{overrides[0]!r}: settings say how to read a data file, and {file!r} is a folder; leave them out")
-        return contents_of(Path(file) if Path(file).is_dir() else locate(file))
+        return make_checkpoint_report(Path(file) if Path(file).is_dir() else locate_model(file))
     notes: list[str] = []
-    source = files_of(file, "train")[0]
+    source = resolve_files(file, "train")[0]
     raw: JSON = {"task": task}
     for override in overrides:
         apply_override(raw, override)
@@ -68,13 +70,13 @@ def inspect(file: str, overrides: Sequence[str] = (), *, task: str = "auto", mod
     examples = read_examples([source], learner, run.data, notes.append)
     learner.fit(examples, notes.append)
     report: JSON = {"notes": notes, "problem": learner.describe(), "rows": len(examples), "targets": _targets(learner, examples)}
-    report["rows_with"] = dict(Counter(label for e in examples for label in set(learner.labels_of(e))))
-    chosen = np.random.default_rng(seed).permutation(len(examples))[:rows].tolist()
+    report["rows_with"] = dict(Counter(label for e in examples for label in set(learner.example_labels(e))))
+    chosen = np.random.default_rng(seed).permutation(len(examples))[:num_samples].tolist()
     report["samples"] = [_sample(examples[i]) for i in chosen]
     report["tokens"] = None
     try:
-        folder = locate(model)
-        tokenizer = load_tokenizer(folder, longest_of(folder), run.data)
+        folder = locate_model(model)
+        tokenizer = load_tokenizer(folder, read_max_positions(folder), run.data)
     except BertuneError as error:
         notes.append(f"no tokens shown: {error}")
     else:
@@ -84,33 +86,33 @@ def inspect(file: str, overrides: Sequence[str] = (), *, task: str = "auto", mod
 
 def guess_task(source: str, data: DataConfig) -> tuple[str, str]:
     """Return a task by the look of the file and its label column, and why."""
-    if looks_tagged(source, data):
+    if looks_like_tagging(source, data):
         return "tag", "since rows are sentences of words, or have spans"
     faults = BadRows(skip=True)
     fractions = total = 0
-    for row in open_table(Reading(source, data, _ANY, faults, lambda _: None)):
+    for row in open_rows(ReadOptions(source, data, _ANY, faults, lambda _: None)):
         value = row.fields.get("label")
         if value is None or isinstance(value, list):
             continue
         total += 1
         try:
-            fractions += not float(as_label(value)).is_integer()
+            fractions += not float(format_label(value)).is_integer()
         except (ValueError, OverflowError):
-            return "classify", f"since a label is the text {as_label(value)!r}"
+            return "classify", f"since a label is the text {format_label(value)!r}"
     if fractions:
         return "regress", f"since {fractions} of {total} labels are fractions"
     return "classify", "since the labels are lists" if not total else "since the labels are whole numbers"
 
 
-def looks_tagged(source: str, data: DataConfig) -> bool:
+def looks_like_tagging(source: str, data: DataConfig) -> bool:
     """Tell whether the first row is a sentence with something for each word, or has spans."""
-    kind = format_of(source, data, _ANY)
+    kind = detect_format(source, data, _ANY)
     if kind == "conll":
         return True
-    first = next(records(Reading(source, data, _ANY, BadRows(skip=True), lambda _: None)), None)
+    first = next(read_records(ReadOptions(source, data, _ANY, BadRows(skip=True), lambda _: None)), None)
     if first is None or kind in {"csv", "tsv"}:
         return False
-    values = {plain(name): value for name, value in first.values.items()}
+    values = {normalize_name(name): value for name, value in first.values.items()}
     lists = [value for value in values.values() if isinstance(value, list)]
     spans = any(value and isinstance(value[0], dict | list) for value in lists)
     return (
@@ -127,7 +129,7 @@ def _targets(task: Task, examples: Sequence[Example]) -> JSON:
         return {"min": float(low), "median": float(middle), "mean": float(values.mean()), "max": float(high)}
     counts: Counter[str] = Counter()
     for example in examples:
-        counts.update(task.labels_of(example))
+        counts.update(task.example_labels(example))
     return dict(counts.most_common())
 
 
@@ -135,26 +137,26 @@ def _sample(example: Example) -> JSON:
     target = example.target
     if isinstance(target, tuple):
         target = [list(one) if isinstance(one, tuple) else one for one in target]
-    return {"place": example.place, "texts": list(example.texts), "target": target}
+    return {"place": str(example.location), "texts": list(example.texts), "target": target}
 
 
 def _add_tokens(report: JSON, task: Task, tokenizer: Tokenizer, shown: list[Example], examples: Sequence[Example]) -> None:
     for sample, encoded in zip(report["samples"], task.encode(shown, tokenizer), strict=True):
-        ids = [int(i) for piece in encoded.inputs for i in piece.ids]
-        sample |= {"tokens": tokenizer.tokens(ids), "ids": ids, "decoded": tokenizer.decode(ids), "length": len(ids)}
+        ids = [int(i) for piece in encoded.inputs for i in piece.input_ids]
+        sample |= {"tokens": tokenizer.convert_ids_to_tokens(ids), "ids": ids, "decoded": tokenizer.decode(ids), "length": len(ids)}
     task.report()  # of the samples, which are among the rows
     rows = EncodedDataset(task.encode(examples, tokenizer))
-    report["notes"] += [*rows.findings(tokenizer.unknown_id, tokenizer.max_length), *task.report()]
+    report["notes"] += [*rows.diagnostics(tokenizer.unk_token_id, tokenizer.max_length), *task.report()]
     names = ("min", "median", "mean", "p95", "max")
     low, middle, high, longest = np.percentile(rows.lengths, [0, 50, 95, 100])
     values = (low, middle, rows.lengths.mean(), high, longest)
     report["tokens"] = {name: round(float(value), 1) for name, value in zip(names, values, strict=True)}
 
 
-def lines_of(report: JSON) -> list[str]:
+def report_lines(report: JSON) -> list[str]:
     """Lay a report out for reading."""
     if "weights" in report:
-        return lines_of_contents(report)
+        return format_checkpoint_report(report)
     lines = [f"problem: {report['problem']}", f"rows: {report['rows']}", *(f"note: {n}" for n in report["notes"])]
     if report["tokens"]:
         lines.append("tokens a row: " + ", ".join(f"{k} {v:g}" for k, v in report["tokens"].items()))

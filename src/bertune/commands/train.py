@@ -14,7 +14,7 @@ from bertune.config.load import idle_settings, read_config, resolve_config
 from bertune.config.schema import RunConfig
 from bertune.console import Console, duration, prefixed
 from bertune.errors import ConfigError
-from bertune.kernels.allocator import bound_kernel_caches, keep_pages
+from bertune.kernels.allocator import limit_kernel_caches, retain_freed_memory
 from bertune.kernels.precision import choose_device
 from bertune.tasks import load_task
 from bertune.tasks.base.datasets import encode_datasets, read_datasets
@@ -117,12 +117,12 @@ def train_on(
     console = console or Console(quiet=True)
     run_dir = run_dir or choose_run_dir(run, resume=False, note=prefixed(console, "resume"))
     _check_batch_size(run, task, splits)
-    keep_pages()
-    bound_kernel_caches(128)  # a step uses about this many shapes; a smaller cache costs 6 % of its time
+    retain_freed_memory()
+    limit_kernel_caches(128)  # a step uses about this many shapes; a smaller cache costs 6 % of its time
     accelerator, numerics, reason = build_accelerator(run, run_dir.path)
     seed_everything(run.seed)
     built = build_model(run, task)
-    built.model.encoder.compute_in(numerics)
+    built.model.encoder.set_numerics(numerics)
     console.info(f"task: {task.describe()}")
     console.info(f"rows: {len(splits.train)} train, {len(splits.dev)} dev, {len(splits.test)} test")
     console.info(f"output: {run_dir.path}")
@@ -138,22 +138,22 @@ def _check_run(run: RunConfig, task: Task) -> None:
         raise ConfigError("data.train: must be given, such as data.train=reviews.csv")
     if run.train.r_drop and type(task).divergence is Task.divergence:
         raise ConfigError(f"train.r_drop: task {run.task} has no distance between two passes; leave it out")
-    if run.train.fsdp and task.joint:
+    if run.train.fsdp and task.uses_whole_batch:
         raise ConfigError("train.fsdp: a loss over a whole batch needs the whole model in every process; leave it out")
 
 
 def _check_batch_size(run: RunConfig, task: Task, splits: Splits) -> None:
     rows = min(run.train.batch_size, len(splits.train))
-    if rows < task.least_batch:
+    if rows < task.min_batch_size:
         raise ConfigError(
             f"train.batch_size: a batch of {rows} has no other row to compare with, so nothing would be learnt; "
-            f"at least {task.least_batch} rows are needed"
+            f"at least {task.min_batch_size} rows are needed"
         )
 
 
 def _show_model(console: Console, run: RunConfig, built: BuiltModel, precision: str) -> None:
     millions = sum(p.numel() for p in built.model.parameters()) / 1e6
-    console.info(f"model: {run.model}, {built.model.encoder.kind}, {millions:.1f} M parameters; {precision}")
+    console.info(f"model: {run.model}, {built.model.encoder.model_type}, {millions:.1f} M parameters; {precision}")
     for note in built.report.notes:
         console.info(f"model: {note}")
     for line in built.describe():

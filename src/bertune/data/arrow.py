@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-Ints = npt.NDArray[np.int64]
+IntArray = npt.NDArray[np.int64]
 
-RELEASED_AFTER = 1 << 21
+RELEASE_THRESHOLD = 1 << 21
 """Bytes that may be looked at before their pages are given back."""
 _AT_LEAST = 1 << 16
 """Bytes that a look brings into memory: the system maps the pages around the one asked for."""
 
 
-class Table:
+class MappedTable:
     """An Arrow file (IPC), mapped. What was looked at does not stay in memory, so millions of rows may be read in any order.
 
     Pages are given back by `madvise`; where there is none (Windows), the system takes them back when it needs memory.
@@ -33,26 +33,26 @@ class Table:
         reader = pa.ipc.open_file(pa.BufferReader(pa.py_buffer(self._map)))
         self.schema: Any = reader.schema
         self.batches: list[Any] = [reader.get_batch(n) for n in range(reader.num_record_batches)]
-        self.firsts: list[int] = np.cumsum([0, *(batch.num_rows for batch in self.batches)]).tolist()
+        self.batch_starts: list[int] = np.cumsum([0, *(batch.num_rows for batch in self.batches)]).tolist()
         """The first row of each batch, and the number of rows."""
-        self.release()
+        self.release_pages()
 
     def __len__(self) -> int:
         """Return the number of rows."""
-        return self.firsts[-1]
+        return self.batch_starts[-1]
 
     def locate(self, row: int) -> tuple[int, int]:
         """Return the batch of a row, and its place there."""
-        batch = bisect_right(self.firsts, row) - 1
-        return batch, row - self.firsts[batch]
+        batch = bisect_right(self.batch_starts, row) - 1
+        return batch, row - self.batch_starts[batch]
 
-    def touched(self, count: int) -> None:
+    def track_read(self, count: int) -> None:
         """Hear that some bytes were looked at; give pages back from time to time."""
         self._touched += max(count, _AT_LEAST)
-        if self._touched >= RELEASED_AFTER:
-            self.release()
+        if self._touched >= RELEASE_THRESHOLD:
+            self.release_pages()
 
-    def release(self) -> None:
+    def release_pages(self) -> None:
         """Give back the pages of what was looked at."""
         self._touched = 0
         if hasattr(self._map, "madvise") and hasattr(mmap, "MADV_DONTNEED"):
@@ -64,20 +64,20 @@ class Table:
         for batch in self.batches:
             part = batch.column(name)
             parts.append(part.to_numpy(zero_copy_only=False).copy())
-            self.touched(part.nbytes)
+            self.track_read(part.nbytes)
         return np.concatenate(parts) if parts else np.empty(0)
 
-    def missing(self, name: str) -> int:
+    def null_count(self, name: str) -> int:
         """Return how many rows have nothing in a column."""
         return sum(batch.column(name).null_count for batch in self.batches)
 
-    def runs(self, rows: Ints) -> Iterator[tuple[Any, Ints]]:
+    def iter_batches(self, rows: IntArray) -> Iterator[tuple[Any, IntArray]]:
         """Yield batches with the places in them of some rows, which are ascending."""
-        cuts = np.searchsorted(rows, self.firsts)
+        cuts = np.searchsorted(rows, self.batch_starts)
         for n, (start, stop) in enumerate(zip(cuts[:-1].tolist(), cuts[1:].tolist(), strict=True)):
             if start < stop:
-                yield self.batches[n], rows[start:stop] - self.firsts[n]
-                self.touched(min(self.batches[n].nbytes, (stop - start) * _AT_LEAST))
+                yield self.batches[n], rows[start:stop] - self.batch_starts[n]
+                self.track_read(min(self.batches[n].nbytes, (stop - start) * _AT_LEAST))
 
 
 class MappedLists:
@@ -89,20 +89,20 @@ class MappedLists:
         rows: which rows of the file stand here, all without it.
     """
 
-    def __init__(self, table: Table, name: str, rows: Ints | None = None) -> None:
+    def __init__(self, table: MappedTable, name: str, rows: IntArray | None = None) -> None:
         self._table = table
         self._rows = rows
         self._values: list[npt.NDArray[Any]] = []
         self._begins: list[int] = [0]
         self._offsets = np.zeros(len(table) + 1, np.int64)
-        for batch, first in zip(table.batches, table.firsts[:-1], strict=True):
+        for batch, first in zip(table.batches, table.batch_starts[:-1], strict=True):
             column = batch.column(name)
             offsets = column.offsets.to_numpy()
             self._offsets[first + 1 : first + len(offsets)] = offsets[1:].astype(np.int64) + (self._begins[-1] - int(offsets[0]))
             self._values.append(column.values.to_numpy()[int(offsets[0]) : int(offsets[-1])])
             self._begins.append(self._begins[-1] + int(offsets[-1]) - int(offsets[0]))
-            table.touched(4 * batch.num_rows)
-        table.release()
+            table.track_read(4 * batch.num_rows)
+        table.release_pages()
 
     @property
     def lengths(self) -> npt.NDArray[np.int32]:
@@ -118,29 +118,29 @@ class MappedLists:
         if start == stop:
             return np.empty(0, np.uint8)
         batch = bisect_right(self._begins, start) - 1
-        self._table.touched((stop - start) * self._values[batch].itemsize)
+        self._table.track_read((stop - start) * self._values[batch].itemsize)
         return self._values[batch][start - self._begins[batch] : stop - self._begins[batch]]
 
-    def counts(self, size: int) -> Ints:
-        """Return how often each number below `size` occurs, in the rows that stand here."""
-        found = np.zeros(size, np.int64)
+    def bincount(self, minlength: int) -> IntArray:
+        """Return how often each number below `minlength` occurs, in the rows that stand here."""
+        found = np.zeros(minlength, np.int64)
         lengths = np.diff(self._offsets)
         here = np.ones(len(lengths), bool)
         if self._rows is not None:
             here[:] = False
             here[self._rows] = True
         for n, values in enumerate(self._values):
-            part = slice(self._table.firsts[n], self._table.firsts[n + 1])
+            part = slice(self._table.batch_starts[n], self._table.batch_starts[n + 1])
             chosen = values if here[part].all() else values[np.repeat(here[part], lengths[part])]
-            found += np.bincount(chosen, minlength=size)
-            self._table.touched(values.nbytes)
+            found += np.bincount(chosen, minlength=minlength)
+            self._table.track_read(values.nbytes)
         return found
 
 
-class Values(Sequence[Any]):
+class MappedValues(Sequence[Any]):
     """A column of values in JSON, read one by one."""
 
-    def __init__(self, table: Table, name: str, read: Callable[[str | None], Any]) -> None:
+    def __init__(self, table: MappedTable, name: str, read: Callable[[str | None], Any]) -> None:
         self._table, self._name, self._read = table, name, read
         self._columns = [batch.column(name) for batch in table.batches]
 
@@ -158,5 +158,5 @@ class Values(Sequence[Any]):
             raise IndexError(f"row {row} of {len(self)}")
         batch, place = self._table.locate(row)
         text = self._columns[batch][place].as_py()
-        self._table.touched(len(text or ""))
+        self._table.track_read(len(text or ""))
         return self._read(text)

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from bertune.data.dataset import Ints
+from bertune.data.dataset import IntArray
 
 
-def epoch_order(num_rows: int, seed: int, epoch: int) -> Ints:
+def epoch_order(num_rows: int, seed: int, epoch: int) -> IntArray:
     """Return the order of rows in an epoch: a function of seed and epoch, so a position in it is a whole state."""
     return np.random.default_rng((seed, epoch)).permutation(num_rows)
 
@@ -24,13 +24,13 @@ def num_batches(num_rows: int, batch_size: int) -> int:
     return -(-num_rows // batch_size)
 
 
-def micro_batches(rows: Sequence[int], lengths: Ints, parts: int, max_tokens: int | None) -> list[list[int]]:
+def micro_batches(rows: Sequence[int], lengths: IntArray, num_parts: int, max_tokens: int | None) -> list[list[int]]:
     """Cut the rows of one batch, in their order, into micro-batches.
 
     Args:
         rows: places in the data set.
         lengths: tokens of every row of the data set.
-        parts: into how many micro-batches at least, as even as rows allow.
+        num_parts: into how many micro-batches at least, as even as rows allow.
         max_tokens: a part with more tokens than this is cut further; a row is never cut.
 
     >>> micro_batches([0, 1, 2, 3], np.array([5, 5, 5, 5]), 2, None)
@@ -39,7 +39,7 @@ def micro_batches(rows: Sequence[int], lengths: Ints, parts: int, max_tokens: in
     [[0, 1], [2]]
     """
     result: list[list[int]] = []
-    for part in np.array_split(np.asarray(rows), min(parts, len(rows))):
+    for part in np.array_split(np.asarray(rows), min(num_parts, len(rows))):
         held: list[int] = []
         tokens = 0
         for row in part.tolist():
@@ -52,29 +52,29 @@ def micro_batches(rows: Sequence[int], lengths: Ints, parts: int, max_tokens: in
     return result
 
 
-def shares(rows: Sequence[int], lengths: Ints, parts: int) -> list[list[int]]:
+def process_shares(rows: Sequence[int], lengths: IntArray, num_shares: int) -> list[list[int]]:
     """Deal the rows of a batch out to processes so that each has about as many tokens; their order stays.
 
     Args:
         rows: places in the data set.
         lengths: tokens of every row of the data set.
-        parts: how many shares; some are empty where there are fewer rows.
+        num_shares: how many shares; some are empty where there are fewer rows.
 
-    >>> shares([3, 0, 1, 2], np.array([9, 1, 5, 4]), 2)
+    >>> process_shares([3, 0, 1, 2], np.array([9, 1, 5, 4]), 2)
     [[0, 1], [3, 2]]
     """
-    if parts == 1:
+    if num_shares == 1:
         return [list(rows)]
-    dealt: list[list[int]] = [[] for _ in range(parts)]
-    tokens = [0] * parts
+    dealt: list[list[int]] = [[] for _ in range(num_shares)]
+    tokens = [0] * num_shares
     for place in sorted(range(len(rows)), key=lambda n: -int(lengths[rows[n]])):
-        lightest = min(range(parts), key=tokens.__getitem__)
+        lightest = min(range(num_shares), key=tokens.__getitem__)
         dealt[lightest].append(place)
         tokens[lightest] += int(lengths[rows[place]])
     return [[rows[place] for place in sorted(part)] for part in dealt]
 
 
-def by_length(lengths: Ints, max_tokens: int, max_rows: int = 256) -> Iterator[list[int]]:
+def length_sorted_batches(lengths: IntArray, max_tokens: int, max_rows: int = 256) -> Iterator[list[int]]:
     """Yield every row once in batches of similar length, the longest first, for work whose order does not matter."""
     order = np.argsort(-lengths, kind="stable")
     held: list[int] = []

@@ -9,7 +9,7 @@ from bertune.errors import ConfigError, DataError, did_you_mean, listed
 from bertune.types import Columns
 
 # Names are compared without case, blanks, "_" and "-": "Sentence 1" is "sentence1".
-PAIRS: tuple[tuple[str, str], ...] = (
+PAIR_ALIASES: tuple[tuple[str, str], ...] = (
     ("text", "textb"),
     ("texta", "textb"),
     ("text1", "text2"),
@@ -29,38 +29,40 @@ PAIRS: tuple[tuple[str, str], ...] = (
     ("文本1", "文本2"),
     ("句子1", "句子2"),
 )
-SINGLES = (
+TEXT_ALIASES = (
     *("text", "texta", "sentence", "sentence1", "sequence1", "review", "content", "message", "comment", "title"),
     *("query", "question", "body", "文本", "内容", "评论", "标题", "句子", "正文"),
 )
-TARGETS = (
+TARGET_ALIASES = (
     *("label", "labels", "target", "class", "category", "intent", "sentiment", "score", "quality", "rating", "stars"),
     *("标签", "类别", "分类", "分数", "情感"),
 )
 
 
-OTHERS = {"negative": ("negative", "neg", "hardnegative", "negtitle", "negativetext", "text3", "sentence3")}
+OTHER_ALIASES = {"negative": ("negative", "neg", "hardnegative", "negtitle", "negativetext", "text3", "sentence3")}
 """Names of parts beside text and target."""
 
 
-def plain(name: str) -> str:
+def normalize_name(name: str) -> str:
     """Return a column name in the form in which names are compared.
 
-    >>> plain(" Sentence 1")
+    >>> normalize_name(" Sentence 1")
     'sentence1'
     """
     return re.sub(r"[\s_\-]+", "", name).lower()
 
 
-def assign(header: Sequence[str], given: dict[str, str] | None, parts: Columns, source: str, *, need_target: bool) -> dict[str, str]:
+def match_columns(
+    header: Sequence[str], given: dict[str, str] | None, columns: Columns, source: str, *, require_target: bool
+) -> dict[str, str]:
     """Find the column of each part.
 
     Args:
         header: the names of the columns of the file.
         given: the user's own mapping, part to column.
-        parts: what the task reads.
+        columns: what the task reads.
         source: the file, for messages.
-        need_target: whether a missing target is an error.
+        require_target: whether a missing target is an error.
 
     Returns:
         Part to column; optional parts that are not there are left out.
@@ -70,7 +72,7 @@ def assign(header: Sequence[str], given: dict[str, str] | None, parts: Columns, 
         DataError: a column is not there, or two columns could play one part.
     """
     given = given or {}
-    known = (*parts.needed, *parts.optional, parts.target)
+    known = (*columns.required, *columns.optional, columns.target)
     for part in given:
         if part not in known:
             raise ConfigError(f"data.columns: {part!r} is no part of this task{did_you_mean(part, known)}; parts: {', '.join(known)}")
@@ -78,22 +80,22 @@ def assign(header: Sequence[str], given: dict[str, str] | None, parts: Columns, 
     for part, column in given.items():
         if column in header:
             found[part] = column
-        elif part != parts.target or need_target:
+        elif part != columns.target or require_target:
             raise DataError(f"{source}: no column {column!r} for {part!r}; columns found: {listed(header)}")
     chosen = set(found.values())
     if "text" in known and "text" not in given:
         taken = set(found.values())
-        found.update(assign_texts([c for c in header if c not in taken], parts, pair="text_b" in known and "text_b" not in given))
-    for part in (p for p in OTHERS if p in known and p not in given):
-        other = _first(OTHERS[part], [c for c in header if c not in found.values()])
+        found.update(match_text_columns([c for c in header if c not in taken], columns, pair="text_b" in known and "text_b" not in given))
+    for part in (p for p in OTHER_ALIASES if p in known and p not in given):
+        other = _first(OTHER_ALIASES[part], [c for c in header if c not in found.values()])
         if other:
             found[part] = other
-    if parts.target not in given:
-        target = _first((*parts.also_target, *TARGETS), [c for c in header if c not in found.values()])
+    if columns.target not in given:
+        target = _first((*columns.target_aliases, *TARGET_ALIASES), [c for c in header if c not in found.values()])
         if target:
-            found[parts.target] = target
+            found[columns.target] = target
     _no_rivals({p: c for p, c in found.items() if p not in given}, [c for c in header if c not in chosen], source)
-    missing = [p for p in (*parts.needed, *([parts.target] if need_target else [])) if p not in found]
+    missing = [p for p in (*columns.required, *([columns.target] if require_target else [])) if p not in found]
     if missing:
         tabs = "the line holds tabs: set data.delimiter=tab; " if len(header) == 1 and "\t" in header[0] else ""
         raise DataError(
@@ -106,23 +108,23 @@ def assign(header: Sequence[str], given: dict[str, str] | None, parts: Columns, 
 
 def _no_rivals(recognised: dict[str, str], header: Sequence[str], source: str) -> None:
     for part, column in recognised.items():
-        alike = [c for c in header if plain(c) == plain(column)]
+        alike = [c for c in header if normalize_name(c) == normalize_name(column)]
         if len(alike) > 1:
             both = " and ".join(map(repr, alike))
             raise DataError(f"{source}: columns {both} could both be {part!r}; say which, as in data.columns={{{part}: NAME}}")
 
 
-def assign_texts(header: Sequence[str], parts: Columns, *, pair: bool = False) -> dict[str, str]:
+def match_text_columns(header: Sequence[str], columns: Columns, *, pair: bool = False) -> dict[str, str]:
     """Find the column of the text, or those of both texts of a pair, by well-known names."""
-    names = {plain(column): column for column in header}
+    names = {normalize_name(column): column for column in header}
     if pair:
-        for first, second in PAIRS:
+        for first, second in PAIR_ALIASES:
             if first in names and second in names:
                 return {"text": names[first], "text_b": names[second]}
-    single = _first((*parts.also_text, *SINGLES), header)
+    single = _first((*columns.text_aliases, *TEXT_ALIASES), header)
     return {"text": single} if single else {}
 
 
 def _first(wanted: Sequence[str], header: Sequence[str]) -> str | None:
-    names = {plain(column): column for column in header}
+    names = {normalize_name(column): column for column in header}
     return next((names[name] for name in wanted if name in names), None)

@@ -30,16 +30,16 @@ class Sentence:
 
     line: int
     columns: tuple[tuple[str, ...], ...] = ()
-    fault: str = ""
+    error: str = ""
 
 
 @dataclass(frozen=True)
-class Form:
+class ConllLayout:
     """How a file is laid out."""
 
-    tab: bool
+    tab_separated: bool
     """Whether tabs stand between columns; else any number of blanks and tabs."""
-    sentence_a_line: bool
+    sentence_per_line: bool
     num_columns: int
 
 
@@ -53,25 +53,25 @@ def _is_comment(line: str) -> bool:
     return bool(re.match(r"# ?\S+ = |# id ", line))
 
 
-def form_of(lines: Sequence[str]) -> Form:
+def detect_layout(lines: Sequence[str]) -> ConllLayout:
     """Tell the form of a file from its first lines.
 
-    >>> form_of(["EU NNP B-ORG", "rejects VBZ O"])
-    Form(tab=False, sentence_a_line=False, num_columns=3)
-    >>> form_of(["高 勇" + chr(9) + "B-NAME E-NAME"]).sentence_a_line
+    >>> detect_layout(["EU NNP B-ORG", "rejects VBZ O"])
+    ConllLayout(tab_separated=False, sentence_per_line=False, num_columns=3)
+    >>> detect_layout(["高 勇" + chr(9) + "B-NAME E-NAME"]).sentence_per_line
     True
     """
     full = [line.rstrip("\r\n") for line in lines if not is_blank(line) and not line.startswith("-DOCSTART-")]
     full = [line for line in full if not _is_comment(line)] or full
     if not full:
-        return Form(False, False, 0)
+        return ConllLayout(False, False, 0)
     halves = [_halves(line) for line in full]
     both = [h for h in halves if len(h) == 2 and len(h[0]) == len(h[1])]
     if len(both) * 2 > len(full) and any(len(h[1]) > 1 for h in both):
-        return Form(True, True, 2)
+        return ConllLayout(True, True, 2)
     tab = sum("\t" in line for line in full) * 2 > len(full)
     widths = [len(_cells(line, tab)) for line in full]
-    return Form(tab, False, max(set(widths), key=lambda width: (widths.count(width), width)))
+    return ConllLayout(tab, False, max(set(widths), key=lambda width: (widths.count(width), width)))
 
 
 def _halves(line: str) -> list[tuple[str, ...]]:
@@ -85,7 +85,7 @@ def _cells(line: str, tab: bool) -> list[str]:
     return [cell for cell in _BLANKS.split(line) if cell]
 
 
-def read_sentences(text: Iterable[str], skipped: dict[str, int]) -> tuple[Form, Iterator[Sentence]]:
+def read_sentences(text: Iterable[str], skipped: dict[str, int]) -> tuple[ConllLayout, Iterator[Sentence]]:
     """Return the form of a file, and its sentences, each with the line of its first word.
 
     Args:
@@ -94,9 +94,9 @@ def read_sentences(text: Iterable[str], skipped: dict[str, int]) -> tuple[Form, 
     """
     lines = iter(text)
     head = list(itertools.islice(lines, _LOOKED_AT))
-    form = form_of(head)
+    form = detect_layout(head)
     every = enumerate(itertools.chain(head, lines), 1)
-    return form, _sentence_lines(every, skipped) if form.sentence_a_line else _word_lines(every, form, skipped)
+    return form, _sentence_lines(every, skipped) if form.sentence_per_line else _word_lines(every, form, skipped)
 
 
 def _sentence_lines(lines: Iterable[tuple[int, str]], skipped: dict[str, int]) -> Iterator[Sentence]:
@@ -106,12 +106,12 @@ def _sentence_lines(lines: Iterable[tuple[int, str]], skipped: dict[str, int]) -
             continue
         halves = _halves(line)
         if len(halves) != 2:
-            yield Sentence(number, fault=f"{len(halves)} columns where 2 are expected (words, a tab, their tags, divided by blanks)")
+            yield Sentence(number, error=f"{len(halves)} columns where 2 are expected (words, a tab, their tags, divided by blanks)")
             continue
         yield Sentence(number, tuple(halves))
 
 
-def _word_lines(lines: Iterable[tuple[int, str]], form: Form, skipped: dict[str, int]) -> Iterator[Sentence]:
+def _word_lines(lines: Iterable[tuple[int, str]], form: ConllLayout, skipped: dict[str, int]) -> Iterator[Sentence]:
     held: list[list[str]] = []
     first, faulty = 0, False
     for number, line in itertools.chain(lines, [(0, "")]):
@@ -125,35 +125,35 @@ def _word_lines(lines: Iterable[tuple[int, str]], form: Form, skipped: dict[str,
             skipped[passed_over] = skipped.get(passed_over, 0) + 1
         if passed_over or is_blank(line):
             continue
-        cells = _cells(line.rstrip("\r\n"), form.tab)
-        if not form.tab and len(cells) == form.num_columns - 1 and line[0] in " \t":
+        cells = _cells(line.rstrip("\r\n"), form.tab_separated)
+        if not form.tab_separated and len(cells) == form.num_columns - 1 and line[0] in " \t":
             cells = [" ", *cells]  # the word is itself a blank
         if len(cells) != form.num_columns:
-            yield Sentence(number, fault=_wrong_width(cells, form))
+            yield Sentence(number, error=_wrong_width(cells, form))
             faulty = True  # the rest of a sentence that lacks a word is not the sentence
             continue
         first = first if held else number
         held.append(cells)
 
 
-def _wrong_width(cells: Sequence[str], form: Form) -> str:
-    between = "tabs" if form.tab else "blanks"
+def _wrong_width(cells: Sequence[str], form: ConllLayout) -> str:
+    between = "tabs" if form.tab_separated else "blanks"
     return f"{len(cells)} columns divided by {between} where {form.num_columns} are expected; its sentence cannot be used without this word"
 
 
-def named(sentence: Sentence, names: Sequence[str]) -> dict[str, Any]:
+def columns_by_name(sentence: Sentence, names: Sequence[str]) -> dict[str, Any]:
     """Return the columns of a sentence by name, each a list with one value a word."""
     return {name: list(column) for name, column in zip(names, sentence.columns, strict=True)}
 
 
-def column_names(form: Form, given: Sequence[str] | None, source: str, *, need_target: bool) -> list[str]:
+def column_names(form: ConllLayout, given: Sequence[str] | None, source: str, *, require_target: bool) -> list[str]:
     """Return the names of the columns: as given, else `words` first and `tags` last, with `column_2` and so on between.
 
     Raises:
         DataError: as many names as columns are needed.
     """
     if given is not None:
-        if not need_target and len(given) == form.num_columns + 1:
+        if not require_target and len(given) == form.num_columns + 1:
             given = given[:-1]
         if len(given) != form.num_columns:
             raise DataError(f"{source}: {form.num_columns} columns, but data.columns names {len(given)}: {', '.join(given)}")

@@ -23,14 +23,14 @@ from typing import Any
 from bertune.errors import ConfigError
 from bertune.types import JSON
 
-FORMAT = 1
+FORMAT_VERSION = 1
 """Raised whenever what is written, or how it is made, changes."""
 MANIFEST = "manifest.json"
 _PART = ".part"
 
 
 @dataclass(frozen=True)
-class Entry:
+class CacheEntry:
     """A folder of the cache."""
 
     path: Path
@@ -47,7 +47,7 @@ class Entry:
         return sum(size for size, _ in self.manifest.get("files", {}).values()) or _size(self.path)
 
 
-def folder() -> Path:
+def cache_dir() -> Path:
     """Return where the cache lies: BERTUNE_CACHE, or `bertune` in the system's folder for caches."""
     given = os.environ.get("BERTUNE_CACHE")
     if given:
@@ -59,12 +59,12 @@ def folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bertune"
 
 
-def key_of(parts: JSON) -> str:
+def cache_key(parts: JSON) -> str:
     """Return the name of what is made from `parts`."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:32]
 
 
-def content_of(file: str | Path) -> str:
+def file_sha256(file: str | Path) -> str:
     """Return the SHA-256 of a file."""
     with Path(file).open("rb") as opened:
         return _sha256(opened)
@@ -78,16 +78,16 @@ def _sha256(file: Any) -> str:
     return found.hexdigest()
 
 
-def find(kind: str, key: str, say: Callable[[str], None]) -> Entry | None:
+def find_entry(kind: str, key: str, say: Callable[[str], None]) -> CacheEntry | None:
     """Return an entry, after a look at every byte of it; one that is damaged is said and removed."""
-    path = folder() / f"{kind}-{key}"
+    path = cache_dir() / f"{kind}-{key}"
     if not path.exists():
         return None
     manifest, why = _read(path)
     if not why:
-        return Entry(path, manifest)
+        return CacheEntry(path, manifest)
     say(f"cache: {path} is damaged ({why}); it is made anew")
-    with blamed():
+    with explain_write_errors():
         _remove(path)
     return None
 
@@ -102,36 +102,36 @@ def _read(path: Path) -> tuple[JSON, str]:
 
 
 def _damage(path: Path, manifest: JSON) -> str:
-    if manifest["format"] != FORMAT:
-        return f"format {manifest['format']}, expected {FORMAT}"
+    if manifest["format"] != FORMAT_VERSION:
+        return f"format {manifest['format']}, expected {FORMAT_VERSION}"
     for name, (size, checksum) in manifest["files"].items():
         file = path / name
         if not file.is_file():
             return f"{name} is missing"
-        if file.stat().st_size != size or content_of(file) != checksum:
+        if file.stat().st_size != size or file_sha256(file) != checksum:
             return f"{name} is not as it was written"
     return "" if isinstance(manifest["meta"], dict) else "no meta"
 
 
 @contextlib.contextmanager
-def making(kind: str, key: str) -> Iterator[Path]:
-    """Give a new folder to write an entry into; what is not given its name by `finish` is removed.
+def create_entry(kind: str, key: str) -> Iterator[Path]:
+    """Give a new folder to write an entry into; what is not given its name by `commit_entry` is removed.
 
     Raises:
         ConfigError: the cache cannot be written.
     """
-    part = folder() / f"{kind}-{key}.{os.getpid()}-{uuid.uuid4().hex[:8]}{_PART}"
-    with blamed():
+    part = cache_dir() / f"{kind}-{key}.{os.getpid()}-{uuid.uuid4().hex[:8]}{_PART}"
+    with explain_write_errors():
         part.mkdir(parents=True)
     try:
-        with blamed():
+        with explain_write_errors():
             yield part
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
 
 @contextlib.contextmanager
-def blamed() -> Iterator[None]:
+def explain_write_errors() -> Iterator[None]:
     """Turn errors of writing into one line that says what to do.
 
     Raises:
@@ -140,22 +140,22 @@ def blamed() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        elsewhere = error.filename is not None and folder() not in (Path(str(error.filename)), *Path(str(error.filename)).parents)
+        elsewhere = error.filename is not None and cache_dir() not in (Path(str(error.filename)), *Path(str(error.filename)).parents)
         if elsewhere or error.errno is None:
             raise
         raise ConfigError(
-            f"data.cache: {str(folder())!r} cannot be written: {os.strerror(error.errno)}; "
+            f"data.cache: {str(cache_dir())!r} cannot be written: {os.strerror(error.errno)}; "
             "set data.cache=off, or the environment variable BERTUNE_CACHE to a folder with room"
         ) from None
 
 
-def finish(part: Path, kind: str, key: str, about: JSON, meta: JSON) -> Entry:
+def commit_entry(part: Path, kind: str, key: str, about: JSON, meta: JSON) -> CacheEntry:
     """Flush what was written and give it its name; where another run was first, its entry is returned.
 
     Args:
-        part: the folder that `making` gave; nothing in it may be open.
+        part: the folder that `create_entry` gave; nothing in it may be open.
         kind: rows or tokens.
-        key: what `key_of` gave.
+        key: what `cache_key` gave.
         about: what `bertune cache list` shows.
         meta: what the entry's reader needs.
 
@@ -167,12 +167,12 @@ def finish(part: Path, kind: str, key: str, about: JSON, meta: JSON) -> Entry:
         with path.open("rb+") as file:
             os.fsync(file.fileno())
             files[path.name] = [path.stat().st_size, _sha256(file)]
-    manifest = {"format": FORMAT, "kind": kind, "made": time.time(), "about": about, "files": files, "meta": meta}
+    manifest = {"format": FORMAT_VERSION, "kind": kind, "made": time.time(), "about": about, "files": files, "meta": meta}
     with (part / MANIFEST).open("w", encoding="utf-8") as file:
         json.dump(manifest, file, ensure_ascii=False, indent=1)
         file.flush()
         os.fsync(file.fileno())
-    place = folder() / f"{kind}-{key}"
+    place = cache_dir() / f"{kind}-{key}"
     try:
         part.rename(place)
     except OSError:
@@ -180,11 +180,11 @@ def finish(part: Path, kind: str, key: str, about: JSON, meta: JSON) -> Entry:
             raise
         found, why = _read(place)
         if not why:
-            return Entry(place, found)
+            return CacheEntry(place, found)
         _remove(place)
         part.rename(place)
     _sync_folder(place.parent)
-    return Entry(place, manifest)
+    return CacheEntry(place, manifest)
 
 
 def _sync_folder(path: Path) -> None:
@@ -204,20 +204,20 @@ def _remove(path: Path) -> None:
     shutil.rmtree(gone, ignore_errors=True)
 
 
-def entries() -> list[Entry]:
+def list_entries() -> list[CacheEntry]:
     """Return what the cache holds, the newest first; what a killed run has left has no manifest."""
     found = []
-    for path in folder().iterdir() if folder().is_dir() else ():
+    for path in cache_dir().iterdir() if cache_dir().is_dir() else ():
         if not path.is_dir() or not path.name.startswith(("rows-", "tokens-")):
             continue
         manifest: JSON = {}
         with contextlib.suppress(OSError, ValueError):
             manifest = {} if path.suffix == _PART else json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-        found.append(Entry(path, manifest))
-    return sorted(found, key=lambda entry: (-made(entry), entry.path.name))
+        found.append(CacheEntry(path, manifest))
+    return sorted(found, key=lambda entry: (-created_at(entry), entry.path.name))
 
 
-def made(entry: Entry) -> float:
+def created_at(entry: CacheEntry) -> float:
     """Return when an entry was made, or an unfinished one last written to, in seconds since 1970."""
     if "made" in entry.manifest:
         return float(entry.manifest["made"])
@@ -226,7 +226,7 @@ def made(entry: Entry) -> float:
     return 0.0
 
 
-def clear(older_than: float = 0.0, unfinished: float = 3600.0) -> list[Entry]:
+def remove_entries(older_than: float = 0.0, unfinished: float = 3600.0) -> list[CacheEntry]:
     """Remove entries, and return them.
 
     Args:
@@ -237,12 +237,12 @@ def clear(older_than: float = 0.0, unfinished: float = 3600.0) -> list[Entry]:
         ConfigError: one cannot be removed.
     """
     removed = []
-    for entry in entries():
-        age = time.time() - made(entry)
+    for entry in list_entries():
+        age = time.time() - created_at(entry)
         if age < older_than or (not entry.manifest and age < unfinished):
             continue
-        with blamed():
-            known = Entry(entry.path, {**entry.manifest, "files": {"all": [entry.size, ""]}})
+        with explain_write_errors():
+            known = CacheEntry(entry.path, {**entry.manifest, "files": {"all": [entry.size, ""]}})
             _remove(entry.path)
         removed.append(known)
     return removed
@@ -254,7 +254,7 @@ def _size(path: Path) -> int:
     return 0
 
 
-def files_in(groups: Sequence[Sequence[str]]) -> int:
+def total_file_size(groups: Sequence[Sequence[str]]) -> int:
     """Return the bytes of all files, those that are none (Hub data sets) left out."""
     sizes = 0
     for file in (f for group in groups for f in group):

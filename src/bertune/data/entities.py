@@ -17,13 +17,13 @@ import unicodedata
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from bertune.data.labels import is_absent, text_of, whole_letters
-from bertune.data.tags import Tag, TagCensus, parse_tag, spans_of
+from bertune.data.labels import check_surrogates, get_text, is_missing
+from bertune.data.tags import Tag, TagCounts, parse_tag, tags_to_spans
 from bertune.errors import DataError
 from bertune.types import Row, Span
 
-Unit = Literal["words", "characters"]
-Places = tuple[tuple[int, int], ...]
+WordUnit = Literal["words", "characters"]
+WordOffsets = tuple[tuple[int, int], ...]
 
 
 def is_cjk(letter: str) -> bool:
@@ -35,7 +35,7 @@ def is_cjk(letter: str) -> bool:
     return letter in "々〆〇" or "\u3040" <= letter <= "\u9fff" or "\uf900" <= letter <= "\ufaff" or "\U00020000" <= letter <= "\U0003ffff"
 
 
-def split_text(text: str, unit: Unit) -> Places:
+def split_words(text: str, unit: WordUnit) -> WordOffsets:
     """Cut a text into words: start and end of each. What is blank belongs to none.
 
     Args:
@@ -43,7 +43,7 @@ def split_text(text: str, unit: Unit) -> Places:
         unit: `characters`: each one a word. `words`: runs of letters and digits with their accents, and everything else, Chinese
             characters among it, one by one.
 
-    >>> [text[a:b] for text in ["iPhone6 涨价!"] for a, b in split_text(text, "words")]
+    >>> [text[a:b] for text in ["iPhone6 涨价!"] for a, b in split_words(text, "words")]
     ['iPhone6', '涨', '价', '!']
     """
     places: list[tuple[int, int]] = []
@@ -62,7 +62,7 @@ def split_text(text: str, unit: Unit) -> Places:
     return tuple(places)
 
 
-def join_words(words: Sequence[str]) -> tuple[str, Places]:
+def join_words(words: Sequence[str]) -> tuple[str, WordOffsets]:
     """Write words as one text; return it with start and end of each word.
 
     Between two words there is a blank, unless a Chinese character stands at their border or all words are single characters.
@@ -85,7 +85,7 @@ def join_words(words: Sequence[str]) -> tuple[str, Places]:
     return "".join(parts), tuple(places)
 
 
-def words_of(row: Row, part: str) -> tuple[str, Places] | None:
+def get_words(row: Row, part: str) -> tuple[str, WordOffsets] | None:
     """Return the text and the words of a row that is cut into words; None where the row holds plain text.
 
     Raises:
@@ -95,31 +95,31 @@ def words_of(row: Row, part: str) -> tuple[str, Places] | None:
     if not isinstance(value, list | tuple):
         return None
     if not value:
-        raise DataError(f"{row.place}: {part!r} is empty; remove the row, or set data.bad_rows=skip")
+        raise DataError(f"{row.location}: {part!r} is empty; remove the row, or set data.bad_rows=skip")
     for number, word in enumerate(value):
-        if not isinstance(word, str | int | float) or isinstance(word, bool) or is_absent(word):
-            raise DataError(f"{row.place_of(number)}: word {number + 1} of {part!r} must be text, got {word!r}")
+        if not isinstance(word, str | int | float) or isinstance(word, bool) or is_missing(word):
+            raise DataError(f"{row.location.at_word(number)}: word {number + 1} of {part!r} must be text, got {word!r}")
     words = [str(word) for word in value]
     text, places = join_words(words)
-    return whole_letters(text, row, part), places
+    return check_surrogates(text, row, part), places
 
 
-def sentence_of(row: Row, part: str, target: str, unit: Unit) -> tuple[str, Places, bool]:
+def get_sentence(row: Row, part: str, target: str, unit: WordUnit) -> tuple[str, WordOffsets, bool]:
     """Return the text of a row, its words, and whether the row itself said which these are.
 
     Raises:
         DataError: the text is missing, empty or no text.
     """
-    given = words_of(row, part)
+    given = get_words(row, part)
     if given is not None:
         return *given, True
-    text = text_of(row, part)
+    text = get_text(row, part)
     tags = _tags(row.fields.get(target))
     if tags is not None and len(tags) != len(text) and len(tags) == len(text.split()):
         return text, tuple(word.span() for word in re.finditer(r"\S+", text)), True
     if tags is not None:
         return text, tuple((n, n + 1) for n in range(len(text))), True
-    return text, split_text(text, unit), False
+    return text, split_words(text, unit), False
 
 
 def _tags(value: Any) -> list[str] | None:
@@ -131,29 +131,29 @@ def _tags(value: Any) -> list[str] | None:
     return None
 
 
-def entities_of(row: Row, target: str, text: str, words: Places, census: TagCensus) -> tuple[Span, ...] | None:
+def get_entities(row: Row, target: str, text: str, words: WordOffsets, census: TagCounts) -> tuple[Span, ...] | None:
     """Return the entities of a row as spans of characters, in order; None where the row says nothing of them.
 
     Raises:
         DataError: tags that are none, or not one a word; spans outside the text, or overlapping.
     """
     value = row.fields.get(target)
-    if is_absent(value) or (isinstance(value, str) and not value.strip()):
+    if is_missing(value) or (isinstance(value, str) and not value.strip()):
         return None
     tags = _tags(value)
     if tags is None:
         return _spans(row, target, value, text)
     if len(tags) != len(words):
-        raise DataError(f"{row.place}: {len(words)} words but {len(tags)} tags in {target!r}; there must be one for each word")
+        raise DataError(f"{row.location}: {len(words)} words but {len(tags)} tags in {target!r}; there must be one for each word")
     parsed: list[Tag] = []
     for number, tag in enumerate(tags):
         try:
             parsed.append(parse_tag(tag))
         except DataError as error:
             word = text[slice(*words[number])]
-            raise DataError(f"{row.place_of(number)}: word {number + 1} ({word!r}): {error}") from None
-    census.add(tags, parsed, row.place)
-    return tuple(Span(words[start][0], words[end - 1][1], label) for start, end, label in spans_of(parsed))
+            raise DataError(f"{row.location.at_word(number)}: word {number + 1} ({word!r}): {error}") from None
+    census.add(tags, parsed, str(row.location))
+    return tuple(Span(words[start][0], words[end - 1][1], label) for start, end, label in tags_to_spans(parsed))
 
 
 def _spans(row: Row, target: str, value: Any, text: str) -> tuple[Span, ...]:
@@ -161,7 +161,7 @@ def _spans(row: Row, target: str, value: Any, text: str) -> tuple[Span, ...]:
     for first, second in itertools.pairwise(found):
         if second.start < first.end:
             raise DataError(
-                f"{row.place}: the spans {_shown(first, text)} and {_shown(second, text)} overlap, and a word has one label only: "
+                f"{row.location}: the spans {_shown(first, text)} and {_shown(second, text)} overlap, and a word has one label only: "
                 "keep one of them, or set data.bad_rows=skip to leave out such rows"
             )
     return tuple(found)
@@ -181,9 +181,9 @@ def _listed(row: Row, target: str, value: Any) -> list[Any]:
                 for start, end in places
             ]
         except (TypeError, ValueError):
-            raise DataError(f"{row.place}: {target!r} is no mapping of the form {{label: {{text: [[start, last]]}}}}") from None
+            raise DataError(f"{row.location}: {target!r} is no mapping of the form {{label: {{text: [[start, last]]}}}}") from None
     if not isinstance(value, list | tuple):
-        raise DataError(f"{row.place}: {target!r} must be a list of tags or of spans, got {type(value).__name__} ({str(value)[:40]!r})")
+        raise DataError(f"{row.location}: {target!r} must be a list of tags or of spans, got {type(value).__name__} ({str(value)[:40]!r})")
     return list(value)
 
 
@@ -202,15 +202,15 @@ def _span(row: Row, target: str, one: Any, text: str) -> Span:
     elif isinstance(one, list | tuple) and len(one) == 3:
         start, end, label = one
     if type(start) is not int or type(end) is not int or not isinstance(label, str) or not label.strip():
-        raise DataError(f"{row.place}: {str(one)[:60]} in {target!r} is no span; write start, end and label, or [start, end, label]")
+        raise DataError(f"{row.location}: {str(one)[:60]} in {target!r} is no span; write start, end and label, or [start, end, label]")
     if not 0 <= start < end <= len(text):
         raise DataError(
-            f"{row.place}: the span {start} to {end} {label!r} lies outside the text of {len(text)} characters, or is empty; "
+            f"{row.location}: the span {start} to {end} {label!r} lies outside the text of {len(text)} characters, or is empty; "
             "start counts from 0, end is the place after the last character"
         )
     if isinstance(said, str) and said != text[start:end]:
         raise DataError(
-            f"{row.place}: the span {start} to {end} {label!r} says that its text is {said!r}, but there stands {text[start:end]!r}; "
+            f"{row.location}: the span {start} to {end} {label!r} says that its text is {said!r}, but there stands {text[start:end]!r}; "
             "places count characters (an emoji is one, though some tools count it as two)"
         )
     return Span(start, end, label.strip())

@@ -11,21 +11,21 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from bertune.data.arrow import Ints, Table
+from bertune.data.arrow import IntArray, MappedTable
 from bertune.errors import DataError
-from bertune.types import Example, Span
+from bertune.types import Example, Location, Span
 
 T = TypeVar("T")
-ROWS = 4096
+ROWS_PER_BATCH = 4096
 """Rows of a record batch, at most."""
 _BYTES = 1 << 24
 """Bytes of text of a record batch, about."""
 
 
-def in_json(value: Any) -> str | None:
-    """Write a value as JSON that `from_json` reads back as it was: tuples and spans too.
+def value_to_json(value: Any) -> str | None:
+    """Write a value as JSON that `value_from_json` reads back as it was: tuples and spans too.
 
-    >>> in_json(("a", 1.0))
+    >>> value_to_json(("a", 1.0))
     '{"t":["a",1.0]}'
 
     Raises:
@@ -48,8 +48,8 @@ def _plain(value: Any) -> Any:
     raise DataError(f"a value of type {type(value).__name__} ({str(value)[:40]!r}) cannot be kept on disk; set data.cache=off")
 
 
-def from_json(text: str | None) -> Any:
-    """Read back what `in_json` wrote."""
+def value_from_json(text: str | None) -> Any:
+    """Read back what `value_to_json` wrote."""
     return None if text is None else _full(json.loads(text))
 
 
@@ -64,7 +64,7 @@ def _full(value: Any) -> Any:
     return value
 
 
-class _Memory:
+class ValueCache:
     """Reads values back, equal ones as one object: most targets are a few labels."""
 
     def __init__(self) -> None:
@@ -73,13 +73,13 @@ class _Memory:
     def __call__(self, text: str | None) -> Any:
         found = self._known.get(text)
         if found is None:
-            found = from_json(text)
+            found = value_from_json(text)
             if len(self._known) < 10_000 and not isinstance(found, list | dict):
                 self._known[text] = found
         return found
 
 
-def digest(texts: Iterable[str]) -> bytes:
+def text_digest(texts: Iterable[str]) -> bytes:
     """Return 128 bits that tell the texts of a row from others."""
     found = hashlib.blake2b(digest_size=16)
     for text in texts:
@@ -89,23 +89,23 @@ def digest(texts: Iterable[str]) -> bytes:
     return found.digest()
 
 
-def as_numbers(digests: bytes | bytearray) -> npt.NDArray[np.uint64]:
+def digests_to_array(digests: bytes | bytearray) -> npt.NDArray[np.uint64]:
     """Return digests, one after the other, as (rows, 2) numbers."""
     return np.frombuffer(digests, np.uint64).reshape(-1, 2)
 
 
-def digests_of(examples: Sequence[Example]) -> npt.NDArray[np.uint64]:
+def example_digests(examples: Sequence[Example]) -> npt.NDArray[np.uint64]:
     """Return the digest of the texts of each example (rows, 2)."""
     known = getattr(examples, "digests", None)
-    return as_numbers(b"".join(digest(e.texts) for e in examples)) if known is None else known
+    return digests_to_array(b"".join(text_digest(e.texts) for e in examples)) if known is None else known
 
 
-def pick(items: Sequence[T], places: Ints) -> Sequence[T]:
+def take(items: Sequence[T], indices: IntArray) -> Sequence[T]:
     """Return the items at some places, ascending, in a container of the same kind."""
-    return items.chosen(places) if isinstance(items, ExampleStore) else [items[n] for n in places.tolist()]  # type: ignore[return-value]
+    return items.take(indices) if isinstance(items, ExampleStore) else [items[n] for n in indices.tolist()]  # type: ignore[return-value]
 
 
-class Box(Protocol):
+class ExampleSink(Protocol):
     """Takes examples one by one."""
 
     def append(self, example: Example, /) -> None:
@@ -124,11 +124,11 @@ class ExampleWriter:
         OSError: the file cannot be written.
     """
 
-    def __init__(self, path: Path, hear: Callable[[int], None] | None = None) -> None:
+    def __init__(self, path: Path, on_progress: Callable[[int], None] | None = None) -> None:
         import pyarrow as pa
 
         self._path = path
-        self._hear = hear or (lambda _: None)
+        self._hear = on_progress or (lambda _: None)
         self._digests = bytearray()
         self._held: list[Example] = []
         self._bytes = self._count = 0
@@ -153,10 +153,10 @@ class ExampleWriter:
     def append(self, example: Example, /) -> None:
         """Take an example."""
         self._held.append(example)
-        self._digests += digest(example.texts)
+        self._digests += text_digest(example.texts)
         self._count += 1
         self._bytes += sum(map(len, example.texts))
-        if len(self._held) == ROWS or self._bytes >= _BYTES:
+        if len(self._held) == ROWS_PER_BATCH or self._bytes >= _BYTES:
             self._flush()
 
     def _flush(self) -> None:
@@ -165,44 +165,44 @@ class ExampleWriter:
         held, self._held, self._bytes = self._held, [], 0
         places = [None if e.words is None else [n for word in e.words for n in word] for e in held]
         columns = [
-            [list(e.texts) for e in held], [in_json(e.target) for e in held], [e.source for e in held], [e.line for e in held], places,
-            [e.stride for e in held],
+            [list(e.texts) for e in held], [value_to_json(e.target) for e in held], [e.location.source for e in held], [e.location.line for e in held], places,
+            [e.location.stride for e in held],
         ]  # fmt: skip
         arrays = [pa.array(values, field.type) for values, field in zip(columns, self._schema, strict=True)]
         self._writer.write_batch(pa.record_batch(arrays, self._schema))
         self._hear(self._count)
 
-    def done(self) -> ExampleStore:
+    def finish(self) -> ExampleStore:
         """Write the rest; return all examples."""
         if self._held:
             self._flush()
         self._writer.close()
         self._file.close()
-        store = ExampleStore(Table(self._path))
-        store.digests = as_numbers(self._digests)
+        store = ExampleStore(MappedTable(self._path))
+        store.digests = digests_to_array(self._digests)
         return store
 
 
 class ExampleStore(Sequence[Example]):
     """Examples in an Arrow file, or some of them."""
 
-    def __init__(self, table: Table, places: Ints | None = None) -> None:
+    def __init__(self, table: MappedTable, indices: IntArray | None = None) -> None:
         self._table = table
-        self.places = places
+        self.indices = indices
         """Which rows of the file they are, ascending; None for all."""
         self.digests: npt.NDArray[np.uint64] | None = None
         """(rows, 2), of the texts of each, while a data set is read."""
-        self._value = _Memory()
+        self._value = ValueCache()
 
-    def chosen(self, places: Ints) -> ExampleStore:
+    def take(self, indices: IntArray) -> ExampleStore:
         """Return some of them, by ascending places."""
-        found = ExampleStore(self._table, places if self.places is None else self.places[places])
-        found.digests = None if self.digests is None else self.digests[places]
+        found = ExampleStore(self._table, indices if self.indices is None else self.indices[indices])
+        found.digests = None if self.digests is None else self.digests[indices]
         return found
 
     def __len__(self) -> int:
         """Return the number of examples."""
-        return len(self._table) if self.places is None else len(self.places)
+        return len(self._table) if self.indices is None else len(self.indices)
 
     def __getitem__(self, place: Any) -> Any:
         """Return an example, or a list of several."""
@@ -217,8 +217,8 @@ class ExampleStore(Sequence[Example]):
         """Give the examples one by one, from the file."""
         return self._at(np.arange(len(self)))
 
-    def _at(self, places: Ints) -> Iterator[Example]:
-        for batch, rows in self._table.runs(places if self.places is None else self.places[places]):
+    def _at(self, places: IntArray) -> Iterator[Example]:
+        for batch, rows in self._table.iter_batches(places if self.indices is None else self.indices[places]):
             yield from self._read(batch if len(rows) == batch.num_rows else batch.take(rows))
 
     def _read(self, batch: Any) -> Iterator[Example]:
@@ -231,7 +231,7 @@ class ExampleStore(Sequence[Example]):
         numbers = zip(lines.to_pylist(), strides.to_pylist(), strict=True)
         for (a, b), value, source, (line, stride), word in zip(cuts, values, _strings(sources), numbers, places, strict=True):
             pairs = None if word is None else tuple(zip(word[::2], word[1::2], strict=True))
-            yield Example(tuple(flat[a:b]), value, source, line, pairs, stride)
+            yield Example(tuple(flat[a:b]), value, Location(source, line, stride), pairs)
 
 
 def _strings(column: Any) -> list[Any]:
@@ -240,9 +240,11 @@ def _strings(column: Any) -> list[Any]:
     return found
 
 
-def in_parts(examples: Sequence[Example], size: int = ROWS, hear: Callable[[int], None] | None = None) -> Iterator[list[Example]]:
-    """Yield examples in lists of `size`; `hear` is told how many are done."""
+def iter_chunks(
+    examples: Sequence[Example], size: int = ROWS_PER_BATCH, on_progress: Callable[[int], None] | None = None
+) -> Iterator[list[Example]]:
+    """Yield examples in lists of `size`; `on_progress` is told how many are done."""
     for start in range(0, len(examples), size):
         yield list(examples[start : start + size])
-        if hear is not None:
-            hear(min(start + size, len(examples)))
+        if on_progress is not None:
+            on_progress(min(start + size, len(examples)))

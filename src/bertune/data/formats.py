@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 from bertune.config.schema import DataConfig
 from bertune.data import conll
-from bertune.data.columns import assign, assign_texts, plain
-from bertune.data.lines import BROKEN_STREAM, opened, read_lines
+from bertune.data.columns import match_columns, match_text_columns, normalize_name
+from bertune.data.lines import DECOMPRESSION_ERRORS, open_binary, read_lines
 from bertune.errors import DataError, MissingExtra, did_you_mean, listed
 from bertune.types import Columns
 
@@ -29,7 +29,7 @@ class Record(NamedTuple):
     """Lines from one word to the next, where each word has a line of its own."""
 
 
-FORMATS = {
+FORMAT_BY_SUFFIX = {
     ".csv": "csv", ".tsv": "tsv", ".txt": "tsv", ".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl",
     ".parquet": "parquet", ".pq": "parquet",
     ".conll": "conll", ".conllu": "conll", ".bio": "conll", ".iob": "conll", ".bmes": "conll", ".bioes": "conll",
@@ -42,16 +42,16 @@ class BadRows:
 
     skip: bool = False
     """Whether such rows are left out instead of ending the run."""
-    first: list[str] = field(default_factory=list)
+    first_messages: list[str] = field(default_factory=list)
     count: int = 0
 
     def __call__(self, message: str) -> None:
         """Take note of one bad row."""
         self.count += 1
-        if len(self.first) < 5:
-            self.first.append(message)
+        if len(self.first_messages) < 5:
+            self.first_messages.append(message)
 
-    def settle(self) -> list[str]:
+    def finish(self) -> list[str]:
         """End the run when rows were bad, or say how many were left out.
 
         Raises:
@@ -60,31 +60,31 @@ class BadRows:
         if not self.count:
             return []
         if self.skip:
-            return [f"{self.count} rows left out as unusable (data.bad_rows=skip); the first: {'; '.join(self.first[:3])}"]
+            return [f"{self.count} rows left out as unusable (data.bad_rows=skip); the first: {'; '.join(self.first_messages[:3])}"]
         more = self.count - 1
-        also = ", ".join(message.split(": ")[0] for message in self.first[1:])
+        also = ", ".join(message.split(": ")[0] for message in self.first_messages[1:])
         rest = f" (and {more} more bad row{'s' * (more > 1)}: {also}{', ...' * (more > 4)})" if more else ""
-        raise DataError(f"{self.first[0]}{rest}")
+        raise DataError(f"{self.first_messages[0]}{rest}")
 
 
 @dataclass(frozen=True)
-class Reading:
+class ReadOptions:
     """How one file is read, and who hears of it."""
 
     source: str
     """A path, `hub:NAME`, or "-" for standard input."""
     settings: DataConfig
-    parts: Columns
+    columns: Columns
     """What the task reads from a row."""
-    faults: BadRows
+    bad_rows: BadRows
     """Takes records that are broken; they are then left out."""
     note: Callable[[str], None]
     """Called with what a user should know about the file."""
-    need_target: bool = True
+    require_target: bool = True
     """Whether the target column must be there."""
 
 
-def format_of(source: str, settings: DataConfig, parts: Columns) -> str:
+def detect_format(source: str, settings: DataConfig, columns: Columns) -> str:
     """Return csv, tsv, json, jsonl, parquet or conll; hub for a data set of the Hub, lines for standard input.
 
     A name that tells nothing, and .txt and .tsv, are taken as conll by tasks whose rows are sentences of words.
@@ -99,15 +99,15 @@ def format_of(source: str, settings: DataConfig, parts: Columns) -> str:
     if source == "-":
         return "lines"
     suffixes = [s.lower() for s in Path(source).suffixes if s.lower() != ".gz"]
-    kind = FORMATS.get(suffixes[-1]) if suffixes else None
-    if parts.of_words and kind in {None, "tsv"}:
+    kind = FORMAT_BY_SUFFIX.get(suffixes[-1]) if suffixes else None
+    if columns.is_word_level and kind in {None, "tsv"}:
         return "conll"
     if kind is None:
         raise DataError(f"{source}: cannot tell the format from the name; set data.format to csv, tsv, json, jsonl, parquet or conll")
     return kind
 
 
-def records(reading: Reading) -> Iterator[Record]:
+def read_records(reading: ReadOptions) -> Iterator[Record]:
     """Yield the records of a file; broken ones go to `reading.faults`.
 
     Raises:
@@ -116,7 +116,7 @@ def records(reading: Reading) -> Iterator[Record]:
     source, settings = reading.source, reading.settings
     if source != "-" and not source.startswith("hub:"):
         _must_exist(Path(source))
-    kind = format_of(source, settings, reading.parts)
+    kind = detect_format(source, settings, reading.columns)
     if isinstance(settings.columns, list) and kind not in {"csv", "tsv", "conll"}:
         reading.note(f"{source}: has names of its own, so the list in data.columns, which is for files without header, is not used")
     if kind == "hub":
@@ -144,7 +144,7 @@ def _must_exist(path: Path) -> None:
         raise DataError(f"{path}: no such file{did_you_mean(path.name, beside)}{where}")
 
 
-def _plain_lines(reading: Reading, text: Iterable[str]) -> Iterator[Record]:
+def _plain_lines(reading: ReadOptions, text: Iterable[str]) -> Iterator[Record]:
     """Read a text a line, a pair divided by a tab, or a JSON object a line."""
     for line, content in enumerate(text, 1):
         content = content.rstrip("\r\n")
@@ -152,16 +152,16 @@ def _plain_lines(reading: Reading, text: Iterable[str]) -> Iterator[Record]:
             record = _json_object(reading, line, content)
             if record is not None:
                 yield Record(line, record)
-        elif content and "text_b" not in (*reading.parts.needed, *reading.parts.optional):
+        elif content and "text_b" not in (*reading.columns.required, *reading.columns.optional):
             yield Record(line, {"text": content})
         elif content:
             first, tab, second = content.partition("\t")
             yield Record(line, {"text": first, "text_b": second} if tab else {"text": first})
         else:
-            reading.faults(f"{reading.source}:{line}: the line is empty")
+            reading.bad_rows(f"{reading.source}:{line}: the line is empty")
 
 
-def _json(reading: Reading, text: Iterator[str]) -> Iterator[Record]:
+def _json(reading: ReadOptions, text: Iterator[str]) -> Iterator[Record]:
     blank = 0
     for line, content in enumerate(text, 1):
         if not content.strip():
@@ -177,15 +177,15 @@ def _json(reading: Reading, text: Iterator[str]) -> Iterator[Record]:
         reading.note(f"{reading.source}: {blank} blank lines passed over")
 
 
-def _json_object(reading: Reading, line: int, content: str) -> dict[str, Any] | None:
+def _json_object(reading: ReadOptions, line: int, content: str) -> dict[str, Any] | None:
     place = f"{reading.source}:{line}"
     try:
         record = json.loads(content)
     except json.JSONDecodeError as error:
-        reading.faults(f"{place}: broken JSON: {error.msg} at column {error.colno}; each line must be one object")
+        reading.bad_rows(f"{place}: broken JSON: {error.msg} at column {error.colno}; each line must be one object")
         return None
     if not isinstance(record, dict):
-        reading.faults(f'{place}: expected a JSON object such as {{"text": ...}}, got {type(record).__name__}')
+        reading.bad_rows(f'{place}: expected a JSON object such as {{"text": ...}}, got {type(record).__name__}')
         return None
     return record
 
@@ -232,7 +232,7 @@ def _broken_array(source: str, first_line: int, text: str, place: int, what: str
     return DataError(f"{source}:{line}: broken JSON: {what} at column {place - text.rfind(chr(10), 0, place)}")
 
 
-def _separated(reading: Reading, kind: str, text: Iterator[str], *, quoted: bool) -> Iterator[Record]:
+def _separated(reading: ReadOptions, kind: str, text: Iterator[str], *, quoted: bool) -> Iterator[Record]:
     source = reading.source
     delimiter = reading.settings.delimiter or ("," if kind == "csv" else "\t")
     cells = _quoted_cells(source, text, delimiter) if quoted else _literal_cells(text, delimiter)
@@ -248,7 +248,7 @@ def _separated(reading: Reading, kind: str, text: Iterator[str], *, quoted: bool
                 continue
         if len(values) != len(header):
             hint = "; if it is a header, set data.columns=null" if line == 1 else ""
-            reading.faults(_wrong_width(f"{source}:{line}", values, header, delimiter, quoted=quoted) + hint)
+            reading.bad_rows(_wrong_width(f"{source}:{line}", values, header, delimiter, quoted=quoted) + hint)
             continue
         yield Record(line, dict(zip(header, values, strict=True)))
     if blank:
@@ -261,21 +261,21 @@ def _literal_cells(text: Iterable[str], delimiter: str) -> Iterator[tuple[int, l
         yield line, content.split(delimiter) if content else []
 
 
-def _sentences(reading: Reading, text: Iterable[str]) -> Iterator[Record]:
+def _sentences(reading: ReadOptions, text: Iterable[str]) -> Iterator[Record]:
     skipped: dict[str, int] = {}
     form, sentences = conll.read_sentences(text, skipped)
     given = reading.settings.columns
-    if form.num_columns == 1 and not reading.need_target and reading.settings.format == "auto":
+    if form.num_columns == 1 and not reading.require_target and reading.settings.format == "auto":
         raise DataError(
             f"{reading.source}: has one column; say whether it holds a word a line (data.format=conll) or a text a line (data.format=lines)"
         )
-    names = conll.column_names(form, given if isinstance(given, list) else None, reading.source, need_target=reading.need_target)
+    names = conll.column_names(form, given if isinstance(given, list) else None, reading.source, require_target=reading.require_target)
     for sentence in sentences:
-        if sentence.fault:
-            hint = "" if reading.need_target else "; if the file holds a text a line, set data.format=lines"
-            reading.faults(f"{reading.source}:{sentence.line}: {sentence.fault}{hint}")
+        if sentence.error:
+            hint = "" if reading.require_target else "; if the file holds a text a line, set data.format=lines"
+            reading.bad_rows(f"{reading.source}:{sentence.line}: {sentence.error}{hint}")
         else:
-            yield Record(sentence.line, conll.named(sentence, names), 0 if form.sentence_a_line else 1)
+            yield Record(sentence.line, conll.columns_by_name(sentence, names), 0 if form.sentence_per_line else 1)
     if skipped:
         reading.note(f"{reading.source}: {', '.join(f'{count} {kind}' for kind, count in skipped.items())} passed over")
 
@@ -295,7 +295,7 @@ def _quoted_cells(source: str, text: Iterable[str], delimiter: str) -> Iterator[
         ) from None
 
 
-def _header(reading: Reading, line: int, values: list[str]) -> tuple[list[str], bool]:
+def _header(reading: ReadOptions, line: int, values: list[str]) -> tuple[list[str], bool]:
     """Return the names of the columns, and whether the first line is itself a row of data."""
     source, columns = reading.source, reading.settings.columns
     if not isinstance(columns, list) and _is_text_a_line(reading, values):
@@ -309,25 +309,25 @@ def _header(reading: Reading, line: int, values: list[str]) -> tuple[list[str], 
         return names, False
     # A list may name "_" several times: columns that nobody reads, kept apart by their place.
     names = [f"column_{place}" if name == "_" else name for place, name in enumerate(columns, 1)]
-    if [plain(v) for v in values] == [plain(n) for n in columns]:
+    if [normalize_name(v) for v in values] == [normalize_name(n) for n in columns]:
         reading.note(f"{source}: the first line repeats the names of data.columns, so it is taken as a header")
         return names, False
-    if not reading.need_target and len(values) == len(names) - 1:
-        target = assign(names, None, reading.parts, source, need_target=False).get(reading.parts.target)
+    if not reading.require_target and len(values) == len(names) - 1:
+        target = match_columns(names, None, reading.columns, source, require_target=False).get(reading.columns.target)
         if target is not None:
             reading.note(f"{source}: has {len(values)} columns where data.columns names {len(names)}: taken as rows without {target!r}")
             return [name for name in names if name != target], True
-    if not reading.parts.target_needed and len(values) < len(names):
+    if not reading.columns.target_required and len(values) < len(names):
         reading.note(f"{source}: has {len(values)} columns where data.columns names {len(names)}: taken as {listed(names[: len(values)])}")
         return names[: len(values)], True
     return names, True
 
 
-def _is_text_a_line(reading: Reading, first: list[str]) -> bool:
+def _is_text_a_line(reading: ReadOptions, first: list[str]) -> bool:
     """Tell whether a file is plain text: tasks that learn from texts alone are given such files."""
-    alone = len(first) == 1 and not reading.parts.target_needed
+    alone = len(first) == 1 and not reading.columns.target_required
     given = isinstance(reading.settings.columns, dict) and first[0].strip() in reading.settings.columns.values()
-    return alone and not given and "text" not in assign_texts(first, reading.parts)
+    return alone and not given and "text" not in match_text_columns(first, reading.columns)
 
 
 def _wrong_width(place: str, values: Sequence[str], header: Sequence[str], delimiter: str, *, quoted: bool) -> str:
@@ -347,14 +347,14 @@ def _parquet(source: str) -> Iterator[Record]:
     import pyarrow.parquet as pq
 
     try:
-        with opened(source) as raw:
+        with open_binary(source) as raw:
             stream = io.BytesIO(raw.read()) if source.lower().endswith(".gz") else raw
             line = 0
             for batch in pq.ParquetFile(stream).iter_batches(batch_size=4096):
                 for record in batch.to_pylist():
                     line += 1
                     yield Record(line, record)
-    except (pa.ArrowException, OSError, *BROKEN_STREAM) as error:
+    except (pa.ArrowException, OSError, *DECOMPRESSION_ERRORS) as error:
         raise DataError(f"{source}: not a readable parquet file: {' '.join(str(error).split())}") from None
 
 

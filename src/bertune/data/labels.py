@@ -11,10 +11,10 @@ from bertune.errors import ConfigError, DataError, did_you_mean, listed
 from bertune.types import Example, Row
 
 
-def as_label(value: Any) -> str:
+def format_label(value: Any) -> str:
     """Write one label as text: integers and whole floats without a point, booleans in lower case.
 
-    >>> [as_label(v) for v in ("good", 3, 2.0, 2.5, True)]
+    >>> [format_label(v) for v in ("good", 3, 2.0, 2.5, True)]
     ['good', '3', '2', '2.5', 'true']
     """
     if isinstance(value, bool):
@@ -24,12 +24,12 @@ def as_label(value: Any) -> str:
     return str(value).strip()
 
 
-def order_labels(labels: Iterable[str]) -> tuple[str, ...]:
+def sort_labels(labels: Iterable[str]) -> tuple[str, ...]:
     """Return each label once: numbers by value, everything else by code point.
 
-    >>> order_labels(["10", "9", "9"])
+    >>> sort_labels(["10", "9", "9"])
     ('9', '10')
-    >>> order_labels(["b", "a", "10"])
+    >>> sort_labels(["b", "a", "10"])
     ('10', 'a', 'b')
     """
     unique = set(labels)
@@ -60,29 +60,29 @@ def read_labels(given: list[str] | str | None) -> tuple[str, ...] | None:
     return tuple(labels)
 
 
-def is_absent(value: Any) -> bool:
+def is_missing(value: Any) -> bool:
     """Tell whether there is no value: null, or the NaN that pandas writes for it."""
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
-def text_of(row: Row, part: str) -> str:
+def get_text(row: Row, part: str) -> str:
     """Return a text of a row.
 
     Raises:
         DataError: it is missing, no text, or empty.
     """
     value = row.fields.get(part)
-    if is_absent(value):
-        raise DataError(f"{row.place}: {part!r} is missing; every row needs it")
+    if is_missing(value):
+        raise DataError(f"{row.location}: {part!r} is missing; every row needs it")
     if not isinstance(value, str | int | float):
-        raise DataError(f"{row.place}: {part!r} must be text, got {type(value).__name__} ({str(value)[:40]!r})")
+        raise DataError(f"{row.location}: {part!r} must be text, got {type(value).__name__} ({str(value)[:40]!r})")
     text = str(value)
     if not text.strip():
-        raise DataError(f"{row.place}: {part!r} is empty; remove the row, or set data.bad_rows=skip")
-    return whole_letters(text, row, part)
+        raise DataError(f"{row.location}: {part!r} is empty; remove the row, or set data.bad_rows=skip")
+    return check_surrogates(text, row, part)
 
 
-def whole_letters(text: str, row: Row, part: str) -> str:
+def check_surrogates(text: str, row: Row, part: str) -> str:
     """Return a text that UTF-8 can write.
 
     Raises:
@@ -91,28 +91,28 @@ def whole_letters(text: str, row: Row, part: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise DataError(f"{row.place}: {part!r} holds half of a letter (a lone surrogate, as of an emoji cut in two)") from None
+        raise DataError(f"{row.location}: {part!r} holds half of a letter (a lone surrogate, as of an emoji cut in two)") from None
     return text
 
 
-def label_of(row: Row, part: str) -> str | None:
+def get_label(row: Row, part: str) -> str | None:
     """Return a single label, or None where there is none.
 
     Raises:
         DataError: the value is a list or another container.
     """
     value = row.fields.get(part)
-    if is_absent(value):
+    if is_missing(value):
         return None
     if not isinstance(value, str | int | float):
         raise DataError(
-            f"{row.place}: {part!r} must be one label, got {type(value).__name__} ({str(value)[:40]!r}); "
+            f"{row.location}: {part!r} must be one label, got {type(value).__name__} ({str(value)[:40]!r}); "
             "for several labels a row set options.problem_type=multi_label"
         )
-    return whole_letters(as_label(value), row, part) or None
+    return check_surrogates(format_label(value), row, part) or None
 
 
-def labels_of(row: Row, part: str, delimiter: str | None) -> tuple[str, ...] | None:
+def get_labels(row: Row, part: str, delimiter: str | None) -> tuple[str, ...] | None:
     """Return the labels of a multi-label row, each once; an empty list or text means none of them applies.
 
     Raises:
@@ -124,11 +124,11 @@ def labels_of(row: Row, part: str, delimiter: str | None) -> tuple[str, ...] | N
     if isinstance(value, str):
         value = [piece for piece in value.split(delimiter) if piece.strip()] if delimiter else [value] if value.strip() else []
     if not isinstance(value, list) or not all(isinstance(v, str | int | float) for v in value):
-        raise DataError(f"{row.place}: {part!r} must be a list of labels, got {str(row.fields.get(part))[:40]!r}")
-    return tuple(dict.fromkeys(label for v in value if (label := as_label(v))))
+        raise DataError(f"{row.location}: {part!r} must be a list of labels, got {str(row.fields.get(part))[:40]!r}")
+    return tuple(dict.fromkeys(label for v in value if (label := format_label(v))))
 
 
-def number_of(row: Row, part: str) -> float | None:
+def get_number(row: Row, part: str) -> float | None:
     """Return a finite number, or None where there is none.
 
     Raises:
@@ -140,13 +140,13 @@ def number_of(row: Row, part: str) -> float | None:
     try:
         number = float("_" if "_" in str(value) else value)  # Python takes 1_000
     except (TypeError, ValueError, OverflowError):
-        raise DataError(f"{row.place}: {part!r} must be a number, got {str(value)[:40]!r}") from None
+        raise DataError(f"{row.location}: {part!r} must be a number, got {str(value)[:40]!r}") from None
     if not math.isfinite(number):
-        raise DataError(f"{row.place}: {part!r} must be a finite number, got {value!r}")
+        raise DataError(f"{row.location}: {part!r} must be a finite number, got {value!r}")
     return number
 
 
-class OneKind:
+class LabelTypeCheck:
     """Sees to it that the labels of a file are all text, or all numbers: a mix is a slip, and 1 is not "one"."""
 
     def __init__(self) -> None:
@@ -159,17 +159,17 @@ class OneKind:
             DataError: its label is of another kind than those before it in the same file.
         """
         value = row.fields.get(part)
-        if is_absent(value) or isinstance(value, list | dict):
+        if is_missing(value) or isinstance(value, list | dict):
             return
         kind = "a boolean" if isinstance(value, bool) else "a number" if isinstance(value, int | float) else "text"
-        first, place = self._first.setdefault(row.source, (kind, row.place))
+        first, place = self._first.setdefault(row.location.source, (kind, str(row.location)))
         if kind != first:
-            raise DataError(f"{row.place}: the label is {kind} ({value!r}), but {first} at {place}; write all labels the same way")
+            raise DataError(f"{row.location}: the label is {kind} ({value!r}), but {first} at {place}; write all labels the same way")
 
 
-def unknown_label(example: Example, label: str, labels: Sequence[str], place: str | None = None) -> DataError:
-    """Return the error for a label that training rows do not have, at the example or at a `place` in it."""
+def unknown_label_error(example: Example, label: str, labels: Sequence[str], location: str | None = None) -> DataError:
+    """Return the error for a label that training rows do not have, at the example or at a `location` in it."""
     return DataError(
-        f"{place or example.place}: label {label!r} is not among the {len(labels)} labels learned from the training rows "
+        f"{location or str(example.location)}: label {label!r} is not among the {len(labels)} labels learned from the training rows "
         f"({listed(labels)}){did_you_mean(label, labels)}; mend the row, or name every label in data.labels"
     )

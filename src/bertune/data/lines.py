@@ -14,7 +14,7 @@ from typing import BinaryIO, cast
 
 from bertune.errors import DataError
 
-BROKEN_STREAM = (EOFError, gzip.BadGzipFile, zlib.error)
+DECOMPRESSION_ERRORS = (EOFError, gzip.BadGzipFile, zlib.error)
 """What a damaged compressed file raises."""
 _HEAD = 1 << 20
 """Bytes looked at to tell an encoding."""
@@ -26,13 +26,13 @@ def read_lines(source: str, encoding: str, *, keep_newlines: bool) -> Iterator[s
     try:
         if source != "-" and codecs.lookup(encoding).name not in {"utf-8", "utf-8-sig"}:
             _refuse_utf8(source, encoding)
-        with opened(source) as raw, io.TextIOWrapper(raw, encoding=encoding, newline=newline) as text:
+        with open_binary(source) as raw, io.TextIOWrapper(raw, encoding=encoding, newline=newline) as text:
             for first in itertools.islice(text, 1):
                 yield first.removeprefix("\ufeff")  # a byte-order mark that the codec leaves in
             yield from text
     except UnicodeError as error:  # utf-16 without its mark is no UnicodeDecodeError
         raise DataError(_undecodable(source, encoding, error)) from None
-    except BROKEN_STREAM as error:
+    except DECOMPRESSION_ERRORS as error:
         raise DataError(f"{source}: the compressed file is damaged: {error}") from None
     except OSError as error:
         raise DataError(f"{source}: cannot be read: {error.strerror or error}") from None
@@ -40,7 +40,7 @@ def read_lines(source: str, encoding: str, *, keep_newlines: bool) -> Iterator[s
 
 def _refuse_utf8(source: str, encoding: str) -> None:
     """Refuse to read UTF-8 in another encoding: it often decodes, into nonsense, and nothing else would notice."""
-    with opened(source) as raw:
+    with open_binary(source) as raw:
         head = raw.read(_HEAD + 1)
     whole = len(head) <= _HEAD
     head = head[:_HEAD]
@@ -49,7 +49,7 @@ def _refuse_utf8(source: str, encoding: str) -> None:
         raise DataError(f"{source}:{line}: is UTF-8 text, not {encoding}; set data.encoding=utf-8")
 
 
-def opened(source: str) -> BinaryIO:
+def open_binary(source: str) -> BinaryIO:
     """Open a file, compressed or not, or standard input ("-")."""
     if source == "-":
         return io.BufferedReader(io.FileIO(sys.stdin.fileno(), closefd=False))
@@ -63,7 +63,7 @@ def _undecodable(source: str, encoding: str, error: UnicodeError) -> str:
     message = f"not {encoding} text: {getattr(error, 'reason', error)}"
     if source == "-":
         return f"standard input: {message}; set data.encoding"
-    with opened(source) as raw:
+    with open_binary(source) as raw:
         data = raw.read(1 << 26)
     line = _decodable(data, encoding).count("\n") + 1
     head = data[:_HEAD]

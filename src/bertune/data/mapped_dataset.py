@@ -1,4 +1,4 @@
-"""An encoded data set in Arrow files: what `EncodedRows` is in memory, and it gives the same batches."""
+"""An encoded data set in Arrow files: what `EncodedDataset` is in memory, and it gives the same batches."""
 
 from __future__ import annotations
 
@@ -11,17 +11,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bertune.data.arrow import Ints, MappedLists, Table, Values
-from bertune.data.dataset import EncodedDataset, FlatTexts, content_of
-from bertune.data.example_store import _Memory, as_numbers, from_json, in_json
-from bertune.data.split import same_texts
+from bertune.data.arrow import IntArray, MappedLists, MappedTable, MappedValues
+from bertune.data.dataset import EncodedDataset, FlatEncodings, encoding_key
+from bertune.data.example_store import ValueCache, digests_to_array, value_from_json, value_to_json
+from bertune.data.split import factorize_digests
 from bertune.errors import DataError
 from bertune.types import EncodedExample, Encoding
 
 _LISTS = {"types": "uint8", "syllables": "int64", "words": "int32", "windows": "int32"}
 """Further lists of numbers of a text, and what they are stored as; a text may lack them."""
 
-_NOT_KEPT = tuple(field.name for field in fields(Encoding) if field.name not in {"ids", "cut", *_LISTS})
+_NOT_KEPT = tuple(
+    field.name
+    for field in fields(Encoding)
+    if field.name not in {"input_ids", "num_truncated", "token_type_ids", "pinyin_ids", "word_positions", "window_lengths"}
+)
 """What a text may have besides: nothing today."""
 
 
@@ -37,11 +41,11 @@ class DatasetWriter:
         OSError: a file cannot be written.
     """
 
-    def __init__(self, folder: Path, name: str, vocabulary: int) -> None:
+    def __init__(self, folder: Path, name: str, vocab_size: int) -> None:
         import pyarrow as pa
 
-        self._folder, self._name, self._vocabulary = folder, name, vocabulary
-        self._ids = pa.uint16() if vocabulary <= 1 << 16 else pa.int32()
+        self._folder, self._name, self._vocabulary = folder, name, vocab_size
+        self._ids = pa.uint16() if vocab_size <= 1 << 16 else pa.int32()
         lists = {name: pa.list_(pa.type_for_alias(kind)) for name, kind in _LISTS.items()}
         schemas = {
             "texts": pa.schema({"ids": pa.list_(self._ids), **lists}),
@@ -64,27 +68,26 @@ class DatasetWriter:
         pieces = [piece for row in rows for piece in row.inputs]
         if len(pieces) != self._sides * len(rows):
             raise DataError(f"{self._name}: rows have different numbers of inputs, which cannot be kept on disk; set data.cache=off")
-        flat = FlatTexts.of(pieces)
-        if len(flat.ids) and not 0 <= flat.ids.min() <= flat.ids.max() < self._vocabulary:
+        flat = FlatEncodings.of(pieces)
+        if len(flat.input_ids) and not 0 <= flat.input_ids.min() <= flat.input_ids.max() < self._vocabulary:
             raise DataError(f"{self._name}: a token id is beyond {self._vocabulary - 1}, the highest of the vocabulary")
         if any(getattr(piece, name) is not None for name in _NOT_KEPT for piece in pieces):
             raise DataError(f"{self._name}: rows have {', '.join(_NOT_KEPT)}, which cannot be kept on disk; set data.cache=off")
         if self._sides > 1:
             self._share(rows)
         offsets = flat.offsets.astype(np.int32)
-        columns = [pa.ListArray.from_arrays(offsets, pa.array(flat.ids.astype(self._ids.to_pandas_dtype())))]
-        lists: dict[str, tuple[Any, Any]] = {"types": (offsets, flat.types) if flat.types.any() else (None, None)}
-        lists["syllables"] = (None, None) if flat.syllables is None else (offsets, flat.syllables)
-        for name in ("words", "windows"):
-            held = getattr(flat, name)
+        columns = [pa.ListArray.from_arrays(offsets, pa.array(flat.input_ids.astype(self._ids.to_pandas_dtype())))]
+        lists: dict[str, tuple[Any, Any]] = {"types": (offsets, flat.token_type_ids) if flat.token_type_ids.any() else (None, None)}
+        lists["syllables"] = (None, None) if flat.pinyin_ids is None else (offsets, flat.pinyin_ids)
+        for name, held in (("words", flat.word_positions), ("windows", flat.window_lengths)):
             lists[name] = (None, None) if held is None else (held.offsets.astype(np.int32), held.values)
         for name, kind in _LISTS.items():
             ends, values = lists[name]
             nothing = pa.nulls(len(pieces), pa.list_(pa.type_for_alias(kind)))
             columns.append(nothing if values is None else pa.ListArray.from_arrays(ends, pa.array(values.astype(kind))))
         self._put("texts", columns)
-        cut = [sum(piece.cut for piece in row.inputs) for row in rows]
-        values = [[in_json(row.target) for row in rows], [in_json(row.context) for row in rows], cut]
+        cut = [sum(piece.num_truncated for piece in row.inputs) for row in rows]
+        values = [[value_to_json(row.target) for row in rows], [value_to_json(row.context) for row in rows], cut]
         self._put("rows", [pa.array(v, field.type) for v, field in zip(values, self._schemas["rows"], strict=True)])
 
     def _put(self, kind: str, columns: list[Any]) -> None:
@@ -96,19 +99,19 @@ class DatasetWriter:
         """Note which texts are equal; as passes of one text, those of another side are others."""
         for row in rows:
             for side, piece in enumerate(row.inputs):
-                content = content_of(piece)
+                content = encoding_key(piece)
                 self._identities += hashlib.blake2b(content, digest_size=16).digest()
                 self._digests += hashlib.blake2b(content, digest_size=16, salt=bytes([side if row.passes else 0])).digest()
 
-    def done(self) -> MappedDataset:
+    def finish(self) -> MappedDataset:
         """Close the files; return all rows."""
         for kind, writer in self._writers.items():
             writer.close()
             self._files[kind].close()
         if self._sides > 1:
-            numbers = same_texts(as_numbers(self._digests))
+            numbers = factorize_digests(digests_to_array(self._digests))
             firsts = np.unique(numbers, return_index=True)[1]
-            identities = same_texts(as_numbers(self._identities))[firsts]
+            identities = factorize_digests(digests_to_array(self._identities))[firsts]
             shared = {"places": numbers.reshape(-1, self._sides), "firsts": firsts, "identities": identities}
             for kind, array in shared.items():
                 np.save(self._folder / f"{self._name}.{kind}.npy", array)
@@ -120,22 +123,22 @@ class DatasetWriter:
 class _MappedTexts:
     """Texts as integers in an Arrow file."""
 
-    def __init__(self, table: Table, rows: Ints | None) -> None:
-        self.ids = MappedLists(table, "ids", rows)
-        self._types = None if table.missing("types") == len(table) else MappedLists(table, "types", rows)
-        self._syllables = None if table.missing("syllables") else MappedLists(table, "syllables", rows)
-        self.words = None if table.missing("words") else MappedLists(table, "words", rows)
-        self.windows = None if table.missing("windows") else MappedLists(table, "windows", rows)
+    def __init__(self, table: MappedTable, rows: IntArray | None) -> None:
+        self.input_ids = MappedLists(table, "ids", rows)
+        self._types = None if table.null_count("types") == len(table) else MappedLists(table, "types", rows)
+        self._syllables = None if table.null_count("syllables") else MappedLists(table, "syllables", rows)
+        self.word_positions = None if table.null_count("words") else MappedLists(table, "words", rows)
+        self.window_lengths = None if table.null_count("windows") else MappedLists(table, "windows", rows)
 
-    def ids_of(self, text: int) -> npt.NDArray[Any]:
-        return self.ids[text]
+    def get_input_ids(self, text: int) -> npt.NDArray[Any]:
+        return self.input_ids[text]
 
-    def types_of(self, text: int) -> npt.NDArray[Any]:
-        ids = self.ids[text]
+    def get_token_type_ids(self, text: int) -> npt.NDArray[Any]:
+        ids = self.input_ids[text]
         types = ids[:0] if self._types is None else self._types[text]
         return types if len(types) else np.zeros(len(ids), np.uint8)
 
-    def syllables_of(self, text: int) -> npt.NDArray[Any] | None:
+    def get_pinyin_ids(self, text: int) -> npt.NDArray[Any] | None:
         return None if self._syllables is None else self._syllables[text]
 
 
@@ -143,33 +146,33 @@ class MappedDataset(EncodedDataset):
     """A data set as integers, in files."""
 
     def __init__(self, folder: Path, name: str) -> None:
-        texts, rows = (Table(folder / f"{name}.{kind}.arrow") for kind in ("texts", "rows"))
-        self.targets = Values(rows, "target", _Memory())
-        self.contexts = Values(rows, "context", from_json)
-        self.cut = rows.column("cut").astype(np.int32, copy=False)
+        texts, rows = (MappedTable(folder / f"{name}.{kind}.arrow") for kind in ("texts", "rows"))
+        self.targets = MappedValues(rows, "target", ValueCache())
+        self.contexts = MappedValues(rows, "context", value_from_json)
+        self.num_truncated = rows.column("cut").astype(np.int32, copy=False)
 
         def array(kind: str) -> Any:
             path = folder / f"{name}.{kind}.npy"
             return np.load(path) if path.exists() else None
 
         self._places, self._identities = array("places"), array("identities")
-        self._counts: Ints | None = array("counts")
+        self._counts: IntArray | None = array("counts")
         self._stored = _MappedTexts(texts, array("firsts"))
         self._texts = self._stored
-        self.text_lengths = self._stored.ids.lengths
+        self.text_lengths = self._stored.input_ids.lengths
         self.lengths = self.text_lengths if self._places is None else self.text_lengths[self._places].sum(1)
 
-    def count_ids(self, vocabulary: int) -> Ints:
+    def count_ids(self, vocab_size: int) -> IntArray:
         """Count each token id, in every text once."""
-        return self._stored.ids.counts(vocabulary)
+        return self._stored.input_ids.bincount(vocab_size)
 
     def _share_of(self, token: int) -> float:
         counts = self._known_counts()
         return float(counts[token] / counts.sum())
 
-    def used_ids(self) -> Ints:
+    def used_ids(self) -> IntArray:
         """Return every token id that occurs, once."""
         return np.flatnonzero(self._known_counts())
 
-    def _known_counts(self) -> Ints:
+    def _known_counts(self) -> IntArray:
         return self.count_ids(1 << 16) if self._counts is None else self._counts

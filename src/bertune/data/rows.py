@@ -5,16 +5,16 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator
 
-from bertune.data.columns import assign
-from bertune.data.formats import Reading, Record, records
+from bertune.data.columns import match_columns
+from bertune.data.formats import ReadOptions, Record, read_records
 from bertune.errors import DataError, listed
-from bertune.types import Row
+from bertune.types import Location, Row
 
 
-class Table:
+class RowReader:
     """One data file, opened: its columns, and its rows one by one."""
 
-    def __init__(self, reading: Reading, header: list[str], records: Iterable[Record]) -> None:
+    def __init__(self, reading: ReadOptions, header: list[str], records: Iterable[Record]) -> None:
         self.source = reading.source
         self.header = header
         self._reading = reading
@@ -27,7 +27,7 @@ class Table:
         if key not in self._mappings:
             r = self._reading
             given = r.settings.columns if isinstance(r.settings.columns, dict) else None
-            self._mappings[key] = assign(key, given, r.parts, r.source, need_target=r.need_target)
+            self._mappings[key] = match_columns(key, given, r.columns, r.source, require_target=r.require_target)
         return self._mappings[key]
 
     def __iter__(self) -> Iterator[Row]:
@@ -40,11 +40,11 @@ class Table:
                 mapping = self._mapping_of([*record, *known])
                 if set(mapping) != expected:
                     other = ", ".join(sorted(set(mapping) ^ expected))
-                    self._reading.faults(
+                    self._reading.bad_rows(
                         f"{self.source}:{line}: has other parts than the first row ({other}); give every row the same keys"
                     )
                     continue
-            yield Row({part: record.get(column) for part, column in mapping.items()}, self.source, line, record, stride)
+            yield Row({part: record.get(column) for part, column in mapping.items()}, Location(self.source, line, stride), record)
 
     def describe(self) -> str:
         """Say which column plays which part."""
@@ -53,29 +53,29 @@ class Table:
         return f"{self.source}: {used}" + (f"; not used: {listed(ignored)}" if ignored else "")
 
 
-def open_table(reading: Reading) -> Table:
+def open_rows(reading: ReadOptions) -> RowReader:
     """Open a data file.
 
     Raises:
         DataError: the file is missing, empty, of another encoding, or lacks a column.
     """
     source = reading.source
-    found = records(reading)
+    found = read_records(reading)
     first = next(found, None)
     if first is None:
-        for line in reading.faults.settle():
+        for line in reading.bad_rows.finish():
             reading.note(line)
         raise DataError(f"{source}: holds no rows")
     header = list(first.values)
-    return Table(reading, header, itertools.chain([first], found))
+    return RowReader(reading, header, itertools.chain([first], found))
 
 
-def files_of(given: str | list[str] | None, split: str) -> list[str]:
+def resolve_files(given: str | list[str] | None, split: str) -> list[str]:
     """Return the files of a split as a list; a Hub data set without split gets the usual one.
 
-    >>> files_of("a.csv", "dev")
+    >>> resolve_files("a.csv", "dev")
     ['a.csv']
-    >>> files_of("hub:glue/cola", "dev")
+    >>> resolve_files("hub:glue/cola", "dev")
     ['hub:glue/cola:validation']
     """
     files = [given] if isinstance(given, str) else list(given or [])

@@ -8,24 +8,24 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-Ints = npt.NDArray[np.int64]
+IntArray = npt.NDArray[np.int64]
 
 
-def numbered(keys: Iterable[Hashable]) -> Ints:
+def factorize(keys: Iterable[Hashable]) -> IntArray:
     """Return a number for each key, the same for equal ones, in the order in which they first come.
 
-    >>> numbered(["b", "a", "b"]).tolist()
+    >>> factorize(["b", "a", "b"]).tolist()
     [0, 1, 0]
     """
     seen: dict[Hashable, int] = {}
     return np.fromiter((seen.setdefault(key, len(seen)) for key in keys), np.int64)
 
 
-def draw(keys: Sequence[Hashable] | Ints, count: int, seed: int) -> list[int]:
+def stratified_sample(keys: Sequence[Hashable] | IntArray, count: int, seed: int) -> list[int]:
     """Draw `count` places so that each key keeps its share, as nearly as whole rows allow.
 
     Args:
-        keys: one key a row, such as its label; or their numbers, as `numbered` gives them.
+        keys: one key a row, such as its label; or their numbers, as `factorize` gives them.
         count: how many rows to draw, at most all.
         seed: the same seed draws the same rows.
 
@@ -33,14 +33,14 @@ def draw(keys: Sequence[Hashable] | Ints, count: int, seed: int) -> list[int]:
         The places drawn, ascending.
 
     >>> keys = ["a"] * 6 + ["b"] * 3
-    >>> [keys[i] for i in draw(keys, 3, seed=0)]
+    >>> [keys[i] for i in stratified_sample(keys, 3, seed=0)]
     ['a', 'a', 'b']
     """
-    places: list[int] = drawn(keys if isinstance(keys, np.ndarray) else numbered(keys), count, seed).tolist()
+    places: list[int] = stratified_sample_codes(keys if isinstance(keys, np.ndarray) else factorize(keys), count, seed).tolist()
     return places
 
 
-def drawn(keys: Ints, count: int, seed: int) -> Ints:
+def stratified_sample_codes(keys: IntArray, count: int, seed: int) -> IntArray:
     """Do the same with numbers for keys, of which every one up to the highest occurs; return an array."""
     if count >= len(keys):
         return np.arange(len(keys))
@@ -55,41 +55,41 @@ def drawn(keys: Ints, count: int, seed: int) -> Ints:
     return np.sort(np.concatenate([m[:k] for m, k in zip(members, taken, strict=True)]))
 
 
-def split(texts: Sequence[Hashable], keys: Sequence[Hashable], share: float, seed: int) -> tuple[list[int], list[int]]:
+def train_dev_split(texts: Sequence[Hashable], keys: Sequence[Hashable], dev_fraction: float, seed: int) -> tuple[list[int], list[int]]:
     """Divide rows into (train, dev). Rows of equal text stay on one side, or dev would ask what train has told.
 
     Args:
         texts: one text a row.
         keys: one key a row, such as its label; each keeps its share on both sides.
-        share: the part of the texts that goes to dev; at least one text stays on each side.
+        dev_fraction: the part of the texts that goes to dev; at least one text stays on each side.
         seed: the same seed divides alike.
 
     Returns:
         Two lists of places, ascending; together they hold every row once.
     """
-    train, dev = divided(numbered(texts), numbered(keys), share, seed)
+    train, dev = train_dev_split_codes(factorize(texts), factorize(keys), dev_fraction, seed)
     return train.tolist(), dev.tolist()
 
 
-def divided(texts: Ints, keys: Ints, share: float, seed: int) -> tuple[Ints, Ints]:
-    """Do the same with numbers for texts and keys, as `numbered` gives them; return arrays."""
+def train_dev_split_codes(texts: IntArray, keys: IntArray, dev_fraction: float, seed: int) -> tuple[IntArray, IntArray]:
+    """Do the same with numbers for texts and keys, as `factorize` gives them; return arrays."""
     firsts = np.unique(texts, return_index=True)[1]  # the first row of each text
-    count = min(max(1, round(len(firsts) * share)), max(1, len(firsts) - 1))
-    chosen = drawn(numbered(keys[firsts].tolist()), count, seed)
+    count = min(max(1, round(len(firsts) * dev_fraction)), max(1, len(firsts) - 1))
+    chosen = stratified_sample_codes(factorize(keys[firsts].tolist()), count, seed)
     held = np.isin(texts, chosen)
     return np.flatnonzero(~held), np.flatnonzero(held)
 
 
-def same_texts(digests: npt.NDArray[np.uint64]) -> Ints:
+def factorize_digests(digests: npt.NDArray[np.uint64]) -> IntArray:
     """Return a number for each text, the same for equal ones, in the order in which they first come.
 
     Args:
         digests: (rows, 2), 128 bits of a text, so that two different texts of a million million share them with a chance of 1e-15.
 
-    >>> same_texts(np.array([[3, 1], [2, 9], [3, 1]], np.uint64)).tolist()
+    >>> factorize_digests(np.array([[3, 1], [2, 9], [3, 1]], np.uint64)).tolist()
     [0, 1, 0]
     """
-    small = small_ints(len(digests))
+    small = min_int_type(len(digests))
     order = np.lexsort((digests[:, 1], digests[:, 0])).astype(small)  # stable, so the first row of each text comes first
     begins = np.ones(len(order), bool)
     for half in (0, 1):
@@ -104,6 +104,6 @@ def same_texts(digests: npt.NDArray[np.uint64]) -> Ints:
     return numbers
 
 
-def small_ints(count: int) -> type[np.signedinteger[Any]]:
+def min_int_type(count: int) -> type[np.signedinteger[Any]]:
     """Return the type for numbers below `count` that takes the least memory."""
     return np.int32 if count < 1 << 31 else np.int64

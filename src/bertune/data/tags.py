@@ -28,14 +28,14 @@ from typing import Literal
 from bertune.errors import DataError, listed
 
 Scheme = Literal["IOB1", "BIO", "BIOS", "BIOES", "BMES"]
-SpanOfWords = tuple[int, int, str]
+WordSpan = tuple[int, int, str]
 Tag = tuple[str, str]  # prefix in the letters of BIOES, type; ("O", "") outside
 
 _PREFIXES: dict[Scheme, str] = {"BIO": "BI", "IOB1": "BI", "BIOS": "BIS", "BIOES": "BIES", "BMES": "BIES"}
 """The prefixes of each scheme, M read as I. The first scheme wins where a file fits several."""
 _SYNONYMS = {"M": "I", "L": "E", "U": "S"}
 _TAG = re.compile(r"([BIMESLU])[-_](.+)", re.DOTALL)
-EDGE = "^"
+BOUNDARY = "^"
 """What stands before the first word and after the last."""
 
 
@@ -58,13 +58,13 @@ def parse_tag(tag: str) -> Tag:
     raise DataError(f"{tag!r} is no tag; a tag is O, or one of B, I, M, E, S, L, U with a type, such as B-PER")
 
 
-def spans_of(tags: Iterable[Tag]) -> list[SpanOfWords]:
+def tags_to_spans(tags: Iterable[Tag]) -> list[WordSpan]:
     """Return the entities of a sentence; see the rule above. No tag but `O` is ever without an entity.
 
-    >>> spans_of(map(parse_tag, ["B-PER", "I-LOC", "I-LOC", "O", "S-PER"]))
+    >>> tags_to_spans(map(parse_tag, ["B-PER", "I-LOC", "I-LOC", "O", "S-PER"]))
     [(0, 1, 'PER'), (1, 3, 'LOC'), (4, 5, 'PER')]
     """
-    spans: list[SpanOfWords] = []
+    spans: list[WordSpan] = []
     start, kind = 0, ""
     place = -1
     for place, (prefix, label) in enumerate(tags):
@@ -81,7 +81,7 @@ def spans_of(tags: Iterable[Tag]) -> list[SpanOfWords]:
     return spans
 
 
-def tags_of(spans: Iterable[SpanOfWords], num_words: int, scheme: Scheme) -> list[str]:
+def spans_to_tags(spans: Iterable[WordSpan], num_words: int, scheme: Scheme) -> list[str]:
     """Write entities as tags, one a word.
 
     Args:
@@ -89,11 +89,11 @@ def tags_of(spans: Iterable[SpanOfWords], num_words: int, scheme: Scheme) -> lis
         num_words: words of the sentence.
         scheme: how to write them.
 
-    >>> tags_of([(0, 2, "PER"), (2, 3, "PER")], 4, "BMES")
+    >>> spans_to_tags([(0, 2, "PER"), (2, 3, "PER")], 4, "BMES")
     ['B-PER', 'E-PER', 'S-PER', 'O']
     """
     tags = ["O"] * num_words
-    before: SpanOfWords = (0, -1, "")
+    before: WordSpan = (0, -1, "")
     inside = "M" if scheme == "BMES" else "I"
     for start, end, label in sorted(spans):
         touches = before[1] == start and before[2] == label
@@ -116,10 +116,10 @@ def tag_set(labels: Iterable[str], scheme: Scheme) -> list[str]:
     return ["O", *(f"{prefix}-{label}" for label in labels for prefix in prefixes)]
 
 
-def is_legal(scheme: Scheme, before: Tag | None, after: Tag | None) -> bool:
+def is_transition_allowed(scheme: Scheme, before: Tag | None, after: Tag | None) -> bool:
     """Tell whether one tag may follow another; None is the edge of the sentence.
 
-    >>> is_legal("BIO", ("B", "PER"), ("I", "PER")), is_legal("BIO", None, ("I", "PER")), is_legal("BIOES", ("B", "PER"), None)
+    >>> is_transition_allowed("BIO", ("B", "PER"), ("I", "PER")), is_transition_allowed("BIO", None, ("I", "PER")), is_transition_allowed("BIOES", ("B", "PER"), None)
     (True, False, False)
     """
     p, p_type = before or ("O", "")
@@ -137,45 +137,47 @@ def is_legal(scheme: Scheme, before: Tag | None, after: Tag | None) -> bool:
 
 
 @dataclass
-class TagCensus:
+class TagCounts:
     """The tags of a file, counted, so that its scheme can be told once all of it is read."""
 
     prefixes: Counter[str] = field(default_factory=Counter)
     """As the file writes them."""
-    pairs: Counter[tuple[str, str, bool]] = field(default_factory=Counter)
+    transitions: Counter[tuple[str, str, bool]] = field(default_factory=Counter)
     """How often one prefix follows another, and whether their types are the same."""
-    first: dict[tuple[str, str, bool], str] = field(default_factory=dict)
+    first_seen: dict[tuple[str, str, bool], str] = field(default_factory=dict)
     """Where each of these was seen first."""
 
     def add(self, written: Sequence[str], tags: Sequence[Tag], place: str) -> None:
         """Take in a sentence: its tags as they were written and as they were read."""
         self.prefixes.update(tag[0] for tag in written)
-        edged: list[Tag] = [(EDGE, ""), *tags, (EDGE, "")]
+        edged: list[Tag] = [(BOUNDARY, ""), *tags, (BOUNDARY, "")]
         for (p, p_type), (n, n_type) in itertools.pairwise(edged):
             key = (p, n, p_type == n_type)
-            self.pairs[key] += 1
-            self.first.setdefault(key, place)
+            self.transitions[key] += 1
+            self.first_seen.setdefault(key, place)
 
-    def illegal(self, scheme: Scheme) -> tuple[int, str]:
+    def count_illegal(self, scheme: Scheme) -> tuple[int, str]:
         """Return how many pairs of tags the scheme does not allow, and the sentence of the first."""
 
         def tag(prefix: str, label: str) -> Tag | None:
-            return None if prefix == EDGE else ("O", "") if prefix == "O" else (prefix, label)
+            return None if prefix == BOUNDARY else ("O", "") if prefix == "O" else (prefix, label)
 
-        wrong = [key for key in self.pairs if not is_legal(scheme, tag(key[0], "x"), tag(key[1], "x" if key[2] else "y"))]
-        return sum(self.pairs[key] for key in wrong), self.first[wrong[0]] if wrong else ""
+        wrong = [
+            key for key in self.transitions if not is_transition_allowed(scheme, tag(key[0], "x"), tag(key[1], "x" if key[2] else "y"))
+        ]
+        return sum(self.transitions[key] for key in wrong), self.first_seen[wrong[0]] if wrong else ""
 
-    def scheme(self) -> Scheme:
+    def detect_scheme(self) -> Scheme:
         """Return the scheme that has all prefixes seen and the fewest illegal pairs."""
         read = {_SYNONYMS.get(prefix, prefix) for prefix in self.prefixes} - {"O"}
         fitting = [scheme for scheme, prefixes in _PREFIXES.items() if read <= set(prefixes)]
         if "M" in self.prefixes:
             fitting = ["BMES"]
-        return min(fitting, key=lambda scheme: self.illegal(scheme)[0])
+        return min(fitting, key=lambda scheme: self.count_illegal(scheme)[0])
 
     def describe(self, source: str) -> str:
         """Say what scheme the file has, and what is illegal in it."""
-        scheme = self.scheme()
-        count, place = self.illegal(scheme)
+        scheme = self.detect_scheme()
+        count, place = self.count_illegal(scheme)
         wrong = f"; {count} places are illegal in it, the first in the sentence at {place}: read as entities all the same" if count else ""
         return f"{source}: tags in {scheme} ({listed(sorted(self.prefixes))}){wrong}"

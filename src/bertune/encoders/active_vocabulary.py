@@ -29,13 +29,13 @@ class ActiveVocabulary(nn.Module):
         active = torch.unique(ids)
         slots = torch.full((len(table),), len(active), dtype=torch.int64, device=ids.device)
         slots[active] = torch.arange(len(active), device=ids.device)
-        self.active: Tensor
-        self.slots: Tensor
-        self.frozen: Tensor
-        self.register_buffer("active", active.to(table.device), persistent=False)
-        self.register_buffer("slots", slots.to(table.device), persistent=False)
-        self.register_buffer("frozen", table, persistent=False)
-        self.weight = nn.Parameter(table[self.active].clone())  # (A, W)
+        self.active_ids: Tensor
+        self.active_index: Tensor
+        self.pretrained_weight: Tensor
+        self.register_buffer("active_ids", active.to(table.device), persistent=False)
+        self.register_buffer("active_index", slots.to(table.device), persistent=False)
+        self.register_buffer("pretrained_weight", table, persistent=False)
+        self.weight = nn.Parameter(table[self.active_ids].clone())  # (A, W)
         self.scale = nn.Parameter(table.new_ones(1, 1))  # two dimensions, so that it decays like a matrix
 
     def forward(self, ids: Tensor) -> Tensor:
@@ -44,21 +44,21 @@ class ActiveVocabulary(nn.Module):
         Raises:
             IndexError: in training mode, on a processor: a token is not active, so its vector could not learn.
         """
-        slots = self.slots[ids]
+        slots = self.active_index[ids]
         if self.training:
             found = F.embedding(slots, self.weight)
             return _WithZeroGradient.apply(found, self.scale)  # type: ignore[no-any-return, no-untyped-call]
-        inactive = slots == len(self.active)
+        inactive = slots == len(self.active_ids)
         found = F.embedding(slots.masked_fill(inactive, 0), self.weight)
-        return torch.where(inactive[..., None], F.embedding(ids, self.frozen) * self.scale, found)
+        return torch.where(inactive[..., None], F.embedding(ids, self.pretrained_weight) * self.scale, found)
 
     @torch.no_grad()
-    def whole(self) -> Tensor:
+    def full_weight(self) -> Tensor:
         """Return the table (V, W) as it would be if all of it had been trained."""
-        return (self.frozen * self.scale).index_copy_(0, self.active, self.weight.detach())
+        return (self.pretrained_weight * self.scale).index_copy_(0, self.active_ids, self.weight.detach())
 
 
-def active_part(table: Tensor, ids: Tensor) -> ActiveVocabulary | None:
+def make_active_vocabulary(table: Tensor, ids: Tensor) -> ActiveVocabulary | None:
     """Return a table (V, W) of which the rows `ids` are trained; None where they are all of it, so that nothing is saved."""
     return ActiveVocabulary(table, ids) if len(torch.unique(ids)) < len(table) else None
 
@@ -76,14 +76,14 @@ class _WithZeroGradient(torch.autograd.Function):
         return grad, torch.zeros_like(ctx.like)
 
 
-def plain_table(table: Tensor) -> nn.Embedding:
+def make_embedding(table: Tensor) -> nn.Embedding:
     """Return a table (V, W) as torch's own module, to be trained whole."""
     return nn.Embedding(table.shape[0], table.shape[1], _weight=table)
 
 
-def with_whole_table(state: dict[str, Tensor], name: str, words: nn.Module) -> dict[str, Tensor]:
+def with_full_table(state: dict[str, Tensor], name: str, words: nn.Module) -> dict[str, Tensor]:
     """Return a state dict in which the word table called `name` is whole, whichever part of it is being trained."""
     if not isinstance(words, ActiveVocabulary):
         return state
     kept = {key: tensor for key, tensor in state.items() if not key.startswith(f"{name}.")}
-    return {f"{name}.weight": words.whole(), **kept}
+    return {f"{name}.weight": words.full_weight(), **kept}

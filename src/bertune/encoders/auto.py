@@ -19,13 +19,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bertune.encoders.active_vocabulary import ActiveVocabulary, active_part, plain_table, with_whole_table
-from bertune.encoders.names import HEADS, PACKED, POSITIONS_AFTER_PADDING, SHORTER_BY_PADDING
+from bertune.encoders.active_vocabulary import ActiveVocabulary, make_active_vocabulary, make_embedding, with_full_table
+from bertune.encoders.names import HEADS, PACKABLE, POSITIONS_AFTER_PADDING, SHORTER_BY_PADDING
 from bertune.errors import ConfigError, listed
-from bertune.kernels.attention import AttentionPlan, attend
+from bertune.kernels.attention import AttentionPlan, ragged_attention
 from bertune.kernels.precision import FP32
-from bertune.kernels.ragged_ops import rows_of_tokens
-from bertune.types import JSON, Numerics, Ragged, Reads
+from bertune.kernels.ragged_ops import token_row_index
+from bertune.types import JSON, EncoderOutput, Numerics, Ragged
 
 _LAYER = re.compile(r"\.(?:layers?|albert_layer_groups|block)\.(\d+)\.")
 _OURS = "bertune_ragged"
@@ -37,10 +37,10 @@ class AutoEncoder(nn.Module):
     def __init__(self, hf: Any) -> None:
         super().__init__()
         self.hf = hf
-        self.kind: str = hf.config.model_type
-        self.width: int = hf.config.hidden_size
+        self.model_type: str = hf.config.model_type
+        self.hidden_size: int = hf.config.hidden_size
         self.prefix: str = f"{hf.base_model_prefix}."
-        self.encoder_class: str = type(hf).__name__
+        self.hf_class: str = type(hf).__name__
         self.numerics = FP32
         depths = [int(found[1]) for name, _ in hf.named_parameters() if (found := _LAYER.search(f".{name}"))]
         self.num_layers = max(depths, default=-1) + 1
@@ -50,20 +50,20 @@ class AutoEncoder(nn.Module):
         self._first_position = first_position(hf.config)
 
     @property
-    def longest(self) -> int:
+    def max_positions(self) -> int:
         """Return how many tokens a row may have."""
-        return longest_row(self.hf.config)
+        return get_max_positions(self.hf.config)
 
-    def forward(self, ragged: Ragged, reads: Reads = "last") -> Tensor:
-        """Return states: (T, W) of all tokens, or (R, W) of each row's first; see `bertune.types.Reads`."""
-        with self._autocast(ragged.ids.device.type):
-            states = (self._forward_packed if self._packed else self._forward_padded)(ragged, both_ends=reads == "first_last")
-        return states[ragged.offsets[:-1]] if reads == "first_token" else states
+    def forward(self, ragged: Ragged, output: EncoderOutput = "last") -> Tensor:
+        """Return states: (T, W) of all tokens, or (R, W) of each row's first; see `bertune.types.EncoderOutput`."""
+        with self._autocast(ragged.input_ids.device.type):
+            states = (self._forward_packed if self._packed else self._forward_padded)(ragged, both_ends=output == "first_last")
+        return states[ragged.offsets[:-1]] if output == "first_token" else states
 
     def _autocast(self, device: str) -> AbstractContextManager[Any]:
         return nullcontext() if self.numerics.precision == "fp32" else torch.autocast(device, self.numerics.dtype)
 
-    def compute_in(self, numerics: Numerics) -> None:
+    def set_numerics(self, numerics: Numerics) -> None:
         """Choose the precision; transformers' layers run in it by autocast."""
         self.numerics = numerics
 
@@ -76,7 +76,7 @@ class AutoEncoder(nn.Module):
                 if "dropout" in name and isinstance(value, float):
                     setattr(module, name, rate)
 
-    def prepare(self) -> None:
+    def prepare_inference(self) -> None:
         """Do nothing: see `inference`."""
 
     def inference(self) -> AbstractContextManager[None]:
@@ -84,12 +84,12 @@ class AutoEncoder(nn.Module):
         return nullcontext()
 
     def _forward_packed(self, ragged: Ragged, *, both_ends: bool) -> Tensor:
-        device = ragged.ids.device
-        starts = torch.repeat_interleave(ragged.offsets[:-1], ragged.offsets.diff(), output_size=ragged.ids.numel())
-        positions = torch.arange(ragged.ids.numel(), device=device) - starts + self._first_position
-        given = {"token_type_ids": ragged.types[None]} if self._takes_types else {}
+        device = ragged.input_ids.device
+        starts = torch.repeat_interleave(ragged.offsets[:-1], ragged.offsets.diff(), output_size=ragged.input_ids.numel())
+        positions = torch.arange(ragged.input_ids.numel(), device=device) - starts + self._first_position
+        given = {"token_type_ids": ragged.token_type_ids[None]} if self._takes_types else {}
         out = self.hf(
-            input_ids=ragged.ids[None],
+            input_ids=ragged.input_ids[None],
             position_ids=positions[None],
             bertune_call=(AttentionPlan(ragged.lengths, device), self.numerics.fast_dropout),
             output_hidden_states=both_ends,
@@ -99,20 +99,20 @@ class AutoEncoder(nn.Module):
 
     def _forward_padded(self, ragged: Ragged, *, both_ends: bool) -> Tensor:
         shape = (len(ragged.lengths), max(ragged.lengths))  # (B, S)
-        row = rows_of_tokens(ragged)
-        column = torch.arange(ragged.ids.numel(), device=row.device) - ragged.offsets[row]
-        ids = ragged.ids.new_full(shape, self.hf.config.pad_token_id or 0)
-        ids[row, column] = ragged.ids
+        row = token_row_index(ragged)
+        column = torch.arange(ragged.input_ids.numel(), device=row.device) - ragged.offsets[row]
+        ids = ragged.input_ids.new_full(shape, self.hf.config.pad_token_id or 0)
+        ids[row, column] = ragged.input_ids
         mask = torch.zeros_like(ids)
         mask[row, column] = 1
         given = {}
         if self._takes_types:
             given["token_type_ids"] = torch.zeros_like(ids)
-            given["token_type_ids"][row, column] = ragged.types
+            given["token_type_ids"][row, column] = ragged.token_type_ids
         out = self.hf(input_ids=ids, attention_mask=mask, output_hidden_states=both_ends, **given)
         return _states(out, both_ends)[row, column]  # of (B, S, W)
 
-    def depth(self, name: str) -> int:
+    def layer_index(self, name: str) -> int:
         """Return 0 for embeddings, 1 to num_layers for blocks and whatever follows them."""
         found = _LAYER.search(f".{name}")
         if found:
@@ -123,33 +123,33 @@ class AutoEncoder(nn.Module):
         """Return the table of token vectors that is trained: (V, W), or its active rows."""
         return self.hf.get_input_embeddings().weight  # type: ignore[no-any-return]
 
-    def activate(self, ids: Tensor) -> ActiveVocabulary | None:
+    def use_active_vocabulary(self, ids: Tensor) -> ActiveVocabulary | None:
         """Train only the rows of the word table that `ids` names, where the architecture looks tokens up in a plain table."""
-        self.deactivate()
+        self.use_full_vocabulary()
         plain = self.hf.get_input_embeddings()
         if type(plain) is not nn.Embedding:
             return None
         if not self._packed:
             ids = torch.cat([ids, ids.new_tensor([self.hf.config.pad_token_id or 0])])  # what rows are padded with
-        active = active_part(plain.weight.detach(), ids)
+        active = make_active_vocabulary(plain.weight.detach(), ids)
         if active is not None:
             self.hf.set_input_embeddings(active)
         return active
 
-    def deactivate(self) -> None:
+    def use_full_vocabulary(self) -> None:
         """Go back to the whole word table."""
         words = self.hf.get_input_embeddings()
         if isinstance(words, ActiveVocabulary):
-            self.hf.set_input_embeddings(plain_table(words.whole()))
+            self.hf.set_input_embeddings(make_embedding(words.full_weight()))
 
-    def checkpoint(self) -> dict[str, Tensor]:
+    def hf_state_dict(self) -> dict[str, Tensor]:
         """Return every weight under the name that transformers gives it."""
         words = self.hf.get_input_embeddings()
         name = next(name for name, module in self.hf.named_modules() if module is words)
-        return with_whole_table(self.hf.state_dict(), name, words)
+        return with_full_table(self.hf.state_dict(), name, words)
 
-    def load_checkpoint(self, state: dict[str, Tensor]) -> None:
-        """Take back what `checkpoint` gave.
+    def load_hf_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Take back what `hf_state_dict` gave.
 
         Raises:
             KeyError: a weight is missing.
@@ -157,10 +157,10 @@ class AutoEncoder(nn.Module):
         """
         words = self.hf.get_input_embeddings()
         if isinstance(words, ActiveVocabulary):
-            self.hf.set_input_embeddings(plain_table(words.frozen))
+            self.hf.set_input_embeddings(make_embedding(words.pretrained_weight))
         self.hf.load_state_dict({name: state[name] for name in self.hf.state_dict()})
 
-    def config(self) -> JSON:
+    def hf_config(self) -> JSON:
         """Return what transformers keeps in config.json."""
         return self.hf.config.to_dict()  # type: ignore[no-any-return]
 
@@ -176,7 +176,7 @@ def first_position(config: Any) -> int:
     return (config.pad_token_id or 0) + 1 if config.model_type in POSITIONS_AFTER_PADDING else 0
 
 
-def longest_row(config: Any) -> int:
+def get_max_positions(config: Any) -> int:
     """Return how many tokens a row may have; 512 where config.json does not say."""
     positions = getattr(config, "max_position_embeddings", None)
     padding = 1 if config.model_type == "mpnet" else config.pad_token_id or 0  # MPNet's is written into its code
@@ -184,7 +184,7 @@ def longest_row(config: Any) -> int:
     return int(positions) - lost if positions and positions > 0 else 512
 
 
-def read_auto(folder: Path) -> tuple[AutoEncoder, list[str], list[str], dict[str, Tensor]]:
+def load_auto_encoder(folder: Path) -> tuple[AutoEncoder, list[str], list[str], dict[str, Tensor]]:
     """Read a pretrained encoder through transformers, weights in fp32.
 
     Returns:
@@ -196,7 +196,7 @@ def read_auto(folder: Path) -> tuple[AutoEncoder, list[str], list[str], dict[str
     with _quiet():
         from transformers import AutoModel
 
-        config = read_config(folder)
+        config = load_hf_config(folder)
         try:
             hf, info = AutoModel.from_pretrained(
                 str(folder), config=config, dtype=torch.float32, local_files_only=True, output_loading_info=True
@@ -217,12 +217,12 @@ def read_auto(folder: Path) -> tuple[AutoEncoder, list[str], list[str], dict[str
     return AutoEncoder(_with_our_attention(hf)), new, sorted(info["unexpected_keys"]), pooler
 
 
-def build_auto(folder: Path) -> AutoEncoder:
+def build_auto_encoder(folder: Path) -> AutoEncoder:
     """Build an encoder without weights, to be filled from a saved model in `folder`."""
     with _quiet():
         from transformers import AutoModel
 
-        config = read_config(folder)
+        config = load_hf_config(folder)
         try:
             hf = AutoModel.from_config(config, dtype=torch.float32)
         except (ValueError, RuntimeError, KeyError) as error:
@@ -231,7 +231,7 @@ def build_auto(folder: Path) -> AutoEncoder:
     return AutoEncoder(_with_our_attention(hf))
 
 
-def read_config(folder: Path) -> Any:
+def load_hf_config(folder: Path) -> Any:
     """Read the config.json of a model folder.
 
     Raises:
@@ -263,7 +263,7 @@ def _take_pooler(hf: Any) -> dict[str, Tensor]:
 
 def _goes_packed(config: Any) -> bool:
     """Tell whether our attention computes what the model's own does: a decoder sees only what stands before a token."""
-    return config.model_type in PACKED and not getattr(config, "is_decoder", False)
+    return config.model_type in PACKABLE and not getattr(config, "is_decoder", False)
 
 
 def _with_our_attention(hf: Any) -> Any:
@@ -282,7 +282,7 @@ def _attend(
     """Answer transformers' attention call: query, key, value (1, H, T, D) -> (1, T, H, D)."""
     plan, fast_dropout = bertune_call
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))  # (T, H, D)
-    return attend(q, k, v, plan, dropout if module.training else 0.0, scaling, fast_dropout)[None], None
+    return ragged_attention(q, k, v, plan, dropout if module.training else 0.0, scaling, fast_dropout)[None], None
 
 
 @contextmanager

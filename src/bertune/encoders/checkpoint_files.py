@@ -16,9 +16,9 @@ from bertune.types import JSON
 if TYPE_CHECKING:
     from torch import Tensor
 
-WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 """Files that hold weights, the first found wins; an index names the files of a checkpoint that was cut."""
-PINYIN_MAP, PINYIN_LIST = "config/pinyin_map.json", "config/pinyin2tensor.json"
+PINYIN_MAP_FILE, PINYIN_TENSOR_FILE = "config/pinyin_map.json", "config/pinyin2tensor.json"
 """Where ShannonAI's release of ChineseBERT keeps numbers of letters and of syllables."""
 
 _CHINESEBERT_SETTINGS = ("glyph_embedding_dim", "pinyin_map_len")
@@ -26,7 +26,7 @@ _CHINESEBERT_WEIGHT = "embeddings.map_fc.weight"
 _Found = TypeVar("_Found")
 
 
-def settings_of(folder: Path) -> JSON:
+def read_model_config(folder: Path) -> JSON:
     """Read config.json, `model_type` as it ought to be: the releases of ChineseBERT call theirs "bert".
 
     What is no config.json is empty here and left to transformers, whose message says more.
@@ -42,7 +42,7 @@ def settings_of(folder: Path) -> JSON:
 
 def is_chinesebert(folder: Path) -> bool:
     """Tell whether a folder holds a ChineseBERT, by its settings, else by its files, else by the names of its weights."""
-    return settings_of(folder).get("model_type") == "chinesebert"
+    return read_model_config(folder).get("model_type") == "chinesebert"
 
 
 def _is_chinesebert(config: JSON, folder: Path) -> bool:
@@ -52,12 +52,12 @@ def _is_chinesebert(config: JSON, folder: Path) -> bool:
         return False
     architectures = config.get("architectures")
     named = isinstance(architectures, list) and any(str(name).startswith("ChineseBert") for name in architectures)
-    if named or any(name in config for name in _CHINESEBERT_SETTINGS) or (folder / PINYIN_MAP).is_file():
+    if named or any(name in config for name in _CHINESEBERT_SETTINGS) or (folder / PINYIN_MAP_FILE).is_file():
         return True
     if (folder / "bertune.json").is_file():  # we wrote it, so its settings say what it is
         return False
     try:
-        return any(name.endswith(_CHINESEBERT_WEIGHT) for name in weight_shapes(folder))
+        return any(name.endswith(_CHINESEBERT_WEIGHT) for name in read_weight_shapes(folder))
     except ConfigError:
         return False  # whoever reads the weights says what is wrong with them
 
@@ -71,7 +71,7 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     return _from_files(folder, _read_file)
 
 
-def weight_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+def read_weight_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
     """Read names and shapes of all weights of a folder, without the weights themselves where the format allows that.
 
     Raises:
@@ -80,22 +80,22 @@ def weight_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
     return _from_files(folder, _shapes_in)
 
 
-def weight_files(folder: Path) -> list[Path]:
+def find_weight_files(folder: Path) -> list[Path]:
     """Return the files that hold a folder's weights, an index first; nothing where there are none.
 
     Raises:
         ConfigError: the index is damaged.
     """
-    found = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
+    found = next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), None)
     if found is None:
         return []
     return [found, *_guarded(folder, found, lambda: _parts(folder, found))] if found.suffix == ".json" else [found]
 
 
 def _from_files(folder: Path, read: Callable[[Path], Iterable[tuple[str, _Found]]]) -> dict[str, _Found]:
-    found = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
+    found = next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), None)
     if found is None:
-        raise ConfigError(f"model: cannot read the weights in {str(folder)!r}: it holds none of {', '.join(WEIGHTS)}")
+        raise ConfigError(f"model: cannot read the weights in {str(folder)!r}: it holds none of {', '.join(WEIGHT_FILES)}")
     path = found
 
     def everything() -> dict[str, _Found]:

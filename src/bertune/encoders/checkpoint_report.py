@@ -10,27 +10,34 @@ from typing import Any
 import torch
 
 from bertune.config.schema import DataConfig
-from bertune.encoders.bert import is_ours
+from bertune.encoders.bert import is_native
 from bertune.encoders.checkpoint_files import (
-    PINYIN_LIST,
-    PINYIN_MAP,
-    settings_of,
-    weight_files,
-    weight_shapes,
+    PINYIN_MAP_FILE,
+    PINYIN_TENSOR_FILE,
+    find_weight_files,
+    read_model_config,
+    read_weight_shapes,
 )
-from bertune.encoders.families.glyphs import find_pictures
-from bertune.encoders.load import compare_names, longest_of
+from bertune.encoders.families.glyphs import find_glyph_files
+from bertune.encoders.load import compare_weights, read_max_positions
 from bertune.errors import BertuneError, ConfigError
 from bertune.text.load import load_tokenizer
 from bertune.types import JSON
 
-SIZES = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "max_position_embeddings")
+REPORTED_SETTINGS = (
+    "vocab_size",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "max_position_embeddings",
+)
 _VOCABULARY_FILES = ("vocab.txt", "tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "sentencepiece.bpe.model")
 _GLYPHS = "bert.embeddings.glyph_embeddings.embedding.weight"
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
 
 
-def contents_of(folder: Path) -> JSON:
+def make_checkpoint_report(folder: Path) -> JSON:
     """Describe the folder of a pretrained or a saved model.
 
     Returns:
@@ -43,16 +50,16 @@ def contents_of(folder: Path) -> JSON:
     """
     if not (folder / "config.json").is_file():
         raise ConfigError(f"{folder}: is a folder without config.json; give a data file, or the folder of a model")
-    config = settings_of(folder)
+    config = read_model_config(folder)
     lacks: list[str] = []
     report: JSON = {"folder": str(folder), "kind": config.get("model_type"), "lacks": lacks}
     if not config:
         lacks.append("config.json that can be read")
-    ours = is_ours(config)
+    ours = is_native(config)
     report["read_by"] = "bertune's own BERT" if ours else "transformers"
-    report["settings"] = {name: config[name] for name in (*SIZES, "architectures") if config.get(name) is not None}
+    report["settings"] = {name: config[name] for name in (*REPORTED_SETTINGS, "architectures") if config.get(name) is not None}
     try:
-        files, shapes = weight_files(folder), weight_shapes(folder)
+        files, shapes = find_weight_files(folder), read_weight_shapes(folder)
     except ConfigError as error:
         files, shapes = [], {}
         lacks.append(f"weights: {str(error).removeprefix('model: ')}")
@@ -63,7 +70,7 @@ def contents_of(folder: Path) -> JSON:
     report["pinyin"], report["pictures"] = None, None
     if report["kind"] == "chinesebert":
         report["pinyin"] = _pinyin(folder)
-        report["pictures"] = [path.name for path in find_pictures(folder)]
+        report["pictures"] = [path.name for path in find_glyph_files(folder)]
         if report["pictures"]:  # they stand in for the table
             lacks[:] = [line for line in lacks if not line.endswith(f" {_GLYPHS}")]
     return report
@@ -91,7 +98,7 @@ def _product(shape: tuple[int, ...]) -> int:
 def _compared(folder: Path, config: JSON, shapes: dict[str, tuple[int, ...]], lacks: list[str]) -> JSON:
     try:
         with torch.device("meta"):
-            missing, unused, wrong = compare_names(config, shapes, folder)
+            missing, unused, wrong = compare_weights(config, shapes, folder)
     except ConfigError as error:
         lacks.append(str(error).removeprefix("model: "))
         return {}
@@ -102,17 +109,17 @@ def _compared(folder: Path, config: JSON, shapes: dict[str, tuple[int, ...]], la
 
 def _tokenizer(folder: Path, config: JSON, lacks: list[str]) -> JSON | None:
     try:
-        tokenizer = load_tokenizer(folder, longest_of(folder), DataConfig())
+        tokenizer = load_tokenizer(folder, read_max_positions(folder), DataConfig())
     except BertuneError as error:
         lacks.append(f"tokenizer: {str(error).removeprefix('model: ')}")
         return None
     except (KeyError, TypeError, ValueError) as error:  # settings that say nothing of a size
         lacks.append(f"tokenizer: config.json describes no encoder: {error}")
         return None
-    rows, tokens = config.get("vocab_size"), tokenizer.vocabulary_size
+    rows, tokens = config.get("vocab_size"), tokenizer.vocab_size
     if isinstance(rows, int) and tokens > rows:
         lacks.append(f"word vectors: the tokenizer knows {tokens} tokens, config.json says {rows}")
-    return {"tokens": tokens, "unknown_id": tokenizer.unknown_id, "max_length": tokenizer.max_length}
+    return {"tokens": tokens, "unknown_id": tokenizer.unk_token_id, "max_length": tokenizer.max_length}
 
 
 def _pinyin(folder: Path) -> str:
@@ -123,11 +130,11 @@ def _pinyin(folder: Path) -> str:
     inside = [name for name in ("pinyin_map", "pinyin2tensor") if isinstance(settings, dict) and settings.get(name)]
     if inside:
         return f"{' and '.join(inside)} in tokenizer_config.json"
-    files = [name for name in (PINYIN_MAP, PINYIN_LIST) if (folder / name).is_file()]
+    files = [name for name in (PINYIN_MAP_FILE, PINYIN_TENSOR_FILE) if (folder / name).is_file()]
     return " and ".join(files) if files else "none in the folder: the built-in rule, which is the same as far as published samples show"
 
 
-def lines_of_contents(report: JSON) -> list[str]:
+def format_checkpoint_report(report: JSON) -> list[str]:
     """Lay a report out for reading."""
     settings = ", ".join(f"{name} {value}" for name, value in report["settings"].items())
     lines = [f"model: {report['folder']}", f"kind: {report['kind']}, read by {report['read_by']}", f"settings: {settings or 'none'}"]

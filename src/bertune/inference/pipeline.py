@@ -13,12 +13,12 @@ import torch
 from bertune.data.dataset import EncodedDataset
 from bertune.errors import DataError
 from bertune.heads.model import Model
-from bertune.inference.predict import predict_rows
+from bertune.inference.predict import predict_dataset
 from bertune.tasks.base.task import Task
 from bertune.text.tokenizer import Tokenizer
-from bertune.types import Example, Prediction, Row
+from bertune.types import Example, Location, Prediction, Row
 
-CHUNK = 4096
+CHUNK_ROWS = 4096
 """Rows that are read, encoded and sorted together when a file is predicted."""
 
 
@@ -28,14 +28,14 @@ class Pipeline:
 
     Attributes:
         task: what the outputs mean; its `labels`, if it has any, among other things.
-        num_cut: rows longer than `max_length` in the last call.
+        num_truncated_rows: rows longer than `max_length` in the last call.
     """
 
     model: Model
     task: Task
     tokenizer: Tokenizer
     device: torch.device
-    num_cut: int = 0
+    num_truncated_rows: int = 0
 
     def predict(self, texts: Iterable[str | tuple[str, ...] | list[str]]) -> list[Prediction]:
         """Predict texts, or pairs of texts, in their order; where the task looks at words, a list is the words of a text.
@@ -45,41 +45,41 @@ class Pipeline:
         """
         if isinstance(texts, str):
             raise DataError("predict takes a list of texts, got one text; write predict([text])")
-        examples = [self.task.read(_as_row(text, n, self.task.columns.of_words)) for n, text in enumerate(texts, 1)]
-        return list(self.stream(examples))
+        examples = [self.task.read(_as_row(text, n, self.task.columns.is_word_level)) for n, text in enumerate(texts, 1)]
+        return list(self.predict_stream(examples))
 
-    def stream(self, examples: Iterable[Example]) -> Iterator[Prediction]:
+    def predict_stream(self, examples: Iterable[Example]) -> Iterator[Prediction]:
         """Predict examples in their order, in memory that does not grow with their number."""
-        self.num_cut = 0
+        self.num_truncated_rows = 0
         for rows in self._encoded(iter(examples)):
-            predictions, _ = predict_rows(self.model, self.task, rows, self.device)
-            self.num_cut += rows.num_cut
+            predictions, _ = predict_dataset(self.model, self.task, rows, self.device)
+            self.num_truncated_rows += rows.num_truncated_rows
             yield from predictions
 
-    def evaluate(self, examples: Sequence[Example]) -> tuple[list[Prediction], float]:
+    def predict_examples(self, examples: Sequence[Example]) -> tuple[list[Prediction], float]:
         """Predict examples that have targets; return predictions and the mean loss."""
         rows = self._encode(examples)
-        self.num_cut = rows.num_cut
-        return predict_rows(self.model, self.task, rows, self.device)
+        self.num_truncated_rows = rows.num_truncated_rows
+        return predict_dataset(self.model, self.task, rows, self.device)
 
-    def evaluate_rows(self, rows: EncodedDataset) -> tuple[list[Prediction], float]:
+    def predict_dataset(self, rows: EncodedDataset) -> tuple[list[Prediction], float]:
         """Do the same with rows that are encoded; predictions hold what scores need."""
-        self.num_cut = rows.num_cut
-        return predict_rows(self.model, self.task, rows, self.device, to_score=True)
+        self.num_truncated_rows = rows.num_truncated_rows
+        return predict_dataset(self.model, self.task, rows, self.device, to_score=True)
 
     def _encode(self, examples: Sequence[Example]) -> EncodedDataset:
         return EncodedDataset(self.task.encode(examples, self.tokenizer))
 
     def _encoded(self, examples: Iterator[Example]) -> Iterator[EncodedDataset]:
         """Yield encoded chunks; while one is predicted, the next is encoded in another thread."""
-        chunk = list(itertools.islice(examples, CHUNK))
-        if len(chunk) < CHUNK:  # all there is: no thread
+        chunk = list(itertools.islice(examples, CHUNK_ROWS))
+        if len(chunk) < CHUNK_ROWS:  # all there is: no thread
             if chunk:
                 yield self._encode(chunk)
             return
         with ThreadPoolExecutor(1, "bertune-encode") as worker:
             coming = worker.submit(self._encode, chunk)
-            while chunk := list(itertools.islice(examples, CHUNK)):
+            while chunk := list(itertools.islice(examples, CHUNK_ROWS)):
                 rows, coming = coming.result(), worker.submit(self._encode, chunk)
                 yield rows
             yield coming.result()
@@ -89,5 +89,5 @@ def _as_row(text: Any, number: int, of_words: bool) -> Row:
     if isinstance(text, tuple | list) and not of_words:
         if len(text) != 2:
             raise DataError(f"texts:{number}: a pair has two texts, got {len(text)}")
-        return Row({"text": text[0], "text_b": text[1]}, "texts", number)
-    return Row({"text": text}, "texts", number)
+        return Row({"text": text[0], "text_b": text[1]}, Location("texts", number))
+    return Row({"text": text}, Location("texts", number))

@@ -12,13 +12,13 @@ import numpy as np
 import torch
 
 from bertune.data.dataset import EncodedDataset
-from bertune.data.labels import whole_letters
+from bertune.data.labels import check_surrogates
 from bertune.errors import ConfigError, DataError
 from bertune.inference.pipeline import Pipeline
-from bertune.inference.predict import text_vectors
-from bertune.inference.vectors import Floats, Form, in_form
+from bertune.inference.predict import embed_texts
+from bertune.inference.vectors import FloatArray, VectorDtype, quantize_vectors
 from bertune.tasks.base.sentence import SentenceTask
-from bertune.types import EncodedExample, Example, Prediction, Row
+from bertune.types import EncodedExample, Example, Location, Prediction, Row
 
 
 @dataclass
@@ -29,14 +29,14 @@ class SentencePipeline(Pipeline):
         prompts: texts put before a text, by name.
         default_prompt_name: the one of them that is used when none is asked for.
         truncate_dim: how many features of a vector are kept, when nothing else is asked for.
-        findings: what a user should know of the texts of the last call: how many were cut, whether the vocabulary knows them.
+        notes: what a user should know of the texts of the last call: how many were cut, whether the vocabulary knows them.
     """
 
     task: SentenceTask
     prompts: dict[str, str] = field(default_factory=dict)
     default_prompt_name: str | None = None
     truncate_dim: int | None = None
-    findings: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def encode(  # noqa: PLR0913  (their arguments)
         self,
@@ -46,7 +46,7 @@ class SentencePipeline(Pipeline):
         *,
         normalize_embeddings: bool = False,
         truncate_dim: int | None = None,
-        precision: Form = "float32",
+        precision: VectorDtype = "float32",
         convert_to_tensor: bool = False,
         convert_to_numpy: bool = True,
         batch_size: int | None = None,
@@ -60,7 +60,7 @@ class SentencePipeline(Pipeline):
             prompt: text to put before each text.
             normalize_embeddings: whether vectors have length 1.
             truncate_dim: how many features to keep, for models that have learnt that (`options.matryoshka`).
-            precision: see `bertune.inference.vectors.in_form`; int8 and binary keep the direction of a vector.
+            precision: see `bertune.inference.vectors.quantize_vectors`; int8 and binary keep the direction of a vector.
             convert_to_tensor: whether to return a tensor instead of an array.
             convert_to_numpy: taken for the sake of calls written for sentence-transformers, as are the next two.
             batch_size: without effect.
@@ -78,14 +78,14 @@ class SentencePipeline(Pipeline):
         for place, text in enumerate(texts):
             if not isinstance(text, str) or not text.strip():
                 raise DataError(f"texts:{place + 1}: expected a text that is not empty, got {text!r}")
-            whole_letters(text, Row({}, "texts", place + 1), "text")
-        before = self.prompt_of(prompt_name, prompt)
-        vectors = cut(
-            self.vectors([before + text for text in texts]),
+            check_surrogates(text, Row({}, Location("texts", place + 1)), "text")
+        before = self.resolve_prompt(prompt_name, prompt)
+        vectors = truncate_vectors(
+            self.embed_texts([before + text for text in texts]),
             self.truncate_dim if truncate_dim is None else truncate_dim,
             normalize_embeddings,
         )
-        formed = in_form(vectors, precision)
+        formed = quantize_vectors(vectors, precision)
         found = torch.from_numpy(formed) if convert_to_tensor else formed
         return found[0] if alone else found
 
@@ -95,12 +95,12 @@ class SentencePipeline(Pipeline):
 
     def encode_document(self, sentences: str | Sequence[str], **how: Any) -> Any:
         """Return vectors of documents: with the prompt `document`, `passage` or `corpus`, where the model has one."""
-        return self.encode(sentences, **{"prompt_name": self.prompt_for_documents, **how})
+        return self.encode(sentences, **{"prompt_name": self.document_prompt_name, **how})
 
     def _first_of(self, *names: str) -> str | None:
         return next((name for name in names if name in self.prompts), None)
 
-    def prompt_of(self, name: str | None, text: str | None) -> str:
+    def resolve_prompt(self, name: str | None, text: str | None) -> str:
         """Return the prompt asked for, the default one, or nothing.
 
         Raises:
@@ -114,7 +114,7 @@ class SentencePipeline(Pipeline):
         return self.prompts[name] if name is not None else ""
 
     @property
-    def prompt_for_documents(self) -> str | None:
+    def document_prompt_name(self) -> str | None:
         """Return the name of the prompt that documents get, if there is one."""
         return self._first_of("document", "passage", "corpus")
 
@@ -125,22 +125,22 @@ class SentencePipeline(Pipeline):
             digest.update(name.encode())
             digest.update(np.ascontiguousarray(weight.detach().cpu().numpy()).data)
         head: Any = self.model.head
-        settings = [head.pooling, head.activations, head.normalize, self.task.lower, self.max_seq_length]
+        settings = [head.pooling, head.activations, head.normalize, self.task.do_lower_case, self.max_seq_length]
         digest.update(json.dumps(settings).encode())
         digest.update(self.tokenizer.fingerprint().encode())
         return digest.hexdigest()
 
-    def vectors(self, texts: Sequence[str]) -> Floats:
+    def embed_texts(self, texts: Sequence[str]) -> FloatArray:
         """Return (n, E) in fp32, as the model gives them: each different text is encoded once."""
         different = {text: n for n, text in enumerate(dict.fromkeys(texts))}
         rows = EncodedDataset(self._encoded_texts(list(different)))
-        self.num_cut = rows.num_cut
-        self.findings = rows.findings(self.tokenizer.unknown_id, self.tokenizer.max_length)
-        vectors: Floats = text_vectors(self.model, rows, self.device).numpy()
+        self.num_truncated_rows = rows.num_truncated_rows
+        self.notes = rows.diagnostics(self.tokenizer.unk_token_id, self.tokenizer.max_length)
+        vectors: FloatArray = embed_texts(self.model, rows, self.device).numpy()
         return vectors if len(different) == len(texts) else vectors[[different[text] for text in texts]]
 
     def _encoded_texts(self, texts: list[str]) -> list[EncodedExample]:
-        return [EncodedExample((piece,)) for piece in self.tokenizer.encode([self.task.prepared(text) for text in texts])]
+        return [EncodedExample((piece,)) for piece in self.tokenizer.encode([self.task.preprocess_text(text) for text in texts])]
 
     def similarity(self, a: Any, b: Any) -> Any:
         """Return the cosine of every vector of `a` (n, E) with every one of `b` (m, E): (n, m), a tensor."""
@@ -157,29 +157,29 @@ class SentencePipeline(Pipeline):
 
     def get_embedding_dimension(self) -> int:
         """Return the width of vectors."""
-        return self.model.vector_size
+        return self.model.embedding_dim
 
     get_sentence_embedding_dimension = get_embedding_dimension
 
-    def stream(self, examples: Iterable[Example]) -> Iterator[Prediction]:
+    def predict_stream(self, examples: Iterable[Example]) -> Iterator[Prediction]:
         """Predict pairs in their order.
 
         Raises:
             DataError: a row is a single text.
         """
-        return super().stream(map(_pair, examples))
+        return super().predict_stream(map(_pair, examples))
 
 
-def cut(vectors: Floats, width: int | None, normalize: bool) -> Floats:
+def truncate_vectors(vectors: FloatArray, truncate_dim: int | None, normalize: bool) -> FloatArray:
     """Return the first features of vectors (n, E), and with length 1 where asked for.
 
     Raises:
         ConfigError: they have fewer.
     """
-    if width is not None:
-        if not 1 <= width <= vectors.shape[-1]:
-            raise ConfigError(f"truncate_dim: {width} is not from 1 to {vectors.shape[-1]}, the width of the vectors")
-        vectors = vectors[:, :width]
+    if truncate_dim is not None:
+        if not 1 <= truncate_dim <= vectors.shape[-1]:
+            raise ConfigError(f"truncate_dim: {truncate_dim} is not from 1 to {vectors.shape[-1]}, the width of the vectors")
+        vectors = vectors[:, :truncate_dim]
     if normalize:
         vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
     return vectors
@@ -187,7 +187,7 @@ def cut(vectors: Floats, width: int | None, normalize: bool) -> Floats:
 
 def _pair(example: Example) -> Example:
     if len(example.texts) < 2:
-        raise DataError(f"{example.place}: predict compares two texts, and this row has one; for vectors: bertune embed OUT FILE")
+        raise DataError(f"{example.location}: predict compares two texts, and this row has one; for vectors: bertune embed OUT FILE")
     return example
 
 

@@ -9,53 +9,53 @@ import numpy.typing as npt
 
 from bertune.errors import ConfigError
 
-Form = Literal["float32", "float16", "int8", "binary"]
-Floats = npt.NDArray[np.float32]
+VectorDtype = Literal["float32", "float16", "int8", "binary"]
+FloatArray = npt.NDArray[np.float32]
 
-FORMS: tuple[Form, ...] = get_args(Form)
-_DTYPES: dict[Form, type[np.generic]] = {"float32": np.float32, "float16": np.float16, "int8": np.int8, "binary": np.uint8}
+VECTOR_DTYPES: tuple[VectorDtype, ...] = get_args(VectorDtype)
+NUMPY_DTYPES: dict[VectorDtype, type[np.generic]] = {"float32": np.float32, "float16": np.float16, "int8": np.int8, "binary": np.uint8}
 
 
-def in_form(vectors: Floats, form: Form) -> npt.NDArray[Any]:
+def quantize_vectors(vectors: FloatArray, dtype: VectorDtype) -> npt.NDArray[Any]:
     """Return vectors (n, d) as they are stored.
 
     float32 and float16 are casts. int8 stretches each vector so that its largest number is 127 or -127: its length is lost, its
     direction is kept. binary keeps the signs, eight to a byte: (n, ceil(d / 8)) of uint8; 0 counts as negative.
 
     Raises:
-        ConfigError: there is no such form.
+        ConfigError: there is no such dtype.
     """
-    if form == "int8":
+    if dtype == "int8":
         largest = np.abs(vectors).max(axis=1, keepdims=True, initial=0)
         return np.rint(vectors / np.where(largest, largest, 1) * np.float32(127)).astype(np.int8)
-    if form == "binary":
+    if dtype == "binary":
         return np.packbits(vectors > 0, axis=1)
-    if form not in FORMS:
-        raise ConfigError(f"form: {form!r} is none of {', '.join(FORMS)}")
+    if dtype not in VECTOR_DTYPES:
+        raise ConfigError(f"dtype: {dtype!r} is none of {', '.join(VECTOR_DTYPES)}")
     with np.errstate(over="ignore"):
-        return vectors.astype(_DTYPES[form])
+        return vectors.astype(NUMPY_DTYPES[dtype])
 
 
-def from_form(stored: npt.NDArray[Any], form: Form, width: int) -> Floats:
-    """Return what `in_form` made as float32 (n, width): int8 as directions between -127 and 127, binary as -1 and 1."""
-    if form == "binary":
-        return np.unpackbits(stored, axis=1, count=width).astype(np.float32) * 2 - 1
+def dequantize_vectors(stored: npt.NDArray[Any], dtype: VectorDtype, dim: int) -> FloatArray:
+    """Return what `quantize_vectors` made as float32 (n, dim): int8 as directions between -127 and 127, binary as -1 and 1."""
+    if dtype == "binary":
+        return np.unpackbits(stored, axis=1, count=dim).astype(np.float32) * 2 - 1
     return stored.astype(np.float32)
 
 
-def unit(vectors: Floats) -> Floats:
+def l2_normalize(vectors: FloatArray) -> FloatArray:
     """Return vectors (n, d) with length 1; zeros stay zeros."""
     wide = np.asarray(vectors, dtype=np.float64)
     lengths = np.sqrt((wide * wide).sum(axis=1, keepdims=True))
     return (wide / np.where(lengths, lengths, 1)).astype(np.float32)
 
 
-def cosines(left: npt.NDArray[Any], right: npt.NDArray[Any]) -> Floats:
+def cosines(left: npt.NDArray[Any], right: npt.NDArray[Any]) -> FloatArray:
     """Return the cosine of each row of one (n, d) with the same row of the other; 0 where one of them is zero.
 
     A row's cosine does not depend on the other rows, as it may in a matrix product.
     """
     a, b = left.astype(np.float64), right.astype(np.float64)
     lengths = np.sqrt((a * a).sum(axis=1) * (b * b).sum(axis=1))
-    result: Floats = ((a * b).sum(axis=1) / np.where(lengths, lengths, 1)).astype(np.float32)
+    result: FloatArray = ((a * b).sum(axis=1) / np.where(lengths, lengths, 1)).astype(np.float32)
     return result

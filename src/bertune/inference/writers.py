@@ -12,34 +12,34 @@ from typing import IO, Any
 from bertune.errors import ConfigError, DataError
 from bertune.types import JSON, Entity, Prediction, Row
 
-FORMATS = {
+FORMAT_BY_SUFFIX = {
     ".csv": "csv", ".jsonl": "jsonl", ".json": "jsonl", ".ndjson": "jsonl",
     ".conll": "conll", ".bio": "conll", ".iob": "conll", ".bmes": "conll", ".bioes": "conll",
 }  # fmt: skip
 
 
-def format_of(path: str | None, asked: str | None, source_format: str) -> str:
+def output_format(path: str | None, asked: str | None, source_format: str) -> str:
     """Return csv, jsonl or conll: as asked, else by the name of the output file, else as the input is.
 
     Raises:
         ConfigError: the name of the output file tells neither.
     """
     if asked is not None:
-        if asked not in set(FORMATS.values()):
+        if asked not in set(FORMAT_BY_SUFFIX.values()):
             raise ConfigError(f"--format: {asked!r} is none of csv, jsonl, conll")
         return asked
     if path is None:
         return "csv" if source_format in {"csv", "tsv", "parquet"} else "conll" if source_format == "conll" else "jsonl"
-    kind = FORMATS.get(Path(path).suffix.lower())
+    kind = FORMAT_BY_SUFFIX.get(Path(path).suffix.lower())
     if kind is None:
         raise ConfigError(f"-o {path}: the name must end in .csv, .jsonl or .conll, or --format must say which it is")
     return kind
 
 
-def names_beside(columns: Iterable[str], wanted: Iterable[str]) -> dict[str, str]:
+def free_column_names(columns: Iterable[str], wanted: Iterable[str]) -> dict[str, str]:
     """Return a free name for each wanted column: itself, or with "_" after it where the input has it already.
 
-    >>> names_beside(["text", "prediction"], ["prediction", "confidence"])
+    >>> free_column_names(["text", "prediction"], ["prediction", "confidence"])
     {'prediction': 'prediction_', 'confidence': 'confidence'}
     """
     taken = set(columns)
@@ -54,7 +54,7 @@ def names_beside(columns: Iterable[str], wanted: Iterable[str]) -> dict[str, str
 
 
 @contextmanager
-def opened(path: str | None, stdout: IO[str]) -> Iterator[IO[str]]:
+def open_output(path: str | None, stdout: IO[str]) -> Iterator[IO[str]]:
     """Give a file to write to; it gets its name only when all is written. Without a path: standard output."""
     if path is None:
         yield stdout
@@ -75,14 +75,14 @@ def write_jsonl(file: IO[str], results: Iterable[tuple[Row, Prediction]]) -> int
     count = 0
     for row, prediction in results:
         values = _values(prediction)
-        names = names_beside(row.raw, values)
+        names = free_column_names(row.raw, values)
         file.write(json.dumps({**row.raw, **{names[k]: v for k, v in values.items()}}, ensure_ascii=False, default=str) + "\n")
         file.flush()
         count += 1
     return count
 
 
-def write_csv(file: IO[str], header: list[str], results: Iterable[tuple[Row, Prediction]], joiner: str = "|") -> int:
+def write_csv(file: IO[str], header: list[str], results: Iterable[tuple[Row, Prediction]], label_delimiter: str = "|") -> int:
     """Write a header and one line a row; return how many rows.
 
     Raises:
@@ -92,14 +92,14 @@ def write_csv(file: IO[str], header: list[str], results: Iterable[tuple[Row, Pre
     names: dict[str, str] = {}
     count = 0
     for row, prediction in results:
-        flat = _flat(prediction, joiner)
+        flat = _flat(prediction, label_delimiter)
         if not count:
             header = header or list(row.raw)
-            names = names_beside(header, flat)
+            names = free_column_names(header, flat)
             writer.writerow([*header, *names.values()])
         extra = [column for column in row.raw if column not in header]
         if extra:
-            raise DataError(f"{row.place}: the column {extra[0]!r} is not in the first row; write JSON lines instead: --format jsonl")
+            raise DataError(f"{row.location}: the column {extra[0]!r} is not in the first row; write JSON lines instead: --format jsonl")
         writer.writerow([*(_cell(row.raw.get(column)) for column in header), *(flat[name] for name in names)])
         count += 1
     return count
@@ -129,8 +129,8 @@ def _values(prediction: Prediction) -> JSON:
     values: JSON = {"prediction": [_plain(v) for v in value] if isinstance(value, tuple) else value}
     if prediction.confidence is not None:
         values["confidence"] = round(prediction.confidence, 6)
-    if prediction.by_label is not None:
-        values["probabilities"] = {label: round(p, 6) for label, p in prediction.by_label.items()}
+    if prediction.probabilities is not None:
+        values["probabilities"] = {label: round(p, 6) for label, p in prediction.probabilities.items()}
     return values
 
 
@@ -138,12 +138,12 @@ def _plain(value: str | Entity) -> Any:
     return value if isinstance(value, str) else {**value._asdict(), "confidence": round(value.confidence, 6)}
 
 
-def _flat(prediction: Prediction, joiner: str) -> dict[str, Any]:
+def _flat(prediction: Prediction, label_delimiter: str) -> dict[str, Any]:
     values = _values(prediction)
     if prediction.tags is not None:
         values["prediction"] = json.dumps(values["prediction"], ensure_ascii=False)
     elif isinstance(values["prediction"], list):
-        values["prediction"] = joiner.join(values["prediction"])
+        values["prediction"] = label_delimiter.join(values["prediction"])
     by_label = values.pop("probabilities", {})
     return {**values, **{f"p_{label}": p for label, p in by_label.items()}}
 

@@ -9,7 +9,7 @@ import sys
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h of glibc
 
 
-def keep_pages() -> bool:
+def retain_freed_memory() -> bool:
     """Tell glibc to keep freed memory for the next step instead of giving it back to the system.
 
     It maps every tensor above 32 MB anew and unmaps it when it is freed, so each step pays for all its pages again: a
@@ -33,11 +33,11 @@ def keep_pages() -> bool:
     return bool(keeps_large and keeps_freed)
 
 
-def bound_kernel_caches(most: int) -> None:
+def limit_kernel_caches(capacity: int) -> None:
     """Bound how many compiled products oneDNN and torch keep; without effect once the process has computed something.
 
     They keep one for every shape they meet, 1,024 of some megabytes each, and ragged batches are of a new shape nearly every
     time: a long file cost a gigabyte. What the environment already sets stays.
     """
     for name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
-        os.environ.setdefault(name, str(most))
+        os.environ.setdefault(name, str(capacity))

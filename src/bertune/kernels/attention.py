@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from bertune.kernels.dropout import kept, rate_in_bytes
+from bertune.kernels.dropout import draw_keep_mask, rate_to_bytes
 
-BUCKET = 16
+BUCKET_SIZE = 16
 """Rows whose lengths round up to the same multiple of this share a bucket, of that length: torch's softmax on processors takes 2 to
 5 times as long for a value where rows are no multiple of its vector, which is 16 numbers in fp32, 32 in bf16 (see `_softmax`)."""
 BF16_VECTOR = 32
@@ -31,23 +31,23 @@ BF16_VECTOR = 32
 class Bucket:
     """Rows of similar length, padded to one length S. The places of its pads are copies of their row's last token."""
 
-    keys: Tensor  # (B * H * S) place of each key and value among (T * H)
-    queries: Tensor  # (B * H * Q) place of each query
-    empty: Tensor | None  # places of pads among (B * H * Q)
-    hidden: Tensor | None  # (B, S) True where a key is a pad
-    rows: int  # B
+    key_index: Tensor  # (B * H * S) place of each key and value among (T * H)
+    query_index: Tensor  # (B * H * Q) place of each query
+    query_padding: Tensor | None  # places of pads among (B * H * Q)
+    key_padding: Tensor | None  # (B, S) True where a key is a pad
+    num_rows: int  # B
     length: int  # S
-    answers: slice  # this bucket among the queries of all buckets, pads and heads included
-    places: slice  # the same of its keys
+    query_slice: slice  # this bucket among the queries of all buckets, pads and heads included
+    key_slice: slice  # the same of its keys
 
 
 @dataclass(frozen=True)
-class Layout:
+class BucketLayout:
     """A batch cut into buckets, and how the answers return to packed order."""
 
     buckets: tuple[Bucket, ...]
-    back: Tensor  # places of the queries, (T * H) or (R * H), in the answers of all buckets
-    keys_back: Tensor  # (T * H) places of the keys in the keys of all buckets
+    query_order: Tensor  # places of the queries, (T * H) or (R * H), in the answers of all buckets
+    key_order: Tensor  # (T * H) places of the keys in the keys of all buckets
     num_queries: int  # of all buckets, pads and heads included
     num_keys: int
 
@@ -63,36 +63,36 @@ class AttentionPlan:
     def __init__(self, lengths: Sequence[int], device: torch.device) -> None:
         self.lengths = np.asarray(lengths, np.int64)
         self.device = device
-        self.starts = np.concatenate([[0], np.cumsum(self.lengths)])
-        self._layouts: dict[tuple[int, bool], Layout] = {}
+        self.row_starts = np.concatenate([[0], np.cumsum(self.lengths)])
+        self._layouts: dict[tuple[int, bool], BucketLayout] = {}
 
     @property
     def num_tokens(self) -> int:
         """Return T."""
-        return int(self.starts[-1])
+        return int(self.row_starts[-1])
 
     @property
-    def longest(self) -> int:
+    def max_seqlen(self) -> int:
         """Return the tokens of the longest row."""
         return int(self.lengths.max())
 
     @cached_property
-    def offsets(self) -> Tensor:
+    def cu_seqlens(self) -> Tensor:
         """Return where rows begin and end, (R + 1) of int32, as CUDA's kernels ask for them."""
-        return torch.from_numpy(self.starts.astype(np.int32)).to(self.device, non_blocking=self.device.type == "cuda")
+        return torch.from_numpy(self.row_starts.astype(np.int32)).to(self.device, non_blocking=self.device.type == "cuda")
 
-    def layout(self, heads: int, first_only: bool) -> Layout:
+    def layout(self, heads: int, first_only: bool) -> BucketLayout:
         """Return the buckets for a number of heads; with `first_only` the first token of a row alone asks."""
         key = (heads, first_only)
         if key not in self._layouts:
-            self._layouts[key] = _layout(self.lengths, self.starts, heads, first_only, self.device)
+            self._layouts[key] = _layout(self.lengths, self.row_starts, heads, first_only, self.device)
         return self._layouts[key]
 
 
-def _layout(lengths: Any, starts: Any, heads: int, first_only: bool, device: torch.device) -> Layout:
+def _layout(lengths: Any, starts: Any, heads: int, first_only: bool, device: torch.device) -> BucketLayout:
     groups: dict[int, list[int]] = defaultdict(list)
     for row, length in enumerate(lengths.tolist()):
-        groups[-(-length // BUCKET) * BUCKET].append(row)
+        groups[-(-length // BUCKET_SIZE) * BUCKET_SIZE].append(row)
     back = np.empty((len(lengths) if first_only else starts[-1], heads), np.int64)
     keys_back = np.empty((starts[-1], heads), np.int64)
     head = np.arange(heads, dtype=np.int64)[:, None]
@@ -110,23 +110,23 @@ def _layout(lengths: Any, starts: Any, heads: int, first_only: bool, device: tor
         keys_back[tokens[real]] = keys_start + slots.transpose(0, 2, 1)[real]
         all_real = bool(real.all())
         if first_only:
-            asking = np.asarray(rows, np.int64)[:, None] * heads + head[:, 0]  # (B, H)
-            back[rows] = start + np.arange(asking.size, dtype=np.int64).reshape(asking.shape)
+            query_positions = np.asarray(rows, np.int64)[:, None] * heads + head[:, 0]  # (B, H)
+            back[rows] = start + np.arange(query_positions.size, dtype=np.int64).reshape(query_positions.shape)
             empty = None
         else:
-            asking = places
+            query_positions = places
             back[tokens[real]] = start + slots.transpose(0, 2, 1)[real]
             empty = None if all_real else to_device(slots[np.broadcast_to(~real[:, None, :], slots.shape)])
-        hidden = None if all_real else to_device(~real)
-        answers, of_keys = slice(start, start + asking.size), slice(keys_start, keys_start + places.size)
+        key_padding = None if all_real else to_device(~real)
+        answers, of_keys = slice(start, start + query_positions.size), slice(keys_start, keys_start + places.size)
         keys = to_device(places.ravel())
-        queries = to_device(asking.ravel()) if first_only else keys
-        buckets.append(Bucket(keys, queries, empty, hidden, len(rows), length, answers, of_keys))
+        queries = to_device(query_positions.ravel()) if first_only else keys
+        buckets.append(Bucket(keys, queries, empty, key_padding, len(rows), length, answers, of_keys))
         start, keys_start = answers.stop, of_keys.stop
-    return Layout(tuple(buckets), to_device(back.ravel()), to_device(keys_back.ravel()), start, keys_start)
+    return BucketLayout(tuple(buckets), to_device(back.ravel()), to_device(keys_back.ravel()), start, keys_start)
 
 
-def attend(
+def ragged_attention(
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -153,9 +153,9 @@ def attend(
     varlen = None if dropout else _varlen(query)
     if varlen is not None:
         first_only = len(query) != plan.num_tokens
-        asking = torch.arange(len(query) + 1, dtype=torch.int32, device=query.device) if first_only else plan.offsets
-        most = 1 if first_only else plan.longest
-        return varlen(query, key, value, asking, plan.offsets, most, plan.longest, scale=scale)  # type: ignore[no-any-return]
+        cu_seqlens_q = torch.arange(len(query) + 1, dtype=torch.int32, device=query.device) if first_only else plan.cu_seqlens
+        most = 1 if first_only else plan.max_seqlen
+        return varlen(query, key, value, cu_seqlens_q, plan.cu_seqlens, most, plan.max_seqlen, scale=scale)  # type: ignore[no-any-return]
     layout = plan.layout(query.shape[1], first_only=len(query) != plan.num_tokens)
     trains = torch.is_grad_enabled() and (query.requires_grad or key.requires_grad or value.requires_grad)
     if query.device.type != "cpu" or (dropout and not fast_dropout):
@@ -188,40 +188,44 @@ def _varlen_of_torch() -> Any:
     return varlen_attn if takes_scale and torch.backends.cuda.is_flash_attention_available() else None
 
 
-def _with_sdpa(query: Tensor, key: Tensor, value: Tensor, layout: Layout, dropout: float, scale: float) -> Tensor:
+def _with_sdpa(query: Tensor, key: Tensor, value: Tensor, layout: BucketLayout, dropout: float, scale: float) -> Tensor:
     heads, width = query.shape[1:]
     flat = [x.reshape(-1, width) for x in (query, key, value)]
     answers = []
     for bucket in layout.buckets:
-        shape = (bucket.rows, heads, -1, width)
-        q, k, v = (x.index_select(0, i).view(shape) for x, i in zip(flat, (bucket.queries, bucket.keys, bucket.keys), strict=True))
-        mask = None if bucket.hidden is None else ~bucket.hidden[:, None, None, :]
+        shape = (bucket.num_rows, heads, -1, width)
+        q, k, v = (
+            x.index_select(0, i).view(shape) for x, i in zip(flat, (bucket.query_index, bucket.key_index, bucket.key_index), strict=True)
+        )
+        mask = None if bucket.key_padding is None else ~bucket.key_padding[:, None, None, :]
         answers.append(scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, scale=scale).reshape(-1, width))
-    return torch.cat(answers).index_select(0, layout.back).view(query.shape)
+    return torch.cat(answers).index_select(0, layout.query_order).view(query.shape)
 
 
 def _with_products(
-    query: Tensor, key: Tensor, value: Tensor, layout: Layout, dropout: float, scale: float, saved: list[Tensor] | None
+    query: Tensor, key: Tensor, value: Tensor, layout: BucketLayout, dropout: float, scale: float, saved: list[Tensor] | None
 ) -> Tensor:
     """Compute attention by batched matrix products; put what the backward pass needs into `saved`."""
     heads, width = query.shape[1:]
     flat = [x.reshape(-1, width) for x in (query, key, value)]
     answers = query.new_empty(layout.num_queries, width)
     for bucket in layout.buckets:
-        shape = (bucket.rows * heads, -1, width)
-        q, k, v = (x.index_select(0, i).view(shape) for x, i in zip(flat, (bucket.queries, bucket.keys, bucket.keys), strict=True))
-        bias = q.new_zeros(bucket.rows, 1, bucket.length)
-        if bucket.hidden is not None:
-            bias.masked_fill_(bucket.hidden[:, None, :], -torch.inf)
+        shape = (bucket.num_rows * heads, -1, width)
+        q, k, v = (
+            x.index_select(0, i).view(shape) for x, i in zip(flat, (bucket.query_index, bucket.key_index, bucket.key_index), strict=True)
+        )
+        bias = q.new_zeros(bucket.num_rows, 1, bucket.length)
+        if bucket.key_padding is not None:
+            bias.masked_fill_(bucket.key_padding[:, None, :], -torch.inf)
         bias = bias.repeat_interleave(heads, 0)  # (B * H, 1, S)
-        shares = _softmax(torch.baddbmm(bias, q, k.transpose(1, 2), alpha=scale))  # (B * H, Q, S)
-        keep = kept(shares.shape, dropout) if dropout else None
+        probs = _softmax(torch.baddbmm(bias, q, k.transpose(1, 2), alpha=scale))  # (B * H, Q, S)
+        keep_mask = draw_keep_mask(probs.shape, dropout) if dropout else None
         if saved is not None:
-            saved += [q, k, v, shares] if keep is None else [q, k, v, shares, keep]
-        if keep is not None:
-            shares, v = shares * keep, v * rate_in_bytes(dropout)[1]
-        torch.bmm(shares, v, out=answers[bucket.answers].view(shape))
-    return answers.index_select(0, layout.back).view(query.shape)
+            saved += [q, k, v, probs] if keep_mask is None else [q, k, v, probs, keep_mask]
+        if keep_mask is not None:
+            probs, v = probs * keep_mask, v * rate_to_bytes(dropout)[1]
+        torch.bmm(probs, v, out=answers[bucket.query_slice].view(shape))
+    return answers.index_select(0, layout.query_order).view(query.shape)
 
 
 class _Attention(torch.autograd.Function):
@@ -232,17 +236,17 @@ class _Attention(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, layout: Layout, dropout: float, scale: float) -> Tensor:
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, layout: BucketLayout, dropout: float, scale: float) -> Tensor:
         saved: list[Tensor] = []
         answers = _with_products(query, key, value, layout, dropout, scale, saved)
         ctx.save_for_backward(*saved)
         ctx.layout, ctx.scale, ctx.shapes = layout, scale, (query.shape, key.shape)
-        ctx.gain = rate_in_bytes(dropout)[1] if dropout else None
+        ctx.gain = rate_to_bytes(dropout)[1] if dropout else None
         return answers
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
-        layout: Layout = ctx.layout
+        layout: BucketLayout = ctx.layout
         query_shape, key_shape = ctx.shapes
         width = grad.shape[-1]
         flat = grad.reshape(-1, width)
@@ -250,24 +254,24 @@ class _Attention(torch.autograd.Function):
         d_key, d_value = (grad.new_empty(layout.num_keys, width) for _ in range(2))
         saved = iter(ctx.saved_tensors)
         for bucket in layout.buckets:
-            q, k, v, shares = (next(saved) for _ in range(4))
-            keep = next(saved) if ctx.gain else None
-            above = flat.index_select(0, bucket.queries)
-            if bucket.empty is not None:
-                above.index_fill_(0, bucket.empty, 0)  # nobody reads what a pad asked for
-            above = (above * ctx.gain if keep is not None else above).view(q.shape)
-            mixed = shares if keep is None else shares * keep
-            torch.bmm(mixed.transpose(1, 2), above, out=d_value[bucket.places].view(k.shape))
-            d_shares = torch.bmm(above, v.transpose(1, 2))
-            if keep is not None:
-                d_shares.mul_(keep)
-            d_scores = _softmax_gradient(d_shares, shares)
-            _product(d_scores, k, ctx.scale, d_query[bucket.answers].view(q.shape))
-            _product(d_scores.transpose(1, 2), q, ctx.scale, d_key[bucket.places].view(k.shape))
+            q, k, v, probs = (next(saved) for _ in range(4))
+            keep_mask = next(saved) if ctx.gain else None
+            above = flat.index_select(0, bucket.query_index)
+            if bucket.query_padding is not None:
+                above.index_fill_(0, bucket.query_padding, 0)  # nobody reads what a pad asked for
+            above = (above * ctx.gain if keep_mask is not None else above).view(q.shape)
+            mixed = probs if keep_mask is None else probs * keep_mask
+            torch.bmm(mixed.transpose(1, 2), above, out=d_value[bucket.key_slice].view(k.shape))
+            d_probs = torch.bmm(above, v.transpose(1, 2))
+            if keep_mask is not None:
+                d_probs.mul_(keep_mask)
+            d_scores = _softmax_gradient(d_probs, probs)
+            _product(d_scores, k, ctx.scale, d_query[bucket.query_slice].view(q.shape))
+            _product(d_scores.transpose(1, 2), q, ctx.scale, d_key[bucket.key_slice].view(k.shape))
         return (
-            d_query.index_select(0, layout.back).view(query_shape),
-            d_key.index_select(0, layout.keys_back).view(key_shape),
-            d_value.index_select(0, layout.keys_back).view(key_shape),
+            d_query.index_select(0, layout.query_order).view(query_shape),
+            d_key.index_select(0, layout.key_order).view(key_shape),
+            d_value.index_select(0, layout.key_order).view(key_shape),
             None, None, None,
         )  # fmt: skip
 
@@ -279,11 +283,11 @@ def _softmax(scores: Tensor) -> Tensor:
     return scores.softmax(-1, dtype=torch.float32).to(scores.dtype)
 
 
-def _softmax_gradient(gradient: Tensor, shares: Tensor) -> Tensor:
-    """Return the gradient of scores from that of `shares`, which `_softmax` made of them."""
-    if _fits_vector(shares):
-        return torch._softmax_backward_data(gradient, shares, -1, shares.dtype)
-    return torch._softmax_backward_data(gradient.float(), shares.float(), -1, torch.float32).to(shares.dtype)
+def _softmax_gradient(gradient: Tensor, probs: Tensor) -> Tensor:
+    """Return the gradient of scores from that of `probs`, which `_softmax` made of them."""
+    if _fits_vector(probs):
+        return torch._softmax_backward_data(gradient, probs, -1, probs.dtype)
+    return torch._softmax_backward_data(gradient.float(), probs.float(), -1, torch.float32).to(probs.dtype)
 
 
 def _fits_vector(x: Tensor) -> bool:

@@ -36,46 +36,46 @@ class RandomBytes:
         words = self._generator.random_raw(-(-size // 8))
         return torch.from_numpy(words.view(np.uint8)[:size]).view(*shape)
 
-    def state(self) -> JSON:
+    def get_state(self) -> JSON:
         """Return the state as JSON values."""
         return {"words": self._generator.state["state"]["state"].tolist()}
 
-    def restore(self, state: JSON) -> None:
-        """Take back what `state` gave."""
+    def set_state(self, state: JSON) -> None:
+        """Take back what `get_state` gave."""
         words: Any = {"state": np.asarray(state["words"], np.uint64)}
         self._generator.state = {"bit_generator": "SFC64", "state": words, "has_uint32": 0, "uinteger": 0}
 
 
-BYTES = RandomBytes()
+DROPOUT_GENERATOR = RandomBytes()
 """The generator of all fast dropout, one for the process as torch's own; the engine seeds it, and its state is part of a
 checkpoint. Nothing restores it for a layer that is computed twice, so `torch.utils.checkpoint` must not be used with it."""
 
 
-def rate_in_bytes(rate: float) -> tuple[int, float]:
+def rate_to_bytes(rate: float) -> tuple[int, float]:
     """Return how many of 256 bytes drop a value, and the factor on what is kept.
 
-    >>> rate_in_bytes(0.5)
+    >>> rate_to_bytes(0.5)
     (128, 2.0)
     """
     dropped = min(max(round(256 * rate), 1), 255) if rate else 0
     return dropped, 256 / (256 - dropped)
 
 
-def kept(shape: Sequence[int], rate: float) -> Tensor:
+def draw_keep_mask(shape: Sequence[int], rate: float) -> Tensor:
     """Draw which values are kept: 1 or 0 (uint8)."""
-    return BYTES.draw(shape).ge_(rate_in_bytes(rate)[0])
+    return DROPOUT_GENERATOR.draw(shape).ge_(rate_to_bytes(rate)[0])
 
 
-def drop(x: Tensor, rate: float, fast: bool = True) -> Tensor:
+def apply_dropout(x: Tensor, rate: float, fast: bool = True) -> Tensor:
     """Set a share `rate` of values to 0 and scale the others so that the mean stays."""
     if not rate:
         return x
     if not fast or x.device.type != "cpu":
         return F.dropout(x, rate)
-    return x * kept(x.shape, rate) * rate_in_bytes(rate)[1]
+    return x * draw_keep_mask(x.shape, rate) * rate_to_bytes(rate)[1]
 
 
-def drop_add_norm(x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, eps: float, rate: float, fast: bool = True) -> Tensor:
+def dropout_add_layer_norm(x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, eps: float, rate: float, fast: bool = True) -> Tensor:
     """Return LayerNorm(residual + dropout(x)), the step that ends both halves of a BERT layer.
 
     Args:
@@ -90,10 +90,10 @@ def drop_add_norm(x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, eps
     if fast and rate and x.device.type == "cpu":
         return _DropAddNorm.apply(x, residual, weight, bias, eps, rate)  # type: ignore[no-any-return, no-untyped-call]
     summed = residual + F.dropout(x, rate) if rate else residual + x
-    return norm(summed, weight, bias, eps)
+    return layer_norm(summed, weight, bias, eps)
 
 
-def norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
     """Return LayerNorm(x). On a processor its weights may stay in fp32."""
     if x.device.type != "cpu":
         weight, bias = weight.to(x.dtype), bias.to(x.dtype)
@@ -105,18 +105,18 @@ class _DropAddNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, eps: float, rate: float) -> Tensor:
-        keep = kept(x.shape, rate)
-        gain = rate_in_bytes(rate)[1]
-        summed = torch.add(residual, x * keep, alpha=gain)
+        keep_mask = draw_keep_mask(x.shape, rate)
+        gain = rate_to_bytes(rate)[1]
+        summed = torch.add(residual, x * keep_mask, alpha=gain)
         out, mean, rstd = torch.native_layer_norm(summed, weight.shape, weight, bias, eps)
-        ctx.save_for_backward(summed, mean, rstd, weight, bias, keep)
+        ctx.save_for_backward(summed, mean, rstd, weight, bias, keep_mask)
         ctx.gain = gain
         return out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
-        summed, mean, rstd, weight, bias, keep = ctx.saved_tensors
+        summed, mean, rstd, weight, bias, keep_mask = ctx.saved_tensors
         d_sum, d_weight, d_bias = torch.ops.aten.native_layer_norm_backward(
             grad.contiguous(), summed, weight.shape, mean, rstd, weight, bias, [True, True, True]
         )
-        return (d_sum * keep).mul_(ctx.gain), d_sum, d_weight, d_bias, None, None
+        return (d_sum * keep_mask).mul_(ctx.gain), d_sum, d_weight, d_bias, None, None

@@ -32,7 +32,7 @@ def choose_device(setting: str) -> torch.device:
     return torch.device(setting)
 
 
-def computes_bf16(device: torch.device) -> bool:
+def has_fast_bf16(device: torch.device) -> bool:
     """Tell whether bf16 runs on units made for it, rather than emulated at a fraction of the speed of fp32."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
@@ -47,7 +47,7 @@ def _abilities() -> Mapping[str, Any]:
     return torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
 
 
-def computes_int8(device: torch.device) -> bool:
+def has_fast_int8(device: torch.device) -> bool:
     """Tell whether a processor multiplies bytes on units made for it. Elsewhere sums of two products may overflow."""
     if device.type != "cpu" or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
@@ -63,15 +63,15 @@ def choose_precision(setting: str, device: torch.device) -> tuple[ComputePrecisi
     """
     if setting not in get_args(UsePrecision):
         raise ConfigError(f"precision: {setting!r} is none of {', '.join(get_args(UsePrecision))}")
-    if setting == "int8" and not computes_int8(device):
+    if setting == "int8" and not has_fast_int8(device):
         problem = f"precision int8 needs a processor with AVX512-VNNI or AMX; this {device.type} has neither"
         raise ConfigError(f"{problem}; use auto, fp32 or bf16")
     if setting == "fp16" and device.type != "cuda":
         raise ConfigError(f"precision fp16 needs a CUDA GPU, this run is on {device.type}; use auto, fp32 or bf16")
-    if setting == "bf16" and not computes_bf16(device):
+    if setting == "bf16" and not has_fast_bf16(device):
         return "bf16", f"as asked, although this {device.type} only emulates it: expect it to be slower than fp32"
     if setting != "auto":
         return cast(ComputePrecision, setting), "as asked"
-    if computes_bf16(device):
+    if has_fast_bf16(device):
         return "bf16", f"this {device.type} has units for it"
     return "fp32", f"this {device.type} has no units for bf16"

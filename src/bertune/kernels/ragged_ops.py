@@ -8,26 +8,26 @@ from torch import Tensor
 from bertune.types import Ragged
 
 
-def rows_of_tokens(ragged: Ragged) -> Tensor:
+def token_row_index(ragged: Ragged) -> Tensor:
     """Return the row of each token (T,)."""
     lengths = ragged.offsets.diff()
-    return torch.repeat_interleave(lengths, output_size=ragged.ids.numel())
+    return torch.repeat_interleave(lengths, output_size=ragged.input_ids.numel())
 
 
-def first_tokens(states: Tensor, ragged: Ragged) -> Tensor:
+def first_token_pooling(states: Tensor, ragged: Ragged) -> Tensor:
     """Return the state of the first token of each row, [CLS] or <s>: (T, W) -> (B, W)."""
     return states[ragged.offsets[:-1]]
 
 
-def mean_tokens(states: Tensor, ragged: Ragged) -> Tensor:
+def mean_pooling(states: Tensor, ragged: Ragged) -> Tensor:
     """Return the mean state of each row, special tokens included: (T, W) -> (B, W)."""
     lengths = ragged.offsets.diff()
-    sums = states.new_zeros(len(lengths), states.shape[-1]).index_add(0, rows_of_tokens(ragged), states)
+    sums = states.new_zeros(len(lengths), states.shape[-1]).index_add(0, token_row_index(ragged), states)
     return sums / lengths[:, None].to(states.dtype)
 
 
-def max_tokens(states: Tensor, ragged: Ragged) -> Tensor:
+def max_pooling(states: Tensor, ragged: Ragged) -> Tensor:
     """Return the largest value of each feature over a row: (T, W) -> (B, W)."""
-    index = rows_of_tokens(ragged)[:, None].expand_as(states)
+    index = token_row_index(ragged)[:, None].expand_as(states)
     empty = states.new_zeros(len(ragged.lengths), states.shape[-1])
     return empty.scatter_reduce(0, index, states, "amax", include_self=False)

@@ -25,7 +25,7 @@ def cross_entropy(logits: Tensor, target: Tensor, weights: Tensor | None = None,
     return F.cross_entropy(logits.float(), target, weight=weights, label_smoothing=smoothing, reduction="sum")
 
 
-def focal(logits: Tensor, target: Tensor, gamma: float, weights: Tensor | None = None) -> Tensor:
+def focal_loss(logits: Tensor, target: Tensor, gamma: float, weights: Tensor | None = None) -> Tensor:
     """Sum the focal loss: cross-entropy times (1 - p) ** gamma, so that easy rows count less.
 
     Args:

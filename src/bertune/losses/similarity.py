@@ -1,6 +1,6 @@
 """Losses on sentence vectors: functions of tensors in fp32, without parameters.
 
-Like those of `losses.py`, each is a sum over the rows it counts. `cosent` is not: it looks at pairs of rows, so its value belongs to the
+Like those of `losses/classification.py`, each is a sum over the rows it counts. `cosent_loss` is not: it looks at pairs of rows, so its value belongs to the
 whole batch. Letters: `B` rows, `N` candidates, `E` width of a vector. Cosines lie in [-1, 1] and have no unit; `scale` multiplies them
 before an exponential and is the inverse of what papers call temperature.
 """
@@ -22,17 +22,17 @@ def _directions(vectors: Tensor) -> Tensor:
     return (vectors / length.clamp_min(_SHORTEST)).masked_fill(length <= _SHORTEST, 0.0)
 
 
-def cosine(a: Tensor, b: Tensor) -> Tensor:
+def cosine_similarity(a: Tensor, b: Tensor) -> Tensor:
     """Return the cosine of each row of `a` (B, E) with the same row of `b` (B, E), as (B,); with a zero vector it is 0."""
     return (_directions(a) * _directions(b)).sum(-1)
 
 
-def cosines(a: Tensor, b: Tensor) -> Tensor:
+def cosine_similarity_matrix(a: Tensor, b: Tensor) -> Tensor:
     """Return the cosine of each row of `a` (B, E) with each row of `b` (N, E), as (B, N); with a zero vector it is 0."""
     return _directions(a) @ _directions(b).t()
 
 
-def cosent(similarity: Tensor, score: Tensor, scale: float) -> Tensor:
+def cosent_loss(similarity: Tensor, score: Tensor, scale: float) -> Tensor:
     """Return log(1 + sum of exp(scale * (similarity_j - similarity_i))) over all i and j with score_i > score_j.
 
     Only the order of scores counts, and rows of equal score are not compared. Takes O(B log B) steps: with rows in rising order of score,
@@ -54,7 +54,7 @@ def cosent(similarity: Tensor, score: Tensor, scale: float) -> Tensor:
     return torch.logsumexp(torch.cat([pairs.new_zeros(1), pairs]), 0).float()
 
 
-def contrastive(similarity: Tensor, label: Tensor, margin: float) -> Tensor:
+def contrastive_loss(similarity: Tensor, label: Tensor, margin: float) -> Tensor:
     """Sum over rows: d^2 / 2 for similar texts, max(0, margin - d)^2 / 2 for others, where d = 1 - cosine.
 
     Args:
@@ -68,7 +68,7 @@ def contrastive(similarity: Tensor, label: Tensor, margin: float) -> Tensor:
     return (label * distance**2 + (1 - label) * F.relu(margin - distance) ** 2).sum() / 2
 
 
-def cosine_regression(similarity: Tensor, target: Tensor) -> Tensor:
+def cosine_mse_loss(similarity: Tensor, target: Tensor) -> Tensor:
     """Sum the squared differences of cosines (B,) and the cosines they should be (B,).
 
     Source: Reimers and Gurevych 2019, arXiv 1908.10084, section 3, regression objective.
@@ -76,14 +76,16 @@ def cosine_regression(similarity: Tensor, target: Tensor) -> Tensor:
     return F.mse_loss(similarity.float(), target.float(), reduction="sum")
 
 
-def in_batch(anchors: Tensor, candidates: Tensor, positive: Tensor, false: Tensor, margin: float, scale: float, symmetric: bool) -> Tensor:
+def in_batch_negatives_loss(
+    anchors: Tensor, candidates: Tensor, positive: Tensor, false: Tensor, margin: float, scale: float, symmetric: bool
+) -> Tensor:
     """Sum over rows the cross-entropy of finding the positive among all candidates of the batch by cosine.
 
     Args:
         anchors: (B, E).
         candidates: (N, E) positives of all rows and any hard negatives.
         positive: (B,) which candidate is the positive of each row.
-        false: (B, N) of bool, candidates that are no negatives of a row and take no part in it (`false_negatives`). What it says of the
+        false: (B, N) of bool, candidates that are no negatives of a row and take no part in it (`false_negative_mask`). What it says of the
             row's own positive does not matter.
         margin: what the cosine with the positive must be ahead.
         scale: what cosines are multiplied by.
@@ -93,7 +95,7 @@ def in_batch(anchors: Tensor, candidates: Tensor, positive: Tensor, false: Tenso
     Source: Gao, Yao and Chen 2021 (SimCSE), arXiv 2104.08821, equation 1, with the margin of PaddleNLP's and bertorch's `BatchNegModel`;
     `symmetric` is bertorch's `--mean_loss`.
     """
-    similarity = cosines(anchors, candidates)
+    similarity = cosine_similarity_matrix(anchors, candidates)
     forth = _matching(similarity, positive, false, margin, scale)
     if not symmetric:
         return forth
@@ -110,7 +112,7 @@ def _matching(similarity: Tensor, positive: Tensor, false: Tensor, margin: float
     return F.cross_entropy(logits.masked_fill(false & (own == 0), -torch.inf), positive, reduction="sum")
 
 
-def false_negatives(anchor_ids: Tensor, candidate_ids: Tensor, positive: Tensor) -> Tensor:
+def false_negative_mask(anchor_ids: Tensor, candidate_ids: Tensor, positive: Tensor) -> Tensor:
     """Return which candidates are no negatives of a row (B, N) of bool: they would be pushed away although they belong together.
 
     These are the candidates with the text of the anchor itself, of its positive, or of the positive of any row with the same anchor text.

@@ -9,13 +9,13 @@ import numpy as np
 import numpy.typing as npt
 
 
-def bootstrap_interval(metric: Callable[..., float], *columns: npt.NDArray[Any], resamples: int = 1000) -> tuple[float, float] | None:
+def bootstrap_interval(metric: Callable[..., float], *columns: npt.NDArray[Any], num_resamples: int = 1000) -> tuple[float, float] | None:
     """Return the 95 % bootstrap interval of a metric: rows drawn with replacement, percentiles of the outcome.
 
     Args:
         metric: a function of the columns.
         columns: arrays with one entry a row.
-        resamples: how often rows are drawn; always with the same seed.
+        num_resamples: how often rows are drawn; always with the same seed.
 
     Returns:
         Lower and upper end; None for fewer than 2 rows, of which nothing can be said.
@@ -27,7 +27,7 @@ def bootstrap_interval(metric: Callable[..., float], *columns: npt.NDArray[Any],
         return None
     random = np.random.default_rng(0)
     outcomes = []
-    for _ in range(resamples):
+    for _ in range(num_resamples):
         drawn = random.integers(0, n, n)
         outcomes.append(metric(*(c[drawn] for c in columns)))
     low, high = np.percentile(outcomes, [2.5, 97.5])

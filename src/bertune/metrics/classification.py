@@ -22,7 +22,7 @@ def confusion_matrix(gold: Ints, predicted: Ints, num_labels: int) -> Ints:
     return np.bincount(gold * num_labels + predicted, minlength=num_labels**2).reshape(num_labels, num_labels)
 
 
-def _ratio(above: Any, below: Any) -> Floats:
+def safe_divide(above: Any, below: Any) -> Floats:
     above, below = np.asarray(above, float), np.asarray(below, float)
     result: Floats = np.divide(above, below, out=np.zeros(np.broadcast(above, below).shape), where=below != 0)
     return result
@@ -35,7 +35,7 @@ def precision_recall_f1(hits: Any, predicted: Any, gold: Any) -> tuple[Floats, F
     [0.5, 1.0, 0.6666666666666666]
     """
     hits, predicted, gold = (np.asarray(x, float) for x in (hits, predicted, gold))
-    return _ratio(hits, predicted), _ratio(hits, gold), _ratio(2 * hits, predicted + gold)
+    return safe_divide(hits, predicted), safe_divide(hits, gold), safe_divide(2 * hits, predicted + gold)
 
 
 def averaged_f1(hits: Any, predicted: Any, gold: Any, present: Any = None) -> dict[str, float]:
@@ -53,12 +53,12 @@ def averaged_f1(hits: Any, predicted: Any, gold: Any, present: Any = None) -> di
     counted = (predicted + gold > 0) if present is None else np.asarray(present)
     return {
         "f1_macro": float(f1[counted].mean()) if counted.any() else 0.0,
-        "f1_micro": float(_ratio(2 * hits.sum(), predicted.sum() + gold.sum())),
-        "f1_weighted": float(_ratio((f1 * gold).sum(), gold.sum())),
+        "f1_micro": float(safe_divide(2 * hits.sum(), predicted.sum() + gold.sum())),
+        "f1_weighted": float(safe_divide((f1 * gold).sum(), gold.sum())),
     }
 
 
-def matthews(matrix: Ints) -> float:
+def matthews_corrcoef(matrix: Ints) -> float:
     """Return the Matthews correlation of a confusion matrix (N, N), for any number of labels.
 
     Source: Gorodkin 2004, "Comparing two K-category assignments by a K-category correlation coefficient".
@@ -66,7 +66,7 @@ def matthews(matrix: Ints) -> float:
     counts = matrix.astype(float)
     gold, predicted, total, right = counts.sum(1), counts.sum(0), counts.sum(), np.trace(counts)
     spread = (total**2 - (predicted**2).sum()) * (total**2 - (gold**2).sum())
-    return float(_ratio(right * total - (gold * predicted).sum(), np.sqrt(max(spread, 0.0))))
+    return float(safe_divide(right * total - (gold * predicted).sum(), np.sqrt(max(spread, 0.0))))
 
 
 def single_label_scores(matrix: Ints, positive: int | None) -> dict[str, float]:
@@ -80,12 +80,12 @@ def single_label_scores(matrix: Ints, positive: int | None) -> dict[str, float]:
     precision, recall, f1 = precision_recall_f1(hits, predicted, gold)
     averages = averaged_f1(hits, predicted, gold)
     counted = predicted + gold > 0
-    figures = {"accuracy": float(_ratio(hits.sum(), matrix.sum()))}
+    figures = {"accuracy": float(safe_divide(hits.sum(), matrix.sum()))}
     if positive is not None:
         figures |= {"precision": float(precision[positive]), "recall": float(recall[positive]), "f1": float(f1[positive])}
     else:
         figures |= {"precision_macro": float(precision[counted].mean()), "recall_macro": float(recall[counted].mean())}
-    return figures | averages | {"mcc": matthews(matrix)}
+    return figures | averages | {"mcc": matthews_corrcoef(matrix)}
 
 
 def multi_label_scores(gold: Bools, predicted: Bools) -> dict[str, float]:

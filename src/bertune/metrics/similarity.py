@@ -14,10 +14,10 @@ _BEYOND = 1e-6
 """How far above the highest cosine, where that is 1, a threshold may lie; rounding takes cosines of equal vectors less far from 1."""
 
 
-def scored_pairs(gold: Floats, similarity: npt.NDArray[np.floating]) -> dict[str, float]:
+def correlation_scores(gold: Floats, similarity: npt.NDArray[np.floating]) -> dict[str, float]:
     """Return the correlations of similarities (n,) with what people say (n,): of ranks, and of values.
 
-    >>> round(scored_pairs(np.array([1.0, 2, 5]), np.array([0.1, 0.2, 0.9]))["spearman"], 6)
+    >>> round(correlation_scores(np.array([1.0, 2, 5]), np.array([0.1, 0.2, 0.9]))["spearman"], 6)
     1.0
     """
     scores, cosines = np.asarray(gold, np.float64), np.asarray(similarity, np.float64)
@@ -54,7 +54,7 @@ def _cuts(gold: Bools, similarity: npt.NDArray[np.floating]) -> _Cuts:
     return _Cuts(np.append(0, hits), np.append(0, last + 1), np.concatenate([[above], falling[last], [below]]))
 
 
-def labelled_pairs(gold: Bools, similarity: npt.NDArray[np.floating]) -> dict[str, float]:
+def binary_similarity_scores(gold: Bools, similarity: npt.NDArray[np.floating]) -> dict[str, float]:
     """Return average precision, and the best accuracy and the best F1 that a threshold can reach on these rows.
 
     A row counts as positive from the threshold upwards. A threshold lies halfway between two similarities; the outermost ones halfway
@@ -67,7 +67,7 @@ def labelled_pairs(gold: Bools, similarity: npt.NDArray[np.floating]) -> dict[st
     Source: average precision as scikit-learn's `average_precision_score`; thresholds as sentence-transformers'
     `BinaryClassificationEvaluator`, which cannot call every row negative.
 
-    >>> labelled_pairs(np.array([True, True, False]), np.array([0.9, 0.4, 0.2]))["f1_threshold"]
+    >>> binary_similarity_scores(np.array([True, True, False]), np.array([0.9, 0.4, 0.2]))["f1_threshold"]
     0.3
     """
     cuts = _cuts(gold, similarity)

@@ -28,13 +28,13 @@ class ArrowColumns:
     def __init__(self, fields: Iterable[pa.Field] = ()) -> None:
         self.fields: dict[str, pa.Field] = {field.name: _field(field.name, field.type, of_json=_is_json(field)) for field in fields}
 
-    def array(self, name: str, values: list[Any], place_of: Callable[[int], str]) -> pa.Array:
+    def to_array(self, name: str, values: list[Any], location_of: Callable[[int], str]) -> pa.Array:
         """Return values as what the column is; if nothing has decided that yet, these do.
 
         Args:
             name: the column.
             values: one for each row, None where it has none.
-            place_of: says for a message where a value stands.
+            location_of: says for a message where a value stands.
 
         Raises:
             DataError: a value is of another kind than those of earlier chunks.
@@ -53,12 +53,12 @@ class ArrowColumns:
         if array is None:
             place = next((n for n, value in enumerate(values) if _fitted([value], field.type) is None), 0)
             raise DataError(
-                f"{place_of(place)}: the column {name!r} holds {values[place]!r}, and in the rows before it {field.type}; "
+                f"{location_of(place)}: the column {name!r} holds {values[place]!r}, and in the rows before it {field.type}; "
                 "give the column values of one kind, or write a .npy file, which holds vectors alone"
             )
         return array
 
-    def aligned(self, name: str, chunk: pa.Table) -> pa.Array | pa.ChunkedArray:
+    def cast_column(self, name: str, chunk: pa.Table) -> pa.Array | pa.ChunkedArray:
         """Return the column of an earlier chunk as what the column has become."""
         import pyarrow as pa
 

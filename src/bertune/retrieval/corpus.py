@@ -13,25 +13,25 @@ from bertune.artifact.read import load
 from bertune.config.reading import reading_config
 from bertune.config.schema import DataConfig
 from bertune.console import Console, prefixed
-from bertune.data.formats import BadRows, Reading
-from bertune.data.labels import text_of
-from bertune.data.rows import open_table
+from bertune.data.formats import BadRows, ReadOptions
+from bertune.data.labels import get_text
+from bertune.data.rows import open_rows
 from bertune.errors import ArtifactError, DataError
-from bertune.inference.sentence_pipeline import SentencePipeline, cut
-from bertune.retrieval.writers import Encode
+from bertune.inference.sentence_pipeline import SentencePipeline, truncate_vectors
+from bertune.retrieval.writers import EmbedFn
 from bertune.types import JSON, Columns
 
-CORPUS = Columns(("text",), (), "label", target_needed=False)
+CORPUS_COLUMNS = Columns(("text",), (), "label", target_required=False)
 """What is read from a row of a corpus."""
 
 
 @dataclass(frozen=True)
-class How:
+class VectorOptions:
     """How texts become vectors: settings of `SentencePipeline.encode`."""
 
     prompt: str | None = None
     prompt_name: str | None = None
-    width: int | None = None
+    truncate_dim: int | None = None
     normalize: bool = False
 
 
@@ -43,26 +43,26 @@ class Corpus:
     data: DataConfig
     console: Console
 
-    def rows(self, *, first_time: bool = False) -> Iterator[tuple[JSON, str]]:
+    def rows(self, *, verbose: bool = False) -> Iterator[tuple[JSON, str]]:
         """Give each row: its columns and its text.
 
         Raises:
             DataError: a row cannot be used, unless data.bad_rows is skip.
         """
-        note = prefixed(self.console) if first_time else lambda _: None
+        note = prefixed(self.console) if verbose else lambda _: None
         faults = BadRows(skip=self.data.bad_rows == "skip")
-        for row in open_table(Reading(self.file, self.data, CORPUS, faults, note, need_target=False)):
+        for row in open_rows(ReadOptions(self.file, self.data, CORPUS_COLUMNS, faults, note, require_target=False)):
             try:
-                yield row.raw, text_of(row, "text")
+                yield row.raw, get_text(row, "text")
             except DataError as error:
                 faults(str(error))
-        for line in faults.settle():
+        for line in faults.finish():
             note(line)
 
-    def counted(self) -> tuple[int, str]:
+    def count_and_hash(self) -> tuple[int, str]:
         """Read it once to its end; return how many rows it has, and a hash of them."""
         digest, count = hashlib.sha256(), 0
-        for raw, text in self.rows(first_time=True):
+        for raw, text in self.rows(verbose=True):
             digest.update(json.dumps([raw, text], ensure_ascii=False, default=str).encode())
             count += 1
         if not count:
@@ -70,7 +70,7 @@ class Corpus:
         return count, digest.hexdigest()
 
 
-def open_model(folder: str | Path, **where: Any) -> SentencePipeline:
+def load_sentence_pipeline(folder: str | Path, **where: Any) -> SentencePipeline:
     """Open a model of sentence vectors.
 
     Raises:
@@ -83,7 +83,7 @@ def open_model(folder: str | Path, **where: Any) -> SentencePipeline:
     return pipeline
 
 
-def corpus_settings(pipeline: SentencePipeline, file: str, overrides: Sequence[str]) -> DataConfig:
+def corpus_data_config(pipeline: SentencePipeline, file: str, overrides: Sequence[str]) -> DataConfig:
     """Return how a corpus is read: as the training files, with overrides laid over it."""
     data = reading_config(pipeline.task.data, file, overrides)
     given = data.columns
@@ -92,18 +92,20 @@ def corpus_settings(pipeline: SentencePipeline, file: str, overrides: Sequence[s
     return data
 
 
-def _encoder(pipeline: SentencePipeline, how: How, console: Console) -> Encode:
-    before = pipeline.prompt_of(how.prompt_name, how.prompt)
+def make_embed_fn(pipeline: SentencePipeline, options: VectorOptions, console: Console) -> EmbedFn:
+    before = pipeline.resolve_prompt(options.prompt_name, options.prompt)
     told = False
 
     def encode(texts: list[str]) -> Any:
         nonlocal told
-        vectors = cut(
-            pipeline.vectors([before + text for text in texts]), pipeline.truncate_dim if how.width is None else how.width, how.normalize
+        vectors = truncate_vectors(
+            pipeline.embed_texts([before + text for text in texts]),
+            pipeline.truncate_dim if options.truncate_dim is None else options.truncate_dim,
+            options.normalize,
         )
-        if pipeline.findings and not told:
+        if pipeline.notes and not told:
             told = True
-            for line in pipeline.findings:
+            for line in pipeline.notes:
                 console.info(f"data: of the first {len(texts)} texts: {line}")
         return vectors
 

@@ -10,19 +10,19 @@ import numpy as np
 from pydantic import Field
 
 from bertune.config.schema import DataConfig
-from bertune.data.labels import number_of
+from bertune.data.labels import get_number
 from bertune.errors import ConfigError, DataError
 from bertune.metrics.bootstrap import bootstrap_interval
-from bertune.metrics.ranking import retrieval_figures
+from bertune.metrics.ranking import retrieval_scores
 from bertune.tasks.base.sentence import (
-    FIGURES,
+    METRICS,
     SentenceOptions,
     SentenceTask,
-    check_scores,
-    is_labelled,
-    labelled,
-    scored,
-    whole,
+    check_not_constant,
+    int_if_whole,
+    is_binary,
+    score_binary,
+    score_correlation,
 )
 from bertune.tasks.base.task import Note
 from bertune.types import JSON, Batch, Columns, EncodedExample, Example, Prediction, Row, Scores, Tokenizer
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from bertune.heads.sentence import SentenceOutput
 
-FORMS = {
+ROW_DESCRIPTIONS = {
     1: "single texts, each with itself under another dropout (SimCSE)",
     2: "pairs of texts that belong together",
     3: "pairs of texts that belong together, each with a hard negative",
@@ -61,61 +61,61 @@ class Embed(SentenceTask):
     """Give texts vectors that lie close when the texts belong together."""
 
     Options = EmbedOptions
-    columns: ClassVar[Columns] = Columns(("text",), ("text_b", "negative"), "label", target_needed=False)
+    columns: ClassVar[Columns] = Columns(("text",), ("text_b", "negative"), "label", target_required=False)
     example_row: ClassVar[str] = '{"text": "How do I repay early?", "text_b": "Can I pay it back sooner?"}'
-    learnt: ClassVar[tuple[str, ...]] = ("form", "least_batch")
-    joint = True
+    learnt: ClassVar[tuple[str, ...]] = ("texts_per_row", "min_batch_size")
+    uses_whole_batch = True
     options: EmbedOptions
 
     def __init__(self, options: EmbedOptions, data: DataConfig) -> None:
         super().__init__(options, data)
-        self.form = 2
+        self.texts_per_row = 2
         """How many texts a training row has."""
         self._masked: Tensor | None = None
         self._compared = 0
 
     def read(self, row: Row) -> Example:
         """Read the texts of a row, and how alike they are where it says so."""
-        texts = self.texts(row, "text_b", "negative")
+        texts = self.read_texts(row, "text_b", "negative")
         if "negative" in row.fields and "text_b" not in row.fields:
-            raise DataError(f"{row.place}: has a 'negative' but no 'text_b' that belongs to the text")
-        score = whole(number_of(row, self.columns.target)) if len(texts) > 1 else None  # of a single text it says nothing
-        return Example(texts, score, row.source, row.line)
+            raise DataError(f"{row.location}: has a 'negative' but no 'text_b' that belongs to the text")
+        score = int_if_whole(get_number(row, self.columns.target)) if len(texts) > 1 else None  # of a single text it says nothing
+        return Example(texts, score, row.location)
 
     def fit(self, examples: Sequence[Example], note: Note) -> None:
         """Learn what the training rows hold."""
         for name in ("labels", "label_delimiter"):
             if getattr(self.data, name):
                 raise ConfigError(f"data.{name} is for labels, and embed learns from texts that belong together; leave it out")
-        self.form = _texts_a_row(examples)
-        self.least_batch = 1 if self.form == 3 else 2
+        self.texts_per_row = _texts_a_row(examples)
+        self.min_batch_size = 1 if self.texts_per_row == 3 else 2
         first = examples[0].texts[0]
         if all(e.texts[0] == first for e in examples):
-            raise DataError(f"{examples[0].source}: every row has the same text; there is nothing to tell it from")
+            raise DataError(f"{examples[0].location.source}: every row has the same text; there is nothing to tell it from")
         apart = [e for e in examples if e.target not in {None, 1}]
         if apart:
             raise DataError(
-                f"{apart[0].place}: the label is {apart[0].target:g}, and embed learns from pairs that belong together; leave such rows "
+                f"{apart[0].location}: the label is {apart[0].target:g}, and embed learns from pairs that belong together; leave such rows "
                 "out (data.drop_labels=[0]), or learn from scores and labels with task match"
             )
 
     def describe(self) -> str:
         """Say what is learnt from."""
-        return f"sentence vectors from {FORMS[self.form]}"
+        return f"sentence vectors from {ROW_DESCRIPTIONS[self.texts_per_row]}"
 
-    def check_together(self, examples: Sequence[Example]) -> None:
+    def check_scorable(self, examples: Sequence[Example]) -> None:
         """Refuse rows with other parts than the first, scores that are all the same, and a metric that the rows do not give."""
         _texts_a_row(examples)
         without = next((e for e in examples if (e.target is None) != (examples[0].target is None)), None)
         if without is not None:
             raise DataError(
-                f"{without.place}: has {'no' if without.target is None else 'a'} score, unlike {examples[0].place}; score all rows or none"
+                f"{without.location}: has {'no' if without.target is None else 'a'} score, unlike {examples[0].location}; score all rows or none"
             )
-        kind = kind_of(examples)
+        kind = evaluation_kind(examples)
         if kind in {"scores", "labels"}:
-            check_scores([e.target for e in examples], examples[0].source, labels=kind == "labels")
-        if self.options.metric not in {"auto", *FIGURES[kind]}:
-            raise ConfigError(f"options.metric={self.options.metric}: {examples[0].source} gives {', '.join(FIGURES[kind])}")
+            check_not_constant([e.target for e in examples], examples[0].location.source, labels=kind == "labels")
+        if self.options.metric not in {"auto", *METRICS[kind]}:
+            raise ConfigError(f"options.metric={self.options.metric}: {examples[0].location.source} gives {', '.join(METRICS[kind])}")
 
     def encode(self, examples: Sequence[Example], tokenizer: Tokenizer) -> list[EncodedExample]:
         """Turn examples into integers. Pairs that all belong together, labelled 1 or not, have no target: the loss needs none."""
@@ -123,17 +123,17 @@ class Embed(SentenceTask):
             examples = [replace(e, target=None) for e in examples]
         return super().encode(examples, tokenizer)
 
-    def may_be_parted(self, examples: Sequence[Example]) -> bool:
+    def is_chunkable(self, examples: Sequence[Example]) -> bool:
         """Tell whether a part of the rows is seen as the whole is: among scored pairs, a part may hold those labelled 1 alone."""
         return _belong_together(examples)
 
-    def encoded(self, pieces: tuple[Any, ...], example: Example) -> EncodedExample:
+    def build_encoded_example(self, pieces: tuple[Any, ...], example: Example) -> EncodedExample:
         """Put the pieces of an example together; a single text stands on both sides."""
         if len(pieces) == 1:
             return EncodedExample((pieces[0], pieces[0]), passes=True)
         return EncodedExample(pieces, self.encode_target(example.target))
 
-    def count(self, batch: Batch) -> float:
+    def loss_denominator(self, batch: Batch) -> float:
         """Return the number of rows; 0 for rows with scores, which this loss does not look at."""
         return float(len(batch.rows)) if batch.target is None else 0.0
 
@@ -145,28 +145,28 @@ class Embed(SentenceTask):
         import torch
 
         from bertune.distributed import all_gather, num_processes
-        from bertune.losses.similarity import in_batch
+        from bertune.losses.similarity import in_batch_negatives_loss
 
-        others = range(1, len(out.sides.places))
-        ids = [all_gather(out.sides.identities[place]) for place in out.sides.places]
+        others = range(1, len(out.pair_index.text_index))
+        ids = [all_gather(out.pair_index.text_ids[place]) for place in out.pair_index.text_index]
         positive = torch.arange(len(ids[0]), device=ids[0].device)
         false = self._false(ids[0], torch.cat(ids[1:]), positive, learns=out.vectors.requires_grad)
 
         def loss(x: SentenceOutput) -> Tensor:
-            candidates = torch.cat([all_gather(x.side(n)) for n in others])
-            return in_batch(
-                all_gather(x.side(0)), candidates, positive, false, self.options.margin, self.options.scale, self.options.symmetric
+            candidates = torch.cat([all_gather(x.text_vectors(n)) for n in others])
+            return in_batch_negatives_loss(
+                all_gather(x.text_vectors(0)), candidates, positive, false, self.options.margin, self.options.scale, self.options.symmetric
             )
 
-        return self.over_widths(out, loss) / num_processes()
+        return self.matryoshka_loss(out, loss) / num_processes()
 
     def _false(self, anchors: torch.Tensor, candidates: torch.Tensor, positive: torch.Tensor, *, learns: bool) -> torch.Tensor:
         """Return which candidates (B, N) are no negatives of a row, and count them where something is learnt."""
-        from bertune.losses.similarity import false_negatives
+        from bertune.losses.similarity import false_negative_mask
 
         if not self.options.mask_false_negatives:
             return anchors.new_zeros((len(anchors), len(candidates)), dtype=bool)  # type: ignore[call-overload, no-any-return]
-        false = false_negatives(anchors, candidates, positive)
+        false = false_negative_mask(anchors, candidates, positive)
         if learns:
             self._masked = false.sum() + (0 if self._masked is None else self._masked)
             self._compared += false.numel() - len(anchors)
@@ -183,39 +183,39 @@ class Embed(SentenceTask):
 
     def decode(self, out: SentenceOutput, batch: Batch) -> list[Prediction]:
         """Return the cosine of each pair, with the vectors of all its texts where it has no score."""
-        cosines = self.similarities(self.shown(out)).tolist()
+        cosines = self.similarities(self.truncate(out)).tolist()
         if batch.target is not None:
             return [Prediction(value) for value in cosines]
-        vectors = [self.shown(out).side(n).cpu().numpy() for n in range(len(out.sides.places))]
+        vectors = [self.truncate(out).text_vectors(n).cpu().numpy() for n in range(len(out.pair_index.text_index))]
         return [Prediction(value, vectors=row) for value, row in zip(cosines, zip(*vectors, strict=True), strict=True)]
 
     def score(self, predictions: Sequence[Prediction], examples: Sequence[Example], *, intervals: bool = True) -> Scores:
         """Return what the rows give: correlation with scores, precision of labels, or how well partners are found among all of them."""
-        kind = kind_of(examples)
-        main = FIGURES[kind][0] if self.options.metric == "auto" else self.options.metric
+        kind = evaluation_kind(examples)
+        main = METRICS[kind][0] if self.options.metric == "auto" else self.options.metric
         gold = [e.target for e in examples]
         if kind == "scores":
-            return scored(gold, predictions, main, intervals=intervals)
+            return score_correlation(gold, predictions, main, intervals=intervals)
         if kind == "labels":
-            return labelled(gold, predictions, main, intervals=intervals)
+            return score_binary(gold, predictions, main, intervals=intervals)
         if kind == "texts":
             return Scores(main, False, {main: _uniformity(_directions(_vectors(p)[0] for p in predictions))})
         return _found(predictions, examples, main, intervals=intervals)
 
     def state(self) -> JSON:
         """Return what was learnt of the rows."""
-        return {"form": self.form, "lower": self.lower}
+        return {"form": self.texts_per_row, "lower": self.do_lower_case}
 
-    def load(self, state: JSON) -> None:
+    def load_state(self, state: JSON) -> None:
         """Take back what was learnt of the rows."""
-        self.form, self.lower = state["form"], state["lower"]
+        self.texts_per_row, self.do_lower_case = state["form"], state["lower"]
 
 
-def kind_of(examples: Sequence[Example]) -> str:
+def evaluation_kind(examples: Sequence[Example]) -> str:
     """Return what rows to be scored hold: scores, labels, search (queries and what they should find), or texts."""
     if _belong_together(examples):
         return "texts" if len(examples[0].texts) == 1 else "search"
-    return "labels" if is_labelled([e.target for e in examples]) else "scores"
+    return "labels" if is_binary([e.target for e in examples]) else "scores"
 
 
 def _belong_together(examples: Sequence[Example]) -> bool:
@@ -227,7 +227,7 @@ def _texts_a_row(examples: Sequence[Example]) -> int:
     other = next((e for e in examples if len(e.texts) != number), None)
     if other is not None:
         raise DataError(
-            f"{other.place}: has {len(other.texts)} texts, {examples[0].place} has {number}; rows of one split must have the same parts"
+            f"{other.location}: has {len(other.texts)} texts, {examples[0].location} has {number}; rows of one split must have the same parts"
         )
     return number
 
@@ -251,9 +251,9 @@ def _found(predictions: Sequence[Prediction], examples: Sequence[Example], main:
     wanted = [{numbers[text] for text in relevant[query]} for query in queries]
     # A query that is a document too does not find itself, unless it should.
     itself = np.array([numbers.get(query, -1) if query not in relevant[query] else -1 for query in queries])
-    found = retrieval_figures(_directions(queries.values()), _directions(documents.values()), wanted, excluded=itself)
+    found = retrieval_scores(_directions(queries.values()), _directions(documents.values()), wanted, excluded=itself)
     interval = bootstrap_interval(lambda each: float(each.mean()), found.per_query[main]) if intervals else None
-    return Scores(main, True, found.figures, {main: interval} if interval else {})
+    return Scores(main, True, found.values, {main: interval} if interval else {})
 
 
 def _directions(vectors: Iterable[Any]) -> Any:

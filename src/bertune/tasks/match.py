@@ -9,19 +9,19 @@ import numpy as np
 from pydantic import Field
 
 from bertune.config.schema import DataConfig
-from bertune.data.labels import label_of, number_of, order_labels, read_labels, unknown_label
+from bertune.data.labels import get_label, get_number, read_labels, sort_labels, unknown_label_error
 from bertune.errors import ConfigError, DataError, listed
 from bertune.metrics.bootstrap import bootstrap_interval
 from bertune.metrics.classification import confusion_matrix, per_label_scores, single_label_scores
 from bertune.tasks.base.sentence import (
-    FIGURES,
+    METRICS,
     SentenceOptions,
     SentenceTask,
-    check_scores,
-    is_labelled,
-    labelled,
-    scored,
-    whole,
+    check_not_constant,
+    int_if_whole,
+    is_binary,
+    score_binary,
+    score_correlation,
 )
 from bertune.tasks.base.task import Note
 from bertune.types import JSON, Batch, Columns, Example, Prediction, Row, Scores
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from bertune.heads.sentence import SentenceOutput
 
-SOFTMAX_FIGURES = ("accuracy", "f1_macro", "mcc")
+SOFTMAX_METRICS = ("accuracy", "f1_macro", "mcc")
 
 
 class MatchOptions(SentenceOptions):
@@ -59,21 +59,21 @@ class Match(SentenceTask):
     Options = MatchOptions
     columns: ClassVar[Columns] = Columns(("text", "text_b"), (), "label")
     example_row: ClassVar[str] = '{"text": "How do I repay early?", "text_b": "Can I pay it back sooner?", "label": 1}'
-    learnt: ClassVar[tuple[str, ...]] = ("labels", "range", "binary")
+    learnt: ClassVar[tuple[str, ...]] = ("labels", "score_range", "is_binary")
     options: MatchOptions
 
     def __init__(self, options: MatchOptions, data: DataConfig) -> None:
         super().__init__(options, data)
-        self.joint = options.loss == "cosent"
-        self.least_batch = 2 if self.joint else 1
+        self.uses_whole_batch = options.loss == "cosent"
+        self.min_batch_size = 2 if self.uses_whole_batch else 1
         self.labels: tuple[str, ...] = ()
-        self.range = (0.0, 1.0)
+        self.score_range = (0.0, 1.0)
         """Lowest and highest score of the training rows."""
-        self.binary = False
+        self.is_binary = False
         """Whether scores are labels 0 and 1."""
 
     @property
-    def main(self) -> str:
+    def main_metric(self) -> str:
         """Return the figure that decides."""
         if self.options.metric != "auto":
             return self.options.metric
@@ -81,44 +81,51 @@ class Match(SentenceTask):
 
     @property
     def _figures(self) -> tuple[str, ...]:
-        return SOFTMAX_FIGURES if self.labels else FIGURES["labels" if self.binary else "scores"]
+        return SOFTMAX_METRICS if self.labels else METRICS["labels" if self.is_binary else "scores"]
 
     def read(self, row: Row) -> Example:
         """Read both texts and the score or label of a row."""
-        texts = self.texts(row, "text_b")
+        texts = self.read_texts(row, "text_b")
         target = self.columns.target
-        value = label_of(row, target) if self.options.loss == "softmax" else whole(number_of(row, target))
-        return Example(texts, value, row.source, row.line)
+        value = get_label(row, target) if self.options.loss == "softmax" else int_if_whole(get_number(row, target))
+        return Example(texts, value, row.location)
 
     def fit(self, examples: Sequence[Example], note: Note) -> None:
         """Learn the labels, or the range of the scores."""
         if self.data.label_delimiter is not None:
             raise ConfigError("data.label_delimiter is for several labels a row, which pairs do not have; leave it out")
         if self.options.loss == "softmax":
-            self.labels = read_labels(self.data.labels) or order_labels(e.target for e in examples)
+            self.labels = read_labels(self.data.labels) or sort_labels(e.target for e in examples)
             if len(self.labels) < 2:
-                raise DataError(f"{examples[0].source}: all rows have the label {self.labels[0]!r}; at least two are needed")
+                raise DataError(f"{examples[0].location.source}: all rows have the label {self.labels[0]!r}; at least two are needed")
             for example in examples:
                 self.check(example)
         else:
             gold = [e.target for e in examples]
-            self.binary = is_labelled(gold)
+            self.is_binary = is_binary(gold)
             if len(set(gold)) == 1:
-                raise DataError(f"{examples[0].source}: all {len(gold)} rows have the score {gold[0]:g}; there is nothing to learn")
-            self.range = float(min(gold)), float(max(gold))
+                raise DataError(
+                    f"{examples[0].location.source}: all {len(gold)} rows have the score {gold[0]:g}; there is nothing to learn"
+                )
+            self.score_range = float(min(gold)), float(max(gold))
         self._check_options()
 
     def _check_options(self) -> None:
         o, faults = self.options, []
         if o.metric not in {"auto", *self._figures}:
             faults.append(f"options.metric={o.metric} is no figure of these rows; use auto, {', '.join(self._figures)}")
-        if o.loss == "contrastive" and not self.binary:
+        if o.loss == "contrastive" and not self.is_binary:
             faults.append("options.loss=contrastive is for labels 0 and 1; for scores use cosent or cosine")
         if o.loss == "softmax" and o.matryoshka:
             faults.append("options.matryoshka has no part in options.loss=softmax, which compares no cosines")
         if not self.labels and self.data.labels is not None:
             faults.append("data.labels is for options.loss=softmax; leave it out")
-        for name, for_loss in (("scale", "cosent"), ("margin", "contrastive"), ("concat_product", "softmax"), ("classifier_learning_rate", "softmax")):
+        for name, for_loss in (
+            ("scale", "cosent"),
+            ("margin", "contrastive"),
+            ("concat_product", "softmax"),
+            ("classifier_learning_rate", "softmax"),
+        ):
             if o.loss != for_loss and getattr(o, name) != MatchOptions.model_fields[name].default:
                 faults.append(f"options.{name} has no part in options.loss={o.loss}; it belongs to {for_loss}")
         if faults:
@@ -128,29 +135,33 @@ class Match(SentenceTask):
         """Say what is learnt from which targets."""
         if self.labels:
             return f"matching by labels (softmax on two vectors); {len(self.labels)} labels: {listed(self.labels)}"
-        kind = "labels 0 and 1" if self.binary else f"scores from {self.range[0]:g} to {self.range[1]:g}"
+        kind = "labels 0 and 1" if self.is_binary else f"scores from {self.score_range[0]:g} to {self.score_range[1]:g}"
         return f"matching by {self.options.loss}; {kind}"
 
     def check(self, example: Example) -> None:
         """Refuse a label that is not among those learnt."""
         if self.labels and example.target is not None and example.target not in self.labels:
-            raise unknown_label(example, example.target, self.labels)
-        if self.binary and example.target not in {0, 1, None}:
-            raise DataError(f"{example.place}: the score is {example.target:g}, where all training rows have 0 or 1")
+            raise unknown_label_error(example, example.target, self.labels)
+        if self.is_binary and example.target not in {0, 1, None}:
+            raise DataError(f"{example.location}: the score is {example.target:g}, where all training rows have 0 or 1")
 
-    def check_together(self, examples: Sequence[Example]) -> None:
+    def check_scorable(self, examples: Sequence[Example]) -> None:
         """Refuse scores that are all the same, and labels of one kind."""
         if not self.labels:
-            check_scores([e.target for e in examples], examples[0].source, labels=self.binary)
+            check_not_constant([e.target for e in examples], examples[0].location.source, labels=self.is_binary)
 
-    def strata(self, example: Example) -> str:
+    def stratify_key(self, example: Example) -> str:
         """Return the label."""
-        return str(example.target) if self.labels or self.binary else ""
+        return str(example.target) if self.labels or self.is_binary else ""
 
-    def judging(self) -> JSON:
+    def head_kwargs(self) -> JSON:
         """Return how many labels the head tells, from what, and how fast it learns that."""
         o = self.options
-        return {"num_labels": len(self.labels), "product": o.concat_product, "label_rate": o.classifier_learning_rate if self.labels else None}
+        return {
+            "num_labels": len(self.labels),
+            "concat_product": o.concat_product,
+            "classifier_learning_rate": o.classifier_learning_rate if self.labels else None,
+        }
 
     def encode_target(self, target: Any) -> Any:
         """Return a label's id, or the score, from 0 to 1 for the cosine loss."""
@@ -158,7 +169,7 @@ class Match(SentenceTask):
             return None
         if self.labels:
             return self.labels.index(target)
-        low, high = self.range
+        low, high = self.score_range
         return (target - low) / (high - low) if self.options.loss == "cosine" else float(target)
 
     def collate_target(self, targets: list[Any]) -> Any:
@@ -171,7 +182,7 @@ class Match(SentenceTask):
         """Return the loss summed over rows; CoSENT, which is one figure of a whole batch, counts once for each row."""
         from bertune.distributed import all_gather
         from bertune.losses.classification import cross_entropy
-        from bertune.losses.similarity import contrastive, cosent, cosine_regression
+        from bertune.losses.similarity import contrastive_loss, cosent_loss, cosine_mse_loss
 
         if batch.target is None:
             raise DataError("a loss needs the scores of all rows")
@@ -180,10 +191,10 @@ class Match(SentenceTask):
             return cross_entropy(out.logits, target)
         if o.loss == "cosent":
             scores = all_gather(target)  # pairs are compared over all processes
-            return self.over_widths(out, lambda x: cosent(all_gather(self.similarities(x)), scores, o.scale) * len(batch.rows))
+            return self.matryoshka_loss(out, lambda x: cosent_loss(all_gather(self.similarities(x)), scores, o.scale) * len(batch.rows))
         if o.loss == "contrastive":
-            return self.over_widths(out, lambda x: contrastive(self.similarities(x), target, o.margin))
-        return self.over_widths(out, lambda x: cosine_regression(self.similarities(x), target))
+            return self.matryoshka_loss(out, lambda x: contrastive_loss(self.similarities(x), target, o.margin))
+        return self.matryoshka_loss(out, lambda x: cosine_mse_loss(self.similarities(x), target))
 
     def decode(self, out: SentenceOutput, batch: Batch) -> list[Prediction]:
         """Return the cosine of each pair, or its label with the probability of each."""
@@ -199,22 +210,22 @@ class Match(SentenceTask):
         """Return rank correlation for scores, average precision for labels 0 and 1, accuracy for softmax."""
         gold = [e.target for e in examples]
         if not self.labels:
-            return (labelled if self.binary else scored)(gold, predictions, self.main, intervals=intervals)
+            return (score_binary if self.is_binary else score_correlation)(gold, predictions, self.main_metric, intervals=intervals)
         ids = {label: n for n, label in enumerate(self.labels)}
         columns = np.array([ids[g] for g in gold]), np.array([ids[str(p.value)] for p in predictions])
 
         def figures(g: Any, p: Any) -> dict[str, float]:
             return single_label_scores(confusion_matrix(g, p, len(ids)), None)
 
-        found = bootstrap_interval(lambda g, p: figures(g, p)[self.main], *columns) if intervals else None
+        found = bootstrap_interval(lambda g, p: figures(g, p)[self.main_metric], *columns) if intervals else None
         matrix = confusion_matrix(*columns, len(ids))
         per_label = per_label_scores(self.labels, np.diag(matrix), matrix.sum(0), matrix.sum(1))
-        return Scores(self.main, True, figures(*columns), {self.main: found} if found else {}, per_label)
+        return Scores(self.main_metric, True, figures(*columns), {self.main_metric: found} if found else {}, per_label)
 
     def state(self) -> JSON:
         """Return what was learnt of labels and scores."""
-        return {"labels": list(self.labels), "range": list(self.range), "binary": self.binary}
+        return {"labels": list(self.labels), "range": list(self.score_range), "binary": self.is_binary}
 
-    def load(self, state: JSON) -> None:
+    def load_state(self, state: JSON) -> None:
         """Take back what was learnt of labels and scores."""
-        self.labels, self.range, self.binary = tuple(state["labels"]), (state["range"][0], state["range"][1]), state["binary"]
+        self.labels, self.score_range, self.is_binary = tuple(state["labels"]), (state["range"][0], state["range"][1]), state["binary"]

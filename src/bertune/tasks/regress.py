@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
-from bertune.data.labels import number_of
+from bertune.data.labels import get_number
 from bertune.errors import ConfigError, DataError
 from bertune.metrics.bootstrap import bootstrap_interval
 from bertune.metrics.regression import regression_scores
@@ -36,14 +36,14 @@ class Regress(PooledTask):
     Options = RegressOptions
     columns: ClassVar[Columns] = Columns(("text",), ("text_b",), "label")
     example_row: ClassVar[str] = '{"text": "A man plays.", "text_b": "A man is playing.", "label": 4.8}'
-    learnt: ClassVar[tuple[str, ...]] = ("num_texts", "mean", "low", "high")
+    learnt: ClassVar[tuple[str, ...]] = ("num_texts", "target_mean", "target_min", "target_max")
     num_outputs = 1
-    mean = 0.0
+    target_mean = 0.0
     """Mean of the training targets; the head starts there."""
 
     def read(self, row: Row) -> Example:
         """Read the texts and the number of a row."""
-        return Example(self.texts(row), number_of(row, self.columns.target), row.source, row.line)
+        return Example(self.read_texts(row), get_number(row, self.columns.target), row.location)
 
     def fit(self, examples: Sequence[Example], note: Note) -> None:
         """Learn the mean of the targets."""
@@ -53,18 +53,18 @@ class Regress(PooledTask):
                 raise ConfigError(f"data.{name} is for labels, and regress predicts a number; leave it out")
         targets = np.array([e.target for e in examples])
         if len(np.unique(targets)) == 1:
-            raise DataError(f"{examples[0].source}: every target is {targets[0]}; there is nothing to learn")
-        self.mean = float(targets.mean())
-        self.low, self.high = float(targets.min()), float(targets.max())
+            raise DataError(f"{examples[0].location.source}: every target is {targets[0]}; there is nothing to learn")
+        self.target_mean = float(targets.mean())
+        self.target_min, self.target_max = float(targets.min()), float(targets.max())
 
     def describe(self) -> str:
         """Say what problem this is."""
-        return f"regression, as task regress states; training targets from {self.low:g} to {self.high:g}, mean {self.mean:.4g}"
+        return f"regression, as task regress states; training targets from {self.target_min:g} to {self.target_max:g}, mean {self.target_mean:.4g}"
 
     def head(self, encoder: Any, pretrained: dict[str, Tensor]) -> nn.Module:
         """Build a head that predicts the mean of the targets before it has learnt anything else."""
         head = super().head(encoder, pretrained)
-        head.out.bias.data.fill_(self.mean)  # type: ignore[union-attr, operator]
+        head.out.bias.data.fill_(self.target_mean)  # type: ignore[union-attr, operator]
         return head
 
     def collate_target(self, targets: list[Any]) -> Any:
@@ -100,14 +100,14 @@ class Regress(PooledTask):
 
     def state(self) -> JSON:
         """Return what was learnt of the targets."""
-        return {**super().state(), "mean": self.mean, "low": self.low, "high": self.high}
+        return {**super().state(), "mean": self.target_mean, "low": self.target_min, "high": self.target_max}
 
-    def load(self, state: JSON) -> None:
+    def load_state(self, state: JSON) -> None:
         """Take back what was learnt of the targets."""
-        super().load(state)
-        self.mean, self.low, self.high = state["mean"], state["low"], state["high"]
+        super().load_state(state)
+        self.target_mean, self.target_min, self.target_max = state["mean"], state["low"], state["high"]
 
-    def hub_config(self, head: Any) -> JSON:
+    def hf_config(self, head: Any) -> JSON:
         """Tell transformers that this is regression."""
         names = {"id2label": {"0": "value"}, "label2id": {"value": 0}}
-        return {**super().hub_config(head), **names, "problem_type": "regression"}
+        return {**super().hf_config(head), **names, "problem_type": "regression"}

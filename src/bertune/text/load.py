@@ -10,37 +10,37 @@ from tokenizers import Tokenizer as Rust
 from bertune.config.schema import DataConfig
 from bertune.encoders.checkpoint_files import is_chinesebert
 from bertune.errors import ArtifactError, ConfigError
-from bertune.text.tokenizer import ABOUT_A_PLACE, Tokenizer
+from bertune.text.tokenizer import LOCAL_SETTINGS, Tokenizer
 from bertune.types import JSON
 
 _VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model", "*.spm")
 """Files that hold a vocabulary."""
 
 
-def load_tokenizer(folder: Path, longest: int, data: DataConfig) -> Tokenizer:
+def load_tokenizer(folder: Path, max_positions: int, data: DataConfig) -> Tokenizer:
     """Read the tokenizer of a model folder.
 
     Args:
         folder: holds tokenizer.json, or vocab.txt, or what else transformers can convert.
-        longest: most positions the encoder has.
+        max_positions: most positions the encoder has.
         data: its `max_length` and `truncation` count.
 
     Raises:
         ConfigError: no tokenizer can be read, or `data.max_length` is more than the encoder has.
     """
-    if data.max_length is not None and data.max_length > longest:
-        raise ConfigError(f"data.max_length: {data.max_length} is more than the {longest} positions of this encoder")
-    max_length = data.max_length or min(longest, 512)
+    if data.max_length is not None and data.max_length > max_positions:
+        raise ConfigError(f"data.max_length: {data.max_length} is more than the {max_positions} positions of this encoder")
+    max_length = data.max_length or min(max_positions, 512)
     if is_chinesebert(folder):
-        from bertune.text.pinyin_tokenizer import PinyinTokenizer, read_pinyin_tokenizer
+        from bertune.text.pinyin_tokenizer import PinyinTokenizer, load_pinyin_tokenizer
 
-        rust, settings, spelling = read_pinyin_tokenizer(folder)
+        rust, settings, spelling = load_pinyin_tokenizer(folder)
         return PinyinTokenizer(rust, settings, max_length, data.truncation, spelling)
-    rust, settings = read_tokenizer(folder)
+    rust, settings = load_rust_tokenizer(folder)
     return Tokenizer(rust, settings, max_length, data.truncation)
 
 
-def read_tokenizer(folder: Path) -> tuple[Rust, JSON]:
+def load_rust_tokenizer(folder: Path) -> tuple[Rust, JSON]:
     """Read the tokenizer of a folder, and its settings.
 
     Raises:
@@ -73,7 +73,7 @@ def read_tokenizer(folder: Path) -> tuple[Rust, JSON]:
             rust = Rust.from_file(str(Path(place) / "tokenizer.json"))
     except (OSError, ValueError, ImportError) as error:
         raise ConfigError(f"model: no tokenizer can be read from {str(folder)!r}: {str(error).splitlines()[0]}") from None
-    return rust, {k: v for k, v in settings.items() if k not in ABOUT_A_PLACE}
+    return rust, {k: v for k, v in settings.items() if k not in LOCAL_SETTINGS}
 
 
 def _plain_bert(folder: Path) -> tuple[Rust, JSON] | None:
@@ -90,16 +90,16 @@ def _plain_bert(folder: Path) -> tuple[Rust, JSON] | None:
         vocabulary = made["model"].pop("vocab")
         special = {name: settings.get(f"{name.lower()}_token", f"[{name}]") for name in ("UNK", "SEP", "PAD", "CLS", "MASK")}
         found = {name: made[name] for name in ("normalizer", "pre_tokenizer", "post_processor", "model")}
-        same = found == bert_parts(settings, special, vocabulary)
+        same = found == bert_tokenizer_parts(settings, special, vocabulary)
         same_tokens = {t["content"]: t["id"] for t in made["added_tokens"]} == {t: vocabulary[t] for t in special.values()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None  # transformers' message says more
     if not same or not same_tokens or settings.keys() & {"added_tokens_decoder", "additional_special_tokens", "extra_special_tokens"}:
         return None
-    return Rust.from_str(text), {k: v for k, v in settings.items() if k not in ABOUT_A_PLACE}
+    return Rust.from_str(text), {k: v for k, v in settings.items() if k not in LOCAL_SETTINGS}
 
 
-def bert_parts(settings: JSON, special: dict[str, str], vocabulary: dict[str, int]) -> JSON:
+def bert_tokenizer_parts(settings: JSON, special: dict[str, str], vocabulary: dict[str, int]) -> JSON:
     """Return the parts of tokenizer.json that BERT's settings stand for."""
 
     def token(name: str, kind: int) -> JSON:

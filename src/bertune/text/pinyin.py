@@ -22,14 +22,14 @@ from types import ModuleType
 from bertune.errors import ConfigError, MissingExtra
 from bertune.types import JSON
 
-LENGTH = 8
+SYLLABLE_LENGTH = 8
 """Symbols of a syllable."""
-BITS = 5
+SYMBOL_BITS = 5
 """Bits of a symbol in a packed syllable: the first symbol in the lowest ones."""
-NUM_SYMBOLS = 1 << BITS
+NUM_SYMBOLS = 1 << SYMBOL_BITS
 SYMBOLS: dict[str, int] = {s: n for n, s in enumerate("12345abcdefghijklmnopqrstuvwxyz", 1)}
 """Number of each symbol; 0 stands for none. Derived from published samples: tests hold it against them."""
-VERSION = "0.38.1"
+PYPINYIN_VERSION = "0.38.1"
 """The version of pypinyin that ChineseBERT's authors name. Every later one gives some characters other readings: of 3,000 titles
 0.39 changes .08 % of the characters, 0.44 .2 % (那 from nei4 to na4 among them), 0.55 .64 %, one title in ten."""
 
@@ -37,26 +37,26 @@ _HAN = re.compile("[\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U00
 """Runs of characters that may have a reading."""
 
 
-def pack(symbols: Sequence[int]) -> int:
+def pack_syllable(symbol_ids: Sequence[int]) -> int:
     """Put up to eight numbers from 0 to 31 into one.
 
-    >>> pack([9, 10, 5])
+    >>> pack_syllable([9, 10, 5])
     5449
     """
-    return sum(symbol << BITS * place for place, symbol in enumerate(symbols))
+    return sum(symbol << SYMBOL_BITS * place for place, symbol in enumerate(symbol_ids))
 
 
-def unpack(syllable: int) -> list[int]:
+def unpack_syllable(syllable: int) -> list[int]:
     """Return the eight symbols of a packed syllable.
 
-    >>> unpack(5449)
+    >>> unpack_syllable(5449)
     [9, 10, 5, 0, 0, 0, 0, 0]
     """
-    return [syllable >> BITS * place & NUM_SYMBOLS - 1 for place in range(LENGTH)]
+    return [syllable >> SYMBOL_BITS * place & NUM_SYMBOLS - 1 for place in range(SYLLABLE_LENGTH)]
 
 
 @dataclass(frozen=True)
-class Spelling:
+class PinyinVocab:
     """How a reading is written in symbols.
 
     Attributes:
@@ -65,42 +65,42 @@ class Spelling:
             neutral tone is added to readings outside of it.
     """
 
-    symbols: Mapping[str, int] = field(default_factory=lambda: SYMBOLS)
-    syllables: Mapping[str, int] | None = None
+    symbol_ids: Mapping[str, int] = field(default_factory=lambda: SYMBOLS)
+    pinyin_ids: Mapping[str, int] | None = None
 
-    def of(self, reading: str) -> int:
+    def encode(self, reading: str) -> int:
         """Return the packed syllable of a reading such as zhang3, or 0 where it has a letter without a number, such as ê.
 
-        >>> unpack(Spelling().of("lv4")), Spelling().of("de") == Spelling().of("de5")
+        >>> unpack_syllable(PinyinVocab().of("lv4")), PinyinVocab().of("de") == PinyinVocab().of("de5")
         ([17, 27, 4, 0, 0, 0, 0, 0], True)
         """
-        if self.syllables is not None and reading in self.syllables:
-            return self.syllables[reading]
-        if self.syllables is None and not reading[-1:].isdigit():
+        if self.pinyin_ids is not None and reading in self.pinyin_ids:
+            return self.pinyin_ids[reading]
+        if self.pinyin_ids is None and not reading[-1:].isdigit():
             reading += "5"
-        numbers = [self.symbols.get(letter, 0) for letter in reading]
-        return pack(numbers) if all(numbers) and len(numbers) <= LENGTH else 0
+        numbers = [self.symbol_ids.get(letter, 0) for letter in reading]
+        return pack_syllable(numbers) if all(numbers) and len(numbers) <= SYLLABLE_LENGTH else 0
 
     def to_json(self) -> JSON:
         """Return it as junnyu's tokenizer_config.json holds it; nothing for the built-in one."""
-        if self == Spelling():
+        if self == PinyinVocab():
             return {}
-        letters = {number: letter for letter, number in self.symbols.items()}
+        letters = {number: letter for letter, number in self.symbol_ids.items()}
         own: JSON = {
-            "pinyin_map": {"idx2char": [letters.get(n, "_") for n in range(NUM_SYMBOLS)], "char2idx": dict(self.symbols)},
+            "pinyin_map": {"idx2char": [letters.get(n, "_") for n in range(NUM_SYMBOLS)], "char2idx": dict(self.symbol_ids)},
         }
-        if self.syllables is not None:
-            own["pinyin2tensor"] = {reading: unpack(syllable) for reading, syllable in self.syllables.items()}
+        if self.pinyin_ids is not None:
+            own["pinyin2tensor"] = {reading: unpack_syllable(syllable) for reading, syllable in self.pinyin_ids.items()}
         return own
 
 
-def spelling_of(pinyin_map: JSON | None, pinyin2tensor: JSON | None, where: str) -> Spelling:
+def parse_pinyin_vocab(pinyin_map: JSON | None, pinyin2tensor: JSON | None, source: str) -> PinyinVocab:
     """Read the lists that a checkpoint brings along.
 
     Args:
         pinyin_map: `{"idx2char": [...], "char2idx": {letter: number}}`, or None where there is none.
         pinyin2tensor: `{reading: [eight numbers]}`, or None.
-        where: stands in the message when they are broken.
+        source: stands in the message when they are broken.
 
     Raises:
         ConfigError: something in them is no number from 0 to 31, or a syllable is longer than eight.
@@ -109,13 +109,13 @@ def spelling_of(pinyin_map: JSON | None, pinyin2tensor: JSON | None, where: str)
         symbols = SYMBOLS if pinyin_map is None else {str(k): _symbol(v) for k, v in pinyin_map["char2idx"].items()}
         syllables = None
         if pinyin2tensor is not None:
-            syllables = {reading: pack([_symbol(n) for n in _eight(numbers)]) for reading, numbers in pinyin2tensor.items()}
+            syllables = {reading: pack_syllable([_symbol(n) for n in _eight(numbers)]) for reading, numbers in pinyin2tensor.items()}
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ConfigError(
-            f"{where}: no lists of pinyin: {type(error).__name__}: {error}; needed are char2idx {{letter: 0 to {NUM_SYMBOLS - 1}}} "
-            f"and pinyin2tensor {{reading: {LENGTH} such numbers}}"
+            f"{source}: no lists of pinyin: {type(error).__name__}: {error}; needed are char2idx {{letter: 0 to {NUM_SYMBOLS - 1}}} "
+            f"and pinyin2tensor {{reading: {SYLLABLE_LENGTH} such numbers}}"
         ) from None
-    return Spelling(symbols, syllables)
+    return PinyinVocab(symbols, syllables)
 
 
 def _symbol(value: object) -> int:
@@ -125,28 +125,28 @@ def _symbol(value: object) -> int:
 
 
 def _eight(numbers: Sequence[int]) -> Sequence[int]:
-    if len(numbers) != LENGTH:
+    if len(numbers) != SYLLABLE_LENGTH:
         raise ValueError(f"{numbers!r} has {len(numbers)} numbers")
     return numbers
 
 
-class Pinyin:
+class PinyinConverter:
     """Gives each character of a text its packed syllable.
 
     Args:
         spelling: how readings are written; the built-in rule unless a checkpoint brings its own.
     """
 
-    def __init__(self, spelling: Spelling | None = None) -> None:
-        self.spelling = spelling or Spelling()
+    def __init__(self, vocab: PinyinVocab | None = None) -> None:
+        self.vocab = vocab or PinyinVocab()
         self._readings, self._prefixes = _dictionaries()
         self._known: dict[str, list[int]] = {}  # of characters and phrases met before: at most as many as the dictionaries have
 
-    def of(self, text: str) -> list[int]:
+    def convert(self, text: str) -> list[int]:
         """Return a packed syllable for each character, 0 for those without a reading: letters, digits, signs, rare characters.
 
-        >>> pinyin = Pinyin()
-        >>> [pinyin.of(text) == [pinyin.spelling.of(reading) for reading in readings.split()]
+        >>> pinyin = PinyinConverter()
+        >>> [pinyin.convert(text) == [pinyin.vocab.encode(reading) for reading in readings.split()]
         ...  for text, readings in (("成长", "cheng2 zhang3"), ("长江", "chang2 jiang1"), ("绿的", "lv4 de5"))]
         [True, True, True]
         """
@@ -177,7 +177,7 @@ class Pinyin:
     def _learn(self, segment: str) -> list[int]:
         """Return the syllables of a character or a phrase, and keep them."""
         readings = self._readings.get(segment) or [""] * len(segment)
-        self._known[segment] = found = [self.spelling.of(reading) if reading else 0 for reading in readings]
+        self._known[segment] = found = [self.vocab.encode(reading) if reading else 0 for reading in readings]
         return found
 
 
@@ -216,10 +216,10 @@ def _checked() -> ModuleType:
     try:
         import pypinyin
     except ImportError:
-        raise MissingExtra(f"pypinyin=={VERSION}", "chinese", "ChineseBERT") from None
-    if pypinyin.__version__ != VERSION:
+        raise MissingExtra(f"pypinyin=={PYPINYIN_VERSION}", "chinese", "ChineseBERT") from None
+    if pypinyin.__version__ != PYPINYIN_VERSION:
         raise ConfigError(
-            f"pypinyin {pypinyin.__version__} reads some characters otherwise than {VERSION}, which ChineseBERT was trained with; "
-            f"install that one: pip install pypinyin=={VERSION}"
+            f"pypinyin {pypinyin.__version__} reads some characters otherwise than {PYPINYIN_VERSION}, which ChineseBERT was trained with; "
+            f"install that one: pip install pypinyin=={PYPINYIN_VERSION}"
         )
     return pypinyin

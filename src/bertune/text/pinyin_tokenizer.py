@@ -10,11 +10,11 @@ from typing import Any
 
 from tokenizers import Tokenizer as Rust
 
-from bertune.encoders.checkpoint_files import PINYIN_LIST, PINYIN_MAP
+from bertune.encoders.checkpoint_files import PINYIN_MAP_FILE, PINYIN_TENSOR_FILE
 from bertune.errors import ConfigError
-from bertune.text.load import bert_parts, read_tokenizer
-from bertune.text.pinyin import VERSION, Pinyin, Spelling, spelling_of
-from bertune.text.tokenizer import ABOUT_A_PLACE, Tokenizer
+from bertune.text.load import bert_tokenizer_parts, load_rust_tokenizer
+from bertune.text.pinyin import PYPINYIN_VERSION, PinyinConverter, PinyinVocab, parse_pinyin_vocab
+from bertune.text.tokenizer import LOCAL_SETTINGS, Tokenizer
 from bertune.types import JSON, Encoding
 
 _LISTS = ("pinyin_map", "pinyin2tensor")
@@ -30,10 +30,10 @@ class PinyinTokenizer(Tokenizer):
     before anything is cut off or cut into words or windows.
     """
 
-    def __init__(self, rust: Rust, settings: JSON, max_length: int, truncation: str, spelling: Spelling) -> None:
+    def __init__(self, rust: Rust, settings: JSON, max_length: int, truncation: str, vocab: PinyinVocab) -> None:
         kept = {name: value for name, value in settings.items() if name not in _DROPPED}
-        super().__init__(rust, {**kept, **spelling.to_json()}, max_length, truncation)
-        self.pinyin = Pinyin(spelling)
+        super().__init__(rust, {**kept, **vocab.to_json()}, max_length, truncation)
+        self.pinyin = PinyinConverter(vocab)
         self._word_places: dict[str, tuple[int, ...]] = {}  # of each token of a word, the character it stands for
 
     def encode(self, texts: Sequence[tuple[str, ...]]) -> list[Encoding]:
@@ -42,15 +42,15 @@ class PinyinTokenizer(Tokenizer):
 
     def _piece(self, item: str | tuple[str, ...], found: Any, cut: int) -> Encoding:
         if isinstance(item, str):
-            heard = self.pinyin.of(item)
+            heard = self.pinyin.convert(item)
             syllables = [heard[start] if stop - start == 1 else 0 for start, stop in found.offsets]
         else:
-            sides = [self.pinyin.of(text) for text in item]
+            sides = [self.pinyin.convert(text) for text in item]
             syllables = [
                 sides[side][start] if side is not None and stop - start == 1 else 0
                 for side, (start, stop) in zip(found.sequence_ids, found.offsets, strict=True)
             ]
-        return Encoding(found.ids, found.type_ids, cut, syllables=syllables)
+        return Encoding(found.ids, found.type_ids, cut, pinyin_ids=syllables)
 
     def encode_words(self, texts: Sequence[tuple[str, Sequence[tuple[int, int]]]], overlap: int) -> list[tuple[Encoding, list[int]]]:
         """Turn texts that are cut into words into ids and syllables; see `Tokenizer.encode_words`."""
@@ -58,14 +58,14 @@ class PinyinTokenizer(Tokenizer):
         silent = [0] * len(before), [0] * len(after), 0
         pieces = []
         for (text, words), (piece, present) in zip(texts, super().encode_words(texts, overlap), strict=True):
-            heard = self.pinyin.of(text)
+            heard = self.pinyin.convert(text)
             of_words = []
             for start, stop in words:
                 spelt = self._spelt(text, start, stop)
                 first = stop - len(spelt)  # before `start` where a blank belongs to the word
                 of_words.append(_heard(heard, (_NOWHERE if p == _NOWHERE else first + p for p in self._word_places[spelt])))
             laid, _ = self._piece_of_words(of_words, overlap, silent)  # they come to lie as the ids do
-            pieces.append((replace(piece, syllables=laid.ids), present))
+            pieces.append((replace(piece, pinyin_ids=laid.input_ids), present))
         return pieces
 
     def _remember(self, word: str, form: str, found: Any) -> None:
@@ -79,7 +79,7 @@ class PinyinTokenizer(Tokenizer):
 
     def fingerprint(self) -> str:
         """Return what decides ids and syllables, as text."""
-        return super().fingerprint() + json.dumps([VERSION, self.pinyin.spelling.to_json()], sort_keys=True)
+        return super().fingerprint() + json.dumps([PYPINYIN_VERSION, self.pinyin.vocab.to_json()], sort_keys=True)
 
 
 def _places(offsets: Iterable[tuple[int, int]]) -> list[int]:
@@ -91,19 +91,19 @@ def _heard(syllables: Sequence[int], places: Iterable[int]) -> tuple[int, ...]:
     return tuple(0 if place == _NOWHERE else syllables[place] for place in places)
 
 
-def read_pinyin_tokenizer(folder: Path) -> tuple[Rust, JSON, Spelling]:
+def load_pinyin_tokenizer(folder: Path) -> tuple[Rust, JSON, PinyinVocab]:
     """Read vocabulary, settings and pinyin lists of a ChineseBERT: ShannonAI's release, junnyu's, or a folder that bertune wrote.
 
     Raises:
         ArtifactError, ConfigError: something is missing or damaged.
     """
     if (folder / "bertune.json").is_file():
-        rust, settings = read_tokenizer(folder)
+        rust, settings = load_rust_tokenizer(folder)
         return rust, settings, _spelling(folder, settings)
     settings = _read_json(folder / "tokenizer_config.json") or {}
     spelling = _spelling(folder, settings)
     # Its class is none of transformers', so AutoTokenizer cannot be asked; the rules are BERT's.
-    own = {"tokenizer_class": "BertTokenizer", **{n: v for n, v in settings.items() if n not in {*ABOUT_A_PLACE, "tokenizer_class"}}}
+    own = {"tokenizer_class": "BertTokenizer", **{n: v for n, v in settings.items() if n not in {*LOCAL_SETTINGS, "tokenizer_class"}}}
     if (folder / "vocab.txt").is_file():
         return _from_vocabulary(folder / "vocab.txt", own), own, spelling
     try:
@@ -115,13 +115,13 @@ def read_pinyin_tokenizer(folder: Path) -> tuple[Rust, JSON, Spelling]:
     return Rust.from_str(text), own, spelling
 
 
-def _spelling(folder: Path, settings: JSON) -> Spelling:
+def _spelling(folder: Path, settings: JSON) -> PinyinVocab:
     lists = [settings.get(name) for name in _LISTS]
     where = f"{folder / 'tokenizer_config.json'}"
     if lists == [None, None]:
-        lists = [_read_json(folder / name) for name in (PINYIN_MAP, PINYIN_LIST)]
+        lists = [_read_json(folder / name) for name in (PINYIN_MAP_FILE, PINYIN_TENSOR_FILE)]
         where = f"{folder / 'config'}"
-    return Spelling() if lists == [None, None] else spelling_of(lists[0], lists[1], where)
+    return PinyinVocab() if lists == [None, None] else parse_pinyin_vocab(lists[0], lists[1], where)
 
 
 def _read_json(path: Path) -> JSON | None:
@@ -151,7 +151,7 @@ def _from_vocabulary(path: Path, settings: JSON) -> Rust:
     lacking = [token for token in special.values() if token not in vocabulary]
     if lacking:
         raise ConfigError(f"{path}: lacks the special tokens {', '.join(lacking)}; is it the vocabulary of this encoder?")
-    parts = bert_parts(settings, special, vocabulary)
+    parts = bert_tokenizer_parts(settings, special, vocabulary)
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
     parts["model"]["vocab"] = vocabulary
     parts["added_tokens"] = [

@@ -11,16 +11,16 @@ from typing import Any
 
 from tokenizers import Tokenizer as Rust
 
-from bertune.text.windows import speakers, windows_of
+from bertune.text.windows import assign_words, split_windows
 from bertune.text.word_cache import WordCache
 from bertune.types import JSON, Encoding
 
-MOST_WORDS = 1 << 20
+MAX_CACHED_WORDS = 1 << 20
 """Words whose ids are kept."""
-FEW = 32
+MIN_TEXTS_FOR_CACHE = 32
 """Texts too few for the cache of words to be made."""
-ABOUT_A_PLACE = {"is_local", "local_files_only", "name_or_path"}
-PLAIN = str.maketrans(
+LOCAL_SETTINGS = {"is_local", "local_files_only", "name_or_path"}
+PLAIN_PUNCTUATION = str.maketrans(
     {**dict.fromkeys("“”„‟«»「」『』", '"'), **dict.fromkeys("‘’‚‛", "'"), **dict.fromkeys("—–―‐‑−", "-"), "…": "...", "～": "~"}
 )
 """Typographic signs and their plain forms, tried where the vocabulary lacks the former."""
@@ -40,7 +40,7 @@ class Tokenizer:
         self._word_ids: dict[str, tuple[int, ...]] = {}
 
     @cached_property
-    def unknown_id(self) -> int | None:
+    def unk_token_id(self) -> int | None:
         """Return the id of the unknown token."""
         model = json.loads(self._whole.to_str())["model"]
         if model.get("unk_id") is not None:
@@ -53,7 +53,7 @@ class Tokenizer:
 
         A pair of which the text that may not be cut alone is too long is cut from the longer end instead.
         """
-        if self._words is None or len(texts) < FEW:
+        if self._words is None or len(texts) < MIN_TEXTS_FOR_CACHE:
             return self._encode(texts)
         found = self._words.encode(texts)
         missing = iter(self._encode([t for t, piece in zip(texts, found, strict=True) if piece is None]))
@@ -61,9 +61,9 @@ class Tokenizer:
 
     @cached_property
     def _words(self) -> WordCache | None:
-        return WordCache.of(self._whole, self.max_length, keeps_end=self._settings.get("truncation_side") == "left")
+        return WordCache.from_tokenizer(self._whole, self.max_length, truncate_left=self._settings.get("truncation_side") == "left")
 
-    def forget_words(self) -> None:
+    def clear_word_cache(self) -> None:
         """Let go of the words whose ids are kept, when many texts were encoded and no more are to come."""
         self.__dict__.pop("_words", None)
 
@@ -81,7 +81,7 @@ class Tokenizer:
         return pieces
 
     @property
-    def cutting(self) -> tuple[str, str]:
+    def truncation_settings(self) -> tuple[str, str]:
         """Return how texts that are too long are cut: which of a pair, and at which end."""
         return self.truncation, self._settings.get("truncation_side", "right")
 
@@ -100,7 +100,7 @@ class Tokenizer:
             overlap: tokens that two windows of a long text share; see `bertune.text.windows`.
 
         Returns:
-            For each text its piece, with `words` and `windows`, and the places of those words that have tokens.
+            For each text its piece, with `word_positions` and `window_lengths`, and the places of those words that have tokens.
         """
         self._learn_words(texts)
         return [
@@ -115,7 +115,7 @@ class Tokenizer:
 
     def _learn_words(self, texts: Sequence[tuple[str, Sequence[tuple[int, int]]]]) -> None:
         """Tokenize every word that was not seen before, each once."""
-        if len(self._word_ids) > MOST_WORDS:
+        if len(self._word_ids) > MAX_CACHED_WORDS:
             self._forget_words()
         new = {w: None for text, words in texts for start, end in words if (w := self._spelt(text, start, end)) not in self._word_ids}
         unknown = []
@@ -138,7 +138,7 @@ class Tokenizer:
     def _known_forms(self, word: str) -> Iterator[tuple[str, Any]]:
         """Yield forms of a word that hold no unknown token: half width, lower case, plain quotation marks and dashes."""
         folded = unicodedata.normalize("NFKC", word)
-        for form in dict.fromkeys((folded, word.lower(), folded.lower(), folded.lower().translate(PLAIN))):
+        for form in dict.fromkeys((folded, word.lower(), folded.lower(), folded.lower().translate(PLAIN_PUNCTUATION))):
             found = self._whole.encode(form, add_special_tokens=False)
             if found.ids and self._unknown not in found.ids:
                 yield form, found
@@ -151,8 +151,8 @@ class Tokenizer:
         present = [place for place, word in enumerate(ids) if word]
         cut = sum(len(ids[place]) - room for place in present if len(ids[place]) > room)
         shown = [ids[place][:room] for place in present]
-        windows = windows_of([len(word) for word in shown], room, min(overlap, room - 1))
-        speaks = speakers(windows, len(shown))
+        windows = split_windows([len(word) for word in shown], room, min(overlap, room - 1))
+        speaks = assign_words(windows, len(shown))
         tokens: list[int] = []
         words: list[int] = []
         lengths: list[int] = []
@@ -176,7 +176,7 @@ class Tokenizer:
 
     @cached_property
     def _unknown(self) -> int:
-        unknown = self.unknown_id
+        unknown = self.unk_token_id
         return -1 if unknown is None else unknown
 
     @cached_property
@@ -200,21 +200,21 @@ class Tokenizer:
         return self._cutters[strategy]
 
     @property
-    def begins_with_special(self) -> bool:
+    def starts_with_special_token(self) -> bool:
         """Tell whether a special token, [CLS] or <s>, stands before every text."""
         return bool(self._whole.encode("a").special_tokens_mask[:1] == [1])
 
     @property
-    def vocabulary_size(self) -> int:
+    def vocab_size(self) -> int:
         """Return the number of ids, special and added tokens included."""
         return int(self._whole.get_vocab_size(with_added_tokens=True))
 
     @property
-    def highest_id(self) -> int:
+    def max_token_id(self) -> int:
         """Return the highest id; a vocabulary may have gaps."""
         return int(max(self._whole.get_vocab(with_added_tokens=True).values()))
 
-    def tokens(self, ids: Sequence[int]) -> list[str]:
+    def convert_ids_to_tokens(self, ids: Sequence[int]) -> list[str]:
         """Return the word piece of each id."""
         return [self._whole.id_to_token(int(i)) or "?" for i in ids]
 

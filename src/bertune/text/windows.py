@@ -9,36 +9,36 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 
-def windows_of(sizes: Sequence[int], room: int, overlap: int) -> list[tuple[int, int]]:
+def split_windows(word_lengths: Sequence[int], max_tokens: int, overlap: int) -> list[tuple[int, int]]:
     """Return the windows of a text as ranges of its words.
 
     Args:
-        sizes: tokens of each word, at least 1 and at most `room`.
-        room: most tokens of a window.
+        word_lengths: tokens of each word, at least 1 and at most `max_tokens`.
+        max_tokens: most tokens of a window.
         overlap: tokens that neighbours should share, as far as whole words allow; the last window is as full as the others.
 
-    >>> windows_of([1] * 10, 4, 2)
+    >>> split_windows([1] * 10, 4, 2)
     [(0, 4), (2, 6), (4, 8), (6, 10)]
-    >>> windows_of([1, 1, 1], 4, 2)
+    >>> split_windows([1, 1, 1], 4, 2)
     [(0, 3)]
     """
-    total = len(sizes)
+    total = len(word_lengths)
     found: list[tuple[int, int]] = []
     start = 0
     while True:
         stop, tokens = start, 0
-        while stop < total and tokens + sizes[stop] <= room:
-            tokens += sizes[stop]
+        while stop < total and tokens + word_lengths[stop] <= max_tokens:
+            tokens += word_lengths[stop]
             stop += 1
         if stop == total:
-            return [*found, (_earliest(sizes, total, room), total)]
+            return [*found, (_earliest(word_lengths, total, max_tokens), total)]
         found.append((start, stop))
         following, shared = stop, 0
-        while following - 1 > start and shared + sizes[following - 1] <= overlap:
+        while following - 1 > start and shared + word_lengths[following - 1] <= overlap:
             following -= 1
-            shared += sizes[following]
-        while shared + sizes[stop] > room:  # a long word comes: a window must have a word that the one before lacks
-            shared -= sizes[following]
+            shared += word_lengths[following]
+        while shared + word_lengths[stop] > max_tokens:  # a long word comes: a window must have a word that the one before lacks
+            shared -= word_lengths[following]
             following += 1
         start = following
 
@@ -51,10 +51,10 @@ def _earliest(sizes: Sequence[int], stop: int, room: int) -> int:
     return start
 
 
-def speakers(windows: Sequence[tuple[int, int]], num_words: int) -> list[int]:
+def assign_words(windows: Sequence[tuple[int, int]], num_words: int) -> list[int]:
     """Return the window that speaks for each word.
 
-    >>> speakers([(0, 4), (2, 6)], 6)
+    >>> assign_words([(0, 4), (2, 6)], 6)
     [0, 0, 0, 1, 1, 1]
     """
     chosen = [0] * num_words

@@ -26,20 +26,20 @@ import numpy.typing as npt
 
 from bertune.types import Encoding
 
-Ints = npt.NDArray[np.int64]
-Ids = npt.NDArray[np.int32]
+IntArray = npt.NDArray[np.int64]
+IdArray = npt.NDArray[np.int32]
 
-MOST_WORDS = 1 << 17
+MAX_CACHED_WORDS = 1 << 17
 """Words whose ids are kept, at some 160 bytes each; all are forgotten when there are more."""
-TEXTS_AT_ONCE = 1024
+CHUNK_TEXTS = 1024
 """Texts that go through numpy together: few enough for the processor's cache, enough to pay for the calls."""
-LETTERS_A_WORD = 20
+MAX_LETTERS_PER_WORD = 20
 """A text with more letters a word has too few blanks."""
-BLANKS = "".join(c for c in map(chr, range(sys.maxunicode + 1)) if c.isspace())
+WHITESPACE = "".join(c for c in map(chr, range(sys.maxunicode + 1)) if c.isspace())
 """Where Python's `str.split` cuts."""
 
 
-class Tokens(Sequence[int]):
+class TokenArray(Sequence[int]):
     """Ids in a numpy array that compare and print as a list does, without a Python number for each until somebody asks."""
 
     __slots__ = ("array",)
@@ -62,7 +62,7 @@ class Tokens(Sequence[int]):
 
     def __eq__(self, other: object) -> bool:
         """Compare with any sequence of numbers."""
-        return isinstance(other, Tokens | list | tuple) and len(self) == len(other) and list(self) == list(other)
+        return isinstance(other, TokenArray | list | tuple) and len(self) == len(other) and list(self) == list(other)
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -75,22 +75,22 @@ class Tokens(Sequence[int]):
 
 
 @dataclass(frozen=True)
-class Frame:
+class SpecialTokens:
     """The special tokens around and between the texts of an input, and the segment of every token."""
 
-    special: tuple[Ids, ...]
+    special_ids: tuple[IdArray, ...]
     """Before, between and after the texts."""
-    special_types: tuple[npt.NDArray[np.uint8], ...]
-    types: tuple[int, ...]
+    special_type_ids: tuple[npt.NDArray[np.uint8], ...]
+    text_type_ids: tuple[int, ...]
     """The segment of each text's own tokens."""
 
     @property
-    def size(self) -> int:
+    def num_special(self) -> int:
         """Return the number of special tokens."""
-        return sum(map(len, self.special))
+        return sum(map(len, self.special_ids))
 
 
-def frame_of(rust: Any, num_texts: int) -> Frame | None:
+def get_special_tokens(rust: Any, num_texts: int) -> SpecialTokens | None:
     """Return the frame of a single text or of a pair; None where it is of another form."""
     found = rust.encode(*("a" for _ in range(num_texts)))
     sides = found.sequence_ids
@@ -108,27 +108,27 @@ def frame_of(rust: Any, num_texts: int) -> Frame | None:
     if len(types) < num_texts:
         return None
     ids = tuple(np.array(s, np.int32) for s in special)
-    return Frame(ids, tuple(np.array(s, np.uint8) for s in special_types), tuple(types))
+    return SpecialTokens(ids, tuple(np.array(s, np.uint8) for s in special_types), tuple(types))
 
 
 @dataclass(frozen=True)
-class Encodings:
-    """What became of some inputs: input b is `ids[offsets[b]:offsets[b + 1]]`; `types` is None where all are 0."""
+class PackedEncodings:
+    """What became of some inputs: input b is `input_ids[offsets[b]:offsets[b + 1]]`; `token_type_ids` is None where all are 0."""
 
-    ids: Ids
-    types: npt.NDArray[np.uint8] | None
-    offsets: Ints
-    cut: Ints
+    input_ids: IdArray
+    token_type_ids: npt.NDArray[np.uint8] | None
+    offsets: IntArray
+    num_truncated: IntArray
     """Tokens of each input that were cut away."""
 
-    def pieces(self) -> list[Encoding]:
+    def to_list(self) -> list[Encoding]:
         """Return the pieces, which share the arrays."""
-        types = self.types
+        types = self.token_type_ids
         nothing = np.zeros(int(np.diff(self.offsets).max(initial=0)), np.uint8)
         ends = self.offsets.tolist()
         return [
-            Encoding(Tokens(self.ids[a:b]), Tokens(nothing[: b - a] if types is None else types[a:b]), cut)
-            for a, b, cut in zip(ends[:-1], ends[1:], self.cut.tolist(), strict=True)
+            Encoding(TokenArray(self.input_ids[a:b]), TokenArray(nothing[: b - a] if types is None else types[a:b]), cut)
+            for a, b, cut in zip(ends[:-1], ends[1:], self.num_truncated.tolist(), strict=True)
         ]
 
 
@@ -136,35 +136,35 @@ class _Words:
     """Words and their ids."""
 
     def __init__(self) -> None:
-        self.numbers: dict[str, int] = {}
+        self.word_index: dict[str, int] = {}
         self._ids = np.empty(1 << 16, np.int32)
         self._starts, self._lengths = np.zeros(1 << 14, np.int64), np.zeros(1 << 14, np.int64)
         self._used = 0
 
-    def look_up(self, words: list[str]) -> Ints:
+    def look_up(self, words: list[str]) -> IntArray:
         """Return the number of each word; -1 where there is none."""
-        return np.fromiter(map(self.numbers.get, words, itertools.repeat(-1)), np.int64, len(words))
+        return np.fromiter(map(self.word_index.get, words, itertools.repeat(-1)), np.int64, len(words))
 
-    def tokens(self, numbers: Ints, ends: Ints) -> tuple[Ids, Ints]:
+    def tokens(self, numbers: IntArray, ends: IntArray) -> tuple[IdArray, IntArray]:
         """Return the ids (T,) of words, and where those of each text begin and end, whose words do so at `ends`."""
         lengths = self._lengths[numbers]
         cuts = _ends(lengths)
         places = np.arange(int(cuts[-1])) + np.repeat(self._starts[numbers] - cuts[:-1], lengths)
         return self._ids[places], cuts[ends]
 
-    def add(self, words: list[str], ids: Ids, ends: Ints) -> None:
+    def add(self, words: list[str], ids: IdArray, ends: IntArray) -> None:
         """Take in words that are new."""
-        first, last = len(self.numbers), len(self.numbers) + len(words)
+        first, last = len(self.word_index), len(self.word_index) + len(words)
         self._ids = _room(self._ids, self._used + len(ids))
         self._starts, self._lengths = _room(self._starts, last), _room(self._lengths, last)
         self._ids[self._used : self._used + len(ids)] = ids
         self._starts[first:last] = ends[:-1] + self._used
         self._lengths[first:last] = np.diff(ends)
         self._used += len(ids)
-        self.numbers.update(zip(words, range(first, last), strict=True))
+        self.word_index.update(zip(words, range(first, last), strict=True))
 
 
-class PlainWords:
+class AsciiWordPiece:
     """BERT's tokenizer for words of printable ASCII in which no added token can be: a few dictionary look-ups.
 
     Runs of letters and digits and single signs are cut from left to right into the longest pieces that the vocabulary has.
@@ -184,15 +184,15 @@ class PlainWords:
         self._parts = re.compile("[A-Za-z0-9]+|[!-/:-@\\[-`{-~]").findall
 
     @classmethod
-    def of(cls, made: dict[str, Any]) -> PlainWords | None:
+    def from_tokenizer_json(cls, tokenizer_json: dict[str, Any]) -> AsciiWordPiece | None:
         """Return one for a tokenizer.json, or None where an added token may be part of a plain word."""
-        added = [token["content"] for token in made.get("added_tokens") or ()]
-        if any(token.isalnum() for token in added) or made["model"]["unk_token"] not in made["model"]["vocab"]:
+        added = [token["content"] for token in tokenizer_json.get("added_tokens") or ()]
+        if any(token.isalnum() for token in added) or tokenizer_json["model"]["unk_token"] not in tokenizer_json["model"]["vocab"]:
             return None
         never = {sign for token in added for sign in token if not sign.isalnum()}
-        return cls(made["model"], lower=bool(made["normalizer"]["lowercase"]), never=never)
+        return cls(tokenizer_json["model"], lower=bool(tokenizer_json["normalizer"]["lowercase"]), never=never)
 
-    def parts(self, text: str) -> list[str] | None:
+    def split(self, text: str) -> list[str] | None:
         """Return the runs and signs of a text, as its vocabulary has them; None where it holds anything but printable ASCII and blanks."""
         plain = text.isascii() and text.isprintable() and not any(sign in text for sign in self._never)  # a fraction of the search below
         if not plain and self._odd.search(text):
@@ -202,7 +202,7 @@ class PlainWords:
 
     def __call__(self, word: str) -> list[int] | None:
         """Return the ids of a word, or None where it is none of these."""
-        parts = self.parts(word)
+        parts = self.split(word)
         return None if parts is None else [token for part in parts for token in self._pieces(part)]
 
     def _pieces(self, part: str) -> list[int]:
@@ -231,20 +231,20 @@ class WordCache:
         keeps_end: whether a text that is too long loses its beginning.
     """
 
-    def __init__(self, rust: Any, max_length: int, *, keeps_end: bool = False) -> None:
+    def __init__(self, rust: Any, max_length: int, *, truncate_left: bool = False) -> None:
         self._rust = rust
         self._max_length = max_length
-        self._keeps_end = keeps_end
+        self._keeps_end = truncate_left
         self._lock = threading.Lock()
-        self._frames = {n: frame_of(rust, n) for n in (1, 2)}
+        self._frames = {n: get_special_tokens(rust, n) for n in (1, 2)}
         self._other_blanks = _other_blanks(rust)
-        self._plain = PlainWords.of(json.loads(rust.to_str()))
+        self._plain = AsciiWordPiece.from_tokenizer_json(json.loads(rust.to_str()))
         self._forget()
 
     @classmethod
-    def of(cls, rust: Any, max_length: int, *, keeps_end: bool = False) -> WordCache | None:
+    def from_tokenizer(cls, rust: Any, max_length: int, *, truncate_left: bool = False) -> WordCache | None:
         """Return a cache for a tokenizer, or None where words cannot stand for themselves."""
-        return cls(rust, max_length, keeps_end=keeps_end) if is_wordwise(json.loads(rust.to_str())) else None
+        return cls(rust, max_length, truncate_left=truncate_left) if supports_word_cache(json.loads(rust.to_str())) else None
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Begin anew in another process."""
@@ -258,9 +258,9 @@ class WordCache:
         found: list[Encoding | None] = [None] * len(inputs)
         for num_texts in (1, 2):
             places = [n for n, texts in enumerate(inputs) if len(texts) == num_texts]
-            for start in range(0, len(places), TEXTS_AT_ONCE):
+            for start in range(0, len(places), CHUNK_TEXTS):
                 with self._lock:  # a model may be asked by several threads
-                    self._encode_some(inputs, places[start : start + TEXTS_AT_ONCE], num_texts, found)
+                    self._encode_some(inputs, places[start : start + CHUNK_TEXTS], num_texts, found)
         return found
 
     def _encode_some(self, inputs: Sequence[tuple[str, ...]], places: list[int], num_texts: int, found: list[Encoding | None]) -> None:
@@ -287,22 +287,22 @@ class WordCache:
         if not sure:
             return
         tokens, ends = self._known.tokens(numbers, ends)
-        room = self._max_length - frame.size
+        room = self._max_length - frame.num_special
         fits = np.ones(len(sure), bool) if num_texts == 1 else np.diff(ends).reshape(-1, num_texts).sum(1) <= room
-        pieces = self._framed(frame, tokens, ends, room).pieces() if num_texts == 1 else _paired(frame, tokens, ends, fits).pieces()
+        pieces = self._framed(frame, tokens, ends, room).to_list() if num_texts == 1 else _paired(frame, tokens, ends, fits).to_list()
         for place, piece in zip(itertools.compress(sure, fits.tolist()), pieces, strict=True):
             found[place] = piece
 
     def _words(self, text: str) -> list[str] | None:
-        parts = self._plain.parts(text) if self._plain is not None else None
+        parts = self._plain.split(text) if self._plain is not None else None
         if parts is not None:
             return parts  # far fewer different ones than words with signs around them
         words = text.split()
-        if len(text) > LETTERS_A_WORD * len(words) + LETTERS_A_WORD or self._other_blanks.search(text):
+        if len(text) > MAX_LETTERS_PER_WORD * len(words) + MAX_LETTERS_PER_WORD or self._other_blanks.search(text):
             return None
         return words
 
-    def _look_up(self, words: list[str], counts: Ints) -> tuple[Ints, npt.NDArray[np.bool_]]:
+    def _look_up(self, words: list[str], counts: IntArray) -> tuple[IntArray, npt.NDArray[np.bool_]]:
         """Return the number of each word, and of which texts all words are known.
 
         Where a third of the words are new, only those that come twice are learnt: a new word costs three times what it costs as part of a
@@ -312,7 +312,7 @@ class WordCache:
         missing = np.flatnonzero(numbers < 0)
         if len(missing):
             unseen = [words[place] for place in missing.tolist()]
-            if len(self._known.numbers) + len(set(unseen)) > MOST_WORDS:
+            if len(self._known.word_index) + len(set(unseen)) > MAX_CACHED_WORDS:
                 self._forget()
                 unseen, missing = words, np.arange(len(words))
             new = Counter(unseen)
@@ -332,50 +332,50 @@ class WordCache:
         ends = _ends(np.array([len(x) for x in every], np.int64))
         self._known.add(words, np.fromiter(itertools.chain.from_iterable(every), np.int32), ends)
 
-    def _framed(self, frame: Frame, tokens: Ids, ends: Ints, room: int) -> Encodings:
+    def _framed(self, frame: SpecialTokens, tokens: IdArray, ends: IntArray, room: int) -> PackedEncodings:
         """Put special tokens around single texts, and cut those that are too long."""
         lengths = np.diff(ends)
         kept = np.minimum(lengths, room)
         first = ends[1:] - kept if self._keeps_end else ends[:-1]
-        offsets = _ends(kept + frame.size)
+        offsets = _ends(kept + frame.num_special)
         ids = np.empty(int(offsets[-1]), np.int32)
-        types = np.full(len(ids), frame.types[0], np.uint8)
+        types = np.full(len(ids), frame.text_type_ids[0], np.uint8)
         inner = _ends(kept)
         within = np.arange(int(inner[-1])) - np.repeat(inner[:-1], kept)
-        before = len(frame.special[0])
+        before = len(frame.special_ids[0])
         ids[within + np.repeat(offsets[:-1] + before, kept)] = tokens[within + np.repeat(first, kept)]
         _put_special(frame, 0, offsets[:-1], ids, types)
-        _put_special(frame, 1, offsets[1:] - len(frame.special[1]), ids, types)
-        return Encodings(ids, types if types.any() else None, offsets, lengths - kept)
+        _put_special(frame, 1, offsets[1:] - len(frame.special_ids[1]), ids, types)
+        return PackedEncodings(ids, types if types.any() else None, offsets, lengths - kept)
 
 
 def _again(rust: Any, max_length: int, keeps_end: bool) -> WordCache:
-    return WordCache(rust, max_length, keeps_end=keeps_end)
+    return WordCache(rust, max_length, truncate_left=keeps_end)
 
 
-def _paired(frame: Frame, tokens: Ids, ends: Ints, fits: npt.NDArray[np.bool_]) -> Encodings:
+def _paired(frame: SpecialTokens, tokens: IdArray, ends: IntArray, fits: npt.NDArray[np.bool_]) -> PackedEncodings:
     """Put special tokens around pairs that are short enough."""
     starts, lengths = ends[:-1].reshape(-1, 2)[fits], np.diff(ends).reshape(-1, 2)[fits]
-    offsets = _ends(lengths.sum(1) + frame.size)
+    offsets = _ends(lengths.sum(1) + frame.num_special)
     ids = np.empty(int(offsets[-1]), np.int32)
     types = np.empty(len(ids), np.uint8)
     place = offsets[:-1]
     for side in (0, 1):
         _put_special(frame, side, place, ids, types)
-        place = place + len(frame.special[side])
+        place = place + len(frame.special_ids[side])
         count = lengths[:, side]
         inner = _ends(count)
         within = np.arange(int(inner[-1])) - np.repeat(inner[:-1], count)
         there = within + np.repeat(place, count)
         ids[there] = tokens[within + np.repeat(starts[:, side], count)]
-        types[there] = frame.types[side]
+        types[there] = frame.text_type_ids[side]
         place = place + count
     _put_special(frame, 2, place, ids, types)
-    return Encodings(ids, types if types.any() else None, offsets, np.zeros(len(lengths), np.int64))
+    return PackedEncodings(ids, types if types.any() else None, offsets, np.zeros(len(lengths), np.int64))
 
 
-def _put_special(frame: Frame, part: int, places: Ints, ids: Ids, types: npt.NDArray[np.uint8]) -> None:
-    for n, (token, kind) in enumerate(zip(frame.special[part], frame.special_types[part], strict=True)):
+def _put_special(frame: SpecialTokens, part: int, places: IntArray, ids: IdArray, types: npt.NDArray[np.uint8]) -> None:
+    for n, (token, kind) in enumerate(zip(frame.special_ids[part], frame.special_type_ids[part], strict=True)):
         ids[places + n] = token
         types[places + n] = kind
 
@@ -389,23 +389,23 @@ def _room(array: npt.NDArray[Any], size: int) -> npt.NDArray[Any]:
     return grown
 
 
-def _ends(lengths: Ints) -> Ints:
+def _ends(lengths: IntArray) -> IntArray:
     ends = np.zeros(len(lengths) + 1, np.int64)
     np.cumsum(lengths, out=ends[1:])
     return ends
 
 
-def is_wordwise(made: dict[str, Any]) -> bool:
+def supports_word_cache(tokenizer_json: dict[str, Any]) -> bool:
     """Tell whether a tokenizer.json is BERT's own kind, whose added tokens hold no blank and nothing that normalisation changes."""
-    parts = {name: (made.get(name) or {}).get("type") for name in ("normalizer", "pre_tokenizer", "model", "post_processor")}
+    parts = {name: (tokenizer_json.get(name) or {}).get("type") for name in ("normalizer", "pre_tokenizer", "model", "post_processor")}
     bert = {"normalizer": "BertNormalizer", "pre_tokenizer": "BertPreTokenizer", "model": "WordPiece"}
     if any(parts[name] != kind for name, kind in bert.items()) or parts["post_processor"] not in {"TemplateProcessing", "BertProcessing"}:
         return False
-    plain = all(re.fullmatch(r"[!-~]+", token["content"]) for token in made.get("added_tokens") or ())
-    return plain and made["normalizer"].get("clean_text") is True
+    plain = all(re.fullmatch(r"[!-~]+", token["content"]) for token in tokenizer_json.get("added_tokens") or ())
+    return plain and tokenizer_json["normalizer"].get("clean_text") is True
 
 
 def _other_blanks(rust: Any) -> re.Pattern[str]:
     """Return a pattern for what Python cuts at and the tokenizer does not: control characters, which it drops."""
-    other = "".join(blank for blank in BLANKS if rust.normalizer.normalize_str(f"a{blank}a") != "a a")
+    other = "".join(blank for blank in WHITESPACE if rust.normalizer.normalize_str(f"a{blank}a") != "a a")
     return re.compile(f"[{re.escape(other)}]" if other else r"(?!)")

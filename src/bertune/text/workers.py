@@ -19,12 +19,12 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 
 from bertune.text.tokenizer import Tokenizer
-from bertune.text.word_cache import Encodings
+from bertune.text.word_cache import PackedEncodings
 from bertune.types import Encoding
 
-MOST = 8
+MAX_WORKERS = 8
 """Processes beyond which the one that hands out the work is too slow for them."""
-FEW = 256
+MIN_TEXTS = 256
 """Texts too few to be shared out."""
 _BEGIN = """
 import pickle, sys
@@ -39,17 +39,17 @@ def num_workers(setting: str | int) -> int:
     if isinstance(setting, int):
         return setting
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(cores, MOST))
+    return max(1, min(cores, MAX_WORKERS))
 
 
 @contextmanager
-def encoding_with(tokenizer: Tokenizer, workers: str | int, say: Callable[[str], None]) -> Iterator[Tokenizer | ParallelTokenizer]:
+def parallel_tokenizer(tokenizer: Tokenizer, workers: str | int, log: Callable[[str], None]) -> Iterator[Tokenizer | ParallelTokenizer]:
     """Give a tokenizer that encodes with several processes, or itself where there is to be one."""
     count = num_workers(workers)
     if count == 1:
         yield tokenizer
         return
-    found = ParallelTokenizer(tokenizer, count, say)
+    found = ParallelTokenizer(tokenizer, count, log)
     try:
         yield found
     finally:
@@ -59,8 +59,8 @@ def encoding_with(tokenizer: Tokenizer, workers: str | int, say: Callable[[str],
 class ParallelTokenizer:
     """A tokenizer that shares its work out; the results are the same and in the same order."""
 
-    def __init__(self, tokenizer: Tokenizer, count: int, say: Callable[[str], None]) -> None:
-        self._tokenizer, self._say = tokenizer, say
+    def __init__(self, tokenizer: Tokenizer, count: int, log: Callable[[str], None]) -> None:
+        self._tokenizer, self._say = tokenizer, log
         self._workers = [_Worker(tokenizer) for _ in range(count - 1)]
 
     def __getattr__(self, name: str) -> Any:
@@ -76,7 +76,7 @@ class ParallelTokenizer:
         return self._shared_out("encode_words", texts, overlap)
 
     def _shared_out(self, method: str, texts: Sequence[Any], *more: Any) -> list[Any]:
-        if len(texts) < FEW or not self._workers:
+        if len(texts) < MIN_TEXTS or not self._workers:
             return list(getattr(self._tokenizer, method)(texts, *more))
         shares = np.cumsum([0, 1] + [2] * len(self._workers))  # this process has the rest to do as well
         cuts = (shares * len(texts) // shares[-1]).tolist()
@@ -89,7 +89,7 @@ class ParallelTokenizer:
             if answer is None:
                 lost.append(worker)
                 answer = getattr(self._tokenizer, method)(part, *more)
-            found += answer.pieces() if isinstance(answer, Encodings) else answer
+            found += answer.to_list() if isinstance(answer, PackedEncodings) else answer
         if lost:
             self._say(f"note: {len(lost)} of {len(self._workers)} processes that tokenise ended; their part is done by the others")
             self._workers = [worker for worker in self._workers if worker not in lost]
@@ -156,10 +156,10 @@ def serve() -> None:
             results.flush()
 
 
-def _together(pieces: Sequence[Encoding]) -> Encodings:
+def _together(pieces: Sequence[Encoding]) -> PackedEncodings:
     """Lay pieces out in a few arrays, which cross a pipe much faster than many."""
     offsets = np.zeros(len(pieces) + 1, np.int64)
-    np.cumsum([len(piece.ids) for piece in pieces], out=offsets[1:])
-    ids = np.concatenate([np.asarray(piece.ids, np.int32) for piece in pieces])
-    types = np.concatenate([np.asarray(piece.types, np.uint8) for piece in pieces])
-    return Encodings(ids, types if types.any() else None, offsets, np.array([piece.cut for piece in pieces], np.int64))
+    np.cumsum([len(piece.input_ids) for piece in pieces], out=offsets[1:])
+    ids = np.concatenate([np.asarray(piece.input_ids, np.int32) for piece in pieces])
+    types = np.concatenate([np.asarray(piece.token_type_ids, np.uint8) for piece in pieces])
+    return PackedEncodings(ids, types if types.any() else None, offsets, np.array([piece.num_truncated for piece in pieces], np.int64))

@@ -9,12 +9,12 @@ import torch
 
 from bertune.config.schema import RunConfig
 from bertune.data.dataset import EncodedDataset
-from bertune.encoders.families.glyphs import GlyphChoice
-from bertune.encoders.load import LoadReport, read_encoder
-from bertune.encoders.locate import locate
+from bertune.encoders.families.glyphs import GlyphOptions
+from bertune.encoders.load import LoadReport, load_encoder
+from bertune.encoders.locate import locate_model
 from bertune.errors import ConfigError
 from bertune.heads.model import Model
-from bertune.kernels.ragged_ops import first_tokens
+from bertune.kernels.ragged_ops import first_token_pooling
 from bertune.tasks.base.task import Task
 from bertune.text.load import load_tokenizer
 from bertune.text.tokenizer import Tokenizer
@@ -34,8 +34,8 @@ class BuiltModel:
         """Say which weights are new and which are not used, a line each."""
         names = [name for name, _ in self.model.head.named_parameters()]
         pretrained = {f"dense.{kind}" for kind in self.report.pooler}  # taken over by the head, if it has such a layer
-        new = [*self.report.new, *(f"head.{name}" for name in names if name not in pretrained)]
-        unused = [*self.report.unused, *(f"pooler {name}" for name in sorted(pretrained - set(names)))]
+        new = [*self.report.missing_keys, *(f"head.{name}" for name in names if name not in pretrained)]
+        unused = [*self.report.unexpected_keys, *(f"pooler {name}" for name in sorted(pretrained - set(names)))]
         lines = [f"new, to be learnt: {', '.join(new) or 'none'}"]
         return [*lines, f"in the checkpoint but not used: {', '.join(unused)}"] if unused else lines
 
@@ -51,15 +51,15 @@ def build_model(run: RunConfig, task: Task) -> BuiltModel:
         ConfigError: the folder cannot be read, or does not fit the task.
         MissingExtra: the package of an embedded encoder is not installed.
     """
-    folder = locate(run.model)
+    folder = locate_model(run.model)
     fonts = [run.train.glyph_font] if isinstance(run.train.glyph_font, str) else run.train.glyph_font or []
-    encoder, report = read_encoder(folder, GlyphChoice(tuple(fonts), run.train.glyphs == "trained"))
+    encoder, report = load_encoder(folder, GlyphOptions(tuple(fonts), run.train.glyphs == "trained"))
     if run.train.dropout is not None:
         encoder.set_dropout(run.train.dropout)
-    tokenizer = load_tokenizer(folder, encoder.longest, run.data)
+    tokenizer = load_tokenizer(folder, encoder.max_positions, run.data)
     vectors = len(encoder.word_embeddings())
-    if tokenizer.vocabulary_size > vectors:
-        raise ConfigError(f"model: the tokenizer in {str(folder)!r} has {tokenizer.vocabulary_size} tokens, its encoder only {vectors}")
+    if tokenizer.vocab_size > vectors:
+        raise ConfigError(f"model: the tokenizer in {str(folder)!r} has {tokenizer.vocab_size} tokens, its encoder only {vectors}")
     if getattr(task.options, "pooling", "mean") in {"pooler", "cls"} and not _first_token_sees_text(encoder, tokenizer):
         raise ConfigError(
             f"model: in {str(folder)!r} the first token does not represent its text (no special token comes first, or it cannot see "
@@ -70,10 +70,10 @@ def build_model(run: RunConfig, task: Task) -> BuiltModel:
 
 def _first_token_sees_text(encoder: Encoder, tokenizer: Tokenizer) -> bool:
     """Tell whether a special token begins every text and its state depends on the text, as a causal model's does not."""
-    if not tokenizer.begins_with_special:
+    if not tokenizer.starts_with_special_token:
         return False
     dataset = EncodedDataset([EncodedExample((encoding,)) for encoding in tokenizer.encode([("a",), ("a 1 . 2",)])])
-    ragged = dataset.batch(range(2), list).ragged
+    ragged = dataset.get_batch(range(2), list).ragged
     with torch.no_grad():
-        states = first_tokens(cast(torch.nn.Module, encoder).eval()(ragged), ragged)
+        states = first_token_pooling(cast(torch.nn.Module, encoder).eval()(ragged), ragged)
     return not torch.allclose(states[0], states[1], rtol=0, atol=1e-7)

@@ -52,9 +52,7 @@ class Checkpoints:
         resume_command: how a user resumes the run, for messages.
     """
 
-    def __init__(
-        self, out: Path, keep: int, description: JSON, resume_command: str, damaged: frozenset[Path] = frozenset()
-    ) -> None:
+    def __init__(self, out: Path, keep: int, description: JSON, resume_command: str, damaged: frozenset[Path] = frozenset()) -> None:
         self.out, self.folder, self.keep = out, out / FOLDER, keep
         self.description, self.resume_command = description, resume_command
         self.newest: Path | None = None

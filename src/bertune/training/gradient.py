@@ -120,18 +120,18 @@ class CachedGradient:
         parts = self.text_parts(batch, oom_splits)
         if len(parts) == 1:
             return self.plain.backward(batch, count, oom_splits)
-        if batch.sides is None:
+        if batch.pair_index is None:
             raise TrainingError("a loss over the rows of a batch needs rows of several texts")
         model, device = self.plain.model, batch.ragged.offsets.device
-        ragged = [batch.ragged.part(part[0], part[-1] + 1) for part in parts]
+        ragged = [batch.ragged.slice_rows(part[0], part[-1] + 1) for part in parts]
         rng_states, vectors = [], []
         with torch.no_grad():
             for part in ragged:
                 rng_states.append(RngState.capture(device))
                 vectors.append(model.vectors(part))
-        no_vectors = torch.zeros(0, model.vector_size, device=device)  # a process may have no row of a small batch
+        no_vectors = torch.zeros(0, model.embedding_dim, device=device)  # a process may have no row of a small batch
         cached = torch.cat(vectors or [no_vectors]).requires_grad_()
-        loss = self.plain.task.loss(model.compare(cached, batch.sides), batch)
+        loss = self.plain.task.loss(model.compare(cached, batch.pair_index), batch)
         self.plain.run_backward(loss / count)
         if cached.grad is not None:  # a loss that is constant gives none
             gradients = torch.split(cached.grad, [len(part) for part in parts])
@@ -153,4 +153,4 @@ def split(rows: list[int], lengths: Any, config: TrainConfig, oom_splits: int) -
 def gradient_strategy(model: Model, task: Task, config: TrainConfig, run_backward: Callable[[Tensor], None]) -> GradientStrategy:
     """Return the strategy that the task's loss needs."""
     plain = PlainGradient(model, task, config, run_backward)
-    return CachedGradient(plain) if task.joint else plain
+    return CachedGradient(plain) if task.uses_whole_batch else plain

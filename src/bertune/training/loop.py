@@ -88,9 +88,7 @@ class TrainLoop:
 
     def _outcome(self, stopped_early: bool) -> Outcome:
         progress, done = self.train_step.state.progress, self.throughput
-        return Outcome(
-            progress.step, progress.best_step, progress.best_score, done.seconds, done.rows, done.tokens, stopped_early
-        )
+        return Outcome(progress.step, progress.best_step, progress.best_score, done.seconds, done.rows, done.tokens, stopped_early)
 
     @property
     def _out_of_patience(self) -> bool:
@@ -179,7 +177,7 @@ class TrainLoop:
             **scores.values,
         }
         if is_best:
-            progress.best_score, progress.best_loss, progress.best_step = scores.decisive, loss, progress.step
+            progress.best_score, progress.best_loss, progress.best_step = scores.main_value, loss, progress.step
             self.save_best(self.train_step.model, record)
         self.listeners.on_evaluate(record)
 
@@ -188,7 +186,7 @@ class TrainLoop:
         progress = self.train_step.state.progress
         if progress.best_score is None:
             return True
-        score, best = scores.decisive, progress.best_score
+        score, best = scores.main_value, progress.best_score
         better = score > best if scores.higher_is_better else score < best
         return better or (score == best and loss < progress.best_loss)
 
@@ -197,6 +195,6 @@ class TrainLoop:
         progress = self.train_step.state.progress
         sign = 1 if scores.higher_is_better else -1
         reference = progress.reference_score
-        gained = reference is None or sign * (scores.decisive - reference) > self.train_step.config.min_delta
+        gained = reference is None or sign * (scores.main_value - reference) > self.train_step.config.min_delta
         progress.evals_without_gain = 0 if gained else progress.evals_without_gain + 1
-        progress.reference_score = scores.decisive if gained else reference
+        progress.reference_score = scores.main_value if gained else reference

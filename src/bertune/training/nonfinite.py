@@ -104,7 +104,11 @@ class FiniteCheck:
         bad = nonfinite_rows(self.model, self.task, self.dataset, rows, self._device)
         if not bad:
             return "none of its rows alone is the cause"
-        return "every row has such a loss, so the weights are the cause" if len(bad) == len(rows) else f"cause: {locations(bad, self.location_of)}"
+        return (
+            "every row has such a loss, so the weights are the cause"
+            if len(bad) == len(rows)
+            else f"cause: {locations(bad, self.location_of)}"
+        )
 
 
 @torch.no_grad()
@@ -113,7 +117,7 @@ def nonfinite_rows(model: Model, task: Task, dataset: EncodedDataset, rows: Sequ
     model.eval()
     bad = []
     for row in rows:
-        batch = dataset.batch([row], task.collate_target).to(device)
+        batch = dataset.get_batch([row], task.collate_target).to(device)
         if not math.isfinite(float(task.loss(model(batch), batch))):
             bad.append(row)
     return bad

@@ -55,7 +55,7 @@ def parameter_groups(model: Model, config: TrainConfig) -> list[dict[str, Any]]:
     """Group parameters by learning rate and weight decay.
 
     Matrices decay; biases and norms, which have one dimension, do not. A layer `d` below the top of the encoder learns at
-    `layer_decay ** d` of the encoder's rate. The head learns at its own rate; parameters that the head lists in `own_rates`, by the
+    `layer_decay ** d` of the encoder's rate. The head learns at its own rate; parameters that the head lists in `learning_rates`, by the
     first part of their name, learn at the rate given there, without weight decay.
 
     Raises:
@@ -64,21 +64,21 @@ def parameter_groups(model: Model, config: TrainConfig) -> list[dict[str, Any]]:
     groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
     top = model.encoder.num_layers
     head_rate = config.head_learning_rate or config.learning_rate
-    own_rates = model.head.own_rates
+    learning_rates = model.head.learning_rates
     head_rate_is_used = False
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
         part, _, rest = name.partition(".")
-        below = top - model.encoder.depth(rest) if part == "encoder" else 0
+        below = top - model.encoder.layer_index(rest) if part == "encoder" else 0
         rate = config.learning_rate * config.layer_decay**below if part == "encoder" else head_rate
         decay = config.weight_decay if parameter.ndim > 1 else 0.0
-        own = own_rates.get(rest.split(".")[0]) if part == "head" else None
+        own = learning_rates.get(rest.split(".")[0]) if part == "head" else None
         rate, decay = (rate, decay) if own is None else (own, 0.0)
         groups.setdefault((rate, decay), []).append(parameter)
         head_rate_is_used = head_rate_is_used or (part == "head" and own is None)
     if config.head_learning_rate is not None and not head_rate_is_used:
-        layers = f"; {listed(own_rates)} has its own learning rate in options" if own_rates else ""
+        layers = f"; {listed(learning_rates)} has its own learning rate in options" if learning_rates else ""
         raise ConfigError(f"train.head_learning_rate: no layer of this head learns at it{layers}; leave it out")
     return [{"params": members, "lr": rate, "peak_lr": rate, "weight_decay": decay} for (rate, decay), members in groups.items()]
 

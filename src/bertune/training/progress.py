@@ -41,9 +41,7 @@ class ConsoleProgress(Listener):
     def on_evaluate(self, record: JSON) -> None:
         """Show the scores."""
         figures = "  ".join(
-            f"{name} {value:.4f}"
-            for name, value in record.items()
-            if name not in {"step", "epoch", "train_loss", "dev_loss", "best"}
+            f"{name} {value:.4f}" for name, value in record.items() if name not in {"step", "epoch", "train_loss", "dev_loss", "best"}
         )
         loss = "" if math.isnan(record["dev_loss"]) else f"loss {record['dev_loss']:.4f}  "  # some rows have scores but no loss
         self._console.info(f"dev at step {record['step']}  {loss}{figures}{'  (best so far)' if record['best'] else ''}")

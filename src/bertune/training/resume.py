@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
-from bertune.artifact.artifact import PACKAGES, version
+from bertune.artifact.artifact import RECORDED_PACKAGES, package_version
 from bertune.config.load import read_config
 from bertune.config.renames import upgrade_settings
 from bertune.config.schema import RunConfig
@@ -125,7 +125,7 @@ def run_dir_to_resume(run: RunConfig, note: Note) -> RunDir:
 def finished_scores(out: Path) -> dict[str, Scores]:
     """Return the scores that a finished run has written, by split."""
     content = json.loads((out / "scores.json").read_text(encoding="utf-8"))
-    return {split: Scores.of_json(scores) for split, scores in content.items() if split != "run"}
+    return {split: Scores.from_json(scores) for split, scores in content.items() if split != "run"}
 
 
 def checkpoints_of(run_dir: RunDir, run: RunConfig, data: JSON) -> Checkpoints:
@@ -166,7 +166,7 @@ def rounding_environment() -> JSON:
         "threads": torch.get_num_threads(),
         "processor": torch.backends.cpu.get_cpu_capability(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        **{package: version(package) for package in PACKAGES},
+        **{package: package_version(package) for package in RECORDED_PACKAGES},
     }
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bertune.kernels.dropout import BYTES
+from bertune.kernels.dropout import DROPOUT_GENERATOR
 from bertune.types import JSON
 
 
@@ -20,7 +20,7 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
-    BYTES.seed(seed)
+    DROPOUT_GENERATOR.seed(seed)
 
 
 def seed_process(seed: int, step: int, rank: int) -> None:
@@ -33,7 +33,7 @@ def seed_process(seed: int, step: int, rank: int) -> None:
     """
     own_seed = int(np.random.SeedSequence((seed, step, rank)).generate_state(1, np.uint64)[0] >> 1)
     torch.manual_seed(own_seed)
-    BYTES.seed(own_seed)
+    DROPOUT_GENERATOR.seed(own_seed)
 
 
 @dataclass(frozen=True)
@@ -47,14 +47,14 @@ class RngState:
     @classmethod
     def capture(cls, device: torch.device) -> RngState:
         """Return the present state."""
-        return cls(torch.get_rng_state(), _device_state(device), BYTES.state())
+        return cls(torch.get_rng_state(), _device_state(device), DROPOUT_GENERATOR.get_state())
 
     def restore(self, device: torch.device) -> None:
         """Go back to this state."""
         torch.set_rng_state(self.torch_state)
         if self.device_state is not None:
             _set_device_state(device, self.device_state)
-        BYTES.restore(self.bytes_state)
+        DROPOUT_GENERATOR.set_state(self.bytes_state)
 
 
 def rng_states(device: torch.device) -> JSON:
@@ -67,7 +67,7 @@ def rng_states(device: torch.device) -> JSON:
         "device": None if on_device is None else {"type": device.type, "state": _encode(on_device)},
         "python": [version, list(inner), gauss],
         "numpy": [kind, np.asarray(keys).tolist(), int(position), int(has_gauss), float(cached)],
-        "bytes": BYTES.state(),
+        "bytes": DROPOUT_GENERATOR.get_state(),
     }
 
 
@@ -80,7 +80,7 @@ def restore_rng_states(states: JSON, device: torch.device) -> None:
     random.setstate((version, tuple(inner), gauss))
     kind, keys, position, has_gauss, cached = states["numpy"]
     np.random.set_state((kind, np.array(keys, np.uint32), position, has_gauss, cached))
-    BYTES.restore(states["bytes"])
+    DROPOUT_GENERATOR.set_state(states["bytes"])
 
 
 def _device_state(device: torch.device) -> Tensor | None:

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bertune.artifact.artifact import Artifact, only_here
-from bertune.artifact.model_card import write_card
+from bertune.artifact.artifact import Artifact, bertune_only_reason
+from bertune.artifact.model_card import write_model_card
 from bertune.artifact.read import read_weights
-from bertune.artifact.write import write_artifact, write_meta, write_scores
+from bertune.artifact.write import write_artifact, write_metadata, write_scores
 from bertune.config.load import dump_config
 from bertune.console import Console, duration
 from bertune.data.dataset import EncodedDataset
@@ -20,7 +20,7 @@ from bertune.distributed import barrier, rank
 from bertune.errors import ArtifactError, ConfigError, Interrupted, TrainingError
 from bertune.files import write_text
 from bertune.heads.model import Model
-from bertune.inference.predict import predict_rows
+from bertune.inference.predict import predict_dataset
 from bertune.memory import peak_memory_gb
 from bertune.tasks.base.reading import Splits
 from bertune.training.history import History
@@ -71,17 +71,17 @@ class TrainingRun:
     ) -> None:
         self.artifact, self.datasets, self.splits, self.run_dir = artifact, datasets, splits, run_dir
         self.out, self.task, self.accelerator, self.console = run_dir.path, artifact.task, accelerator, console
-        self.checkpoints = checkpoints_of(run_dir, artifact.run, artifact.meta["data"])
+        self.checkpoints = checkpoints_of(run_dir, artifact.run_config, artifact.metadata["data"])
         history = History(self.out)
-        trackers = [Trackers(accelerator, artifact.run)] if artifact.run.log.trackers else []
+        trackers = [Trackers(accelerator, artifact.run_config)] if artifact.run_config.log.trackers else []
         self.listeners = Listeners([history, *trackers, ConsoleProgress(console, history), *listeners])
         self.train_step = TrainStep(
             artifact.model.to(accelerator.device),
             self.task,
             datasets["train"],
-            artifact.run,
+            artifact.run_config,
             accelerator,
-            location_of=lambda row: splits.train[row].place,
+            location_of=lambda row: str(splits.train[row].location),
             warn=self._warn,
         )
         if self.train_step.sharded is not None:
@@ -130,7 +130,7 @@ class TrainingRun:
         try:
             if rank() == 0:
                 self.out.mkdir(parents=True, exist_ok=True)
-                write_text(self.out / "run.yaml", dump_config(self.artifact.run))
+                write_text(self.out / "run.yaml", dump_config(self.artifact.run_config))
             barrier()
         except OSError as error:
             raise ConfigError(f"out: {str(self.out)!r} cannot be written: {error.strerror or error}") from None
@@ -148,7 +148,7 @@ class TrainingRun:
             raise Interrupted(f"stopped after the last step; {hint}", signal.SIGINT) from stopped
 
     def _evaluate(self, model: Model) -> tuple[float, Scores]:
-        self._latest, loss = predict_rows(model, self.task, self.datasets["dev"], self.accelerator.device, to_score=True)
+        self._latest, loss = predict_dataset(model, self.task, self.datasets["dev"], self.accelerator.device, to_score=True)
         return loss, self.task.score(self._latest, self.splits.dev, intervals=False)
 
     def _save_best(self, *_: object) -> None:
@@ -169,22 +169,22 @@ class TrainingRun:
             self.train_step.whole_model()
             if not self._latest:  # the run went on from a state after its last evaluation
                 self._latest = self._predict("dev")
-            self.task.tune(self._latest, self.splits.dev, lambda _: None)  # so that the folder has decisions of its own
+            self.task.calibrate(self._latest, self.splits.dev, lambda _: None)  # so that the folder has decisions of its own
             if rank() == 0:
                 write_artifact(self.artifact, self.out / "last")
         barrier()
 
     def _score_best(self) -> dict[str, Scores]:
-        self.model.load_saved(read_weights(self.out, verify=True))
+        self.model.load_hf_state_dict(read_weights(self.out, verify=True))
         if not self._best:  # it was found before the run went on
             self._best = self._predict("dev")
-        scores = {"dev": self.task.score(self.task.tune(self._best, self.splits.dev, self._note), self.splits.dev)}
+        scores = {"dev": self.task.score(self.task.calibrate(self._best, self.splits.dev, self._note), self.splits.dev)}
         if self.splits.test:
             scores["test"] = self.task.score(self._predict("test"), self.splits.test)
         return scores
 
     def _predict(self, split: str) -> list[Prediction]:
-        return predict_rows(self.model, self.task, self.datasets[split], self.accelerator.device, to_score=True)[0]
+        return predict_dataset(self.model, self.task, self.datasets[split], self.accelerator.device, to_score=True)[0]
 
     def _note(self, line: str) -> None:
         self.console.info(f"note: {line}")
@@ -194,8 +194,8 @@ class TrainingRun:
         artifact, console = self.artifact, self.console
         summary = self._summary(outcome)
         if rank() == 0:
-            write_meta(artifact, self.out)  # with what `tune` has learnt
-            write_card(artifact, self.out, scores, summary)
+            write_metadata(artifact, self.out)  # with what `calibrate` has learnt
+            write_model_card(artifact, self.out, scores, summary)
             write_scores(self.out, scores, {"run": summary})  # last: it says that the run is finished
         for split, figures in scores.items():
             console.info(f"{split} (best checkpoint, step {outcome.best_step}): {describe_scores(figures)}")
@@ -204,9 +204,9 @@ class TrainingRun:
             f"run: {steps} in {duration(outcome.train_seconds)} of training, {summary['rows_per_s']:.0f} rows/s, "
             f"{summary['tokens_per_s']:.0f} tokens/s, peak memory {summary['peak_memory_gb']:.2f} GB"
         )
-        reason = artifact.task.cannot_be_opened(artifact.model.head)
-        if only_here(artifact):
-            self._note(f"{only_here(artifact)}: bertune.load opens it")
+        reason = artifact.task.hf_incompatibility(artifact.model.head)
+        if bertune_only_reason(artifact):
+            self._note(f"{bertune_only_reason(artifact)}: bertune.load opens it")
         elif reason:
             self._note(f"{reason}, so transformers opens the encoder of this folder without its head; bertune.load opens all of it")
 
@@ -228,7 +228,7 @@ class TrainingRun:
 
 def describe_scores(scores: Scores) -> str:
     """Write the figures of a split in one line, the main one first, with its interval."""
-    bounds = scores.intervals.get(scores.main)
+    bounds = scores.intervals.get(scores.main_metric)
     interval = f" (95 % interval {bounds[0]:.4f} to {bounds[1]:.4f})" if bounds else ""
-    rest = "  ".join(f"{name} {value:.4f}" for name, value in scores.values.items() if name != scores.main)
-    return f"{scores.main} {scores.decisive:.4f}{interval}  {rest}"
+    rest = "  ".join(f"{name} {value:.4f}" for name, value in scores.values.items() if name != scores.main_metric)
+    return f"{scores.main_metric} {scores.main_value:.4f}{interval}  {rest}"

@@ -128,7 +128,9 @@ class TrainState:
         for name, tensor in _without_prefix(tensors, "optimizer.").items():
             index, slot = name.split(".", 1)
             parameter = parameters[int(index)]
-            slots.setdefault(int(index), {})[slot] = shard_like(tensor.clone(), parameter) if tensor.shape == parameter.shape else tensor.clone()
+            slots.setdefault(int(index), {})[slot] = (
+                shard_like(tensor.clone(), parameter) if tensor.shape == parameter.shape else tensor.clone()
+            )
         self.optimizer.load_state_dict({"state": slots, "param_groups": values["groups"]})
         if self.ema is not None:
             self.ema.shadow = {n: t.clone().to(self.ema.shadow[n].device) for n, t in _without_prefix(tensors, "ema.").items()}
@@ -155,7 +157,7 @@ class TrainState:
 
     def _active_words(self) -> Tensor | None:
         """Return the ids of the word vectors that are trained; None if all are."""
-        return next((module.active for module in self.model.modules() if isinstance(module, ActiveVocabulary)), None)
+        return next((module.active_ids for module in self.model.modules() if isinstance(module, ActiveVocabulary)), None)
 
     def write(self, folder: Path) -> None:
         """Write the state into a folder, as one file that gets its name when it is whole: safetensors, no pickle.

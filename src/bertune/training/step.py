@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from bertune.config.schema import RunConfig, TrainConfig
-from bertune.data.batching import epoch_order, num_batches, shares
+from bertune.data.batching import epoch_order, num_batches, process_shares
 from bertune.data.dataset import EncodedDataset
 from bertune.distributed import all_reduce_gradients, all_reduce_sum, num_processes, rank
 from bertune.heads.model import Model
@@ -98,7 +98,7 @@ class TrainStep:
         if not self.config.active_vocabulary or self.config.fsdp:
             return None
         encoder = self.model.encoder
-        active = encoder.activate(torch.from_numpy(self.dataset.used_ids()))
+        active = encoder.use_active_vocabulary(torch.from_numpy(self.dataset.used_ids()))
         return len(encoder.word_embeddings()) if active is not None else None
 
     def batches(self) -> Iterator[list[int]]:
@@ -159,12 +159,12 @@ class TrainStep:
     def _try_gradient(self, rows: list[int]) -> tuple[Tensor | None, float, str | None]:
         """Compute the gradient. If memory runs out, return no loss but what the allocator said."""
         progress = self.state.progress
-        own = shares(rows, self.dataset.lengths, num_processes())[rank()]
+        own = process_shares(rows, self.dataset.lengths, num_processes())[rank()]
         parts = self.gradient.micro_batches(own, self.dataset.lengths, progress.oom_splits)
         idle = self.sharded is not None and not own  # a process with a shard must take part in every sum
         parts = [[rows[0]]] if idle else parts
-        batches = [self.dataset.batch(part, self.task.collate_target) for part in parts]
-        own_count = 0.0 if idle else sum(self.task.count(batch) for batch in batches)
+        batches = [self.dataset.get_batch(part, self.task.collate_target) for part in parts]
+        own_count = 0.0 if idle else sum(self.task.loss_denominator(batch) for batch in batches)
         count, stops = all_reduce_sum([own_count, float(self.signals.received or 0)], self.device)
         self._some_process_stops = bool(stops)
         self._optimizer.zero_grad()

@@ -19,33 +19,33 @@ from torch import Tensor, nn
 
 from bertune.errors import ConfigError, MissingExtra, listed
 
-SIZE = 24
+GLYPH_SIZE = 24
 """Height and width of a picture in pixels."""
-_PIXELS = SIZE * SIZE
+_PIXELS = GLYPH_SIZE * GLYPH_SIZE
 _NO_CHARACTER = "\U0010fffe"  # in no font: what a font shows for it, it shows for everything that it lacks
 
 
-class GlyphChoice(NamedTuple):
+class GlyphOptions(NamedTuple):
     """What a run wants of glyphs."""
 
     fonts: tuple[str, ...] = ()
     """Font files to render from, where neither the checkpoint nor the folder has pictures."""
-    trained: bool = False
+    trainable: bool = False
     """Whether pixels learn too."""
 
 
-def find_pictures(folder: Path) -> list[Path]:
+def find_glyph_files(folder: Path) -> list[Path]:
     """Return the `.npy` files of a folder or its `config`, sorted by name: the order in which fonts stand in a row."""
     return sorted((*folder.glob("*.npy"), *folder.glob("config/*.npy")), key=lambda path: path.name)
 
 
-def read_pictures(files: Sequence[Path], rows: int, width: int) -> Tensor:
+def read_glyphs(files: Sequence[Path], rows: int, num_pixels: int) -> Tensor:
     """Put the pictures of several fonts side by side (V, G), values as they are.
 
     Args:
         files: each (V, 24, 24).
         rows: V.
-        width: G.
+        num_pixels: G.
 
     Raises:
         ConfigError: a file is damaged or of another shape, or there are more or fewer fonts than G asks for.
@@ -56,52 +56,54 @@ def read_pictures(files: Sequence[Path], rows: int, width: int) -> Tensor:
             found = np.load(file, allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
             raise ConfigError(f"{file}: cannot be read as pictures of characters: {error}") from None
-        if found.shape != (rows, SIZE, SIZE):
-            raise ConfigError(f"{file}: has the shape {found.shape}; pictures of this vocabulary have {(rows, SIZE, SIZE)}")
+        if found.shape != (rows, GLYPH_SIZE, GLYPH_SIZE):
+            raise ConfigError(f"{file}: has the shape {found.shape}; pictures of this vocabulary have {(rows, GLYPH_SIZE, GLYPH_SIZE)}")
         fonts.append(found.reshape(rows, _PIXELS).astype(np.float32))
-    if len(fonts) * _PIXELS != width:
+    if len(fonts) * _PIXELS != num_pixels:
         names = listed(file.name for file in files)
-        raise ConfigError(f"glyph_embedding_dim is {width}, which is {width / _PIXELS:g} fonts of {SIZE} x {SIZE}, and there are {names}")
+        raise ConfigError(
+            f"glyph_embedding_dim is {num_pixels}, which is {num_pixels / _PIXELS:g} fonts of {GLYPH_SIZE} x {GLYPH_SIZE}, and there are {names}"
+        )
     return torch.from_numpy(np.concatenate(fonts, 1))
 
 
-def render(fonts: Sequence[str], tokens: Sequence[str], width: int) -> tuple[Tensor, int]:
+def render_glyphs(fonts: Sequence[str], tokens: Sequence[str], num_pixels: int) -> tuple[Tensor, int]:
     """Draw each token that is one character, from 0 (paper) to 1 (ink).
 
     Args:
-        fonts: font files that Pillow reads, such as .ttf, .otf and .ttc; used again from the first on where `width` asks for more.
+        fonts: font files that Pillow reads, such as .ttf, .otf and .ttc; used again from the first on where `num_pixels` asks for more.
         tokens: V; "##" before a character is left out; what is more than a character, special tokens among them, has no picture.
-        width: G.
+        num_pixels: G.
 
     Returns:
         Pixels (V, G), and how many of the characters a font lacks, which have no picture either.
 
     Raises:
         MissingExtra: Pillow is not installed.
-        ConfigError: a file is no font, or `width` is no whole number of pictures.
+        ConfigError: a file is no font, or `num_pixels` is no whole number of pictures.
     """
     try:
         from PIL import Image, ImageDraw, ImageFont
     except ImportError:
         raise MissingExtra("pillow", "chinese", "drawing glyphs") from None
-    if width % _PIXELS:
-        raise ConfigError(f"glyph_embedding_dim is {width}, which is no multiple of {SIZE} x {SIZE} pixels")
+    if num_pixels % _PIXELS:
+        raise ConfigError(f"glyph_embedding_dim is {num_pixels}, which is no multiple of {GLYPH_SIZE} x {GLYPH_SIZE} pixels")
     opened = []
     for path in fonts:
         try:
-            opened.append(ImageFont.truetype(path, SIZE))
+            opened.append(ImageFont.truetype(path, GLYPH_SIZE))
         except OSError as error:
             raise ConfigError(f"train.glyph_font: {path!r} cannot be read as a font: {error}") from None
 
     def picture(font: Any, character: str) -> npt.NDArray[np.float32]:
-        image = Image.new("L", (SIZE, SIZE))
-        ImageDraw.Draw(image).text((SIZE / 2, SIZE / 2), character, fill=255, font=font, anchor="mm")
+        image = Image.new("L", (GLYPH_SIZE, GLYPH_SIZE))
+        ImageDraw.Draw(image).text((GLYPH_SIZE / 2, GLYPH_SIZE / 2), character, fill=255, font=font, anchor="mm")
         return np.asarray(image, np.float32).reshape(-1) / np.float32(255)
 
-    table = np.zeros((len(tokens), width), np.float32)
+    table = np.zeros((len(tokens), num_pixels), np.float32)
     lacking: set[str] = set()
     drawn: dict[int, npt.NDArray[np.float32]] = {}
-    for place in range(width // _PIXELS):
+    for place in range(num_pixels // _PIXELS):
         number = place % len(opened)
         if number not in drawn:
             nothing = picture(opened[number], _NO_CHARACTER)
@@ -119,7 +121,7 @@ def render(fonts: Sequence[str], tokens: Sequence[str], width: int) -> tuple[Ten
     return torch.from_numpy(table), len(lacking)
 
 
-class Pixels(nn.Module):
+class FrozenGlyphs(nn.Module):
     """A table that is kept as it is: no gradient, no moments, no decay."""
 
     def __init__(self, table: Tensor) -> None:
@@ -132,7 +134,7 @@ class Pixels(nn.Module):
         return self.weight[ids]
 
 
-class ActivePixels(nn.Module):
+class ActiveGlyphs(nn.Module):
     """The same with the rows of training at hand; the whole table stays in main memory, for tokens of other rows and for saving.
 
     Args:
@@ -144,10 +146,10 @@ class ActivePixels(nn.Module):
         super().__init__()
         slots = torch.full((len(table),), len(active), dtype=torch.int64, device=active.device)
         slots[active] = torch.arange(len(active), device=active.device)
-        self.slots: Tensor
-        self.rows: Tensor
-        self.register_buffer("slots", slots, persistent=False)
-        self.register_buffer("rows", table[active.to(table.device)], persistent=False)
+        self.active_index: Tensor
+        self.active_rows: Tensor
+        self.register_buffer("active_index", slots, persistent=False)
+        self.register_buffer("active_rows", table[active.to(table.device)], persistent=False)
         self._whole = table.cpu()
 
     def forward(self, ids: Tensor) -> Tensor:
@@ -156,14 +158,14 @@ class ActivePixels(nn.Module):
         Raises:
             IndexError: in training mode, on a processor: a token is not active.
         """
-        slots = self.slots[ids]
+        slots = self.active_index[ids]
         if self.training:
-            return self.rows[slots]
-        other = slots == len(self.rows)
-        found = self.rows[slots.masked_fill(other, 0)]
+            return self.active_rows[slots]
+        other = slots == len(self.active_rows)
+        found = self.active_rows[slots.masked_fill(other, 0)]
         found[other] = self._whole[ids[other].cpu()].to(found.device)
         return found
 
-    def whole(self) -> Tensor:
+    def full_weight(self) -> Tensor:
         """Return the table (V, G)."""
         return self._whole

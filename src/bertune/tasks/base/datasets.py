@@ -19,27 +19,27 @@ from bertune import __version__
 from bertune.config.schema import DataConfig, RunConfig
 from bertune.console import Console, duration
 from bertune.data import dataset_cache
-from bertune.data.arrow import Table
+from bertune.data.arrow import MappedTable
 from bertune.data.dataset import EncodedDataset
-from bertune.data.example_store import ExampleStore, from_json, in_json, in_parts
+from bertune.data.example_store import ExampleStore, iter_chunks, value_from_json, value_to_json
 from bertune.data.mapped_dataset import DatasetWriter, MappedDataset
-from bertune.data.rows import files_of
-from bertune.data.split import small_ints
+from bertune.data.rows import resolve_files
+from bertune.data.split import min_int_type
 from bertune.distributed import main_process_first
 from bertune.tasks.base.reading import Splits, read_splits
 from bertune.tasks.base.task import Task
 from bertune.text.tokenizer import Tokenizer
-from bertune.text.workers import encoding_with
+from bertune.text.workers import parallel_tokenizer
 from bertune.types import JSON, EncodedExample, Example
 
-LARGE = 1 << 26
+CACHE_THRESHOLD = 1 << 26
 """Bytes of data files from which on rows are kept on disk."""
-SPLITS = ("train", "dev", "test")
+SPLIT_NAMES = ("train", "dev", "test")
 _TOKENS_ALONE = {"cache", "workers", "max_length", "truncation"}
 """Settings of `data` that do not change how files are read."""
 
 
-def is_large(data: DataConfig, files: Sequence[Sequence[str]], console: Console) -> bool:
+def uses_cache(data: DataConfig, files: Sequence[Sequence[str]], console: Console) -> bool:
     """Tell whether these files go through the cache."""
     if data.cache == "off":
         return False
@@ -47,7 +47,7 @@ def is_large(data: DataConfig, files: Sequence[Sequence[str]], console: Console)
         if data.cache == "on":
             console.info("note: data.cache=on has no effect on data sets of the Hub, which are kept by `datasets`")
         return False
-    return data.cache == "on" or dataset_cache.files_in(files) >= LARGE
+    return data.cache == "on" or dataset_cache.total_file_size(files) >= CACHE_THRESHOLD
 
 
 def read_datasets(run: RunConfig, task: Task, console: Console) -> Splits:
@@ -57,9 +57,9 @@ def read_datasets(run: RunConfig, task: Task, console: Console) -> Splits:
         DataError: a file or a row cannot be used.
         ConfigError: the cache cannot be written.
     """
-    files = {split: files_of(getattr(run.data, split), split) for split in SPLITS}
+    files = {split: resolve_files(getattr(run.data, split), split) for split in SPLIT_NAMES}
     there = all(Path(f).is_file() for group in files.values() for f in group)  # if not, the complaint of reading says more
-    if not is_large(run.data, list(files.values()), console) or not there:
+    if not uses_cache(run.data, list(files.values()), console) or not there:
         splits = read_splits(task, run.data, run.seed, lambda line: console.info(f"data: {line}"))
         splits.fingerprint = _fingerprint(splits)
         return splits
@@ -69,7 +69,7 @@ def read_datasets(run: RunConfig, task: Task, console: Console) -> Splits:
 
 def _read_large(run: RunConfig, task: Task, files: dict[str, list[str]], console: Console) -> Splits:
     key = _key_of_rows(run, task, files)
-    entry = dataset_cache.find("rows", key, console.info) if _says_what_it_learns(task) else None  # else only reading teaches it
+    entry = dataset_cache.find_entry("rows", key, console.info) if _says_what_it_learns(task) else None  # else only reading teaches it
     if entry is not None:
         console.info(f"data: rows and what was learnt of them come from the cache, {entry.path}")
         for line in entry.meta["notes"]:
@@ -77,7 +77,7 @@ def _read_large(run: RunConfig, task: Task, files: dict[str, list[str]], console
         _recall(task, entry)
     else:
         entry = _keep_rows(run, task, key, console)
-    train, dev, test = (_open(entry, split) for split in SPLITS)
+    train, dev, test = (_open(entry, split) for split in SPLIT_NAMES)
     return Splits(train, dev, test, key, entry.meta["fingerprint"])
 
 
@@ -86,12 +86,12 @@ def _key_of_rows(run: RunConfig, task: Task, files: dict[str, list[str]]) -> str
     given = [data.labels] if isinstance(data.labels, str) else []
     given += [run.task] if run.task.endswith(".py") else []
     drawn = data.dev is None or data.limit is not None
-    return dataset_cache.key_of(
+    return dataset_cache.cache_key(
         {
-            "format": dataset_cache.FORMAT,
+            "format": dataset_cache.FORMAT_VERSION,
             "bertune": __version__,
-            "files": {split: [[name, dataset_cache.content_of(name)] for name in names] for split, names in files.items()},
-            "also": [dataset_cache.content_of(name) if Path(name).is_file() else "" for name in given],
+            "files": {split: [[name, dataset_cache.file_sha256(name)] for name in names] for split, names in files.items()},
+            "also": [dataset_cache.file_sha256(name) if Path(name).is_file() else "" for name in given],
             "data": data.model_dump(mode="json", exclude=_TOKENS_ALONE),
             "task": run.task,
             "options": task.options.model_dump(mode="json"),
@@ -100,38 +100,38 @@ def _key_of_rows(run: RunConfig, task: Task, files: dict[str, list[str]]) -> str
     )
 
 
-def _keep_rows(run: RunConfig, task: Task, key: str, console: Console) -> dataset_cache.Entry:
+def _keep_rows(run: RunConfig, task: Task, key: str, console: Console) -> dataset_cache.CacheEntry:
     notes: list[str] = []
 
     def note(line: str) -> None:
         notes.append(line)
         console.info(f"data: {line}")
 
-    with dataset_cache.making("rows", key) as folder:
-        pace = Pace(console)
-        splits = read_splits(task, run.data, run.seed, note, folder, lambda split, rows: pace.hear(f"{split}: {rows} rows read"))
+    with dataset_cache.create_entry("rows", key) as folder:
+        pace = ProgressReporter(console)
+        splits = read_splits(task, run.data, run.seed, note, folder, lambda split, rows: pace.report(f"{split}: {rows} rows read"))
         meta: JSON = {"notes": notes, "fingerprint": _fingerprint(splits), "learnt": _learnt(task)}
-        for split in SPLITS:
+        for split in SPLIT_NAMES:
             examples = getattr(splits, split)
             if len(examples):
-                whole = examples.places is None
-                places = np.arange(len(examples)) if whole else examples.places
-                np.save(folder / f"{split}.places.npy", places.astype(small_ints(int(places[-1]) + 1)))
-        rows = {split: len(getattr(splits, split)) for split in SPLITS}
+                whole = examples.indices is None
+                places = np.arange(len(examples)) if whole else examples.indices
+                np.save(folder / f"{split}.places.npy", places.astype(min_int_type(int(places[-1]) + 1)))
+        rows = {split: len(getattr(splits, split)) for split in SPLIT_NAMES}
         own_dev = run.data.dev is not None
-        console.info(f"data: {_rate(sum(rows.values()), pace.seconds, 'read and checked')}")
+        console.info(f"data: {_rate(sum(rows.values()), pace.elapsed, 'read and checked')}")
         del splits, examples
         gc.collect()  # files that are open cannot be moved everywhere
         about = {"task": run.task, "train": run.data.train, "rows": rows}
-        return dataset_cache.finish(folder, "rows", key, about, {**meta, "own_dev": own_dev, "rows": rows})
+        return dataset_cache.commit_entry(folder, "rows", key, about, {**meta, "own_dev": own_dev, "rows": rows})
 
 
-def _open(entry: dataset_cache.Entry, split: str) -> Sequence[Example]:
+def _open(entry: dataset_cache.CacheEntry, split: str) -> Sequence[Example]:
     places = entry.path / f"{split}.places.npy"
     if not places.exists():
         return []
     own = split if split != "dev" or entry.meta["own_dev"] else "train"  # a dev set that was split off lies among the training rows
-    return ExampleStore(Table(entry.path / f"{own}.examples.arrow"), np.load(places))
+    return ExampleStore(MappedTable(entry.path / f"{own}.examples.arrow"), np.load(places))
 
 
 def _says_what_it_learns(task: Task) -> bool:
@@ -141,19 +141,19 @@ def _says_what_it_learns(task: Task) -> bool:
 
 def _learnt(task: Task) -> dict[str, str | None]:
     """Return what a task has learnt of its rows."""
-    return {name: in_json(getattr(task, name)) for name in type(task).learnt} if _says_what_it_learns(task) else {}
+    return {name: value_to_json(getattr(task, name)) for name in type(task).learnt} if _says_what_it_learns(task) else {}
 
 
-def _recall(task: Task, entry: dataset_cache.Entry) -> None:
+def _recall(task: Task, entry: dataset_cache.CacheEntry) -> None:
     """Let a task know what it has learnt."""
     for name, value in entry.meta["learnt"].items():
-        setattr(task, name, from_json(value))
+        setattr(task, name, value_from_json(value))
 
 
 def _fingerprint(splits: Splits) -> dict[str, Any]:
     """Return what tells this data from other data: rows and a hash of each split."""
     result = {}
-    for name in SPLITS:
+    for name in SPLIT_NAMES:
         examples: Sequence[Example] = getattr(splits, name)
         if examples:
             digest = hashlib.sha256()
@@ -169,17 +169,17 @@ def encode_datasets(run: RunConfig, task: Task, tokenizer: Tokenizer, splits: Sp
     Raises:
         ConfigError: the cache cannot be written.
     """
-    if not splits.key:
+    if not splits.cache_key:
         encoded: dict[str, EncodedDataset] = {}
-        for name in SPLITS:
+        for name in SPLIT_NAMES:
             examples: Sequence[Example] = getattr(splits, name)
             if examples:
                 rows = encoded[name] = EncodedDataset(task.encode(examples, tokenizer))
                 _tell(console, name, rows, tokenizer, task.report())
         return encoded
-    key = _key_of_tokens(splits.key, task, tokenizer)
+    key = _key_of_tokens(splits.cache_key, task, tokenizer)
     with main_process_first():
-        entry = dataset_cache.find("tokens", key, console.info)
+        entry = dataset_cache.find_entry("tokens", key, console.info)
         if entry is not None:
             console.info(f"data: tokens come from the cache, {entry.path}")
         else:
@@ -191,85 +191,85 @@ def encode_datasets(run: RunConfig, task: Task, tokenizer: Tokenizer, splits: Sp
 
 
 def _tell(console: Console, name: str, rows: EncodedDataset, tokenizer: Tokenizer, report: list[str]) -> None:
-    for line in [*rows.findings(tokenizer.unknown_id, tokenizer.max_length), *report]:
+    for line in [*rows.diagnostics(tokenizer.unk_token_id, tokenizer.max_length), *report]:
         console.info(f"data: {name}: {line}")
 
 
 def _key_of_tokens(rows: str, task: Task, tokenizer: Tokenizer) -> str:
-    return dataset_cache.key_of(
+    return dataset_cache.cache_key(
         {
             "rows": rows,
-            "tokenizer": [type(tokenizer).__qualname__, tokenizer.fingerprint(), tokenizer.max_length, *tokenizer.cutting],
+            "tokenizer": [type(tokenizer).__qualname__, tokenizer.fingerprint(), tokenizer.max_length, *tokenizer.truncation_settings],
             "tokenizers": importlib.metadata.version("tokenizers"),
             "task": task.state(),
         }
     )
 
 
-def _keep_tokens(run: RunConfig, task: Task, tokenizer: Tokenizer, splits: Splits, key: str, console: Console) -> dataset_cache.Entry:
+def _keep_tokens(run: RunConfig, task: Task, tokenizer: Tokenizer, splits: Splits, key: str, console: Console) -> dataset_cache.CacheEntry:
     reports: dict[str, list[str]] = {}
-    with dataset_cache.making("tokens", key) as folder, encoding_with(tokenizer, run.data.workers, console.info) as parallel:
-        for name in SPLITS:
+    with dataset_cache.create_entry("tokens", key) as folder, parallel_tokenizer(tokenizer, run.data.workers, console.info) as parallel:
+        for name in SPLIT_NAMES:
             examples: Sequence[Example] = getattr(splits, name)
             if len(examples):
                 write_dataset(folder, name, task, parallel, examples, console)
                 reports[name] = task.report()
-        tokenizer.forget_words()
+        tokenizer.clear_word_cache()
         gc.collect()
-        about = {"task": run.task, "model": run.model, "train": run.data.train, "rows": {n: len(getattr(splits, n)) for n in SPLITS}}
-        return dataset_cache.finish(folder, "tokens", key, about, {"reports": reports})
+        about = {"task": run.task, "model": run.model, "train": run.data.train, "rows": {n: len(getattr(splits, n)) for n in SPLIT_NAMES}}
+        return dataset_cache.commit_entry(folder, "tokens", key, about, {"reports": reports})
 
 
 def write_dataset(folder: Path, name: str, task: Task, tokenizer: Any, examples: Sequence[Example], console: Console) -> MappedDataset:
     """Encode examples part by part into files, and say how fast that was."""
-    writer = DatasetWriter(folder, name, tokenizer.highest_id + 1)
-    pace = Pace(console)
-    size = PART if task.may_be_parted(examples) else len(examples)
+    writer = DatasetWriter(folder, name, tokenizer.max_token_id + 1)
+    pace = ProgressReporter(console)
+    size = CHUNK_SIZE if task.is_chunkable(examples) else len(examples)
 
     def write(coming: Future[list[EncodedExample]]) -> None:
         encoded = coming.result()
         writer.write(encoded)
-        pace.done += len(encoded)
-        console.advance(pace.done)
-        pace.hear(f"{name}: {pace.done} of {len(examples)} rows tokenised")
+        pace.num_done += len(encoded)
+        console.advance(pace.num_done)
+        pace.report(f"{name}: {pace.num_done} of {len(examples)} rows tokenised")
 
     # While a part is encoded, mostly by other processes, the one before is written here.
     with console.progress(f"tokenising {name}", len(examples)), ThreadPoolExecutor(1, "bertune-encode") as ahead:
         coming: Future[list[EncodedExample]] | None = None
-        for part in in_parts(examples, size):
+        for part in iter_chunks(examples, size):
             before, coming = coming, ahead.submit(task.encode, part, tokenizer)
             if before is not None:
                 write(before)
         if coming is not None:
             write(coming)
-    rows = writer.done()
-    console.info(f"data: {name}: {_rate(len(examples), pace.seconds, 'tokenised')}")
+    rows = writer.finish()
+    console.info(f"data: {name}: {_rate(len(examples), pace.elapsed, 'tokenised')}")
     return rows
 
 
-PART = 8192
+CHUNK_SIZE = 8192
 """Rows that are tokenised together."""
 
 
-class Pace:
+class ProgressReporter:
     """Says how far long work has come, every so many seconds."""
 
-    EVERY = 15.0
+    INTERVAL = 15.0
 
     def __init__(self, console: Console) -> None:
         self._console, self._began = console, time.perf_counter()
         self._said = self._began
-        self.done = 0
+        self.num_done = 0
 
     @property
-    def seconds(self) -> float:
+    def elapsed(self) -> float:
         """Return the time since it began."""
         return time.perf_counter() - self._began
 
-    def hear(self, line: str) -> None:
+    def report(self, line: str) -> None:
         """Say this, if nothing was said for a while."""
         now = time.perf_counter()
-        if now - self._said >= self.EVERY:
+        if now - self._said >= self.INTERVAL:
             self._said = now
             self._console.info(f"data: {line}")
 
@@ -284,10 +284,10 @@ def _rate(rows: int, seconds: float, what: str) -> str:
 
 
 @contextmanager
-def scratch_folder(data: DataConfig, files: Sequence[str], console: Console) -> Iterator[Path | None]:
+def scratch_dir(data: DataConfig, files: Sequence[str], console: Console) -> Iterator[Path | None]:
     """Give a folder to keep the rows of large files in for a while, or None where they fit into memory."""
-    if not is_large(data, [files], console):
+    if not uses_cache(data, [files], console):
         yield None
         return
-    with dataset_cache.making("rows", "scratch") as folder:
+    with dataset_cache.create_entry("rows", "scratch") as folder:
         yield folder

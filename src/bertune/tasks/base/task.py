@@ -39,17 +39,17 @@ class Task(ABC):
     """What is read from a row: drives the search for columns and the error messages."""
     example_row: ClassVar[str]
     """What a user's file looks like, shown by `bertune tasks`."""
-    joint: bool = False
+    uses_whole_batch: bool = False
     """Whether the loss of a row depends on the other rows of its batch. Micro-batches then share their vectors, by a second
     forward pass, so that they change nothing either; the head must have `vectors` and `compare`."""
-    least_batch: int = 1
+    min_batch_size: int = 1
     """How many rows a batch needs for its loss to say anything; known once `fit` has run."""
     learnt: ClassVar[tuple[str, ...]] = ()
     """Attributes that `read` and `fit` set, all of them: with these a run goes on from rows that are kept on disk. Without it files are
     read again in every run."""
-    hub_class: ClassVar[str] = "AutoModelForSequenceClassification"
+    hf_auto_class: ClassVar[str] = "AutoModelForSequenceClassification"
     """The class of transformers that opens a saved folder with its head."""
-    hub_pipeline: ClassVar[str] = "text-classification"
+    pipeline_tag: ClassVar[str] = "text-classification"
     """What the Hub calls such a model."""
 
     def __init__(self, options: Any, data: DataConfig) -> None:
@@ -61,7 +61,7 @@ class Task(ABC):
         """Say what a row means. The target is None where the row has none.
 
         Raises:
-            DataError: with `row.place`, when the row cannot be used.
+            DataError: with `row.location`, when the row cannot be used.
         """
 
     @abstractmethod
@@ -75,7 +75,7 @@ class Task(ABC):
 
     @abstractmethod
     def loss(self, out: Any, batch: Batch) -> Tensor:
-        """Return the loss summed over what `count` counts. No parameters here."""
+        """Return the loss summed over rows, or over what `loss_denominator` counts. No parameters here."""
 
     @abstractmethod
     def decode(self, out: Any, batch: Batch) -> list[Prediction]:
@@ -94,7 +94,7 @@ class Task(ABC):
         """
 
     def describe(self) -> str:
-        """Say in one line what problem this is, once `fit` or `load` has run."""
+        """Say in one line what problem this is, once `fit` or `load_state` has run."""
         return type(self).__name__.lower()
 
     def check(self, example: Example) -> None:
@@ -104,7 +104,7 @@ class Task(ABC):
             DataError: names the row.
         """
 
-    def check_together(self, examples: Sequence[Example]) -> None:
+    def check_scorable(self, examples: Sequence[Example]) -> None:
         """Refuse examples that cannot be scored together.
 
         Raises:
@@ -112,11 +112,11 @@ class Task(ABC):
         """
 
     def encode(self, examples: Sequence[Example], tokenizer: Tokenizer) -> list[EncodedExample]:
-        """Turn examples into integers. Large data comes in parts; see `may_be_parted`."""
+        """Turn examples into integers. Large data comes in parts; see `is_chunkable`."""
         pieces = tokenizer.encode([e.texts for e in examples])
         return [EncodedExample((piece,), self.encode_target(e.target)) for piece, e in zip(pieces, examples, strict=True)]
 
-    def may_be_parted(self, examples: Sequence[Example]) -> bool:
+    def is_chunkable(self, examples: Sequence[Example]) -> bool:
         """Tell whether `encode` makes the same of these rows when it is given a part of them at a time."""
         return True
 
@@ -134,7 +134,7 @@ class Task(ABC):
 
         return torch.tensor(targets)
 
-    def count(self, batch: Batch) -> float:
+    def loss_denominator(self, batch: Batch) -> float:
         """Return what the loss of a batch is divided by: rows, unless the task counts otherwise."""
         return float(len(batch.rows))
 
@@ -146,37 +146,37 @@ class Task(ABC):
         """
         raise ConfigError("train.r_drop: this task has no distance between two passes; leave train.r_drop out")
 
-    def labels_of(self, example: Example) -> tuple[str, ...]:
+    def example_labels(self, example: Example) -> tuple[str, ...]:
         """Return the labels of an example, for counting."""
         return example.target if isinstance(example.target, tuple) else (example.target,)
 
-    def strata(self, example: Example) -> str:
+    def stratify_key(self, example: Example) -> str:
         """Return the group whose share a drawn subset keeps, such as the label."""
         return ""
 
-    def tune(self, predictions: list[Prediction], examples: Sequence[Example], note: Note) -> list[Prediction]:
+    def calibrate(self, predictions: list[Prediction], examples: Sequence[Example], note: Note) -> list[Prediction]:
         """Choose decision settings on the dev rows, after training; return the predictions as they now are."""
         return predictions
 
-    def to_score(self, prediction: Prediction) -> Prediction:
-        """Return what `score` and `tune` need of a prediction, so that those of a large dev set take little memory."""
+    def compact_prediction(self, prediction: Prediction) -> Prediction:
+        """Return what `score` and `calibrate` need of a prediction, so that those of a large dev set take little memory."""
         return prediction
 
     def state(self) -> JSON:
-        """Return what `fit` and `tune` have learnt, to be kept with the weights."""
+        """Return what `fit` and `calibrate` have learnt, to be kept with the weights."""
         return {}
 
-    def load(self, state: JSON) -> None:
+    def load_state(self, state: JSON) -> None:
         """Take back what `state` gave."""
 
-    def hub_config(self, head: nn.Module) -> JSON:
+    def hf_config(self, head: nn.Module) -> JSON:
         """Return what config.json must say besides the encoder's settings, such as id2label."""
         return {}
 
-    def cannot_be_opened(self, head: nn.Module) -> str:
+    def hf_incompatibility(self, head: nn.Module) -> str:
         """Say why transformers cannot open the saved folder with its head, or nothing when it can."""
         return "transformers knows no such head"
 
-    def left_out_elsewhere(self, head: nn.Module) -> str:
+    def ignored_by_hf(self, head: nn.Module) -> str:
         """Say what other tools leave out although they open the head, or nothing."""
         return ""
