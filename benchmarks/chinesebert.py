@@ -54,7 +54,9 @@ CPU = torch.device("cpu")
 SHAPES = {"base": (768, 12, 12, 3072), "small": (512, 4, 8, 2048), "tiny": (128, 2, 4, 512)}
 
 
-def write_folder(folder: Path, shape: str, *, chinese: bool = True, font: str | None = None, seed: int = 0) -> Path:
+def write_folder(
+    folder: Path, shape: str, *, chinese: bool = True, font: str | None = None, seed: int = 0
+) -> Path:
     """Write an encoder of random weights with the vocabulary of bert-base-chinese."""
     folder.mkdir(parents=True, exist_ok=True)
     text = (DATA / "vocab" / "bert-base-chinese" / "vocab.txt").read_text(encoding="utf-8")
@@ -68,10 +70,14 @@ def write_folder(folder: Path, shape: str, *, chinese: bool = True, font: str | 
     encoder.init_weights(list(encoder.state_dict()))
     state = {f"bert.{name}": tensor for name, tensor in encoder.hf_state_dict().items()}
     if chinese and font:
-        state["bert.embeddings.glyph_embeddings.embedding.weight"], lacking = render_glyphs([font], tokens, 1728)
+        state["bert.embeddings.glyph_embeddings.embedding.weight"], lacking = render_glyphs(
+            [font], tokens, 1728
+        )
         print(f"{lacking} characters of the vocabulary are not in the font")
     elif chinese:
-        state["bert.embeddings.glyph_embeddings.embedding.weight"] = (torch.rand(len(tokens), 1728) > 0.8).float()
+        state["bert.embeddings.glyph_embeddings.embedding.weight"] = (
+            torch.rand(len(tokens), 1728) > 0.8
+        ).float()
     save_file({n: t.detach().contiguous() for n, t in state.items()}, folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     return folder
@@ -93,7 +99,14 @@ class Bench:
 
     def __init__(self, folder: Path, num_rows: int, *settings: str, seed: int = 42) -> None:
         run, self.task = prepare(
-            "classify", ["data.columns=[text,label]", "data.max_length=256", "train.batch_size=32", f"seed={seed}", *settings]
+            "classify",
+            [
+                "data.columns=[text,label]",
+                "data.max_length=256",
+                "train.batch_size=32",
+                f"seed={seed}",
+                *settings,
+            ],
         )
         self.run = run
         self.train = examples_of("train.tsv", self.task, run.data, num_rows)
@@ -121,7 +134,9 @@ def speed(args: argparse.Namespace) -> None:
         }
         (kinds["bert"] / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer"}')
         benches = {kind: Bench(folder, args.rows, *args.overrides) for kind, folder in kinds.items()}
-    figures: dict[str, dict[str, list[float]]] = {what: {kind: [] for kind in kinds} for what in ("train", "predict", "tokenizer")}
+    figures: dict[str, dict[str, list[float]]] = {
+        what: {kind: [] for kind in kinds} for what in ("train", "predict", "tokenizer")
+    }
     training = {}
     for kind, bench in benches.items():
         work = bench.fit(bench.encoded(bench.train))
@@ -184,12 +199,18 @@ def shuffled(rows: list, seed: int) -> list:
     found, start = [], 0
     for row in rows:
         piece = row.inputs[0]
-        found.append(replace(row, inputs=(replace(piece, pinyin_ids=heard[start : start + len(piece.input_ids)].tolist()),)))
+        found.append(
+            replace(
+                row, inputs=(replace(piece, pinyin_ids=heard[start : start + len(piece.input_ids)].tolist()),)
+            )
+        )
         start += len(piece.input_ids)
     return found
 
 
-def learn(folder: Path, args: argparse.Namespace, seed: int, *, words: bool, pinyin: bool, glyphs: bool) -> float:
+def learn(
+    folder: Path, args: argparse.Namespace, seed: int, *, words: bool, pinyin: bool, glyphs: bool
+) -> float:
     """Return the best dev accuracy."""
     settings = [f"train.epochs={args.epochs}", f"train.learning_rate={args.rate}", *args.overrides]
     settings += [] if words else ["train.active_vocabulary=false"]
@@ -220,13 +241,21 @@ def ablation(args: argparse.Namespace) -> None:
         folder = write_folder(Path(place) / "c", args.shape, font=args.font)
         for words in (True, False):
             for pinyin, glyphs in ((True, True), (False, True), (True, False), (False, False)):
-                found = [learn(folder, args, seed, words=words, pinyin=pinyin, glyphs=glyphs) for seed in args.seeds]
+                found = [
+                    learn(folder, args, seed, words=words, pinyin=pinyin, glyphs=glyphs)
+                    for seed in args.seeds
+                ]
                 what = f"words {'yes' if words else 'no '}  pinyin {'yes' if pinyin else 'shuffled'}  glyphs {'yes' if glyphs else 'zero'}"
-                print(f"{what:48} {' '.join(f'{x:.4f}' for x in found)}  mean {statistics.mean(found):.4f}", flush=True)
+                print(
+                    f"{what:48} {' '.join(f'{x:.4f}' for x in found)}  mean {statistics.mean(found):.4f}",
+                    flush=True,
+                )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("what", choices=("speed", "ablation", "write"))
     parser.add_argument("folder", nargs="?")
     parser.add_argument("--shape", choices=SHAPES, default="tiny")

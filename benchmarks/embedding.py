@@ -127,8 +127,21 @@ class Run:
 
     def settings(self, seed: int, place: str) -> list[str]:
         files = [f"data.{part}={place}/{part}.jsonl" for part in self.rows]
-        own = [f"model={self.model}", f"train.epochs={self.epochs}", f"train.batch_size={self.batch}", f"train.learning_rate={self.rate}"]
-        return [*COMMON, *LOSSES[self.loss][1], *files, *own, f"seed={seed}", f"out={place}/out", *self.overrides]
+        own = [
+            f"model={self.model}",
+            f"train.epochs={self.epochs}",
+            f"train.batch_size={self.batch}",
+            f"train.learning_rate={self.rate}",
+        ]
+        return [
+            *COMMON,
+            *LOSSES[self.loss][1],
+            *files,
+            *own,
+            f"seed={seed}",
+            f"out={place}/out",
+            *self.overrides,
+        ]
 
     def write(self, place: str) -> None:
         for part, rows in self.rows.items():
@@ -146,7 +159,15 @@ def run_of(name: str, args: argparse.Namespace) -> Run:
     if args.limit and args.limit < len(train):
         train = random.Random(42).sample(train, args.limit)
     rows = {"train": train, "dev": work.read("dev")}
-    return Run(work.loss, model, rows, args.epochs or work.epochs, args.batch or work.batch, args.rate or work.rate, args.overrides)
+    return Run(
+        work.loss,
+        model,
+        rows,
+        args.epochs or work.epochs,
+        args.batch or work.batch,
+        args.rate or work.rate,
+        args.overrides,
+    )
 
 
 def figures(model: Any, dev: list[Row]) -> dict[str, float]:
@@ -154,7 +175,10 @@ def figures(model: Any, dev: list[Row]) -> dict[str, float]:
     from scipy.stats import spearmanr
     from sklearn.metrics import average_precision_score
 
-    a, b = (model.encode([row[name] for row in dev], normalize_embeddings=True, show_progress_bar=False) for name in ("text", "text_b"))
+    a, b = (
+        model.encode([row[name] for row in dev], normalize_embeddings=True, show_progress_bar=False)
+        for name in ("text", "text_b")
+    )
     cosines, gold = (a * b).sum(1), [row["label"] for row in dev]
     if set(gold) <= {0, 1}:
         return {"average_precision": float(average_precision_score(gold, cosines))}
@@ -173,7 +197,10 @@ def ours(run: Run, seed: int, *, score: bool = True) -> dict[str, Any]:
             from sentence_transformers import SentenceTransformer
 
             own = dict(trained.scores["dev"].values)
-            result |= {**figures(SentenceTransformer(str(trained.folder), device="cpu"), run.rows["dev"]), "own": own}
+            result |= {
+                **figures(SentenceTransformer(str(trained.folder), device="cpu"), run.rows["dev"]),
+                "own": own,
+            }
             if run.loss == "softmax":
                 result["accuracy"] = own["accuracy"]
     return result
@@ -199,7 +226,10 @@ def theirs(run: Run, seed: int, *, score: bool = True) -> dict[str, Any]:
     width = encoder.get_embedding_dimension()
     model = SentenceTransformer(modules=[encoder, Pooling(width, "mean")], device="cpu")
     train = run.rows["train"]
-    columns = {"text": [row["text"] for row in train], "text_b": [row.get("text_b", row["text"]) for row in train]}
+    columns = {
+        "text": [row["text"] for row in train],
+        "text_b": [row.get("text_b", row["text"]) for row in train],
+    }
     if run.loss != "negatives":
         columns["label"] = [row["label"] for row in train]
     if run.loss == "cosine":
@@ -218,7 +248,9 @@ def theirs(run: Run, seed: int, *, score: bool = True) -> dict[str, Any]:
             bf16=choose_precision("auto", choose_device("cpu"))[0] == "bf16",
             save_strategy="no", logging_strategy="no", report_to="none", disable_tqdm=True,
         )  # fmt: skip
-        trainer = SentenceTransformerTrainer(model, arguments, train_dataset=Dataset.from_dict(columns), loss=loss)
+        trainer = SentenceTransformerTrainer(
+            model, arguments, train_dataset=Dataset.from_dict(columns), loss=loss
+        )
         began = time.perf_counter()
         trainer.train()
         result: dict[str, Any] = {"seconds": time.perf_counter() - began}
@@ -235,7 +267,8 @@ def accuracy(model: Any, classifier: Any, dev: list[Row]) -> float:
     import torch
 
     u, v = (
-        model.encode([row[name] for row in dev], convert_to_tensor=True, show_progress_bar=False).clone() for name in ("text", "text_b")
+        model.encode([row[name] for row in dev], convert_to_tensor=True, show_progress_bar=False).clone()
+        for name in ("text", "text_b")
     )
     with torch.no_grad():
         said = classifier(torch.cat([u, v, (u - v).abs()], 1)).argmax(1).tolist()
@@ -250,11 +283,17 @@ def summary(rows: list[Row], tools: Sequence[str]) -> Row:
     from scipy.stats import t
 
     names = [name for name, value in rows[0][tools[0]].items() if isinstance(value, float)]
-    found: Row = {tool: {name: statistics.mean(row[tool][name] for row in rows) for name in names} for tool in tools}
+    found: Row = {
+        tool: {name: statistics.mean(row[tool][name] for row in rows) for name in names} for tool in tools
+    }
     if set(tools) == set(TOOLS):
         for name in names:
             each = [row["bertune"][name] - row["peer"][name] for row in rows]
-            half = t.ppf(0.975, len(each) - 1) * statistics.stdev(each) / math.sqrt(len(each)) if len(each) > 1 else None
+            half = (
+                t.ppf(0.975, len(each) - 1) * statistics.stdev(each) / math.sqrt(len(each))
+                if len(each) > 1
+                else None
+            )
             found.setdefault("difference", {})[name] = [statistics.mean(each), half]
     return found
 
@@ -268,7 +307,9 @@ def rounded(value: Any) -> Any:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("work", choices=WORKS)
     parser.add_argument("overrides", nargs="*", help="further settings of bertune, section.name=value")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
@@ -296,7 +337,13 @@ def main() -> None:
     print(args.work, json.dumps(rounded(found)))
     if args.out:
         sizes = {part: len(found_rows) for part, found_rows in run.rows.items()}
-        line = {"work": args.work, "rows_of": sizes, "settings": run.settings(0, "PLACE"), "rows": rows, "summary": found}
+        line = {
+            "work": args.work,
+            "rows_of": sizes,
+            "settings": run.settings(0, "PLACE"),
+            "rows": rows,
+            "summary": found,
+        }
         with Path(args.out).open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 

@@ -71,7 +71,9 @@ def texts_of(name: str) -> list[str]:
     if name == "mixed":
         zh, en = titles(), lines(DATA / "raw-en/sentence-collector.en.txt")
         drawn = random.Random(42)
-        return list(itertools.chain.from_iterable(zip(drawn.sample(zh, 1500), drawn.sample(en, 1500), strict=True)))
+        return list(
+            itertools.chain.from_iterable(zip(drawn.sample(zh, 1500), drawn.sample(en, 1500), strict=True))
+        )
     return lines(name)
 
 
@@ -84,7 +86,9 @@ def titles() -> list[str]:
 
 def has_bf16() -> bool:
     """The peer's Python may have no bertune."""
-    flags = Path("/proc/cpuinfo").read_text(encoding="utf-8").split() if Path("/proc/cpuinfo").exists() else []
+    flags = (
+        Path("/proc/cpuinfo").read_text(encoding="utf-8").split() if Path("/proc/cpuinfo").exists() else []
+    )
     return "amx_bf16" in flags or "avx512_bf16" in flags
 
 
@@ -108,11 +112,18 @@ def load_theirs(spec: Result) -> Callable[[list[str]], Any]:
 
         session = onnxruntime.SessionOptions()
         session.intra_op_num_threads = threads or 0
-        kwargs = {"file_name": "onnx/model_qint8_avx512_vnni.onnx", "provider": "CPUExecutionProvider", "session_options": session}
+        kwargs = {
+            "file_name": "onnx/model_qint8_avx512_vnni.onnx",
+            "provider": "CPUExecutionProvider",
+            "session_options": session,
+        }
         more = {"backend": "onnx", "model_kwargs": kwargs}
     elif tool == "openvino":
         config = {"INFERENCE_NUM_THREADS": threads} if threads else {}
-        more = {"backend": "openvino", "model_kwargs": {"file_name": "openvino_model_qint8_quantized.xml", "ov_config": config}}
+        more = {
+            "backend": "openvino",
+            "model_kwargs": {"file_name": "openvino_model_qint8_quantized.xml", "ov_config": config},
+        }
     model = SentenceTransformer(spec["folder"], device="cpu", **more)
 
     def plain(texts: list[str]) -> Any:
@@ -150,7 +161,9 @@ def encode(spec: Result) -> Result:
         from scipy.stats import spearmanr
 
         a, b = np.split(np.asarray(model(texts_of("stsb")), np.float32), 2)
-        result["spearman"] = float(spearmanr([float(row[9]) for row in stsb("dev")], (a * b).sum(1)).statistic)
+        result["spearman"] = float(
+            spearmanr([float(row[9]) for row in stsb("dev")], (a * b).sum(1)).statistic
+        )
     if spec.get("save"):
         np.save(spec["save"], vectors)
     return result
@@ -182,8 +195,15 @@ def export(spec: Result) -> Result:
     else:
         rows = Path(place, "calibration")
         rows.mkdir()
-        Path(rows, "train.jsonl").write_text("".join(json.dumps({"text": row[7]}) + "\n" for row in stsb("train")), encoding="utf-8")
-        where = {"dataset_name": str(rows), "dataset_config_name": "default", "dataset_split": "train", "column_name": "text"}
+        Path(rows, "train.jsonl").write_text(
+            "".join(json.dumps({"text": row[7]}) + "\n" for row in stsb("train")), encoding="utf-8"
+        )
+        where = {
+            "dataset_name": str(rows),
+            "dataset_config_name": "default",
+            "dataset_split": "train",
+            "column_name": "text",
+        }
         export_static_quantized_openvino_model(model, None, place, **where)
     return {}
 
@@ -210,7 +230,9 @@ def measure(spec: Result, args: argparse.Namespace) -> Result:
     return json.loads(call([python, __file__, "worker", json.dumps(spec)], args.threads)[0].splitlines()[-1])
 
 
-def rounds_of(name: str, tools: Sequence[str], args: argparse.Namespace, one: Callable[[str, int], Result]) -> list[Result]:
+def rounds_of(
+    name: str, tools: Sequence[str], args: argparse.Namespace, one: Callable[[str, int], Result]
+) -> list[Result]:
     found = []
     for seed, order in orders(tools, args.rounds):
         results = {}
@@ -237,7 +259,11 @@ def tell(name: str, tools: Sequence[str], rounds: list[Result], key: str) -> Res
             each = [r[ours][key] / r[tool][key] for r in rounds]
             if key == "seconds":
                 each = [1 / ratio for ratio in each]
-            said[tool] |= {f"{ours}_ratio": statistics.median(each), f"{ours}_low": min(each), f"{ours}_high": max(each)}
+            said[tool] |= {
+                f"{ours}_ratio": statistics.median(each),
+                f"{ours}_low": min(each),
+                f"{ours}_high": max(each),
+            }
     for tool in tools:
         print(name, "median", tool, ", ".join(f"{k} {v:.4g}" for k, v in said[tool].items()), flush=True)
     return said
@@ -246,7 +272,9 @@ def tell(name: str, tools: Sequence[str], rounds: list[Result], key: str) -> Res
 def run_encode(args: argparse.Namespace, place: str) -> Result:
     texts = texts_of(args.texts)
     Path(place, "texts.json").write_text(json.dumps(texts), encoding="utf-8")
-    print(f"{len(texts)} texts, {len(set(texts))} different ones, {sum(map(len, texts)) / len(texts):.1f} characters each")
+    print(
+        f"{len(texts)} texts, {len(set(texts))} different ones, {sum(map(len, texts)) / len(texts):.1f} characters each"
+    )
     folders = {}
     for tool in args.tools:
         folders[tool] = args.folder
@@ -255,7 +283,16 @@ def run_encode(args: argparse.Namespace, place: str) -> Result:
             measure({"what": "export", "tool": tool, "folder": args.folder, "out": folders[tool]}, args)
 
     def one(tool: str, seed: int) -> Result:
-        return measure({"what": "encode", "tool": tool, "folder": folders[tool], "texts": f"{place}/texts.json", "score": seed == 1}, args)
+        return measure(
+            {
+                "what": "encode",
+                "tool": tool,
+                "folder": folders[tool],
+                "texts": f"{place}/texts.json",
+                "score": seed == 1,
+            },
+            args,
+        )
 
     rounds = rounds_of("encode", args.tools, args, one)
     return {"rounds": rounds, "said": tell("encode", args.tools, rounds, "per_s")}
@@ -267,7 +304,9 @@ def run_train(args: argparse.Namespace, _: str) -> Result:
     for work in args.works:
 
         def one(tool: str, seed: int, work: str = work) -> Result:
-            return measure({"what": "train", "tool": tool, "work": work, "limit": args.limit, "seed": seed}, args)
+            return measure(
+                {"what": "train", "tool": tool, "work": work, "limit": args.limit, "seed": seed}, args
+            )
 
         rounds = rounds_of(f"train {work}", tools, args, one)
         found[work] = {"rounds": rounds, "said": tell(f"train {work}", tools, rounds, "per_s")}
@@ -279,7 +318,10 @@ def bertune_command() -> str:
 
 
 def run_cold(args: argparse.Namespace, _: str) -> Result:
-    commands = {"bertune": [bertune_command(), "embed", args.folder, "-"], "peer": [sys.executable, "-c", COLD, args.folder]}
+    commands = {
+        "bertune": [bertune_command(), "embed", args.folder, "-"],
+        "peer": [sys.executable, "-c", COLD, args.folder],
+    }
     for command in commands.values():
         call(command, args.threads, f"{LINE}\n")  # so that nobody is the first to read files from the disk
 
@@ -293,7 +335,10 @@ def run_cold(args: argparse.Namespace, _: str) -> Result:
 
 def watched(command: list[str], threads: int | None) -> Result:
     """Run a process; return seconds and its peak resident memory, that of no child."""
-    environment = {**os.environ, **({"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)} if threads else {})}
+    environment = {
+        **os.environ,
+        **({"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)} if threads else {}),
+    }
     began = time.perf_counter()
     with tempfile.TemporaryFile() as said:
         process = subprocess.Popen(command, env=environment, stdout=said, stderr=said)
@@ -302,7 +347,9 @@ def watched(command: list[str], threads: int | None) -> Result:
         seconds = time.perf_counter() - began
         if process.returncode:
             said.seek(0)
-            raise Failed(f"{shlex.join(command)}\n{said.read().decode()[-3000:]}\nexit code {process.returncode}")
+            raise Failed(
+                f"{shlex.join(command)}\n{said.read().decode()[-3000:]}\nexit code {process.returncode}"
+            )
     return {"seconds": seconds, "peak_gb": usage.ru_maxrss * 1024 / 1e9}  # Linux counts in KiB
 
 
@@ -313,7 +360,16 @@ def run_corpus(args: argparse.Namespace, place: str) -> Result:
     texts = [f"{short[n % len(short)]} {n}" for n in range(args.rows)]
     Path(place, "texts.txt").write_text("".join(f"{text}\n" for text in texts), encoding="utf-8")
     Path(place, "texts.json").write_text(json.dumps(texts), encoding="utf-8")
-    commands = {"bertune": [bertune_command(), "embed", args.folder, f"{place}/texts.txt", "-o", f"{place}/bertune.npy"]}
+    commands = {
+        "bertune": [
+            bertune_command(),
+            "embed",
+            args.folder,
+            f"{place}/texts.txt",
+            "-o",
+            f"{place}/bertune.npy",
+        ]
+    }
     for tool in args.peer:
         spec = {
             "what": "encode",
@@ -328,7 +384,11 @@ def run_corpus(args: argparse.Namespace, place: str) -> Result:
     for tool in args.tools or commands:
         found[tool] = watched(commands[tool], args.threads)
         vectors = np.load(f"{place}/{tool}.npy", mmap_mode="r")
-        found[tool] |= {"rows": vectors.shape[0], "width": vectors.shape[1], "per_s": len(texts) / found[tool]["seconds"]}
+        found[tool] |= {
+            "rows": vectors.shape[0],
+            "width": vectors.shape[1],
+            "per_s": len(texts) / found[tool]["seconds"],
+        }
         print("corpus", tool, json.dumps(found[tool]), flush=True)
         if len(vectors) != len(texts):
             raise Failed(f"{tool} wrote {len(vectors)} vectors of {len(texts)} texts")
@@ -339,18 +399,29 @@ RUNS = {"encode": run_encode, "train": run_train, "cold": run_cold, "corpus": ru
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("what", choices=RUNS)
     parser.add_argument("folder", nargs="?", help="of a model of sentence vectors; not for train")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--tools", nargs="+", help="encode: of bertune, int8, default, sorted, onnx, openvino; corpus: without, all")
+    parser.add_argument(
+        "--tools",
+        nargs="+",
+        help="encode: of bertune, int8, default, sorted, onnx, openvino; corpus: without, all",
+    )
     parser.add_argument("--texts", default="stsb", help="encode: stsb, mixed, or a file with a text a line")
-    parser.add_argument("--onnx-python", help="Python with optimum-onnx, onnxruntime and a sentence-transformers that goes with them")
+    parser.add_argument(
+        "--onnx-python",
+        help="Python with optimum-onnx, onnxruntime and a sentence-transformers that goes with them",
+    )
     parser.add_argument("--openvino-python", help="Python with optimum-intel, openvino and nncf")
     parser.add_argument("--works", nargs="+", default=TRAIN, help="train: works of embedding.py")
     parser.add_argument("--limit", type=int, default=2048, help="train: rows")
     parser.add_argument("--rows", type=int, default=200_000, help="corpus: texts")
-    parser.add_argument("--peer", nargs="*", default=[], choices=["default", "sorted"], help="corpus: also these peers")
+    parser.add_argument(
+        "--peer", nargs="*", default=[], choices=["default", "sorted"], help="corpus: also these peers"
+    )
     parser.add_argument("--threads", type=int, help="threads of every process; without it torch's default")
     parser.add_argument("--out", help="file to add a line of JSON to")
     args = parser.parse_args()
@@ -377,7 +448,12 @@ def main() -> None:
         raise SystemExit(f"error: {error}") from None
     if args.out:
         with Path(args.out).open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"command": shlex.join(sys.argv), "what": args.what, "found": found}, ensure_ascii=False) + "\n")
+            file.write(
+                json.dumps(
+                    {"command": shlex.join(sys.argv), "what": args.what, "found": found}, ensure_ascii=False
+                )
+                + "\n"
+            )
 
 
 if __name__ == "__main__":

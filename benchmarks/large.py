@@ -52,7 +52,11 @@ def make_model(folder: Path) -> Path:
 def words_of(model: Path, random: np.random.Generator) -> tuple[list[str], np.ndarray]:
     """Return words, the frequent ones first, and the chance of each and all before it."""
     vocabulary = json.loads((model / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"]
-    whole = [w for w, _ in sorted(vocabulary.items(), key=lambda pair: pair[1]) if re.fullmatch(r"[a-z]{1,12}", w) and vocabulary[w] > 1990]
+    whole = [
+        w
+        for w, _ in sorted(vocabulary.items(), key=lambda pair: pair[1])
+        if re.fullmatch(r"[a-z]{1,12}", w) and vocabulary[w] > 1990
+    ]
     joined = [whole[a] + whole[b] for a, b in random.integers(0, len(whole), (150_000, 2))]
     chance = 1 / (np.arange(len(whole) + len(joined)) + 11) ** 1.35
     return [*whole, *joined], np.cumsum(chance) / chance.sum()
@@ -62,7 +66,9 @@ def make_reviews(path: Path, rows: int, model: Path, seed: int = 1) -> None:
     """Write a csv of reviews with 1 to 5 stars."""
     random = np.random.default_rng(seed)
     words, chances = words_of(model, random)
-    forms = np.array([words, [w.capitalize() for w in words], [w + "," for w in words], [w + "." for w in words]], object)
+    forms = np.array(
+        [words, [w.capitalize() for w in words], [w + "," for w in words], [w + "." for w in words]], object
+    )
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["text", "label"])
@@ -81,9 +87,15 @@ def make_reviews(path: Path, rows: int, model: Path, seed: int = 1) -> None:
 def bertune(*words: object, cache: Path) -> dict[str, object]:
     """Run a command; return its seconds, those to its first step, its peak memory, and the rates that it says."""
     command = [sys.executable, "-c", "from bertune.cli import main; main()", *map(str, words)]
-    environment = {**os.environ, "BERTUNE_CACHE": str(cache), "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
+    environment = {
+        **os.environ,
+        "BERTUNE_CACHE": str(cache),
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
+    }
     began = time.perf_counter()
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=environment)
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=environment
+    )
     found: dict[str, object] = {}
     for line in process.stderr:
         if line.startswith("step     1 "):
@@ -97,7 +109,9 @@ def bertune(*words: object, cache: Path) -> dict[str, object]:
     if status:
         raise SystemExit(f"{words}: status {status}")
     # Linux counts in KiB. The peak is that of the largest process, and this one is far larger than those that tokenise.
-    processor = round(usage.ru_utime + usage.ru_stime, 1)  # of all its processes: on a busy machine more is to be had from this
+    processor = round(
+        usage.ru_utime + usage.ru_stime, 1
+    )  # of all its processes: on a busy machine more is to be had from this
     return {
         **found,
         "seconds": round(time.perf_counter() - began, 2),
@@ -110,7 +124,13 @@ def measure(place: Path, model: Path, rows: int, max_length: int) -> None:
     file, cache, out = place / f"{rows}.csv", place / f"cache-{rows}", place / f"out-{rows}"
     make_reviews(file, rows, model)
     print(json.dumps({"rows": rows, "file_mb": round(file.stat().st_size / 1e6)}), flush=True)
-    settings = [f"model={model}", f"data.train={file}", f"train.max_steps={STEPS}", f"data.max_length={max_length}", "log.every=1"]
+    settings = [
+        f"model={model}",
+        f"data.train={file}",
+        f"train.max_steps={STEPS}",
+        f"data.max_length={max_length}",
+        "log.every=1",
+    ]
     for what in ("cold", "warm", "warm", "warm"):
         shutil.rmtree(out, ignore_errors=True)
         found = bertune("train", "classify", *settings, "data.cache=on", f"out={out}", cache=cache)
@@ -123,9 +143,13 @@ def measure(place: Path, model: Path, rows: int, max_length: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rows", type=int, nargs="+", default=[65_000, 650_000])
-    parser.add_argument("--folder", help="where to work; without it a new one in the system's folder for temporary files")
+    parser.add_argument(
+        "--folder", help="where to work; without it a new one in the system's folder for temporary files"
+    )
     parser.add_argument("--max-length", type=int, default=128)
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=asked.folder) as place:

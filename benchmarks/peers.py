@@ -122,7 +122,9 @@ def train_ours(spec: Spec) -> Result:
 
     with tempfile.TemporaryDirectory() as place, mock.patch.object(TrainStep, "step", timed):
         total = spec.warm + spec.steps
-        settings = our_settings(spec, f"{place}/out", train__max_steps=total, data__dev=few_dev_rows(spec, place))
+        settings = our_settings(
+            spec, f"{place}/out", train__max_steps=total, data__dev=few_dev_rows(spec, place)
+        )
         bertune.train(spec.settings[0], settings, quiet=True)
     if spec.what == "memory":
         from bertune.memory import peak_memory_gb
@@ -132,7 +134,10 @@ def train_ours(spec: Spec) -> Result:
             "tokens": sum(marks.tokens), "longest_batch": max(marks.tokens),
         }  # fmt: skip
     measured = [row for rows in marks.rows[spec.warm :] for row in rows]
-    return {**speed(marks.seconds(spec.warm), measured, sum(marks.tokens[spec.warm :])), "peak_gb": marks.peaks[-1]}
+    return {
+        **speed(marks.seconds(spec.warm), measured, sum(marks.tokens[spec.warm :])),
+        "peak_gb": marks.peaks[-1],
+    }
 
 
 def predict_ours(spec: Spec) -> Result:
@@ -154,8 +159,15 @@ def reach_ours(spec: Spec) -> Result:
     with tempfile.TemporaryDirectory() as place:
         settings = our_settings(spec, f"{place}/out", train__eval_every=spec.eval_every)
         bertune.train(spec.settings[0], settings, quiet=True)
-        events = [json.loads(line) for line in Path(place, "out", "history.jsonl").read_text(encoding="utf-8").splitlines()]
-    return {"dev": [{name: e[name] for name in ("step", "accuracy", "seconds")} for e in events if e["event"] == "dev"]}
+        events = [
+            json.loads(line)
+            for line in Path(place, "out", "history.jsonl").read_text(encoding="utf-8").splitlines()
+        ]
+    return {
+        "dev": [
+            {name: e[name] for name in ("step", "accuracy", "seconds")} for e in events if e["event"] == "dev"
+        ]
+    }
 
 
 # transformers' Trainer
@@ -189,9 +201,14 @@ def read_work(spec: Spec) -> Work:
         texts = map(list, zip(*[e.texts for e in examples], strict=True))
         columns = tokenizer(*texts, truncation=True, max_length=run.data.max_length)
         targets = [task.encode_target(e.target) for e in examples]
-        return [{**{name: columns[name][n] for name in columns}, "labels": targets[n]} for n in range(len(examples))]
+        return [
+            {**{name: columns[name][n] for name in columns}, "labels": targets[n]}
+            for n in range(len(examples))
+        ]
 
-    return Work(spec, run, task, tokenizer, encoded(splits.train), encoded(splits.dev) if spec.what == "reach" else [])
+    return Work(
+        spec, run, task, tokenizer, encoded(splits.train), encoded(splits.dev) if spec.what == "reach" else []
+    )
 
 
 def has_bf16() -> bool:
@@ -223,7 +240,9 @@ def build_trainer(work: Work, train: list[Result], base: type | None = None, **m
 
     t = work.run.train
     set_seed(work.run.seed)
-    model = AutoModelForSequenceClassification.from_pretrained(locate_model(work.run.model), num_labels=work.task.num_outputs)
+    model = AutoModelForSequenceClassification.from_pretrained(
+        locate_model(work.run.model), num_labels=work.task.num_outputs
+    )
     model.accepts_loss_kwargs = False  # or transformers 5 scales the loss of encoders wrongly
     flags: Result = {
         "num_train_epochs": t.epochs, "per_device_train_batch_size": t.batch_size, "learning_rate": t.learning_rate,
@@ -284,7 +303,9 @@ def same_rows(work: Work) -> tuple[list[int], list[int]]:
     order = epoch_order(len(work.train), work.run.seed, 0).tolist()
     warm, total = spec.warm * size, (spec.warm + spec.steps) * size
     if total > len(order):
-        raise ValueError(f"{spec.warm} + {spec.steps} steps of {size} rows are more than one pass over {len(order)} rows")
+        raise ValueError(
+            f"{spec.warm} + {spec.steps} steps of {size} rows are more than one pass over {len(order)} rows"
+        )
     measured = order[warm:total]
     if spec.take is not None and spec.take < len(measured):
         measured.sort(key=lambda row: len(work.train[row]["input_ids"]))
@@ -320,7 +341,12 @@ def memory_theirs(spec: Spec) -> Result:
     work = read_work(spec)
     marks = watched(build_trainer(work, work.train, max_steps=spec.steps))
     distinct = len({token for row in work.train for token in row["input_ids"]})
-    return {"peak_gb": marks.peaks[-1], "steps": spec.steps, "distinct_tokens": distinct, "rows": len(work.train)}
+    return {
+        "peak_gb": marks.peaks[-1],
+        "steps": spec.steps,
+        "distinct_tokens": distinct,
+        "rows": len(work.train),
+    }
 
 
 def reach_theirs(spec: Spec) -> Result:
@@ -334,7 +360,9 @@ def reach_theirs(spec: Spec) -> Result:
     class Look(TrainerCallback):
         def on_evaluate(self, _: Any, state: Any, __: Any, metrics: dict[str, float], **___: Any) -> None:
             seconds = round(time.perf_counter() - began, 3)
-            looks.append({"step": state.global_step, "accuracy": metrics["eval_accuracy"], "seconds": seconds})
+            looks.append(
+                {"step": state.global_step, "accuracy": metrics["eval_accuracy"], "seconds": seconds}
+            )
 
     trainer = build_trainer(work, work.train, eval_strategy="epoch")
     trainer.add_callback(Look())
@@ -363,17 +391,29 @@ def predict_theirs(spec: Spec) -> Result:
     if best:
         # Its own grouping returns the rows in another order, so rows are sorted here. Weights in bf16 need no casts.
         flags |= {"train_sampling_strategy": "random", "bf16_full_eval": flags["bf16"]}
-    arguments = TrainingArguments(tempfile.mkdtemp(), use_cpu=True, report_to="none", disable_tqdm=True, **flags)
-    trainer = Trainer(model, arguments, data_collator=DataCollatorWithPadding(tokenizer), processing_class=tokenizer)
+    arguments = TrainingArguments(
+        tempfile.mkdtemp(), use_cpu=True, report_to="none", disable_tqdm=True, **flags
+    )
+    trainer = Trainer(
+        model, arguments, data_collator=DataCollatorWithPadding(tokenizer), processing_class=tokenizer
+    )
 
     def predict(texts: list[Any]) -> list[str]:
-        first, second = zip(*[text if isinstance(text, tuple) else (text, None) for text in texts], strict=True)
+        first, second = zip(
+            *[text if isinstance(text, tuple) else (text, None) for text in texts], strict=True
+        )
         pair = [list(second)] if second[0] is not None else []
         columns = tokenizer(list(first), *pair, truncation=True, max_length=max_length)
         rows = [{name: columns[name][n] for name in columns} for n in range(len(texts))]
-        order = sorted(range(len(rows)), key=lambda n: -len(rows[n]["input_ids"])) if best else list(range(len(rows)))
+        order = (
+            sorted(range(len(rows)), key=lambda n: -len(rows[n]["input_ids"]))
+            if best
+            else list(range(len(rows)))
+        )
         outputs = trainer.predict([rows[n] for n in order]).predictions.argmax(-1)
-        labels = {place: model.config.id2label[int(label)] for place, label in zip(order, outputs, strict=True)}
+        labels = {
+            place: model.config.id2label[int(label)] for place, label in zip(order, outputs, strict=True)
+        }
         return [labels[n] for n in range(len(rows))]
 
     predict(inputs(examples[:32]))
@@ -413,7 +453,13 @@ def predicted(seconds: float, labels: list[str], examples: Sequence[Any]) -> Res
 SHAPES: dict[str, dict[str, Any]] = {
     "bert-base": {"model_type": "bert", "vocab_size": 21128},
     # The padding id is that of the tokenizer it is given here.
-    "xlmr": {"model_type": "xlm-roberta", "vocab_size": 250002, "max_position_embeddings": 514, "type_vocab_size": 1, "pad_token_id": 0},
+    "xlmr": {
+        "model_type": "xlm-roberta",
+        "vocab_size": 250002,
+        "max_position_embeddings": 514,
+        "type_vocab_size": 1,
+        "pad_token_id": 0,
+    },
 }
 """Encoders with random weights: what differs from the base size of transformers' configurations."""
 
@@ -453,7 +499,10 @@ def machine(_: Spec) -> Result:
 
     listed = Path("/proc/cpuinfo")
     lines = listed.read_text(encoding="utf-8").splitlines() if listed.exists() else []
-    name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor())
+    name = next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")),
+        platform.processor(),
+    )
     abilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     return {
         "cpu": name, "cores": os.cpu_count(), "threads": torch.get_num_threads(), "system": platform.platform(),

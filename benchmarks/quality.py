@@ -19,7 +19,12 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 DATA = Path(os.environ.get("BERTUNE_DATA", "data"))
-COMMON = ["train.batch_size=32", "train.warmup_ratio=0.1", "train.precision=fp32", "train.micro_batch_tokens=null"]
+COMMON = [
+    "train.batch_size=32",
+    "train.warmup_ratio=0.1",
+    "train.precision=fp32",
+    "train.micro_batch_tokens=null",
+]
 WORK = {
     "chnsenticorp": ["classify", f"data.train={DATA}/chnsenticorp/train.tsv", f"data.dev={DATA}/chnsenticorp/dev.tsv",
                      "data.columns=[text,label]", "data.max_length=128", "data.limit=960", "train.epochs=1"],
@@ -62,7 +67,11 @@ def theirs(settings: list[str], seed: int, out: str) -> float:
     tokenizer = AutoTokenizer.from_pretrained(folder)
 
     def dataset(examples):
-        encoded = tokenizer(*map(list, zip(*[e.texts for e in examples], strict=True)), truncation=True, max_length=run.data.max_length)
+        encoded = tokenizer(
+            *map(list, zip(*[e.texts for e in examples], strict=True)),
+            truncation=True,
+            max_length=run.data.max_length,
+        )
         return Dataset.from_dict({**encoded, "labels": [task.encode_target(e.target) for e in examples]})
 
     regress = run.task == "regress"
@@ -91,7 +100,9 @@ def theirs(settings: list[str], seed: int, out: str) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("work", choices=WORK)
     parser.add_argument("--model", default="minilm")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
@@ -113,7 +124,14 @@ def main() -> None:
     mean = {name: statistics.mean(row[name] for row in rows) for name in ("bertune", "trainer")}
     spread = statistics.stdev(gains) / len(gains) ** 0.5 if len(gains) > 1 else float("nan")
     t95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}.get(len(gains), 2.0)
-    result = {"work": args.work, "settings": settings, "mean": mean, "gain": statistics.mean(gains), "gain_95": t95 * spread, "rows": rows}
+    result = {
+        "work": args.work,
+        "settings": settings,
+        "mean": mean,
+        "gain": statistics.mean(gains),
+        "gain_95": t95 * spread,
+        "rows": rows,
+    }
     print(json.dumps(result["mean"]), f"gain {result['gain']:+.4f} ± {result['gain_95']:.4f}")
     if args.out:
         with Path(args.out).open("a", encoding="utf-8") as file:

@@ -50,7 +50,11 @@ PEERS = Path(__file__).with_name("peers.py")
 Result = dict[str, Any]
 Round = dict[str, Result]
 
-CHN = [f"data.train={DATA}/chnsenticorp/train.tsv", f"data.dev={DATA}/chnsenticorp/dev.tsv", "data.columns=[text,label]"]
+CHN = [
+    f"data.train={DATA}/chnsenticorp/train.tsv",
+    f"data.dev={DATA}/chnsenticorp/dev.tsv",
+    "data.columns=[text,label]",
+]
 TNEWS = [f"data.train={DATA}/tnews/train.tsv", f"data.dev={DATA}/tnews/dev.tsv", "data.columns=[text,label]"]
 SST2 = [f"data.train={DATA}/glue/SST-2/train.tsv", f"data.dev={DATA}/glue/SST-2/dev.tsv"]
 
@@ -77,7 +81,9 @@ WORKS = {
 ALL = ("chnsenticorp", "tnews", "sst2", "bert-base")
 SWITCHES: dict[str, Result] = {
     "fp32": {"precision": "fp32"},
-    "exact-dropout": {"settings": ["train.fast_dropout=false"]},  # torch's dropout, and with it torch's attention
+    "exact-dropout": {
+        "settings": ["train.fast_dropout=false"]
+    },  # torch's dropout, and with it torch's attention
     "all-words": {"settings": ["train.active_vocabulary=false"]},
     "whole-last-layer": {"settings": ["options.pooling=mean"]},  # a head that reads all tokens
     "pages-given-back": {"environment": {"BERTUNE_KEEP_PAGES": "0"}},
@@ -93,22 +99,24 @@ FIGURES = {
 """What is compared, and its unit. More is better where it says rows/s."""
 MEMORY_STEPS = 5
 LINE = "a gripping , funny and altogether human film ."
-PIPELINE = (
-    "import sys; from transformers import pipeline; print(pipeline('text-classification', sys.argv[1])(sys.stdin.readline().strip()))"
-)
+PIPELINE = "import sys; from transformers import pipeline; print(pipeline('text-classification', sys.argv[1])(sys.stdin.readline().strip()))"
 
 
 class Failed(Exception):
     """A measurement did not end well."""
 
 
-def call(command: Sequence[str], threads: int | None, stdin: str | None = None, more: dict[str, str] | None = None) -> tuple[str, float]:
+def call(
+    command: Sequence[str], threads: int | None, stdin: str | None = None, more: dict[str, str] | None = None
+) -> tuple[str, float]:
     """Run a process; return what it printed and how long it took."""
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", **(more or {})}
     if threads:
         environment |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
     began = time.perf_counter()
-    done = subprocess.run(command, input=stdin, capture_output=True, text=True, encoding="utf-8", env=environment, check=False)
+    done = subprocess.run(
+        command, input=stdin, capture_output=True, text=True, encoding="utf-8", env=environment, check=False
+    )
     seconds = time.perf_counter() - began
     if done.returncode:
         raise Failed(f"{shlex.join(command)}\n{done.stderr[-3000:]}\nexit code {done.returncode}")
@@ -148,30 +156,53 @@ def find_model(name: str, args: argparse.Namespace) -> str:
     folder = Path(args.cache).expanduser() / name
     if not folder.is_dir():
         folder.parent.mkdir(parents=True, exist_ok=True)
-        measure({"what": "model", "tool": "maker", "settings": [name, str(args.m3e)], "folder": str(folder)}, args.threads)
+        measure(
+            {"what": "model", "tool": "maker", "settings": [name, str(args.m3e)], "folder": str(folder)},
+            args.threads,
+        )
     return str(folder)
 
 
 def settings_of(name: str, args: argparse.Namespace, seed: int) -> list[str]:
     work = WORKS[name]
-    own = [f"model={find_model(work.model, args)}", f"seed={seed}", "train.batch_size=32", "train.warmup_ratio=0.1"]
+    own = [
+        f"model={find_model(work.model, args)}",
+        f"seed={seed}",
+        "train.batch_size=32",
+        "train.warmup_ratio=0.1",
+    ]
     return ["classify", *work.settings, *own, f"train.epochs={work.epochs}", *args.overrides]
 
 
 def spec_of(name: str, tool: str, args: argparse.Namespace, seed: int, folder: str) -> Result:
     """Say what one process has to do."""
     work = WORKS[name]
-    spec = {"what": args.what, "tool": tool, "settings": settings_of(name, args, seed), "precision": args.precision}
+    spec = {
+        "what": args.what,
+        "tool": tool,
+        "settings": settings_of(name, args, seed),
+        "precision": args.precision,
+    }
     if args.what == "switches":
         off = SWITCHES.get(tool, {})
-        spec |= {"what": "train", "tool": "bertune", "warm": args.warm, "steps": args.steps or work.steps, **off}
+        spec |= {
+            "what": "train",
+            "tool": "bertune",
+            "warm": args.warm,
+            "steps": args.steps or work.steps,
+            **off,
+        }
         spec["settings"] = [*settings_of(name, args, seed), *off.get("settings", [])]
     elif args.what == "train":
         steps = args.steps or work.steps
         spec |= {"warm": args.warm, "steps": steps}
         fewer = args.default_steps or min(steps, work.default_steps)
         if tool == "default" and fewer < steps:
-            batch = next(int(s.partition("=")[2]) for s in reversed(spec["settings"]) if s.startswith("train.batch_size="))
+            batch = next(
+                int(s.partition("=")[2])
+                for s in reversed(spec["settings"])
+                if s.startswith("train.batch_size=")
+            )
             spec["take"] = fewer * batch
     elif args.what == "memory":
         spec |= {"warm": 0, "steps": args.steps or MEMORY_STEPS}
@@ -289,7 +320,10 @@ def trained_folder(name: str, args: argparse.Namespace, place: str) -> str:
     """Train for a few steps and return the folder; further settings come last and win."""
     folder = f"{place}/{name}"
     settings = settings_of(name, args, 1)
-    measure({"what": "trained", "settings": [settings[0], "train.max_steps=20", *settings[1:]], "folder": folder}, args.threads)
+    measure(
+        {"what": "trained", "settings": [settings[0], "train.max_steps=20", *settings[1:]], "folder": folder},
+        args.threads,
+    )
     return folder
 
 
@@ -302,14 +336,22 @@ def rounds_and_peers(name: str, args: argparse.Namespace, place: str) -> tuple[l
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("what", choices=["train", "switches", "predict", "memory", "reach", "cold"])
-    parser.add_argument("work", nargs="?", help=f"{', '.join(WORKS)}, or all; of cold: the folder that bertune train has written")
+    parser.add_argument(
+        "work",
+        nargs="?",
+        help=f"{', '.join(WORKS)}, or all; of cold: the folder that bertune train has written",
+    )
     parser.add_argument("overrides", nargs="*", help="further settings, section.name=value, for all tools")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", help="file to add a line of JSON to")
     parser.add_argument("--tools", nargs="+", choices=["bertune", "best", "default"])
-    parser.add_argument("--precision", choices=["auto", "fp32"], default="auto", help="fp32: nobody computes in bf16")
+    parser.add_argument(
+        "--precision", choices=["auto", "fp32"], default="auto", help="fp32: nobody computes in bf16"
+    )
     parser.add_argument("--steps", type=int, help="measured steps")
     parser.add_argument("--default-steps", type=int, help="measured steps of the slow peer, default")
     parser.add_argument("--warm", type=int, default=3, help="steps before them, at least 1")
@@ -317,7 +359,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--eval-every", type=int, help="steps between bertune's evaluations in reach")
     parser.add_argument("--threads", type=int, help="threads of every process; without it torch's default")
     parser.add_argument("--m3e", default=os.environ.get("BERTUNE_M3E"), help="folder of m3e-small")
-    parser.add_argument("--cache", default="~/.cache/bertune-benchmarks", help="where encoders with random weights are kept")
+    parser.add_argument(
+        "--cache", default="~/.cache/bertune-benchmarks", help="where encoders with random weights are kept"
+    )
     args, extra = parser.parse_known_args()
     if any(text.startswith("-") for text in extra):
         parser.error(f"unknown: {' '.join(extra)}")
@@ -330,7 +374,9 @@ def arguments() -> argparse.Namespace:
     args.overrides += extra
     if args.what == "switches":
         args.tools = ["bertune", *SWITCHES]
-    args.tools = args.tools or (["bertune", "best"] if args.precision == "fp32" else ["bertune", "best", "default"])
+    args.tools = args.tools or (
+        ["bertune", "best"] if args.precision == "fp32" else ["bertune", "best", "default"]
+    )
     if "bertune" not in args.tools:
         parser.error("--tools needs bertune")
     return args
@@ -340,7 +386,9 @@ def main() -> None:
     args = arguments()
     try:
         machine = measure({"what": "machine", "tool": "machine"}, args.threads)
-        print(json.dumps({key: value for key, value in machine.items() if key not in {"command", "process_s"}}))
+        print(
+            json.dumps({key: value for key, value in machine.items() if key not in {"command", "process_s"}})
+        )
         for name in ALL if args.work == "all" else [args.work]:
             with tempfile.TemporaryDirectory() as place:
                 rounds, peers = rounds_and_peers(name, args, place)

@@ -26,14 +26,23 @@ M3E = os.environ.get("BERTUNE_M3E", "")
 
 
 def files(folder: str, train: str, dev: str, test: str) -> list[str]:
-    return [f"data.{name}={NER / folder / file}" for name, file in (("train", train), ("dev", dev), ("test", test))]
+    return [
+        f"data.{name}={NER / folder / file}"
+        for name, file in (("train", train), ("dev", dev), ("test", test))
+    ]
 
 
 WORK: dict[str, tuple[str, list[str]]] = {
     "weibo": (M3E, [*files("weibo", "train.json", "dev.json", "test.json"), "train.epochs=5"]),
     "resume": (M3E, [*files("resume", "train.json", "dev.json", "test.json"), "train.epochs=3"]),
     "msra": (M3E, [*files("msra", "train.txt", "dev.txt", "test.txt"), "train.epochs=3"]),
-    "wnut17": ("minilm", [*files("wnut17", "wnut17train.conll", "emerging.dev.conll", "emerging.test.annotated"), "train.epochs=3"]),
+    "wnut17": (
+        "minilm",
+        [
+            *files("wnut17", "wnut17train.conll", "emerging.dev.conll", "emerging.test.annotated"),
+            "train.epochs=3",
+        ],
+    ),
 }
 COMMON = [
     "train.batch_size=32",
@@ -49,7 +58,10 @@ def ours(settings: list[str], seed: int, out: str) -> dict[str, float]:
 
     trained = bertune.train("tag", [*settings, f"seed={seed}", f"out={out}"], quiet=True)
     run = json.loads((trained.folder / "scores.json").read_text(encoding="utf-8"))["run"]
-    return {**{split: trained.scores[split].main_value for split in ("dev", "test")}, "seconds": run["train_seconds"]}
+    return {
+        **{split: trained.scores[split].main_value for split in ("dev", "test")},
+        "seconds": run["train_seconds"],
+    }
 
 
 def theirs(settings: list[str], seed: int, out: str, *, grouped: bool) -> dict[str, float]:
@@ -93,8 +105,15 @@ def theirs(settings: list[str], seed: int, out: str, *, grouped: bool) -> dict[s
         labels = []
         for n, row in enumerate(gold):
             places = encoded.word_ids(n)
-            labels.append([ids[row[p]] if p is not None and (i == 0 or places[i - 1] != p) else -100 for i, p in enumerate(places)])
-        return Dataset.from_dict({"input_ids": encoded["input_ids"], "attention_mask": encoded["attention_mask"], "labels": labels}), gold
+            labels.append(
+                [
+                    ids[row[p]] if p is not None and (i == 0 or places[i - 1] != p) else -100
+                    for i, p in enumerate(places)
+                ]
+            )
+        return Dataset.from_dict(
+            {"input_ids": encoded["input_ids"], "attention_mask": encoded["attention_mask"], "labels": labels}
+        ), gold
 
     sets = {name: dataset(getattr(splits, name)) for name in ("train", "dev", "test")}
     golds = {name: sets[name][1] for name in ("dev", "test")}
@@ -142,9 +161,16 @@ def theirs(settings: list[str], seed: int, out: str, *, grouped: bool) -> dict[s
 
     collate = DataCollatorForTokenClassification(tokenizer)
     trainer = Trainer(
-        model, arguments, train_dataset=sets["train"][0], data_collator=collate, processing_class=tokenizer, callbacks=[Look()]
+        model,
+        arguments,
+        train_dataset=sets["train"][0],
+        data_collator=collate,
+        processing_class=tokenizer,
+        callbacks=[Look()],
     )
-    plain = TrainingArguments(out, per_device_eval_batch_size=64, report_to="none", use_cpu=True, disable_tqdm=True, bf16=bf16)
+    plain = TrainingArguments(
+        out, per_device_eval_batch_size=64, report_to="none", use_cpu=True, disable_tqdm=True, bf16=bf16
+    )
     scorer = Trainer(model, plain, data_collator=collate, processing_class=tokenizer)
     began = time.perf_counter()
     trainer.train()
@@ -152,10 +178,17 @@ def theirs(settings: list[str], seed: int, out: str, *, grouped: bool) -> dict[s
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("work", choices=WORK)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--tools", nargs="+", choices=("linear", "crf", "trainer", "grouped"), default=["linear", "crf", "trainer"])
+    parser.add_argument(
+        "--tools",
+        nargs="+",
+        choices=("linear", "crf", "trainer", "grouped"),
+        default=["linear", "crf", "trainer"],
+    )
     parser.add_argument("--threads", type=int)
     parser.add_argument("--out")
     parser.add_argument("overrides", nargs="*")
@@ -178,7 +211,10 @@ def main() -> None:
         rows.append(row)
         print(args.work, json.dumps(row), flush=True)
     for tool in args.tools:
-        means = {name: round(statistics.mean(row[tool][name] for row in rows), 4) for name in ("dev", "test", "seconds")}
+        means = {
+            name: round(statistics.mean(row[tool][name] for row in rows), 4)
+            for name in ("dev", "test", "seconds")
+        }
         print(args.work, tool, json.dumps(means))
     if args.out:
         with Path(args.out).open("a", encoding="utf-8") as file:

@@ -40,7 +40,9 @@ def kind_of(annotation: object) -> str:
         return f"list of {kind_of(arguments[0])}"
     if origin is dict:
         return "mapping"
-    return {int: "integer", float: "number", str: "text", bool: "true or false"}.get(annotation, str(annotation))
+    return {int: "integer", float: "number", str: "text", bool: "true or false"}.get(
+        annotation, str(annotation)
+    )
 
 
 def table(model: type[BaseModel], prefix: str) -> list[str]:
@@ -51,7 +53,13 @@ def table(model: type[BaseModel], prefix: str) -> list[str]:
             continue
         if prefix == "" and name == "options":
             continue
-        default = "must be given" if field.is_required() else f"`{field.default}`" if field.default is not None else ""
+        default = (
+            "must be given"
+            if field.is_required()
+            else f"`{field.default}`"
+            if field.default is not None
+            else ""
+        )
         what = " ".join((field.description or "").split()).replace("|", "\\|")
         kind = kind_of(field.annotation).replace("|", "\\|")
         lines.append(f"| `{prefix}{name}` | {kind} | {default} | {what} |")

@@ -10,7 +10,24 @@ import torch
 from torch import Tensor
 
 HAN = "好坏很不是的我你天地人大小那些长江成绿行银了么中重要和国在狗猫树房车书"
-WORDS = ["good", "bad", "fine", "awful", "great", "poor", "the", "is", "dog", "cat", "tree", "house", "car", "book", "big", "small"]
+WORDS = [
+    "good",
+    "bad",
+    "fine",
+    "awful",
+    "great",
+    "poor",
+    "the",
+    "is",
+    "dog",
+    "cat",
+    "tree",
+    "house",
+    "car",
+    "book",
+    "big",
+    "small",
+]
 VOCABULARY = [
     "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"!\"',.:;?-", *"。，！？", *HAN, *WORDS, "##s", "##er", "##好",
     *"abcdefghijklmnopqrstuvwxyz0123456789",
@@ -25,7 +42,9 @@ CONFIG: dict[str, object] = {
 }  # fmt: skip
 
 
-def shapes(words: int = V, w: int = W, inner: int = INNER, layers: int = LAYERS, positions: int = 64) -> dict[str, tuple[int, ...]]:
+def shapes(
+    words: int = V, w: int = W, inner: int = INNER, layers: int = LAYERS, positions: int = 64
+) -> dict[str, tuple[int, ...]]:
     """Names and shapes of the release, encoder, pooler and language-model head."""
     found: dict[str, tuple[int, ...]] = {
         "bert.embeddings.word_embeddings.weight": (words, w),
@@ -44,9 +63,17 @@ def shapes(words: int = V, w: int = W, inner: int = INNER, layers: int = LAYERS,
     }
     for n in range(layers):
         layer = f"bert.encoder.layer.{n}"
-        for name in ("attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense"):
+        for name in (
+            "attention.self.query",
+            "attention.self.key",
+            "attention.self.value",
+            "attention.output.dense",
+        ):
             found |= {f"{layer}.{name}.weight": (w, w), f"{layer}.{name}.bias": (w,)}
-        found |= {f"{layer}.intermediate.dense.weight": (inner, w), f"{layer}.intermediate.dense.bias": (inner,)}
+        found |= {
+            f"{layer}.intermediate.dense.weight": (inner, w),
+            f"{layer}.intermediate.dense.bias": (inner,),
+        }
         found |= {f"{layer}.output.dense.weight": (w, inner), f"{layer}.output.dense.bias": (w,)}
         for name in ("attention.output.LayerNorm", "output.LayerNorm"):
             found |= {f"{layer}.{name}.weight": (w,), f"{layer}.{name}.bias": (w,)}
@@ -81,11 +108,20 @@ def pinyin_lists() -> tuple[dict[str, object], dict[str, list[int]]]:
     """pinyin_map.json and a part of pinyin2tensor.json, as the release has them."""
     symbols = "12345abcdefghijklmnopqrstuvwxyz"
     numbers = {s: n for n, s in enumerate(symbols, 1)}
-    lists = {r: [*(numbers[s] for s in spelt), *[0] * (8 - len(spelt))] for r, spelt in (("de", "de5"), ("le", "le5"), ("hao3", "hao3"))}
+    lists = {
+        r: [*(numbers[s] for s in spelt), *[0] * (8 - len(spelt))]
+        for r, spelt in (("de", "de5"), ("le", "le5"), ("hao3", "hao3"))
+    }
     return {"idx2char": ["_", *symbols], "char2idx": numbers}, lists
 
 
-def write_folder(folder: Path, layout: str = "junnyu", seed: int = 0, state: dict[str, Tensor] | None = None, **changes: object) -> Path:
+def write_folder(
+    folder: Path,
+    layout: str = "junnyu",
+    seed: int = 0,
+    state: dict[str, Tensor] | None = None,
+    **changes: object,
+) -> Path:
     """Write a tiny ChineseBERT: `junnyu` (lists inside tokenizer_config.json) or `shannonai` (files in config/, plain config.json)."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "vocab.txt").write_text("\n".join(VOCABULARY) + "\n", encoding="utf-8")
@@ -93,20 +129,31 @@ def write_folder(folder: Path, layout: str = "junnyu", seed: int = 0, state: dic
     config = {**CONFIG, **changes}
     pinyin_map, lists = pinyin_lists()
     if layout == "shannonai":
-        config = {n: v for n, v in config.items() if n not in {"architectures", "glyph_embedding_dim", "pinyin_map_len", "name"}}
+        config = {
+            n: v
+            for n, v in config.items()
+            if n not in {"architectures", "glyph_embedding_dim", "pinyin_map_len", "name"}
+        }
         (folder / "config").mkdir(exist_ok=True)
         (folder / "config" / "pinyin_map.json").write_text(json.dumps(pinyin_map), encoding="utf-8")
         (folder / "config" / "pinyin2tensor.json").write_text(json.dumps(lists), encoding="utf-8")
         (folder / "config" / "id2pinyin.json").write_text("{}", encoding="utf-8")
     else:
-        settings = {"do_lower_case": True, "tokenizer_class": "ChineseBertTokenizerFast", "model_max_length": 512, "name_or_path": "x"}
+        settings = {
+            "do_lower_case": True,
+            "tokenizer_class": "ChineseBertTokenizerFast",
+            "model_max_length": 512,
+            "name_or_path": "x",
+        }
         settings |= {"pinyin_map": pinyin_map, "pinyin2tensor": lists, "id2pinyin": {}}
         (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     return folder
 
 
-def write_pictures(folder: Path, names: tuple[str, ...] = ("b.npy", "a.npy", "c.npy"), rows: int = V) -> list[np.ndarray]:
+def write_pictures(
+    folder: Path, names: tuple[str, ...] = ("b.npy", "a.npy", "c.npy"), rows: int = V
+) -> list[np.ndarray]:
     """Write pictures of three fonts into config/; return them in the order of their names."""
     (folder / "config").mkdir(exist_ok=True)
     found = {}

@@ -15,7 +15,9 @@ import hypothesis
 import pytest
 import torch
 
-hypothesis.settings.register_profile("bertune", deadline=None)  # the first example imports, and machines are shared
+hypothesis.settings.register_profile(
+    "bertune", deadline=None
+)  # the first example imports, and machines are shared
 hypothesis.settings.load_profile("bertune")
 
 torch.set_num_threads(1)  # tiny models: on a shared machine a second thread is mostly waited for
@@ -64,9 +66,26 @@ WORDS = [
     "小",
 ]
 PUNCTUATION = [*"!\"',.:;?-", "。", "，", "！"]
-VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *PUNCTUATION, *WORDS, "##s", "##er", *"abcdefghijklmnopqrstuvwxyz0123456789"]
+VOCABULARY = [
+    "[PAD]",
+    "[UNK]",
+    "[CLS]",
+    "[SEP]",
+    "[MASK]",
+    *PUNCTUATION,
+    *WORDS,
+    "##s",
+    "##er",
+    *"abcdefghijklmnopqrstuvwxyz0123456789",
+]
 
-SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64, "max_position_embeddings": 64}
+SMALL = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+    "max_position_embeddings": 64,
+}
 
 
 def make_encoder(folder: Path, kind: str = "bert", seed: int = 0, **changes: object) -> Path:
@@ -79,7 +98,14 @@ def make_encoder(folder: Path, kind: str = "bert", seed: int = 0, **changes: obj
     tokenizer = BertTokenizer.from_pretrained(str(folder))
     settings: dict[str, object] = {"vocab_size": len(VOCABULARY), "pad_token_id": 0, **SMALL}
     if kind == "distilbert":
-        settings = {"vocab_size": len(VOCABULARY), "dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 64, "max_position_embeddings": 64}
+        settings = {
+            "vocab_size": len(VOCABULARY),
+            "dim": 32,
+            "n_layers": 2,
+            "n_heads": 4,
+            "hidden_dim": 64,
+            "max_position_embeddings": 64,
+        }
     if kind in {"albert", "electra"}:
         settings["embedding_size"] = 16
     config = AutoConfig.for_model(kind, **{**settings, **changes})

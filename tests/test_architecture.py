@@ -28,7 +28,11 @@ ORDER = (
 )
 """Rooms that stand side by side do not know each other."""
 BASE = {"errors", "types", "files", "console", "distributed", "memory"}
-MODULES = sorted(path for path in SOURCE.rglob("*.py") if path.name not in {"__init__.py", "__main__.py"} or path.parent != SOURCE)
+MODULES = sorted(
+    path
+    for path in SOURCE.rglob("*.py")
+    if path.name not in {"__init__.py", "__main__.py"} or path.parent != SOURCE
+)
 
 
 def room_of(module: str) -> str:
@@ -52,7 +56,11 @@ def imports_of(path: Path, *, types_too: bool = True) -> set[str]:
     """Every module that is imported, lazily too; imports under TYPE_CHECKING only where asked for."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     if not types_too:
-        tree.body = [node for node in tree.body if not (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test))]
+        tree.body = [
+            node
+            for node in tree.body
+            if not (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test))
+        ]
     found: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -69,7 +77,9 @@ def test_a_room_imports_only_rooms_above_it(path):
     here = room_of(".".join(["bertune", *path.relative_to(SOURCE).with_suffix("").parts]))
     for name in imports_of(path):
         there = room_of(name)
-        assert there == here or level_of(there) < level_of(here), f"{path.relative_to(SOURCE)} ({here}) imports {name} ({there})"
+        assert there == here or level_of(there) < level_of(here), (
+            f"{path.relative_to(SOURCE)} ({here}) imports {name} ({there})"
+        )
 
 
 def test_training_knows_no_concrete_task():
@@ -104,7 +114,12 @@ def test_every_public_name_resolves_and_is_listed_once():
 
 
 @pytest.mark.parametrize(
-    "code", ["import bertune", "from bertune.cli.app import app", "import bertune.config.load, bertune.data.rows, bertune.text.load"]
+    "code",
+    [
+        "import bertune",
+        "from bertune.cli.app import app",
+        "import bertune.config.load, bertune.data.rows, bertune.text.load",
+    ],
 )
 def test_light_things_load_no_torch(code):
     program = f"{code}\nimport sys\nprint([m for m in ('torch', 'transformers', 'accelerate', 'sklearn') if m in sys.modules])"

@@ -111,7 +111,11 @@ def test_accelerate_takes_every_configuration_and_starts_several_processes(text,
     arguments, _, _ = _validate_launch_command(launch_command_parser().parse_args(words))
     assert arguments.multi_gpu or arguments.use_fsdp  # or it would start one
     assert not arguments.cpu
-    assert (arguments.module, arguments.training_script, arguments.num_processes) == (True, "bertune", known.num_processes)
+    assert (arguments.module, arguments.training_script, arguments.num_processes) == (
+        True,
+        "bertune",
+        known.num_processes,
+    )
 
 
 def test_multi_cpu_would_start_one_process(tmp_path):
@@ -138,14 +142,20 @@ def test_the_settings_that_the_page_names_exist(section):
 
 @pytest.mark.skipif(os.name == "nt", reason="Slurm's scripts are bash")
 @pytest.mark.parametrize(
-    ("ends", "expected"), [("", (0, "requeue 7")), ("0", (0, "")), ("3", (3, ""))], ids=["time is up", "done", "error"]
+    ("ends", "expected"),
+    [("", (0, "requeue 7")), ("0", (0, "")), ("3", (3, ""))],
+    ids=["time is up", "done", "error"],
 )
 def test_the_slurm_script_puts_a_job_back_when_its_time_is_up_and_only_then(ends, expected, tmp_path):
     """With stand-ins for Slurm's commands."""
     (script,) = blocks("bash", "#SBATCH")
     stand_ins = {
         "srun": f'echo "$@" > {tmp_path}/srun; echo $$ > {tmp_path}/pid\n'
-        + (f"exit {ends}" if ends else f"trap 'sleep 0.5; echo stopped > {tmp_path}/stopped; exit 1' TERM\nwhile :; do sleep 0.05; done"),
+        + (
+            f"exit {ends}"
+            if ends
+            else f"trap 'sleep 0.5; echo stopped > {tmp_path}/stopped; exit 1' TERM\nwhile :; do sleep 0.05; done"
+        ),
         "scancel": f'[ "$*" = "--signal=TERM 7" ] && kill -TERM "$(cat {tmp_path}/pid)"',
         "scontrol": f'if [ "$1" = show ]; then printf "one\\ntwo\\n"; else test -e {tmp_path}/stopped && echo "$@" > {tmp_path}/requeue; fi',
     }
@@ -162,7 +172,9 @@ def test_the_slurm_script_puts_a_job_back_when_its_time_is_up_and_only_then(ends
     }
     environment = {**os.environ, **slurm, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
     (tmp_path / "job.sh").write_text(script)
-    with subprocess.Popen(["bash", str(tmp_path / "job.sh")], env=environment, start_new_session=True) as running:
+    with subprocess.Popen(
+        ["bash", str(tmp_path / "job.sh")], env=environment, start_new_session=True
+    ) as running:
         try:
             end = time.monotonic() + 60
             while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():

@@ -69,7 +69,7 @@ cuts = {1: [0, 8], 2: [0, 3, 8], 3: [0, 1, 6, 8]}[world]
 for (name, rows), symmetric, mask in itertools.product(sets.items(), (False, True), (False, True)):
     weight = layer.clone().requires_grad_()
     batch = rows.get_batch(list(range(8))[cuts[rank]:cuts[rank + 1]], list)
-    inputs = texts[batch.ragged.ids - 100]
+    inputs = texts[batch.ragged.input_ids - 100]
     if name == "two passes":  # a little other dropout, by the pass
         side = torch.zeros(len(inputs))
         side[batch.pair_index.text_index[1]] = 1.0
@@ -88,7 +88,10 @@ if world > 1:
 
 def computed(place: Path, world: int) -> list[dict]:
     command = [sys.executable, "-c", PROGRAM]
-    started = [subprocess.Popen([*command, str(rank), str(world), str(place)], stderr=subprocess.PIPE, text=True) for rank in range(world)]
+    started = [
+        subprocess.Popen([*command, str(rank), str(world), str(place)], stderr=subprocess.PIPE, text=True)
+        for rank in range(world)
+    ]
     try:
         for process in started:
             _, errors = process.communicate(timeout=300)
@@ -110,7 +113,9 @@ def alone(tmp_path_factory):
     for name in ("pairs", "hard negatives", "two passes"):
         for symmetric in (False, True):
             key = f"{name}, symmetric {symmetric}, masked"
-            assert not torch.allclose(found[f"{key} True"], found[f"{key} False"], rtol=1e-3)  # some were left out
+            assert not torch.allclose(
+                found[f"{key} True"], found[f"{key} False"], rtol=1e-3
+            )  # some were left out
             assert found[f"said of {key} False"] == []
             assert "in-batch negatives" in found[f"said of {key} True"][0]
     return found
@@ -122,7 +127,9 @@ def test_several_processes_compute_what_one_does(world, alone, tmp_path):
         assert found.keys() == alone.keys()
         for key, value in alone.items():
             if isinstance(value, torch.Tensor) and value.is_floating_point():
-                torch.testing.assert_close(found[key], value, atol=1e-6, rtol=1e-5, msg=lambda text, key=key: f"{key}: {text}")
+                torch.testing.assert_close(
+                    found[key], value, atol=1e-6, rtol=1e-5, msg=lambda text, key=key: f"{key}: {text}"
+                )
             elif isinstance(value, torch.Tensor):
                 assert torch.equal(found[key], value), key
             else:

@@ -104,7 +104,10 @@ def found(request, tmp_path_factory) -> list[dict]:
     """What each of several processes has found."""
     world, place = request.param, tmp_path_factory.mktemp("meet")
     command = [sys.executable, "-c", PROGRAM]
-    started = [subprocess.Popen([*command, str(rank), str(world), str(place)], stderr=subprocess.PIPE, text=True) for rank in range(world)]
+    started = [
+        subprocess.Popen([*command, str(rank), str(world), str(place)], stderr=subprocess.PIPE, text=True)
+        for rank in range(world)
+    ]
     try:
         for process in started:
             _, errors = process.communicate(timeout=300)
@@ -130,7 +133,9 @@ def test_together_the_processes_have_each_item_once(found):
 
 
 def test_everybody_gets_the_items_of_all_in_the_order_of_the_processes(found):
-    expected = [{"rank": r, "rows": list(range(r)), "text": "好" * r, "nothing": None} for r in range(len(found))]
+    expected = [
+        {"rank": r, "rows": list(range(r)), "text": "好" * r, "nothing": None} for r in range(len(found))
+    ]
     assert all(f["everyones"] == expected for f in found)
 
 
@@ -155,7 +160,9 @@ def expected_gradients(world: int) -> list[torch.Tensor | None]:
     who = (range(world), [0], range(world), range(1, world), range(world), [world - 1])
     made = []
     for n, (shape, ranks) in enumerate(zip(shapes, who, strict=True)):
-        made.append(sum(torch.randn(shape, generator=torch.Generator().manual_seed(100 * n + rank)) for rank in ranks))
+        made.append(
+            sum(torch.randn(shape, generator=torch.Generator().manual_seed(100 * n + rank)) for rank in ranks)
+        )
     return [*made, None, None]
 
 
@@ -220,7 +227,11 @@ def test_one_process_keeps_what_it_has():
 def test_nothing_is_joined_where_no_launcher_has_started_anything(monkeypatch):
     import torch.distributed as dist
 
-    for environment in ({}, {"WORLD_SIZE": "1", "RANK": "0"}, {"WORLD_SIZE": "2"}):  # without a rank it is somebody else's variable
+    for environment in (
+        {},
+        {"WORLD_SIZE": "1", "RANK": "0"},
+        {"WORLD_SIZE": "2"},
+    ):  # without a rank it is somebody else's variable
         for name in ("WORLD_SIZE", "RANK"):
             monkeypatch.delenv(name, raising=False)
         for name, value in environment.items():

@@ -16,7 +16,9 @@ import bertune
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-PAGES = [ROOT / name for name in ("README.md", "README.zh-CN.md", "CONTRIBUTING.md")] + sorted(DOCS.rglob("*.md"))
+PAGES = [ROOT / name for name in ("README.md", "README.zh-CN.md", "CONTRIBUTING.md")] + sorted(
+    DOCS.rglob("*.md")
+)
 RUNNABLE = [*sorted((DOCS / "tutorials").glob("*.md")), DOCS / "own-task.md"]
 FENCE = re.compile(r"^ *```(.*?)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 MAX_COLUMNS = 110
@@ -116,7 +118,9 @@ def test_files_of_the_repository_that_a_page_names_exist(page):
     text = page.read_text(encoding="utf-8")
     named = set(re.findall(r"`((?:tests|scripts|benchmarks|examples|src)/[\w./-]+\.\w+)`", text))
     assert {name for name in named if "NAME" not in name and not (ROOT / name).exists()} == set()
-    rooms = "|".join(sorted(p.name for p in (ROOT / "src" / "bertune").iterdir() if p.is_dir() and p.name[0] != "_"))
+    rooms = "|".join(
+        sorted(p.name for p in (ROOT / "src" / "bertune").iterdir() if p.is_dir() and p.name[0] != "_")
+    )
     modules = set(re.findall(rf"`((?:{rooms}|families)/[\w/]+\.py)`", text))
     source = ROOT / "src" / "bertune"
     assert {m for m in modules if not ((source / m).exists() or (source / "encoders" / m).exists())} == set()
@@ -132,7 +136,9 @@ def test_the_site_loads_nothing_from_elsewhere():
     site = settings_of_site()
     assert site["strict"] is True
     assert site["theme"]["font"] is False
-    assert not [name for name in site.get("extra_javascript", []) + site.get("extra_css", []) if "://" in name]
+    assert not [
+        name for name in site.get("extra_javascript", []) + site.get("extra_css", []) if "://" in name
+    ]
     plugins = [next(iter(p)) if isinstance(p, dict) else p for p in site["plugins"]]
     assert set(plugins) == {"search", "mkdocstrings"}
 
@@ -160,12 +166,16 @@ def test_the_design_page_has_the_order_of_the_rooms():
     text = (DOCS / "design.md").read_text(encoding="utf-8")
     levels = re.findall(r"^\| (\d+) \| (.*?) \|", text, re.MULTILINE)
     assert [int(level) for level, _ in levels] == list(range(1, len(ORDER) + 1))
-    assert [set(re.findall(r"`(\w+)`", rooms)) for _, rooms in levels[1:]] == [set(rooms) for rooms in ORDER[1:]]
+    assert [set(re.findall(r"`(\w+)`", rooms)) for _, rooms in levels[1:]] == [
+        set(rooms) for rooms in ORDER[1:]
+    ]
 
 
 def test_the_api_page_has_every_public_name():
     text = (DOCS / "api.md").read_text(encoding="utf-8")
-    documented = set(re.findall(r"^::: bertune\.(?:\w+\.)*(\w+)$", text, re.MULTILINE)) | set(re.findall(r"- (\w+)$", text, re.MULTILINE))
+    documented = set(re.findall(r"^::: bertune\.(?:\w+\.)*(\w+)$", text, re.MULTILINE)) | set(
+        re.findall(r"- (\w+)$", text, re.MULTILINE)
+    )
     assert set(bertune.__all__) - documented == set()
 
 
@@ -182,13 +192,19 @@ def test_settings_that_a_page_names_exist(page):
     from bertune.config.schema import RunConfig
     from bertune.tasks import load_task, task_names
 
-    known = {f"{room}.{name}" for room in ("data", "train", "log") for name in RunConfig.model_fields[room].annotation.model_fields}
+    known = {
+        f"{room}.{name}"
+        for room in ("data", "train", "log")
+        for name in RunConfig.model_fields[room].annotation.model_fields
+    }
     known |= {f"options.{name}" for task in task_names() for name in load_task(task).Options.model_fields}
     text = page.read_text(encoding="utf-8")
     if page.name == "glossary.md":
         text = text.partition("## Settings that were renamed")[0]
     named = set(re.findall(r"(?<![\w./-])((?:data|train|log|options)\.[a-z_]+\d?)(?![\w(])", text))
-    files = {f"{name}.{end}" for name in ("train", "data") for end in ("tsv", "json", "csv", "bmes", "py", "md")}
+    files = {
+        f"{name}.{end}" for name in ("train", "data") for end in ("tsv", "json", "csv", "bmes", "py", "md")
+    }
     assert named - known - files - {"data.name"} == set()
 
 
@@ -208,7 +224,9 @@ def run_blocks(page: Path, folder: Path) -> str:
     program = "\n".join(text for language, text in blocks(page) if language == "python")
     printed = ""
     for command, text in ((["bash"], shell), ([sys.executable, "-"], program)):
-        done = subprocess.run(command, input=text, cwd=work, env=environment, capture_output=True, text=True, timeout=600)
+        done = subprocess.run(
+            command, input=text, cwd=work, env=environment, capture_output=True, text=True, timeout=600
+        )
         assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
         printed += done.stdout + done.stderr
     return printed

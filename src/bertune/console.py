@@ -111,7 +111,10 @@ def aligned(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     lines = []
     for row in cells:
         first = row[0] + " " * (widths[0] - _display_width(row[0]))
-        rest = [" " * (width - _display_width(cell)) + cell for cell, width in zip(row[1:], widths[1:], strict=True)]
+        rest = [
+            " " * (width - _display_width(cell)) + cell
+            for cell, width in zip(row[1:], widths[1:], strict=True)
+        ]
         lines.append("  ".join([first, *rest]).rstrip())
     return lines
 

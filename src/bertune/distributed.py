@@ -41,7 +41,9 @@ def init(*, use_cpu: bool) -> None:
     """
     for name in MPI_SIZES:
         if int(os.environ.get(name, "1")) > 1 and "RANK" not in os.environ:
-            raise ConfigError(f"{name}={os.environ[name]} processes were started by MPI; start them with torchrun or accelerate launch")
+            raise ConfigError(
+                f"{name}={os.environ[name]} processes were started by MPI; start them with torchrun or accelerate launch"
+            )
     launched = int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ
     if launched and not dist.is_initialized():
         from accelerate import PartialState
@@ -68,7 +70,9 @@ def barrier() -> None:
 
 def num_processes() -> int:
     """Return how many processes compute one batch together."""
-    return dist.get_world_size() if not _single_process and dist.is_available() and dist.is_initialized() else 1
+    return (
+        dist.get_world_size() if not _single_process and dist.is_available() and dist.is_initialized() else 1
+    )
 
 
 @contextmanager
@@ -128,7 +132,9 @@ def all_reduce_gradients(parameters: Iterable[nn.Parameter]) -> None:
     if num_processes() == 1:
         return
     learning = [p for p in parameters if p.requires_grad]
-    has_gradient = torch.tensor([p.grad is not None for p in learning], dtype=torch.int32, device=learning[0].device)
+    has_gradient = torch.tensor(
+        [p.grad is not None for p in learning], dtype=torch.int32, device=learning[0].device
+    )
     dist.all_reduce(has_gradient, dist.ReduceOp.MAX)
     bucket: list[Tensor] = []
     size = 0

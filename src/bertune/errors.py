@@ -46,7 +46,9 @@ class MissingExtra(BertuneError, ImportError):
     """An optional package is needed for what was asked."""
 
     def __init__(self, package: str, extra: str, why: str) -> None:
-        super().__init__(f"{why} needs the package {package!r}; install it with: pip install 'bertune[{extra}]'")
+        super().__init__(
+            f"{why} needs the package {package!r}; install it with: pip install 'bertune[{extra}]'"
+        )
 
 
 class TrainingError(BertuneError, RuntimeError):

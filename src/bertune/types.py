@@ -90,7 +90,9 @@ class Example:
     texts: tuple[str, ...]
     target: Any = None
     location: Location = Location("", 0)
-    words: tuple[tuple[int, int], ...] | None = None  # start and end of each word in the text, for tasks that look at words
+    words: tuple[tuple[int, int], ...] | None = (
+        None  # start and end of each word in the text, for tasks that look at words
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +104,9 @@ class Encoding:
     num_truncated: int = 0  # tokens that max_length cut away
     word_positions: Sequence[int] | None = None  # places of the tokens that stand for the words, one a word
     window_lengths: Sequence[int] | None = None  # tokens of each window, where a text is read in several
-    pinyin_ids: Sequence[int] | None = None  # how each token is read, for encoders that hear it; see `bertune.text.pinyin`
+    pinyin_ids: Sequence[int] | None = (
+        None  # how each token is read, for encoders that hear it; see `bertune.text.pinyin`
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +116,9 @@ class EncodedExample:
     inputs: tuple[Encoding, ...]
     target: Any = None
     context: Any = None  # what `decode` needs of the example besides the model's output
-    passes: bool = False  # the inputs are passes of one text, each to be encoded with dropout of its own (SimCSE)
+    passes: bool = (
+        False  # the inputs are passes of one text, each to be encoded with dropout of its own (SimCSE)
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +147,13 @@ class Ragged:
         first, last = sum(self.lengths[:start]), sum(self.lengths[:stop])
         syllables = None if self.pinyin_ids is None else self.pinyin_ids[first:last]
         lengths = self.lengths[start:stop]
-        return Ragged(self.input_ids[first:last], self.token_type_ids[first:last], offsets - offsets[0], lengths, pinyin_ids=syllables)
+        return Ragged(
+            self.input_ids[first:last],
+            self.token_type_ids[first:last],
+            offsets - offsets[0],
+            lengths,
+            pinyin_ids=syllables,
+        )
 
     def to(self, device: torch.device) -> Ragged:
         """Return the same batch on another device."""
@@ -150,8 +162,12 @@ class Ragged:
             input_ids=self.input_ids.to(device, non_blocking=device.type == "cuda"),
             token_type_ids=self.token_type_ids.to(device, non_blocking=device.type == "cuda"),
             offsets=self.offsets.to(device, non_blocking=device.type == "cuda"),
-            word_positions=None if self.word_positions is None else self.word_positions.to(device, non_blocking=device.type == "cuda"),
-            pinyin_ids=None if self.pinyin_ids is None else self.pinyin_ids.to(device, non_blocking=device.type == "cuda"),
+            word_positions=None
+            if self.word_positions is None
+            else self.word_positions.to(device, non_blocking=device.type == "cuda"),
+            pinyin_ids=None
+            if self.pinyin_ids is None
+            else self.pinyin_ids.to(device, non_blocking=device.type == "cuda"),
         )
 
 
@@ -213,7 +229,9 @@ class Scores:
     values: dict[str, float]
     intervals: dict[str, tuple[float, float]] = field(default_factory=dict)  # 95 % bootstrap intervals
     per_label: dict[str, dict[str, float]] = field(default_factory=dict)
-    confusion: dict[str, dict[str, int]] = field(default_factory=dict)  # gold label -> predicted label -> rows
+    confusion: dict[str, dict[str, int]] = field(
+        default_factory=dict
+    )  # gold label -> predicted label -> rows
 
     @property
     def main_value(self) -> float:
@@ -235,7 +253,14 @@ class Scores:
     def from_json(cls, values: JSON) -> Scores:
         """Take back what `to_json` gave."""
         intervals = {name: (pair[0], pair[1]) for name, pair in values["intervals_95"].items()}
-        return cls(values["main"], values["higher_is_better"], values["values"], intervals, values["per_label"], values["confusion"])
+        return cls(
+            values["main"],
+            values["higher_is_better"],
+            values["values"],
+            intervals,
+            values["per_label"],
+            values["confusion"],
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,7 +276,9 @@ class Numerics:
         """Return the type of hidden states, and of the weights they are multiplied with unless these are in int8."""
         import torch
 
-        return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.float32}[self.precision]
+        return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.float32}[
+            self.precision
+        ]
 
 
 class Tokenizer(Protocol):
@@ -263,7 +290,9 @@ class Tokenizer(Protocol):
         """Turn texts, or pairs of texts, into ids, special tokens included, at most `max_length` long."""
         ...
 
-    def encode_words(self, texts: Sequence[tuple[str, Sequence[tuple[int, int]]]], overlap: int) -> list[tuple[Encoding, list[int]]]:
+    def encode_words(
+        self, texts: Sequence[tuple[str, Sequence[tuple[int, int]]]], overlap: int
+    ) -> list[tuple[Encoding, list[int]]]:
         """Turn texts that are cut into words into ids, long ones in overlapping windows; say which words have ids."""
         ...
 

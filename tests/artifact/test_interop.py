@@ -28,7 +28,9 @@ def train(tmp_path, folder, *settings, task="classify", rows=ROWS):
         "train.max_steps=3",
         "train.batch_size=8",
     ]
-    return bertune.train(task, [*fixed, "train.learning_rate=1e-3", "train.precision=fp32", *settings], quiet=True).folder
+    return bertune.train(
+        task, [*fixed, "train.learning_rate=1e-3", "train.precision=fp32", *settings], quiet=True
+    ).folder
 
 
 def logits_of_transformers(folder, texts, pairs=None):
@@ -36,7 +38,9 @@ def logits_of_transformers(folder, texts, pairs=None):
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model, info = AutoModelForSequenceClassification.from_pretrained(str(folder), output_loading_info=True)
+        model, info = AutoModelForSequenceClassification.from_pretrained(
+            str(folder), output_loading_info=True
+        )
         tokenizer = AutoTokenizer.from_pretrained(str(folder))
         inputs = tokenizer(texts, pairs, return_tensors="pt", padding=True, truncation=True)
     assert not info["missing_keys"], info
@@ -121,7 +125,10 @@ def test_older_checkpoint_forms_are_read(tiny, tmp_path):
     from bertune.text.load import load_tokenizer
 
     state = load_file(tiny / "model.safetensors")
-    old = {k.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): v for k, v in state.items()}
+    old = {
+        k.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): v
+        for k, v in state.items()
+    }
     assert old.keys() != state.keys()
     folder = tmp_path / "old"
     folder.mkdir()
@@ -182,7 +189,11 @@ def test_tagger_gives_the_same_logits(kind, decoder, encoder_of, tmp_path):
         tokenizer = AutoTokenizer.from_pretrained(str(folder))
         inputs = tokenizer(words, is_split_into_words=True, return_tensors="pt", padding=True)
     assert not info["missing_keys"], info
-    crf = {f"bertune_head.crf.{name}" for name in ("transitions", "start", "end")} if decoder == "crf" else set()
+    crf = (
+        {f"bertune_head.crf.{name}" for name in ("transitions", "start", "end")}
+        if decoder == "crf"
+        else set()
+    )
     assert set(info["unexpected_keys"]) == crf
     assert model.config.id2label == {0: "O", 1: "B-X", 2: "I-X", 3: "B-Y", 4: "I-Y"}
     with torch.inference_mode():
@@ -192,7 +203,9 @@ def test_tagger_gives_the_same_logits(kind, decoder, encoder_of, tmp_path):
         places = inputs.word_ids(row)
         theirs += [logits[row, n] for n, p in enumerate(places) if p is not None and places[n - 1] != p]
     pipeline = bertune.load(folder, precision="fp32")
-    rows = pipeline._encode([pipeline.task.read(bertune.Row(r, Location("rows", n))) for n, r in enumerate(SENTENCES[:3], 1)])
+    rows = pipeline._encode(
+        [pipeline.task.read(bertune.Row(r, Location("rows", n))) for n, r in enumerate(SENTENCES[:3], 1)]
+    )
     with torch.inference_mode():
         ours = pipeline.model(rows.get_batch(range(3), pipeline.task.collate_target)).emissions
     torch.testing.assert_close(ours, torch.stack(theirs), atol=1e-4, rtol=1e-4)

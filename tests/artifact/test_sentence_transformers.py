@@ -76,7 +76,10 @@ def by_formula(folder, texts, modules):
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        encoder, tokenizer = AutoModel.from_pretrained(str(folder)).eval(), AutoTokenizer.from_pretrained(str(folder))
+        encoder, tokenizer = (
+            AutoModel.from_pretrained(str(folder)).eval(),
+            AutoTokenizer.from_pretrained(str(folder)),
+        )
     rows = []
     for text in texts:
         inputs = tokenizer(text, return_tensors="pt", truncation=True, max_length=modules.max_length)
@@ -105,23 +108,40 @@ def test_what_we_write_is_computed_by_the_formula(pooling, activation, normalize
     modules = SentenceModules(pooling=pooling, dense=dense, normalize=normalize, max_length=9)
     write_modules(folder, modules, WIDTH)
     assert read_modules(folder) == modules
-    torch.testing.assert_close(encoded(folder, TEXTS), by_formula(folder, TEXTS, modules), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        encoded(folder, TEXTS), by_formula(folder, TEXTS, modules), atol=1e-5, rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize("activation", sorted(ACTIVATIONS))
 def test_every_activation_is_computed_by_the_formula(activation, folder):
-    modules = SentenceModules(dense=(random_dense(8, activation=activation), random_dense(5, 8, activation, bias=False)), max_length=32)
+    modules = SentenceModules(
+        dense=(random_dense(8, activation=activation), random_dense(5, 8, activation, bias=False)),
+        max_length=32,
+    )
     write_modules(folder, modules, WIDTH)
     assert read_modules(folder) == modules
-    torch.testing.assert_close(encoded(folder, TEXTS), by_formula(folder, TEXTS, modules), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        encoded(folder, TEXTS), by_formula(folder, TEXTS, modules), atol=1e-5, rtol=1e-5
+    )
 
 
 def test_settings_reach_sentence_transformers(folder):
     write_modules(folder, FULL, WIDTH)
     model = opened(folder)
-    assert [type(module).__name__ for module in model] == ["Transformer", "Pooling", "Dense", "Dense", "Normalize"]
+    assert [type(module).__name__ for module in model] == [
+        "Transformer",
+        "Pooling",
+        "Dense",
+        "Dense",
+        "Normalize",
+    ]
     assert (model.max_seq_length, model.similarity_fn_name, model.truncate_dim) == (20, "dot", 4)
-    assert (model.prompts, model.default_prompt_name, model[1].include_prompt) == (FULL.prompts, "query", False)
+    assert (model.prompts, model.default_prompt_name, model[1].include_prompt) == (
+        FULL.prompts,
+        "query",
+        False,
+    )
     found = encoded(folder, TEXTS, prompt="")
     torch.testing.assert_close(found, by_formula(folder, TEXTS, FULL), atol=1e-5, rtol=1e-5)
 
@@ -132,7 +152,9 @@ def test_long_texts_are_cut_and_letters_made_small(tmp_path):
     folder = make_encoder(tmp_path / "folder")
     for name in ("tokenizer.json", "tokenizer_config.json"):  # a tokenizer that keeps capitals
         text = (folder / name).read_text(encoding="utf-8")
-        (folder / name).write_text(text.replace('"lowercase": true', '"lowercase": false').replace('_case": true', '_case": false'))
+        (folder / name).write_text(
+            text.replace('"lowercase": true', '"lowercase": false').replace('_case": true', '_case": false')
+        )
     plain = SentenceModules(max_length=5)
     write_modules(folder, plain, WIDTH)
     long, short = encoded(folder, ["the dog is good and not very bad", "the dog is"])
@@ -174,7 +196,12 @@ def test_legacy_files_are_what_other_readers_expect(folder):
     }
     usage = loaded(folder / "config_sentence_transformers.json")
     assert set(usage.pop("__version__")) == {"sentence_transformers", "transformers", "pytorch"}
-    assert usage == {"prompts": FULL.prompts, "default_prompt_name": "query", "similarity_fn_name": "dot", "truncate_dim": 4}
+    assert usage == {
+        "prompts": FULL.prompts,
+        "default_prompt_name": "query",
+        "similarity_fn_name": "dot",
+        "truncate_dim": 4,
+    }
     assert not list(folder.rglob("*.part"))
 
 
@@ -224,7 +251,12 @@ def test_new_folders_come_back_with_the_same_vectors(pooling, dense, normalize, 
     modules = read_modules(folder)
     empty = {"query": "", "document": ""}  # sentence-transformers always has these two
     assert modules == SentenceModules(
-        max_length=20, pooling=pooling, dense=dense, normalize=normalize, similarity_fn_name="cosine", prompts=empty
+        max_length=20,
+        pooling=pooling,
+        dense=dense,
+        normalize=normalize,
+        similarity_fn_name="cosine",
+        prompts=empty,
     )
     vectors = encoded(folder, TEXTS)
     write_modules(folder, modules, WIDTH)  # over the new layout
@@ -250,7 +282,13 @@ def test_a_new_folder_says_its_length_by_tokenizer_and_positions(folder):
 
 
 @pytest.mark.parametrize(
-    "home", ["models", "sentence_transformer.modules", "sentence_transformer.modules.normalize", "base.modules.normalize"]
+    "home",
+    [
+        "models",
+        "sentence_transformer.modules",
+        "sentence_transformer.modules.normalize",
+        "base.modules.normalize",
+    ],
 )
 def test_classes_are_known_wherever_versions_keep_them(home, folder):
     write_modules(folder, FULL, WIDTH)
@@ -268,17 +306,25 @@ def test_very_old_folders_are_read(tiny, tmp_path):
     modules = SentenceModules(transformer_path="0_Transformer", max_length=7, dense=(random_dense(8),))
     write_modules(folder, modules, WIDTH)
     assert read_modules(folder) == modules
-    (folder / "0_Transformer/sentence_bert_config.json").rename(folder / "0_Transformer/sentence_roberta_config.json")
+    (folder / "0_Transformer/sentence_bert_config.json").rename(
+        folder / "0_Transformer/sentence_roberta_config.json"
+    )
     (folder / "2_Dense/model.safetensors").unlink()
     torch.save(
-        {"linear.weight": modules.dense[0].weight.double(), "linear.bias": modules.dense[0].bias}, folder / "2_Dense/pytorch_model.bin"
+        {"linear.weight": modules.dense[0].weight.double(), "linear.bias": modules.dense[0].bias},
+        folder / "2_Dense/pytorch_model.bin",
     )
     (folder / "config_sentence_transformers.json").unlink()
-    put(folder / "1_Pooling/config.json", {"word_embedding_dimension": WIDTH, "pooling_mode_mean_tokens": True})
+    put(
+        folder / "1_Pooling/config.json",
+        {"word_embedding_dimension": WIDTH, "pooling_mode_mean_tokens": True},
+    )
     assert read_modules(folder) == modules
     assert read_modules(folder).dense[0].weight.dtype == torch.float32
     found = encoded(folder, TEXTS)
-    torch.testing.assert_close(found, by_formula(folder / "0_Transformer", TEXTS, modules), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        found, by_formula(folder / "0_Transformer", TEXTS, modules), atol=1e-5, rtol=1e-5
+    )
 
 
 def test_the_real_minilm_is_read(tmp_path):
@@ -374,7 +420,9 @@ def test_a_module_outside_the_folder_is_refused(path, folder):
     refused(folder, "modules.json", repr(path))
 
 
-@pytest.mark.parametrize("mode", ["mean_sqrt_len_tokens", "weightedmean", "lasttoken", "clss", ["cls", "mean"], [], 3, {"a": 1}])
+@pytest.mark.parametrize(
+    "mode", ["mean_sqrt_len_tokens", "weightedmean", "lasttoken", "clss", ["cls", "mean"], [], 3, {"a": 1}]
+)
 def test_other_poolings_are_refused(mode, folder):
     write_modules(folder, FULL, WIDTH)
     put(folder / "1_Pooling/config.json", {"embedding_dimension": WIDTH, "pooling_mode": mode})
@@ -385,7 +433,12 @@ def test_other_legacy_poolings_are_refused(folder):
     write_modules(folder, FULL, WIDTH)
     changed(folder / "1_Pooling/config.json", pooling_mode_max_tokens=True)
     refused(folder, "1_Pooling/config.json", "['cls', 'max']")
-    changed(folder / "1_Pooling/config.json", pooling_mode_cls_token=False, pooling_mode_max_tokens=False, pooling_mode_lasttoken=True)
+    changed(
+        folder / "1_Pooling/config.json",
+        pooling_mode_cls_token=False,
+        pooling_mode_max_tokens=False,
+        pooling_mode_lasttoken=True,
+    )
     refused(folder, "1_Pooling/config.json", "'lasttoken'")
     changed(folder / "1_Pooling/config.json", pooling_mode_lasttoken="yes")
     refused(folder, "1_Pooling/config.json", "'yes'", "bool")
@@ -395,11 +448,19 @@ def test_a_list_of_one_pooling_and_none_at_all_are_read_as_sentence_transformers
     write_modules(folder, FULL, WIDTH)
     put(folder / "1_Pooling/config.json", {"embedding_dimension": WIDTH, "pooling_mode": ["max"]})
     assert read_modules(folder).pooling == opened(folder)[1].pooling_mode == "max"
-    put(folder / "1_Pooling/config.json", {"word_embedding_dimension": WIDTH, "pooling_mode_cls_token": False})
+    put(
+        folder / "1_Pooling/config.json", {"word_embedding_dimension": WIDTH, "pooling_mode_cls_token": False}
+    )
     assert read_modules(folder).pooling == opened(folder)[1].pooling_mode == "mean"
 
 
-FILES = ["modules.json", "sentence_bert_config.json", "config_sentence_transformers.json", "1_Pooling/config.json", "2_Dense/config.json"]
+FILES = [
+    "modules.json",
+    "sentence_bert_config.json",
+    "config_sentence_transformers.json",
+    "1_Pooling/config.json",
+    "2_Dense/config.json",
+]
 
 
 @pytest.mark.parametrize("content", ["", "{", '{"a": }', "[" * 100_000, "3", "null", '"text"', "\ud800"])
@@ -424,8 +485,16 @@ SETTINGS = [
     ("sentence_bert_config.json", "do_lower_case", 1),
     ("sentence_bert_config.json", "transformer_task", "fill-mask"),
     ("sentence_bert_config.json", "module_output_name", "sentence_embedding"),
-    ("sentence_bert_config.json", "modality_config", {"text": {"method": "forward", "method_output_name": "pooler_output"}}),
-    ("sentence_bert_config.json", "modality_config", {"image": {"method": "forward", "method_output_name": "last_hidden_state"}}),
+    (
+        "sentence_bert_config.json",
+        "modality_config",
+        {"text": {"method": "forward", "method_output_name": "pooler_output"}},
+    ),
+    (
+        "sentence_bert_config.json",
+        "modality_config",
+        {"image": {"method": "forward", "method_output_name": "last_hidden_state"}},
+    ),
     ("sentence_bert_config.json", "processing_kwargs", {"text": {"max_length": 3}}),
     ("sentence_bert_config.json", "query_length", 8),
     ("sentence_bert_config.json", "tokenizer_args", {"do_lower_case": True}),
@@ -453,7 +522,9 @@ SETTINGS = [
 ]
 
 
-@pytest.mark.parametrize(("file", "name", "value"), SETTINGS, ids=[f"{f.split('/')[0]}-{n}-{v}" for f, n, v in SETTINGS])
+@pytest.mark.parametrize(
+    ("file", "name", "value"), SETTINGS, ids=[f"{f.split('/')[0]}-{n}-{v}" for f, n, v in SETTINGS]
+)
 def test_what_bertune_would_compute_otherwise_is_refused(file, name, value, folder):
     write_modules(folder, FULL, WIDTH)
     put(folder / file, {**(loaded(folder / file) if (folder / file).exists() else {}), name: value})
@@ -462,7 +533,12 @@ def test_what_bertune_would_compute_otherwise_is_refused(file, name, value, fold
 
 def test_harmless_settings_are_read(folder):
     write_modules(folder, FULL, WIDTH)
-    changed(folder / "sentence_bert_config.json", model_args={"trust_remote_code": True}, tokenizer_args={}, unpad_inputs=False)
+    changed(
+        folder / "sentence_bert_config.json",
+        model_args={"trust_remote_code": True},
+        tokenizer_args={},
+        unpad_inputs=False,
+    )
     changed(
         folder / "config_sentence_transformers.json",
         something=1,
@@ -483,7 +559,14 @@ def test_missing_and_damaged_dense_weights_are_refused(folder):
     refused(folder, "2_Dense/model.safetensors", "damaged")
     save_file({"linear.weight": FULL.dense[0].weight}, weights)
     refused(folder, "2_Dense/model.safetensors", "linear.bias")
-    save_file({"linear.weight": FULL.dense[0].weight, "linear.bias": FULL.dense[0].bias, "residual.weight": torch.ones(3)}, weights)
+    save_file(
+        {
+            "linear.weight": FULL.dense[0].weight,
+            "linear.bias": FULL.dense[0].bias,
+            "residual.weight": torch.ones(3),
+        },
+        weights,
+    )
     refused(folder, "2_Dense/model.safetensors", "residual.weight")
     weights.unlink()
     refused(folder, "2_Dense", "model.safetensors", "pytorch_model.bin")

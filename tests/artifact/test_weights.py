@@ -17,13 +17,24 @@ from bertune.artifact.write import write_artifact
 from bertune.errors import ArtifactError, TrainingError
 from bertune.training.listener import Listener, Outcome
 
-ROWS = [{"text": f"the {noun} is {mood}", "label": mood} for noun in ("dog", "cat", "tree", "house") for mood in ("good", "bad")]
+ROWS = [
+    {"text": f"the {noun} is {mood}", "label": mood}
+    for noun in ("dog", "cat", "tree", "house")
+    for mood in ("good", "bad")
+]
 
 
 @pytest.fixture
 def settings(tiny, write, tmp_path):
     file = write("rows.jsonl", ROWS)
-    return [f"data.train={file}", f"data.dev={file}", f"model={tiny}", f"out={tmp_path / 'out'}", "device=cpu", "train.max_steps=2"]
+    return [
+        f"data.train={file}",
+        f"data.dev={file}",
+        f"model={tiny}",
+        f"out={tmp_path / 'out'}",
+        "device=cpu",
+        "train.max_steps=2",
+    ]
 
 
 @pytest.fixture
@@ -111,7 +122,11 @@ def test_older_weights_stay_where_new_ones_cannot_be_written(moment, folder, mon
     def full(*_: object, **__: object) -> None:
         raise OSError(28, os.strerror(28))
 
-    where = {"written": "bertune.artifact.write.save_file", "flushed": "os.fsync", "renamed": "pathlib.Path.replace"}[moment]
+    where = {
+        "written": "bertune.artifact.write.save_file",
+        "flushed": "os.fsync",
+        "renamed": "pathlib.Path.replace",
+    }[moment]
     with monkeypatch.context() as patch:
         patch.setattr(where, full)
         with pytest.raises(ArtifactError, match="cannot be written: No space left on device"):
@@ -121,7 +136,9 @@ def test_older_weights_stay_where_new_ones_cannot_be_written(moment, folder, mon
 
 def test_a_flipped_bit_is_found_on_demand(folder):
     flip(folder / "model.safetensors")
-    with pytest.raises(ArtifactError, match=r"model\.safetensors: damaged: the weights are not those that were written"):
+    with pytest.raises(
+        ArtifactError, match=r"model\.safetensors: damaged: the weights are not those that were written"
+    ):
         read_weights(folder, verify=True)
     assert read_weights(folder).keys() == load_file(folder / "model.safetensors").keys()
 
@@ -145,11 +162,15 @@ class Flip(Listener):
 
 def test_a_run_does_not_finish_on_damaged_weights(settings, tmp_path):
     out = tmp_path / "out"
-    with pytest.raises(TrainingError, match=r"model\.safetensors: damaged: the weights are not those that were written") as failed:
+    with pytest.raises(
+        TrainingError, match=r"model\.safetensors: damaged: the weights are not those that were written"
+    ) as failed:
         bertune.train("classify", settings, quiet=True, listeners=[Flip(out)])
     assert str(out) in str(failed.value)
     assert not (out / "scores.json").exists()
-    with pytest.raises(TrainingError, match="the weights are not those that were written"):  # training is done, so nothing repairs them
+    with pytest.raises(
+        TrainingError, match="the weights are not those that were written"
+    ):  # training is done, so nothing repairs them
         bertune.train(out, quiet=True, resume=True)
     assert not (out / "scores.json").exists()
     flip(out / "model.safetensors")

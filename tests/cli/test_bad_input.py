@@ -10,7 +10,9 @@ from typer.testing import CliRunner
 
 from bertune.cli.app import app
 
-GOOD = "text,label\n" + "".join(f"the dog is {w} {n},{label}\n" for n in range(6) for w, label in (("good", "pos"), ("bad", "neg")))
+GOOD = "text,label\n" + "".join(
+    f"the dog is {w} {n},{label}\n" for n in range(6) for w, label in (("good", "pos"), ("bad", "neg"))
+)
 TSV = GOOD.replace(",", "\t")
 
 
@@ -118,7 +120,12 @@ def test_training_refuses(name, bench):
     if settings[:1] == ["r.yaml"]:
         words = ["train", "r.yaml"]
     else:
-        words = ["train", "classify", *([] if any(s.startswith("model") for s in settings) else ["model=TINY"]), *settings]
+        words = [
+            "train",
+            "classify",
+            *([] if any(s.startswith("model") for s in settings) else ["model=TINY"]),
+            *settings,
+        ]
     code, said, nothing_written = bench(*words, files=files)
     assert code == 2, said
     errors = [line for line in said if line.startswith("bertune: ")]
@@ -130,12 +137,21 @@ def test_training_refuses(name, bench):
 
 
 def test_several_wrong_settings_are_named_at_once(bench):
-    code, said, nothing_written = bench("train", "classify", "train.epoch=1", "seeed=1", "options.dropout=2", "train.batch_size=0")
+    code, said, nothing_written = bench(
+        "train", "classify", "train.epoch=1", "seeed=1", "options.dropout=2", "train.batch_size=0"
+    )
     assert code == 2
     assert nothing_written
     text = "\n".join(said)
     assert "4 settings are wrong" in text
-    for part in ("train.epoch: ", "did you mean 'epochs'", "seeed: ", "did you mean 'seed'", "options.dropout: ", "train.batch_size: "):
+    for part in (
+        "train.epoch: ",
+        "did you mean 'epochs'",
+        "seeed: ",
+        "did you mean 'seed'",
+        "options.dropout: ",
+        "train.batch_size: ",
+    ):
         assert part in text
 
 
@@ -150,7 +166,9 @@ REGRESSION = {
 @pytest.mark.parametrize("name", REGRESSION)
 def test_regression_refuses(name, bench):
     content, expected = REGRESSION[name]
-    code, said, nothing_written = bench("train", "regress", "model=TINY", "data.train=t.csv", files={"t.csv": content})
+    code, said, nothing_written = bench(
+        "train", "regress", "model=TINY", "data.train=t.csv", files={"t.csv": content}
+    )
     assert code == 2
     assert expected in said[-1]
     assert nothing_written
@@ -192,7 +210,9 @@ TAGGING = {
 @pytest.mark.parametrize("name", TAGGING)
 def test_tagging_refuses(name, bench):
     files, settings, expected = TAGGING[name]
-    code, said, nothing_written = bench("train", "tag", "model=TINY", f"data.train={next(iter(files))}", *settings, files=files)
+    code, said, nothing_written = bench(
+        "train", "tag", "model=TINY", f"data.train={next(iter(files))}", *settings, files=files
+    )
     assert code == 2
     assert expected in said[-1]
     assert nothing_written
@@ -201,7 +221,9 @@ def test_tagging_refuses(name, bench):
 def test_unknown_task_and_unknown_verb(bench):
     code, said, _ = bench("train", "clasify")
     assert code == 2
-    assert "no task 'clasify'; did you mean 'classify'; tasks: classify, embed, match, regress, tag" in said[-1].replace("?", "")
+    assert "no task 'clasify'; did you mean 'classify'; tasks: classify, embed, match, regress, tag" in said[
+        -1
+    ].replace("?", "")
     assert bench("trian")[0] == 2
 
 

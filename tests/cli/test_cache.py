@@ -22,7 +22,12 @@ def run(*words: object):
 
 
 def make(key: str, age: float = 0.0) -> None:
-    about = {"task": "classify", "model": "minilm", "train": "reviews.csv", "rows": {"train": 90, "dev": 10, "test": 0}}
+    about = {
+        "task": "classify",
+        "model": "minilm",
+        "train": "reviews.csv",
+        "rows": {"train": 90, "dev": 10, "test": 0},
+    }
     with dataset_cache.create_entry("tokens", key) as part:
         (part / "train.texts.arrow").write_bytes(b"x" * 1000)
         entry = dataset_cache.commit_entry(part, "tokens", key, about, {})
@@ -49,7 +54,9 @@ def test_list_and_clear(place):
         "name": "tokens-a", "kind": "tokens", "task": "classify", "model": "minilm", "train": ["reviews.csv"],
         "rows": {"train": 90, "dev": 10, "test": 0}, "bytes": 1000, "age_s": 0,
     }  # fmt: skip
-    assert [e["name"] for e in json.loads(run("clear", "--older-than", 2, "--json").output)["removed"]] == ["tokens-b"]
+    assert [e["name"] for e in json.loads(run("clear", "--older-than", 2, "--json").output)["removed"]] == [
+        "tokens-b"
+    ]
     assert "1 entries" in run("list").output
     assert "1 entries" in run("clear").output
     assert list(place.iterdir()) == []

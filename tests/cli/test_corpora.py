@@ -39,13 +39,22 @@ def place(tiny, tmp_path_factory):
     (place / "corpus.jsonl").write_text("".join(json.dumps(r) + "\n" for r in ROWS), encoding="utf-8")
     pairs = [{"text": r["text"], "text_b": r["text"].replace("the", "a")} for r in ROWS]
     (place / "pairs.jsonl").write_text("".join(json.dumps(r) + "\n" for r in pairs), encoding="utf-8")
-    (place / "labels.csv").write_text("text,label\n" + "".join(f"{r['text']},{r['id'] % 2}\n" for r in ROWS * 2), encoding="utf-8")
+    (place / "labels.csv").write_text(
+        "text,label\n" + "".join(f"{r['text']},{r['id'] % 2}\n" for r in ROWS * 2), encoding="utf-8"
+    )
     files = [f"data.train={place / 'pairs.jsonl'}", f"data.dev={place / 'pairs.jsonl'}"]
     for seed in (1, 2):
         bertune.train("embed", [f"model={tiny}", f"out={place / f'model{seed}'}", f"seed={seed}", "train.max_steps=2",
                                 "train.learning_rate=1e-2", *files], quiet=True)  # fmt: skip
     bertune.train(
-        "classify", [f"model={tiny}", f"out={place / 'labels'}", "train.max_steps=1", f"data.train={place / 'labels.csv'}"], quiet=True
+        "classify",
+        [
+            f"model={tiny}",
+            f"out={place / 'labels'}",
+            "train.max_steps=1",
+            f"data.train={place / 'labels.csv'}",
+        ],
+        quiet=True,
     )
     return place
 
@@ -56,7 +65,9 @@ def expected(place):
 
 
 def test_vectors_of_a_file(place, expected, tmp_path):
-    code, out, said = run("embed", place / "model1", place / "corpus.jsonl", "-o", tmp_path / "x.npy", "--precision", "fp32")
+    code, out, said = run(
+        "embed", place / "model1", place / "corpus.jsonl", "-o", tmp_path / "x.npy", "--precision", "fp32"
+    )
     assert (code, out) == (0, ""), said
     np.testing.assert_allclose(np.load(tmp_path / "x.npy", mmap_mode="r"), expected, atol=1e-5)
     assert f"9 vectors written to {tmp_path / 'x.npy'}" in said
@@ -67,7 +78,9 @@ def test_vectors_beside_their_rows(place, expected, tmp_path):
     import pyarrow.parquet as pq
 
     options = ["--normalize", "--width", "8", "--format", "float16", "--precision", "fp32"]
-    assert run("embed", place / "model1", place / "corpus.jsonl", "-o", tmp_path / "x.parquet", *options)[0] == 0
+    assert (
+        run("embed", place / "model1", place / "corpus.jsonl", "-o", tmp_path / "x.parquet", *options)[0] == 0
+    )
     rows = pq.read_table(tmp_path / "x.parquet").to_pylist()
     assert [{"id": r["id"], "text": r["text"]} for r in rows] == ROWS
     cut = expected[:, :8] / np.linalg.norm(expected[:, :8], axis=1, keepdims=True)
@@ -75,12 +88,18 @@ def test_vectors_beside_their_rows(place, expected, tmp_path):
 
 
 def test_lines_of_standard_output(place, expected):
-    code, out, _ = run("embed", place / "model1", place / "corpus.jsonl", "--precision", "fp32", "--prompt", "not ")
+    code, out, _ = run(
+        "embed", place / "model1", place / "corpus.jsonl", "--precision", "fp32", "--prompt", "not "
+    )
     assert code == 0
     lines = [json.loads(line) for line in out.splitlines()]
     assert [{k: r[k] for k in ("id", "text")} for r in lines] == ROWS
     texts = ["not " + r["text"] for r in ROWS]
-    np.testing.assert_allclose([r["embedding"] for r in lines], bertune.load(place / "model1", precision="fp32").encode(texts), atol=1e-5)
+    np.testing.assert_allclose(
+        [r["embedding"] for r in lines],
+        bertune.load(place / "model1", precision="fp32").encode(texts),
+        atol=1e-5,
+    )
     assert not np.allclose([r["embedding"] for r in lines], expected, atol=1e-2)
 
 
@@ -96,7 +115,8 @@ def test_standard_input(place):
 
 
 @pytest.mark.parametrize(
-    ("rows", "expected"), [("pairs.jsonl", {}), ("scored.jsonl", {"min": 0.0, "median": 4.0, "mean": 4.0, "max": 8.0})]
+    ("rows", "expected"),
+    [("pairs.jsonl", {}), ("scored.jsonl", {"min": 0.0, "median": 4.0, "mean": 4.0, "max": 8.0})],
 )
 def test_a_look_at_pairs(place, tiny, rows, expected):
     scored = [{"text": r["text"], "text_b": "a cat", "label": r["id"]} for r in ROWS]
@@ -110,20 +130,44 @@ def test_a_look_at_pairs(place, tiny, rows, expected):
 
 def test_a_search_finds_what_is_nearest(place, expected, tmp_path):
     index = ["--index", tmp_path / "index", "--precision", "fp32"]
-    code, out, said = run("search", place / "model1", place / "corpus.jsonl", "a dog is good", "a red tree", "-k", "3", "--json", *index)
+    code, out, said = run(
+        "search",
+        place / "model1",
+        place / "corpus.jsonl",
+        "a dog is good",
+        "a red tree",
+        "-k",
+        "3",
+        "--json",
+        *index,
+    )
     assert code == 0, said
     assert "index: 9 rows" in said
     queries = bertune.load(place / "model1", precision="fp32").encode(["a dog is good", "a red tree"])
     unit = expected / np.linalg.norm(expected, axis=1, keepdims=True)
     for line, query in zip(map(json.loads, out.splitlines()), queries, strict=True):
         scores = unit @ (query / np.linalg.norm(query))
-        assert [h["score"] for h in line["hits"]] == pytest.approx(sorted(scores.tolist(), reverse=True)[:3], abs=2e-3)
+        assert [h["score"] for h in line["hits"]] == pytest.approx(
+            sorted(scores.tolist(), reverse=True)[:3], abs=2e-3
+        )
         assert all(ROWS[h["row"] - 1]["text"] == h["text"] for h in line["hits"])
     (tmp_path / "queries.txt").write_text("a dog is good\na red tree\n")
-    again = run("search", place / "model1", place / "corpus.jsonl", "--queries", tmp_path / "queries.txt", "-k", "3", "--json", *index)
+    again = run(
+        "search",
+        place / "model1",
+        place / "corpus.jsonl",
+        "--queries",
+        tmp_path / "queries.txt",
+        "-k",
+        "3",
+        "--json",
+        *index,
+    )
     assert again[1] == out
     assert "index: 9 rows" not in again[2]
-    plain = run("search", place / "model1", place / "corpus.jsonl", "a dog is good", "-k", "2", *index)[1].splitlines()
+    plain = run("search", place / "model1", place / "corpus.jsonl", "a dog is good", "-k", "2", *index)[
+        1
+    ].splitlines()
     assert plain[0] == "a dog is good"
     assert len(plain) == 3
 
@@ -244,12 +288,16 @@ def test_a_killed_call_does_not_go_on_in_another_precision(place, tmp_path, monk
 
 @on_such_processors
 def test_vectors_in_int8(place, expected, tmp_path):
-    code, _, said = run("embed", place / "model1", place / "corpus.jsonl", "-o", tmp_path / "x.npy", "--precision", "int8")
+    code, _, said = run(
+        "embed", place / "model1", place / "corpus.jsonl", "-o", tmp_path / "x.npy", "--precision", "int8"
+    )
     assert code == 0, said
     found = np.load(tmp_path / "x.npy")
     assert likeness(torch.from_numpy(found), torch.from_numpy(expected)) > 0.99
     assert not np.allclose(found, expected, atol=1e-5)
-    assert np.array_equal(found, bertune.load(place / "model1", precision="int8").encode([r["text"] for r in ROWS]))
+    assert np.array_equal(
+        found, bertune.load(place / "model1", precision="int8").encode([r["text"] for r in ROWS])
+    )
 
 
 @on_such_processors
@@ -261,7 +309,9 @@ def test_labels_in_int8(verb, place):
 
 
 def test_training_in_int8_is_refused(place, tiny):
-    code, _, said = run("train", "classify", f"model={tiny}", f"data.train={place / 'labels.csv'}", "train.precision=int8")
+    code, _, said = run(
+        "train", "classify", f"model={tiny}", f"data.train={place / 'labels.csv'}", "train.precision=int8"
+    )
     assert code == 2
     assert "train.precision" in said and "int8" in said
 
@@ -275,7 +325,16 @@ def test_memory_does_not_grow_with_the_corpus(place, tmp_path):
     for rows in (3000, 60000):
         file = tmp_path / f"{rows}.txt"
         file.write_text("".join(f"the dog {n} is {'good ' * (n % 7)}\n" for n in range(rows)))
-        command = [sys.executable, "-c", program, "embed", str(place / "model1"), str(file), "-o", str(tmp_path / f"{rows}.npy")]
+        command = [
+            sys.executable,
+            "-c",
+            program,
+            "embed",
+            str(place / "model1"),
+            str(file),
+            "-o",
+            str(tmp_path / f"{rows}.npy"),
+        ]
         peaks.append(int(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
         assert np.load(tmp_path / f"{rows}.npy", mmap_mode="r").shape == (rows, 32)
     assert peaks[1] < 1.1 * peaks[0], peaks

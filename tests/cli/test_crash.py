@@ -115,19 +115,26 @@ class Nursery:
 
     def __init__(self, folder: Path) -> None:
         self.said = folder / "said.txt"
-        self.process = subprocess.Popen([sys.executable, "-c", PROGRAM], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
         assert self.process.stdout.readline() == "ready\n"
 
     def start(self, words: list[str], deadline: Deadline = None) -> int:
         self.said.unlink(missing_ok=True)
-        self.process.stdin.write(json.dumps({"words": words, "said": str(self.said), "deadline": deadline}) + "\n")
+        self.process.stdin.write(
+            json.dumps({"words": words, "said": str(self.said), "deadline": deadline}) + "\n"
+        )
         self.process.stdin.flush()
         return int(self.process.stdout.readline())
 
     def wait_for(self, text: str) -> None:
         """Wait until the process says something."""
         until = time.monotonic() + 60
-        while not (self.said.exists() and text in self.said.read_text(encoding="utf-8")) and time.monotonic() < until:
+        while (
+            not (self.said.exists() and text in self.said.read_text(encoding="utf-8"))
+            and time.monotonic() < until
+        ):
             time.sleep(0.005)
 
     def end(self) -> tuple[int, str]:
@@ -149,20 +156,31 @@ def nursery(tmp_path_factory):
 
 NOUNS = ["dog", "cat", "tree", "house", "car", "book"]
 MOODS = ["good", "bad", "fine", "awful", "red"]
-TEXTS = [f"the {noun} is {mood}{' and not very big' * (n % 3)}" for n, (noun, mood) in enumerate((a, b) for a in NOUNS for b in MOODS)]
+TEXTS = [
+    f"the {noun} is {mood}{' and not very big' * (n % 3)}"
+    for n, (noun, mood) in enumerate((a, b) for a in NOUNS for b in MOODS)
+]
 
 
 def pairs(labels):
-    return [{"text": text, "text_b": text.replace("the", "a"), "label": labels(n)} for n, text in enumerate(TEXTS)]
+    return [
+        {"text": text, "text_b": text.replace("the", "a"), "label": labels(n)} for n, text in enumerate(TEXTS)
+    ]
 
 
 LABELLED = [{"text": text, "label": "+" if "good" in text or "fine" in text else "-"} for text in TEXTS]
 NUMBERED = [{"text": text, "label": len(text) / 7} for text in TEXTS]
-WORDS = [{"text": text.split(), "label": ["O", "B-THING", *["O"] * (len(text.split()) - 2)]} for text in TEXTS]
+WORDS = [
+    {"text": text.split(), "label": ["O", "B-THING", *["O"] * (len(text.split()) - 2)]} for text in TEXTS
+]
 CASES = {
     "classify": (LABELLED, LABELLED, ["train.micro_batches=2", "train.ema=0.9", "train.precision=bf16"]),
     "tag": (WORDS, WORDS, ["options.decoder=crf", "train.micro_batches=3", "train.keep_checkpoints=1"]),
-    "embed": ([{"text": text} for text in TEXTS], pairs(lambda n: n % 5), ["train.micro_batches=2", "train.precision=bf16"]),
+    "embed": (
+        [{"text": text} for text in TEXTS],
+        pairs(lambda n: n % 5),
+        ["train.micro_batches=2", "train.precision=bf16"],
+    ),
     "match": (pairs(lambda n: n % 2), pairs(lambda n: n % 2), ["train.ema=0.9", "train.schedule=cosine"]),
     "regress": (NUMBERED, NUMBERED, ["train.r_drop=1", "train.fgm=0.5"]),
 }
@@ -176,7 +194,9 @@ class Bench:
         self.folder, self.nursery = folder, nursery
         train, dev, settings = CASES[task]
         for name, rows in (("train", train), ("dev", dev)):
-            (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+            (folder / f"{name}.jsonl").write_text(
+                "".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8"
+            )
         self.words = ["train", task, f"model={tiny}", f"data.train={folder / 'train.jsonl'}", f"data.dev={folder / 'dev.jsonl'}",
                       "device=cpu", "train.precision=fp32", "train.batch_size=8", "train.learning_rate=3e-3", "train.epochs=5",
                       "train.eval_every=4", "train.checkpoint_every=2", "log.every=3", *settings, *more]  # fmt: skip
@@ -211,9 +231,15 @@ class Bench:
 
 def left_in(out: Path) -> dict[str, object]:
     """Return all that a finished run has left, but for times and what says how fast it was."""
-    found: dict[str, object] = {str(f.relative_to(out)): f.read_bytes() for f in sorted(out.rglob("*")) if f.is_file()}
+    found: dict[str, object] = {
+        str(f.relative_to(out)): f.read_bytes() for f in sorted(out.rglob("*")) if f.is_file()
+    }
     found |= {f"{f.relative_to(out)}/": None for f in out.rglob("*") if f.is_dir()}
-    for name in ("README.md", "run.yaml", "last/run.yaml"):  # figures of the run's speed; its own folder's name
+    for name in (
+        "README.md",
+        "run.yaml",
+        "last/run.yaml",
+    ):  # figures of the run's speed; its own folder's name
         del found[name]
     found["scores.json"] = {k: v for k, v in json.loads(found["scores.json"]).items() if k != "run"}
     timed = {"seconds", "rows_per_s", "tokens_per_s", "eta_s"}
@@ -262,13 +288,22 @@ def seen(out: Path, what: str) -> bool:
     if what == "a checkpoint is written":
         return any(path.suffix != ".part" for path in out.glob("checkpoints/*"))
     if what == "the last line before an evaluation":
-        return '"train", "step": 12,' in (out / "history.jsonl").read_text(encoding="utf-8") if (out / "history.jsonl").exists() else False
+        return (
+            '"train", "step": 12,' in (out / "history.jsonl").read_text(encoding="utf-8")
+            if (out / "history.jsonl").exists()
+            else False
+        )
     return (out / "model.safetensors.part").exists() or (out / "model.safetensors").exists()
 
 
 @pytest.mark.parametrize(
     "what",
-    ["a checkpoint is being written", "a checkpoint is written", "the last line before an evaluation", "the best model is being written"],
+    [
+        "a checkpoint is being written",
+        "a checkpoint is written",
+        "the last line before an evaluation",
+        "the best model is being written",
+    ],
 )
 @pytest.mark.parametrize("task", ["classify", "embed"])
 def test_killed_when_something_is_seen(task, what, bench):
@@ -310,7 +345,12 @@ def killed_at(bench: Bench, moment: str, nth: int, name: str) -> None:
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_killed_while_something_is_written(moment, bench):
     bench = bench("classify")
-    killed_at(bench, moment, random.Random(moment).randint(1, bench.moments[moment]), f"once-{moment.replace(' ', '-')}")
+    killed_at(
+        bench,
+        moment,
+        random.Random(moment).randint(1, bench.moments[moment]),
+        f"once-{moment.replace(' ', '-')}",
+    )
 
 
 @pytest.mark.parametrize("moment", ["before write run.yaml.part", "amid write run.yaml.part"])
@@ -320,14 +360,21 @@ def test_killed_while_the_settings_are_written(moment, nth, bench):
     killed_at(bench("classify"), moment, nth, f"settings-{moment.split()[0]}-{nth}")
 
 
-@pytest.mark.parametrize("moment", ["before remove checkpoints.gone.part", "amid remove checkpoints.gone.part"])
+@pytest.mark.parametrize(
+    "moment", ["before remove checkpoints.gone.part", "amid remove checkpoints.gone.part"]
+)
 def test_killed_while_the_checkpoints_are_cleared_away(moment, bench):
     bench = bench("classify")
-    assert bench.moments[moment] == 3, "one that removes, between two that look for what an earlier process has left"
+    assert bench.moments[moment] == 3, (
+        "one that removes, between two that look for what an earlier process has left"
+    )
     killed_at(bench, moment, 2, f"clear-{moment.split()[0]}")
 
 
-@pytest.mark.parametrize("moment", ["before write run.yaml.part", "amid write run.yaml.part", "amid tensors state.safetensors.part"])
+@pytest.mark.parametrize(
+    "moment",
+    ["before write run.yaml.part", "amid write run.yaml.part", "amid tensors state.safetensors.part"],
+)
 def test_killed_again_when_it_has_just_gone_on(moment, bench):
     bench = bench("classify")
     name = f"again-{moment.replace(' ', '-')}"

@@ -185,7 +185,10 @@ class Ran:
 
     def __init__(self, place: Path, name: str, world: int) -> None:
         self.codes = json.loads((place / f"codes-{name}").read_text())
-        self.out, self.err = ([(place / f"{kind}-{name}-{r}").read_text("utf-8") for r in range(world)] for kind in ("out", "err"))
+        self.out, self.err = (
+            [(place / f"{kind}-{name}-{r}").read_text("utf-8") for r in range(world)]
+            for kind in ("out", "err")
+        )
         files = [place / f"found-{name}-{rank}.json" for rank in range(world)]
         self.found = [json.loads(file.read_text()) if file.exists() else {} for file in files]
 
@@ -199,12 +202,21 @@ def start(place: Path, plan: list[dict]) -> dict[str, Ran]:
     """Run stages, one after the other; each with as many processes as it asks for, which do its jobs together."""
     (place / "plan.json").write_text(json.dumps(plan))
     command = [sys.executable, "-c", PROGRAM, str(place), str(place / "plan.json"), str(LIMIT - 10)]
-    running = subprocess.Popen(command, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    running = subprocess.Popen(
+        command, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
     try:
         said, _ = running.communicate(timeout=LIMIT)
         assert running.returncode == 0, said
     except subprocess.TimeoutExpired:
-        pytest.fail("\n\n".join(["it hangs", *(f"{f.name}\n{f.read_text('utf-8')[-2000:]}" for f in sorted(place.glob("err-*")))]))
+        pytest.fail(
+            "\n\n".join(
+                [
+                    "it hangs",
+                    *(f"{f.name}\n{f.read_text('utf-8')[-2000:]}" for f in sorted(place.glob("err-*"))),
+                ]
+            )
+        )
     finally:
         if running.poll() is None:
             os.killpg(running.pid, signal.SIGKILL)
@@ -229,21 +241,42 @@ def write_data(folder: Path) -> None:
     for split, size in sizes.items():
         r = random.Random(split)
         texts = [text_of(r) for _ in range(size)]
-        write_rows(folder / f"labels.{split}.jsonl", [{"text": t, "label": "abc"[len(t) % 3 * (len(t) > 30)]} for t in texts])
+        write_rows(
+            folder / f"labels.{split}.jsonl",
+            [{"text": t, "label": "abc"[len(t) % 3 * (len(t) > 30)]} for t in texts],
+        )
         several = [{"text": t, "label": [w for w in ("dog", "cat", "tree") if w in t]} for t in texts]
         write_rows(folder / f"several.{split}.jsonl", several)
-        write_rows(folder / f"numbers.{split}.jsonl", [{"text": t, "label": round(len(t) / 20 - 1, 3)} for t in texts])
+        write_rows(
+            folder / f"numbers.{split}.jsonl",
+            [{"text": t, "label": round(len(t) / 20 - 1, 3)} for t in texts],
+        )
         tagged = [text_of(r, 40).split() for _ in range(size)]
-        tags = [["B-X" if w in ("dog", "cat") else "B-Y" if w == "red" else "O" for w in words] for words in tagged]
-        write_rows(folder / f"tags.{split}.jsonl", [{"text": w, "label": t} for w, t in zip(tagged, tags, strict=True)])
+        tags = [
+            ["B-X" if w in ("dog", "cat") else "B-Y" if w == "red" else "O" for w in words]
+            for words in tagged
+        ]
+        write_rows(
+            folder / f"tags.{split}.jsonl",
+            [{"text": w, "label": t} for w, t in zip(tagged, tags, strict=True)],
+        )
         size += size == 25
         first, second, third = ([text_of(r, 12) for _ in range(size)] for _ in range(3))
         second = [f"{a} {b}" if n % 3 else b for n, (a, b) in enumerate(zip(first, second, strict=True))]
         pairs = [{"text": a, "text_b": b} for a, b in zip(first, second, strict=True)]
-        write_rows(folder / f"scores.{split}.jsonl", [{**p, "label": n % 3 + len(p["text"]) % 2} for n, p in enumerate(pairs)])
-        write_rows(folder / f"judged.{split}.jsonl", [{**p, "label": ["no", "maybe", "yes"][n % 3]} for n, p in enumerate(pairs)])
+        write_rows(
+            folder / f"scores.{split}.jsonl",
+            [{**p, "label": n % 3 + len(p["text"]) % 2} for n, p in enumerate(pairs)],
+        )
+        write_rows(
+            folder / f"judged.{split}.jsonl",
+            [{**p, "label": ["no", "maybe", "yes"][n % 3]} for n, p in enumerate(pairs)],
+        )
         write_rows(folder / f"pairs.{split}.jsonl", pairs)
-        write_rows(folder / f"threes.{split}.jsonl", [{**p, "negative": c} for p, c in zip(pairs, third, strict=True)])
+        write_rows(
+            folder / f"threes.{split}.jsonl",
+            [{**p, "negative": c} for p, c in zip(pairs, third, strict=True)],
+        )
         write_rows(folder / f"singles.{split}.jsonl", [{"text": a} for a in first])
 
 
@@ -279,7 +312,15 @@ THREE = [
 ]  # fmt: skip
 """Runs of three processes, of which some have no row of the last batch, or all but one."""
 EACH = [*((name, 2) for name in PARITY), *((name, 3) for name in THREE)]
-SCORED = ["classify", "classify, several labels", "regress", "tag, CRF in windows", "match, CoSENT", "match, softmax", "embed, pairs"]
+SCORED = [
+    "classify",
+    "classify, several labels",
+    "regress",
+    "tag, CRF in windows",
+    "match, CoSENT",
+    "match, softmax",
+    "embed, pairs",
+]
 """Models of one process that several predict with."""
 SCORED_BY_THREE = ["classify", "tag, CRF in windows", "match, CoSENT"]
 USED = [*((name, 2) for name in SCORED), *((name, 3) for name in SCORED_BY_THREE)]
@@ -288,7 +329,9 @@ COUNTERS = {"seconds", "rows_per_s", "tokens_per_s", "eta_s"}
 
 def short_of_memory(world: int) -> dict:
     """What the last process is to meet in its third step."""
-    return {"error": {"rank": world - 1, "step": 3, "text": "CUDA out of memory. Tried to allocate 20.00 MiB"}}
+    return {
+        "error": {"rank": world - 1, "step": 3, "text": "CUDA out of memory. Tried to allocate 20.00 MiB"}
+    }
 
 
 class Runs:
@@ -300,7 +343,9 @@ class Runs:
         plan = [{"name": str(world), "world": world, "jobs": self.jobs(world)} for world in (1, *SEVERAL)]
         tracked = self.settings(2, "tracked", "classify", "labels", NO_DROPOUT, {})
         tracked["log"]["trackers"] = ["tensorboard"]
-        plan.append({"name": "tracked", "world": 2, "jobs": [{"name": "tracked", "do": "train", "settings": tracked}]})
+        plan.append(
+            {"name": "tracked", "world": 2, "jobs": [{"name": "tracked", "do": "train", "settings": tracked}]}
+        )
         short = self.settings(2, "short in FGM", *PARITY["classify, FGM and EMA"])
         job = {"name": "short", "do": "train", "settings": short, "trouble": short_of_memory(2)}
         plan.append({"name": "short in FGM", "world": 2, "jobs": [job]})
@@ -316,15 +361,31 @@ class Runs:
         data = {split: str(self.place / f"{rows}.{split}.jsonl") for split in ("train", "dev", "test")}
         if task == "tag":
             data["max_length"] = 16
-        common = {"task": task, "model": str(self.tiny), "out": str(self.out(world, name)), "device": "cpu", "log": {"every": 1}}
+        common = {
+            "task": task,
+            "model": str(self.tiny),
+            "out": str(self.out(world, name)),
+            "device": "cpu",
+            "log": {"every": 1},
+        }
         return {**common, "data": data, "options": options, "train": {**STILL, **train}}
 
     def jobs(self, world: int) -> list[dict]:
         def job(name: str, *what: object, **more: object) -> dict:
-            return {"name": name, "do": "train", "settings": self.settings(world, str(more.pop("place", name)), *what), **more}
+            return {
+                "name": name,
+                "do": "train",
+                "settings": self.settings(world, str(more.pop("place", name)), *what),
+                **more,
+            }
 
         made = [job(name, *what) for name, what in PARITY.items() if world < 3 or name in THREE]
-        learning = "classify", "labels", {}, {"dropout": 0.1, "checkpoint_every": 2, "epochs": 3, "ema": 0.9, "micro_batches": 2}
+        learning = (
+            "classify",
+            "labels",
+            {},
+            {"dropout": 0.1, "checkpoint_every": 2, "epochs": 3, "ema": 0.9, "micro_batches": 2},
+        )
         still = "classify", "labels", NO_DROPOUT, {}
         usual = "classify", "labels", NO_DROPOUT, {"adam_epsilon": 1e-8, "learning_rate": 1e-3}
         stopped = {"signal": {"rank": world - 1, "step": 6, "number": signal.SIGTERM}}
@@ -346,7 +407,12 @@ class Runs:
             ]
         else:
             made += [
-                {"name": "copy", "do": "copy", "source": str(self.out(world - 1, "left")), "target": str(self.out(world, "passed on"))},
+                {
+                    "name": "copy",
+                    "do": "copy",
+                    "source": str(self.out(world - 1, "left")),
+                    "target": str(self.out(world, "passed on")),
+                },
                 job("passed on", *still, resume=True),
                 job("short of memory", *still, trouble=short_of_memory(world)),
             ]
@@ -376,7 +442,11 @@ class Runs:
             {"name": "print", "do": "call", "words": ["predict", model, str(few), *common]},
             {"name": "predict -", "do": "call", "words": ["predict", model, "-"], "stdin": "a dog\n"},
             {"name": "embed", "do": "call", "words": ["embed", str(self.out(1, "embed, pairs")), str(few)]},
-            {"name": "search", "do": "call", "words": ["search", str(self.out(1, "embed, pairs")), str(few), "a dog"]},
+            {
+                "name": "search",
+                "do": "call",
+                "words": ["search", str(self.out(1, "embed, pairs")), str(few), "a dog"],
+            },
             {"name": "bad row", "do": "call", "words": ["evaluate", model, str(few)]},
         ]
         return made
@@ -444,7 +514,9 @@ def test_the_comparison_sees_another_batch_and_another_gradient(runs):
 @pytest.mark.parametrize("world", SEVERAL)
 def test_with_the_usual_epsilon_losses_and_scores_are_the_same_too(world, runs):
     same(history(runs.out(world, "usual Adam")), history(runs.out(1, "usual Adam")))
-    assert farthest(runs.out(1, "usual Adam"), runs.out(world, "usual Adam")) <= 8 * 1e-3  # as far as a gradient of rounding alone goes
+    assert (
+        farthest(runs.out(1, "usual Adam"), runs.out(world, "usual Adam")) <= 8 * 1e-3
+    )  # as far as a gradient of rounding alone goes
 
 
 @pytest.mark.parametrize("world", SEVERAL)
@@ -465,7 +537,10 @@ def test_no_two_processes_drop_alike(name, world, runs):
 
 
 @pytest.mark.parametrize("world", [1, *SEVERAL])
-@pytest.mark.parametrize(("name", "rows"), [("classify", 25), ("straight", 25), ("classify, weighted, in parts", 25), ("embed, pairs", 26)])
+@pytest.mark.parametrize(
+    ("name", "rows"),
+    [("classify", 25), ("straight", 25), ("classify, weighted, in parts", 25), ("embed, pairs", 26)],
+)
 def test_every_epoch_has_each_row_once_over_all_processes_in_an_order_of_its_own(name, rows, world, runs):
     each = [found["steps"] for found in runs.of(world, name)]
     per_epoch = num_batches(rows, 8)
@@ -483,7 +558,9 @@ def test_every_epoch_has_each_row_once_over_all_processes_in_an_order_of_its_own
         orders.append(order)
     assert orders[0] != orders[1]
     if world > 1:  # the last batch is of fewer rows than there are processes, or of as many
-        assert sorted(len(found[per_epoch - 1]["own"]) for found in each) == [0] * (world - rows % 8) + [1] * (rows % 8)
+        assert sorted(len(found[per_epoch - 1]["own"]) for found in each) == [0] * (world - rows % 8) + [
+            1
+        ] * (rows % 8)
 
 
 @pytest.mark.parametrize("world", [1, *SEVERAL])
@@ -522,7 +599,11 @@ def test_so_it_is_with_fgm(runs):
 @pytest.mark.parametrize("name", ["classify", "tag, CRF in windows", "embed, pairs", "straight"])
 def test_several_processes_write_the_same_files_as_one_and_each_once(name, world, runs):
     def files(out: Path) -> list[str]:
-        return sorted(str(p.relative_to(out).parent if "tfevents" in p.name else p.relative_to(out)) for p in out.rglob("*") if p.is_file())
+        return sorted(
+            str(p.relative_to(out).parent if "tfevents" in p.name else p.relative_to(out))
+            for p in out.rglob("*")
+            if p.is_file()
+        )
 
     assert files(runs.out(world, name)) == files(runs.out(1, name))
     names = files(runs.out(world, name))
@@ -566,7 +647,10 @@ def test_a_signal_to_one_process_stops_all_after_the_same_step_with_a_checkpoint
     assert len(set(steps)) == 1
     assert steps[0] in {6, 7}  # the others hear of it at the beginning of the next step
     assert all(f"stopped at step {steps[0]} of 12; go on with: bertune train" in text for text, _ in stopped)
-    assert any(f"goes on from {runs.out(world, 'interrupted')}/checkpoints" in line for line in runs.of(world, "gone on")[0]["said"])
+    assert any(
+        f"goes on from {runs.out(world, 'interrupted')}/checkpoints" in line
+        for line in runs.of(world, "gone on")[0]["said"]
+    )
 
 
 @pytest.mark.parametrize("world", [1, *SEVERAL])
@@ -575,8 +659,12 @@ def test_as_many_processes_go_on_bit_for_bit(world, runs):
     assert farthest(straight, again) == farthest(straight / "last", again / "last") == 0
     assert history(straight) == history(again)
     assert runs.of(world, "straight")[0]["scores"] == runs.of(world, "gone on")[0]["scores"]
-    for before, stopped, after in zip(*(runs.of(world, job) for job in ("straight", "interrupted", "gone on")), strict=True):
-        assert stopped["steps"] + after["steps"] == before["steps"]  # rows, dropout and weights of each process
+    for before, stopped, after in zip(
+        *(runs.of(world, job) for job in ("straight", "interrupted", "gone on")), strict=True
+    ):
+        assert (
+            stopped["steps"] + after["steps"] == before["steps"]
+        )  # rows, dropout and weights of each process
     assert not any("bit for bit" in line for line in runs.of(world, "gone on")[0]["said"])
 
 
@@ -584,7 +672,8 @@ def test_as_many_processes_go_on_bit_for_bit(world, runs):
 def test_another_number_of_processes_goes_on_and_says_that_it_rounds_otherwise(world, runs):
     (said,) = [line for line in runs.of(world, "passed on")[0]["said"] if "bit for bit" in line]
     assert (
-        said == f"resume: equal up to rounding but not bit for bit, since the machine has changed: processes {world - 1} then, {world} now"
+        said
+        == f"resume: equal up to rounding but not bit for bit, since the machine has changed: processes {world - 1} then, {world} now"
     )
     assert farthest(runs.out(1, "classify"), runs.out(world, "passed on")) <= 1e-5
     same(history(runs.out(world, "passed on")), history(runs.out(1, "classify")))
@@ -606,16 +695,19 @@ def test_several_processes_predict_every_row_once_in_order_to_the_last_bit(name,
     suffix = "jsonl" if name.startswith("tag") else "csv"
     one, several = (Path(f"{runs.out(w, name)}.{suffix}") for w in (1, world))
     assert several.read_bytes() == one.read_bytes()
-    rows = [json.loads(line) for line in (runs.place / f"{PARITY[name][1]}.new.jsonl").read_text("utf-8").splitlines()]
+    rows = [
+        json.loads(line)
+        for line in (runs.place / f"{PARITY[name][1]}.new.jsonl").read_text("utf-8").splitlines()
+    ]
     if suffix == "csv":
         with several.open(newline="", encoding="utf-8") as file:
             assert [r["text"] for r in csv.DictReader(file)] == [r["text"] for r in rows]
     else:
         assert len(several.read_text("utf-8").splitlines()) == len(rows) == 101
     assert [found["code"] for found in runs.of(world, f"predict {name}")] == [0] * world
-    assert [f"101 rows predicted, written to {several}" in f["stderr"] for f in runs.of(world, f"predict {name}")] == [True] + [False] * (
-        world - 1
-    )
+    assert [
+        f"101 rows predicted, written to {several}" in f["stderr"] for f in runs.of(world, f"predict {name}")
+    ] == [True] + [False] * (world - 1)
 
 
 @pytest.mark.parametrize(("name", "world"), USED)
@@ -652,7 +744,10 @@ def test_one_row_is_printed_once(world, runs):
 @pytest.mark.parametrize(
     ("job", "why"),
     [
-        ("predict -", "standard input cannot be read by several processes; give a file, or start one process"),
+        (
+            "predict -",
+            "standard input cannot be read by several processes; give a file, or start one process",
+        ),
         ("embed", "embed: works in one process, and {} were started; start it without a launcher"),
         ("search", "search: works in one process, and {} were started; start it without a launcher"),
     ],
@@ -688,8 +783,20 @@ def failed(tiny, tmp_path_factory) -> tuple[Path, dict[str, Ran]]:
 
     def stage(name: str, task: str = "classify", out: str | None = None, **trouble: dict) -> dict:
         rows = [f"data.{split}={place / f'labels.{split}.jsonl'}" for split in ("train", "dev")]
-        words = ["train", task, *rows, f"model={tiny}", f"out={place / (out or name)}", "train.batch_size=8", "train.checkpoint_every=2"]
-        return {"name": name, "world": 2, "jobs": [{"name": name, "do": "main", "words": words, "trouble": trouble}]}
+        words = [
+            "train",
+            task,
+            *rows,
+            f"model={tiny}",
+            f"out={place / (out or name)}",
+            "train.batch_size=8",
+            "train.checkpoint_every=2",
+        ]
+        return {
+            "name": name,
+            "world": 2,
+            "jobs": [{"name": name, "do": "main", "words": words, "trouble": trouble}],
+        }
 
     nowhere = [str(place / "nowhere"), str(place / "labels.new.jsonl"), "-o", str(place / "new.csv")]
     return place, start(
@@ -699,7 +806,11 @@ def failed(tiny, tmp_path_factory) -> tuple[Path, dict[str, Ran]]:
             stage("learns", error={"rank": 1, "step": 5, "text": "a bug"}),
             stage("leads", error={"rank": 0, "step": 5, "text": "a bug"}),
             stage("full", out="full"),
-            {"name": "nowhere", "world": 2, "jobs": [{"name": "nowhere", "do": "main", "words": ["predict", *nowhere]}]},
+            {
+                "name": "nowhere",
+                "world": 2,
+                "jobs": [{"name": "nowhere", "do": "main", "words": ["predict", *nowhere]}],
+            },
         ],
     )
 
@@ -710,18 +821,26 @@ LOST = "bertune: process {} of 2: another process has ended; what it said is the
 def test_a_process_that_cannot_read_its_rows_ends_all_and_says_why(failed):
     place, ran = failed
     assert ran["reads"].codes == [1, 2]
-    assert ran["reads"].err[1].splitlines()[-1] == "bertune: process 1 of 2: rows.csv: no such file on this machine"
+    assert (
+        ran["reads"].err[1].splitlines()[-1]
+        == "bertune: process 1 of 2: rows.csv: no such file on this machine"
+    )
     assert ran["reads"].err[0].splitlines()[-1] == LOST.format(0)
     assert not (place / "reads" / "scores.json").exists()
 
 
 @pytest.mark.parametrize(("name", "bad"), [("learns", 1), ("leads", 0)])
-def test_a_process_that_fails_in_a_step_ends_all_with_its_error_and_the_last_checkpoint_stays(name, bad, failed):
+def test_a_process_that_fails_in_a_step_ends_all_with_its_error_and_the_last_checkpoint_stays(
+    name, bad, failed
+):
     place, ran = failed
     assert ran[name].codes == [1, 1]
     assert "RuntimeError: a bug" in ran[name].err[bad]
     assert ran[name].err[1 - bad].splitlines()[-1] == LOST.format(1 - bad)
-    assert sorted(p.name for p in (place / name / "checkpoints").iterdir()) == ["step-00000002", "step-00000004"]
+    assert sorted(p.name for p in (place / name / "checkpoints").iterdir()) == [
+        "step-00000002",
+        "step-00000004",
+    ]
 
 
 def test_a_folder_that_holds_something_is_refused_by_all(failed):
@@ -766,12 +885,18 @@ class Launched:
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         environment = {k: v for k, v in environment.items() if k not in {"RANK", "WORLD_SIZE", "LOCAL_RANK"}}
         command = [sys.executable, "-m", *launcher, "-m", "bertune", *words]
-        self.process = subprocess.Popen(command, stdout=self.files[0], stderr=self.files[1], start_new_session=True, env=environment)
+        self.process = subprocess.Popen(
+            command, stdout=self.files[0], stderr=self.files[1], start_new_session=True, env=environment
+        )
 
     def workers(self) -> list[int]:
         import psutil
 
-        return [p.pid for p in psutil.Process(self.process.pid).children(recursive=True) if "bertune" in " ".join(p.cmdline())]
+        return [
+            p.pid
+            for p in psutil.Process(self.process.pid).children(recursive=True)
+            if "bertune" in " ".join(p.cmdline())
+        ]
 
     def __enter__(self) -> Launched:
         return self
@@ -808,11 +933,29 @@ def test_torchrun_and_accelerate_launch_a_run_that_is_killed_stopped_and_finishe
     write_data(tmp_path)
     (tmp_path / "slow.py").write_text(SLOW)
     page = (ROOT / "docs" / "distributed.md").read_text(encoding="utf-8")
-    (config,) = [text for text in re.findall(r"^```yaml\n(.*?)^```$", page, re.MULTILINE | re.DOTALL) if "use_cpu" in text]
+    (config,) = [
+        text
+        for text in re.findall(r"^```yaml\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+        if "use_cpu" in text
+    ]
     (tmp_path / "cpu.yaml").write_text(config)
-    accelerate = ["accelerate.commands.launch", "--config_file", str(tmp_path / "cpu.yaml"), "--mixed_precision", "bf16"]  # not looked at
+    accelerate = [
+        "accelerate.commands.launch",
+        "--config_file",
+        str(tmp_path / "cpu.yaml"),
+        "--mixed_precision",
+        "bf16",
+    ]  # not looked at
     rows = [f"data.{split}={tmp_path / f'labels.{split}.jsonl'}" for split in ("train", "dev")]
-    words = ["train", str(tmp_path / "slow.py"), *rows, f"model={tiny}", "train.batch_size=8", "train.epochs=10", "train.precision=fp32"]
+    words = [
+        "train",
+        str(tmp_path / "slow.py"),
+        *rows,
+        f"model={tiny}",
+        "train.batch_size=8",
+        "train.epochs=10",
+        "train.precision=fp32",
+    ]
     words += ["train.checkpoint_every=4", "train.keep_checkpoints=100", "log.every=1", "device=cpu"]
     out, checkpoints = tmp_path / "out", tmp_path / "out" / "checkpoints"
     again = [*words, f"out={out}", "--resume"]
@@ -838,7 +981,9 @@ def test_torchrun_and_accelerate_launch_a_run_that_is_killed_stopped_and_finishe
         last = max(written())
         step = int(last.split("-")[1])
         assert step < 40
-        assert said.count(f"stopped at step {step} of 40; go on with: bertune train {out} --resume") == 2  # both, after the same step
+        assert (
+            said.count(f"stopped at step {step} of 40; go on with: bertune train {out} --resume") == 2
+        )  # both, after the same step
         assert not list(checkpoints.glob("*.part"))
 
         code, printed, said = straight.wait()
@@ -864,7 +1009,14 @@ def test_a_process_that_fails_ends_the_launcher_with_its_error(tiny, tmp_path):
         "        if os.environ['RANK'] == '1':\n            raise ValueError('a bug of mine')\n        return super().loss(out, batch)\n"
     )
     rows = [f"data.{split}={tmp_path / f'labels.{split}.jsonl'}" for split in ("train", "dev")]
-    words = ["train", str(tmp_path / "mine.py"), *rows, f"model={tiny}", f"out={tmp_path / 'out'}", "device=cpu"]
+    words = [
+        "train",
+        str(tmp_path / "mine.py"),
+        *rows,
+        f"model={tiny}",
+        f"out={tmp_path / 'out'}",
+        "device=cpu",
+    ]
     with Launched(TORCHRUN, words, tmp_path, "failed") as failed:
         code, printed, said = failed.wait(120)
     assert code != 0
@@ -899,7 +1051,9 @@ def test_over_an_epoch_the_processes_have_each_row_once_whatever_the_numbers(num
     order = epoch_order(num_rows, seed, 3)
     seen: list[list[int]] = [[] for _ in range(parts)]
     for begin in range(0, num_rows, size):
-        for mine, part in zip(seen, process_shares(order[begin : begin + size].tolist(), lengths, parts), strict=True):
+        for mine, part in zip(
+            seen, process_shares(order[begin : begin + size].tolist(), lengths, parts), strict=True
+        ):
             mine += part
     assert sorted(row for mine in seen for row in mine) == list(range(num_rows))
     if num_rows > 20:

@@ -64,7 +64,11 @@ class Bench:
     def stopped(self, *more: str, at: int = 3, number: int = signal.SIGINT) -> tuple[int, str, list[str]]:
         """Begin a run, or go on with one, that a signal stops."""
         with self.patch.context() as patch:
-            patch.setattr(History, "on_step", lambda _, step, total: os.kill(os.getpid(), number) if step == at else None)
+            patch.setattr(
+                History,
+                "on_step",
+                lambda _, step, total: os.kill(os.getpid(), number) if step == at else None,
+            )
             return self.call("classify", *self.settings, *more)
 
 
@@ -75,7 +79,11 @@ def bench(tiny, tmp_path, monkeypatch):
 
 
 def files_in(folder: Path) -> dict[str, tuple[bytes, int]]:
-    return {str(path): (path.read_bytes(), path.stat().st_mtime_ns) for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        str(path): (path.read_bytes(), path.stat().st_mtime_ns)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
 
 
 def history(folder: Path) -> list[dict[str, object]]:
@@ -87,10 +95,14 @@ def history(folder: Path) -> list[dict[str, object]]:
 def assert_the_same(folder: Path, straight: Path, *, history_too: bool = True) -> None:
     for name in ("model.safetensors", "bertune.json", "last/model.safetensors", "last/bertune.json"):
         assert (folder / name).read_bytes() == (straight / name).read_bytes(), name
-    ours, theirs = (json.loads((place / "scores.json").read_text(encoding="utf-8")) for place in (folder, straight))
+    ours, theirs = (
+        json.loads((place / "scores.json").read_text(encoding="utf-8")) for place in (folder, straight)
+    )
     assert ours["dev"] == theirs["dev"]
     assert not history_too or history(folder) == history(straight)
-    assert not [path for path in folder.rglob("*") if "part" in path.suffix or path.name.startswith("checkpoints")]
+    assert not [
+        path for path in folder.rglob("*") if "part" in path.suffix or path.name.startswith("checkpoints")
+    ]
 
 
 def assert_refused(found, *parts: str) -> None:
@@ -123,7 +135,9 @@ def test_a_signal_to_a_real_process(name, code, bench, slow):
         text=True,
     )
     record = Path("out/history.jsonl")
-    while process.poll() is None and not (record.exists() and '"step": 7,' in record.read_text(encoding="utf-8")):
+    while process.poll() is None and not (
+        record.exists() and '"step": 7,' in record.read_text(encoding="utf-8")
+    ):
         time.sleep(0.002)
     process.send_signal(signal.Signals[name])
     out, said = process.communicate()
@@ -140,7 +154,9 @@ def test_a_signal_to_a_real_process(name, code, bench, slow):
     assert_the_same(Path("out"), slow)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["Ctrl-C", "SIGTERM"])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["Ctrl-C", "SIGTERM"]
+)
 @pytest.mark.parametrize("form", ["folder", "settings", "a run file"])
 def test_all_ways_to_go_on(number, code, form, bench, straight):
     found = bench.stopped(number=number)
@@ -186,7 +202,9 @@ def test_a_folder_that_was_moved_goes_on(bench, straight):
 def test_a_quiet_run_says_only_that_it_was_stopped(bench):
     code, out, said = bench.stopped("-q")
     assert (code, out) == (130, "")
-    assert [line for line in said if line] == [f"bertune: stopped at step 3 of {STEPS}; go on with: bertune train out --resume"]
+    assert [line for line in said if line] == [
+        f"bertune: stopped at step 3 of {STEPS}; go on with: bertune train out --resume"
+    ]
     assert bench.call("out", "--resume", "-q") == (0, "out\n", [])
 
 
@@ -227,17 +245,32 @@ def test_a_finished_run_is_left_as_it_is(words, bench, straight):
 def test_a_finished_run_is_not_one_of_other_settings(bench, straight):
     shutil.copytree(straight, "out")
     before = files_in(Path("out"))
-    assert_refused(bench.call("out", "--resume", "train.epochs=3"), "settings that matter have changed: train.epochs was 2.0, is 3.0")
+    assert_refused(
+        bench.call("out", "--resume", "train.epochs=3"),
+        "settings that matter have changed: train.epochs was 2.0, is 3.0",
+    )
     assert files_in(Path("out")) == before
 
 
 FOREIGN = {
-    "a folder of something else": (["classify", "SETTINGS", "out=other"], ["'other'", "holds no run.yaml", "no run of bertune"]),
-    "a folder of something else by its name": (["other"], ["other: holds no run.yaml, so there is no run to resume"]),
+    "a folder of something else": (
+        ["classify", "SETTINGS", "out=other"],
+        ["'other'", "holds no run.yaml", "no run of bertune"],
+    ),
+    "a folder of something else by its name": (
+        ["other"],
+        ["other: holds no run.yaml, so there is no run to resume"],
+    ),
     "a file": (["classify", "SETTINGS", "out=rows.jsonl"], ["'rows.jsonl'", "no run of bertune"]),
-    "no out": (["classify", "SETTINGS", "out=null"], ["--resume: say which run", "bertune train OUT --resume", "out=OUT"]),
+    "no out": (
+        ["classify", "SETTINGS", "out=null"],
+        ["--resume: say which run", "bertune train OUT --resume", "out=OUT"],
+    ),
     "no such folder": (["nothing"], ["nothing"]),
-    "a run file without its folder": (["straight.yaml"], ["--resume: say which run", "bertune train OUT --resume", "out=OUT"]),
+    "a run file without its folder": (
+        ["straight.yaml"],
+        ["--resume: say which run", "bertune train OUT --resume", "out=OUT"],
+    ),
 }
 
 
@@ -248,7 +281,12 @@ def test_what_is_no_run_is_refused_and_left_as_it_is(name, bench, straight):
     Path("other/mine.txt").write_text("mine")
     words, parts = FOREIGN[name]
     before = files_in(bench.place)
-    assert_refused(bench.call(*[x for word in words for x in (bench.settings if word == "SETTINGS" else [word])], "--resume"), *parts)
+    assert_refused(
+        bench.call(
+            *[x for word in words for x in (bench.settings if word == "SETTINGS" else [word])], "--resume"
+        ),
+        *parts,
+    )
     assert files_in(bench.place) == before
 
 
@@ -300,18 +338,29 @@ def test_settings_that_matter_are_refused_with_what_they_were(stopped):
     before = files_in(stopped.place)
     for setting, expected in MATTER.items():
         found = stopped.call("out", setting, "--resume")
-        assert_refused(found, f"--resume: settings that matter have changed: {expected}. Restore them, or start a new run (out=...)")
+        assert_refused(
+            found,
+            f"--resume: settings that matter have changed: {expected}. Restore them, or start a new run (out=...)",
+        )
     assert_refused(
-        stopped.call("out", "seed=7", "train.ema=0.9", "log.every=1", "--resume"), "seed was 42, is 7; train.ema was None, is 0.9. "
+        stopped.call("out", "seed=7", "train.ema=0.9", "log.every=1", "--resume"),
+        "seed was 42, is 7; train.ema was None, is 0.9. ",
     )
     assert files_in(stopped.place) == before
 
 
 def test_settings_that_change_nothing_learnt_are_said(stopped, straight):
-    changed = ["log.every=5", "train.checkpoint_every=2", "train.keep_checkpoints=1", "train.max_nonfinite_steps=3"]
+    changed = [
+        "log.every=5",
+        "train.checkpoint_every=2",
+        "train.keep_checkpoints=1",
+        "train.max_nonfinite_steps=3",
+    ]
     code, _, said = stopped.call("out", *changed, "--resume")
     assert code == 0
-    told = next(line for line in said if line.startswith("resume: changed, without effect on what is learnt: "))
+    told = next(
+        line for line in said if line.startswith("resume: changed, without effect on what is learnt: ")
+    )
     for part in (
         "log.every was 2, is 5",
         "train.checkpoint_every was 'epoch', is 2",
@@ -320,7 +369,10 @@ def test_settings_that_change_nothing_learnt_are_said(stopped, straight):
     ):
         assert part in told
     assert_the_same(Path("out"), straight, history_too=False)
-    scores = [[line["dev_loss"] for line in history(folder) if line["event"] == "dev"] for folder in (Path("out"), straight)]
+    scores = [
+        [line["dev_loss"] for line in history(folder) if line["event"] == "dev"]
+        for folder in (Path("out"), straight)
+    ]
     assert scores[0] == scores[1]
 
 
@@ -329,10 +381,17 @@ def test_settings_that_change_rounding_are_said(setting, stopped, straight):
     code, _, said = stopped.call("out", setting, "--resume")
     assert code == 0
     name, _, value = setting.partition("=")
-    (told,) = (line for line in said if line.startswith("resume: changed, so numbers are rounded in another way from here on: "))
+    (told,) = (
+        line
+        for line in said
+        if line.startswith("resume: changed, so numbers are rounded in another way from here on: ")
+    )
     assert f"{name} was " in told
     assert told.endswith(f", is {value}")
-    steps = [[line["step"] for line in history(folder) if line["event"] == "train"] for folder in (Path("out"), straight)]
+    steps = [
+        [line["step"] for line in history(folder) if line["event"] == "train"]
+        for folder in (Path("out"), straight)
+    ]
     assert steps[0] == steps[1]
 
 
@@ -342,11 +401,17 @@ def test_another_machine_is_said(stopped, monkeypatch):
 
     known = rounding_environment()
     monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
-    monkeypatch.setattr(resume, "package_version", lambda package: "0.0.1" if package == "tokenizers" else known[package])
+    monkeypatch.setattr(
+        resume, "package_version", lambda package: "0.0.1" if package == "tokenizers" else known[package]
+    )
     code, _, said = stopped.call("out", "--resume")
     assert code == 0
     (told,) = (
-        line for line in said if line.startswith("resume: equal up to rounding but not bit for bit, since the machine has changed: ")
+        line
+        for line in said
+        if line.startswith(
+            "resume: equal up to rounding but not bit for bit, since the machine has changed: "
+        )
     )
     assert f"threads {known['threads']} then, 7 now" in told
     assert f"tokenizers {known['tokenizers']} then, 0.0.1 now" in told
@@ -357,7 +422,14 @@ def test_a_setting_that_an_older_version_did_not_know_had_its_default(bench, str
     from bertune.training.resume import Checkpoints
 
     class Older(Checkpoints):
-        def __init__(self, out: Path, keep: int, description: dict, command: str, damaged: frozenset[Path] = frozenset()) -> None:
+        def __init__(
+            self,
+            out: Path,
+            keep: int,
+            description: dict,
+            command: str,
+            damaged: frozenset[Path] = frozenset(),
+        ) -> None:
             run = json.loads(json.dumps(description.get("run")))
             if run:
                 del run["train"]["fast_dropout"]
@@ -370,7 +442,9 @@ def test_a_setting_that_an_older_version_did_not_know_had_its_default(bench, str
     assert code == 0, said
     assert "fast_dropout" not in " ".join(said)
     assert_the_same(Path("out"), straight)
-    assert_refused(bench.call("out", "--resume", "train.fast_dropout=false"), "train.fast_dropout was True, is False")
+    assert_refused(
+        bench.call("out", "--resume", "train.fast_dropout=false"), "train.fast_dropout was True, is False"
+    )
 
 
 DATA = {
@@ -395,13 +469,17 @@ def test_other_rows_are_refused(name, stopped):
 def test_a_test_file_more_is_refused(stopped):
     """It is a setting that was not there."""
     Path("test.jsonl").write_text(lines_of(ROWS[:3]), encoding="utf-8")
-    assert_refused(stopped.call("out", "data.test=test.jsonl", "--resume"), "data.test was None, is 'test.jsonl'")
+    assert_refused(
+        stopped.call("out", "data.test=test.jsonl", "--resume"), "data.test was None, is 'test.jsonl'"
+    )
 
 
 def test_without_resume_nothing_is_overwritten_and_resume_is_named(stopped):
     before = files_in(stopped.place)
     assert_refused(
-        stopped.call("classify", *stopped.settings), "out: 'out' is not empty", "if it is this run that was stopped, go on with --resume"
+        stopped.call("classify", *stopped.settings),
+        "out: 'out' is not empty",
+        "if it is this run that was stopped, go on with --resume",
     )
     assert files_in(stopped.place) == before
 
@@ -424,7 +502,10 @@ def test_speed_counts_new_steps_only(bench, monkeypatch):
     assert (outcome.steps, outcome.rows) == (STEPS, 2 * SIZE)
     summary = json.loads(Path("out/scores.json").read_text(encoding="utf-8"))["run"]
     assert summary["rows_per_s"] == pytest.approx(2 * SIZE / outcome.train_seconds)
-    assert any(line.startswith(f"run: {STEPS} steps in ") and f"{summary['rows_per_s']:.0f} rows/s" in line for line in said)
+    assert any(
+        line.startswith(f"run: {STEPS} steps in ") and f"{summary['rows_per_s']:.0f} rows/s" in line
+        for line in said
+    )
     lines = [json.loads(line) for line in Path("out/history.jsonl").read_text(encoding="utf-8").splitlines()]
     assert lines[-1]["seconds"] >= lines[0]["seconds"]
 
@@ -468,7 +549,10 @@ def test_where_all_checkpoints_are_damaged_the_run_begins_anew(bench, straight):
 
 def test_what_is_tuned_on_the_dev_rows_comes_out_the_same(bench):
     """Thresholds of several labels, when the last evaluation was that of another process."""
-    rows = [{**row, "label": [row["label"]] if "dog" in row["text"] or "cat" in row["text"] else []} for row in ROWS]
+    rows = [
+        {**row, "label": [row["label"]] if "dog" in row["text"] or "cat" in row["text"] else []}
+        for row in ROWS
+    ]
     Path("rows.jsonl").write_text(lines_of(rows), encoding="utf-8")
     assert bench.call("classify", *bench.settings, "out=whole")[0] == 0
     for at in (PER_EPOCH + 1, STEPS):
@@ -497,7 +581,11 @@ def test_ctrl_c_while_the_result_is_scored(bench, straight, monkeypatch):
 
 def test_the_api_tells_the_signal(bench, straight, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(History, "on_step", lambda _, step, total: os.kill(os.getpid(), signal.SIGTERM) if step == 3 else None)
+        patch.setattr(
+            History,
+            "on_step",
+            lambda _, step, total: os.kill(os.getpid(), signal.SIGTERM) if step == 3 else None,
+        )
         with pytest.raises(KeyboardInterrupt) as stopped:
             bertune.train("classify", bench.settings, quiet=True)
     assert isinstance(stopped.value, Interrupted)
@@ -519,7 +607,9 @@ def steps_in_tensorboard(folder: Path) -> list[int]:
 def test_tensorboard_has_every_step_once(bench, straight):
     pytest.importorskip("tensorboard")
     bench.stopped("log.trackers=[tensorboard]", "log.every=1", at=PER_EPOCH + 2)
-    shutil.rmtree(f"out/checkpoints/step-{PER_EPOCH + 2:08d}")  # as if it had been killed: the last steps are done again
+    shutil.rmtree(
+        f"out/checkpoints/step-{PER_EPOCH + 2:08d}"
+    )  # as if it had been killed: the last steps are done again
     code, _, said = bench.call("out", "--resume")
     assert code == 0, said
     assert steps_in_tensorboard(Path("out")) == list(range(1, STEPS + 1))
@@ -557,7 +647,10 @@ def full_for(name: str):
     return write
 
 
-@pytest.mark.parametrize("what", ["state.safetensors", "model.safetensors", "config.json", "tokenizer.json", "run.yaml", "bertune.json"])
+@pytest.mark.parametrize(
+    "what",
+    ["state.safetensors", "model.safetensors", "config.json", "tokenizer.json", "run.yaml", "bertune.json"],
+)
 def test_a_full_disk_is_said_and_the_run_goes_on_when_there_is_room(what, bench, straight, monkeypatch):
     """What is printed to be typed works, whatever was being written."""
 
@@ -592,7 +685,12 @@ def test_a_disk_that_is_full_at_the_very_end_is_said(what, bench, straight, monk
 
     with monkeypatch.context() as patch:
         patch.setattr(TrainingRun, "_finish", finish_on_a_full_disk)
-        assert_refused(bench.call("classify", *bench.settings), "out", "No space left on device", "bertune train out --resume")
+        assert_refused(
+            bench.call("classify", *bench.settings),
+            "out",
+            "No space left on device",
+            "bertune train out --resume",
+        )
     assert bench.call("out", "--resume")[0] == 0
     assert_the_same(Path("out"), straight)
 
@@ -628,7 +726,10 @@ def test_memory_that_is_short_is_said_and_written_down(bench, straight, monkeypa
     monkeypatch.setattr(TrainStep, "_try_gradient", short_once)
     code, _, said = bench.call("classify", *bench.settings)
     assert code == 0
-    assert len([line for line in said if line.startswith("warning: out of memory: out of memory (step 2); ")]) == 1
+    assert (
+        len([line for line in said if line.startswith("warning: out of memory: out of memory (step 2); ")])
+        == 1
+    )
     (line,) = (line for line in history(Path("out")) if line["event"] == "warning")
     assert line["step"] == 2
     assert "train.micro_batches=2" in line["message"]

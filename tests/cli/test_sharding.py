@@ -16,8 +16,24 @@ from safetensors.torch import load_file
 from bertune.commands.train import prepare, train
 from bertune.errors import ConfigError
 
-ROWS = [{"text": " ".join(["good", "dog", "tree", "bad", "car", "not"][i % 5 : 2 + i % 7]) + " a", "label": "ab"[i % 2]} for i in range(31)]
-LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", "-m", "bertune", "train"]
+ROWS = [
+    {
+        "text": " ".join(["good", "dog", "tree", "bad", "car", "not"][i % 5 : 2 + i % 7]) + " a",
+        "label": "ab"[i % 2],
+    }
+    for i in range(31)
+]
+LAUNCH = [
+    sys.executable,
+    "-m",
+    "torch.distributed.run",
+    "--nproc-per-node",
+    "2",
+    "--standalone",
+    "-m",
+    "bertune",
+    "train",
+]
 
 
 def settings(tiny: Path, data: str, out: Path, **train: object) -> list[str]:
@@ -32,7 +48,9 @@ def settings(tiny: Path, data: str, out: Path, **train: object) -> list[str]:
 
 def launch(words: list[str], *, environment: dict[str, str] | None = None) -> subprocess.Popen[str]:
     kept = {**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})}
-    return subprocess.Popen([*LAUNCH, *words], env=kept, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    return subprocess.Popen(
+        [*LAUNCH, *words], env=kept, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
 
 
 def losses(out: Path) -> list[float]:
@@ -63,7 +81,8 @@ def test_pieces_give_what_the_whole_gives(tiny, whole, tmp_path):
     data, expected = whole
     out = tmp_path / "pieces"
     process = launch(
-        ["classify", *settings(tiny, data, out, fsdp="true", micro_batches=3)[1:]], environment={"ACCELERATE_USE_FSDP": "true"}
+        ["classify", *settings(tiny, data, out, fsdp="true", micro_batches=3)[1:]],
+        environment={"ACCELERATE_USE_FSDP": "true"},
     )
     _, said = process.communicate(timeout=120)
     assert process.returncode == 0, said
@@ -102,12 +121,22 @@ def test_tricks_that_need_the_whole_model_are_refused(trick):
 
 
 def test_losses_of_whole_batches_are_refused(tiny, write, tmp_path):
-    data = write("rows.jsonl", [{"text": f"dog {w}", "text_b": f"cat {w}"} for w in ("good", "bad", "fine", "poor")])
+    data = write(
+        "rows.jsonl", [{"text": f"dog {w}", "text_b": f"cat {w}"} for w in ("good", "bad", "fine", "poor")]
+    )
     with pytest.raises(ConfigError, match=r"train\.fsdp: a loss over a whole batch needs the whole model"):
-        train("embed", [f"model={tiny}", f"data.train={data}", "train.fsdp=true", f"out={tmp_path / 'out'}"], quiet=True)
+        train(
+            "embed",
+            [f"model={tiny}", f"data.train={data}", "train.fsdp=true", f"out={tmp_path / 'out'}"],
+            quiet=True,
+        )
 
 
 def test_deepspeed_is_refused(tiny, write, tmp_path, monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
     with pytest.raises(ConfigError, match="asks for DeepSpeed"):
-        train("classify", [f"model={tiny}", f"data.train={write('rows.jsonl', ROWS)}", f"out={tmp_path / 'out'}"], quiet=True)
+        train(
+            "classify",
+            [f"model={tiny}", f"data.train={write('rows.jsonl', ROWS)}", f"out={tmp_path / 'out'}"],
+            quiet=True,
+        )

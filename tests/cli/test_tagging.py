@@ -24,7 +24,10 @@ def tagger(tiny, tmp_path_factory):
     folder = tmp_path_factory.mktemp("tagger")
     file = folder / "rows.conll"
     sentences = [
-        (["the", *size, noun, "is", mood], kind) for size in ([], ["big"]) for noun, kind in ANIMALS.items() for mood in ("good", "bad")
+        (["the", *size, noun, "is", mood], kind)
+        for size in ([], ["big"])
+        for noun, kind in ANIMALS.items()
+        for mood in ("good", "bad")
     ]
     with file.open("w", encoding="utf-8") as out:
         out.write("-DOCSTART- -X- O\n\n")
@@ -65,7 +68,11 @@ def test_evaluate_reads_other_schemes(tagger, tmp_path):
 
 def test_json_keeps_every_column(tagger, tmp_path, write):
     out, _ = tagger
-    rows = [{"id": 7, "text": "the dog is good"}, {"id": 8, "text": "the big house is bad"}, {"id": 9, "text": "good"}]
+    rows = [
+        {"id": 7, "text": "the dog is good"},
+        {"id": 8, "text": "the big house is bad"},
+        {"id": 9, "text": "good"},
+    ]
     found = call("predict", out, write("rows.jsonl", rows))
     read = [json.loads(line) for line in found.stdout.splitlines()]
     assert [(r["id"], r["text"]) for r in read] == [(r["id"], r["text"]) for r in rows]
@@ -85,7 +92,10 @@ def test_a_file_of_lines_and_tabs_in_a_line(tagger, write):
     out, _ = tagger
     file = write("texts.txt", "the dog is good\nthe\tbig house is bad\n")
     found = call("predict", out, file, "data.format=lines")
-    assert [[s["text"] for s in json.loads(line)["prediction"]] for line in found.stdout.splitlines()] == [["dog"], ["big house"]]
+    assert [[s["text"] for s in json.loads(line)["prediction"]] for line in found.stdout.splitlines()] == [
+        ["dog"],
+        ["big house"],
+    ]
     refused = call("predict", out, file)
     assert refused.exit_code == 2
     assert "data.format=lines" in refused.stderr
@@ -111,7 +121,15 @@ def test_standard_input_is_a_text_a_line(tagger):
 def test_columns_of_another_task_are_refused(tagger, tiny, tmp_path, write):
     file = write("rows.csv", "text,label\n" + "the dog is good,a\nthe cat is bad,b\n" * 4)
     folder = bertune.train(
-        "classify", [f"data.train={file}", f"data.dev={file}", f"model={tiny}", f"out={tmp_path / 'c'}", "train.max_steps=1"], quiet=True
+        "classify",
+        [
+            f"data.train={file}",
+            f"data.dev={file}",
+            f"model={tiny}",
+            f"out={tmp_path / 'c'}",
+            "train.max_steps=1",
+        ],
+        quiet=True,
     ).folder
     found = call("predict", folder, file, "--format", "conll")
     assert found.exit_code == 2
@@ -128,5 +146,10 @@ def test_inspect_recognises_sentences(tagger, tiny, write):
         found = call("inspect", name, "--model", tiny)
         assert found.exit_code == 0, found.output
         assert "problem: sequence labelling" in found.stdout
-    found = call("inspect", write("m.jsonl", [{"text": "a dog", "label": ["x", "y"]}, {"text": "a cat", "label": ["x"]}]), "--model", tiny)
+    found = call(
+        "inspect",
+        write("m.jsonl", [{"text": "a dog", "label": ["x", "y"]}, {"text": "a cat", "label": ["x"]}]),
+        "--model",
+        tiny,
+    )
     assert "multi-label" in found.stdout

@@ -29,7 +29,9 @@ def call(*words: str, stdin: str | None = None):
 def model(tiny, tmp_path_factory):
     """A classifier trained on a header-less TSV file, in three steps."""
     folder = tmp_path_factory.mktemp("verbs")
-    (folder / "t.tsv").write_text("".join(f"{t} {n}\t{'pos' if n % 2 else 'neg'}\n" for t in TEXTS for n in range(8)), encoding="utf-8")
+    (folder / "t.tsv").write_text(
+        "".join(f"{t} {n}\t{'pos' if n % 2 else 'neg'}\n" for t in TEXTS for n in range(8)), encoding="utf-8"
+    )
     found = call(
         "train", "classify", f"data.train={folder / 't.tsv'}", "data.columns=[text,label]", f"model={tiny}", f"out={folder / 'out'}",
         "train.max_steps=3", "data.max_length=8",
@@ -41,10 +43,20 @@ def model(tiny, tmp_path_factory):
 
 def test_training_says_what_on_how_many_rows_and_where(tiny, tmp_path):
     (tmp_path / "t.csv").write_text("text,label\n" + "".join(f"dog {n},{'ab'[n % 2]}\n" for n in range(20)))
-    found = call("train", "classify", f"data.train={tmp_path / 't.csv'}", f"model={tiny}", f"out={tmp_path / 'o'}", "train.max_steps=1")
+    found = call(
+        "train",
+        "classify",
+        f"data.train={tmp_path / 't.csv'}",
+        f"model={tiny}",
+        f"out={tmp_path / 'o'}",
+        "train.max_steps=1",
+    )
     said = found.stderr.splitlines()
     what = next(i for i, line in enumerate(said) if line.startswith("task: "))
-    assert said[what] == "task: single-label classification, since the labels are single values; 2 labels: 'a', 'b', positive label 'b'"
+    assert (
+        said[what]
+        == "task: single-label classification, since the labels are single values; 2 labels: 'a', 'b', positive label 'b'"
+    )
     assert said[what + 1] == "rows: 18 train, 2 dev, 0 test"
     assert said[what + 2] == f"output: {tmp_path / 'o'}"
     assert any("split off as dev set" in line for line in said)
@@ -96,10 +108,16 @@ def test_predict_to_csv_of_json_rows_with_different_keys(model, tmp_path):
     assert [r["extra"] for r in rows] == ["", "1"]
 
 
-@pytest.mark.parametrize("lines", ["the dog is good\n", "the dog\na cat\n", '{"text": "a dog", "id": 7}\n', "the dog\r\n"])
+@pytest.mark.parametrize(
+    "lines", ["the dog is good\n", "the dog\na cat\n", '{"text": "a dog", "id": 7}\n', "the dog\r\n"]
+)
 def test_predict_standard_input(model, lines):
     found = subprocess.run(
-        [sys.executable, "-m", "bertune", "predict", str(model), "-"], input=lines, capture_output=True, text=True, encoding="utf-8"
+        [sys.executable, "-m", "bertune", "predict", str(model), "-"],
+        input=lines,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
     )
     assert found.returncode == 0, found.stderr
     rows = [json.loads(line) for line in found.stdout.splitlines()]
@@ -114,7 +132,9 @@ def test_predict_standard_input(model, lines):
 )  # fmt: skip
 def test_predict_refuses_before_it_writes(model, tmp_path, content, expected):
     (tmp_path / "new.csv").write_text(content)
-    found = call("predict", str(model), str(tmp_path / "new.csv"), "data.columns=null", "-o", str(tmp_path / "out.csv"))
+    found = call(
+        "predict", str(model), str(tmp_path / "new.csv"), "data.columns=null", "-o", str(tmp_path / "out.csv")
+    )
     assert found.exit_code == 2
     assert expected in found.stderr.splitlines()[-1]
     assert not (tmp_path / "out.csv").exists()
@@ -122,9 +142,17 @@ def test_predict_refuses_before_it_writes(model, tmp_path, content, expected):
 
 def test_a_model_of_gb18030_files_reads_utf8_from_standard_input(tiny, tmp_path):
     (tmp_path / "t.csv").write_bytes(
-        ("text,label\n" + "".join(f"天{'好' if n % 2 else '坏'},{n % 2}\n" for n in range(12))).encode("gb18030")
+        ("text,label\n" + "".join(f"天{'好' if n % 2 else '坏'},{n % 2}\n" for n in range(12))).encode(
+            "gb18030"
+        )
     )
-    fixed = [f"data.train={tmp_path / 't.csv'}", f"model={tiny}", f"out={tmp_path / 'o'}", "train.max_steps=1", "data.encoding=gb18030"]
+    fixed = [
+        f"data.train={tmp_path / 't.csv'}",
+        f"model={tiny}",
+        f"out={tmp_path / 'o'}",
+        "train.max_steps=1",
+        "data.encoding=gb18030",
+    ]
     assert call("train", "classify", *fixed).exit_code == 0
     program = [sys.executable, "-m", "bertune", "predict", str(tmp_path / "o"), "-"]
     found = subprocess.run(program, input="天很好\n".encode(), capture_output=True)
@@ -158,7 +186,16 @@ def test_a_hub_data_set_is_scored_on_a_stated_split_only(model):
 
 
 def test_standard_input_can_be_csv(model):
-    program = [sys.executable, "-m", "bertune", "predict", str(model), "-", "data.format=csv", "data.columns=null"]
+    program = [
+        sys.executable,
+        "-m",
+        "bertune",
+        "predict",
+        str(model),
+        "-",
+        "data.format=csv",
+        "data.columns=null",
+    ]
     found = subprocess.run(program, input='id,text\n7,"a dog, a cat"\n', capture_output=True, text=True)
     assert found.returncode == 0, found.stderr
     (row,) = csv.DictReader(io.StringIO(found.stdout))
@@ -181,7 +218,9 @@ def test_labels_of_a_row_are_joined_as_in_the_training_file(tiny, tmp_path):
     assert [r["prediction"] for r in csv.DictReader(io.StringIO(found.stdout))] == ["a;b"] * 12
 
 
-@pytest.mark.parametrize("content", ["[]", '{"format": 1}', '{"format": 1, "task": "classify", "state": {}, "max_length": 8}'])
+@pytest.mark.parametrize(
+    "content", ["[]", '{"format": 1}', '{"format": 1, "task": "classify", "state": {}, "max_length": 8}']
+)
 def test_a_damaged_bertune_json_is_named(model, tmp_path, content):
     broken = tmp_path / "broken"
     shutil.copytree(model, broken)
@@ -224,7 +263,10 @@ def test_bad_rows_can_be_skipped_and_are_counted(model, tmp_path):
 
 def test_evaluate_prints_figures_and_json(model, tmp_path):
     source = tmp_path / "dev.csv"
-    source.write_text("text,label\n" + "".join(f'"{t.replace(chr(34), "")}",{"pos" if n % 2 else "neg"}\n' for n, t in enumerate(TEXTS)))
+    source.write_text(
+        "text,label\n"
+        + "".join(f'"{t.replace(chr(34), "")}",{"pos" if n % 2 else "neg"}\n' for n, t in enumerate(TEXTS))
+    )
     shown = call("evaluate", str(model), str(source), "data.columns=null")
     assert shown.exit_code == 0, shown.output
     assert "accuracy" in shown.stdout
@@ -235,7 +277,16 @@ def test_evaluate_prints_figures_and_json(model, tmp_path):
     assert report["main"] == "accuracy"
     assert report["rows_cut"] > 0
     assert sum(sum(row.values()) for row in report["confusion"].values()) == len(TEXTS)
-    assert set(report["values"]) >= {"accuracy", "precision", "recall", "f1", "f1_macro", "f1_micro", "f1_weighted", "mcc"}
+    assert set(report["values"]) >= {
+        "accuracy",
+        "precision",
+        "recall",
+        "f1",
+        "f1_macro",
+        "f1_micro",
+        "f1_weighted",
+        "mcc",
+    }
 
 
 def test_evaluate_needs_known_labels(model, tmp_path):
@@ -287,7 +338,8 @@ def test_init_writes_a_run_that_runs(tiny, tmp_path, monkeypatch):
         assert run.exit_code == 0, run.output
         assert Path(run.stdout.strip()) == Path("runs") / f"{task}-1"
         everything = "\n".join(
-            line.lstrip().removeprefix("# ") if ": " in line and "." not in line else line for line in written.splitlines()
+            line.lstrip().removeprefix("# ") if ": " in line and "." not in line else line
+            for line in written.splitlines()
         )
         assert "learning_rate" in everything
     Path("classify.yaml").write_text("mine")

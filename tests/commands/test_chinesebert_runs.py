@@ -29,11 +29,20 @@ def start(tmp_path, write, monkeypatch):
     monkeypatch.setenv("BERTUNE_CACHE", str(tmp_path / "cache"))
     draw = random.Random(0)
     texts = ["".join(draw.choice(HAN) for _ in range(draw.randint(2, 20))) for _ in range(300)]
-    data = write("rows.jsonl", [{"text": text, "label": "ab"["好" in text or "成" in text]} for text in texts])
+    data = write(
+        "rows.jsonl", [{"text": text, "label": "ab"["好" in text or "成" in text]} for text in texts]
+    )
     model = write_folder(tmp_path / "chinesebert")
 
     def settings(name: str, *more: str) -> list[str]:
-        given = {"model": model, "data.train": data, "out": tmp_path / name, "device": "cpu", "train.batch_size": 32, "log.every": 1}
+        given = {
+            "model": model,
+            "data.train": data,
+            "out": tmp_path / name,
+            "device": "cpu",
+            "train.batch_size": 32,
+            "log.every": 1,
+        }
         return [*(f"{key}={value}" for key, value in given.items()), *more]
 
     return settings
@@ -51,7 +60,9 @@ def test_rows_kept_on_disk_change_nothing(start):
 
 
 def test_a_run_goes_on_bit_for_bit(start, monkeypatch):
-    straight = train("classify", start("straight", "train.checkpoint_every=4", "train.glyphs=trained"), quiet=True).folder
+    straight = train(
+        "classify", start("straight", "train.checkpoint_every=4", "train.glyphs=trained"), quiet=True
+    ).folder
     written = checkpoint.Checkpoints.write
 
     def stop(self: checkpoint.Checkpoints, state: object) -> None:
@@ -62,19 +73,37 @@ def test_a_run_goes_on_bit_for_bit(start, monkeypatch):
         patch.setattr(checkpoint.Checkpoints, "write", stop)
         with pytest.raises(Interrupted):
             train("classify", start("cut", "train.checkpoint_every=4", "train.glyphs=trained"), quiet=True)
-    again = train("classify", start("cut", "train.checkpoint_every=4", "train.glyphs=trained"), quiet=True, resume=True).folder
+    again = train(
+        "classify", start("cut", "train.checkpoint_every=4", "train.glyphs=trained"), quiet=True, resume=True
+    ).folder
     assert weights(again) == weights(straight)
 
 
 def test_two_processes_give_what_one_gives(start, tmp_path):
     settings = ["train.learning_rate=1e-4", "train.adam_epsilon=1e-2", *NO_DROPOUT]
     one = train("classify", start("one", *settings), quiet=True).folder
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "bertune", "train", "classify"]
+    launch = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "bertune",
+        "train",
+        "classify",
+    ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    subprocess.run([*launch, *start("two", *settings)], check=True, env=environment, capture_output=True, timeout=300)
+    subprocess.run(
+        [*launch, *start("two", *settings)], check=True, env=environment, capture_output=True, timeout=300
+    )
     ours, theirs = load_file(tmp_path / "two" / "model.safetensors"), load_file(one / "model.safetensors")
     assert max((ours[n] - theirs[n]).abs().max().item() for n in theirs) < 1e-5
-    lines = [[json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()] for out in (one, tmp_path / "two")]
+    lines = [
+        [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
+        for out in (one, tmp_path / "two")
+    ]
     losses = [[line["loss"] for line in found if line["event"] == "train"] for found in lines]
     assert losses[1] == pytest.approx(losses[0], abs=1e-5)
 
@@ -83,5 +112,8 @@ def test_two_processes_give_what_one_gives(start, tmp_path):
 def test_predictions_in_int8(start):
     folder = train("classify", start("out", "train.learning_rate=1e-3"), quiet=True).folder
     texts = [HAN[n : n + 6] for n in range(len(HAN) - 6)]
-    shares = [np.array([list(p.probabilities.values()) for p in load(folder, precision=p).predict(texts)]) for p in ("fp32", "int8")]
+    shares = [
+        np.array([list(p.probabilities.values()) for p in load(folder, precision=p).predict(texts)])
+        for p in ("fp32", "int8")
+    ]
     assert 0 < np.abs(shares[0] - shares[1]).max() < 0.05

@@ -20,7 +20,11 @@ from bertune.tasks.base.datasets import read_datasets
 from bertune.training.listener import Listener
 
 WORDS = {"good": "pos", "great": "pos", "fine": "pos", "bad": "neg", "awful": "neg", "poor": "neg"}
-ROWS = [{"text": f"the {n} is {w}", "label": label} for w, label in WORDS.items() for n in ("dog", "cat", "tree", "house", "car")]
+ROWS = [
+    {"text": f"the {n} is {w}", "label": label}
+    for w, label in WORDS.items()
+    for n in ("dog", "cat", "tree", "house", "car")
+]
 
 
 @pytest.fixture
@@ -30,7 +34,12 @@ def go(tiny, write, tmp_path):
 
     def train(*settings: str, task: str = "classify", rows=ROWS, dev=True):
         file = write("rows.jsonl", rows)
-        fixed = [f"data.train={file}", *([f"data.dev={file}"] if dev else []), f"model={tiny}", f"out={tmp_path / f'out{next(counter)}'}"]
+        fixed = [
+            f"data.train={file}",
+            *([f"data.dev={file}"] if dev else []),
+            f"model={tiny}",
+            f"out={tmp_path / f'out{next(counter)}'}",
+        ]
         usual = [
             "train.precision=fp32",
             "train.batch_size=8",
@@ -53,7 +62,10 @@ class Steps(Listener):
 
 
 def history(result, event):
-    lines = [json.loads(line) for line in (result.folder / "history.jsonl").read_text(encoding="utf-8").splitlines()]
+    lines = [
+        json.loads(line)
+        for line in (result.folder / "history.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     return [line for line in lines if line["event"] == event]
 
 
@@ -87,16 +99,27 @@ def test_dev_is_scored_as_asked_and_always_at_the_end(go, settings, steps):
 
 def test_best_and_last_are_kept_apart(go, write):
     # A rate that climbs again spoils what was learnt: the best checkpoint is not the last.
-    result = go("train.epochs=8", "train.learning_rate=2e-2", "train.schedule=constant", "options.metric=f1_macro", "train.max_grad_norm=0")
+    result = go(
+        "train.epochs=8",
+        "train.learning_rate=2e-2",
+        "train.schedule=constant",
+        "options.metric=f1_macro",
+        "train.max_grad_norm=0",
+    )
     evaluations = history(result, "dev")
     best = [h["step"] for h in evaluations if h["best"]][-1]
     assert json.loads((result.folder / "scores.json").read_text())["run"]["best_step"] == best
     file = str(Path(write("rows.jsonl", ROWS)))
-    for folder, entry in ((result.folder, next(h for h in evaluations if h["step"] == best)), (result.folder / "last", evaluations[-1])):
+    for folder, entry in (
+        (result.folder, next(h for h in evaluations if h["step"] == best)),
+        (result.folder / "last", evaluations[-1]),
+    ):
         scores, loss, _ = bertune.evaluate(folder, file, precision="fp32")
         assert scores.values["f1_macro"] == pytest.approx(entry["f1_macro"])
         assert loss == pytest.approx(entry["dev_loss"], rel=1e-4)
-    assert max(h["f1_macro"] for h in evaluations) == next(h["f1_macro"] for h in evaluations if h["step"] == best)
+    assert max(h["f1_macro"] for h in evaluations) == next(
+        h["f1_macro"] for h in evaluations if h["step"] == best
+    )
 
 
 def test_early_stopping(go):
@@ -136,7 +159,10 @@ SWITCHES = {
 
 @pytest.mark.parametrize("name", SWITCHES)
 def test_every_switch_changes_the_model(go, name):
-    plain, switched = weights(go("train.epochs=1").folder), weights(go("train.epochs=1", *SWITCHES[name]).folder)
+    plain, switched = (
+        weights(go("train.epochs=1").folder),
+        weights(go("train.epochs=1", *SWITCHES[name]).folder),
+    )
     assert all(torch.isfinite(t).all() for t in switched.values())
     assert plain.keys() != switched.keys() or differ(plain, switched)
 
@@ -149,7 +175,9 @@ def test_training_the_active_words_alone_changes_nothing(go, tiny, tmp_path):
     assert active.keys() == dense.keys()
     before = load_file(tiny / "model.safetensors")
     for name, tensor in dense.items():
-        torch.testing.assert_close(active[name], tensor, atol=2e-5, rtol=1e-4, msg=lambda text, name=name: f"{name}: {text}")
+        torch.testing.assert_close(
+            active[name], tensor, atol=2e-5, rtol=1e-4, msg=lambda text, name=name: f"{name}: {text}"
+        )
         assert name not in before or not torch.equal(before[name], tensor)
 
 
@@ -164,7 +192,9 @@ def test_the_number_of_parameters_is_that_of_the_saved_model(go):
 def test_all_tricks_together_learn(go, task):
     settings = ["train.r_drop=0.5", "train.fgm=0.2", "train.ema=0.9", "train.micro_batches=2"]
     rows = [{**r, "label": float(r["label"] == "pos")} if task == "regress" else r for r in ROWS]
-    result = go("train.epochs=30", "train.learning_rate=5e-3", *settings, task=task, rows=rows)  # with 12 one seed in five learns nothing
+    result = go(
+        "train.epochs=30", "train.learning_rate=5e-3", *settings, task=task, rows=rows
+    )  # with 12 one seed in five learns nothing
     assert result.scores["dev"].main_value > 0.8
 
 
@@ -180,14 +210,20 @@ def test_thresholds_are_tuned_kept_and_used(go, write):
     assert state["thresholds"] != [0.5, 0.5]
     model = bertune.load(result.folder, precision="fp32")
     for prediction in model.predict([r["text"] for r in rows]):
-        expected = {label for label, t in zip(state["labels"], state["thresholds"], strict=True) if prediction.probabilities[label] >= t}
+        expected = {
+            label
+            for label, t in zip(state["labels"], state["thresholds"], strict=True)
+            if prediction.probabilities[label] >= t
+        }
         assert set(prediction.value) == expected
     for folder in (result.folder, result.folder / "last"):  # each with the thresholds of its own weights
         held = json.loads((folder / "bertune.json").read_text())["state"]["thresholds"]
         found = bertune.load(folder, precision="fp32").predict([r["text"] for r in rows])
         for label, threshold in zip(state["labels"], held, strict=True):
             gold = np.array([label in r["label"] for r in rows])
-            assert threshold == pytest.approx(best_threshold(gold, np.array([p.probabilities[label] for p in found])), abs=1e-3)
+            assert threshold == pytest.approx(
+                best_threshold(gold, np.array([p.probabilities[label] for p in found])), abs=1e-3
+            )
     fixed = go("options.threshold=0.25", rows=rows)
     assert json.loads((fixed.folder / "bertune.json").read_text())["state"]["thresholds"] == [0.25, 0.25]
 
@@ -205,8 +241,16 @@ def test_dev_split_and_limit(go):
 
 
 def test_a_loss_that_is_not_finite_ends_the_run(go):
-    with pytest.raises(TrainingError, match=r"loss or gradient is not finite at step \d+ of 40; the batch: .*rows.jsonl:\d+"):
-        go("train.learning_rate=1e30", "train.max_grad_norm=0", "train.epochs=10", "log.every=1", "train.warmup_ratio=0")
+    with pytest.raises(
+        TrainingError, match=r"loss or gradient is not finite at step \d+ of 40; the batch: .*rows.jsonl:\d+"
+    ):
+        go(
+            "train.learning_rate=1e30",
+            "train.max_grad_norm=0",
+            "train.epochs=10",
+            "log.every=1",
+            "train.warmup_ratio=0",
+        )
 
 
 def test_tensorboard(go):
@@ -221,8 +265,16 @@ SHARED = ["classify", "classify, several labels", "match"]
 def test_runs_that_share_their_rows_give_what_train_gives(name, tiny, write, tmp_path):
     """Neither what the first run has learnt nor what it has tuned reaches the second one."""
     task, _, several = name.partition(", ")
-    rows = [{**row, "label": ["x", *([row["label"]] if "dog" in row["text"] else [])]} for row in ROWS] if several else ROWS
-    rows = [{**row, "text_b": f"a {row['text']}", "label": int(row["label"] == "pos")} for row in ROWS] if task == "match" else rows
+    rows = (
+        [{**row, "label": ["x", *([row["label"]] if "dog" in row["text"] else [])]} for row in ROWS]
+        if several
+        else ROWS
+    )
+    rows = (
+        [{**row, "text_b": f"a {row['text']}", "label": int(row["label"] == "pos")} for row in ROWS]
+        if task == "match"
+        else rows
+    )
     file = write("rows.jsonl", rows)
 
     def settings(out: str, rate: float) -> list[str]:
@@ -247,7 +299,9 @@ def test_runs_that_share_their_rows_give_what_train_gives(name, tiny, write, tmp
             assert not differ(weights(ours), weights(theirs))
             assert (ours / "bertune.json").read_text() == (theirs / "bertune.json").read_text()
         for event, value in (("dev", "dev_loss"), ("train", "loss")):
-            assert [h[value] for h in history(results[out], event)] == [h[value] for h in history(expected, event)]
+            assert [h[value] for h in history(results[out], event)] == [
+                h[value] for h in history(expected, event)
+            ]
         without = [{k: v for k, v in h.items() if k != "seconds"} for h in history(results[out], "dev")]
         assert without == [{k: v for k, v in h.items() if k != "seconds"} for h in history(expected, "dev")]
     assert differ(weights(results["first"].folder), weights(results["second"].folder))
@@ -255,7 +309,13 @@ def test_runs_that_share_their_rows_give_what_train_gives(name, tiny, write, tmp
 
 def test_train_on_writes_only_where_nothing_is(tiny, write, tmp_path):
     run, task = prepare(
-        "classify", [f"data.train={write('rows.jsonl', ROWS)}", f"model={tiny}", f"out={tmp_path / 'out'}", "train.max_steps=1"]
+        "classify",
+        [
+            f"data.train={write('rows.jsonl', ROWS)}",
+            f"model={tiny}",
+            f"out={tmp_path / 'out'}",
+            "train.max_steps=1",
+        ],
     )
     splits = read_datasets(run, task, Console(quiet=True))
     train_on(run, task, splits)
@@ -264,7 +324,12 @@ def test_train_on_writes_only_where_nothing_is(tiny, write, tmp_path):
 
 
 def test_settings_as_a_dictionary_with_overrides(tiny, write, tmp_path):
-    settings = {"task": "classify", "model": str(tiny), "data": {"train": write("rows.jsonl", ROWS)}, "train": {"max_steps": 1}}
+    settings = {
+        "task": "classify",
+        "model": str(tiny),
+        "data": {"train": write("rows.jsonl", ROWS)},
+        "train": {"max_steps": 1},
+    }
     result = bertune.train(settings, [f"out={tmp_path / 'a'}", "train.max_steps=2"], quiet=True)
     assert json.loads((result.folder / "scores.json").read_text())["run"]["steps"] == 2
     assert settings["train"] == {"max_steps": 1}
@@ -272,8 +337,16 @@ def test_settings_as_a_dictionary_with_overrides(tiny, write, tmp_path):
 
 def test_without_out_the_first_free_folder_is_taken(tiny, write, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    settings = {"task": "classify", "model": str(tiny), "data": {"train": write("rows.jsonl", ROWS)}, "train": {"max_steps": 1}}
-    assert [str(bertune.train(settings, quiet=True).folder) for _ in range(2)] == ["runs/classify-1", "runs/classify-2"]
+    settings = {
+        "task": "classify",
+        "model": str(tiny),
+        "data": {"train": write("rows.jsonl", ROWS)},
+        "train": {"max_steps": 1},
+    }
+    assert [str(bertune.train(settings, quiet=True).folder) for _ in range(2)] == [
+        "runs/classify-1",
+        "runs/classify-2",
+    ]
 
 
 def test_a_task_of_ones_own_is_one_file(go, tmp_path):
@@ -345,12 +418,19 @@ def test_a_causal_model_is_refused_where_its_first_token_would_decide(tiny, tmp_
     from transformers import GPT2Config, GPT2Model
 
     folder = tmp_path / "gpt"
-    GPT2Model(GPT2Config(vocab_size=200, n_embd=32, n_layer=2, n_head=4, n_positions=64, bos_token_id=2, eos_token_id=3)).save_pretrained(
-        folder
-    )
+    GPT2Model(
+        GPT2Config(
+            vocab_size=200, n_embd=32, n_layer=2, n_head=4, n_positions=64, bos_token_id=2, eos_token_id=3
+        )
+    ).save_pretrained(folder)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (folder / name).write_bytes((tiny / name).read_bytes())
-    fixed = [f"data.train={write('rows.jsonl', ROWS)}", f"model={folder}", f"out={tmp_path / 'out'}", "train.max_steps=1"]
+    fixed = [
+        f"data.train={write('rows.jsonl', ROWS)}",
+        f"model={folder}",
+        f"out={tmp_path / 'out'}",
+        "train.max_steps=1",
+    ]
     with pytest.raises(ConfigError, match=r"set options\.pooling=mean"):
         bertune.train("classify", fixed, quiet=True)
     assert not (tmp_path / "out").exists()

@@ -93,8 +93,14 @@ def test_yaml_integers_that_begin_with_0_are_decimal(text: str, value: object) -
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("task: classify\ndata: {train: a.csv}\ntask: regress\n", "run.yaml:3: not valid YAML: the key 'task' is given twice"),
-        ("train:\n  epochs: 3\n  seed: 1\n  epochs: 4\n", "run.yaml:4: not valid YAML: the key 'epochs' is given twice"),
+        (
+            "task: classify\ndata: {train: a.csv}\ntask: regress\n",
+            "run.yaml:3: not valid YAML: the key 'task' is given twice",
+        ),
+        (
+            "train:\n  epochs: 3\n  seed: 1\n  epochs: 4\n",
+            "run.yaml:4: not valid YAML: the key 'epochs' is given twice",
+        ),
         ("x: {a: 1, b: 2, a: 1}", "run.yaml:1: not valid YAML: the key 'a' is given twice"),
         ("- {1: a}\n- {1: a, 1: b}", "run.yaml:2: not valid YAML: the key 1 is given twice"),
         ("a: b\nc: [1, 2\n", "run.yaml:3: not valid YAML: expected ',' or ']', but got '<stream end>'"),
@@ -108,7 +114,9 @@ def test_broken_yaml_names_its_line(text: str, message: str) -> None:
     assert str(caught.value) == message
 
 
-@pytest.mark.parametrize("text", ["!!python/object/apply:os.system ['true']", "!!python/name:os.system", "\x01", "? [a]\n: 1"])
+@pytest.mark.parametrize(
+    "text", ["!!python/object/apply:os.system ['true']", "!!python/name:os.system", "\x01", "? [a]\n: 1"]
+)
 def test_yaml_that_is_more_than_data_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match=r"^run\.yaml.*: not valid YAML: "):
         parse_yaml(text, "run.yaml")
@@ -122,7 +130,9 @@ def test_the_same_key_in_two_sections_is_fine() -> None:
 
 
 def test_read_a_file_with_overrides_on_top(write) -> None:
-    path = write("run.yaml", "\ufefftask: classify\nseed: 7\ntrain:\n  epochs: 2\n  learning_rate: 3e-5\nlog:\n")
+    path = write(
+        "run.yaml", "\ufefftask: classify\nseed: 7\ntrain:\n  epochs: 2\n  learning_rate: 3e-5\nlog:\n"
+    )
     assert read_config(path, ["train.epochs=0.5", "log.every=5", "data.train=评论.csv"]) == {
         "task": "classify",
         "seed": 7,
@@ -200,7 +210,10 @@ def test_overrides_make_the_sections_they_need(before: dict) -> None:
 def test_overrides_without_name_or_value(override: str) -> None:
     with pytest.raises(ConfigError) as caught:
         apply_override({}, override)
-    assert str(caught.value) == f"{override!r} is not a setting; write section.name=value, such as train.epochs=3"
+    assert (
+        str(caught.value)
+        == f"{override!r} is not a setting; write section.name=value, such as train.epochs=3"
+    )
 
 
 def test_overrides_cannot_go_through_a_value() -> None:
@@ -228,7 +241,9 @@ def test_a_label_delimiter_is_what_was_written_or_an_error(mark: str) -> None:
 
 def test_an_empty_label_delimiter_is_refused() -> None:
     # BUG in src/bertune/config.py: DataConfig takes "", which makes the problem multi-label and cuts nothing.
-    assert refusal({"task": "classify", "data": {"label_delimiter": ""}})[0].startswith("data.label_delimiter: ")
+    assert refusal({"task": "classify", "data": {"label_delimiter": ""}})[0].startswith(
+        "data.label_delimiter: "
+    )
 
 
 # ---------------------------------------------------------------- checking a run
@@ -298,19 +313,43 @@ def test_every_fault_is_reported_at_once() -> None:
 @pytest.mark.parametrize(
     ("raw", "line"),
     [
-        ({"zzz": 1}, "zzz: no such setting; allowed here: data, device, log, model, options, out, seed, task, train"),
-        ({"log": {"trackres": 1}}, "log.trackres: no such setting; did you mean 'trackers'?; allowed here: every, trackers"),
+        (
+            {"zzz": 1},
+            "zzz: no such setting; allowed here: data, device, log, model, options, out, seed, task, train",
+        ),
+        (
+            {"log": {"trackres": 1}},
+            "log.trackres: no such setting; did you mean 'trackers'?; allowed here: every, trackers",
+        ),
         ({"task": None}, "task: input should be a valid string (got None)"),
         ({"task": 3}, "task: input should be a valid string (got 3)"),
-        ({"data": "a.csv"}, "data: input should be a valid dictionary or instance of DataConfig (got 'a.csv')"),
-        ({"options": "cls"}, "options: input should be a valid dictionary or instance of ClassifyOptions (got 'cls')"),
-        ({"data": {"train": 3}}, "data.train: input should be a valid string (got 3), or input should be a valid list (got 3)"),
+        (
+            {"data": "a.csv"},
+            "data: input should be a valid dictionary or instance of DataConfig (got 'a.csv')",
+        ),
+        (
+            {"options": "cls"},
+            "options: input should be a valid dictionary or instance of ClassifyOptions (got 'cls')",
+        ),
+        (
+            {"data": {"train": 3}},
+            "data.train: input should be a valid string (got 3), or input should be a valid list (got 3)",
+        ),
         ({"train": {"epochs": 0}}, "train.epochs: input should be greater than 0 (got 0)"),
-        ({"train": {"learning_rate": math.inf}}, "train.learning_rate: input should be a finite number (got inf)"),
-        ({"train": {"batch_size": 8, "micro_batches": 9}}, "train: micro_batches 9 is more than batch_size 8"),
+        (
+            {"train": {"learning_rate": math.inf}},
+            "train.learning_rate: input should be a finite number (got inf)",
+        ),
+        (
+            {"train": {"batch_size": 8, "micro_batches": 9}},
+            "train: micro_batches 9 is more than batch_size 8",
+        ),
         ({"train": {"warmup_ratio": 1}}, "train.warmup_ratio: input should be less than 1 (got 1)"),
         ({"data": {"max_length": 3}}, "data.max_length: input should be greater than or equal to 4 (got 3)"),
-        ({"data": {"labels": ["a", "b", "a"]}}, "data.labels: names a label twice: 'a', 'b', 'a' (got ['a', 'b', 'a'])"),
+        (
+            {"data": {"labels": ["a", "b", "a"]}},
+            "data.labels: names a label twice: 'a', 'b', 'a' (got ['a', 'b', 'a'])",
+        ),
         (
             {"data": {"format": "xlsx"}},
             "data.format: input should be 'auto', 'csv', 'tsv', 'json', 'jsonl', 'parquet', 'conll' or 'lines' (got 'xlsx')",
@@ -335,7 +374,16 @@ def test_settings_are_frozen() -> None:
 
 @pytest.mark.parametrize(
     ("given_name", "delimiter"),
-    [("tab", "\t"), ("\\t", "\t"), ("\t", "\t"), ("comma", ","), ("semicolon", ";"), ("pipe", "|"), ("|", "|"), (None, None)],
+    [
+        ("tab", "\t"),
+        ("\\t", "\t"),
+        ("\t", "\t"),
+        ("comma", ","),
+        ("semicolon", ";"),
+        ("pipe", "|"),
+        ("|", "|"),
+        (None, None),
+    ],
 )
 def test_delimiters_by_name(given_name: str | None, delimiter: str | None) -> None:
     assert DataConfig(delimiter=given_name).delimiter == delimiter
@@ -353,7 +401,9 @@ def test_labels_become_text(name: str) -> None:
 
 
 def test_labels_that_become_the_same_text_are_named_twice() -> None:
-    assert refusal({"task": "classify", "data": {"labels": [1, "1"]}})[0].startswith("data.labels: names a label twice: '1', '1'")
+    assert refusal({"task": "classify", "data": {"labels": [1, "1"]}})[0].startswith(
+        "data.labels: names a label twice: '1', '1'"
+    )
 
 
 # ---------------------------------------------------------------- settings without effect
@@ -371,18 +421,33 @@ def test_labels_that_become_the_same_text_are_named_twice() -> None:
         ({"data": {"format": "csv", "delimiter": "|", "quoting": "none"}}, {}),
         ({"train": {"max_steps": 9, "epochs": 2}}, {"train.epochs=2.0": "train.max_steps is given"}),
         ({"train": {"max_steps": 9}}, {}),
-        ({"train": {"warmup_steps": 9, "warmup_ratio": 0.2}}, {"train.warmup_ratio=0.2": "train.warmup_steps is given"}),
-        ({"train": {"schedule": "constant", "warmup_ratio": 0.2}}, {"train.warmup_ratio=0.2": "train.schedule is constant"}),
-        ({"train": {"schedule": "constant", "warmup_steps": 9}}, {"train.warmup_steps=9": "train.schedule is constant"}),
+        (
+            {"train": {"warmup_steps": 9, "warmup_ratio": 0.2}},
+            {"train.warmup_ratio=0.2": "train.warmup_steps is given"},
+        ),
+        (
+            {"train": {"schedule": "constant", "warmup_ratio": 0.2}},
+            {"train.warmup_ratio=0.2": "train.schedule is constant"},
+        ),
+        (
+            {"train": {"schedule": "constant", "warmup_steps": 9}},
+            {"train.warmup_steps=9": "train.schedule is constant"},
+        ),
         ({"train": {"schedule": "constant_with_warmup", "warmup_steps": 9}}, {}),
         ({"train": {"schedule_cycles": 2}}, {"train.schedule_cycles=2": "train.schedule is linear"}),
         ({"train": {"schedule": "cosine_with_restarts", "schedule_cycles": 2}}, {}),
-        ({"train": {"schedule": "cosine", "schedule_power": 2}}, {"train.schedule_power=2.0": "train.schedule is cosine"}),
+        (
+            {"train": {"schedule": "cosine", "schedule_power": 2}},
+            {"train.schedule_power=2.0": "train.schedule is cosine"},
+        ),
         ({"train": {"schedule": "polynomial", "schedule_power": 2}}, {}),
         ({"train": {"min_delta": 0.1}}, {"train.min_delta=0.1": "train.patience is not given"}),
         ({"train": {"min_delta": 0.1, "patience": 1}}, {}),
         (
-            {"data": {"dev": "d", "dev_fraction": 0.3}, "train": {"min_delta": 1, "max_steps": 9, "epochs": 9}},
+            {
+                "data": {"dev": "d", "dev_fraction": 0.3},
+                "train": {"min_delta": 1, "max_steps": 9, "epochs": 9},
+            },
             {
                 "data.dev_fraction=0.3": "data.dev is given",
                 "train.epochs=9.0": "train.max_steps is given",
@@ -451,12 +516,20 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x85
 NUMBER = st.floats(1e-300, 1e300)
 
 
-@settings(deadline=None, max_examples=60, phases=[Phase.explicit, Phase.reuse, Phase.generate])  # shrinking takes minutes
+@settings(
+    deadline=None, max_examples=60, phases=[Phase.explicit, Phase.reuse, Phase.generate]
+)  # shrinking takes minutes
 @given(st.lists(TEXT, unique=True, max_size=4), st.dictionaries(TEXT, NUMBER, max_size=3), TEXT, NUMBER)
 @example(["\ufeff", "\u2028", "\n", "\t x "], {"<<": 1.0, "=": 1.0, "? ": 1.0}, "- a: b #c", 1e16)
-def test_any_run_comes_back_as_it_was(labels: list[str], weights: dict[str, float], train: str, rate: float) -> None:
+def test_any_run_comes_back_as_it_was(
+    labels: list[str], weights: dict[str, float], train: str, rate: float
+) -> None:
     # Finds the bug above too, in the form of '0E0'.
-    run = run_of(data={"labels": labels, "train": train}, options={"class_weights": weights}, train={"learning_rate": rate})
+    run = run_of(
+        data={"labels": labels, "train": train},
+        options={"class_weights": weights},
+        train={"learning_rate": rate},
+    )
     assert again(run).model_dump() == run.model_dump()
 
 
@@ -476,7 +549,9 @@ def sections() -> list[type[BaseModel]]:
 
 
 def test_the_sections_of_a_run() -> None:
-    assert {"RunConfig", "DataConfig", "TrainConfig", "LogConfig", "ClassifyOptions"} <= {kind.__name__ for kind in sections()}
+    assert {"RunConfig", "DataConfig", "TrainConfig", "LogConfig", "ClassifyOptions"} <= {
+        kind.__name__ for kind in sections()
+    }
 
 
 @pytest.mark.parametrize("section", sections(), ids=lambda kind: kind.__name__)

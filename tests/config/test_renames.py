@@ -49,7 +49,8 @@ def test_the_command_line_answers_an_old_name_with_the_new_one(old, write, tmp_p
 def test_old_names_in_a_run_file_are_answered_together(write, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     file = write(
-        "run.yaml", "task: classify\ntrain:\n  accumulate: 2\n  shard: true\n  epochz: 1\ndata:\n  train: a.csv\n  dev_share: 0.2\n"
+        "run.yaml",
+        "task: classify\ntrain:\n  accumulate: 2\n  shard: true\n  epochz: 1\ndata:\n  train: a.csv\n  dev_share: 0.2\n",
     )
     code, out, said = call(file)
     assert (code, out) == (2, "")
@@ -88,7 +89,10 @@ def test_what_is_no_section_is_left_as_it_is(settings):
 
 def test_a_run_file_that_bertune_has_written_before_says_the_same(tmp_path):
     """Written today and put into the old words: read again, it is the same run."""
-    given = {"data": {"train": "a.csv", "dev_fraction": 0.2}, "train": {"micro_batches": 2, "min_delta": 0.1, "max_nonfinite_steps": 3}}
+    given = {
+        "data": {"train": "a.csv", "dev_fraction": 0.2},
+        "train": {"micro_batches": 2, "min_delta": 0.1, "max_nonfinite_steps": 3},
+    }
     run = RunConfig.model_validate({"task": "classify", **given})
     written = yaml.safe_load(dump_config(run))
     for old, new in RENAMED.items():

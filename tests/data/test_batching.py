@@ -20,7 +20,12 @@ LENGTHS = st.lists(st.integers(1, 30), min_size=1, max_size=50)
 def encoded(*rows: tuple[list[int], ...], targets: list | None = None, cut: int = 0) -> EncodedDataset:
     """Rows of one or more inputs; a token is of segment 1 when its id is odd."""
     made = [tuple(Encoding(ids, [i % 2 for i in ids], cut) for ids in inputs) for inputs in rows]
-    return EncodedDataset([EncodedExample(inputs, target) for inputs, target in zip(made, targets or [None] * len(rows), strict=True)])
+    return EncodedDataset(
+        [
+            EncodedExample(inputs, target)
+            for inputs, target in zip(made, targets or [None] * len(rows), strict=True)
+        ]
+    )
 
 
 # ---------------------------------------------------------------- EncodedRows
@@ -43,8 +48,13 @@ def test_a_batch_holds_its_rows_in_the_order_asked() -> None:
 TEXTS = st.lists(st.integers(0, 3), min_size=1, max_size=3)
 
 
-@given(st.integers(2, 3).flatmap(lambda sides: st.lists(st.tuples(*[TEXTS] * sides), min_size=1, max_size=8)), st.data())
-def test_a_text_is_held_once_and_found_wherever_it_stands(rows: list[tuple[list[int], ...]], data: st.DataObject) -> None:
+@given(
+    st.integers(2, 3).flatmap(lambda sides: st.lists(st.tuples(*[TEXTS] * sides), min_size=1, max_size=8)),
+    st.data(),
+)
+def test_a_text_is_held_once_and_found_wherever_it_stands(
+    rows: list[tuple[list[int], ...]], data: st.DataObject
+) -> None:
     held = encoded(*rows)
     chosen = data.draw(st.lists(st.integers(0, len(rows) - 1), min_size=1, max_size=10))
     batch = held.get_batch(chosen, torch.tensor)
@@ -99,7 +109,9 @@ def test_no_rows_at_all() -> None:
 
 
 @settings(deadline=None, max_examples=50)
-@given(st.lists(st.lists(st.integers(0, 2**31 - 1), min_size=1, max_size=9), min_size=1, max_size=8), st.data())
+@given(
+    st.lists(st.lists(st.integers(0, 2**31 - 1), min_size=1, max_size=9), min_size=1, max_size=8), st.data()
+)
 def test_any_batch_is_what_the_rows_were(rows: list[list[int]], data: st.DataObject) -> None:
     held = encoded(*[(ids,) for ids in rows])
     chosen = data.draw(st.lists(st.integers(0, len(rows) - 1), min_size=1, max_size=10))
@@ -137,7 +149,9 @@ def test_a_batch_on_another_device_is_the_same_batch() -> None:
 def test_findings_say_how_much_was_cut() -> None:
     pieces = [Encoding([1] * 10, [0] * 10, cut) for cut in (0, 5, 25)]
     rows = EncodedDataset([EncodedExample((piece,)) for piece in pieces])
-    assert rows.diagnostics(None, 10) == ["2 of 3 rows are longer than max_length 10 and were cut, 50.0% of all tokens"]
+    assert rows.diagnostics(None, 10) == [
+        "2 of 3 rows are longer than max_length 10 and were cut, 50.0% of all tokens"
+    ]
 
 
 def test_findings_count_the_cut_of_all_inputs_of_a_row_once() -> None:
@@ -147,13 +161,19 @@ def test_findings_count_the_cut_of_all_inputs_of_a_row_once() -> None:
             EncodedExample((Encoding([1], [0]), Encoding([1], [0]))),
         ]
     )
-    assert rows.diagnostics(None, 4) == ["1 of 2 rows are longer than max_length 4 and were cut, 16.7% of all tokens"]
+    assert rows.diagnostics(None, 4) == [
+        "1 of 2 rows are longer than max_length 4 and were cut, 16.7% of all tokens"
+    ]
 
 
 @pytest.mark.parametrize(("unknown", "finding"), [(0, None), (2, None), (3, "3.0%"), (100, "100.0%")])
 def test_findings_ask_about_the_language(unknown: int, finding: str | None) -> None:
     rows = encoded(([9] * unknown + [5] * (100 - unknown),))
-    expected = [f"{finding} of all tokens are unknown to this encoder's vocabulary; is it made for this language?"] if finding else []
+    expected = (
+        [f"{finding} of all tokens are unknown to this encoder's vocabulary; is it made for this language?"]
+        if finding
+        else []
+    )
     assert rows.diagnostics(9, 512) == expected
     assert rows.diagnostics(None, 512) == []
 
@@ -179,7 +199,9 @@ def test_epoch_order_is_a_permutation_of_seed_and_epoch(num_rows: int, seed: int
 
 
 def test_every_seed_and_every_epoch_has_its_own_order() -> None:
-    orders = {(seed, epoch): tuple(epoch_order(30, seed, epoch).tolist()) for seed in range(8) for epoch in range(8)}
+    orders = {
+        (seed, epoch): tuple(epoch_order(30, seed, epoch).tolist()) for seed in range(8) for epoch in range(8)
+    }
     assert len(set(orders.values())) == 64
 
 
@@ -193,7 +215,9 @@ def test_num_batches_holds_every_row_and_no_batch_is_empty(num_rows: int, batch_
 
 @settings(deadline=None)
 @given(LENGTHS, st.integers(1, 60), st.none() | st.integers(1, 100), st.integers(0, 9))
-def test_micro_batches_are_a_partition_in_order_within_the_budget(lengths: list[int], parts: int, most: int | None, seed: int) -> None:
+def test_micro_batches_are_a_partition_in_order_within_the_budget(
+    lengths: list[int], parts: int, most: int | None, seed: int
+) -> None:
     rows = epoch_order(len(lengths), seed, 0).tolist()[: max(1, len(lengths) // 2)]
     cut = micro_batches(rows, np.array(lengths), parts, most)
     assert [row for part in cut for row in part] == rows
@@ -225,7 +249,9 @@ def test_micro_batches(lengths: list[int], parts: int, most: int | None, cut: li
 
 @settings(deadline=None)
 @given(LENGTHS, st.integers(1, 100), st.integers(1, 12))
-def test_by_length_gives_every_row_once_longest_first_within_both_limits(lengths: list[int], most: int, max_rows: int) -> None:
+def test_by_length_gives_every_row_once_longest_first_within_both_limits(
+    lengths: list[int], most: int, max_rows: int
+) -> None:
     batches = list(length_sorted_batches(np.array(lengths), most, max_rows))
     flat = [row for batch in batches for row in batch]
     assert sorted(flat) == list(range(len(lengths)))
@@ -241,8 +267,16 @@ def test_by_length_keeps_rows_of_equal_length_in_order() -> None:
     assert list(length_sorted_batches(np.array([2, 3, 2, 3, 2]), 6)) == [[1, 3], [0, 2, 4]]
 
 
-@given(st.lists(st.lists(st.lists(st.integers(0, 300), min_size=1, max_size=9), min_size=2, max_size=2), min_size=1, max_size=8))
+@given(
+    st.lists(
+        st.lists(st.lists(st.integers(0, 300), min_size=1, max_size=9), min_size=2, max_size=2),
+        min_size=1,
+        max_size=8,
+    )
+)
 def test_used_ids_are_those_of_every_input(rows):
-    encoded = EncodedDataset([EncodedExample(tuple(Encoding(ids, [0] * len(ids)) for ids in row)) for row in rows])
+    encoded = EncodedDataset(
+        [EncodedExample(tuple(Encoding(ids, [0] * len(ids)) for ids in row)) for row in rows]
+    )
     assert encoded.used_ids().tolist() == sorted({token for row in rows for ids in row for token in ids})
     assert encoded.used_ids().dtype == np.int64

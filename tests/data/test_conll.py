@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bertune.data.conll import ConllLayout, Sentence, column_names, columns_by_name, detect_layout, is_blank, read_sentences
+from bertune.data.conll import (
+    ConllLayout,
+    Sentence,
+    column_names,
+    columns_by_name,
+    detect_layout,
+    is_blank,
+    read_sentences,
+)
 from bertune.errors import DataError
 
 SPACE = chr(0x3000)  # ideographic
@@ -35,13 +43,17 @@ blank_lines = st.lists(st.sampled_from(["", " ", "\t", " \t "]), min_size=1, max
 def files(draw, min_words: int = 1):
     """Lines in columns, what stands between them, the sentences, and the line of each."""
     tab, width = draw(st.booleans()), draw(st.integers(2, 4))
-    word = st.one_of(st.text(inked, min_size=1, max_size=3), st.text("a高\xa0\u2028\x85" + SPACE, min_size=1, max_size=2))
+    word = st.one_of(
+        st.text(inked, min_size=1, max_size=3), st.text("a高\xa0\u2028\x85" + SPACE, min_size=1, max_size=2)
+    )
     if tab:  # words may have blanks then, or be nothing at all
         word = st.one_of(word, st.text("a高 " + SPACE, max_size=3))
     word = word.filter(lambda w: not w.startswith(("#", "-DOCSTART-")))
     others = [st.sampled_from(["NN", "I-NP", "O", "B-a", "S-" + SPACE, "="])] * (width - 1)
     rows = st.lists(st.tuples(word, *others), min_size=1, max_size=4)
-    sentences = draw(st.lists(rows, min_size=1, max_size=5).filter(lambda found: sum(map(len, found)) >= min_words))
+    sentences = draw(
+        st.lists(rows, min_size=1, max_size=5).filter(lambda found: sum(map(len, found)) >= min_words)
+    )
     lines = draw(st.one_of(st.just([]), blank_lines))
     at = []
     for rows in sentences:
@@ -58,7 +70,11 @@ def test_what_is_written_in_columns_is_read_back(file, newline, closed):
     lines, tab, width, sentences, at, mixed = file
     if mixed:  # tabs and blanks in one file: a width of its own for each
         lines = [line.replace(" \t", "  ") if not is_blank(line) else line for line in lines]
-    text = newline.join(lines) + newline if closed else newline.join(lines).rstrip(" \t\r\n" if not tab else "\r\n")
+    text = (
+        newline.join(lines) + newline
+        if closed
+        else newline.join(lines).rstrip(" \t\r\n" if not tab else "\r\n")
+    )
     form, found, skipped = read(text)
     assert form == ConllLayout(tab, False, width)
     assert found == [Sentence(line, columns) for line, columns in zip(at, sentences, strict=True)]
@@ -72,7 +88,9 @@ def test_a_line_of_another_width_is_named_and_costs_its_sentence_alone(file, dat
     if mixed:
         lines = [line.replace(" \t", "  ") if not is_blank(line) else line for line in lines]
     hurt = data.draw(st.integers(0, len(sentences) - 1))
-    place = at[hurt] - 1 + data.draw(st.integers(0, len(sentences[hurt][0])))  # before, between or after its words
+    place = (
+        at[hurt] - 1 + data.draw(st.integers(0, len(sentences[hurt][0])))
+    )  # before, between or after its words
     wide = data.draw(st.sampled_from([n for n in (1, width - 1, width + 1) if 0 < n != width]))
     lines = [*lines[:place], (TAB if tab else " ").join(["x"] * wide), *lines[place:]]
     _, found, _ = read("\n".join(lines))
@@ -80,15 +98,30 @@ def test_a_line_of_another_width_is_named_and_costs_its_sentence_alone(file, dat
     assert fault.line == place + 1
     assert fault.columns == ()
     between = "tabs" if tab else "blanks"
-    assert fault.error.startswith(f"{wide} columns divided by {between} where {width} are expected; its sentence cannot be used")
-    expected = [(line + (n > hurt), columns) for n, (line, columns) in enumerate(zip(at, sentences, strict=True)) if n != hurt]
+    assert fault.error.startswith(
+        f"{wide} columns divided by {between} where {width} are expected; its sentence cannot be used"
+    )
+    expected = [
+        (line + (n > hurt), columns)
+        for n, (line, columns) in enumerate(zip(at, sentences, strict=True))
+        if n != hurt
+    ]
     assert [(s.line, s.columns) for s in found if not s.error] == expected
 
 
 @quickly
-@given(st.lists(st.lists(st.tuples(st.text(inked, min_size=1), st.sampled_from(["O", "B-a"])), min_size=1, max_size=4), min_size=2))
+@given(
+    st.lists(
+        st.lists(
+            st.tuples(st.text(inked, min_size=1), st.sampled_from(["O", "B-a"])), min_size=1, max_size=4
+        ),
+        min_size=2,
+    )
+)
 def test_a_sentence_a_line_is_read_back(rows):
-    rows = [[("a", "O"), ("b", "O")], *rows] + [[("a", "O"), ("b", "O")]] * len(rows)  # so that most lines have several words
+    rows = [[("a", "O"), ("b", "O")], *rows] + [[("a", "O"), ("b", "O")]] * len(
+        rows
+    )  # so that most lines have several words
     sentences = [tuple(zip(*pairs, strict=True)) for pairs in rows]
     text = "".join(f"{' '.join(first)}\t{' '.join(second)}\r\n" for first, second in sentences)
     form, found, skipped = read(text)
@@ -106,7 +139,10 @@ def test_a_sentence_a_line_counts_blank_lines_and_names_lines_of_another_width()
         (4, (("来", "了", "吗"),)),
         (8, (("了", "。"),)),
     ]
-    assert [(s.line, s.error.split(" where")[0]) for s in found if s.error] == [(5, "1 columns"), (7, "3 columns")]
+    assert [(s.line, s.error.split(" where")[0]) for s in found if s.error] == [
+        (5, "1 columns"),
+        (7, "3 columns"),
+    ]
 
 
 def test_documents_and_comments_are_no_sentences():
@@ -164,7 +200,9 @@ def test_the_first_lines_tell_the_form():
     assert detect_layout(["a", "b"]) == ConllLayout(False, False, 1)
     assert detect_layout(["a x O", "a x O", "a O"]).num_columns == 3
     assert detect_layout(["-DOCSTART- O", "", "# id 1", "a _ _ O"]).num_columns == 4
-    assert read("x O\n" * 60 + "x y O\n")[1][-1] == Sentence(61, error=read("x O\n" * 2 + "x y O\n")[1][-1].error)
+    assert read("x O\n" * 60 + "x y O\n")[1][-1] == Sentence(
+        61, error=read("x O\n" * 2 + "x y O\n")[1][-1].error
+    )
 
 
 @pytest.mark.parametrize("blank_before_tab", ["", " "])
@@ -200,8 +238,16 @@ def test_words_come_first_and_tags_last(width):
 
 def test_names_that_are_given():
     form = ConllLayout(False, False, 3)
-    assert column_names(form, ["text", "_", "label"], "f", require_target=True) == ["text", "column_2", "label"]
-    assert column_names(form, ["text", "_", "_", "label"], "f", require_target=False) == ["text", "column_2", "column_3"]
+    assert column_names(form, ["text", "_", "label"], "f", require_target=True) == [
+        "text",
+        "column_2",
+        "label",
+    ]
+    assert column_names(form, ["text", "_", "_", "label"], "f", require_target=False) == [
+        "text",
+        "column_2",
+        "column_3",
+    ]
     assert column_names(ConllLayout(False, False, 1), None, "f", require_target=False) == ["words"]
     with pytest.raises(DataError, match=r"f: 3 columns, but data\.columns names 4: text, _, _, label"):
         column_names(form, ["text", "_", "_", "label"], "f", require_target=True)
@@ -212,4 +258,8 @@ def test_names_that_are_given():
 def test_columns_by_name():
     (sentence,) = read("EU NNP B-ORG\nrejects VBZ O\n")[1]
     names = ["words", "column_2", "tags"]
-    assert columns_by_name(sentence, names) == {"words": ["EU", "rejects"], "column_2": ["NNP", "VBZ"], "tags": ["B-ORG", "O"]}
+    assert columns_by_name(sentence, names) == {
+        "words": ["EU", "rejects"],
+        "column_2": ["NNP", "VBZ"],
+        "tags": ["B-ORG", "O"],
+    }

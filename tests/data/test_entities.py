@@ -31,10 +31,16 @@ def read(text: object, label: object = None, stride: int = 0) -> Example:
 @st.composite
 def sentences(draw):
     """Words, all Chinese characters or all of several letters, and entities in words."""
-    word = draw(st.sampled_from([st.text("abcÄé8", min_size=2, max_size=5), st.text("高勇来了的", min_size=1, max_size=1)]))
+    word = draw(
+        st.sampled_from(
+            [st.text("abcÄé8", min_size=2, max_size=5), st.text("高勇来了的", min_size=1, max_size=1)]
+        )
+    )
     words = draw(st.lists(word, min_size=1, max_size=9))
     cuts = sorted(draw(st.sets(st.integers(0, len(words)))))
-    spans = [(start, end, draw(st.sampled_from(["name", "org.x", ""]))) for start, end in itertools.pairwise(cuts)]
+    spans = [
+        (start, end, draw(st.sampled_from(["name", "org.x", ""]))) for start, end in itertools.pairwise(cuts)
+    ]
     return words, [span for span in spans if span[2]]
 
 
@@ -48,15 +54,24 @@ def test_all_forms_of_a_row_mean_the_same(sentence, scheme):
     for start, end, label in expected:
         cluener.setdefault(label, {}).setdefault(text[start:end], []).append([start, end - 1])
     tags = spans_to_tags(spans, len(words), scheme)
-    spoken = [{"start": start, "end": end, "label": label, "text": text[start:end]} for start, end, label in expected]
+    spoken = [
+        {"start": start, "end": end, "label": label, "text": text[start:end]}
+        for start, end, label in expected
+    ]
     labels = [
         tags,
         tuple(tags),
         " ".join(tags),
         [{"start": start, "end": end, "label": label} for start, end, label in expected],
         [{"start": start, "end": end, "labels": [label]} for start, end, label in expected],
-        [{"start_offset": start, "end_offset": end, "label": label, "id": 1} for start, end, label in expected],
-        [{"start": one["start"], "end": one["end"], "entity_group": one["label"], "word": one["text"]} for one in spoken],
+        [
+            {"start_offset": start, "end_offset": end, "label": label, "id": 1}
+            for start, end, label in expected
+        ],
+        [
+            {"start": one["start"], "end": one["end"], "entity_group": one["label"], "word": one["text"]}
+            for one in spoken
+        ],
         spoken,
         spoken[::-1],
         [list(span) for span in expected],
@@ -130,13 +145,29 @@ WRONG = {
     "no tag": (["a", "dog"], ["O", "dog"], r"word 2 \('dog'\): 'dog' is no tag"),
     "no type": (["a", "dog"], ["O", "B-"], r"word 2 \('dog'\): the tag 'B-' has no type"),
     "tag missing": (["a", "dog"], ["O", None], r"word 2 \('dog'\): 'None' is no tag"),
-    "outside": ("a dog", [[2, 6, "x"]], "the span 2 to 6 'x' lies outside the text of 5 characters, or is empty"),
+    "outside": (
+        "a dog",
+        [[2, 6, "x"]],
+        "the span 2 to 6 'x' lies outside the text of 5 characters, or is empty",
+    ),
     "negative": ("a dog", [[-1, 1, "x"]], "the span -1 to 1 'x' lies outside"),
-    "empty": ("a dog", [[2, 2, "x"]], "the span 2 to 2 'x' lies outside the text of 5 characters, or is empty"),
+    "empty": (
+        "a dog",
+        [[2, 2, "x"]],
+        "the span 2 to 2 'x' lies outside the text of 5 characters, or is empty",
+    ),
     "backwards": ("a dog", [[3, 2, "x"]], "the span 3 to 2 'x' lies outside"),
-    "overlap": ("a dog", [[2, 5, "x"], [0, 3, "y"]], r"the spans 0 to 3 'y' \('a d'\) and 2 to 5 'x' \('dog'\) overlap"),
+    "overlap": (
+        "a dog",
+        [[2, 5, "x"], [0, 3, "y"]],
+        r"the spans 0 to 3 'y' \('a d'\) and 2 to 5 'x' \('dog'\) overlap",
+    ),
     "twice": ("a dog", [[2, 5, "x"], [2, 5, "x"]], "overlap, and a word has one label only"),
-    "within": ("a dog", [[0, 5, "x"], [1, 2, "y"], [3, 4, "z"]], "the spans 0 to 5 'x' .* and 1 to 2 'y' .* overlap"),
+    "within": (
+        "a dog",
+        [[0, 5, "x"], [1, 2, "y"], [3, 4, "z"]],
+        "the spans 0 to 5 'x' .* and 1 to 2 'y' .* overlap",
+    ),
     "no label": ("a dog", [{"start": 0, "end": 1}], no_span({"start": 0, "end": 1})),
     "label is null": ("a dog", [[0, 1, None]], no_span([0, 1, None])),
     "label is blank": ("a dog", [[0, 1, " "]], no_span([0, 1, " "])),
@@ -155,11 +186,19 @@ WRONG = {
     "cluener": ("高勇", {"name": {"高": [[0, 1]]}}, "says that its text is '高', but there stands '高勇'"),
     "cluener, no places": ("高勇", {"name": {"高勇": [0, 1]}}, r"is no mapping of the form \{label"),
     "cluener, text": ("高勇", {"name": {"高勇": [["0", "1"]]}}, r"is no mapping of the form \{label"),
-    "a mapping": ("a dog", {"start": 0, "end": 1, "label": "x"}, "must be a list of tags or of spans, got dict"),
+    "a mapping": (
+        "a dog",
+        {"start": 0, "end": 1, "label": "x"},
+        "must be a list of tags or of spans, got dict",
+    ),
     "a number": ("a dog", 3, "must be a list of tags or of spans, got int"),
     "word missing": (["a", None], ["O", "O"], "word 2 of 'text' must be text, got None"),
     "word is a list": (["a", ["b"]], ["O", "O"], r"word 2 of 'text' must be text, got \['b'\]"),
-    "word is nan": (["a", math.nan], ["O", "O"], "word 2 of 'text' must be text, got nan"),  # BUG in entities.words_of: the word 'nan'
+    "word is nan": (
+        ["a", math.nan],
+        ["O", "O"],
+        "word 2 of 'text' must be text, got nan",
+    ),  # BUG in entities.words_of: the word 'nan'
     "word is true": ([True], ["O"], "word 1 of 'text' must be text, got True"),
     "no words": ([], [], "'text' is empty"),
     "no text": (None, [], "'text' is missing"),
@@ -235,7 +274,10 @@ def test_words_do_not_depend_on_what_stands_beyond_a_blank(one, other):
 
 
 @pytest.mark.parametrize("form", ["NFC", "NFD"])
-@pytest.mark.parametrize(("text", "words"), [("Café Ångström-é", ["Café", "Ångström", "-", "é"]), ("ภาษาไทย हिन्दी", ["ภาษาไทย", "हिन्दी"])])
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("Café Ångström-é", ["Café", "Ångström", "-", "é"]), ("ภาษาไทย हिन्दी", ["ภาษาไทย", "हिन्दी"])],
+)
 def test_accents_and_vowel_signs_do_not_divide_a_word(form, text, words):
     text = unicodedata.normalize(form, text)
     assert [unicodedata.normalize("NFC", text[a:b]) for a, b in split_words(text, "words")] == [
@@ -260,7 +302,14 @@ def test_joined_words_stand_where_it_is_said(words):
 
 
 @quickly
-@given(st.lists(st.text(st.characters(categories=["L", "N"]).filter(lambda c: c.isalnum() and not is_cjk(c)), min_size=2), min_size=1))
+@given(
+    st.lists(
+        st.text(
+            st.characters(categories=["L", "N"]).filter(lambda c: c.isalnum() and not is_cjk(c)), min_size=2
+        ),
+        min_size=1,
+    )
+)
 def test_joined_words_are_cut_as_they_were(words):
     text, places = join_words(words)
     assert split_words(text, "words") == places

@@ -14,9 +14,22 @@ from bertune.config.schema import DataConfig
 from bertune.console import Console
 from bertune.data import arrow, example_store
 from bertune.data.dataset import EncodedDataset
-from bertune.data.example_store import ExampleWriter, example_digests, take, text_digest, value_from_json, value_to_json
+from bertune.data.example_store import (
+    ExampleWriter,
+    example_digests,
+    take,
+    text_digest,
+    value_from_json,
+    value_to_json,
+)
 from bertune.data.mapped_dataset import DatasetWriter
-from bertune.data.split import factorize, factorize_digests, stratified_sample, train_dev_split, train_dev_split_codes
+from bertune.data.split import (
+    factorize,
+    factorize_digests,
+    stratified_sample,
+    train_dev_split,
+    train_dev_split_codes,
+)
 from bertune.errors import DataError
 from bertune.tasks.base import datasets, reading
 from bertune.tasks.base.datasets import _fingerprint, write_dataset
@@ -25,7 +38,11 @@ from bertune.text.load import load_tokenizer
 from bertune.types import Example, Location, Span
 
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(st.characters(exclude_categories=["Cs"])),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False)
+    | st.text(st.characters(exclude_categories=["Cs"])),
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.lists(inner, max_size=3).map(tuple)
@@ -105,9 +122,9 @@ def test_dividing_by_digests_is_dividing_by_texts(texts, share, seed):
     keys = [str(n % 3) for n in texts]
     numbers = factorize_digests(np.array([[n, 7] for n in texts], np.uint64))
     assert np.array_equal(numbers, factorize(texts))
-    assert tuple(x.tolist() for x in train_dev_split_codes(numbers, factorize(keys), share, seed)) == train_dev_split(
-        [str(n) for n in texts], keys, share, seed
-    )
+    assert tuple(
+        x.tolist() for x in train_dev_split_codes(numbers, factorize(keys), share, seed)
+    ) == train_dev_split([str(n) for n in texts], keys, share, seed)
 
 
 def test_dividing_is_what_it_was():
@@ -130,19 +147,35 @@ def tagged(n: int) -> dict:
 
 
 TASKS = {
-    "classify": ("classify", [{"text": sentence(n), "label": "ab"[n % 2]} for n in range(60)], ["data.max_length=6"]),
+    "classify": (
+        "classify",
+        [{"text": sentence(n), "label": "ab"[n % 2]} for n in range(60)],
+        ["data.max_length=6"],
+    ),
     "multi": ("classify", [{"text": sentence(n), "label": ["a", "b"][: n % 3]} for n in range(60)], []),
-    "pairs": ("classify", [{"text": sentence(n), "text_b": sentence(n + 1), "label": n % 3} for n in range(60)], ["data.max_length=10"]),
+    "pairs": (
+        "classify",
+        [{"text": sentence(n), "text_b": sentence(n + 1), "label": n % 3} for n in range(60)],
+        ["data.max_length=10"],
+    ),
     "regress": ("regress", [{"text": sentence(n), "label": n / 7} for n in range(60)], []),
     "tag": ("tag", [tagged(n) for n in range(60)], ["data.max_length=16"]),
-    "match": ("match", [{"text": sentence(n), "text_b": sentence(n % 7), "label": n % 5 / 4} for n in range(60)], []),
+    "match": (
+        "match",
+        [{"text": sentence(n), "text_b": sentence(n % 7), "label": n % 5 / 4} for n in range(60)],
+        [],
+    ),
     "softmax": (
         "match",
         [{"text": sentence(n), "text_b": sentence(n % 7), "label": "xy"[n % 2]} for n in range(60)],
         ["options.loss=softmax"],
     ),
     "SimCSE": ("embed", [{"text": sentence(n)} for n in range(60)], []),
-    "embed": ("embed", [{"text": sentence(n), "text_b": sentence(n + 4), "negative": sentence(n + 9)} for n in range(60)], []),
+    "embed": (
+        "embed",
+        [{"text": sentence(n), "text_b": sentence(n + 4), "negative": sentence(n + 9)} for n in range(60)],
+        [],
+    ),
 }
 
 
@@ -163,7 +196,9 @@ def test_rows_and_splits_are_the_same_in_files(name, tiny, tmp_path):
             if folder is None:
                 encoded.append(EncodedDataset(task.encode(examples, tokenizer)))
             else:
-                encoded.append(write_dataset(folder, split_name, task, tokenizer, examples, Console(quiet=True)))
+                encoded.append(
+                    write_dataset(folder, split_name, task, tokenizer, examples, Console(quiet=True))
+                )
         found.append((task, notes, splits, encoded, task.report(), tokenizer))
     (task, notes, splits, encoded, report, tokenizer), (_, notes2, splits2, encoded2, report2, _) = found
     assert (notes, report) == (notes2, report2)
@@ -186,7 +221,12 @@ def same_rows(here: EncodedDataset, there: EncodedDataset, task, tokenizer) -> N
     for size in (1, 4, 11):
         places = random.permutation(len(here))[:size].tolist()
         a, b = here.get_batch(places, task.collate_target), there.get_batch(places, task.collate_target)
-        assert (a.rows, a.contexts, a.ragged.lengths, a.ragged.num_words) == (b.rows, b.contexts, b.ragged.lengths, b.ragged.num_words)
+        assert (a.rows, a.contexts, a.ragged.lengths, a.ragged.num_words) == (
+            b.rows,
+            b.contexts,
+            b.ragged.lengths,
+            b.ragged.num_words,
+        )
         for name in ("input_ids", "token_type_ids", "offsets", "word_positions"):
             first, second = getattr(a.ragged, name), getattr(b.ragged, name)
             assert (first is None) == (second is None)
@@ -195,7 +235,9 @@ def same_rows(here: EncodedDataset, there: EncodedDataset, task, tokenizer) -> N
         assert a.target is None or a.target.tolist() == b.target.tolist()
         assert (a.pair_index is None) == (b.pair_index is None)
         if a.pair_index is not None:
-            assert [p.tolist() for p in a.pair_index.text_index] == [p.tolist() for p in b.pair_index.text_index]
+            assert [p.tolist() for p in a.pair_index.text_index] == [
+                p.tolist() for p in b.pair_index.text_index
+            ]
             assert a.pair_index.text_ids.tolist() == b.pair_index.text_ids.tolist()
 
 
@@ -212,7 +254,9 @@ def test_what_cannot_be_kept_is_refused(tmp_path, tiny):
 
 def test_scored_pairs_of_embed_are_not_parted(tmp_path):
     file = tmp_path / "d.jsonl"
-    file.write_text("".join(json.dumps({"text": f"a {n}", "text_b": "b", "label": int(n < 50)}) + "\n" for n in range(60)))
+    file.write_text(
+        "".join(json.dumps({"text": f"a {n}", "text_b": "b", "label": int(n < 50)}) + "\n" for n in range(60))
+    )
     run, task = prepare("embed", [f"data.train={file}"])
     examples = read_examples([str(file)], task, run.data, lambda _: None, arrow_path=tmp_path / "e.arrow")
     assert not task.is_chunkable(examples)
@@ -223,7 +267,14 @@ def test_repeats_are_counted_as_before():
     def example(text: str, target: object) -> Example:
         return Example((text,), target, Location("f", 1))
 
-    train = [example("a", "x"), example("b", "x"), example("a", "y"), example("a", "y"), example("a", "x"), example("c", 1)]
+    train = [
+        example("a", "x"),
+        example("b", "x"),
+        example("a", "y"),
+        example("a", "y"),
+        example("a", "x"),
+        example("c", 1),
+    ]
     said: list[str] = []
     reading._note_repeats(train, [example("c", "x"), example("d", "x")], [], said.append)
     assert said == [

@@ -62,14 +62,26 @@ def test_as_label_of_what_is_not_finite_is_text(value: float) -> None:
 
 @pytest.mark.parametrize(
     ("value", "label"),
-    [("a", "a"), (3, "3"), (2.0, "2"), (0, "0"), (False, "false"), (None, None), ("", None), ("  ", None), (math.nan, None)],
+    [
+        ("a", "a"),
+        (3, "3"),
+        (2.0, "2"),
+        (0, "0"),
+        (False, "false"),
+        (None, None),
+        ("", None),
+        ("  ", None),
+        (math.nan, None),
+    ],
 )
 def test_label_of(value: object, label: str | None) -> None:
     assert get_label(row(value), "label") == label
     assert get_label(Row({}, Location("f", 1)), "label") is None
 
 
-@pytest.mark.parametrize(("value", "kind", "shown"), [(["a", "b"], "list", "\"['a', 'b']\""), ({"a": 1}, "dict", "\"{'a': 1}\"")])
+@pytest.mark.parametrize(
+    ("value", "kind", "shown"), [(["a", "b"], "list", "\"['a', 'b']\""), ({"a": 1}, "dict", "\"{'a': 1}\"")]
+)
 def test_label_of_refuses_containers(value: object, kind: str, shown: str) -> None:
     with pytest.raises(DataError) as caught:
         get_label(row(value), "label")
@@ -167,7 +179,10 @@ def test_order_labels(labels: list[str], order: tuple[str, ...]) -> None:
 
 
 @settings(deadline=None)
-@given(st.lists(st.integers(-999, 999).map(str) | st.text(max_size=3), max_size=20), st.randoms(use_true_random=False))
+@given(
+    st.lists(st.integers(-999, 999).map(str) | st.text(max_size=3), max_size=20),
+    st.randoms(use_true_random=False),
+)
 def test_order_labels_does_not_depend_on_the_order_of_rows(labels: list[str], random) -> None:
     once = sort_labels(labels)
     shuffled = list(labels)
@@ -182,7 +197,11 @@ def test_ids_of_labels_are_the_same_in_every_process_when_one_is_nan() -> None:
     code = "from bertune.data.labels import sort_labels; print(sort_labels([*map(str, range(12)), 'nan']))"
     told = {
         subprocess.run(
-            [sys.executable, "-c", code], env={**os.environ, "PYTHONHASHSEED": str(seed)}, capture_output=True, text=True, check=True
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONHASHSEED": str(seed)},
+            capture_output=True,
+            text=True,
+            check=True,
         ).stdout
         for seed in range(4)
     }
@@ -221,7 +240,17 @@ def test_read_labels_refuses_files_it_cannot_read(write, tmp_path, content: byte
 
 
 @pytest.mark.parametrize(
-    ("value", "number"), [(3, 3.0), (2.5, 2.5), ("4.75", 4.75), (" -1e-3 ", -0.001), ("0", 0.0), (None, None), ("", None), ("  ", None)]
+    ("value", "number"),
+    [
+        (3, 3.0),
+        (2.5, 2.5),
+        ("4.75", 4.75),
+        (" -1e-3 ", -0.001),
+        ("0", 0.0),
+        (None, None),
+        ("", None),
+        ("  ", None),
+    ],
 )
 def test_number_of(value: object, number: float | None) -> None:
     assert get_number(row(value), "label") == number
@@ -260,7 +289,17 @@ def seen(*values: object, source: str = "f") -> LabelTypeCheck:
 
 
 @pytest.mark.parametrize(
-    "values", [("a", "b"), (1, 2.5, -3), (True, False), (None, "a", None, "b"), (["a"], 1, ["b"]), ({"a": 1}, "a"), (None,), ()]
+    "values",
+    [
+        ("a", "b"),
+        (1, 2.5, -3),
+        (True, False),
+        (None, "a", None, "b"),
+        (["a"], 1, ["b"]),
+        ({"a": 1}, "a"),
+        (None,),
+        (),
+    ],
 )
 def test_one_kind(values: tuple[object, ...]) -> None:
     seen(*values)
@@ -271,8 +310,14 @@ def test_one_kind(values: tuple[object, ...]) -> None:
     [
         ((1, 2, "3"), "f:3: the label is text ('3'), but a number at f:1; write all labels the same way"),
         (("1", 2), "f:2: the label is a number (2), but text at f:1; write all labels the same way"),
-        ((None, True, 1), "f:3: the label is a number (1), but a boolean at f:2; write all labels the same way"),
-        ((0.5, False), "f:2: the label is a boolean (False), but a number at f:1; write all labels the same way"),
+        (
+            (None, True, 1),
+            "f:3: the label is a number (1), but a boolean at f:2; write all labels the same way",
+        ),
+        (
+            (0.5, False),
+            "f:2: the label is a boolean (False), but a number at f:1; write all labels the same way",
+        ),
     ],
 )
 def test_kinds_that_mix(values: tuple[object, ...], message: str) -> None:
@@ -298,7 +343,9 @@ def test_a_label_that_is_nan_is_missing_and_of_no_kind(values: tuple[object, ...
 
 
 def test_an_unknown_label_names_the_row_and_its_nearest() -> None:
-    error = unknown_label_error(Example(("a",), "posi", Location("dev.csv", 12)), "positiv", ["negative", "positive"])
+    error = unknown_label_error(
+        Example(("a",), "posi", Location("dev.csv", 12)), "positiv", ["negative", "positive"]
+    )
     assert isinstance(error, DataError)
     assert str(error) == (
         "dev.csv:12: label 'positiv' is not among the 2 labels learned from the training rows ('negative', 'positive'); "

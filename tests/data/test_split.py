@@ -46,7 +46,9 @@ def test_draw_depends_on_the_seed() -> None:
 
 
 def test_draw_prefers_no_row() -> None:
-    drawn = Counter(place for seed in range(400) for place in stratified_sample(["a"] * 6 + ["b"] * 4, 5, seed))
+    drawn = Counter(
+        place for seed in range(400) for place in stratified_sample(["a"] * 6 + ["b"] * 4, 5, seed)
+    )
     assert set(drawn) == set(range(10))
     assert all(150 < times < 250 for times in drawn.values()), drawn  # 200 expected, standard deviation 10
 
@@ -65,7 +67,9 @@ def test_rare_keys_are_drawn_as_often_as_they_are_due() -> None:
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 25), st.sampled_from("ab")), max_size=60), SHARES, SEEDS)
-def test_split_is_a_partition_that_keeps_equal_texts_together(rows: list[tuple[int, str]], share: float, seed: int) -> None:
+def test_split_is_a_partition_that_keeps_equal_texts_together(
+    rows: list[tuple[int, str]], share: float, seed: int
+) -> None:
     texts, keys = [text for text, _ in rows], [key for _, key in rows]
     train, dev = train_dev_split(texts, keys, share, seed)
     assert sorted(train + dev) == list(range(len(rows)))
@@ -77,7 +81,9 @@ def test_split_is_a_partition_that_keeps_equal_texts_together(rows: list[tuple[i
 
 @settings(deadline=None)
 @given(st.lists(st.integers(0, 25), min_size=2, max_size=60), SHARES, SEEDS)
-def test_split_has_the_exact_number_of_texts_and_keeps_shares(texts: list[int], share: float, seed: int) -> None:
+def test_split_has_the_exact_number_of_texts_and_keeps_shares(
+    texts: list[int], share: float, seed: int
+) -> None:
     keys = [text % 3 for text in texts]
     train, dev = train_dev_split(texts, keys, share, seed)
     unique = list(dict.fromkeys(texts))
@@ -86,19 +92,24 @@ def test_split_has_the_exact_number_of_texts_and_keeps_shares(texts: list[int], 
         assert train
         assert dev
         assert len(held) == min(max(1, round(len(unique) * share)), len(unique) - 1)
-    within_one_row([text % 3 for text in unique], [place for place, text in enumerate(unique) if text in held], len(held))
+    within_one_row(
+        [text % 3 for text in unique], [place for place, text in enumerate(unique) if text in held], len(held)
+    )
 
 
 @settings(deadline=None)
 @given(st.lists(st.sampled_from("abc"), min_size=2, max_size=80), SHARES, SEEDS)
-def test_split_of_rows_that_all_differ_keeps_shares_on_both_sides(keys: list[str], share: float, seed: int) -> None:
+def test_split_of_rows_that_all_differ_keeps_shares_on_both_sides(
+    keys: list[str], share: float, seed: int
+) -> None:
     train, dev = train_dev_split(range(len(keys)), keys, share, seed)
     within_one_row(keys, dev, len(dev))
     within_one_row(keys, train, len(train))
 
 
 @pytest.mark.parametrize(
-    ("num_rows", "share", "in_dev"), [(100, 0.1, 10), (100, 0.001, 1), (10, 0.99, 9), (2, 0.9, 1), (3, 0.5, 2), (7, 0.1, 1)]
+    ("num_rows", "share", "in_dev"),
+    [(100, 0.1, 10), (100, 0.001, 1), (10, 0.99, 9), (2, 0.9, 1), (3, 0.5, 2), (7, 0.1, 1)],
 )
 def test_split_sizes(num_rows: int, share: float, in_dev: int) -> None:
     train, dev = train_dev_split(range(num_rows), ["k"] * num_rows, share, 1)

@@ -10,7 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from seqeval.metrics.sequence_labeling import get_entities
 
-from bertune.data.tags import TagCounts, is_transition_allowed, parse_tag, spans_to_tags, tag_set, tags_to_spans
+from bertune.data.tags import (
+    TagCounts,
+    is_transition_allowed,
+    parse_tag,
+    spans_to_tags,
+    tag_set,
+    tags_to_spans,
+)
 from bertune.errors import DataError
 
 SCHEMES = {"IOB1": "BI", "BIO": "BI", "BIOS": "BIS", "BIOES": "BIES", "BMES": "BMES"}
@@ -24,7 +31,9 @@ def sentences(draw, max_entities: int = 6):
     """Entities that do not overlap, and how many words there are."""
     spans, place = [], 0
     for gap, length, label in draw(
-        st.lists(st.tuples(st.integers(0, 2), st.integers(1, 4), st.sampled_from(TYPES)), max_size=max_entities)
+        st.lists(
+            st.tuples(st.integers(0, 2), st.integers(1, 4), st.sampled_from(TYPES)), max_size=max_entities
+        )
     ):
         spans.append((place + gap, place + gap + length, label))
         place += gap + length
@@ -33,7 +42,10 @@ def sentences(draw, max_entities: int = 6):
 
 def tags_with(prefixes: str):
     """Tags in any order, most of them illegal."""
-    return st.lists(st.one_of(st.just("O"), st.builds("{}-{}".format, st.sampled_from(prefixes), st.sampled_from("XY"))), max_size=9)
+    return st.lists(
+        st.one_of(st.just("O"), st.builds("{}-{}".format, st.sampled_from(prefixes), st.sampled_from("XY"))),
+        max_size=9,
+    )
 
 
 def read(tags):
@@ -76,8 +88,12 @@ def test_legal_is_just_what_would_be_written(scheme, data):
 @every_scheme
 def test_legal_is_just_what_would_be_written_in_all_short_sentences(scheme):
     for length in range(5):
-        for tags in itertools.product(tag_set("X", scheme) if length == 4 else tag_set("XY", scheme), repeat=length):
-            assert all_legal(scheme, tags) == (spans_to_tags(tags_to_spans(read(tags)), length, scheme) == list(tags)), tags
+        for tags in itertools.product(
+            tag_set("X", scheme) if length == 4 else tag_set("XY", scheme), repeat=length
+        ):
+            assert all_legal(scheme, tags) == (
+                spans_to_tags(tags_to_spans(read(tags)), length, scheme) == list(tags)
+            ), tags
 
 
 @quickly
@@ -119,12 +135,16 @@ def test_census_finds_the_scheme_of_a_file_that_has_everything(scheme):
 def test_no_tag_is_lost_and_no_outside_taken_in(tags):
     spans = tags_to_spans(read(tags))
     covered = [n for start, end, _ in spans for n in range(start, end)]
-    assert covered == [n for n, tag in enumerate(tags) if tag != "O"]  # in order, each once: sorted and disjoint
+    assert covered == [
+        n for n, tag in enumerate(tags) if tag != "O"
+    ]  # in order, each once: sorted and disjoint
     assert all(tags[n][2:] == label for start, end, label in spans for n in range(start, end))
     for start, end, _ in spans:
         assert all(prefix not in "BS" for prefix, _ in read(tags[start + 1 : end]))
         assert all(prefix not in "ES" for prefix, _ in read(tags[start : end - 1]))
-    for one, other in itertools.pairwise(spans):  # what touches is divided by a type or a prefix, never for nothing
+    for one, other in itertools.pairwise(
+        spans
+    ):  # what touches is divided by a type or a prefix, never for nothing
         if one[1] == other[0] and one[2] == other[2]:
             assert parse_tag(tags[other[0] - 1])[0] in "ES" or parse_tag(tags[other[0]])[0] in "BS"
 
@@ -149,15 +169,22 @@ def test_m_l_and_u_are_other_letters_for_i_e_and_s(tags):
 @given(sentences())
 def test_legal_tags_are_read_as_seqeval_reads_them(scheme, sentence):
     spans, num_words = sentence
-    tags = [tag.replace("M-", "I-", 1) if tag[0] == "M" else tag for tag in spans_to_tags(spans, num_words, scheme)]
+    tags = [
+        tag.replace("M-", "I-", 1) if tag[0] == "M" else tag
+        for tag in spans_to_tags(spans, num_words, scheme)
+    ]
     assert get_entities(tags) == inclusive(spans)
 
 
-@pytest.mark.parametrize(("scheme", "theirs"), [("IOB1", "IOB1"), ("BIO", "IOB2"), ("BIOES", "IOBES"), ("BIOES", "BILOU")])
+@pytest.mark.parametrize(
+    ("scheme", "theirs"), [("IOB1", "IOB1"), ("BIO", "IOB2"), ("BIOES", "IOBES"), ("BIOES", "BILOU")]
+)
 @given(sentences())
 def test_legal_tags_are_read_as_seqeval_reads_them_in_strict_mode(scheme, theirs, sentence):
     spans, num_words = sentence
-    tags = spans_to_tags([(start, end, label.strip("_") or "Z") for start, end, label in spans], num_words, scheme)
+    tags = spans_to_tags(
+        [(start, end, label.strip("_") or "Z") for start, end, label in spans], num_words, scheme
+    )
     if theirs == "BILOU":
         tags = [{"E": "L", "S": "U"}.get(tag[0], tag[0]) + tag[1:] for tag in tags]
     found = seqeval.scheme.Entities([tags], getattr(seqeval.scheme, theirs)).entities[0]
@@ -169,7 +196,10 @@ def test_legal_tags_are_read_as_seqeval_reads_them_in_strict_mode(scheme, theirs
 
 @given(st.sampled_from("BIMESLU"), st.sampled_from("-_"), st.text(min_size=1))
 def test_every_prefix_separator_and_type(prefix, separator, label):
-    assert parse_tag(prefix + separator + label) == ({"M": "I", "L": "E", "U": "S"}.get(prefix, prefix), label)
+    assert parse_tag(prefix + separator + label) == (
+        {"M": "I", "L": "E", "U": "S"}.get(prefix, prefix),
+        label,
+    )
 
 
 @pytest.mark.parametrize("tag", ["B", "B-", "I", "S_", "M-", "U"])
@@ -178,9 +208,13 @@ def test_a_tag_without_a_type(tag):
         parse_tag(tag)
 
 
-@pytest.mark.parametrize("tag", ["X-PER", "nonsense", "o", "b-PER", "", "-PER", "O-PER", "OO", " O", "BPER", "B PER", "-", "0"])
+@pytest.mark.parametrize(
+    "tag", ["X-PER", "nonsense", "o", "b-PER", "", "-PER", "O-PER", "OO", " O", "BPER", "B PER", "-", "0"]
+)
 def test_what_is_no_tag(tag):
-    with pytest.raises(DataError, match=f"^{tag!r} is no tag; a tag is O, or one of B, I, M, E, S, L, U with a type"):
+    with pytest.raises(
+        DataError, match=f"^{tag!r} is no tag; a tag is O, or one of B, I, M, E, S, L, U with a type"
+    ):
         parse_tag(tag)
 
 
@@ -225,7 +259,10 @@ def test_illegal_places_are_counted_and_the_first_is_named():
 def test_illegal_places_are_those_of_all_pairs(found, scheme):
     pairs = [pair for tags in found for pair in itertools.pairwise([None, *read(tags), None])]
     places = [f"f.txt:{n}" for n, tags in enumerate(found, 1) if not all_legal(scheme, tags)]
-    assert census_of(*found).count_illegal(scheme) == (sum(not is_transition_allowed(scheme, *pair) for pair in pairs), (places or [""])[0])
+    assert census_of(*found).count_illegal(scheme) == (
+        sum(not is_transition_allowed(scheme, *pair) for pair in pairs),
+        (places or [""])[0],
+    )
 
 
 def test_a_lone_beginning_in_bios_is_counted():

@@ -31,7 +31,17 @@ from bertune.training.rng import seed_everything
 from bertune.training.step import TrainStep
 from bertune.types import EncodedExample, Encoding
 
-KINDS = ["bert", "roberta", "electra", "distilbert", "albert", "megatron-bert", "mpnet", "deberta", "deberta-v2"]
+KINDS = [
+    "bert",
+    "roberta",
+    "electra",
+    "distilbert",
+    "albert",
+    "megatron-bert",
+    "mpnet",
+    "deberta",
+    "deberta-v2",
+]
 PADDED = ["megatron-bert", "mpnet", "deberta", "deberta-v2"]
 STEPS = 33
 FLOAT64 = SimpleNamespace(dtype=torch.float64, precision="fp32", fast_dropout=True)
@@ -83,7 +93,9 @@ def build(folder, active: bool, exact: bool = True, rows: EncodedDataset | None 
         "max_steps": STEPS, "batch_size": 8, "learning_rate": 1e-2, "weight_decay": 0.1, "max_grad_norm": 0.5, "warmup_ratio": 0.2,
         "precision": "fp32", "active_vocabulary": active,
     }  # fmt: skip
-    run, task = prepare({"task": "classify", "model": str(folder), "options": {"dropout": 0.0}, "train": {**usual, **train}})
+    run, task = prepare(
+        {"task": "classify", "model": str(folder), "options": {"dropout": 0.0}, "train": {**usual, **train}}
+    )
     task.labels = ("a", "b", "c")
     AcceleratorState._reset_state(reset_partial_state=True)
     seed_everything(0)
@@ -127,7 +139,9 @@ def near(ours, theirs, relative=1e-9) -> None:
 
 
 def words(weights) -> torch.Tensor:
-    return next(t for n, t in weights.items() if n.startswith("live") and n.endswith("word_embeddings.weight"))
+    return next(
+        t for n, t in weights.items() if n.startswith("live") and n.endswith("word_embeddings.weight")
+    )
 
 
 @pytest.mark.parametrize("tricks", TRICKS.values(), ids=TRICKS)
@@ -136,8 +150,8 @@ def test_training_is_dense_training(tricks, still):
     active, dense = build(still("bert"), True, **tricks), build(still("bert"), False, **tricks)
     start = words(everything(dense))
     used = torch.from_numpy(active.dataset.used_ids())
-    assert active.num_active == len(used) == len(active.model.encoder.word_embeddings()) < len(start)
-    assert dense.num_active is None
+    assert active.num_active_words == len(used) == len(active.model.encoder.word_embeddings()) < len(start)
+    assert dense.num_active_words is None
     assert advance(active) == pytest.approx(advance(dense), rel=1e-6)
     ours, theirs = everything(active), everything(dense)
     near(ours, theirs)
@@ -159,7 +173,9 @@ def test_training_is_dense_training_in_every_architecture(kind, still):
     assert isinstance(active.model.encoder, AutoEncoder) == (kind in {"albert", *PADDED})
     advance(active)
     advance(dense)
-    near(everything(active), everything(dense), 1e-7 if kind in PADDED else 1e-9)  # transformers' masks and sines are fp32
+    near(
+        everything(active), everything(dense), 1e-7 if kind in PADDED else 1e-9
+    )  # transformers' masks and sines are fp32
 
 
 def test_training_is_dense_training_in_fp32(still):
@@ -205,7 +221,11 @@ def test_words_that_training_never_saw(kind, still):
         outs = []
         for work in (active, dense):
             work.model.eval()
-            with work.averaged_weights() if averaged else torch.no_grad(), torch.no_grad(), work.model.encoder.inference():
+            with (
+                work.averaged_weights() if averaged else torch.no_grad(),
+                torch.no_grad(),
+                work.model.encoder.inference(),
+            ):
                 outs.append(work.model(batch))
         torch.testing.assert_close(*outs, atol=1e-7, rtol=1e-7)
     with pytest.raises(IndexError):
@@ -345,7 +365,10 @@ def test_gradients_are_the_rows_of_the_dense_one(number, data):
 
 def test_only_what_changes_is_in_its_state():
     vocabulary = ActiveVocabulary(torch.randn(10, 3), torch.tensor([4, 4, 1]))
-    assert {n: tuple(t.shape) for n, t in vocabulary.state_dict().items()} == {"weight": (2, 3), "scale": (1, 1)}
+    assert {n: tuple(t.shape) for n, t in vocabulary.state_dict().items()} == {
+        "weight": (2, 3),
+        "scale": (1, 1),
+    }
     assert {n for n, p in vocabulary.named_parameters() if p.requires_grad} == {"weight", "scale"}
 
 

@@ -44,7 +44,9 @@ def folder_of(tmp_path_factory):
         if name not in made:
             kind, changes = CASES[name]
             late = (
-                {"pad_token_id": 1, "max_position_embeddings": 514} if kind in POSITIONS_AFTER_PADDING else {"max_position_embeddings": 512}
+                {"pad_token_id": 1, "max_position_embeddings": 514}
+                if kind in POSITIONS_AFTER_PADDING
+                else {"max_position_embeddings": 512}
             )
             made[name] = make_encoder(tmp_path_factory.mktemp("bert") / kind, kind, **late, **changes)
         return made[name]
@@ -74,7 +76,11 @@ def states_of(model, batch) -> torch.Tensor:
     """One row at a time through transformers."""
     states = []
     for start, stop in zip(batch.offsets[:-1], batch.offsets[1:], strict=True):
-        given = {} if model.config.model_type == "distilbert" else {"token_type_ids": batch.token_type_ids[None, start:stop]}
+        given = (
+            {}
+            if model.config.model_type == "distilbert"
+            else {"token_type_ids": batch.token_type_ids[None, start:stop]}
+        )
         states.append(model(input_ids=batch.input_ids[None, start:stop], **given).last_hidden_state[0])
     return torch.cat(states)
 
@@ -96,7 +102,9 @@ def test_states(name, folder_of):
     encoder, batch = read(folder_of(name)), batch_of()
     assert encoder.max_positions == 512
     with torch.no_grad():
-        torch.testing.assert_close(encoder(batch), states_of(theirs(folder_of(name)), batch), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(
+            encoder(batch), states_of(theirs(folder_of(name)), batch), atol=1e-5, rtol=1e-5
+        )
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -108,7 +116,9 @@ def test_gradients(name, folder_of):
     assert ours.keys() == dict(encoder.named_parameters()).keys()
     for name_, gradient in ours.items():
         there = expected[encoder.hf_name(name_)]
-        if name_.endswith("key.bias"):  # always 0 but for rounding: a constant on all keys of a row changes no share
+        if name_.endswith(
+            "key.bias"
+        ):  # always 0 but for rounding: a constant on all keys of a row changes no share
             largest = expected[encoder.hf_name(name_.replace("key", "query"))].abs().max()
         else:
             largest = there.abs().max()
@@ -118,14 +128,20 @@ def test_gradients(name, folder_of):
 @pytest.mark.parametrize("name", CASES)
 def test_states_and_gradients_in_float64(name, folder_of):
     """So that rounding hides nothing."""
-    encoder, model, batch = read(folder_of(name)).double(), theirs(folder_of(name)).double(), batch_of([7, 1, 100, 33, 2])
+    encoder, model, batch = (
+        read(folder_of(name)).double(),
+        theirs(folder_of(name)).double(),
+        batch_of([7, 1, 100, 33, 2]),
+    )
     encoder.set_numerics(FLOAT64)
     ours, expected = encoder(batch), states_of(model, batch)
     torch.testing.assert_close(ours, expected, atol=1e-12, rtol=1e-12)
     ours, expected = gradients_of(encoder, ours), gradients_of(model, expected)
     for name_, gradient in ours.items():
         there = expected[encoder.hf_name(name_)]
-        torch.testing.assert_close(gradient, there, rtol=0, atol=1e-11 * max(float(there.abs().max()), 1), msg=name_)
+        torch.testing.assert_close(
+            gradient, there, rtol=0, atol=1e-11 * max(float(there.abs().max()), 1), msg=name_
+        )
 
 
 @pytest.mark.parametrize("lengths", [LENGTHS, [1, 1, 1], [40]], ids=["mixed", "single tokens", "one row"])
@@ -157,11 +173,19 @@ def test_first_tokens_alone_in_float64(folder_of):
 @pytest.mark.parametrize("kind", FAMILIES)
 def test_dropout_is_where_transformers_has_it(kind, fast, tmp_path, monkeypatch):
     """As often, of as many values, at the rates of config.json."""
-    names = ("dropout", "attention_dropout") if kind == "distilbert" else ("hidden_dropout_prob", "attention_probs_dropout_prob")
+    names = (
+        ("dropout", "attention_dropout")
+        if kind == "distilbert"
+        else ("hidden_dropout_prob", "attention_probs_dropout_prob")
+    )
     folder = make_encoder(tmp_path / kind, kind, **dict(zip(names, (0.125, 0.25), strict=True)))
     encoder, model, batch = read(folder).train(), theirs(folder).train(), batch_of([32])
     calls: list[tuple[float, int]] = []
-    plain, attends, keeps = torch.nn.functional.dropout, attention.scaled_dot_product_attention, dropout.draw_keep_mask
+    plain, attends, keeps = (
+        torch.nn.functional.dropout,
+        attention.scaled_dot_product_attention,
+        dropout.draw_keep_mask,
+    )
 
     def dropped(x, p=0.5, training=True, inplace=False):
         if training:
@@ -221,8 +245,14 @@ def test_what_config_leaves_out_is_what_transformers_makes_of_it(kind):
     assert {ours.hf_name(n): p.shape for n, p in ours.named_parameters()} == expected
     shape = ours.config
     assert {m.eps for m in model.modules() if isinstance(m, torch.nn.LayerNorm)} == {shape.layer_norm_eps}
-    assert {m.p for m in model.modules() if isinstance(m, torch.nn.Dropout)} == {shape.hidden_dropout, shape.attention_dropout}
-    assert (shape.num_heads, shape.initializer_range) == (config.num_attention_heads, config.initializer_range)
+    assert {m.p for m in model.modules() if isinstance(m, torch.nn.Dropout)} == {
+        shape.hidden_dropout,
+        shape.attention_dropout,
+    }
+    assert (shape.num_heads, shape.initializer_range) == (
+        config.num_attention_heads,
+        config.initializer_range,
+    )
     assert shape.activation == (config.activation if kind == "distilbert" else config.hidden_act)
     assert shape.first_position == (config.pad_token_id + 1 if kind in POSITIONS_AFTER_PADDING else 0)
     assert ours.hf_class == type(model).__name__
@@ -276,7 +306,10 @@ def test_an_activation_that_nobody_knows(name, tiny, tmp_path):
 
 
 def test_kinds_that_are_not_ours():
-    assert not any(is_native({"model_type": kind}) for kind in ("albert", "mpnet", "deberta", "deberta-v2", "megatron-bert", "", None))
+    assert not any(
+        is_native({"model_type": kind})
+        for kind in ("albert", "mpnet", "deberta", "deberta-v2", "megatron-bert", "", None)
+    )
     assert not is_native({})
     assert all(is_native({"model_type": kind}) for kind in FAMILIES)
 
@@ -291,7 +324,9 @@ def expected_of(folder) -> dict[str, torch.Tensor]:
 def same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
     assert found.keys() == expected.keys()
     assert {t.dtype for t in found.values()} == {torch.float32}
-    assert [n for n in expected if found[n].dtype != expected[n].dtype or not torch.equal(found[n], expected[n])] == []
+    assert [
+        n for n in expected if found[n].dtype != expected[n].dtype or not torch.equal(found[n], expected[n])
+    ] == []
 
 
 def with_config_of(folder, new):
@@ -311,7 +346,10 @@ def in_parts(state: dict[str, torch.Tensor], folder, suffix: str, write) -> None
 
 
 def old_names(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    renamed = {n.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): t for n, t in state.items()}
+    renamed = {
+        n.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): t
+        for n, t in state.items()
+    }
     assert renamed.keys() != state.keys()
     return renamed
 
@@ -364,8 +402,12 @@ def test_folders_that_transformers_saved(kind, encoder_of, tmp_path):
     model = theirs(encoder_of(kind))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        with_head = AutoModelForSequenceClassification.from_pretrained(str(encoder_of(kind)), dtype=torch.float32)
-    for n, (saved, size) in enumerate([(model, "50GB"), (model, "30KB"), (with_head, "50GB"), (with_head, "30KB")]):
+        with_head = AutoModelForSequenceClassification.from_pretrained(
+            str(encoder_of(kind)), dtype=torch.float32
+        )
+    for n, (saved, size) in enumerate(
+        [(model, "50GB"), (model, "30KB"), (with_head, "50GB"), (with_head, "30KB")]
+    ):
         folder = tmp_path / str(n)
         saved.save_pretrained(folder, max_shard_size=size)
         assert (folder / "model.safetensors.index.json").exists() == (size == "30KB")
@@ -402,12 +444,18 @@ def test_an_empty_encoder_takes_a_checkpoint(name, folder_of):
     batch = batch_of([5, 40])
     with torch.no_grad():
         assert torch.equal(empty.eval()(batch), encoder(batch))
-    assert empty.hf_config() == encoder.hf_config() == json.loads((folder_of(name) / "config.json").read_text())
+    assert (
+        empty.hf_config() == encoder.hf_config() == json.loads((folder_of(name) / "config.json").read_text())
+    )
     encoder.hf_config()["model_type"] = "changed"
     assert encoder.hf_config()["model_type"] == CASES[name][0]
 
 
-LOST = ["encoder.layer.1.output.dense.weight", "encoder.layer.0.output.LayerNorm.weight", "encoder.layer.0.attention.self.key.bias"]
+LOST = [
+    "encoder.layer.1.output.dense.weight",
+    "encoder.layer.0.output.LayerNorm.weight",
+    "encoder.layer.0.attention.self.key.bias",
+]
 
 
 def test_missing_weights_are_drawn_and_listed(tiny, tmp_path):
@@ -458,7 +506,13 @@ def test_widths_that_heads_cannot_share(heads, tiny, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"hidden_size": "many"}, {"vocab_size": -3}, {"num_hidden_layers": "2"}, {"max_position_embeddings": [512]}]
+    "wrong",
+    [
+        {"hidden_size": "many"},
+        {"vocab_size": -3},
+        {"num_hidden_layers": "2"},
+        {"max_position_embeddings": [512]},
+    ],
 )
 def test_a_config_that_describes_nothing(wrong, tiny, tmp_path):
     folder = with_config_of(tiny, tmp_path / "wrong")
@@ -476,12 +530,18 @@ def cut(path):
 
 def damage(kind: str, folder, state) -> None:
     """Make a folder whose weights cannot be read."""
-    safe, old, index = folder / "model.safetensors", folder / "pytorch_model.bin", folder / "model.safetensors.index.json"
+    safe, old, index = (
+        folder / "model.safetensors",
+        folder / "pytorch_model.bin",
+        folder / "model.safetensors.index.json",
+    )
     if kind == "none":
         return
     if kind.startswith("safetensors"):
         save_file(state, safe)
-        cut(safe) if kind.endswith("cut") else safe.write_bytes(b"" if kind.endswith("empty") else b"<html>" * 50)
+        cut(safe) if kind.endswith("cut") else safe.write_bytes(
+            b"" if kind.endswith("empty") else b"<html>" * 50
+        )
     elif kind.startswith("bin"):
         (old_zip if "old" in kind else torch.save)(state, old)
         if kind.endswith("cut"):
@@ -503,7 +563,11 @@ def damage(kind: str, folder, state) -> None:
         elif kind == "index, no JSON":
             cut(index)
         else:
-            index.write_text({"index, no map": "{}", "index, a list": "[]", "index, map a list": '{"weight_map": []}'}[kind])
+            index.write_text(
+                {"index, no map": "{}", "index, a list": "[]", "index, map a list": '{"weight_map": []}'}[
+                    kind
+                ]
+            )
 
 
 DAMAGES = [
@@ -558,7 +622,9 @@ def test_inference_changes_nothing_and_leaves_nothing(name, precision, folder_of
         encoder.set_numerics(Numerics(precision))
         before = encoder(batch), encoder(batch, output="first_token")
         with encoder.inference():
-            assert all(module.prepared is not None for module in encoder.modules() if isinstance(module, Linear))
+            assert all(
+                module.prepared is not None for module in encoder.modules() if isinstance(module, Linear)
+            )
             within = encoder(batch), encoder(batch, output="first_token")
         after = encoder(batch), encoder(batch, output="first_token")
     for one, two, three in zip(before, within, after, strict=True):
@@ -656,7 +722,9 @@ def test_segments_where_the_encoder_knows_one_kind(tmp_path):
     assert batch.token_type_ids.max() == 1
     plain = dataclasses.replace(batch, token_type_ids=torch.zeros_like(batch.token_type_ids))
     with torch.no_grad():
-        torch.testing.assert_close(read(folder)(batch), states_of(theirs(folder), plain), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(
+            read(folder)(batch), states_of(theirs(folder), plain), atol=1e-5, rtol=1e-5
+        )
 
 
 @pytest.mark.parametrize("kind", ["bert", "roberta"])
@@ -666,7 +734,9 @@ def test_a_decoder_sees_what_stands_before_alone(kind, tmp_path):
     assert isinstance(encoder, AutoEncoder)
     batch = batch_of([9, 4, 1])
     with torch.no_grad():
-        torch.testing.assert_close(encoder.eval()(batch), states_of(theirs(folder), batch), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(
+            encoder.eval()(batch), states_of(theirs(folder), batch), atol=1e-5, rtol=1e-5
+        )
 
 
 def test_distilbert_answers_to_the_names_of_bert_too():
@@ -683,8 +753,13 @@ def test_dropout_of_the_head_where_config_is_silent(tmp_path):
         for name in HEADS[kind].dropout_keys:
             written.pop(name, None)
         (tmp_path / kind / "config.json").write_text(json.dumps(written))
-        ours, expected = read(tmp_path / kind).hf_config(), AutoConfig.from_pretrained(str(tmp_path / kind)).to_dict()
-        assert [ours.get(name) for name in HEADS[kind].dropout_keys] == [expected.get(name) for name in HEADS[kind].dropout_keys], kind
+        ours, expected = (
+            read(tmp_path / kind).hf_config(),
+            AutoConfig.from_pretrained(str(tmp_path / kind)).to_dict(),
+        )
+        assert [ours.get(name) for name in HEADS[kind].dropout_keys] == [
+            expected.get(name) for name in HEADS[kind].dropout_keys
+        ], kind
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -705,12 +780,16 @@ def test_prepared_weights_that_change_are_noticed(precision, folder_of):
         encoder.prepare_inference()
         again = encoder(batch)
     assert (after - before).abs().max() > 0.05
-    torch.testing.assert_close(after.float(), again.float(), atol=0.1 if precision == "bf16" else 1e-6, rtol=0)
+    torch.testing.assert_close(
+        after.float(), again.float(), atol=0.1 if precision == "bf16" else 1e-6, rtol=0
+    )
 
 
 @pytest.mark.parametrize("wrong", [{"model_type": ["bert"]}, {"hidden_act": {"name": "gelu"}}])
 def test_values_that_are_no_names(wrong, tiny, tmp_path):
     folder = with_config_of(tiny, tmp_path / "new")
-    (folder / "config.json").write_text(json.dumps({**json.loads((folder / "config.json").read_text()), **wrong}))
+    (folder / "config.json").write_text(
+        json.dumps({**json.loads((folder / "config.json").read_text()), **wrong})
+    )
     with pytest.raises(ConfigError):
         load_encoder(folder)

@@ -78,23 +78,35 @@ def first_vector(state, token, symbols, place, segment):
     kernel, bias = state[f"{e}.pinyin_embeddings.conv.weight"], state[f"{e}.pinyin_embeddings.conv.bias"]
     pinyin = []
     for out in range(len(bias)):
-        at = [(kernel[out, :, 0] * letters[k]).sum() + (kernel[out, :, 1] * letters[k + 1]).sum() + bias[out] for k in range(7)]
+        at = [
+            (kernel[out, :, 0] * letters[k]).sum() + (kernel[out, :, 1] * letters[k + 1]).sum() + bias[out]
+            for k in range(7)
+        ]
         pinyin.append(torch.stack(at).max())
     glyph = linear(state, f"{e}.glyph_map", state[f"{e}.glyph_embeddings.embedding.weight"][token])
     token_vector = linear(state, f"{e}.map_fc", torch.cat([word, torch.stack(pinyin), glyph]))
-    summed = token_vector + state[f"{e}.position_embeddings.weight"][place] + state[f"{e}.token_type_embeddings.weight"][segment]
+    summed = (
+        token_vector
+        + state[f"{e}.position_embeddings.weight"][place]
+        + state[f"{e}.token_type_embeddings.weight"][segment]
+    )
     return layer_norm(state, f"{e}.LayerNorm", summed)
 
 
 def one_layer(state, name, x):
-    query, key, value = ([linear(state, f"{name}.attention.self.{part}", token) for token in x] for part in ("query", "key", "value"))
+    query, key, value = (
+        [linear(state, f"{name}.attention.self.{part}", token) for token in x]
+        for part in ("query", "key", "value")
+    )
     size = W // HEADS
     mixed = []
     for a in range(len(x)):
         heads = []
         for h in range(HEADS):
             cut = slice(h * size, (h + 1) * size)
-            scores = torch.stack([(query[a][cut] * key[b][cut]).sum() / math.sqrt(size) for b in range(len(x))])
+            scores = torch.stack(
+                [(query[a][cut] * key[b][cut]).sum() / math.sqrt(size) for b in range(len(x))]
+            )
             shares = torch.exp(scores) / torch.exp(scores).sum()
             heads.append(sum(shares[b] * value[b][cut] for b in range(len(x))))
         mixed.append(torch.cat(heads))
@@ -103,7 +115,8 @@ def one_layer(state, name, x):
     grown = [linear(state, f"{name}.intermediate.dense", t) for t in x]
     active = [g * 0.5 * (1 + torch.erf(g / math.sqrt(2))) for g in grown]
     return [
-        layer_norm(state, f"{name}.output.LayerNorm", linear(state, f"{name}.output.dense", a) + t) for a, t in zip(active, x, strict=True)
+        layer_norm(state, f"{name}.output.LayerNorm", linear(state, f"{name}.output.dense", a) + t)
+        for a, t in zip(active, x, strict=True)
     ]
 
 
@@ -130,7 +143,14 @@ def test_forward_and_gradients_are_those_of_the_formulas(folder, active):
     expected = []
     for start, stop in zip(ragged.offsets[:-1].tolist(), ragged.offsets[1:].tolist(), strict=True):
         symbols = [unpack_syllable(s) for s in ragged.pinyin_ids[start:stop].tolist()]
-        expected.append(reference(state, ragged.input_ids[start:stop].tolist(), symbols, ragged.token_type_ids[start:stop].tolist()))
+        expected.append(
+            reference(
+                state,
+                ragged.input_ids[start:stop].tolist(),
+                symbols,
+                ragged.token_type_ids[start:stop].tolist(),
+            )
+        )
     expected = torch.cat(expected)
     pull = torch.randn(expected.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     (expected * pull).sum().backward()
@@ -181,7 +201,9 @@ def test_a_release_is_read_whole(layout, tmp_path):
     assert type(encoder) is ChineseBert
     assert report.missing_keys == []
     assert sorted(report.pooler) == ["bias", "weight"]
-    assert report.unexpected_keys and all(name.startswith("cls.predictions.") for name in report.unexpected_keys)
+    assert report.unexpected_keys and all(
+        name.startswith("cls.predictions.") for name in report.unexpected_keys
+    )
     assert report.notes == [f"glyphs: of the checkpoint; {V * PIXELS / 1e6:.1f} M numbers, frozen"]
     for name, tensor in encoder.hf_state_dict().items():
         assert torch.equal(tensor, weights()[f"bert.{name}"]), name
@@ -195,7 +217,11 @@ def test_names_of_base_and_large_are_those_of_the_release():
         with torch.device("meta"):
             encoder = ChineseBert(config)
         found = {f"bert.{n}": tuple(t.shape) for n, t in encoder.hf_state_dict().items()}
-        wanted = {n: s for n, s in shapes(23236, width, 4 * width, layers, 512).items() if not n.startswith(("cls.", "bert.pooler"))}
+        wanted = {
+            n: s
+            for n, s in shapes(23236, width, 4 * width, layers, 512).items()
+            if not n.startswith(("cls.", "bert.pooler"))
+        }
         assert found == wanted
         if width == 768:
             numbers = sum(math.prod(s) for s in found.values()) + 768 * 769  # with the pooler
@@ -207,7 +233,10 @@ def test_safetensors_and_cut_checkpoints_and_old_norms_are_read(tmp_path):
 
     folder = write_folder(tmp_path / "m")
     (folder / "pytorch_model.bin").unlink()
-    state = {n.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): t for n, t in weights().items()}
+    state = {
+        n.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): t
+        for n, t in weights().items()
+    }
     names = sorted(state)
     for part, some in (("a.safetensors", names[:20]), ("b.safetensors", names[20:])):
         save_file({n: state[n] for n in some}, folder / part)
@@ -215,7 +244,9 @@ def test_safetensors_and_cut_checkpoints_and_old_norms_are_read(tmp_path):
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
     encoder, report = load_encoder(folder)
     assert report.missing_keys == []
-    assert torch.equal(encoder.hf_state_dict()["embeddings.map_fc.weight"], weights()["bert.embeddings.map_fc.weight"])
+    assert torch.equal(
+        encoder.hf_state_dict()["embeddings.map_fc.weight"], weights()["bert.embeddings.map_fc.weight"]
+    )
 
 
 def test_a_plain_bert_is_no_chinesebert(tiny):
@@ -228,7 +259,8 @@ def test_it_is_never_opened_as_a_plain_bert(tmp_path):
     state = weights()
     del state["bert.embeddings.word_embeddings.weight"]
     with pytest.raises(
-        bertune.ConfigError, match=r"holds no chinesebert that can be read: no weight 'embeddings\.word_embeddings\.weight'"
+        bertune.ConfigError,
+        match=r"holds no chinesebert that can be read: no weight 'embeddings\.word_embeddings\.weight'",
     ):
         load_encoder(write_folder(tmp_path / "words", state=state))
     with pytest.raises(bertune.ConfigError, match="holds no chinesebert"):
@@ -239,7 +271,9 @@ def test_it_is_never_opened_as_a_plain_bert(tmp_path):
 
 def test_faults_of_a_checkpoint_are_one_line(tmp_path, folder):
     state = {**weights(), "bert.embeddings.glyph_map.weight": torch.zeros(W, 5)}
-    with pytest.raises(bertune.ConfigError, match=r"other shapes .*embeddings\.glyph_map\.weight \(32, 5\)") as caught:
+    with pytest.raises(
+        bertune.ConfigError, match=r"other shapes .*embeddings\.glyph_map\.weight \(32, 5\)"
+    ) as caught:
         load_encoder(write_folder(tmp_path / "shape", state=state))
     assert "\n" not in str(caught.value)
     with pytest.raises(bertune.ConfigError, match="pinyin_map_len is 40"):
@@ -268,18 +302,24 @@ def test_glyphs_come_from_pictures_in_the_order_of_their_names(tmp_path):
     assert "read from 'a.npy', 'b.npy', 'c.npy'" in report.notes[0]
     assert report.notes[1:] == ["train.glyph_font has no effect, since the folder has pictures"]
     expected = np.stack(pictures, 1).reshape(V, -1)
-    assert np.array_equal(encoder.hf_state_dict()["embeddings.glyph_embeddings.embedding.weight"].numpy(), expected.astype(np.float32))
+    assert np.array_equal(
+        encoder.hf_state_dict()["embeddings.glyph_embeddings.embedding.weight"].numpy(),
+        expected.astype(np.float32),
+    )
 
 
 def test_bad_pictures_are_named(tmp_path):
     folder = write_folder(tmp_path / "m", state=without_glyphs())
     write_pictures(folder, ("a.npy", "b.npy"))
     with pytest.raises(
-        bertune.ConfigError, match=r"glyph_embedding_dim is 1728, which is 3 fonts of 24 x 24, and there are 'a\.npy', 'b\.npy'"
+        bertune.ConfigError,
+        match=r"glyph_embedding_dim is 1728, which is 3 fonts of 24 x 24, and there are 'a\.npy', 'b\.npy'",
     ):
         load_encoder(folder)
     write_pictures(folder, rows=V + 1)
-    with pytest.raises(bertune.ConfigError, match=r"a\.npy: has the shape .*; pictures of this vocabulary have"):
+    with pytest.raises(
+        bertune.ConfigError, match=r"a\.npy: has the shape .*; pictures of this vocabulary have"
+    ):
         load_encoder(folder)
     (folder / "config" / "a.npy").write_bytes(b"x")
     with pytest.raises(bertune.ConfigError, match=r"a\.npy: cannot be read as pictures"):
@@ -295,15 +335,22 @@ def test_glyphs_are_drawn_from_a_font(tmp_path, monkeypatch):
     encoder, report = load_encoder(folder, GlyphOptions((str(font),)))
     assert "drawn from" in report.notes[0] and str(font) in report.notes[0]
     signs = len(HAN) + len("。，！？")
-    assert report.notes[1] == f"{signs} characters of the vocabulary are not in every font, and have no glyph there"
+    assert (
+        report.notes[1]
+        == f"{signs} characters of the vocabulary are not in every font, and have no glyph there"
+    )
     table = encoder.hf_state_dict()["embeddings.glyph_embeddings.embedding.weight"].view(V, 3, 24, 24)
     drawn = table[VOCABULARY.index("b")]
     assert torch.equal(drawn[0], drawn[1]) and float(drawn.max()) == 1 and float(drawn.min()) == 0
     assert drawn[0, 12, 8:16].sum() > 0 and not torch.equal(drawn, table[VOCABULARY.index("c")])
     assert (
-        not table[VOCABULARY.index("[CLS]")].any() and not table[VOCABULARY.index("dog")].any() and not table[VOCABULARY.index("大")].any()
+        not table[VOCABULARY.index("[CLS]")].any()
+        and not table[VOCABULARY.index("dog")].any()
+        and not table[VOCABULARY.index("大")].any()
     )
-    with pytest.raises(bertune.ConfigError, match=r"train\.glyph_font: .*vocab\.txt' cannot be read as a font"):
+    with pytest.raises(
+        bertune.ConfigError, match=r"train\.glyph_font: .*vocab\.txt' cannot be read as a font"
+    ):
         load_encoder(folder, GlyphOptions((str(folder / "vocab.txt"),)))
     monkeypatch.setitem(sys.modules, "PIL", None)
     with pytest.raises(bertune.MissingExtra, match=r"drawing glyphs needs .*pillow"):
@@ -338,7 +385,8 @@ def test_frozen_glyphs_are_no_parameters_and_trained_ones_are(folder):
     trained, _ = load_encoder(folder, GlyphOptions(trainable=True))
     assert trained.get_parameter("embeddings.glyph_embeddings.weight").requires_grad
     assert torch.equal(
-        trained.hf_state_dict()["embeddings.glyph_embeddings.embedding.weight"], frozen.state_dict()["embeddings.glyph_embeddings.weight"]
+        trained.hf_state_dict()["embeddings.glyph_embeddings.embedding.weight"],
+        frozen.state_dict()["embeddings.glyph_embeddings.weight"],
     )
 
 
@@ -352,7 +400,11 @@ def test_active_rows_answer_for_the_whole_table(folder, trained):
         expected = encoder(other)
         active = encoder.use_active_vocabulary(torch.from_numpy(rows_of(folder).used_ids()))
         assert isinstance(encoder.embeddings.glyph_embeddings, ActiveVocabulary if trained else ActiveGlyphs)
-        held = encoder.embeddings.glyph_embeddings.weight if trained else encoder.embeddings.glyph_embeddings.active_rows
+        held = (
+            encoder.embeddings.glyph_embeddings.weight
+            if trained
+            else encoder.embeddings.glyph_embeddings.active_rows
+        )
         assert held.shape == (len(active.active_ids), PIXELS)
         torch.testing.assert_close(encoder.eval()(other), expected)
         with encoder.inference():
@@ -389,7 +441,9 @@ def test_tables_of_inference_change_nothing(folder):
         torch.testing.assert_close(encoder(some), expected[0], atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["word_embeddings", "pinyin_embeddings", "pinyin_conv", "glyph_embeddings", "glyph_map", "fusion"])
+@pytest.mark.parametrize(
+    "name", ["word_embeddings", "pinyin_embeddings", "pinyin_conv", "glyph_embeddings", "glyph_map", "fusion"]
+)
 def test_weights_that_change_are_noticed(folder, name):
     encoder, _ = load_encoder(folder)
     encoder.eval().prepare_inference()
@@ -443,7 +497,11 @@ def test_sound_and_shape_reach_the_states(folder):
         other = ragged.pinyin_ids.clone()
         other[4] = PinyinVocab().encode("xing2")
         assert other[4] != ragged.pinyin_ids[4]
-        heard = encoder(type(ragged)(ragged.input_ids, ragged.token_type_ids, ragged.offsets, ragged.lengths, pinyin_ids=other))
+        heard = encoder(
+            type(ragged)(
+                ragged.input_ids, ragged.token_type_ids, ragged.offsets, ragged.lengths, pinyin_ids=other
+            )
+        )
         assert (heard - plain).abs().max() > 1e-3
         encoder.embeddings.glyph_embeddings.weight[ragged.input_ids[4]] = 0
         assert (encoder(ragged) - plain).abs().max() > 1e-3

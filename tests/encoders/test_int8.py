@@ -62,7 +62,9 @@ def likeness(a: torch.Tensor, b: torch.Tensor) -> float:
 @given(st.integers(0, 10**6), st.floats(0, 50), st.floats(1e-3, 1e3))
 def test_bytes_are_within_half_a_step(seed, shift, size):
     x = size * (numbers(50, 12, seed=seed) + shift * numbers(12, seed=seed + 1))
-    quantizer = _Quantizer(tuple(x.aminmax(dim=0)), [numbers(5, 12, seed=seed + 2), numbers(3, 12, seed=seed + 3)])
+    quantizer = _Quantizer(
+        tuple(x.aminmax(dim=0)), [numbers(5, 12, seed=seed + 2), numbers(3, 12, seed=seed + 3)]
+    )
     found = quantizer(x)
     assert found.dtype == torch.uint8 and found.shape == x.shape and found.is_contiguous()
     back = quantizer.center + (found.double() - 128) * quantizer.code.scale * quantizer.factor.double()
@@ -79,7 +81,9 @@ def test_what_goes_too_far_is_cut_off_and_never_wraps():
 
 
 def test_a_feature_that_never_moved_keeps_some_room():
-    quantizer = _Quantizer((torch.tensor([-1.0, 2.0, -3.0]), torch.tensor([1.0, 2.0, 3.0])), [torch.ones(2, 3)])
+    quantizer = _Quantizer(
+        (torch.tensor([-1.0, 2.0, -3.0]), torch.tensor([1.0, 2.0, 3.0])), [torch.ones(2, 3)]
+    )
     assert quantizer(torch.tensor([[0.0, 2.05, 0.0]])).tolist()[0][1] not in {0, 128, 255}
 
 
@@ -91,17 +95,25 @@ def test_rounding_leaves_the_number_in_the_lowest_byte():
 
 @on_such_processors
 @pytest.mark.parametrize("activation", ["none", "gelu", "gelu_new"])
-@pytest.mark.parametrize(("rows", "width", "outputs"), [(1, 8, 4), (33, 32, 64), (50, 384, 8), (7, 1536, 384)])
+@pytest.mark.parametrize(
+    ("rows", "width", "outputs"), [(1, 8, 4), (33, 32, 64), (50, 384, 8), (7, 1536, 384)]
+)
 def test_a_product_is_the_sum_of_the_products_of_its_integers(activation, rows, width, outputs):
     weight, bias, given = 0.1 * numbers(outputs, width), numbers(outputs, seed=1), _Code(0.02, 120)
     x = torch.randint(0, 256, (rows, width), dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
     steps = weight.abs().amax(1).double() / 127
     whole = (weight.double() / steps[:, None]).round()
     exact = ((x.double() - given.zero) @ whole.T) * given.scale * steps + bias.double()
-    truth = {"none": lambda x: x, "gelu": F.gelu, "gelu_new": lambda x: F.gelu(x, approximate="tanh")}[activation](exact)
+    truth = {"none": lambda x: x, "gelu": F.gelu, "gelu_new": lambda x: F.gelu(x, approximate="tanh")}[
+        activation
+    ](exact)
     size = float(truth.abs().max())
-    assert (_Product(weight, bias, given, torch.float32, activation)(x).double() - truth).abs().max() < 1e-5 * max(size, 1)
-    assert (_Product(weight, bias, given, torch.bfloat16, activation)(x).double() - truth).abs().max() < 5e-3 * size
+    assert (
+        _Product(weight, bias, given, torch.float32, activation)(x).double() - truth
+    ).abs().max() < 1e-5 * max(size, 1)
+    assert (
+        _Product(weight, bias, given, torch.bfloat16, activation)(x).double() - truth
+    ).abs().max() < 5e-3 * size
     code = _Code(size / 100, 110)
     in_bytes = _Product(weight, bias, given, torch.uint8, activation, code)(x)
     assert ((in_bytes.double() - code.zero) * code.scale - truth).abs().max() < 0.51 * code.scale
@@ -199,7 +211,9 @@ def test_where_something_is_learnt_nothing_is_in_int8(encoder_in_int8):
 @on_such_processors
 def test_layers_of_transformers_are_refused(encoder_of):
     encoder = load_auto_encoder(encoder_of("albert"))[0]
-    with pytest.raises(ConfigError, match="precision int8: not for the architecture albert; use auto, fp32 or bf16"):
+    with pytest.raises(
+        ConfigError, match="precision int8: not for the architecture albert; use auto, fp32 or bf16"
+    ):
         quantize(encoder, batch_of(LENGTHS))
 
 
@@ -217,7 +231,9 @@ def test_a_torch_without_the_products_is_told_of(encoder_of, monkeypatch):
 def test_a_processor_without_units_for_it_is_told_of(abilities, monkeypatch):
     monkeypatch.setattr(precision.torch.cpu, "get_capabilities", lambda: abilities)
     assert not has_fast_int8(CPU)
-    with pytest.raises(ConfigError, match="precision int8 needs a processor with AVX512-VNNI or AMX; this cpu has neither"):
+    with pytest.raises(
+        ConfigError, match="precision int8 needs a processor with AVX512-VNNI or AMX; this cpu has neither"
+    ):
         choose_precision("int8", CPU)
 
 

@@ -16,13 +16,30 @@ from bertune.encoders.names import FAMILIES, PACKABLE
 from bertune.kernels.dropout import DROPOUT_GENERATOR
 from bertune.types import EncodedExample, Encoding, Numerics
 
-KINDS = ["bert", "ernie", "roberta", "xlm-roberta", "camembert", "electra", "albert", "distilbert", "mpnet", "deberta", "deberta-v2"]
+KINDS = [
+    "bert",
+    "ernie",
+    "roberta",
+    "xlm-roberta",
+    "camembert",
+    "electra",
+    "albert",
+    "distilbert",
+    "mpnet",
+    "deberta",
+    "deberta-v2",
+]
 LENGTHS = [7, 1, 40, 33, 2, 32, 60, 7]
 
 
 def ragged(lengths: list[int], seed: int = 0, vocabulary: int = 90) -> EncodedDataset:
     random = np.random.default_rng(seed)
-    rows = [EncodedExample((Encoding(random.integers(5, vocabulary, n).tolist(), [int(i > n // 2) for i in range(n)]),)) for n in lengths]
+    rows = [
+        EncodedExample(
+            (Encoding(random.integers(5, vocabulary, n).tolist(), [int(i > n // 2) for i in range(n)]),)
+        )
+        for n in lengths
+    ]
     return EncodedDataset(rows)
 
 
@@ -32,10 +49,15 @@ def hf_states(folder, batch) -> torch.Tensor:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model = AutoModel.from_pretrained(str(folder), dtype=torch.float32, attn_implementation="eager").eval()
+        model = AutoModel.from_pretrained(
+            str(folder), dtype=torch.float32, attn_implementation="eager"
+        ).eval()
     states = []
     for start, stop in zip(batch.offsets[:-1], batch.offsets[1:], strict=True):
-        given = {"input_ids": batch.input_ids[None, start:stop], "attention_mask": torch.ones(1, int(stop - start), dtype=torch.long)}
+        given = {
+            "input_ids": batch.input_ids[None, start:stop],
+            "attention_mask": torch.ones(1, int(stop - start), dtype=torch.long),
+        }
         if (getattr(model.config, "type_vocab_size", 0) or 0) > 1 and model.config.model_type != "distilbert":
             given["token_type_ids"] = batch.token_type_ids[None, start:stop]
         states.append(model(**given).last_hidden_state[0])
@@ -124,10 +146,17 @@ def test_depth_orders_parameters_from_embeddings_to_top(encoder_of):
         assert min(depths.values()) == 0
         assert max(depths.values()) == encoder.num_layers
         assert encoder.num_layers == (1 if kind == "albert" else 2), kind
-        assert encoder.layer_index(next(n for n, p in encoder.named_parameters() if p is encoder.word_embeddings())) == 0
+        assert (
+            encoder.layer_index(
+                next(n for n, p in encoder.named_parameters() if p is encoder.word_embeddings())
+            )
+            == 0
+        )
         for name, depth in depths.items():
             numbers = [int(part) for part in name.split(".") if part.isdigit()]
-            assert depth == numbers[0] + 1 if numbers and kind != "albert" else depth in {0, encoder.num_layers}, name
+            assert (
+                depth == numbers[0] + 1 if numbers and kind != "albert" else depth in {0, encoder.num_layers}
+            ), name
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -145,7 +174,9 @@ def test_a_checkpoint_is_what_transformers_saves_and_comes_back(kind, active, en
         assert encoder.use_active_vocabulary(torch.tensor([5, 7, 80])) is not None
     found = encoder.hf_state_dict()
     assert found.keys() == expected.keys()
-    assert [n for n in expected if found[n].dtype != expected[n].dtype or not torch.equal(found[n], expected[n])] == []
+    assert [
+        n for n in expected if found[n].dtype != expected[n].dtype or not torch.equal(found[n], expected[n])
+    ] == []
     found = {name: tensor.clone() for name, tensor in found.items()}
     other = load_encoder(encoder_of(kind))[0]
     with torch.no_grad():
@@ -154,7 +185,9 @@ def test_a_checkpoint_is_what_transformers_saves_and_comes_back(kind, active, en
     if active:
         other.use_active_vocabulary(torch.tensor([6]))
     other.load_hf_state_dict(found)
-    assert len(other.word_embeddings()) == len(encoder.hf_state_dict()[next(n for n in found if "word_embeddings" in n)])
+    assert len(other.word_embeddings()) == len(
+        encoder.hf_state_dict()[next(n for n in found if "word_embeddings" in n)]
+    )
     again = other.hf_state_dict()
     assert [n for n in expected if not torch.equal(again[n], expected[n])] == []
     missing = dict(found)
@@ -168,6 +201,11 @@ def test_a_checkpoint_is_what_transformers_saves_and_comes_back(kind, active, en
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_row_may_be_as_long_as_is_said(kind, encoder_of):
     encoder, _ = load_encoder(encoder_of(kind))
-    assert encoder.max_positions == {"roberta": 63, "xlm-roberta": 63, "camembert": 63, "mpnet": 62}.get(kind, 64)
+    assert encoder.max_positions == {"roberta": 63, "xlm-roberta": 63, "camembert": 63, "mpnet": 62}.get(
+        kind, 64
+    )
     with torch.no_grad():
-        assert encoder.eval()(ragged([encoder.max_positions, 3]).get_batch(range(2), list).ragged).shape == (encoder.max_positions + 3, 32)
+        assert encoder.eval()(ragged([encoder.max_positions, 3]).get_batch(range(2), list).ragged).shape == (
+            encoder.max_positions + 3,
+            32,
+        )

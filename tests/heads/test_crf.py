@@ -45,7 +45,9 @@ def random_chain(num_words, num_labels, seed, illegal=0.0, dtype=torch.float64) 
 def chains(draw):
     lengths = tuple(draw(some.lists(some.integers(0, 5), min_size=1, max_size=4)))
     illegal = draw(some.sampled_from([0.0, 0.3, 0.8]))
-    return random_chain(sum(lengths), draw(some.integers(1, 4)), draw(some.integers(0, 2**31)), illegal), lengths
+    return random_chain(
+        sum(lengths), draw(some.integers(1, 4)), draw(some.integers(0, 2**31)), illegal
+    ), lengths
 
 
 def all_paths(chain: CRFPotentials, lengths):
@@ -102,7 +104,10 @@ def test_scores_and_partition_are_those_of_all_paths(given, seed):
     labels, score = legal_labels(chain, lengths, seed)
     steps = PackedSteps(lengths, labels.device)
     torch.testing.assert_close(path_score(chain, steps, labels), score)
-    partition = sum((torch.logsumexp(scores, 0) for _, _, scores in all_paths(chain, lengths)), torch.zeros((), dtype=torch.float64))
+    partition = sum(
+        (torch.logsumexp(scores, 0) for _, _, scores in all_paths(chain, lengths)),
+        torch.zeros((), dtype=torch.float64),
+    )
     torch.testing.assert_close(log_partition(chain, steps), partition)
     torch.testing.assert_close(negative_log_likelihood(chain, lengths, labels), partition - score)
 
@@ -118,7 +123,9 @@ def test_best_paths_are_the_best_of_all(given, k):
     assert (scores[[not length for length in lengths]] == -INFINITE).all()
     rows = [row for row, length in enumerate(lengths) if length]
     for row, (begin, paths, all_scores) in zip(rows, all_paths(chain, lengths), strict=True):
-        best = torch.cat([all_scores.sort(descending=True).values, torch.full((k,), -INFINITE)])[:k]  # there may be fewer paths than k
+        best = torch.cat([all_scores.sort(descending=True).values, torch.full((k,), -INFINITE)])[
+            :k
+        ]  # there may be fewer paths than k
         torch.testing.assert_close(scores[row], best)
         score_of = dict(zip(map(tuple, paths.tolist()), all_scores.tolist(), strict=True))
         found = [tuple(path) for path in labels[begin : begin + paths.shape[1]].t().tolist()]
@@ -190,7 +197,9 @@ def test_gradients_are_those_of_all_paths(given, seed, factor):
 def test_gradients_are_differences(given, seed):
     chain, lengths = learning(given[0]), given[1]
     labels, _ = legal_labels(chain, lengths, seed)
-    torch.autograd.gradcheck(lambda *parts: negative_log_likelihood(CRFPotentials(*parts), lengths, labels), tuple(chain))
+    torch.autograd.gradcheck(
+        lambda *parts: negative_log_likelihood(CRFPotentials(*parts), lengths, labels), tuple(chain)
+    )
 
 
 @settings(deadline=None, max_examples=40)
@@ -222,7 +231,9 @@ LONG = (500, 3, 500, 1, 217)
 
 def large(dtype, illegal):
     chain = random_chain(sum(LONG), 9, 5, illegal)
-    return CRFPotentials(*(x.to(dtype) for x in chain._replace(emissions=chain.emissions.float().double() * 100)))
+    return CRFPotentials(
+        *(x.to(dtype) for x in chain._replace(emissions=chain.emissions.float().double() * 100))
+    )
 
 
 @pytest.mark.parametrize("illegal", [0.0, 0.4])
@@ -241,7 +252,9 @@ def test_large_scores_in_fp32_are_those_of_float64(illegal):
         assert g.isfinite().all(), name
     found = marginals(rough, LONG)
     assert found.isfinite().all()
-    assert found.sum(1).tolist() == pytest.approx([1] * sum(LONG), abs=0.3)  # at scores near 1e5, fp32 has steps of 1/128
+    assert found.sum(1).tolist() == pytest.approx(
+        [1] * sum(LONG), abs=0.3
+    )  # at scores near 1e5, fp32 has steps of 1/128
     starts = torch.tensor([0, 503, 1003])
     sure = span_log_probability(rough, LONG, best, starts, starts + torch.tensor([499, 2, 0]))
     assert sure.isfinite().all()
@@ -264,7 +277,9 @@ def test_expected_pairs_where_the_best_way_on_is_illegal():
     for gap in (10.0, 600.0, 1000.0):
         emissions = torch.tensor([[0, gap], [0, 2 * gap]], dtype=torch.float64)
         transitions = torch.tensor([[0, 0], [0, -INFINITE]], dtype=torch.float64)
-        chain = learning(CRFPotentials(emissions, transitions, torch.zeros(2).double(), torch.zeros(2).double()))
+        chain = learning(
+            CRFPotentials(emissions, transitions, torch.zeros(2).double(), torch.zeros(2).double())
+        )
         found = gradients(log_partition(chain, PackedSteps((2,), torch.device("cpu"))), chain)
         torch.testing.assert_close(found[1].sum().item(), 1.0, msg=lambda text, gap=gap: f"gap {gap}: {text}")
         assert found[1][0, 1].item() == pytest.approx(1, abs=1e-4)
@@ -290,7 +305,11 @@ def test_parity_with_torchcrf(lengths, num_labels, seed):
     chain = learning(random_chain(sum(lengths), num_labels, seed))
     labels = torch.randint(num_labels, (sum(lengths),), generator=torch.Generator().manual_seed(seed))
     theirs = torchcrf.CRF(num_labels, batch_first=True).double()
-    for name, own in (("transitions", chain.transitions), ("start_transitions", chain.start), ("end_transitions", chain.end)):
+    for name, own in (
+        ("transitions", chain.transitions),
+        ("start_transitions", chain.start),
+        ("end_transitions", chain.end),
+    ):
         getattr(theirs, name).data = own.detach().clone()
     mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
     emissions = torch.full((*mask.shape, num_labels), 7.0, dtype=torch.float64)
@@ -303,9 +322,18 @@ def test_parity_with_torchcrf(lengths, num_labels, seed):
     assert ours.item() == pytest.approx(loss.item(), rel=1e-9, abs=1e-9)
     loss.backward()
     ours.backward()
-    expected = (emissions.grad[mask], theirs.transitions.grad, theirs.start_transitions.grad, theirs.end_transitions.grad)
+    expected = (
+        emissions.grad[mask],
+        theirs.transitions.grad,
+        theirs.start_transitions.grad,
+        theirs.end_transitions.grad,
+    )
     for name, own, other in zip(NAMES, chain, expected, strict=True):
         other = torch.zeros_like(own) if other is None else other  # rows of one word have no pair
-        torch.testing.assert_close(own.grad, other, rtol=1e-8, atol=1e-10, msg=lambda text, name=name: f"{name}: {text}")
-    assert viterbi(chain, lengths).tolist() == [label for row in theirs.decode(emissions, mask) for label in row]
+        torch.testing.assert_close(
+            own.grad, other, rtol=1e-8, atol=1e-10, msg=lambda text, name=name: f"{name}: {text}"
+        )
+    assert viterbi(chain, lengths).tolist() == [
+        label for row in theirs.decode(emissions, mask) for label in row
+    ]
     assert math.isfinite(loss.item())

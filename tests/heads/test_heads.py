@@ -91,7 +91,9 @@ def test_a_head_gives_one_vector_a_row(pooling, num_outputs):
     }
 
 
-@pytest.mark.parametrize(("pooling", "pool"), [("cls", first_token_pooling), ("mean", mean_pooling), ("max", max_pooling)])
+@pytest.mark.parametrize(
+    ("pooling", "pool"), [("cls", first_token_pooling), ("mean", mean_pooling), ("max", max_pooling)]
+)
 def test_a_head_without_a_hidden_layer_is_linear_on_pooled_states(pooling, pool):
     head = PooledHead(WIDTH, 3, pooling, DEFAULT_HEAD, 0.5).eval()
     head.out.bias.data.normal_()
@@ -108,7 +110,10 @@ def test_first_weights_are_those_of_bert():
         assert not layer.bias.any()
 
 
-@pytest.mark.parametrize("head", [PooledHead(WIDTH, 2, p, DEFAULT_HEAD, 0.0) for p in ("pooler", "cls", "mean", "max")] + [nn.Identity()])
+@pytest.mark.parametrize(
+    "head",
+    [PooledHead(WIDTH, 2, p, DEFAULT_HEAD, 0.0) for p in ("pooler", "cls", "mean", "max")] + [nn.Identity()],
+)
 def test_a_model_gives_a_head_what_it_reads(head):
     """All states, or those of first tokens where the head says so; in fp32."""
 
@@ -123,7 +128,12 @@ def test_a_model_gives_a_head_what_it_reads(head):
     (found,) = heard
     whole = states(batch().ragged.input_ids.numel(), torch.bfloat16).float()
     assert found.dtype == torch.float32
-    assert torch.equal(found, first_token_pooling(whole, batch().ragged) if getattr(head, "reads", "last") == "first_token" else whole)
+    assert torch.equal(
+        found,
+        first_token_pooling(whole, batch().ragged)
+        if getattr(head, "reads", "last") == "first_token"
+        else whole,
+    )
 
 
 @pytest.mark.parametrize("kind", HEADS)
@@ -145,12 +155,19 @@ def theirs():
         from transformers import AutoConfig, AutoModelForSequenceClassification
 
         if kind not in made:
-            settings = {"hidden_size": WIDTH, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+            settings = {
+                "hidden_size": WIDTH,
+                "num_hidden_layers": 1,
+                "num_attention_heads": 2,
+                "intermediate_size": 16,
+            }
             if kind == "distilbert":
                 settings = {"dim": WIDTH, "n_layers": 1, "n_heads": 2, "hidden_dim": 16}
             if kind in {"albert", "electra"}:
                 settings["embedding_size"] = 8
-            config = AutoConfig.for_model(kind, vocab_size=40, max_position_embeddings=32, pad_token_id=0, num_labels=3, **settings)
+            config = AutoConfig.for_model(
+                kind, vocab_size=40, max_position_embeddings=32, pad_token_id=0, num_labels=3, **settings
+            )
             torch.manual_seed(0)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -170,7 +187,9 @@ def test_saved_names_are_those_of_transformers(kind, theirs):
     assert len(saved) == 4
     assert saved.items() <= {n: tuple(p.shape) for n, p in model.state_dict().items()}.items()
     # every weight of theirs outside the encoder is one of ours, and no other is left
-    assert {n for n, _ in model.named_parameters() if not n.startswith(f"{model.base_model_prefix}.")} <= set(saved)
+    assert {n for n, _ in model.named_parameters() if not n.startswith(f"{model.base_model_prefix}.")} <= set(
+        saved
+    )
     assert type(model).__name__ == form.hf_class
     if form.pretrained_pooler:
         assert f"{model.base_model_prefix}.{form.pretrained_pooler}" == form.dense

@@ -42,7 +42,9 @@ def written(path, rows):
 def trained(encoder, tmp_path, task, rows, *settings, quiet=True):
     file = written(tmp_path / "rows.jsonl", rows)
     files = [f"data.train={file}", f"data.dev={file}", f"model={encoder}", f"out={tmp_path / 'out'}"]
-    return bertune.train(task, [*files, "train.max_steps=3", "train.learning_rate=1e-3", *settings], quiet=quiet).folder
+    return bertune.train(
+        task, [*files, "train.max_steps=3", "train.learning_rate=1e-3", *settings], quiet=quiet
+    ).folder
 
 
 def least_cosine(a, b):
@@ -63,7 +65,11 @@ POOLINGS = {
     "cls, normalized": ["options.pooling=cls", "options.normalize=true"],
     "max, narrow": ["options.pooling=max", "options.embedding_dim=12"],
     "pooler": ["options.pooling=pooler"],
-    "pooler, narrow, normalized": ["options.pooling=pooler", "options.embedding_dim=12", "options.normalize=true"],
+    "pooler, narrow, normalized": [
+        "options.pooling=pooler",
+        "options.embedding_dim=12",
+        "options.normalize=true",
+    ],
     "short texts": ["options.pooling=mean", "data.max_length=9"],
     "moving average in bf16": ["options.pooling=pooler", "train.ema=.5", "train.precision=bf16"],
 }
@@ -80,7 +86,12 @@ def test_what_bertune_trains_opens_there(task, pooling, tiny, tmp_path):
         assert ours.num_truncated_rows > 2 if pooling == "short texts" else ours.num_truncated_rows == 2
         assert theirs.similarity_fn_name == "cosine"
         assert theirs.get_embedding_dimension() == ours.get_embedding_dimension()
-        expected = theirs.similarity(*(theirs.encode([row[part] for row in PAIRS], show_progress_bar=False) for part in ("text", "text_b")))
+        expected = theirs.similarity(
+            *(
+                theirs.encode([row[part] for row in PAIRS], show_progress_bar=False)
+                for part in ("text", "text_b")
+            )
+        )
         found = [p.value for p in ours.predict([(row["text"], row["text_b"]) for row in PAIRS])]
         np.testing.assert_allclose(found, expected.diagonal().numpy(), atol=1e-5)
 
@@ -88,7 +99,13 @@ def test_what_bertune_trains_opens_there(task, pooling, tiny, tmp_path):
 @pytest.mark.parametrize("kind", ["roberta", "distilbert", "electra", "albert", "mpnet", "deberta-v2"])
 def test_other_encoders_open_there(kind, encoder_of, tmp_path):
     folder = trained(
-        encoder_of(kind), tmp_path, "embed", PAIRS, "options.pooling=mean", "options.embedding_dim=24", "options.normalize=true"
+        encoder_of(kind),
+        tmp_path,
+        "embed",
+        PAIRS,
+        "options.pooling=mean",
+        "options.embedding_dim=24",
+        "options.normalize=true",
     )
     same_vectors(opened(folder), bertune.load(folder, precision="fp32"))
 
@@ -106,7 +123,11 @@ def test_a_pooling_without_counterpart_is_said(tiny, tmp_path, capsys):
     notes = [line for line in said if line.startswith("note: ")]
     assert len(notes) == 1
     assert "neither transformers nor sentence-transformers has a pooling 'first_last_avg'" in notes[0]
-    assert not [path.name for path in folder.rglob("*") if path.name in {"modules.json", "1_Pooling", "sentence_bert_config.json"}]
+    assert not [
+        path.name
+        for path in folder.rglob("*")
+        if path.name in {"modules.json", "1_Pooling", "sentence_bert_config.json"}
+    ]
     assert bertune.load(folder).encode(TEXTS).shape == (20, 32)
     other = tmp_path / "other"
     other.mkdir()
@@ -116,7 +137,15 @@ def test_a_pooling_without_counterpart_is_said(tiny, tmp_path, capsys):
 
 def test_it_comes_back_after_they_saved_it(tiny, tmp_path):
     """Our folder in the layout of 3.0, theirs in that of 5.4: not a bit of a weight is lost on the way."""
-    folder = trained(tiny, tmp_path, "embed", PAIRS, "options.pooling=pooler", "options.embedding_dim=12", "options.normalize=true")
+    folder = trained(
+        tiny,
+        tmp_path,
+        "embed",
+        PAIRS,
+        "options.pooling=pooler",
+        "options.embedding_dim=12",
+        "options.normalize=true",
+    )
     theirs = opened(folder)
     theirs.save(str(tmp_path / "again"))
     assert "pooling_mode" in json.loads((tmp_path / "again" / "1_Pooling" / "config.json").read_text())
@@ -139,7 +168,10 @@ def saved(encoder, folder, pooling="mean", dense=False, normalize=False, max_len
     with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
         warnings.simplefilter("ignore")
         torch.manual_seed(5)
-        modules = [Transformer(str(encoder), **({"max_seq_length": max_length} if max_length else {})), Pooling(32, pooling)]
+        modules = [
+            Transformer(str(encoder), **({"max_seq_length": max_length} if max_length else {})),
+            Pooling(32, pooling),
+        ]
         modules += [Dense(32, 12)] if dense else []  # with tanh
         modules += [Normalize()] if normalize else []
         model = st.SentenceTransformer(modules=modules, device="cpu", **how)
@@ -167,9 +199,24 @@ def test_their_folders_of_other_encoders_open_here(kind, encoder_of, tmp_path):
 
 def test_prompts_width_and_length_of_their_folder_count(tiny, tmp_path):
     prompts = {"query": "the Dog ", "document": "not a ", "passage": "three ", "nothing": ""}
-    theirs = saved(tiny, tmp_path / "theirs", "mean", True, True, 11, prompts=prompts, default_prompt_name="passage", truncate_dim=7)
+    theirs = saved(
+        tiny,
+        tmp_path / "theirs",
+        "mean",
+        True,
+        True,
+        11,
+        prompts=prompts,
+        default_prompt_name="passage",
+        truncate_dim=7,
+    )
     ours = bertune.load(tmp_path / "theirs", precision="fp32")
-    assert (ours.prompts, ours.default_prompt_name, ours.truncate_dim, ours.max_seq_length) == (prompts, "passage", 7, 11)
+    assert (ours.prompts, ours.default_prompt_name, ours.truncate_dim, ours.max_seq_length) == (
+        prompts,
+        "passage",
+        7,
+        11,
+    )
     different = []
     for call in (
         lambda m: m.encode(TEXTS),
@@ -210,7 +257,9 @@ def test_lower_case_is_theirs(tiny, tmp_path):
     saved(tiny, folder)
     for name in ("tokenizer.json", "tokenizer_config.json"):  # a tokenizer that keeps capitals
         text = (folder / name).read_text(encoding="utf-8")
-        changed = text.replace('"lowercase": true', '"lowercase": false').replace('_case": true', '_case": false')
+        changed = text.replace('"lowercase": true', '"lowercase": false').replace(
+            '_case": true', '_case": false'
+        )
         (folder / name).write_text(changed, encoding="utf-8")
     assert '"lowercase": false' in (folder / "tokenizer.json").read_text(encoding="utf-8")
     for lower in (False, True):
@@ -218,10 +267,14 @@ def test_lower_case_is_theirs(tiny, tmp_path):
         file.write_text(json.dumps({**json.loads(file.read_text()), "do_lower_case": lower}))
         theirs, ours = opened(folder), bertune.load(folder, precision="fp32")
         # Older versions made the letters of "[CLS]" small too, as we do; 6.2 does not.
-        same_vectors(theirs, ours, [text.replace("[CLS]", "[cls]").replace("[SEP]", "[sep]") for text in TEXTS])
+        same_vectors(
+            theirs, ours, [text.replace("[CLS]", "[cls]").replace("[SEP]", "[sep]") for text in TEXTS]
+        )
         big, small = ours.encode(["The DOG", "the dog"])
         assert np.allclose(big, small, atol=1e-5) == lower
-        assert ours.predict([("The DOG", "the dog")])[0].value == pytest.approx(float(ours.similarity(big, small)), abs=1e-5)
+        assert ours.predict([("The DOG", "the dog")])[0].value == pytest.approx(
+            float(ours.similarity(big, small)), abs=1e-5
+        )
 
 
 @pytest.mark.parametrize("pooling", ["lasttoken", "weightedmean", ("mean", "cls")])
@@ -231,8 +284,13 @@ def test_other_poolings_are_refused(pooling, tiny, tmp_path):
 
     with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
         warnings.simplefilter("ignore")
-        st.SentenceTransformer(modules=[Transformer(str(tiny)), Pooling(32, pooling)], device="cpu").save(str(tmp_path / "theirs"))
-    with pytest.raises(ArtifactError, match=r"1_Pooling.*has the pooling .*open this folder with sentence-transformers itself"):
+        st.SentenceTransformer(modules=[Transformer(str(tiny)), Pooling(32, pooling)], device="cpu").save(
+            str(tmp_path / "theirs")
+        )
+    with pytest.raises(
+        ArtifactError,
+        match=r"1_Pooling.*has the pooling .*open this folder with sentence-transformers itself",
+    ):
         bertune.load(tmp_path / "theirs")
 
 
@@ -240,7 +298,9 @@ def test_other_poolings_are_refused(pooling, tiny, tmp_path):
 
 
 def evaluated(tmp_path, rows):
-    return bertune.evaluate(tmp_path / "theirs", str(written(tmp_path / "rows.jsonl", rows)), precision="fp32")
+    return bertune.evaluate(
+        tmp_path / "theirs", str(written(tmp_path / "rows.jsonl", rows)), precision="fp32"
+    )
 
 
 def test_scored_pairs_have_their_figures(tiny, tmp_path):
@@ -251,7 +311,9 @@ def test_scored_pairs_have_their_figures(tiny, tmp_path):
     sides = [[row[part] for row in SCORED] for part in ("text", "text_b")]
     expected = EmbeddingSimilarityEvaluator(*sides, [row["label"] for row in SCORED], write_csv=False)(theirs)
     assert (scores.main_metric, scores.higher_is_better, num_cut) == ("spearman", True, 0)
-    assert scores.values == pytest.approx({n: expected[f"{n}_cosine"] for n in ("spearman", "pearson")}, abs=1e-4)
+    assert scores.values == pytest.approx(
+        {n: expected[f"{n}_cosine"] for n in ("spearman", "pearson")}, abs=1e-4
+    )
     assert np.isnan(loss)
 
 
@@ -261,17 +323,27 @@ def test_labelled_pairs_have_their_figures(tiny, tmp_path):
     theirs = saved(tiny, tmp_path / "theirs", "cls", True)
     scores, _, _ = evaluated(tmp_path, LABELLED)
     sides = [[row[part] for row in LABELLED] for part in ("text", "text_b")]
-    expected = BinaryClassificationEvaluator(*sides, [row["label"] for row in LABELLED], write_csv=False)(theirs)
+    expected = BinaryClassificationEvaluator(*sides, [row["label"] for row in LABELLED], write_csv=False)(
+        theirs
+    )
     assert scores.main_metric == "average_precision"
     names = {"average_precision": "ap", "f1": "f1", "precision": "precision", "recall": "recall"}
-    assert {n: scores.values[n] for n in names} == pytest.approx({n: expected[f"cosine_{x}"] for n, x in names.items()}, abs=1e-6)
-    assert scores.values["accuracy"] >= expected["cosine_accuracy"] - 1e-9  # which may also call all rows negative
+    assert {n: scores.values[n] for n in names} == pytest.approx(
+        {n: expected[f"cosine_{x}"] for n, x in names.items()}, abs=1e-6
+    )
+    assert (
+        scores.values["accuracy"] >= expected["cosine_accuracy"] - 1e-9
+    )  # which may also call all rows negative
 
 
 def test_a_search_has_their_figures(tiny, tmp_path):
     from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
 
-    rows = [*PAIRS, {"text": PAIRS[0]["text"], "text_b": "one more"}, {"text": PAIRS[0]["text"], "text_b": PAIRS[9]["text_b"]}]
+    rows = [
+        *PAIRS,
+        {"text": PAIRS[0]["text"], "text_b": "one more"},
+        {"text": PAIRS[0]["text"], "text_b": PAIRS[9]["text_b"]},
+    ]
     theirs = saved(tiny, tmp_path / "theirs", "max", True)
     scores, loss, _ = evaluated(tmp_path, rows)
     queries, documents = (list(dict.fromkeys(row[part] for row in rows)) for part in ("text", "text_b"))
@@ -281,6 +353,8 @@ def test_a_search_has_their_figures(tiny, tmp_path):
         accuracy_at_k=[1], write_csv=False, show_progress_bar=False,
     )(theirs)  # fmt: skip
     assert scores.main_metric == "ndcg@10"
-    assert scores.values == pytest.approx({name: expected[f"cosine_{name}"] for name in scores.values}, abs=1e-6)
+    assert scores.values == pytest.approx(
+        {name: expected[f"cosine_{name}"] for name in scores.values}, abs=1e-6
+    )
     assert 0 < scores.main_value < 1
     assert np.isfinite(loss)

@@ -20,13 +20,25 @@ CPU = torch.device("cpu")
 HEADS, SIZE = 3, 8
 USUAL = 1 / math.sqrt(SIZE)
 MIXED = [1, 100, 32, 7, 33, 64, 65, 2, 96, 97, 1, 31, 50, 7]
-CUTS = {"mixed": MIXED, "one row": [40], "one token": [1], "single tokens": [1] * 5, "equal": [32] * 4, "one bucket": [3, 9, 5, 1]}
-WAYS = {"with gradients": True, "without": False}  # our own products in both directions, or whatever is faster forward
+CUTS = {
+    "mixed": MIXED,
+    "one row": [40],
+    "one token": [1],
+    "single tokens": [1] * 5,
+    "equal": [32] * 4,
+    "one bucket": [3, 9, 5, 1],
+}
+WAYS = {
+    "with gradients": True,
+    "without": False,
+}  # our own products in both directions, or whatever is faster forward
 ASKING = {"all": False, "first": True}
 lengths_of_rows = some.lists(some.integers(1, 200), min_size=1, max_size=7)
 
 
-def inputs(lengths: list[int], dtype: torch.dtype = torch.float64, seed: int = 0, first: bool = False) -> list[torch.Tensor]:
+def inputs(
+    lengths: list[int], dtype: torch.dtype = torch.float64, seed: int = 0, first: bool = False
+) -> list[torch.Tensor]:
     random = torch.Generator().manual_seed(seed)
     given = [torch.randn(sum(lengths), HEADS, SIZE, generator=random, dtype=dtype) for _ in range(3)]
     return [given[0][starts(lengths)] if first else given[0], *given[1:]]
@@ -60,7 +72,10 @@ def slowly(query, key, value, lengths, scale=USUAL) -> torch.Tensor:
     rows = []
     asked = lengths if len(query) == sum(lengths) else [1] * len(lengths)
     for q, k, v in zip(query.split(asked), key.split(lengths), value.split(lengths), strict=True):
-        heads = [torch.stack([torch.softmax(k[:, h] @ one * scale, 0) @ v[:, h] for one in q[:, h]]) for h in range(HEADS)]
+        heads = [
+            torch.stack([torch.softmax(k[:, h] @ one * scale, 0) @ v[:, h] for one in q[:, h]])
+            for h in range(HEADS)
+        ]
         rows.append(torch.stack(heads, 1))
     return torch.cat(rows)
 
@@ -69,7 +84,9 @@ def by_rows(query, key, value, lengths, masks=None, gain=1.0) -> torch.Tensor:
     """Row by row; a mask of a row is (H, Q, S)."""
     asked = lengths if len(query) == sum(lengths) else [1] * len(lengths)
     rows = []
-    for row, (q, k, v) in enumerate(zip(query.split(asked), key.split(lengths), value.split(lengths), strict=True)):
+    for row, (q, k, v) in enumerate(
+        zip(query.split(asked), key.split(lengths), value.split(lengths), strict=True)
+    ):
         shares = torch.softmax(torch.einsum("qhd,khd->hqk", q, k) * USUAL, -1)
         if masks is not None:
             shares = shares * masks[row] * gain
@@ -103,7 +120,9 @@ def test_gradients(lengths, first):
     for name, ours, slow in both_with_gradients(
         lambda *x: ragged_attention(*x, AttentionPlan(lengths, CPU)), lambda *x: slowly(*x, lengths), given
     ):
-        torch.testing.assert_close(ours, slow, atol=1e-12, rtol=1e-10, msg=lambda text, name=name: f"{name}: {text}")
+        torch.testing.assert_close(
+            ours, slow, atol=1e-12, rtol=1e-10, msg=lambda text, name=name: f"{name}: {text}"
+        )
 
 
 @settings(deadline=None, max_examples=40)
@@ -113,7 +132,9 @@ def test_any_lengths_forward_and_backward(lengths, first, seed):
     for name, ours, slow in both_with_gradients(
         lambda *x: ragged_attention(*x, AttentionPlan(lengths, CPU)), lambda *x: by_rows(*x, lengths), given
     ):
-        torch.testing.assert_close(ours, slow, atol=1e-12, rtol=1e-10, msg=lambda text, name=name: f"{name}: {text}")
+        torch.testing.assert_close(
+            ours, slow, atol=1e-12, rtol=1e-10, msg=lambda text, name=name: f"{name}: {text}"
+        )
 
 
 @settings(deadline=None, max_examples=40)
@@ -138,11 +159,18 @@ def test_numerical_gradients(first, rate):
     assert torch.autograd.gradcheck(compute, [x.requires_grad_() for x in given], fast_mode=True)
 
 
-@pytest.mark.parametrize("wanted", [[True, False, False], [False, True, False], [False, False, True]], ids=["query", "key", "value"])
+@pytest.mark.parametrize(
+    "wanted",
+    [[True, False, False], [False, True, False], [False, False, True]],
+    ids=["query", "key", "value"],
+)
 def test_a_gradient_of_one_input_alone(wanted):
     lengths = CUTS["one bucket"]
     gradients = []
-    for compute in (lambda *x: ragged_attention(*x, AttentionPlan(lengths, CPU)), lambda *x: by_rows(*x, lengths)):
+    for compute in (
+        lambda *x: ragged_attention(*x, AttentionPlan(lengths, CPU)),
+        lambda *x: by_rows(*x, lengths),
+    ):
         given = [x.requires_grad_(want) for x, want in zip(inputs(lengths), wanted, strict=True)]
         gradients.append(torch.autograd.grad(compute(*given).square().sum(), given[wanted.index(True)])[0])
     torch.testing.assert_close(*gradients, atol=1e-12, rtol=1e-10)
@@ -158,16 +186,22 @@ def test_every_length_from_1_to_100(way):
 @pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
 def test_scale(way):
     given = inputs(MIXED)
-    torch.testing.assert_close(ask(way, given, MIXED, scale=0.7), slowly(*given, MIXED, scale=0.7), atol=1e-12, rtol=1e-12)
+    torch.testing.assert_close(
+        ask(way, given, MIXED, scale=0.7), slowly(*given, MIXED, scale=0.7), atol=1e-12, rtol=1e-12
+    )
 
 
 def test_scale_in_the_gradient():
     lengths = CUTS["one bucket"]
     found = both_with_gradients(
-        lambda *x: ragged_attention(*x, AttentionPlan(lengths, CPU), scale=0.7), lambda *x: slowly(*x, lengths, 0.7), inputs(lengths)
+        lambda *x: ragged_attention(*x, AttentionPlan(lengths, CPU), scale=0.7),
+        lambda *x: slowly(*x, lengths, 0.7),
+        inputs(lengths),
     )
     for name, ours, slow in found:
-        torch.testing.assert_close(ours, slow, atol=1e-12, rtol=1e-10, msg=lambda text, name=name: f"{name}: {text}")
+        torch.testing.assert_close(
+            ours, slow, atol=1e-12, rtol=1e-10, msg=lambda text, name=name: f"{name}: {text}"
+        )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
@@ -225,7 +259,9 @@ def test_dropout_drops_shares_and_stays_in_the_row(way):
     lengths = [5, 40, 3, 60]
     query, key, _ = inputs(lengths, torch.float32)
     row = torch.repeat_interleave(torch.arange(4), torch.tensor(lengths))
-    value = torch.nn.functional.one_hot(row, SIZE)[:, None].expand(-1, HEADS, -1).float()  # feature r is 1 in row r alone
+    value = (
+        torch.nn.functional.one_hot(row, SIZE)[:, None].expand(-1, HEADS, -1).float()
+    )  # feature r is 1 in row r alone
     kept_shares = []
     for seed in range(40):
         torch.manual_seed(seed)
@@ -247,12 +283,16 @@ def test_the_share_of_dropped_probabilities(rate):
     query = torch.zeros(length * copies, HEADS, length, requires_grad=True)
     value = torch.eye(length).repeat(copies, 1)[:, None].expand(-1, HEADS, -1)
     DROPOUT_GENERATOR.seed(0)
-    shares = ragged_attention(query, torch.zeros_like(query), value, AttentionPlan(lengths, CPU), rate).detach()
+    shares = ragged_attention(
+        query, torch.zeros_like(query), value, AttentionPlan(lengths, CPU), rate
+    ).detach()
     dropped, gain = rate_to_bytes(rate)
     expected, count = dropped / 256, shares.numel()
     found = (shares == 0).double().mean().item()
     assert abs(found - expected) < 5 * math.sqrt(expected * (1 - expected) / count)
-    torch.testing.assert_close(shares[shares != 0], torch.tensor(gain / length).expand(int((shares != 0).sum())))
+    torch.testing.assert_close(
+        shares[shares != 0], torch.tensor(gain / length).expand(int((shares != 0).sum()))
+    )
 
 
 def masks_of(lengths: list[int], rate: float, first: bool) -> list[torch.Tensor]:
@@ -262,7 +302,9 @@ def masks_of(lengths: list[int], rate: float, first: bool) -> list[torch.Tensor]
     sizes = [math.ceil(length / BUCKET_SIZE) * BUCKET_SIZE for length in lengths]
     for size in sorted(set(sizes)):
         rows = [row for row, here in enumerate(sizes) if here == size]
-        drawn = draw_keep_mask((len(rows) * HEADS, 1 if first else size, size), rate).view(len(rows), HEADS, -1, size)
+        drawn = draw_keep_mask((len(rows) * HEADS, 1 if first else size, size), rate).view(
+            len(rows), HEADS, -1, size
+        )
         for place, row in enumerate(rows):
             masks[row] = drawn[place, :, : lengths[row], : lengths[row]].double()
     return [masks[row] for row in range(len(lengths))]
@@ -280,7 +322,9 @@ def test_dropout_with_the_same_bytes_is_a_mask_on_the_shares(lengths, first, rat
 
     given = inputs(lengths, seed=seed, first=first)
     for name, a, b in both_with_gradients(ours, lambda *x: by_rows(*x, lengths, masks, gain), given):
-        torch.testing.assert_close(a, b, atol=1e-12, rtol=1e-10, msg=lambda text, name=name: f"{name}: {text}")
+        torch.testing.assert_close(
+            a, b, atol=1e-12, rtol=1e-10, msg=lambda text, name=name: f"{name}: {text}"
+        )
 
 
 def test_slow_dropout_draws_from_torch_and_fast_dropout_does_not():
@@ -298,9 +342,13 @@ def test_slow_dropout_draws_from_torch_and_fast_dropout_does_not():
 @pytest.mark.parametrize("first", ASKING.values(), ids=ASKING)
 def test_bf16_is_near_fp32(first):
     given = inputs(MIXED, torch.float32, first=first)
-    exact = both_with_gradients(lambda *x: ragged_attention(*x, AttentionPlan(MIXED, CPU)), lambda *x: by_rows(*x, MIXED), given)
+    exact = both_with_gradients(
+        lambda *x: ragged_attention(*x, AttentionPlan(MIXED, CPU)), lambda *x: by_rows(*x, MIXED), given
+    )
     rough = both_with_gradients(
-        lambda *x: ragged_attention(*x, AttentionPlan(MIXED, CPU)), lambda *x: by_rows(*x, MIXED), [x.bfloat16() for x in given]
+        lambda *x: ragged_attention(*x, AttentionPlan(MIXED, CPU)),
+        lambda *x: by_rows(*x, MIXED),
+        [x.bfloat16() for x in given],
     )
     for (name, _, expected), (_, found, _) in zip(exact, rough, strict=True):
         assert found.dtype == torch.bfloat16
@@ -319,7 +367,9 @@ def test_a_plan_holds_every_token_once_and_pads_little(lengths, first):
     asked = tokens[starts(lengths)] if first else tokens
     keys = torch.cat([bucket.key_index for bucket in layout.buckets])
     queries = torch.cat([bucket.query_index for bucket in layout.buckets])
-    places = torch.arange(len(lengths) * HEADS) if first else asked.flatten()  # with first tokens alone, there are only they
+    places = (
+        torch.arange(len(lengths) * HEADS) if first else asked.flatten()
+    )  # with first tokens alone, there are only they
     assert torch.equal(keys[layout.key_order], tokens.flatten())
     assert torch.equal(queries[layout.query_order], places)
     assert len(layout.query_order.unique()) == len(layout.query_order)
@@ -330,7 +380,11 @@ def test_a_plan_holds_every_token_once_and_pads_little(lengths, first):
         done, done_keys = done + len(bucket.query_index), done_keys + len(bucket.key_index)
         assert (bucket.query_slice.stop, bucket.key_slice.stop) == (done, done_keys)
         assert bucket.length % BUCKET_SIZE == 0
-        real = torch.ones(bucket.num_rows, bucket.length, dtype=torch.bool) if bucket.key_padding is None else ~bucket.key_padding
+        real = (
+            torch.ones(bucket.num_rows, bucket.length, dtype=torch.bool)
+            if bucket.key_padding is None
+            else ~bucket.key_padding
+        )
         sizes = real.sum(-1)
         assert torch.equal(real, torch.arange(bucket.length) < sizes[:, None])  # pads come last
         assert sizes.min() > bucket.length - BUCKET_SIZE

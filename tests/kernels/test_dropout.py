@@ -133,7 +133,9 @@ def test_drop_is_a_mask_and_a_factor(rate, dtype):
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.1, 0.6])
-@pytest.mark.parametrize(("dtype", "near"), [(torch.float64, 1e-12), (torch.float32, 2e-6), (torch.bfloat16, 0.02)], ids=str)
+@pytest.mark.parametrize(
+    ("dtype", "near"), [(torch.float64, 1e-12), (torch.float32, 2e-6), (torch.bfloat16, 0.02)], ids=str
+)
 def test_drop_add_norm_is_its_formula(rate, dtype, near):
     given = inputs(dtype=dtype)
     exact = [x.double() for x in given]
@@ -184,7 +186,10 @@ def test_a_gradient_that_lies_otherwise_in_memory():
 
 @pytest.mark.parametrize(
     "function",
-    [lambda x, y, w, b, **f: apply_dropout(x, 0.4, **f), lambda *x, **f: dropout_add_layer_norm(*x, 1e-5, 0.4, **f)],
+    [
+        lambda x, y, w, b, **f: apply_dropout(x, 0.4, **f),
+        lambda *x, **f: dropout_add_layer_norm(*x, 1e-5, 0.4, **f),
+    ],
     ids=["drop", "norm"],
 )
 @pytest.mark.parametrize("fast", [True, False], ids=["fast", "slow"])
@@ -216,4 +221,6 @@ def test_norm(dtype):
     x, _, weight, bias = inputs(dtype=dtype)
     exact = torch.nn.functional.layer_norm(x.double(), weight.shape, weight.double(), bias.double(), 1e-5)
     assert layer_norm(x, weight, bias, 1e-5).dtype == dtype
-    assert (layer_norm(x, weight, bias, 1e-5) - exact).norm() < (1e-6 if dtype == torch.float32 else 0.01) * exact.norm()
+    assert (layer_norm(x, weight, bias, 1e-5) - exact).norm() < (
+        1e-6 if dtype == torch.float32 else 0.01
+    ) * exact.norm()

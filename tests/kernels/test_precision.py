@@ -66,7 +66,12 @@ def test_pages_are_kept_unless_it_is_0(value, libc, monkeypatch):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("BERTUNE_KEEP_PAGES", "0"), ("MALLOC_MMAP_THRESHOLD_", "1000000"), ("MALLOC_TRIM_THRESHOLD_", "1"), ("MALLOC_TRIM_THRESHOLD_", "")],
+    [
+        ("BERTUNE_KEEP_PAGES", "0"),
+        ("MALLOC_MMAP_THRESHOLD_", "1000000"),
+        ("MALLOC_TRIM_THRESHOLD_", "1"),
+        ("MALLOC_TRIM_THRESHOLD_", ""),
+    ],
 )
 def test_the_environment_wins(name, value, libc, monkeypatch):
     monkeypatch.setenv(name, value)
@@ -85,7 +90,12 @@ def test_other_systems_are_left_alone(platform, libc, monkeypatch):
 
 @pytest.mark.parametrize(
     "library",
-    [OSError("no such file"), Library(1, 1, glibc=False), SimpleNamespace(), SimpleNamespace(gnu_get_libc_version=1)],
+    [
+        OSError("no such file"),
+        Library(1, 1, glibc=False),
+        SimpleNamespace(),
+        SimpleNamespace(gnu_get_libc_version=1),
+    ],
     ids=["no file", "musl", "nothing in it", "a number"],
 )
 def test_another_c_library_is_left_alone(library, libc):
@@ -140,7 +150,9 @@ def _has_mallinfo2() -> bool:
 @pytest.mark.skipif(not _has_mallinfo2(), reason="needs glibc 2.33")
 def test_large_tensors_are_no_longer_mapped():
     kept = {"PATH": "", "OMP_NUM_THREADS": "1"}
-    found = subprocess.run([sys.executable, "-c", EFFECT], capture_output=True, text=True, check=True, env=kept)
+    found = subprocess.run(
+        [sys.executable, "-c", EFFECT], capture_output=True, text=True, check=True, env=kept
+    )
     before, done, after = found.stdout.split()
     assert (before, done, after) in {("1", "True", "0"), ("1", "False", "1")}
 
@@ -180,7 +192,12 @@ def test_a_precision_that_is_none(setting):
 
 @pytest.mark.parametrize(
     ("abilities", "expected"),
-    [({"amx_bf16": True}, True), ({"avx512_bf16": True}, True), ({"avx512_f": True, "amx_bf16": False}, False), ({}, False)],
+    [
+        ({"amx_bf16": True}, True),
+        ({"avx512_bf16": True}, True),
+        ({"avx512_f": True, "amx_bf16": False}, False),
+        ({}, False),
+    ],
 )
 def test_what_the_processor_can(abilities, expected, monkeypatch):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: abilities, raising=False)
@@ -200,7 +217,8 @@ def test_what_the_gpu_can(ability, expected, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("cuda", "mps", "best"), [(True, False, "cuda"), (True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")]
+    ("cuda", "mps", "best"),
+    [(True, False, "cuda"), (True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")],
 )
 def test_device(cuda, mps, best, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
@@ -258,11 +276,25 @@ print(megabytes() - before)
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux" or not has_fast_bf16(torch.device("cpu")), reason="needs bf16 units, and /proc")
+@pytest.mark.skipif(
+    sys.platform != "linux" or not has_fast_bf16(torch.device("cpu")), reason="needs bf16 units, and /proc"
+)
 def test_new_shapes_cost_no_new_memory():
-    environment = {k: v for k, v in os.environ.items() if k not in {"ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"}}
+    environment = {
+        k: v
+        for k, v in os.environ.items()
+        if k not in {"ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"}
+    }
     grown = {
-        how: float(subprocess.run([sys.executable, "-c", SHAPES, how], env=environment, capture_output=True, text=True, check=True).stdout)
+        how: float(
+            subprocess.run(
+                [sys.executable, "-c", SHAPES, how],
+                env=environment,
+                capture_output=True,
+                text=True,
+                check=True,
+            ).stdout
+        )
         for how in ("bounded", "unbounded")
     }
     assert grown["bounded"] < 150

@@ -68,19 +68,27 @@ def same_gradient(ours, theirs, *given: torch.Tensor) -> None:
 
 class TestCrossEntropy:
     def test_is_the_sum_of_minus_the_log_of_each_probability(self, logits, target):
-        slow = sum(-math.log(math.exp(row[t]) / sum(map(math.exp, row))) for row, t in zip(logits.tolist(), target.tolist(), strict=True))
+        slow = sum(
+            -math.log(math.exp(row[t]) / sum(map(math.exp, row)))
+            for row, t in zip(logits.tolist(), target.tolist(), strict=True)
+        )
         close(cross_entropy(logits, target), slow)
 
     @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.6])
     @pytest.mark.parametrize("weighted", [False, True])
-    def test_divided_by_the_weights_of_the_rows_is_the_mean_of_torch(self, logits, target, weights, smoothing, weighted):
+    def test_divided_by_the_weights_of_the_rows_is_the_mean_of_torch(
+        self, logits, target, weights, smoothing, weighted
+    ):
         weights = weights if weighted else None
         ours = cross_entropy(logits, target, weights, smoothing)
         count = weights[target].sum() if weighted else ROWS
         close(ours / count, F.cross_entropy(logits, target, weight=weights, label_smoothing=smoothing))
 
     def test_parts_add_up(self, logits, target, weights):
-        parts = [cross_entropy(logits[cut], target[cut], weights, 0.1) for cut in (slice(0, 3), slice(3, 4), slice(4, None))]
+        parts = [
+            cross_entropy(logits[cut], target[cut], weights, 0.1)
+            for cut in (slice(0, 3), slice(3, 4), slice(4, None))
+        ]
         close(sum(parts), cross_entropy(logits, target, weights, 0.1))
 
     def test_is_computed_in_fp32(self, logits, target):
@@ -112,7 +120,9 @@ class TestFocal:
 
     @pytest.mark.parametrize("gamma", [0.5, 1.0, 2.0])
     def test_a_sure_model_has_a_finite_gradient(self, gamma):
-        logits = torch.tensor([[60.0, -60.0], [-60.0, 60.0]], requires_grad=True)  # surely right, surely wrong
+        logits = torch.tensor(
+            [[60.0, -60.0], [-60.0, 60.0]], requires_grad=True
+        )  # surely right, surely wrong
         loss = focal_loss(logits, torch.tensor([0, 0]), gamma)
         close(loss, 120.0)
         (gradient,) = torch.autograd.grad(loss, logits)
@@ -157,7 +167,9 @@ class TestBinaryCrossEntropy:
 
     def test_is_computed_in_fp32(self, logits, applies, weights):
         half = logits.bfloat16()
-        close(binary_cross_entropy(half, applies, weights), binary_cross_entropy(half.float(), applies, weights))
+        close(
+            binary_cross_entropy(half, applies, weights), binary_cross_entropy(half.float(), applies, weights)
+        )
 
 
 class TestDivergence:

@@ -62,7 +62,11 @@ class TestCosine:
     @quickly
     @given(seeds, st.integers(1, 6), st.integers(1, 6), st.integers(2, 5), st.sampled_from([1e-3, 1.0, 1e4]))
     def test_is_the_product_over_the_lengths(self, seed, rows, others, width, size):
-        a, b, c = size * vectors(rows, width, seed), vectors(rows, width, seed + 1), vectors(others, width, seed + 2)
+        a, b, c = (
+            size * vectors(rows, width, seed),
+            vectors(rows, width, seed + 1),
+            vectors(others, width, seed + 2),
+        )
         # the shorter a vector, the longer its gradient
         same(
             lambda a, b: cosine_similarity(a * size, b),
@@ -89,7 +93,11 @@ class TestCosine:
         assert cosine_similarity(a, b)[0] == 0
         assert (cosine_similarity_matrix(a, b)[0] == 0).all()
         assert (cosine_similarity_matrix(b, a)[:, 0] == 0).all()
-        for loss in (cosine_similarity(a, b).sum(), cosine_similarity_matrix(a, b).sum(), cosine_similarity(a, a).sum()):
+        for loss in (
+            cosine_similarity(a, b).sum(),
+            cosine_similarity_matrix(a, b).sum(),
+            cosine_similarity(a, a).sum(),
+        ):
             (gradient,) = torch.autograd.grad(loss, a)
             assert gradient.isfinite().all()
             assert (gradient[0] == 0).all()
@@ -162,7 +170,9 @@ class TestCosent:
     @pytest.mark.parametrize("dtype", [torch.bool, torch.int64, torch.float32, torch.float64])
     def test_labels_are_scores_too(self, dtype):
         similarity, label = torch.tensor([0.3, 0.1, -0.2, 0.8]), torch.tensor([1, 0, 1, 0])
-        torch.testing.assert_close(cosent_loss(similarity, label.to(dtype), 20.0), slow_cosent(similarity, label, 20.0))
+        torch.testing.assert_close(
+            cosent_loss(similarity, label.to(dtype), 20.0), slow_cosent(similarity, label, 20.0)
+        )
 
     def test_many_rows(self):
         """4000 rows have 8 million pairs; running sums must not lose them."""
@@ -174,7 +184,9 @@ class TestCosent:
     def test_does_not_depend_on_the_order_of_rows(self):
         similarity, score = torch.linspace(-0.9, 0.8, 12).sin(), torch.tensor([3, 1, 2] * 4)
         order = torch.randperm(12, generator=torch.Generator().manual_seed(9))
-        torch.testing.assert_close(cosent_loss(similarity[order], score[order], 20.0), cosent_loss(similarity, score, 20.0))
+        torch.testing.assert_close(
+            cosent_loss(similarity[order], score[order], 20.0), cosent_loss(similarity, score, 20.0)
+        )
 
     @pytest.mark.slow
     @pytest.mark.filterwarnings("ignore")
@@ -209,7 +221,9 @@ class TestOneRowAtATime:
     def test_contrastive_by_hand(self):
         similarity = torch.tensor([1.0, 0.5, 1.0, 0.75, 0.0])
         label = torch.tensor([1, 1, 0, 0, 0])
-        torch.testing.assert_close(contrastive_loss(similarity, label, 0.5), torch.tensor(0 + 0.125 + 0.125 + 0.03125 + 0))
+        torch.testing.assert_close(
+            contrastive_loss(similarity, label, 0.5), torch.tensor(0 + 0.125 + 0.125 + 0.03125 + 0)
+        )
 
     @pytest.mark.slow
     @pytest.mark.filterwarnings("ignore")
@@ -217,7 +231,8 @@ class TestOneRowAtATime:
         theirs = pytest.importorskip("sentence_transformers.losses").ContrastiveLoss(None)
         a, b, label = vectors(9, 4, 0), vectors(9, 4, 1), torch.tensor([1, 0, 0] * 3)
         torch.testing.assert_close(
-            contrastive_loss(cosine_similarity(a, b), label, 0.5) / 9, theirs.compute_loss_from_embeddings([a, b], label)
+            contrastive_loss(cosine_similarity(a, b), label, 0.5) / 9,
+            theirs.compute_loss_from_embeddings([a, b], label),
         )
 
     @quickly
@@ -234,9 +249,12 @@ class TestOneRowAtATime:
         similarity, target = torch.linspace(-1, 1, 10), torch.linspace(1, 0, 10)
         label = (target > 0.4).long()
         cuts = slice(0, 3), slice(3, 10)
-        torch.testing.assert_close(sum(cosine_mse_loss(similarity[c], target[c]) for c in cuts), cosine_mse_loss(similarity, target))
         torch.testing.assert_close(
-            sum(contrastive_loss(similarity[c], label[c], 0.5) for c in cuts), contrastive_loss(similarity, label, 0.5)
+            sum(cosine_mse_loss(similarity[c], target[c]) for c in cuts), cosine_mse_loss(similarity, target)
+        )
+        torch.testing.assert_close(
+            sum(contrastive_loss(similarity[c], label[c], 0.5) for c in cuts),
+            contrastive_loss(similarity, label, 0.5),
         )
 
 
@@ -250,9 +268,15 @@ def slow_in_batch(anchors, candidates, positive, false, margin, scale, symmetric
     total = back = anchors.new_zeros(())
     for i, right in enumerate(positive):
         others = [n for n in range(len(candidates)) if n != right and not false[i][n]]
-        total = total + lost(slow_cosine(anchors[i], candidates[right]), [slow_cosine(anchors[i], candidates[n]) for n in others])
+        total = total + lost(
+            slow_cosine(anchors[i], candidates[right]),
+            [slow_cosine(anchors[i], candidates[n]) for n in others],
+        )
         others = [j for j in range(len(anchors)) if positive[j] != right and not false[j][right]]
-        back = back + lost(slow_cosine(anchors[i], candidates[right]), [slow_cosine(anchors[j], candidates[right]) for j in others])
+        back = back + lost(
+            slow_cosine(anchors[i], candidates[right]),
+            [slow_cosine(anchors[j], candidates[right]) for j in others],
+        )
     return (total + back) / 2 if symmetric else total
 
 
@@ -293,7 +317,9 @@ class TestInBatch:
     @pytest.mark.parametrize("margin", [0.0, 0.2])
     def test_is_that_of_batch_negatives(self, symmetric, margin):
         a, b = vectors(8, 5, 1), vectors(8, 5, 2)
-        ours = in_batch_negatives_loss(a, b, torch.arange(8), torch.zeros(8, 8, dtype=torch.bool), margin, 20.0, symmetric)
+        ours = in_batch_negatives_loss(
+            a, b, torch.arange(8), torch.zeros(8, 8, dtype=torch.bool), margin, 20.0, symmetric
+        )
         torch.testing.assert_close(ours / 8, batch_negatives(a, b, margin, 20.0, symmetric))
 
     @pytest.mark.slow
@@ -301,20 +327,34 @@ class TestInBatch:
     @pytest.mark.parametrize("symmetric", [False, True])
     def test_is_that_of_sentence_transformers(self, symmetric):
         theirs = pytest.importorskip("sentence_transformers.losses")
-        loss = theirs.MultipleNegativesSymmetricRankingLoss if symmetric else theirs.MultipleNegativesRankingLoss
+        loss = (
+            theirs.MultipleNegativesSymmetricRankingLoss if symmetric else theirs.MultipleNegativesRankingLoss
+        )
         a, b = vectors(8, 5, 1), vectors(8, 5, 2)
-        ours = in_batch_negatives_loss(a, b, torch.arange(8), torch.zeros(8, 8, dtype=torch.bool), 0.0, 20.0, symmetric)
+        ours = in_batch_negatives_loss(
+            a, b, torch.arange(8), torch.zeros(8, 8, dtype=torch.bool), 0.0, 20.0, symmetric
+        )
         torch.testing.assert_close(ours / 8, loss(None).compute_loss_from_embeddings([a, b], None))
 
     @pytest.mark.parametrize("symmetric", [False, True])
     def test_does_not_depend_on_the_order_of_rows_and_candidates(self, symmetric):
         random = torch.Generator().manual_seed(3)
-        anchors, candidates, false = vectors(6, 4, 4), vectors(9, 4, 5), torch.rand(6, 9, generator=random) < 0.3
+        anchors, candidates, false = (
+            vectors(6, 4, 4),
+            vectors(9, 4, 5),
+            torch.rand(6, 9, generator=random) < 0.3,
+        )
         positive = torch.randperm(9, generator=random)[:6]
         whole = in_batch_negatives_loss(anchors, candidates, positive, false, 0.1, 20.0, symmetric)
         rows, columns = torch.randperm(6, generator=random), torch.randperm(9, generator=random)
         moved = in_batch_negatives_loss(
-            anchors[rows], candidates[columns], columns.argsort()[positive[rows]], false[rows][:, columns], 0.1, 20.0, symmetric
+            anchors[rows],
+            candidates[columns],
+            columns.argsort()[positive[rows]],
+            false[rows][:, columns],
+            0.1,
+            20.0,
+            symmetric,
         )
         torch.testing.assert_close(moved, whole)
 
@@ -325,7 +365,10 @@ class TestInBatch:
         false[:, 4] = True
         loss = in_batch_negatives_loss(anchors, candidates, torch.arange(3), false, 0.2, 20.0, symmetric)
         torch.testing.assert_close(
-            loss, in_batch_negatives_loss(anchors, candidates[:4], torch.arange(3), false[:, :4], 0.2, 20.0, symmetric)
+            loss,
+            in_batch_negatives_loss(
+                anchors, candidates[:4], torch.arange(3), false[:, :4], 0.2, 20.0, symmetric
+            ),
         )
         (gradient,) = torch.autograd.grad(loss, candidates)
         assert gradient.isfinite().all()
@@ -335,7 +378,15 @@ class TestInBatch:
     @pytest.mark.parametrize("symmetric", [False, True])
     def test_a_row_without_negatives_costs_nothing(self, symmetric):
         anchors = vectors(3, 4, 6).requires_grad_()
-        loss = in_batch_negatives_loss(anchors, vectors(3, 4, 7), torch.arange(3), torch.ones(3, 3, dtype=torch.bool), 0.2, 20.0, symmetric)
+        loss = in_batch_negatives_loss(
+            anchors,
+            vectors(3, 4, 7),
+            torch.arange(3),
+            torch.ones(3, 3, dtype=torch.bool),
+            0.2,
+            20.0,
+            symmetric,
+        )
         assert loss == 0
         (gradient,) = torch.autograd.grad(loss, anchors)
         assert (gradient == 0).all()
@@ -356,15 +407,21 @@ class TestInBatch:
         s = 20 * cosine_similarity_matrix(anchors, candidates)
         forth = F.cross_entropy(s, positive, reduction="sum")
         zero = torch.zeros(1, dtype=torch.int64)
-        back = sum(F.cross_entropy(s[kept, n][None], zero) for kept, n in (([0, 2], 0), ([1, 2], 0), ([2, 0, 1], 1)))
-        torch.testing.assert_close(in_batch_negatives_loss(anchors, candidates, positive, false, 0.0, 20.0, True), (forth + back) / 2)
+        back = sum(
+            F.cross_entropy(s[kept, n][None], zero) for kept, n in (([0, 2], 0), ([1, 2], 0), ([2, 0, 1], 1))
+        )
+        torch.testing.assert_close(
+            in_batch_negatives_loss(anchors, candidates, positive, false, 0.0, 20.0, True), (forth + back) / 2
+        )
 
 
 def slow_false_negatives(anchors, candidates, positive):
     false = [[False] * len(candidates) for _ in anchors]
     for i, anchor in enumerate(anchors):
         for n, text in enumerate(candidates):
-            known = {anchor, candidates[positive[i]]} | {candidates[positive[j]] for j, other in enumerate(anchors) if other == anchor}
+            known = {anchor, candidates[positive[i]]} | {
+                candidates[positive[j]] for j, other in enumerate(anchors) if other == anchor
+            }
             false[i][n] = n != positive[i] and text in known
     return torch.tensor(false)
 

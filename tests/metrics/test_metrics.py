@@ -20,7 +20,9 @@ from bertune.metrics.classification import (
 )
 from bertune.metrics.regression import pearson, regression_scores, spearman
 
-pytestmark = pytest.mark.filterwarnings("ignore:A single label was found")  # scikit-learn, where gold and predicted are one label
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:A single label was found"
+)  # scikit-learn, where gold and predicted are one label
 quickly = settings(max_examples=30, deadline=None)
 
 
@@ -28,7 +30,11 @@ quickly = settings(max_examples=30, deadline=None)
 def labelled(draw, lowest=1, highest=5):
     """Gold and predicted label ids, and how many labels there are: some may occur nowhere."""
     num_labels = draw(st.integers(lowest, highest))
-    pairs = draw(st.lists(st.tuples(st.integers(0, num_labels - 1), st.integers(0, num_labels - 1)), min_size=1, max_size=40))
+    pairs = draw(
+        st.lists(
+            st.tuples(st.integers(0, num_labels - 1), st.integers(0, num_labels - 1)), min_size=1, max_size=40
+        )
+    )
     gold, predicted = np.array(pairs).T
     return gold, predicted, num_labels
 
@@ -43,7 +49,9 @@ def flags(draw):
 
 
 numbers = st.integers(-40, 40).map(lambda n: n / 8)  # a grid, so that ties are common
-paired = st.lists(st.tuples(numbers, numbers), min_size=2, max_size=30).map(lambda rows: tuple(np.array(rows).T))
+paired = st.lists(st.tuples(numbers, numbers), min_size=2, max_size=30).map(
+    lambda rows: tuple(np.array(rows).T)
+)
 
 
 class TestSingleLabel:
@@ -75,8 +83,12 @@ class TestSingleLabel:
     def test_binary(self, rows, positive):
         gold, predicted, _ = rows
         ours = single_label_scores(confusion_matrix(gold, predicted, 2), positive)
-        precision, recall, f1, _ = sk.precision_recall_fscore_support(gold, predicted, labels=[positive], average=None, zero_division=0)
-        assert (ours["precision"], ours["recall"], ours["f1"]) == pytest.approx((precision[0], recall[0], f1[0]), abs=1e-12)
+        precision, recall, f1, _ = sk.precision_recall_fscore_support(
+            gold, predicted, labels=[positive], average=None, zero_division=0
+        )
+        assert (ours["precision"], ours["recall"], ours["f1"]) == pytest.approx(
+            (precision[0], recall[0], f1[0]), abs=1e-12
+        )
         assert "precision_macro" not in ours
         assert ours["mcc"] == pytest.approx(sk.matthews_corrcoef(gold, predicted), abs=1e-12)
 
@@ -87,10 +99,14 @@ class TestSingleLabel:
         matrix = confusion_matrix(gold, predicted, num_labels)
         names = [f"label {n}" for n in range(num_labels)]
         ours = per_label_scores(names, np.diag(matrix), matrix.sum(0), matrix.sum(1))
-        theirs = sk.precision_recall_fscore_support(gold, predicted, labels=range(num_labels), average=None, zero_division=0)
+        theirs = sk.precision_recall_fscore_support(
+            gold, predicted, labels=range(num_labels), average=None, zero_division=0
+        )
         assert list(ours) == names
         for name, precision, recall, f1, support in zip(names, *theirs, strict=True):
-            assert ours[name] == pytest.approx({"precision": precision, "recall": recall, "f1": f1, "support": support}, abs=1e-12)
+            assert ours[name] == pytest.approx(
+                {"precision": precision, "recall": recall, "f1": f1, "support": support}, abs=1e-12
+            )
             assert type(ours[name]["support"]) is int
 
     def test_one_right_one_wrong_of_each(self):
@@ -121,7 +137,9 @@ class TestMultiLabel:
         gold, predicted = rows
         ours = multi_label_scores(gold, predicted)
         g, p = gold.astype(int), predicted.astype(int)
-        if gold.shape[1] == 1:  # scikit-learn takes one column for a binary problem: a label that is never on keeps its form
+        if (
+            gold.shape[1] == 1
+        ):  # scikit-learn takes one column for a binary problem: a label that is never on keeps its form
             g, p = np.hstack([g, np.zeros_like(g)]), np.hstack([p, np.zeros_like(p)])
         chosen = {"labels": range(gold.shape[1]), "zero_division": 0}
         theirs = {
@@ -157,7 +175,9 @@ class TestRegression:
 
     def test_spearman_with_ties(self):
         gold, predicted = np.array([1.0, 2, 2, 3, 3, 3]), np.array([0.1, 0.1, 0.4, 0.2, 0.9, 0.9])
-        assert spearman(gold, predicted) == pytest.approx(scipy.stats.spearmanr(gold, predicted).statistic, abs=1e-14)
+        assert spearman(gold, predicted) == pytest.approx(
+            scipy.stats.spearmanr(gold, predicted).statistic, abs=1e-14
+        )
         assert spearman(gold, np.exp(9 * predicted)) == spearman(gold, predicted)  # only order counts
 
     @quickly
@@ -191,9 +211,16 @@ class TestInterval:
         column = np.random.default_rng(1).gamma(2.0, size=120)
         low, high = bootstrap_interval(np.mean, column, num_resamples=4000)
         theirs = scipy.stats.bootstrap(
-            (column,), np.mean, n_resamples=4000, method="percentile", confidence_level=0.95, rng=np.random.default_rng(2)
+            (column,),
+            np.mean,
+            n_resamples=4000,
+            method="percentile",
+            confidence_level=0.95,
+            rng=np.random.default_rng(2),
         ).confidence_interval
-        spread = column.std() / np.sqrt(len(column))  # of the mean; each end of each interval is off by about 0.04 of it
+        spread = column.std() / np.sqrt(
+            len(column)
+        )  # of the mean; each end of each interval is off by about 0.04 of it
         assert abs(low - theirs.low) < 0.2 * spread
         assert abs(high - theirs.high) < 0.2 * spread
 
@@ -225,7 +252,10 @@ class TestInterval:
 
     def test_narrows_with_more_rows(self):
         random = np.random.default_rng(6)
-        widths = [np.diff(bootstrap_interval(np.mean, random.normal(size=n), num_resamples=300))[0] for n in (20, 200, 2000)]
+        widths = [
+            np.diff(bootstrap_interval(np.mean, random.normal(size=n), num_resamples=300))[0]
+            for n in (20, 200, 2000)
+        ]
         assert widths[0] > 2 * widths[1] > 4 * widths[2]
 
 
@@ -250,7 +280,9 @@ def check_threshold(gold: np.ndarray, probability: np.ndarray) -> None:
 
 class TestBestThreshold:
     @quickly
-    @given(st.lists(st.tuples(st.booleans(), st.integers(0, 20).map(lambda n: n / 20)), min_size=1, max_size=15))
+    @given(
+        st.lists(st.tuples(st.booleans(), st.integers(0, 20).map(lambda n: n / 20)), min_size=1, max_size=15)
+    )
     def test_against_every_cut_with_ties(self, rows):
         gold, probability = zip(*rows, strict=True)
         check_threshold(np.array(gold), np.array(probability))
@@ -282,6 +314,9 @@ class TestBestThreshold:
         gold, probability = np.array([True, False, False, False, True]), np.array([0.8, 0.6, 0.4, 0.3, 0.1])
         # F1 2/3 at 0.7; 4/7 at 0.05
         assert best_threshold(gold, probability) == 0.7
-        gold, probability = np.array([True, False, True, False, False, True]), np.array([0.9, 0.8, 0.6, 0.4, 0.3, 0.2])
+        gold, probability = (
+            np.array([True, False, True, False, False, True]),
+            np.array([0.9, 0.8, 0.6, 0.4, 0.3, 0.2]),
+        )
         # F1 2/3 both at 0.5, after three rows, and at 0.1, after all
         assert best_threshold(gold, probability) == 0.5

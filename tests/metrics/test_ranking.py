@@ -26,10 +26,15 @@ class TestScoredPairs:
         gold, similarity = random.integers(0, 6, 50), random.normal(size=50).astype(np.float32)
         ours = correlation_scores(gold, similarity)
         assert ours["spearman"] == pytest.approx(scipy.stats.spearmanr(gold, similarity).statistic, abs=1e-12)
-        assert ours["pearson"] == pytest.approx(scipy.stats.pearsonr(gold, similarity.astype(float)).statistic, abs=1e-12)
+        assert ours["pearson"] == pytest.approx(
+            scipy.stats.pearsonr(gold, similarity.astype(float)).statistic, abs=1e-12
+        )
 
     def test_vectors_that_have_collapsed_have_no_correlation(self):
-        assert correlation_scores(np.arange(5.0), np.full(5, 0.999, np.float32)) == {"spearman": 0.0, "pearson": 0.0}
+        assert correlation_scores(np.arange(5.0), np.full(5, 0.999, np.float32)) == {
+            "spearman": 0.0,
+            "pearson": 0.0,
+        }
 
 
 def every_cut(similarity: np.ndarray) -> np.ndarray:
@@ -52,8 +57,12 @@ class TestLabelledPairs:
         assert (gold == chosen).mean() == ours["accuracy"]
         assert chosen.sum() == (similarity >= every_cut(similarity)[np.argmax(accuracies)]).sum()
         chosen = similarity >= ours["f1_threshold"]
-        precision, recall, f1, _ = sk.precision_recall_fscore_support(gold, chosen, average="binary", pos_label=True, zero_division=0)
-        assert (ours["precision"], ours["recall"], ours["f1"]) == pytest.approx((precision, recall, f1), abs=1e-12)
+        precision, recall, f1, _ = sk.precision_recall_fscore_support(
+            gold, chosen, average="binary", pos_label=True, zero_division=0
+        )
+        assert (ours["precision"], ours["recall"], ours["f1"]) == pytest.approx(
+            (precision, recall, f1), abs=1e-12
+        )
         assert chosen.sum() == (similarity >= every_cut(similarity)[np.argmax(f1s)]).sum()
 
     @quickly
@@ -61,7 +70,9 @@ class TestLabelledPairs:
     def test_average_precision(self, rows):
         gold, similarity = rows
         truth = sk.average_precision_score(gold, similarity) if gold.any() else 0.0
-        assert binary_similarity_scores(gold, similarity)["average_precision"] == pytest.approx(truth, abs=1e-12)
+        assert binary_similarity_scores(gold, similarity)["average_precision"] == pytest.approx(
+            truth, abs=1e-12
+        )
 
     def test_average_precision_of_many_rows(self):
         random = np.random.default_rng(1)
@@ -123,9 +134,13 @@ def slow_retrieval(queries, documents, relevant, ks, excluded):
         places = [place for place, n in enumerate(ranked, 1) if n in wanted]
         figures["mrr@10"].append(1 / places[0] if places and places[0] <= 10 else 0.0)
         best = sum(1 / np.log2(1 + place) for place in range(1, min(len(wanted), 10) + 1))
-        figures["ndcg@10"].append(sum(1 / np.log2(1 + place) for place in places if place <= 10) / best if wanted else 0.0)
+        figures["ndcg@10"].append(
+            sum(1 / np.log2(1 + place) for place in places if place <= 10) / best if wanted else 0.0
+        )
         for k in ks:
-            figures[f"recall@{k}"].append(sum(place <= k for place in places) / len(wanted) if wanted else 0.0)
+            figures[f"recall@{k}"].append(
+                sum(place <= k for place in places) / len(wanted) if wanted else 0.0
+            )
         figures["accuracy@1"].append(float(bool(places) and places[0] == 1))
     return figures
 
@@ -143,18 +158,27 @@ def unit(rows: int, width: int, random: np.random.Generator) -> np.ndarray:
 class TestRetrieval:
     @quickly
     @given(
-        st.integers(0, 10**6), st.integers(1, 9), st.integers(1, 25), st.sampled_from([0.0, 0.1, 0.6]), st.booleans(), st.integers(1, 60)
+        st.integers(0, 10**6),
+        st.integers(1, 9),
+        st.integers(1, 25),
+        st.sampled_from([0.0, 0.1, 0.6]),
+        st.booleans(),
+        st.integers(1, 60),
     )
     def test_is_the_definition_with_ties(self, seed, num_queries, num_documents, density, leave_out, block):
         random = np.random.default_rng(seed)
         queries, documents = whole_numbers(num_queries, 3, random), whole_numbers(num_documents, 3, random)
-        relevant = [set(np.flatnonzero(row).tolist()) for row in random.random((num_queries, num_documents)) < density]
+        relevant = [
+            set(np.flatnonzero(row).tolist()) for row in random.random((num_queries, num_documents)) < density
+        ]
         excluded = random.integers(-1, num_documents, num_queries) if leave_out else None
         ks = (1, 3, 10, 15)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(ranking, "_BLOCK", block)
             ours = retrieval_scores(queries, documents, relevant, ks, excluded)
-        truth = slow_retrieval(queries, documents, relevant, ks, [-1] * num_queries if excluded is None else excluded)
+        truth = slow_retrieval(
+            queries, documents, relevant, ks, [-1] * num_queries if excluded is None else excluded
+        )
         assert list(ours.values) == list(ours.per_query) == list(truth)
         for name, figures in truth.items():
             assert ours.per_query[name].shape == (num_queries,)
@@ -167,7 +191,10 @@ class TestRetrieval:
         queries, documents = unit(20, 8, random), unit(60, 8, random)
         gold = random.random((20, 60)) < 0.2
         ours = retrieval_scores(queries, documents, [np.flatnonzero(row).tolist() for row in gold])
-        truth = [sk.ndcg_score(g[None], s[None], k=10) for g, s in zip(gold.astype(int), queries @ documents.T, strict=True)]
+        truth = [
+            sk.ndcg_score(g[None], s[None], k=10)
+            for g, s in zip(gold.astype(int), queries @ documents.T, strict=True)
+        ]
         np.testing.assert_allclose(ours.per_query["ndcg@10"], truth, atol=1e-12)
 
     def test_by_hand(self):
@@ -196,12 +223,18 @@ class TestRetrieval:
         assert ours.per_query["recall@10"].tolist() == [1.0, 1.0, 0.0]
 
     def test_documents_of_equal_similarity_keep_their_order(self):
-        found = nearest_neighbors(np.ones((2, 3), np.float32), np.ones((50, 3), np.float32), 7, np.array([-1, 2]))
+        found = nearest_neighbors(
+            np.ones((2, 3), np.float32), np.ones((50, 3), np.float32), 7, np.array([-1, 2])
+        )
         assert found.tolist() == [[0, 1, 2, 3, 4, 5, 6], [0, 1, 3, 4, 5, 6, 7]]
 
     def test_the_size_of_blocks_changes_nothing(self, monkeypatch):
         random = np.random.default_rng(3)
-        queries, documents, relevant = whole_numbers(37, 6, random), whole_numbers(80, 6, random), [{n} for n in range(37)]
+        queries, documents, relevant = (
+            whole_numbers(37, 6, random),
+            whole_numbers(80, 6, random),
+            [{n} for n in range(37)],
+        )
         whole = retrieval_scores(queries, documents, relevant)
         for block in (1, 81, 800):
             monkeypatch.setattr(ranking, "_BLOCK", block)
@@ -209,7 +242,11 @@ class TestRetrieval:
 
     def test_queries_are_taken_in_blocks(self, monkeypatch):
         sizes = []
-        monkeypatch.setattr(ranking, "_highest", lambda values, places: sizes.append(values.size) or np.zeros((len(values), places), int))
+        monkeypatch.setattr(
+            ranking,
+            "_highest",
+            lambda values, places: sizes.append(values.size) or np.zeros((len(values), places), int),
+        )
         random = np.random.default_rng(4)
         monkeypatch.setattr(ranking, "_BLOCK", 1000)
         nearest_neighbors(unit(95, 4, random), unit(100, 4, random), 10, np.full(95, -1))

@@ -50,10 +50,16 @@ def test_exact_figures_are_those_of_seqeval(scheme, corpus):
     gold, predicted, lengths = corpus
     counts = count_spans(gold, predicted, LABELS)
     ours = span_scores(counts)
-    tags = [[spans_to_tags(spans, n, scheme) for spans, n in zip(side, lengths, strict=True)] for side in (gold, predicted)]
+    tags = [
+        [spans_to_tags(spans, n, scheme) for spans, n in zip(side, lengths, strict=True)]
+        for side in (gold, predicted)
+    ]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        theirs = {f.__name__.split("_")[0]: f(*tags, zero_division=0) for f in (precision_score, recall_score, f1_score)}
+        theirs = {
+            f.__name__.split("_")[0]: f(*tags, zero_division=0)
+            for f in (precision_score, recall_score, f1_score)
+        }
         empty = not any(gold) and not any(predicted)  # seqeval has no report of nothing
         report = {} if empty else classification_report(*tags, output_dict=True, zero_division=0)
     assert {name: ours[name] for name in theirs} == pytest.approx(theirs, abs=1e-12)
@@ -61,7 +67,9 @@ def test_exact_figures_are_those_of_seqeval(scheme, corpus):
     by_label = per_label_scores(LABELS, *(c.sum(0) for c in counts[:3]))
     for label in LABELS:
         of_theirs = report.get(label, {"precision": 0, "recall": 0, "f1-score": 0, "support": 0})
-        assert by_label[label] == pytest.approx({name.replace("-score", ""): value for name, value in of_theirs.items()}, abs=1e-12)
+        assert by_label[label] == pytest.approx(
+            {name.replace("-score", ""): value for name, value in of_theirs.items()}, abs=1e-12
+        )
 
 
 def naive_f1(precision_of, recall_of):
@@ -81,7 +89,10 @@ def test_loose_figures_are_those_of_the_definition(corpus):
     gold, predicted, _ = corpus
     ours = figures(gold, predicted)
     pairs = list(zip(gold, predicted, strict=True))
-    same = [[any(s[:2] == o[:2] for o in g) for s in p] for g, p in pairs], [[any(s[:2] == o[:2] for o in p) for s in g] for g, p in pairs]
+    same = (
+        [[any(s[:2] == o[:2] for o in g) for s in p] for g, p in pairs],
+        [[any(s[:2] == o[:2] for o in p) for s in g] for g, p in pairs],
+    )
     met = (
         [[any(s & o for o in by_word(g)) for s in by_word(p)] for g, p in pairs],
         [[any(s & o for o in by_word(p)) for s in by_word(g)] for g, p in pairs],
@@ -100,7 +111,9 @@ def test_loose_figures_are_those_of_the_definition(corpus):
 def test_order_does_not_matter_and_sides_change_places(corpus, random):
     gold, predicted, _ = corpus
     ours = figures(gold, predicted)
-    pairs = [(random.sample(g, len(g)), random.sample(p, len(p))) for g, p in zip(gold, predicted, strict=True)]
+    pairs = [
+        (random.sample(g, len(g)), random.sample(p, len(p))) for g, p in zip(gold, predicted, strict=True)
+    ]
     random.shuffle(pairs)
     assert figures(*zip(*pairs, strict=True)) == pytest.approx(ours, abs=1e-12)
     turned = figures(predicted, gold)
@@ -164,7 +177,10 @@ def scored(gold, predicted, metric="f1", intervals=True):
 def test_the_interval_holds_the_value_of_the_main_figure(metric):
     random = np.random.default_rng(0)
     gold = [[(0, 2, LABELS[n % 3]), (3, 5, "PER")] for n in range(40)]
-    predicted = [[(0, 2, LABELS[n % 3]), *([(3, 5, "PER")] if random.random() < 0.6 else [(6, 7, "LOC")])] for n in range(40)]
+    predicted = [
+        [(0, 2, LABELS[n % 3]), *([(3, 5, "PER")] if random.random() < 0.6 else [(6, 7, "LOC")])]
+        for n in range(40)
+    ]
     scores = scored(gold, predicted, metric)
     assert (scores.main_metric, scores.higher_is_better) == (metric, True)
     assert scores.main_value == figures(gold, predicted)[metric]

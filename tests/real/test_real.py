@@ -51,7 +51,11 @@ COUNTS = {
     "glue/STS-B/train.tsv": ("regress", 5749, []),
     "afqmc/train.txt": ("classify", 34334, ["data.columns=[text,text_b,label]"]),
     "lcqmc/dev.txt": ("classify", 8802, ["data.columns=[text,text_b,label]"]),
-    "atec/atec_nlp_sim_train.csv": ("classify", 39346, ["data.columns=[id,text,text_b,label]", "data.format=tsv"]),
+    "atec/atec_nlp_sim_train.csv": (
+        "classify",
+        39346,
+        ["data.columns=[id,text,text_b,label]", "data.format=tsv"],
+    ),
     "ocnli/train.10k.json": ("classify", 9985, ["data.drop_labels=['-']"]),
     "ocnli/dev.json": ("classify", 2950, ["data.drop_labels=['-']"]),
     "sts-b-zh/sts-b-train.txt": ("regress", 5231, ["data.columns=[text,text_b,label]"]),
@@ -75,12 +79,19 @@ def test_unlabelled_files_can_be_predicted_and_not_scored(tmp_path):
     run, task = prepare("classify", ["data.columns=[text,text_b,label]"])
     with pytest.raises(bertune.DataError, match=r"test\.txt:1: 2 columns where 3"):
         read_examples([data("afqmc/test.txt")], task, run.data, lambda _: None)
-    assert len(read_examples([data("afqmc/test.txt")], task, run.data, lambda _: None, require_target=False)) == 3861
+    assert (
+        len(read_examples([data("afqmc/test.txt")], task, run.data, lambda _: None, require_target=False))
+        == 3861
+    )
 
 
 @pytest.mark.parametrize(
     ("encoder", "name", "columns"),
-    [("minilm", "glue/SST-2/dev.tsv", None), ("zh", "tnews/dev.tsv", ["text", "label"]), ("zh", "glue/SST-2/dev.tsv", None)],
+    [
+        ("minilm", "glue/SST-2/dev.tsv", None),
+        ("zh", "tnews/dev.tsv", ["text", "label"]),
+        ("zh", "glue/SST-2/dev.tsv", None),
+    ],
 )
 def test_token_ids_are_those_of_transformers(encoder, name, columns):
     from transformers import AutoTokenizer
@@ -92,7 +103,9 @@ def test_token_ids_are_those_of_transformers(encoder, name, columns):
     theirs = AutoTokenizer.from_pretrained(str(folder))
     for items in (texts, pairs):
         for length in (None, 24):
-            ours = load_tokenizer(folder, get_max_positions(load_hf_config(folder)), DataConfig(max_length=length)).encode(items)
+            ours = load_tokenizer(
+                folder, get_max_positions(load_hf_config(folder)), DataConfig(max_length=length)
+            ).encode(items)
             columns_of = [list(c) for c in zip(*items, strict=True)]
             expected = theirs(*columns_of, truncation=True, max_length=length or 512)
             assert [list(p.input_ids) for p in ours] == expected["input_ids"]
@@ -105,7 +118,9 @@ def test_a_small_english_classifier_reaches_its_score(tmp_path):
         "train.epochs=1", "train.batch_size=32", "train.learning_rate=2e-4", f"out={tmp_path / 'out'}",
     ]  # fmt: skip
     scores = bertune.train("classify", settings, quiet=True).scores["dev"]
-    assert 0.66 <= scores.values["accuracy"] <= 0.85  # 640 rows, one epoch: .719 with this seed; the larger class has .509
+    assert (
+        0.66 <= scores.values["accuracy"] <= 0.85
+    )  # 640 rows, one epoch: .719 with this seed; the larger class has .509
     low, high = scores.intervals["accuracy"]
     assert low < scores.values["accuracy"] < high
     assert high - low < 0.08

@@ -26,7 +26,9 @@ GOLDEN = Path(os.environ.get("BERTUNE_GOLDEN", "/nowhere"))
 def lines_of(name: str) -> list[str]:
     if not (DATA / name).exists():
         pytest.skip(f"BERTUNE_DATA has no {name}")
-    return (DATA / name).read_text(encoding="utf-8").rstrip("\n").split("\n")  # one token is a line separator of Unicode
+    return (
+        (DATA / name).read_text(encoding="utf-8").rstrip("\n").split("\n")
+    )  # one token is a line separator of Unicode
 
 
 def golden(name: str):
@@ -59,7 +61,9 @@ def test_logged_samples(tokenizer):
         (piece,) = tokenizer.encode([(sample["text"],)])
         assert list(piece.input_ids) == sample["input_ids"], sample["text"]
         assert tokenizer.convert_ids_to_tokens(piece.input_ids) == sample["tokens"]
-        assert [n for s in piece.pinyin_ids for n in unpack_syllable(s)] == sample["pinyin_ids"], sample["text"]
+        assert [n for s in piece.pinyin_ids for n in unpack_syllable(s)] == sample["pinyin_ids"], sample[
+            "text"
+        ]
         if "token_type_ids" in sample:
             assert list(piece.token_type_ids) == sample["token_type_ids"]
 
@@ -79,10 +83,14 @@ def test_symbols_that_the_samples_prove():
 
 def test_padded_batch(tokenizer):
     batch = golden("chinesebert_golden_extra.json")["batch"]
-    rows = EncodedDataset([EncodedExample((piece,)) for piece in tokenizer.encode([(t,) for t in batch["texts"]])])
+    rows = EncodedDataset(
+        [EncodedExample((piece,)) for piece in tokenizer.encode([(t,) for t in batch["texts"]])]
+    )
     ragged = rows.gather_texts(range(len(rows)))
     longest = max(ragged.lengths)
-    for row, (start, stop) in enumerate(zip(ragged.offsets[:-1].tolist(), ragged.offsets[1:].tolist(), strict=True)):
+    for row, (start, stop) in enumerate(
+        zip(ragged.offsets[:-1].tolist(), ragged.offsets[1:].tolist(), strict=True)
+    ):
         padding = longest - (stop - start)
         assert ragged.input_ids[start:stop].tolist() + [0] * padding == batch["input_ids"][row]
         assert ragged.token_type_ids[start:stop].tolist() + [0] * padding == batch["token_type_ids"][row]
@@ -92,11 +100,16 @@ def test_padded_batch(tokenizer):
 
 
 def readings_of_pypinyin(text: str) -> list[int]:
-    found = pypinyin.pinyin(text, style=pypinyin.Style.TONE3, heteronym=True, errors=lambda x: [["not chinese"] for _ in x])
+    found = pypinyin.pinyin(
+        text, style=pypinyin.Style.TONE3, heteronym=True, errors=lambda x: [["not chinese"] for _ in x]
+    )
     return [0 if item[0] == "not chinese" else PinyinVocab().encode(item[0]) for item in found]
 
 
-@pytest.mark.parametrize("name", ["tnews/train.tsv", "tnews/dev.tsv", "raw-zh/wiki.zh-cn.txt", "raw-zh/CLUECorpusSmall_bert_sampled.txt"])
+@pytest.mark.parametrize(
+    "name",
+    ["tnews/train.tsv", "tnews/dev.tsv", "raw-zh/wiki.zh-cn.txt", "raw-zh/CLUECorpusSmall_bert_sampled.txt"],
+)
 def test_every_text_is_read_as_pypinyin_reads_it(name):
     texts = [line.split("\t")[0] for line in lines_of(name)]
     pinyin = PinyinConverter()

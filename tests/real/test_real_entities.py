@@ -49,14 +49,18 @@ def test_every_entity_of_a_known_file_is_read(name):
     assert ("places are illegal" in line) == (illegal > 0)
 
 
-@pytest.mark.parametrize(("one", "other"), [("resume/test.json", "resume/test.char.bmes"), ("weibo/dev.json", "weibo/dev.all.bmes")])
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("resume/test.json", "resume/test.char.bmes"), ("weibo/dev.json", "weibo/dev.all.bmes")],
+)
 def test_two_forms_of_a_file_say_the_same(one, other):
     found = [[(e.texts, e.words, e.target) for e in read(name)[1]] for name in (one, other)]
     assert found[0] == found[1]
 
 
 @pytest.mark.parametrize(
-    ("name", "encoder"), [("msra/test.txt", "zh"), ("weibo/test.json", "zh"), ("wnut17/emerging.test.annotated", "minilm")]
+    ("name", "encoder"),
+    [("msra/test.txt", "zh"), ("weibo/test.json", "zh"), ("wnut17/emerging.test.annotated", "minilm")],
 )
 def test_every_entity_fits_words_and_windows(name, encoder):
     """bertorch loses a tenth of MSRA's entities at 128 tokens; here windows of 64 lose none."""
@@ -65,7 +69,9 @@ def test_every_entity_fits_words_and_windows(name, encoder):
     from bertune.text.load import load_tokenizer
 
     task, examples, _ = read(name)
-    tokenizer = load_tokenizer(locate_model("minilm" if encoder == "minilm" else chinese()), 512, DataConfig(max_length=64))
+    tokenizer = load_tokenizer(
+        locate_model("minilm" if encoder == "minilm" else chinese()), 512, DataConfig(max_length=64)
+    )
     encoded = task.encode(examples, tokenizer)
     said = " ".join(task.report())
     assert "no word of their own" not in said
@@ -84,7 +90,9 @@ def test_few_characters_of_weibo_are_unknown():
     task, examples, _ = read("weibo/test.json")
     tokenizer = load_tokenizer(Path(chinese()), 512, DataConfig())
     ids = [i for row in task.encode(examples, tokenizer) for i in row.inputs[0].input_ids]
-    plain = [i for piece in tokenizer.encode([(" ".join(e.texts[0]),) for e in examples]) for i in piece.input_ids]
+    plain = [
+        i for piece in tokenizer.encode([(" ".join(e.texts[0]),) for e in examples]) for i in piece.input_ids
+    ]
     assert ids.count(tokenizer.unk_token_id) < 0.6 * plain.count(tokenizer.unk_token_id)
 
 

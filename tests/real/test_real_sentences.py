@@ -16,11 +16,20 @@ pytestmark = pytest.mark.real
 
 def test_minilm_has_its_published_figure(tmp_path):
     """STS-B test: Spearman 82.03 and Pearson 82.74 with sentence-transformers 6.2 in fp32."""
-    cells = [line.split("\t") for line in Path(data("glue/STS-B/original/sts-test.tsv")).read_text(encoding="utf-8").splitlines()]
+    cells = [
+        line.split("\t")
+        for line in Path(data("glue/STS-B/original/sts-test.tsv")).read_text(encoding="utf-8").splitlines()
+    ]
     file = tmp_path / "test.tsv"
     file.write_text("".join(f"{c[5]}\t{c[6]}\t{c[4]}\n" for c in cells), encoding="utf-8")
-    for precision, near in (("fp32", 5e-4), ("auto", 5e-4), *([("int8", 2e-3)] if has_fast_int8(torch.device("cpu")) else [])):
-        scores, _, num_cut = bertune.evaluate("minilm", str(file), ["data.columns=[text,text_b,label]"], precision=precision)
+    for precision, near in (
+        ("fp32", 5e-4),
+        ("auto", 5e-4),
+        *([("int8", 2e-3)] if has_fast_int8(torch.device("cpu")) else []),
+    ):
+        scores, _, num_cut = bertune.evaluate(
+            "minilm", str(file), ["data.columns=[text,text_b,label]"], precision=precision
+        )
         assert scores.values["spearman"] == pytest.approx(0.8203, abs=near)
         assert scores.values["pearson"] == pytest.approx(0.8274, abs=near)
         assert num_cut == 0
@@ -29,8 +38,16 @@ def test_minilm_has_its_published_figure(tmp_path):
 @pytest.mark.parametrize(
     ("task", "settings", "least"),
     [
-        ("match", ["data.train={sts}/sts-b-train.txt", "data.columns=[text,text_b,label]", "data.limit=960"], 0.70),
-        ("embed", ["data.train={wiki}", "data.columns=[text,text_b,label]", "data.limit=640", "options.margin=0"], 0.68),
+        (
+            "match",
+            ["data.train={sts}/sts-b-train.txt", "data.columns=[text,text_b,label]", "data.limit=960"],
+            0.70,
+        ),
+        (
+            "embed",
+            ["data.train={wiki}", "data.columns=[text,text_b,label]", "data.limit=640", "options.margin=0"],
+            0.68,
+        ),
     ],
 )
 def test_chinese_pairs_are_learnt(task, settings, least, tmp_path):

@@ -56,7 +56,12 @@ def build(folder, given, form="float32", **changes):
 
 def in_memory(given, form="float32"):
     """An index without a folder, for questions that ask for numbers alone."""
-    return Index(Path("nowhere"), info_of(given, form), l2_normalize(given).astype(form), np.zeros(len(given), dtype=np.int64))
+    return Index(
+        Path("nowhere"),
+        info_of(given, form),
+        l2_normalize(given).astype(form),
+        np.zeros(len(given), dtype=np.int64),
+    )
 
 
 def all_cosines(left, right):
@@ -80,7 +85,9 @@ def corpora(draw):
     count, width = draw(st.integers(1, 40)), draw(st.integers(1, 20))
     random = np.random.default_rng(draw(st.integers(0, 1000)))
     different = random.normal(size=(draw(st.integers(1, count)), width)).astype(np.float32)
-    given = different[random.integers(0, len(different), count)] * random.uniform(0.5, 2, (count, 1)).astype(np.float32)
+    given = different[random.integers(0, len(different), count)] * random.uniform(0.5, 2, (count, 1)).astype(
+        np.float32
+    )
     if draw(st.booleans()):
         given[random.integers(0, count)] = 0
     return given, random
@@ -146,7 +153,10 @@ def test_of_equal_rows_the_earlier_come_first(form, monkeypatch):
 
 def test_what_is_found_depends_neither_on_the_other_queries_nor_on_blocks(monkeypatch):
     random = np.random.default_rng(0)
-    index, queries = in_memory(random.normal(size=(500, 48)).astype(np.float32)), random.normal(size=(9, 48)).astype(np.float32)
+    index, queries = (
+        in_memory(random.normal(size=(500, 48)).astype(np.float32)),
+        random.normal(size=(9, 48)).astype(np.float32),
+    )
     together = index.nearest(queries, 20)
     monkeypatch.setattr(search, "BLOCK_ROWS", 61)
     alone = [index.nearest(query[None], 20)[0] for query in queries]
@@ -181,7 +191,12 @@ def test_hits_bring_their_rows(tmp_path):
     [
         (np.zeros((1, 3), dtype=np.float32), 1, "exact", r"expected \(number, 2\), got \(1, 3\)"),
         (np.zeros(2, dtype=np.float32), 1, "exact", r"expected \(number, 2\), got \(2,\)"),
-        (np.array([[0, 0], [0, np.nan]], dtype=np.float32), 1, "exact", "query 2 holds numbers that are not finite"),
+        (
+            np.array([[0, 0], [0, np.nan]], dtype=np.float32),
+            1,
+            "exact",
+            "query 2 holds numbers that are not finite",
+        ),
         (np.zeros((1, 2), dtype=np.float32), 0, "exact", "k: got 0, must be at least 1"),
         (np.zeros((1, 2), dtype=np.float32), 1, "faiss", "'faiss' is none of exact, usearch"),
     ],
@@ -204,7 +219,12 @@ def all_pairs(stored, threshold):
 
 
 @pytest.mark.parametrize("form", FORMS)
-@given(corpora(), st.sampled_from([-1, -0.5, 0, 0.3, 0.9, 1]), st.sampled_from([1, 3, 20, 2000]), st.integers(1, 9))
+@given(
+    corpora(),
+    st.sampled_from([-1, -0.5, 0, 0.3, 0.9, 1]),
+    st.sampled_from([1, 3, 20, 2000]),
+    st.integers(1, 9),
+)
 def test_pairs_are_brute_force(form, corpus, threshold, most, tile):
     index = in_memory(corpus[0], form)
     with pytest.MonkeyPatch.context() as patch:
@@ -272,7 +292,9 @@ def test_building_goes_on_where_it_was_stopped(tmp_path, given, monkeypatch):
             build_index(folder, info_of(given), iter(rows_of(30)), encoder_of(given, calls, stops_at))
         with pytest.raises(ArtifactError, match="not finished; run the command that was making it again"):
             open_index(folder, "model a")
-        assert build_index(folder, info_of(given), iter(rows_of(30)), encoder_of(given, calls)) == 8 * stops_at
+        assert (
+            build_index(folder, info_of(given), iter(rows_of(30)), encoder_of(given, calls)) == 8 * stops_at
+        )
         assert sorted(map(int, itertools.chain(*calls))) == list(range(30))
         assert files_of(folder) == files_of(tmp_path / "whole")
 
@@ -349,7 +371,9 @@ def test_an_unfinished_index_of_something_else_is_refused_unless_made_anew(tmp_p
     with pytest.raises(Stopped):
         build_index(tmp_path, info_of(given), rows_of(30), encoder_of(given, stops_at=2))
     other = info_of(given, source={"file": "y"})
-    with pytest.raises(ConfigError, match=r"source: .* there, .* here.*remove .*vectors.npy.part and .*vectors.npy.part.json"):
+    with pytest.raises(
+        ConfigError, match=r"source: .* there, .* here.*remove .*vectors.npy.part and .*vectors.npy.part.json"
+    ):
         build_index(tmp_path, other, rows_of(30), encoder_of(given))
     assert build_index(tmp_path, other, rows_of(30), encoder_of(given), rebuild=True) == 0
     assert open_index(tmp_path, "model a").info.source == {"file": "y"}
@@ -428,7 +452,9 @@ def test_usearch_finds_nearly_what_exact_search_finds(tmp_path):
     index = build(tmp_path, given)
     for _ in range(2):  # the second time from its file
         found, exact = index.search(queries, 10, engine="usearch"), index.search(queries, 10)
-        same = sum(len({hit.row for hit in a} & {hit.row for hit in b}) for a, b in zip(found, exact, strict=True))
+        same = sum(
+            len({hit.row for hit in a} & {hit.row for hit in b}) for a, b in zip(found, exact, strict=True)
+        )
         assert same > 180
         for a, b in zip(found, exact, strict=True):
             scores = {hit.row: hit.score for hit in b}
@@ -444,7 +470,9 @@ def test_a_graph_that_does_not_belong_is_made_anew(tmp_path):
     index = build(tmp_path, given)
     for content in (b"", b"no graph", b"x" * 10_000):
         (tmp_path / "usearch.index").write_bytes(content)
-        found = [hits[0].row for hits in index.search(given, 1, engine="usearch")]  # several threads make the graph: it may miss some
+        found = [
+            hits[0].row for hits in index.search(given, 1, engine="usearch")
+        ]  # several threads make the graph: it may miss some
         assert sum(row == place for place, row in enumerate(found)) >= 40
 
 

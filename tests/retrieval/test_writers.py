@@ -27,7 +27,9 @@ from bertune.retrieval.writers import VectorFile, write_vectors
 
 WIDTH, CHUNK = 12, 8
 NAMES = ["out.npy", "out.parquet"]
-directions = hnp.arrays(np.float32, st.tuples(st.integers(1, 6), st.integers(1, 40)), elements=st.floats(-1e3, 1e3, width=32))
+directions = hnp.arrays(
+    np.float32, st.tuples(st.integers(1, 6), st.integers(1, 40)), elements=st.floats(-1e3, 1e3, width=32)
+)
 
 
 @pytest.fixture(autouse=True)
@@ -62,7 +64,9 @@ class Stopped(Exception):
 
 
 def corpus(count=30):
-    return [({"id": n, "text": f"text {n % 11}", "tags": ["a"] * (n % 3)}, f"text {n % 11}") for n in range(count)]
+    return [
+        ({"id": n, "text": f"text {n % 11}", "tags": ["a"] * (n % 3)}, f"text {n % 11}") for n in range(count)
+    ]
 
 
 def job_of(path, count=30, form="float32", **identity):
@@ -114,7 +118,10 @@ def test_binary_keeps_the_signs(x):
 def test_binary_tells_near_from_far():
     draw = np.random.default_rng(0)
     x = draw.normal(size=(50, 384)).astype(np.float32)
-    near, far = x + 0.3 * draw.normal(size=x.shape).astype(np.float32), draw.normal(size=x.shape).astype(np.float32)
+    near, far = (
+        x + 0.3 * draw.normal(size=x.shape).astype(np.float32),
+        draw.normal(size=x.shape).astype(np.float32),
+    )
     signs = [dequantize_vectors(quantize_vectors(v, "binary"), "binary", 384) for v in (x, near, far)]
     assert cosine(signs[0], signs[1]).min() > cosine(signs[0], signs[2]).max()
 
@@ -188,17 +195,23 @@ def test_an_older_file_is_replaced_only_when_the_new_one_is_whole(tmp_path):
 
 
 def parquet_of(folder, raws):
-    write_vectors(job_of(folder / "out.parquet", len(raws)), [(raw, str(n)) for n, raw in enumerate(raws)], Encoder())
+    write_vectors(
+        job_of(folder / "out.parquet", len(raws)), [(raw, str(n)) for n, raw in enumerate(raws)], Encoder()
+    )
     return pq.read_table(folder / "out.parquet")
 
 
 def test_parquet_keeps_columns_and_order(tmp_path):
-    raws = [{"b": n, "text": f"词 {n}", "a": n / 2, "tags": ["x", "y"][: n % 3], "flag": n % 2 == 0} for n in range(20)]
+    raws = [
+        {"b": n, "text": f"词 {n}", "a": n / 2, "tags": ["x", "y"][: n % 3], "flag": n % 2 == 0}
+        for n in range(20)
+    ]
     table = parquet_of(tmp_path, raws)
     assert table.column_names == ["b", "text", "a", "tags", "flag", "embedding"]
     assert table.drop_columns(["embedding"]).to_pylist() == raws
     assert (
-        str(table.schema.field("embedding").type).startswith("fixed_size_list<") and table.schema.field("embedding").type.list_size == WIDTH
+        str(table.schema.field("embedding").type).startswith("fixed_size_list<")
+        and table.schema.field("embedding").type.list_size == WIDTH
     )
 
 
@@ -228,7 +241,9 @@ def test_values_that_parquet_cannot_keep_become_json_text(tmp_path, values):
 
 
 def test_decimals_and_columns_of_json_stay_what_they_are(tmp_path):
-    raws = [{"price": Decimal("1.50"), "v": {"n": n}} for n in range(CHUNK)] + [{"price": Decimal("1000.5"), "v": "plain"}]
+    raws = [{"price": Decimal("1.50"), "v": {"n": n}} for n in range(CHUNK)] + [
+        {"price": Decimal("1000.5"), "v": "plain"}
+    ]
     table = parquet_of(tmp_path, raws)
     assert json.loads(table.column("price").to_pylist()[-1]) == "1000.5"
     assert json.loads(table.column("v").to_pylist()[-1]) == "plain"
@@ -256,17 +271,32 @@ def test_empty_lists_before_something_else_become_json_text(tmp_path):
 
 @pytest.mark.parametrize(
     ("early", "late"),
-    [(1, "a"), ("a", 1), (1, 1.5), (0.5, 2**60 + 1), (True, 1), (1, True), (["a"], "a"), (["a"], [1]), (1, 2**70)],
+    [
+        (1, "a"),
+        ("a", 1),
+        (1, 1.5),
+        (0.5, 2**60 + 1),
+        (True, 1),
+        (1, True),
+        (["a"], "a"),
+        (["a"], [1]),
+        (1, 2**70),
+    ],
     ids=str,
 )
 def test_a_later_value_of_another_kind_is_named(tmp_path, early, late):
-    with pytest.raises(DataError, match=r"row 19: the column 'v' holds .* in the rows before it .*; give the column values of one kind"):
+    with pytest.raises(
+        DataError,
+        match=r"row 19: the column 'v' holds .* in the rows before it .*; give the column values of one kind",
+    ):
         parquet_of(tmp_path, [{"v": early}] * 18 + [{"v": late}, {"v": early}])
 
 
 @pytest.mark.parametrize(("early", "late"), [(1, 2.0), (0.5, 2), (0.5, None)], ids=str)
 def test_numbers_that_fit_are_taken(tmp_path, early, late):
-    assert parquet_of(tmp_path, [{"v": early}] * CHUNK + [{"v": late}]).column("v").to_pylist() == [early] * CHUNK + [late]
+    assert parquet_of(tmp_path, [{"v": early}] * CHUNK + [{"v": late}]).column("v").to_pylist() == [
+        early
+    ] * CHUNK + [late]
 
 
 def test_a_later_column_with_the_name_of_the_vectors_is_named(tmp_path):
@@ -295,7 +325,10 @@ def test_stopped_before_each_chunk_the_bytes_are_the_same_and_nothing_is_encoded
         with pytest.raises(Stopped):
             write_vectors(job_of(path, form=form), iter(corpus()), first)
         assert not path.exists()
-        assert write_vectors(job_of(path, form=form), iter(corpus()), second, progress.append) == stops_at * CHUNK
+        assert (
+            write_vectors(job_of(path, form=form), iter(corpus()), second, progress.append)
+            == stops_at * CHUNK
+        )
         assert progress[0] == stops_at * CHUNK
         assert first.calls + second.calls == unbroken.calls
         assert path.read_bytes() == (tmp_path / "whole" / name).read_bytes()
@@ -425,7 +458,9 @@ def test_what_is_begun_under_another_identity_is_not_gone_on_with(tmp_path, name
     for other in (job_of(path, seed=2), job_of(path, form="int8", seed=1), job_of(path, count=29, seed=1)):
         with pytest.raises(ConfigError) as refused:
             write_vectors(other, corpus(other.num_rows), Encoder())
-        assert f"remove {path}.part and {path}.part.json" in str(refused.value) and "\n" not in str(refused.value)
+        assert f"remove {path}.part and {path}.part.json" in str(refused.value) and "\n" not in str(
+            refused.value
+        )
     assert "count: 30 there, 29 here" in str(refused.value)
     assert write_vectors(job_of(path, seed=1), corpus(), Encoder()) == 2 * CHUNK
 
@@ -441,7 +476,11 @@ def test_a_part_that_was_removed_is_made_anew(tmp_path, name):
     path = tmp_path / name
     with pytest.raises(Stopped):
         write_vectors(job_of(path), corpus(), Encoder(stops_at=2))
-    gone = path.with_name(name + ".part") if name.endswith("npy") else path.with_name(name + ".part") / "000000.parquet"
+    gone = (
+        path.with_name(name + ".part")
+        if name.endswith("npy")
+        else path.with_name(name + ".part") / "000000.parquet"
+    )
     gone.unlink()
     assert write_vectors(job_of(path), corpus(), Encoder()) == 0
     assert (stored(path, "float32") == expected(corpus())).all()
@@ -452,7 +491,9 @@ def test_damage_is_said(tmp_path):
     with pytest.raises(Stopped):
         write_vectors(job_of(path), corpus(), Encoder(stops_at=2))
     (tmp_path / "out.parquet.part" / "000000.parquet").write_bytes(b"PAR1 and nothing")
-    with pytest.raises(ConfigError, match=r"out.parquet.part is damaged: .*; remove it and .*out.parquet.part.json"):
+    with pytest.raises(
+        ConfigError, match=r"out.parquet.part is damaged: .*; remove it and .*out.parquet.part.json"
+    ):
         write_vectors(job_of(path), corpus(), Encoder())
     (tmp_path / "out.parquet.part.json").write_text("[")
     with pytest.raises(ConfigError, match=r"out.parquet.part.json is damaged; remove it and"):
@@ -485,7 +526,9 @@ def test_a_folder_that_is_not_there_and_one_in_the_way(tmp_path):
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize(("there", "message"), [(29, "only 29"), (16, "only 16"), (31, "more"), (0, "only 0")])
+@pytest.mark.parametrize(
+    ("there", "message"), [(29, "only 29"), (16, "only 16"), (31, "more"), (0, "only 0")]
+)
 def test_more_or_fewer_rows_than_counted(tmp_path, name, there, message):
     with pytest.raises(DataError, match=f"30 rows were counted, and then there were {message};"):
         write_vectors(job_of(tmp_path / name), corpus(there), Encoder())
@@ -526,7 +569,8 @@ def test_errors_of_the_rows_are_not_called_errors_of_the_file(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("form", "bad", "message"), [("int8", np.nan, "not finite"), ("float32", np.inf, "not finite"), ("float16", 7e4, "65504")]
+    ("form", "bad", "message"),
+    [("int8", np.nan, "not finite"), ("float32", np.inf, "not finite"), ("float16", 7e4, "65504")],
 )
 def test_vectors_that_are_none_are_named(tmp_path, form, bad, message):
     def encode(texts):

@@ -99,7 +99,11 @@ def test_the_saved_folder_has_the_names_of_the_release_and_no_other_tool_misread
     assert config["model_type"] == "chinesebert" and config["glyph_embedding_dim"] == 1728
     assert config["architectures"][0].startswith("ChineseBert")
     card = (result.folder / "README.md").read_text()
-    assert "library_name: bertune" in card and "transformers has no ChineseBERT" in card and "bertune.load(" in card
+    assert (
+        "library_name: bertune" in card
+        and "transformers has no ChineseBERT" in card
+        and "bertune.load(" in card
+    )
     assert "It opens in" not in card
     assert not (result.folder / "modules.json").exists()
     with warnings.catch_warnings(), pytest.raises(ValueError, match="chinesebert"):
@@ -117,17 +121,23 @@ def test_training_goes_on_from_a_saved_folder(trained, tmp_path):
     saved = load_file(result.folder / "model.safetensors")
     assert all(torch.equal(t, saved[f"bert.{n}"]) for n, t in encoder.hf_state_dict().items())
     again = bertune.train(
-        meta["task"], [f"data.train={file}", f"model={result.folder}", f"out={tmp_path / 'out'}", "train.max_steps=2"], quiet=True
+        meta["task"],
+        [f"data.train={file}", f"model={result.folder}", f"out={tmp_path / 'out'}", "train.max_steps=2"],
+        quiet=True,
     )
     assert (again.folder / "model.safetensors").exists()
 
 
 def test_glyphs_stay_or_learn_as_they_should(trained):
     rows, _, _, result = trained
-    saved = load_file(result.folder / "model.safetensors")["bert.embeddings.glyph_embeddings.embedding.weight"]
+    saved = load_file(result.folder / "model.safetensors")[
+        "bert.embeddings.glyph_embeddings.embedding.weight"
+    ]
     before = weights()["bert.embeddings.glyph_embeddings.embedding.weight"]
     learns = "glyphs: trained" in (result.folder / "run.yaml").read_text()
-    assert learns == ("text_b" in rows[0] and isinstance(rows[0]["label"], str) if "label" in rows[0] else False)
+    assert learns == (
+        "text_b" in rows[0] and isinstance(rows[0]["label"], str) if "label" in rows[0] else False
+    )
     assert torch.equal(saved, before) != learns
 
 
@@ -135,7 +145,9 @@ def test_what_the_log_says(folder, tmp_path, capsys, write):
     file = write("rows.jsonl", [{"text": t, "label": a} for t, _, a in ROWS])
     state = {n: t for n, t in weights().items() if "glyph_embeddings" not in n}
     bare = write_folder(tmp_path / "bare", state=state)
-    bertune.train("classify", [f"data.train={file}", f"model={bare}", f"out={tmp_path / 'out'}", "train.max_steps=1"])
+    bertune.train(
+        "classify", [f"data.train={file}", f"model={bare}", f"out={tmp_path / 'out'}", "train.max_steps=1"]
+    )
     said = capsys.readouterr().err
     assert "model: glyphs: drawn at random, since there are none" in said
     assert "weights: new, to be learnt: head.out.weight, head.out.bias\n" in said
@@ -148,7 +160,15 @@ def test_what_the_log_says(folder, tmp_path, capsys, write):
 
 def fit_of(folder: Path, file: str, *settings: str, trained: bool = False) -> TrainStep:
     run, task = prepare(
-        "classify", [f"data.train={file}", f"model={folder}", "train.batch_size=6", "train.epochs=3", "train.learning_rate=1e-3", *settings]
+        "classify",
+        [
+            f"data.train={file}",
+            f"model={folder}",
+            "train.batch_size=6",
+            "train.epochs=3",
+            "train.learning_rate=1e-3",
+            *settings,
+        ],
     )
     examples = read_examples([file], task, run.data, lambda _: None)
     task.fit(examples, lambda _: None)
@@ -173,11 +193,15 @@ def run_steps(work: TrainStep, count: int) -> None:
 
 @pytest.fixture
 def small_file(write):
-    return write("rows.jsonl", [{"text": t, "label": "good" if a in GOOD else "bad"} for t, _, a in ROWS[::2]])
+    return write(
+        "rows.jsonl", [{"text": t, "label": "good" if a in GOOD else "bad"} for t, _, a in ROWS[::2]]
+    )
 
 
 @pytest.mark.parametrize("trained", [False, True], ids=["frozen", "trained"])
-@pytest.mark.parametrize("settings", [[], ["train.ema=0.9", "train.active_vocabulary=false"]], ids=["plain", "ema, whole tables"])
+@pytest.mark.parametrize(
+    "settings", [[], ["train.ema=0.9", "train.active_vocabulary=false"]], ids=["plain", "ema, whole tables"]
+)
 def test_state_is_written_and_read_bit_for_bit(folder, small_file, tmp_path, settings, trained):
     straight = fit_of(folder, small_file, *settings, trained=trained)
     run_steps(straight, 7)
@@ -205,7 +229,9 @@ def test_active_rows_train_to_the_same_weights(folder, small_file, trained):
         run_steps(work, 6)
         results.append(work.model.hf_state_dict())
         if active == "true":
-            in_optimizer = sum(p.numel() for group in work.state.optimizer.param_groups for p in group["params"])
+            in_optimizer = sum(
+                p.numel() for group in work.state.optimizer.param_groups for p in group["params"]
+            )
             assert (work.num_active_words or 0) < 40
             # 24 KB a row of pixels: only the rows in use are in the optimizer, and none when they are frozen
             assert in_optimizer < 120_000 + (work.num_active_words or 0) * 1728 * trained + 32 * 1728
@@ -219,9 +245,16 @@ def test_the_better_epoch_is_kept(folder, tmp_path):
     rows = [{"text": t, "label": "good" if a in GOOD else "bad"} for t, _, a in ROWS]
     train = tmp_path / "train.jsonl"
     train.write_text("".join(json.dumps(r) + "\n" for r in rows))
-    dev = tmp_path / "dev.jsonl"  # what is learnt is wrong there for most rows, so scores fall from epoch to epoch
+    dev = (
+        tmp_path / "dev.jsonl"
+    )  # what is learnt is wrong there for most rows, so scores fall from epoch to epoch
     wrong = {"good": "bad", "bad": "good"}
-    dev.write_text("".join(json.dumps(r if n % 6 == 0 else {**r, "label": wrong[r["label"]]}) + "\n" for n, r in enumerate(rows)))
+    dev.write_text(
+        "".join(
+            json.dumps(r if n % 6 == 0 else {**r, "label": wrong[r["label"]]}) + "\n"
+            for n, r in enumerate(rows)
+        )
+    )
     out = tmp_path / "out"
     settings = [f"data.train={train}", f"data.dev={dev}", f"model={folder}", f"out={out}", "train.epochs=10", "train.batch_size=8",
                 "train.learning_rate=2e-3", "train.precision=fp32"]  # fmt: skip
@@ -240,7 +273,9 @@ def test_the_run_of_the_reference(folder, tmp_path, monkeypatch, capsys):
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     file = Path(__file__).parents[2] / "examples" / "seed-000-tnews.yaml"
     data = [f"data.{split}={tmp_path / 'rows.jsonl'}" for split in ("train", "dev")]
-    result = bertune.train(str(file), [*data, "data.max_length=64", f"model={folder}", f"out={tmp_path / 'out'}"])
+    result = bertune.train(
+        str(file), [*data, "data.max_length=64", f"model={folder}", f"out={tmp_path / 'out'}"]
+    )
     assert "0 test" in capsys.readouterr().err
     run = (result.folder / "run.yaml").read_text()
     for setting in (
@@ -263,11 +298,16 @@ def test_inspect_says_what_a_folder_holds_and_lacks(folder, tmp_path, trained):
     assert report["encoder"]["missing"] == [] and report["encoder"]["wrong_shapes"] == []
     assert "pinyin_map and pinyin2tensor in tokenizer_config.json" in report["pinyin"]
     text = "\n".join(report_lines(report))
-    assert "bert.encoder.layer.*.attention.self.query.weight  32 x 32  (2 layers)" in text and "lacks: nothing" in text
+    assert (
+        "bert.encoder.layer.*.attention.self.query.weight  32 x 32  (2 layers)" in text
+        and "lacks: nothing" in text
+    )
     saved = inspect(str(trained[3].folder))
     assert saved["kind"] == "chinesebert" and saved["lacks"] == []
     state = {n: t for n, t in weights().items() if "glyph" not in n}
-    bare = write_folder(tmp_path / "bare", "shannonai", state={**state, "bert.embeddings.LayerNorm.weight": torch.ones(3)})
+    bare = write_folder(
+        tmp_path / "bare", "shannonai", state={**state, "bert.embeddings.LayerNorm.weight": torch.ones(3)}
+    )
     (bare / "vocab.txt").unlink()
     found = inspect(str(bare))["lacks"]
     assert "weight bert.embeddings.glyph_embeddings.embedding.weight" in found
@@ -281,7 +321,10 @@ def test_inspect_of_other_folders(tiny, encoder_of, tmp_path):
     assert inspect(str(tiny))["lacks"] == []
     deberta = inspect(str(encoder_of("deberta")))
     assert deberta["read_by"] == "transformers" and deberta["encoder"] is None and deberta["lacks"] == []
-    with pytest.raises(bertune.ConfigError, match=r"is a folder without config\.json; give a data file, or the folder of a model"):
+    with pytest.raises(
+        bertune.ConfigError,
+        match=r"is a folder without config\.json; give a data file, or the folder of a model",
+    ):
         inspect(str(tmp_path))
     with pytest.raises(bertune.ConfigError, match="settings say how to read a data file"):
         inspect(str(tiny), ["data.limit=3"])
@@ -301,7 +344,9 @@ def test_a_run_needs_pypinyin_and_says_so(folder, small_file, tmp_path, monkeypa
     monkeypatch.setitem(sys.modules, "pypinyin", None)
     pinyin._dictionaries.cache_clear()
     with pytest.raises(bertune.MissingExtra, match=r"pip install 'bertune\[chinese\]'"):
-        bertune.train("classify", [f"data.train={small_file}", f"model={folder}", f"out={tmp_path / 'out'}"], quiet=True)
+        bertune.train(
+            "classify", [f"data.train={small_file}", f"model={folder}", f"out={tmp_path / 'out'}"], quiet=True
+        )
     assert not (tmp_path / "out").exists()
 
 
@@ -309,5 +354,9 @@ def test_a_vocabulary_that_does_not_fit_is_refused(folder, small_file, tmp_path)
     bad = write_folder(tmp_path / "bad")
     with (bad / "vocab.txt").open("a", encoding="utf-8") as file:
         file.write("鱼\n龙\n")
-    with pytest.raises(bertune.ConfigError, match=r"the tokenizer in .* knows \d+ tokens, its encoder only \d+"):
-        bertune.train("classify", [f"data.train={small_file}", f"model={bad}", f"out={tmp_path / 'out'}"], quiet=True)
+    with pytest.raises(
+        bertune.ConfigError, match=r"the tokenizer in .* knows \d+ tokens, its encoder only \d+"
+    ):
+        bertune.train(
+            "classify", [f"data.train={small_file}", f"model={bad}", f"out={tmp_path / 'out'}"], quiet=True
+        )

@@ -50,7 +50,16 @@ def mood(a, n):
 
 def tagged():
     """Spans of characters; the thing is one word or two, so that tags must go on."""
-    kinds = {"dog": "animal", "cat": "animal", "tree": "plant", "house": "thing", "car": "thing", "book": "thing", "天": "sky", "地": "sky"}
+    kinds = {
+        "dog": "animal",
+        "cat": "animal",
+        "tree": "plant",
+        "house": "thing",
+        "car": "thing",
+        "book": "thing",
+        "天": "sky",
+        "地": "sky",
+    }
     rows = []
     for size in ("", "big ", "small "):
         for a in ("good", "bad"):
@@ -119,7 +128,12 @@ def parts(case: Case, file: Path, tiny: Path):
     encoder, report = load_encoder(tiny)
     tokenizer = load_tokenizer(tiny, encoder.max_positions, run.data)
     torch.manual_seed(0)
-    return task, examples, EncodedDataset(task.encode(examples, tokenizer)), Model(encoder, task.head(encoder, report.pooler))
+    return (
+        task,
+        examples,
+        EncodedDataset(task.encode(examples, tokenizer)),
+        Model(encoder, task.head(encoder, report.pooler)),
+    )
 
 
 def test_loss_is_finite_and_reaches_every_parameter(trained, tiny):
@@ -182,15 +196,25 @@ def test_the_folder_is_complete_and_repeats_the_run(trained, tmp_path):
     names = {p.name for p in result.folder.iterdir()}
     if case.task in {"match", "embed"}:
         dense = {"2_Dense"} if {"options.embedding_dim=16"} & set(case.settings) else set()
-        names -= {"modules.json", "1_Pooling", "sentence_bert_config.json", "config_sentence_transformers.json"} ^ dense
+        names -= {
+            "modules.json",
+            "1_Pooling",
+            "sentence_bert_config.json",
+            "config_sentence_transformers.json",
+        } ^ dense
     assert names == {
         "README.md", "bertune.json", "config.json", "history.jsonl", "last", "model.safetensors", "run.yaml", "scores.json",
         "tokenizer.json", "tokenizer_config.json",
     }  # fmt: skip
     settings = ["train.max_steps=4", "log.every=2"]
-    runs = [bertune.train(str(result.folder / "run.yaml"), [f"out={tmp_path / name}", *settings], quiet=True) for name in "ab"]
+    runs = [
+        bertune.train(str(result.folder / "run.yaml"), [f"out={tmp_path / name}", *settings], quiet=True)
+        for name in "ab"
+    ]
     assert runs[0].scores["dev"].values == runs[1].scores["dev"].values
-    histories = [[json.loads(line) for line in (r.folder / "history.jsonl").read_text().splitlines()] for r in runs]
+    histories = [
+        [json.loads(line) for line in (r.folder / "history.jsonl").read_text().splitlines()] for r in runs
+    ]
     losses = [[h["loss"] for h in history if "loss" in h] for history in histories]
     assert losses[0] == losses[1]
     assert len(losses[0]) == 3
@@ -208,7 +232,9 @@ def test_predict_writes_every_row_without_targets(trained, tmp_path):
         writer = csv.DictWriter(file, ["id", *columns])
         writer.writeheader()
         writer.writerows({"id": n, **{c: r[c] for c in columns}} for n, r in enumerate(case.rows))
-    found = CliRunner().invoke(app, ["predict", str(result.folder), str(plain), "-o", str(tmp_path / "out.csv")])
+    found = CliRunner().invoke(
+        app, ["predict", str(result.folder), str(plain), "-o", str(tmp_path / "out.csv")]
+    )
     assert found.exit_code == 0, found.output
     with (tmp_path / "out.csv").open(encoding="utf-8", newline="") as file:
         read = list(csv.DictReader(file))

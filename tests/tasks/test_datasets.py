@@ -78,7 +78,13 @@ def test_the_cache_changes_nothing(name, tiny, tmp_path, place, said):
         said.clear()
         results.append(train(task, file, tiny, tmp_path / f"out{n}", f"data.cache={how}", *settings))
         notes.append(
-            [line for line in said if line.startswith(("data:", "what:", "rows:")) and "cache" not in line and "rows/s" not in line]
+            [
+                line
+                for line in said
+                if line.startswith(("data:", "what:", "rows:"))
+                and "cache" not in line
+                and "rows/s" not in line
+            ]
         )
         assert place.exists() == (how == "on")
     assert any("rows and what was learnt of them come from the cache" in line for line in said)
@@ -141,7 +147,10 @@ def test_a_process_that_ends_is_done_without(tiny, monkeypatch):
         assert parallel.max_token_id == tokenizer.max_token_id
 
 
-@pytest.mark.parametrize("change", ["content", "name", "columns", "seed", "options", "dev_fraction", "max_length", "tokenizer", "labels"])
+@pytest.mark.parametrize(
+    "change",
+    ["content", "name", "columns", "seed", "options", "dev_fraction", "max_length", "tokenizer", "labels"],
+)
 def test_the_key_knows_what_matters(change, tiny, tmp_path, place):
     rows = TASKS["classify"][1]
     file = write_rows(tmp_path / "rows.jsonl", rows)
@@ -162,7 +171,15 @@ def test_the_key_knows_what_matters(change, tiny, tmp_path, place):
         shutil.copytree(tiny, model)
         made = json.loads((model / "tokenizer.json").read_text())
         made["added_tokens"].append(
-            {"id": 5, "content": '"', "single_word": False, "lstrip": False, "rstrip": False, "normalized": True, "special": False}
+            {
+                "id": 5,
+                "content": '"',
+                "single_word": False,
+                "lstrip": False,
+                "rstrip": False,
+                "normalized": True,
+                "special": False,
+            }
         )
         (model / "tokenizer.json").write_text(json.dumps(made))
     else:
@@ -183,11 +200,22 @@ def names_of(paths: set[Path]) -> list[str]:
 def test_settings_that_do_not_matter_share_an_entry(tiny, tmp_path, place):
     file = write_rows(tmp_path / "rows.jsonl", TASKS["classify"][1])
     train("classify", file, tiny, tmp_path / "a", "data.cache=on")
-    train("classify", file, tiny, tmp_path / "b", "data.cache=on", "train.learning_rate=1e-4", "data.workers=2", "log.every=1")
+    train(
+        "classify",
+        file,
+        tiny,
+        tmp_path / "b",
+        "data.cache=on",
+        "train.learning_rate=1e-4",
+        "data.workers=2",
+        "log.every=1",
+    )
     assert names(place) == ["rows", "tokens"]
 
 
-@pytest.mark.parametrize("fault", ["cut", "bit", "missing", "manifest", "empty manifest", "no manifest", "format", "list"])
+@pytest.mark.parametrize(
+    "fault", ["cut", "bit", "missing", "manifest", "empty manifest", "no manifest", "format", "list"]
+)
 @pytest.mark.parametrize("kind", ["rows", "tokens"])
 def test_a_damaged_entry_is_said_and_made_anew(fault, kind, tiny, tmp_path, place, said):
     file = write_rows(tmp_path / "rows.jsonl", TASKS["classify"][1])
@@ -208,7 +236,9 @@ def test_a_damaged_entry_is_said_and_made_anew(fault, kind, tiny, tmp_path, plac
     elif fault == "format":
         manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "format": 0}))
     else:
-        manifest.write_text({"manifest": manifest.read_text()[:50], "empty manifest": "", "list": "[1]"}[fault])
+        manifest.write_text(
+            {"manifest": manifest.read_text()[:50], "empty manifest": "", "list": "[1]"}[fault]
+        )
     said.clear()
     assert train("classify", file, tiny, tmp_path / "b", "data.cache=on") == right
     assert sum("is damaged" in line for line in said) == 1
@@ -230,7 +260,8 @@ def test_a_folder_that_cannot_be_written(tiny, tmp_path, place):
     file = write_rows(tmp_path / "rows.jsonl", TASKS["classify"][1])
     place.write_text("a file where the folder should be")
     with pytest.raises(
-        ConfigError, match=r"data\.cache: .* cannot be written: .*; set data\.cache=off, or the environment variable BERTUNE_CACHE"
+        ConfigError,
+        match=r"data\.cache: .* cannot be written: .*; set data\.cache=off, or the environment variable BERTUNE_CACHE",
     ):
         train("classify", file, tiny, tmp_path / "a", "data.cache=on")
     place.unlink()
@@ -257,8 +288,18 @@ RUN = "import sys, bertune\nbertune.train(sys.argv[1], sys.argv[2:], quiet=True)
 def test_runs_at_once_do_not_harm_each_other(tiny, tmp_path, place):
     file = write_rows(tmp_path / "rows.jsonl", TASKS["classify"][1])
     right = train("classify", file, tiny, tmp_path / "right", "data.cache=off")
-    settings = [f"model={tiny}", f"data.train={file}", "train.max_steps=4", "train.batch_size=8", "train.eval_every=2", "data.cache=on"]
-    runs = [subprocess.Popen([sys.executable, "-c", RUN, "classify", *settings, f"out={tmp_path / str(n)}"]) for n in range(3)]
+    settings = [
+        f"model={tiny}",
+        f"data.train={file}",
+        "train.max_steps=4",
+        "train.batch_size=8",
+        "train.eval_every=2",
+        "data.cache=on",
+    ]
+    runs = [
+        subprocess.Popen([sys.executable, "-c", RUN, "classify", *settings, f"out={tmp_path / str(n)}"])
+        for n in range(3)
+    ]
     assert [run.wait() for run in runs] == [0, 0, 0]
     for n in range(3):
         assert (tmp_path / str(n) / "model.safetensors").read_bytes() == right["weights"]
@@ -345,8 +386,13 @@ def test_memory_does_not_grow_with_the_rows(tiny, tmp_path, place):
         file = tmp_path / f"{rows}.jsonl"
         with file.open("w") as out:
             for n in range(rows):
-                out.write(json.dumps({"text": f"{sentence(n * 7)} {n} and {sentence(n, 60)}", "label": "ab"[n % 2]}) + "\n")
-        dev = write_rows(tmp_path / "dev.jsonl", [{"text": sentence(n), "label": "ab"[n % 2]} for n in range(50)])
+                out.write(
+                    json.dumps({"text": f"{sentence(n * 7)} {n} and {sentence(n, 60)}", "label": "ab"[n % 2]})
+                    + "\n"
+                )
+        dev = write_rows(
+            tmp_path / "dev.jsonl", [{"text": sentence(n), "label": "ab"[n % 2]} for n in range(50)]
+        )
         settings = [
             "train",
             "classify",
@@ -363,7 +409,9 @@ def test_memory_does_not_grow_with_the_rows(tiny, tmp_path, place):
             "predict": ["predict", str(tmp_path / f"a{rows}"), str(file), "-o", str(tmp_path / "p.csv")],
         }
         for what, command in commands.items():
-            run = subprocess.run([sys.executable, "-c", PEAK, *command], capture_output=True, text=True, check=True)
+            run = subprocess.run(
+                [sys.executable, "-c", PEAK, *command], capture_output=True, text=True, check=True
+            )
             peaks[what].append(int(run.stdout.split("peak")[1]))
     for what in commands:
         assert peaks[what][1] < 1.1 * peaks[what][0], peaks
@@ -387,7 +435,9 @@ def test_old_entries(place):
             (part / "x").write_text("1")
             dataset_cache.commit_entry(part, "tokens", key, {}, {})
         manifest = json.loads((place / f"tokens-{key}" / "manifest.json").read_text())
-        (place / f"tokens-{key}" / "manifest.json").write_text(json.dumps({**manifest, "made": time.time() - age}))
+        (place / f"tokens-{key}" / "manifest.json").write_text(
+            json.dumps({**manifest, "made": time.time() - age})
+        )
     assert [entry.path.name for entry in dataset_cache.list_entries()] == ["tokens-new", "tokens-old"]
     assert [entry.path.name for entry in dataset_cache.remove_entries(2 * 86400)] == ["tokens-old"]
     assert [path.name for path in place.iterdir()] == ["tokens-new"]

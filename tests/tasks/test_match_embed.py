@@ -36,7 +36,11 @@ from bertune.types import Batch, EncodedExample, Example, Location, Numerics, Pa
 CPU = torch.device("cpu")
 NOUNS = ["dog", "cat", "tree", "house", "car", "book"]
 WORDS = ["good", "bad", "fine", "red"]
-PAIRS = [{"text": f"the {n} is {a}", "text_b": f"a {a} {n}{' and not very big' * (len(a) % 3)}"} for n in NOUNS for a in WORDS]
+PAIRS = [
+    {"text": f"the {n} is {a}", "text_b": f"a {a} {n}{' and not very big' * (len(a) % 3)}"}
+    for n in NOUNS
+    for a in WORDS
+]
 HARD = [{**row, "negative": f"a {a} house"} for row, a in zip(PAIRS, WORDS * 6, strict=True)]
 SINGLE = [{"text": row["text"]} for row in PAIRS] + [{"text": PAIRS[0]["text"]}]
 SCORED = [{**row, "label": n % 5} for n, row in enumerate(PAIRS)]
@@ -73,7 +77,9 @@ def built(folder, name, rows, options=None, precision="fp32", **train) -> TrainS
 def step(work: TrainStep, rows) -> tuple[float, dict[str, torch.Tensor]]:
     """Take one step; return the summed loss and the gradient of each parameter that has one."""
     work.step(list(rows))
-    return float(work.state.loss), {n: p.grad.clone() for n, p in work.model.named_parameters() if p.grad is not None}
+    return float(work.state.loss), {
+        n: p.grad.clone() for n, p in work.model.named_parameters() if p.grad is not None
+    }
 
 
 def close(found, expected, atol=1e-6):
@@ -82,18 +88,29 @@ def close(found, expected, atol=1e-6):
     assert largest > 1e-3
     atol *= max(1.0, largest)
     for name, gradient in expected.items():
-        torch.testing.assert_close(found[name], gradient, atol=atol, rtol=1e-4, msg=lambda text, name=name: f"{name}: {text}")
+        torch.testing.assert_close(
+            found[name], gradient, atol=atol, rtol=1e-4, msg=lambda text, name=name: f"{name}: {text}"
+        )
 
 
 # ---------------------------------------------------------------- parts of a batch
 
 
-CUTS = {"rows": {"micro_batches": 4}, "tokens": {"micro_batch_tokens": 24}, "text by text": {"micro_batch_tokens": 1}}
+CUTS = {
+    "rows": {"micro_batches": 4},
+    "tokens": {"micro_batch_tokens": 24},
+    "text by text": {"micro_batch_tokens": 1},
+}
 JOINT = {
     "packed, hard negatives": ("albert", "embed", HARD, {}),
     "padded, symmetric": ("mpnet", "embed", PAIRS, {"symmetric": True}),
     "first and last layer": ("bert", "embed", HARD, {"pooling": "first_last_avg", "normalize": True}),
-    "the last layer for first tokens": ("bert", "embed", SINGLE, {"pooling": "pooler", "mask_false_negatives": False}),
+    "the last layer for first tokens": (
+        "bert",
+        "embed",
+        SINGLE,
+        {"pooling": "pooler", "mask_false_negatives": False},
+    ),
     "cosent, several widths": ("distilbert", "match", SCORED, {"matryoshka": [4, 16], "pooling": "max"}),
 }
 
@@ -105,9 +122,9 @@ def test_gradients_do_not_depend_on_the_parts(name, cut, encoder_of):
     places = range(1, len(rows), 2)
     loss, whole = step(built(encoder_of(kind), task, rows, options, dropout=0), places)
     work = built(encoder_of(kind), task, rows, options, dropout=0, **CUTS[cut])
-    assert len(work.gradient.text_parts(work.dataset.get_batch(list(places), work.task.collate_target), 1)) >= (
-        20 if cut == "text by text" else 3
-    )
+    assert len(
+        work.gradient.text_parts(work.dataset.get_batch(list(places), work.task.collate_target), 1)
+    ) >= (20 if cut == "text by text" else 3)
     loss_of_parts, parts = step(work, places)
     assert loss_of_parts == pytest.approx(loss, rel=1e-5)
     close(parts, whole, atol=2e-6)
@@ -118,7 +135,9 @@ def test_adversarial_gradients_do_not_depend_on_the_parts(task, encoder_of):
     rows = {"embed": PAIRS, "match": SCORED}[task]
     loss, whole = step(built(encoder_of("bert"), task, rows, dropout=0, fgm=0.5), range(12))
     for cut in CUTS.values():
-        loss_of_parts, parts = step(built(encoder_of("bert"), task, rows, dropout=0, fgm=0.5, **cut), range(12))
+        loss_of_parts, parts = step(
+            built(encoder_of("bert"), task, rows, dropout=0, fgm=0.5, **cut), range(12)
+        )
         assert loss_of_parts == pytest.approx(loss, rel=1e-5)
         close(parts, whole, atol=1e-5)
     _, once = step(built(encoder_of("bert"), task, rows, dropout=0), range(12))
@@ -129,7 +148,10 @@ def test_adversarial_gradients_do_not_depend_on_the_parts(task, encoder_of):
 def test_the_gradient_is_cut_once_where_vectors_are_shared(encoder_of):
     _, whole = step(built(encoder_of("bert"), "embed", PAIRS, dropout=0), range(12))
     norm = torch.stack([g.norm() for g in whole.values()]).norm().item()
-    _, cut = step(built(encoder_of("bert"), "embed", PAIRS, dropout=0, micro_batches=4, max_grad_norm=norm / 10), range(12))
+    _, cut = step(
+        built(encoder_of("bert"), "embed", PAIRS, dropout=0, micro_batches=4, max_grad_norm=norm / 10),
+        range(12),
+    )
     close({n: 10 * g for n, g in cut.items()}, whole, atol=1e-5)
 
 
@@ -163,7 +185,11 @@ def test_a_part_is_encoded_twice_with_one_dropout(name, encoder_of):
     (direct / len(places)).backward()
     assert loss == pytest.approx(direct.item(), rel=1e-6)
     bf16 = more.get("precision") == "bf16"
-    close(cached, {n: p.grad for n, p in work.model.named_parameters() if p.grad is not None}, atol=1e-3 if bf16 else 2e-6)
+    close(
+        cached,
+        {n: p.grad for n, p in work.model.named_parameters() if p.grad is not None},
+        atol=1e-3 if bf16 else 2e-6,
+    )
     now = RngState.capture(CPU)
     assert torch.equal(now.torch_state, after.torch_state)
     assert now.bytes_state == after.bytes_state
@@ -194,7 +220,15 @@ def test_two_passes_of_a_text_may_lie_in_different_parts(encoder_of):
 @pytest.mark.parametrize("accumulate", [1, 4])
 def test_a_batch_of_equal_scores_changes_nothing(accumulate, encoder_of):
     """CoSENT has no pair to compare then; the other batches of the run do."""
-    work = built(encoder_of("bert"), "match", SCORED, dropout=0, micro_batches=accumulate, learning_rate=1e-2, weight_decay=0)
+    work = built(
+        encoder_of("bert"),
+        "match",
+        SCORED,
+        dropout=0,
+        micro_batches=accumulate,
+        learning_rate=1e-2,
+        weight_decay=0,
+    )
     before = {n: p.detach().clone() for n, p in work.model.named_parameters()}
     loss, gradients = step(work, range(0, 20, 5))
     assert loss == 0
@@ -209,7 +243,9 @@ def compared(vectors, places):
     """Rows of texts whose vectors are at hand; a text's number is its identity."""
     number = torch.arange(len(vectors))
     empty = torch.zeros(0, dtype=torch.int64)
-    batch = Batch(Ragged(empty, empty, torch.zeros(1, dtype=torch.int64), ()), None, tuple(range(len(places))))
+    batch = Batch(
+        Ragged(empty, empty, torch.zeros(1, dtype=torch.int64), ()), None, tuple(range(len(places)))
+    )
     sides = tuple(torch.tensor(side) for side in zip(*places, strict=True))
     return SentenceOutput(vectors, PairIndex(sides, number)), batch
 
@@ -234,10 +270,18 @@ def embed_loss(vectors, rows, o: EmbedOptions):
     candidates = [(row, side) for side in range(1, len(rows[0])) for row in range(len(rows))]
     forth = back = 0.0
     for i, row in enumerate(rows):
-        others = [rows[j][side] for j, side in candidates if (j, side) != (i, 1) and is_negative(row[0], rows[j][side])]
-        forth += search(cos(vectors[row[0]], vectors[row[1]]), [cos(vectors[row[0]], vectors[text]) for text in others])
+        others = [
+            rows[j][side]
+            for j, side in candidates
+            if (j, side) != (i, 1) and is_negative(row[0], rows[j][side])
+        ]
+        forth += search(
+            cos(vectors[row[0]], vectors[row[1]]), [cos(vectors[row[0]], vectors[text]) for text in others]
+        )
         askers = [rows[j][0] for j in range(len(rows)) if j != i and is_negative(rows[j][0], row[1])]
-        back += search(cos(vectors[row[0]], vectors[row[1]]), [cos(vectors[row[1]], vectors[text]) for text in askers])
+        back += search(
+            cos(vectors[row[0]], vectors[row[1]]), [cos(vectors[row[1]], vectors[text]) for text in askers]
+        )
     return (forth + back) / 2 if o.symmetric else forth
 
 
@@ -245,12 +289,16 @@ def embed_loss(vectors, rows, o: EmbedOptions):
 @given(st.data())
 def test_the_loss_of_embed_is_the_formula(data):
     sides = data.draw(st.sampled_from([2, 3]))
-    places = data.draw(st.lists(st.lists(st.integers(0, 7), min_size=sides, max_size=sides), min_size=1, max_size=7))
+    places = data.draw(
+        st.lists(st.lists(st.integers(0, 7), min_size=sides, max_size=sides), min_size=1, max_size=7)
+    )
     o = EmbedOptions(
         margin=data.draw(st.sampled_from([0.0, 0.2, 0.7])), scale=data.draw(st.sampled_from([1.0, 12.0])),
         symmetric=data.draw(st.booleans()), mask_false_negatives=data.draw(st.booleans()), matryoshka=data.draw(st.sampled_from([[], [2], [2, 3]])),
     )  # fmt: skip
-    vectors = torch.randn(8, 5, generator=torch.Generator().manual_seed(data.draw(st.integers(0, 99)))).double()
+    vectors = torch.randn(
+        8, 5, generator=torch.Generator().manual_seed(data.draw(st.integers(0, 99)))
+    ).double()
     out, batch = compared(vectors.float(), places)
     found = Embed(o, DataConfig()).loss(out, batch)
     expected = sum(embed_loss(vectors[:, :width], places, o) for width in (5, *o.matryoshka))
@@ -261,8 +309,12 @@ def test_what_was_left_out_is_added_up_until_it_is_told():
     task = Embed(EmbedOptions(), DataConfig())
     vectors = torch.randn(4, 3).requires_grad_()
     for _ in range(2):
-        task.loss(*compared(vectors, [[0, 1], [0, 1], [2, 3]]))  # rows 0 and 1 are the same: one partner each that is no negative
-    assert task.report() == ["4 of 12 in-batch negatives (33.33%) were left out, since they are the text itself or belong to it"]
+        task.loss(
+            *compared(vectors, [[0, 1], [0, 1], [2, 3]])
+        )  # rows 0 and 1 are the same: one partner each that is no negative
+    assert task.report() == [
+        "4 of 12 in-batch negatives (33.33%) were left out, since they are the text itself or belong to it"
+    ]
     assert task.report() == []
     task.loss(*compared(vectors, [[0, 1], [2, 3]]))
     assert task.report() == []
@@ -270,7 +322,9 @@ def test_what_was_left_out_is_added_up_until_it_is_told():
 
 def matched(options, scores):
     task = Match(MatchOptions(**options), DataConfig())
-    task.fit([Example(("a", "b"), score, Location("rows", n)) for n, score in enumerate(scores, 1)], lambda _: None)
+    task.fit(
+        [Example(("a", "b"), score, Location("rows", n)) for n, score in enumerate(scores, 1)], lambda _: None
+    )
     vectors = torch.randn(6, 5, generator=torch.Generator().manual_seed(3))
     places = [[0, 1], [2, 3], [4, 5], [0, 3], [5, 5]]
     out, batch = compared(vectors, places)
@@ -292,19 +346,30 @@ def test_the_losses_of_match_are_the_formulas():
     assert found == pytest.approx(cosent(cosines(5)) + cosent(cosines(2)), rel=1e-5)
 
     found, cosines = matched({"loss": "cosine", "matryoshka": [3]}, scores)
-    squares = [sum((c - (s - 1) / 4) ** 2 for c, s in zip(cosines(width), scores, strict=True)) for width in (5, 3)]
+    squares = [
+        sum((c - (s - 1) / 4) ** 2 for c, s in zip(cosines(width), scores, strict=True)) for width in (5, 3)
+    ]
     assert found == pytest.approx(sum(squares) / 5, rel=1e-5)
 
     labels = [1, 0, 0, 1, 1]
     found, cosines = matched({"loss": "contrastive", "margin": 0.9}, labels)
-    costs = [(1 - c) ** 2 if label else max(0.0, 0.9 - (1 - c)) ** 2 for c, label in zip(cosines(5), labels, strict=True)]
+    costs = [
+        (1 - c) ** 2 if label else max(0.0, 0.9 - (1 - c)) ** 2
+        for c, label in zip(cosines(5), labels, strict=True)
+    ]
     assert found == pytest.approx(sum(costs) / 10, rel=1e-5)
 
 
 @pytest.mark.parametrize("product", [False, True])
 def test_labels_are_told_from_both_vectors(product, encoder_of):
     rows = [{**row, "label": ["no", "yes", "maybe"][n % 3]} for n, row in enumerate(PAIRS)]
-    work = built(encoder_of("bert"), "match", rows, {"loss": "softmax", "concat_product": product, "embedding_dim": 6}, dropout=0)
+    work = built(
+        encoder_of("bert"),
+        "match",
+        rows,
+        {"loss": "softmax", "concat_product": product, "embedding_dim": 6},
+        dropout=0,
+    )
     assert work.task.labels == ("maybe", "no", "yes")
     batch = work.dataset.get_batch(range(7), work.task.collate_target)
     with torch.no_grad():
@@ -313,11 +378,16 @@ def test_labels_are_told_from_both_vectors(product, encoder_of):
     features = torch.cat([u, v, (u - v).abs(), u * v][: 4 if product else 3], dim=-1)
     logits = features @ head.out.weight.detach().t() + head.out.bias.detach()
     torch.testing.assert_close(out.logits, logits)
-    expected = sum(-math.log(float(row.softmax(-1)[work.task.labels.index(r["label"])])) for row, r in zip(logits, rows, strict=False))
+    expected = sum(
+        -math.log(float(row.softmax(-1)[work.task.labels.index(r["label"])]))
+        for row, r in zip(logits, rows, strict=False)
+    )
     assert float(work.task.loss(out, batch)) == pytest.approx(expected, rel=1e-5)
     predictions = work.task.decode(out, batch)
     assert [p.value for p in predictions] == [work.task.labels[i] for i in logits.argmax(-1)]
-    assert predictions[0].probabilities == pytest.approx(dict(zip(work.task.labels, logits[0].softmax(-1).tolist(), strict=True)))
+    assert predictions[0].probabilities == pytest.approx(
+        dict(zip(work.task.labels, logits[0].softmax(-1).tolist(), strict=True))
+    )
 
 
 # ---------------------------------------------------------------- what is refused
@@ -330,13 +400,28 @@ def bench(tmp_path, monkeypatch, tiny):
 
     def run(task, files, settings, keep=False):
         for name, content in files.items():
-            (tmp_path / name).write_text(content if isinstance(content, str) else lines_of(content), encoding="utf-8")
+            (tmp_path / name).write_text(
+                content if isinstance(content, str) else lines_of(content), encoding="utf-8"
+            )
         before = sorted(p.name for p in tmp_path.iterdir())
         given = ["data.train=t.jsonl"] if "t.jsonl" in files else []
         given += ["data.dev=d.jsonl"] if "d.jsonl" in files else []
-        words = ["train", task, f"model={tiny}", "out=o", "train.max_steps=2", "train.batch_size=8", *given, *settings]
+        words = [
+            "train",
+            task,
+            f"model={tiny}",
+            "out=o",
+            "train.max_steps=2",
+            "train.batch_size=8",
+            *given,
+            *settings,
+        ]
         found = CliRunner().invoke(app, words)
-        return found.exit_code, found.stderr.strip().splitlines(), sorted(p.name for p in tmp_path.iterdir()) == before
+        return (
+            found.exit_code,
+            found.stderr.strip().splitlines(),
+            sorted(p.name for p in tmp_path.iterdir()) == before,
+        )
 
     return run
 
@@ -439,7 +524,9 @@ def test_training_refuses(name, bench):
 
 def test_a_label_that_data_labels_lacks_is_named(bench):
     rows = [{**row, "label": "abc"[n % 3]} for n, row in enumerate(PAIRS)]
-    code, said, nothing_written = bench("match", {"t.jsonl": rows}, ["options.loss=softmax", "data.labels=[a,b]"])
+    code, said, nothing_written = bench(
+        "match", {"t.jsonl": rows}, ["options.loss=softmax", "data.labels=[a,b]"]
+    )
     assert code == 2, said
     assert "t.jsonl:3: label 'c' is not among the 2 labels" in said[-1]
     assert nothing_written
@@ -447,7 +534,9 @@ def test_a_label_that_data_labels_lacks_is_named(bench):
 
 @pytest.mark.parametrize("label", [0, 1])
 def test_match_refuses_to_be_scored_by_one_label(label, bench):
-    code, said, nothing_written = bench("match", {"t.jsonl": LABELLED, "d.jsonl": [{**row, "label": label} for row in PAIRS]}, [])
+    code, said, nothing_written = bench(
+        "match", {"t.jsonl": LABELLED, "d.jsonl": [{**row, "label": label} for row in PAIRS]}, []
+    )
     assert code == 2, said
     assert f"all 24 rows have the label {label}" in said[-1]
     assert nothing_written
@@ -484,9 +573,15 @@ def test_labels_to_be_dropped_stay_in_rows_to_be_scored(bench, tmp_path):
     assert code == 0, said[-1]
     assert "data: t.jsonl: 12 rows left out, since data.drop_labels names their label" in said
     meta = json.loads((tmp_path / "o" / "bertune.json").read_text())
-    assert {split: found["rows"] for split, found in meta["data"].items()} == {"train": 12, "dev": 24, "test": 9}
+    assert {split: found["rows"] for split, found in meta["data"].items()} == {
+        "train": 12,
+        "dev": 24,
+        "test": 9,
+    }
     scores = json.loads((tmp_path / "o" / "scores.json").read_text())
-    assert {split: scores[split]["main"] for split in ("dev", "test")} == dict.fromkeys(("dev", "test"), "average_precision")
+    assert {split: scores[split]["main"] for split in ("dev", "test")} == dict.fromkeys(
+        ("dev", "test"), "average_precision"
+    )
     again, _, _ = bertune.evaluate(tmp_path / "o", "e.jsonl")
     assert again.main_value == pytest.approx(scores["test"]["values"]["average_precision"], abs=1e-6)
 
@@ -514,7 +609,9 @@ def test_labels_of_single_texts_score_nothing(labels, bench, tmp_path):
 
 
 def test_single_texts_may_have_labels_that_are_no_numbers(bench, tmp_path):
-    code, said, _ = bench("embed", {"t.jsonl": [{**row, "label": "positive"} for row in SINGLE]}, ["data.dev_fraction=.4"])
+    code, said, _ = bench(
+        "embed", {"t.jsonl": [{**row, "label": "positive"} for row in SINGLE]}, ["data.dev_fraction=.4"]
+    )
     assert code == 0, said[-1]
     assert json.loads((tmp_path / "o" / "scores.json").read_text())["dev"]["main"] == "uniformity"
 
@@ -526,7 +623,9 @@ def test_repeats_of_dev_rows_are_not_told_of_training_rows(bench):
     assert not [line for line in said if line.startswith("data: train:")]
     code, said, _ = bench("embed", {"t.jsonl": [*repeated, PAIRS[9]], "d.jsonl": PAIRS[::4]}, ["out=p"])
     told = [line for line in said if line.startswith("data: train:")]
-    assert told == ["data: train: 4 of 24 in-batch negatives (16.67%) were left out, since they are the text itself or belong to it"]
+    assert told == [
+        "data: train: 4 of 24 in-batch negatives (16.67%) were left out, since they are the text itself or belong to it"
+    ]
 
 
 def splits_of(settings, task="embed"):
@@ -550,23 +649,31 @@ def test_a_text_a_line_is_read_from_the_first_line(tmp_path):
 def test_columns_of_files_without_header_stand_for_the_first_ones(tmp_path):
     for width in (1, 2, 3):
         cells = [[r["text"], r["text_b"], str(r["label"])][:width] for r in SCORED]
-        (tmp_path / f"{width}.tsv").write_text("".join("\t".join(row) + "\n" for row in cells), encoding="utf-8")
+        (tmp_path / f"{width}.tsv").write_text(
+            "".join("\t".join(row) + "\n" for row in cells), encoding="utf-8"
+        )
     names = "data.columns=[text,text_b,label]"
     for train in (1, 2):
         for dev in (1, 2, 3):
-            splits, notes, task = splits_of([f"data.train={tmp_path / f'{train}.tsv'}", f"data.dev={tmp_path / f'{dev}.tsv'}", names])
+            splits, notes, task = splits_of(
+                [f"data.train={tmp_path / f'{train}.tsv'}", f"data.dev={tmp_path / f'{dev}.tsv'}", names]
+            )
             assert task.texts_per_row == train
             assert [e.texts for e in splits.train] == [(r["text"], r["text_b"])[:train] for r in SCORED]
             assert [e.target for e in splits.dev] == [r["label"] if dev == 3 else None for r in SCORED]
             assert [len(e.texts) for e in splits.dev] == [min(dev, 2)] * len(SCORED)
-            assert any("1.tsv: has 1 columns where data.columns names 3: taken as 'text'" in note for note in notes) == (1 in (train, dev))
+            assert any(
+                "1.tsv: has 1 columns where data.columns names 3: taken as 'text'" in note for note in notes
+            ) == (1 in (train, dev))
     (tmp_path / "wide.tsv").write_text("a\tb\n\nc\td\te\n", encoding="utf-8")
     with pytest.raises(DataError, match=r"wide\.tsv:3: 3 columns where 2 are expected \(text, text_b\)"):
         splits_of([f"data.train={tmp_path / 'wide.tsv'}", names])
 
 
 @pytest.mark.parametrize(
-    "header", ["query,positive,negative", "anchor,positive,hard_negative", "query,title,neg_title", "text_b,text,Neg"], ids=str
+    "header",
+    ["query,positive,negative", "anchor,positive,hard_negative", "query,title,neg_title", "text_b,text,Neg"],
+    ids=str,
 )
 def test_well_known_names_of_three_texts(header, tmp_path):
     (tmp_path / "t.csv").write_text(f"{header}\na,b,c\nd,e,f\n", encoding="utf-8")
@@ -580,14 +687,18 @@ def test_numbers_of_csv_files_are_labels_too(tmp_path):
     (tmp_path / "t.csv").write_text("text,text_b,label\na,b,1\nc,d,1.0\ne,f, 1 \ng,h,\n", encoding="utf-8")
     run, task = prepare("embed", [f"data.train={tmp_path / 't.csv'}", "data.drop_labels=[1]"])
     notes: list[str] = []
-    assert [e.texts for e in read_examples([str(tmp_path / "t.csv")], task, run.data, notes.append)] == [("g", "h")]
+    assert [e.texts for e in read_examples([str(tmp_path / "t.csv")], task, run.data, notes.append)] == [
+        ("g", "h")
+    ]
     assert any("3 rows left out, since data.drop_labels names their label" in note for note in notes)
 
 
 # ---------------------------------------------------------------- what decides
 
 
-DOUBTFUL = [{**row, "label": 1 - row["label"]} if n % 5 == 1 else row for n, row in enumerate(LABELLED)]  # nothing gets them all right
+DOUBTFUL = [
+    {**row, "label": 1 - row["label"]} if n % 5 == 1 else row for n, row in enumerate(LABELLED)
+]  # nothing gets them all right
 DECIDED = {
     "scores": ("embed", PAIRS, SCORED, "spearman"),
     "labels": ("embed", PAIRS, LABELLED, "average_precision"),
@@ -613,13 +724,21 @@ def test_the_best_checkpoint_is_kept(name, tiny, tmp_path):
         "train.schedule=constant",
         "log.every=1",
     ]
-    files = [f"data.train={tmp_path / 't.jsonl'}", f"data.dev={tmp_path / 'd.jsonl'}", f"model={tiny}", f"out={tmp_path / 'o'}"]
+    files = [
+        f"data.train={tmp_path / 't.jsonl'}",
+        f"data.dev={tmp_path / 'd.jsonl'}",
+        f"model={tiny}",
+        f"out={tmp_path / 'o'}",
+    ]
     result = bertune.train(task, [*files, *fixed, *options, "train.precision=fp32"], quiet=True)
 
     def refuse(constant):
         raise AssertionError(constant)
 
-    history = [json.loads(line, parse_constant=refuse) for line in (result.folder / "history.jsonl").read_text().splitlines()]
+    history = [
+        json.loads(line, parse_constant=refuse)
+        for line in (result.folder / "history.jsonl").read_text().splitlines()
+    ]
     found = [line[main] for line in history if line["event"] == "dev"]
     assert len(found) == 6
     assert len(set(found)) > 1
@@ -633,7 +752,12 @@ def test_the_best_checkpoint_is_kept(name, tiny, tmp_path):
 
 def trained(tiny, folder, task, train, *settings):
     (folder / "t.jsonl").write_text(lines_of(train), encoding="utf-8")
-    files = [f"data.train={folder / 't.jsonl'}", f"data.dev={folder / 't.jsonl'}", f"model={tiny}", f"out={folder / 'o'}"]
+    files = [
+        f"data.train={folder / 't.jsonl'}",
+        f"data.dev={folder / 't.jsonl'}",
+        f"model={tiny}",
+        f"out={folder / 'o'}",
+    ]
     common = ["train.max_steps=3", "train.learning_rate=1e-3", "train.batch_size=8", *settings]
     return bertune.train(task, [*files, *common], quiet=True).folder
 
@@ -655,7 +779,11 @@ def test_uniformity_is_that_of_the_vectors(model, tmp_path):
 
 def test_a_search_is_that_of_brute_force(model):
     """By every different query among all other texts; one that is a document too does not find itself."""
-    rows = [*PAIRS[:12], {**PAIRS[0], "text_b": "one more"}, {"text": PAIRS[3]["text_b"], "text_b": PAIRS[4]["text_b"]}]
+    rows = [
+        *PAIRS[:12],
+        {**PAIRS[0], "text_b": "one more"},
+        {"text": PAIRS[3]["text_b"], "text_b": PAIRS[4]["text_b"]},
+    ]
     examples = examples_of(model.task, rows)
     scores = model.task.score(model.predict_examples(examples)[0], examples)
     documents = list(dict.fromkeys(row["text_b"] for row in rows))
@@ -673,7 +801,9 @@ def test_a_search_is_that_of_brute_force(model):
         found["accuracy@1"].append(float(hits[0]))
         for k in (1, 5, 10):
             found[f"recall@{k}"].append(sum(hits[:k]) / len(wanted))
-    assert scores.values == pytest.approx({name: float(np.mean(values)) for name, values in found.items()}, abs=1e-6)
+    assert scores.values == pytest.approx(
+        {name: float(np.mean(values)) for name, values in found.items()}, abs=1e-6
+    )
     assert 0 < scores.values["ndcg@10"] < 1
     low, high = scores.intervals["ndcg@10"]
     assert low <= scores.main_value <= high
@@ -708,11 +838,21 @@ def test_a_pair_of_one_text_is_found(model):
 def counted(model, monkeypatch):
     seen: list[int] = []
     vectors = model.model.vectors
-    monkeypatch.setattr(model.model, "vectors", lambda ragged: seen.append(len(ragged.lengths)) or vectors(ragged))
+    monkeypatch.setattr(
+        model.model, "vectors", lambda ragged: seen.append(len(ragged.lengths)) or vectors(ragged)
+    )
     return seen
 
 
-VARIED = ["the dog is good", "a cat", "the dog is good", "大 人 and a very big house was not red", "a", "good " * 70, "红。"]
+VARIED = [
+    "the dog is good",
+    "a cat",
+    "the dog is good",
+    "大 人 and a very big house was not red",
+    "a",
+    "good " * 70,
+    "红。",
+]
 
 
 def test_vectors_do_not_depend_on_the_other_texts(model):
@@ -729,7 +869,9 @@ def test_vectors_do_not_depend_on_the_other_texts(model):
     assert alike[~np.eye(len(VARIED), dtype=bool)].min() < 0.99
     cosines = [[float(a @ b / np.linalg.norm(a) / np.linalg.norm(b)) for b in together] for a in together]
     np.testing.assert_allclose(alike, cosines, atol=1e-5)
-    np.testing.assert_allclose(model.similarity_pairwise(together, together[::-1].copy()), alike[:, ::-1].diagonal(), atol=1e-6)
+    np.testing.assert_allclose(
+        model.similarity_pairwise(together, together[::-1].copy()), alike[:, ::-1].diagonal(), atol=1e-6
+    )
 
 
 def test_forms_of_vectors(model):
@@ -738,7 +880,9 @@ def test_forms_of_vectors(model):
     small = model.encode(VARIED, precision="int8")
     assert small.dtype == np.int8
     assert (np.abs(small).max(1) == 127).all()
-    np.testing.assert_allclose(small / 127 * np.abs(plain).max(1, keepdims=True), plain, atol=np.abs(plain).max() / 250)
+    np.testing.assert_allclose(
+        small / 127 * np.abs(plain).max(1, keepdims=True), plain, atol=np.abs(plain).max() / 250
+    )
     signs = model.encode(VARIED, precision="binary")
     assert (signs.dtype, signs.shape) == (np.uint8, (len(VARIED), 4))
     assert np.array_equal(np.unpackbits(signs, axis=1), plain > 0)
@@ -747,7 +891,11 @@ def test_forms_of_vectors(model):
     np.testing.assert_allclose(unit, plain / np.linalg.norm(plain, axis=1, keepdims=True), atol=1e-6)
     tensor = model.encode(VARIED, convert_to_tensor=True, batch_size=2, show_progress_bar=True)
     assert torch.equal(tensor, torch.from_numpy(plain))
-    assert (model.get_embedding_dimension(), model.get_sentence_embedding_dimension(), model.max_seq_length) == (32, 32, 64)
+    assert (
+        model.get_embedding_dimension(),
+        model.get_sentence_embedding_dimension(),
+        model.max_seq_length,
+    ) == (32, 32, 64)
     with pytest.raises(ConfigError, match="'int7' is none of float32, float16, int8, binary"):
         model.encode(["a"], precision="int7")
     with pytest.raises(ConfigError, match="no prompt 'query'; this model has none"):
@@ -775,7 +923,9 @@ def test_many_pairs_are_compared_in_their_order(model, monkeypatch):
     pairs = [(texts[a], texts[b]) for a, b in random.integers(0, len(texts), (2500, 2))]
     found = [p.value for p in model.predict(pairs)]
     assert sum(seen) == len(set(texts))
-    expected = model.similarity_pairwise(model.encode([a for a, _ in pairs]), model.encode([b for _, b in pairs]))
+    expected = model.similarity_pairwise(
+        model.encode([a for a, _ in pairs]), model.encode([b for _, b in pairs])
+    )
     np.testing.assert_allclose(found, expected.numpy(), atol=1e-5)
     assert max(found) - min(found) > 0.05
 
@@ -794,7 +944,12 @@ def test_odd_lists_of_texts(model):
     one, two = model.encode(["the dog", "a cat"])
     assert np.array_equal(model.encode(text for text in ("the dog", "a cat")), np.stack([one, two]))
     assert np.array_equal(model.encode(np.array(["the dog", "a cat"])), np.stack([one, two]))
-    for precision, shape in (("float32", (0, 32)), ("float16", (0, 32)), ("int8", (0, 32)), ("binary", (0, 4))):
+    for precision, shape in (
+        ("float32", (0, 32)),
+        ("float16", (0, 32)),
+        ("int8", (0, 32)),
+        ("binary", (0, 4)),
+    ):
         assert model.encode([], precision=precision).shape == shape
     assert model.encode("the dog", convert_to_tensor=True).shape == (32,)
     assert model.similarity(one, np.stack([one, two])).shape == (1, 2)
@@ -822,12 +977,15 @@ def test_lengths_are_brought_to_1_after_the_cut(model):
     assert np.array_equal(model.encode(["the dog", "a cat"], truncate_dim=6), plain)
     np.testing.assert_allclose(cut, plain / np.linalg.norm(plain, axis=1, keepdims=True), atol=1e-6)
     assert np.array_equal(
-        model.encode(["the dog"], truncate_dim=9, precision="binary"), np.packbits(model.encode(["the dog"])[:, :9] > 0, axis=1)
+        model.encode(["the dog"], truncate_dim=9, precision="binary"),
+        np.packbits(model.encode(["the dog"])[:, :9] > 0, axis=1),
     )
 
 
 def test_what_a_folder_says_of_prompts_and_width_can_be_overruled(model, monkeypatch):
-    monkeypatch.setattr(model, "prompts", {"corpus": "big ", "passage": "small ", "other": "red ", "nothing": ""})
+    monkeypatch.setattr(
+        model, "prompts", {"corpus": "big ", "passage": "small ", "other": "red ", "nothing": ""}
+    )
     monkeypatch.setattr(model, "default_prompt_name", "other")
     monkeypatch.setattr(model, "truncate_dim", 7)
 
@@ -844,12 +1002,17 @@ def test_what_a_folder_says_of_prompts_and_width_can_be_overruled(model, monkeyp
     assert model.encode("dog").shape == (7,)
     assert model.encode("dog", truncate_dim=32).shape == (32,)
     assert np.array_equal(model.encode("dog"), model.encode("dog", truncate_dim=32)[:7])
-    with pytest.raises(ConfigError, match="no prompt 'query'; this model has corpus, passage, other, nothing"):
+    with pytest.raises(
+        ConfigError, match="no prompt 'query'; this model has corpus, passage, other, nothing"
+    ):
         model.encode("dog", prompt_name="query")
 
 
 def test_softmax_pairs_have_vectors_too(tiny, tmp_path):
-    found = bertune.load(trained(tiny, tmp_path, "match", TEXTUAL, "options.loss=softmax", "options.embedding_dim=8"), precision="fp32")
+    found = bertune.load(
+        trained(tiny, tmp_path, "match", TEXTUAL, "options.loss=softmax", "options.embedding_dim=8"),
+        precision="fp32",
+    )
     assert found.encode(["a dog", "the cat"]).shape == (2, 8)
     assert {p.value for p in found.predict([(r["text"], r["text_b"]) for r in PAIRS])} <= {"a", "b"}
 
@@ -859,7 +1022,13 @@ def test_normalized_vectors_have_the_same_cosines(tiny, tmp_path):
     for normalize in ("true", "false"):
         (tmp_path / normalize).mkdir()
         folder = trained(
-            tiny, tmp_path / normalize, "embed", PAIRS, f"options.normalize={normalize}", "train.precision=fp32", "train.dropout=0"
+            tiny,
+            tmp_path / normalize,
+            "embed",
+            PAIRS,
+            f"options.normalize={normalize}",
+            "train.precision=fp32",
+            "train.dropout=0",
         )
         made.append(bertune.load(folder, precision="fp32"))
     texts = [row["text"] for row in PAIRS]
@@ -919,7 +1088,12 @@ def test_a_pretrained_pooler_is_taken_over(kind, tmp_path):
     with torch.no_grad():
         found = Model(encoder, task.head(encoder, report.pooler)).eval().vectors(ragged)
         for start, stop, vector in zip(ragged.offsets[:-1], ragged.offsets[1:], found, strict=True):
-            torch.testing.assert_close(vector, theirs(input_ids=ragged.input_ids[None, start:stop]).pooler_output[0], atol=1e-5, rtol=1e-4)
+            torch.testing.assert_close(
+                vector,
+                theirs(input_ids=ragged.input_ids[None, start:stop]).pooler_output[0],
+                atol=1e-5,
+                rtol=1e-4,
+            )
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "modernbert"])
@@ -939,7 +1113,9 @@ def test_every_dropout_of_an_encoder_is_set(kind, encoder_of, tmp_path):
         for rate in (None, 0.0, 0.1, 0.5):
             if rate is not None:
                 encoder.set_dropout(rate)
-            distances[rate] = float(np.mean([float((encoder.train()(ragged) - still).norm()) for _ in range(20)]))
+            distances[rate] = float(
+                np.mean([float((encoder.train()(ragged) - still).norm()) for _ in range(20)])
+            )
         assert distances[0.0] == 0
         if kind != "albert":  # whose config.json says 0
             assert distances[0.1] == pytest.approx(distances[None], rel=0.3)
@@ -955,8 +1131,16 @@ def test_dropout_of_a_run(kind, encoder_of, tmp_path):
         place = tmp_path / f"{rate}{fast}"
         place.mkdir()
         rows = [PAIRS[0], PAIRS[5], PAIRS[10]]
-        more = ["train.max_steps=1", "log.every=1", "train.precision=fp32", f"train.dropout={rate}", f"train.fast_dropout={fast}"]
+        more = [
+            "train.max_steps=1",
+            "log.every=1",
+            "train.precision=fp32",
+            f"train.dropout={rate}",
+            f"train.fast_dropout={fast}",
+        ]
         history = trained(encoder_of(kind), place, "embed", rows, *more) / "history.jsonl"
         losses.append(json.loads(history.read_text().splitlines()[0])["loss"])
     assert losses[0] == pytest.approx(losses[1], abs=1e-6)
-    assert all(abs(loss - losses[0]) > 1e-3 for loss in losses[2 : 4 if kind == "albert" else 5])  # albert's own config.json says 0
+    assert all(
+        abs(loss - losses[0]) > 1e-3 for loss in losses[2 : 4 if kind == "albert" else 5]
+    )  # albert's own config.json says 0

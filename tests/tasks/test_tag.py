@@ -81,8 +81,18 @@ def random_model(request, tiny, tmp_path_factory):
 def trained(tiny, tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained")
     file = rows_file(folder)
-    settings = ["train.epochs=20", "train.batch_size=8", "train.learning_rate=3e-3", "options.decoder=crf", "options.scheme=BIOES"]
-    return bertune.train("tag", [f"data.train={file}", f"data.dev={file}", f"model={tiny}", f"out={folder / 'out'}", *settings], quiet=True)
+    settings = [
+        "train.epochs=20",
+        "train.batch_size=8",
+        "train.learning_rate=3e-3",
+        "options.decoder=crf",
+        "options.scheme=BIOES",
+    ]
+    return bertune.train(
+        "tag",
+        [f"data.train={file}", f"data.dev={file}", f"model={tiny}", f"out={folder / 'out'}", *settings],
+        quiet=True,
+    )
 
 
 def read(pipeline, texts):
@@ -122,13 +132,24 @@ def test_words_of_a_long_text_are_read_in_their_windows(tiny, tmp_path, overlap)
         for start, stop in itertools.pairwise(begins):  # each window by itself
             ids = torch.tensor(piece.input_ids[start:stop])
             with torch.inference_mode():
-                states = pipeline.model.encoder(Ragged(ids, ids * 0, torch.tensor([0, len(ids)]), (len(ids),)))
-                expected.append(pipeline.model.head.out(states[[at - start for at in piece.word_positions if start <= at < stop]]))
+                states = pipeline.model.encoder(
+                    Ragged(ids, ids * 0, torch.tensor([0, len(ids)]), (len(ids),))
+                )
+                expected.append(
+                    pipeline.model.head.out(
+                        states[[at - start for at in piece.word_positions if start <= at < stop]]
+                    )
+                )
     torch.testing.assert_close(found, torch.cat(expected), rtol=1e-5, atol=1e-5)
     (long, _, _) = (e.inputs[0] for e in encoded)
     assert len(long.window_lengths) > 4
-    assert pipeline.task.report() == [f"1 of 3 texts are longer than max_length and are read in {len(long.window_lengths)} windows"]
-    together, alone = list(pipeline.predict_stream(texts)), [next(pipeline.predict_stream([text])) for text in texts]
+    assert pipeline.task.report() == [
+        f"1 of 3 texts are longer than max_length and are read in {len(long.window_lengths)} windows"
+    ]
+    together, alone = (
+        list(pipeline.predict_stream(texts)),
+        [next(pipeline.predict_stream([text])) for text in texts],
+    )
     assert [p.tags for p in together] == [p.tags for p in alone]
     assert [word for word, _ in together[0].tags] == LONG.split()
 
@@ -148,12 +169,20 @@ def test_entities_of_any_text(random_model, texts):
         words = [text[a:b] for a, b in example.words]
         assert [word for word, _ in found.tags] == words
         spans = tags_to_spans([parse_tag(tag) for _, tag in found.tags])
-        assert [(example.words[a][0], example.words[b - 1][1], kind) for a, b, kind in spans] == [e[:3] for e in found.value]
+        assert [(example.words[a][0], example.words[b - 1][1], kind) for a, b, kind in spans] == [
+            e[:3] for e in found.value
+        ]
 
 
 @settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    st.lists(st.lists(st.sampled_from(["dog", "the", "big", "天", "x", "DOGS", "!", " "]), min_size=1, max_size=25), min_size=1, max_size=4)
+    st.lists(
+        st.lists(
+            st.sampled_from(["dog", "the", "big", "天", "x", "DOGS", "!", " "]), min_size=1, max_size=25
+        ),
+        min_size=1,
+        max_size=4,
+    )
 )
 def test_predicted_chains_are_legal(random_model, sentences):
     task = random_model.task
@@ -180,10 +209,23 @@ def test_random_models_find_something(random_model):
 def test_blank_words_belong_to_what_is_around_them(trained):
     model = bertune.load(trained.folder)
     (found,) = model.predict_stream(
-        [model.task.read(Row({"text": ["the", "very", "\u200b", "small", "dog", " ", "is", "bad"]}, Location("x", 1)))]
+        [
+            model.task.read(
+                Row({"text": ["the", "very", "\u200b", "small", "dog", " ", "is", "bad"]}, Location("x", 1))
+            )
+        ]
     )
     assert [e[2:4] for e in found.value] == [("animal", "very \u200b small dog")]
-    assert [tag for _, tag in found.tags] == ["O", "B-animal", "I-animal", "I-animal", "E-animal", "O", "O", "O"]
+    assert [tag for _, tag in found.tags] == [
+        "O",
+        "B-animal",
+        "I-animal",
+        "I-animal",
+        "E-animal",
+        "O",
+        "O",
+        "O",
+    ]
 
 
 def test_lists_of_words_are_predicted_as_they_are_cut(trained):
@@ -192,7 +234,9 @@ def test_lists_of_words_are_predicted_as_they_are_cut(trained):
     found = list(model.predict_stream(read(model, sentences)))
     for row, prediction in zip(TAGGED, found, strict=True):
         assert [word for word, _ in prediction.tags] == row["text"]
-        assert tags_to_spans([parse_tag(t) for _, t in prediction.tags]) == tags_to_spans([parse_tag(t) for t in row["label"]])
+        assert tags_to_spans([parse_tag(t) for _, t in prediction.tags]) == tags_to_spans(
+            [parse_tag(t) for t in row["label"]]
+        )
         (entity,) = prediction.value
         assert " ".join(row["text"])[entity.start : entity.end] == entity.text
     plain = model.predict([" ".join(words) for words in sentences])
@@ -210,13 +254,19 @@ def test_predict_reads_a_list_of_words_or_refuses_it(trained, sentence):
 
 @pytest.mark.parametrize("form", ["linear-BIO", "linear-BIOS", "crf-BIO"])
 def test_confidence_is_the_share_of_all_legal_chains(form, tiny, tmp_path):
-    pipeline, _ = built(tiny, tmp_path, *FORMS[form], rows=[r for r in TAGGED if "thing" not in str(r)], loud=8.0)
+    pipeline, _ = built(
+        tiny, tmp_path, *FORMS[form], rows=[r for r in TAGGED if "thing" not in str(r)], loud=8.0
+    )
     task, crf = pipeline.task, {name: scores.detach() for name, scores in pipeline.model.head.crf.items()}
     tags = [parse_tag(tag) for tag in task.tags]
     seen = 0
     for text in ("the big dog is", "cat tree a red", "dog", "small trees"):
         (found,) = pipeline.predict([text])
-        scores = emissions(pipeline, task.encode(read(pipeline, [text]), pipeline.tokenizer)).double().log_softmax(-1)
+        scores = (
+            emissions(pipeline, task.encode(read(pipeline, [text]), pipeline.tokenizer))
+            .double()
+            .log_softmax(-1)
+        )
         shares = {}
         for path in itertools.product(range(len(tags)), repeat=len(scores)):
             edged = [None, *(tags[n] for n in path), None]
@@ -240,7 +290,11 @@ def test_confidence_is_the_share_of_all_legal_chains(form, tiny, tmp_path):
 def test_a_crf_learns_at_its_own_rate(tiny, tmp_path):
     pipeline, _ = built(tiny, tmp_path, "options.decoder=crf", "options.crf_learning_rate=0.05")
     config = TrainConfig(learning_rate=1e-4, head_learning_rate=1e-3, weight_decay=0.1)
-    of = {id(p): (g["lr"], g["weight_decay"]) for g in parameter_groups(pipeline.model, config) for p in g["params"]}
+    of = {
+        id(p): (g["lr"], g["weight_decay"])
+        for g in parameter_groups(pipeline.model, config)
+        for p in g["params"]
+    }
     rates = {name: of[id(p)] for name, p in pipeline.model.head.named_parameters()}
     assert rates == {
         "out.weight": (1e-3, 0.1), "out.bias": (1e-3, 0.0),
@@ -292,11 +346,21 @@ def test_state_is_enough_to_go_on(form, tiny, tmp_path):
 @pytest.mark.parametrize("written", ["IOB1", "BIO", "BIOS", "BIOES", "BMES"])
 @pytest.mark.parametrize("scheme", ["auto", "BIO", "BIOS", "BIOES", "BMES"])
 def test_files_of_any_scheme_are_learnt_in_any(written, scheme, tiny, tmp_path):
-    rows = [{**row, "label": spans_to_tags(tags_to_spans(map(parse_tag, row["label"])), len(row["label"]), written)} for row in TAGGED]
+    rows = [
+        {
+            **row,
+            "label": spans_to_tags(tags_to_spans(map(parse_tag, row["label"])), len(row["label"]), written),
+        }
+        for row in TAGGED
+    ]
     pipeline, examples = built(tiny, tmp_path, f"options.scheme={scheme}", rows=rows)
     task = pipeline.task
     assert task.scheme == (scheme if scheme != "auto" else "BIO" if written == "IOB1" else written)
-    for row, example, encoded in zip(TAGGED, examples, task.encode(examples, pipeline.tokenizer), strict=True):
+    for row, example, encoded in zip(
+        TAGGED, examples, task.encode(examples, pipeline.tokenizer), strict=True
+    ):
         spans = tags_to_spans(map(parse_tag, row["label"]))
         assert [task.tags[n] for n in encoded.target] == spans_to_tags(spans, len(row["text"]), task.scheme)
-        assert [example.texts[0][a:b] for a, b, _ in example.target] == [" ".join(row["text"][a:b]) for a, b, _ in spans]
+        assert [example.texts[0][a:b] for a, b, _ in example.target] == [
+            " ".join(row["text"][a:b]) for a, b, _ in spans
+        ]

@@ -15,7 +15,23 @@ from bertune.config.schema import DataConfig
 from bertune.text.load import load_tokenizer
 from bertune.text.tokenizer import Tokenizer
 
-KNOWN = ["dog", "dogs", "The", "GOOD", "greater", "天", "天好", "dog!", "a", "x", "...", "é", "big-small", "[SEP]", "7"]
+KNOWN = [
+    "dog",
+    "dogs",
+    "The",
+    "GOOD",
+    "greater",
+    "天",
+    "天好",
+    "dog!",
+    "a",
+    "x",
+    "...",
+    "é",
+    "big-small",
+    "[SEP]",
+    "7",
+]
 BLANK = ["", " ", "\t", "\u200b", "\u3000", "\u0000"]
 CLS, SEP = VOCABULARY.index("[CLS]"), VOCABULARY.index("[SEP]")
 
@@ -57,7 +73,9 @@ def theirs(tiny):
 def cased(tiny, tmp_path_factory):
     folder = shutil.copytree(tiny, tmp_path_factory.mktemp("cased") / "e")
     file = folder / "tokenizer_config.json"
-    file.write_text(json.dumps({**json.loads(file.read_text(encoding="utf-8")), "do_lower_case": False}), encoding="utf-8")
+    file.write_text(
+        json.dumps({**json.loads(file.read_text(encoding="utf-8")), "do_lower_case": False}), encoding="utf-8"
+    )
     return load_tokenizer(folder, 64, DataConfig())
 
 
@@ -86,7 +104,10 @@ def test_any_letters(ours, theirs, words):
     for n, word in enumerate(words):
         expected = theirs([word], is_split_into_words=True)["input_ids"][1:-1]
         assert (n in begins) == bool(expected)
-        if expected and (ours.unk_token_id not in expected or ours.unk_token_id in piece.input_ids[begins[n] : begins[n] + len(expected)]):
+        if expected and (
+            ours.unk_token_id not in expected
+            or ours.unk_token_id in piece.input_ids[begins[n] : begins[n] + len(expected)]
+        ):
             assert list(piece.input_ids[begins[n] : begins[n] + len(expected)]) == expected
 
 
@@ -96,7 +117,12 @@ def test_blank_words_have_no_tokens(ours):
     assert (present, list(piece.word_positions)) == ([1, 4], [1, 2])
     for nothing in ([], [" ", ""]):
         piece, present = encoded(ours, nothing)
-        assert (list(piece.input_ids), present, list(piece.word_positions), list(piece.window_lengths)) == ([CLS, SEP], [], [], [2])
+        assert (list(piece.input_ids), present, list(piece.word_positions), list(piece.window_lengths)) == (
+            [CLS, SEP],
+            [],
+            [],
+            [2],
+        )
 
 
 @pytest.mark.parametrize(
@@ -143,7 +169,13 @@ def test_a_word_longer_than_a_window_is_cut(tiny, overlap):
     piece, present = encoded(tokenizer, ["a", "!" * 11, "dog", "?" * 8, "-" * 30], overlap)
     assert piece.num_truncated == 3 + 22
     assert present == [0, 1, 2, 3, 4]
-    assert [tokenizer.convert_ids_to_tokens(piece.input_ids)[at] for at in piece.word_positions] == ["a", "!", "dog", "?", "-"]
+    assert [tokenizer.convert_ids_to_tokens(piece.input_ids)[at] for at in piece.word_positions] == [
+        "a",
+        "!",
+        "dog",
+        "?",
+        "-",
+    ]
     assert max(piece.window_lengths) == 10
     assert sum(piece.window_lengths) == len(piece.input_ids)
 
@@ -207,7 +239,9 @@ def bytes_of():
     rust = Rust(models.BPE({token: n for n, token in enumerate(vocabulary)}, merges))
     rust.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     rust.decoder = decoders.ByteLevel()
-    rust.post_processor = processors.RobertaProcessing(("</s>", 1), ("<s>", 0), trim_offsets=False, add_prefix_space=False)
+    rust.post_processor = processors.RobertaProcessing(
+        ("</s>", 1), ("<s>", 0), trim_offsets=False, add_prefix_space=False
+    )
     return Tokenizer(rust, {}, 32)
 
 
@@ -239,4 +273,6 @@ def test_byte_level_words_between_blanks_are_the_whole_text(bytes_of, words):
     if len(piece.window_lengths) == 1:
         assert list(piece.input_ids) == list(bytes_of.encode([(text,)])[0].input_ids)
     assert bytes_of.convert_ids_to_tokens([piece.input_ids[piece.word_positions[0]]])[0][0] != "Ġ"
-    assert all(bytes_of.convert_ids_to_tokens([piece.input_ids[at]])[0][0] == "Ġ" for at in piece.word_positions[1:])
+    assert all(
+        bytes_of.convert_ids_to_tokens([piece.input_ids[at]])[0][0] == "Ġ" for at in piece.word_positions[1:]
+    )

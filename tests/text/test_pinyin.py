@@ -17,7 +17,14 @@ from pypinyin.phrases_dict import phrases_dict
 
 import bertune
 from bertune.text import pinyin
-from bertune.text.pinyin import SYMBOLS, PinyinConverter, PinyinVocab, pack_syllable, parse_pinyin_vocab, unpack_syllable
+from bertune.text.pinyin import (
+    SYMBOLS,
+    PinyinConverter,
+    PinyinVocab,
+    pack_syllable,
+    parse_pinyin_vocab,
+    unpack_syllable,
+)
 
 PUBLISHED = {
     "弗洛伊德的悲剧凸显了在美国和世界范围": "fu2 luo4 yi1 de2 de5 bei1 ju4 tu1 xian3 le5 zai4 mei3 guo2 he2 shi4 jie4 fan4 wei2",
@@ -32,7 +39,9 @@ WORDS = sorted(phrase for phrase in phrases_dict if RE_HANS.match(phrase))[::97]
 
 def slow(text: str) -> list[str]:
     """The authors' call, word for word."""
-    found = pypinyin.pinyin(text, style=pypinyin.Style.TONE3, heteronym=True, errors=lambda x: [["not chinese"] for _ in x])
+    found = pypinyin.pinyin(
+        text, style=pypinyin.Style.TONE3, heteronym=True, errors=lambda x: [["not chinese"] for _ in x]
+    )
     return ["" if item[0] == "not chinese" else item[0] for item in found]
 
 
@@ -43,19 +52,31 @@ def packed(readings: list[str]) -> list[int]:
 @pytest.mark.parametrize("text", PUBLISHED)
 def test_published_readings(text):
     letters = {number: letter for letter, number in SYMBOLS.items()}
-    found = ["".join(letters[n] for n in unpack_syllable(s) if n) or "-" for s in PinyinConverter().convert(text)]
+    found = [
+        "".join(letters[n] for n in unpack_syllable(s) if n) or "-" for s in PinyinConverter().convert(text)
+    ]
     assert found == PUBLISHED[text].split()
 
 
 def test_symbols():
-    assert SYMBOLS["1"] == 1 and SYMBOLS["5"] == 5 and SYMBOLS["a"] == 6 and SYMBOLS["v"] == 27 and SYMBOLS["z"] == 31
+    assert (
+        SYMBOLS["1"] == 1
+        and SYMBOLS["5"] == 5
+        and SYMBOLS["a"] == 6
+        and SYMBOLS["v"] == 27
+        and SYMBOLS["z"] == 31
+    )
     assert len(SYMBOLS) == 31
     assert (
-        unpack_syllable(PinyinVocab().encode("de")) == unpack_syllable(PinyinVocab().encode("de5")) == [9, 10, 5, 0, 0, 0, 0, 0]
+        unpack_syllable(PinyinVocab().encode("de"))
+        == unpack_syllable(PinyinVocab().encode("de5"))
+        == [9, 10, 5, 0, 0, 0, 0, 0]
     )  # the neutral tone is written as 5
     pinyin = PinyinConverter()
     assert pinyin.convert("绿略女") == packed(["lv4", "lve4", "nv3"])  # ü is written as v
-    assert len(json.dumps({"idx2char": ["_", *SYMBOLS], "char2idx": {"_": 0, **SYMBOLS}})) == 466  # the size of the authors' file
+    assert (
+        len(json.dumps({"idx2char": ["_", *SYMBOLS], "char2idx": {"_": 0, **SYMBOLS}})) == 466
+    )  # the size of the authors' file
 
 
 def test_every_reading_fits_and_only_few_have_no_symbols():
@@ -64,24 +85,37 @@ def test_every_reading_fits_and_only_few_have_no_symbols():
     assert max(map(len, different)) <= 7  # and a 5
     without = {r for r in different if not PinyinVocab().encode(r)}
     assert all(not re.fullmatch("[a-z]+[1-4]?", r) for r in without)
-    assert all(pack_syllable(unpack_syllable(PinyinVocab().encode(r))) == PinyinVocab().encode(r) for r in different)
+    assert all(
+        pack_syllable(unpack_syllable(PinyinVocab().encode(r))) == PinyinVocab().encode(r) for r in different
+    )
 
 
 def test_a_reading_depends_on_the_words_around():
     pinyin = PinyinConverter()
-    assert [pinyin.convert(text)[place] for text, place in (("银行", 1), ("行走", 0), ("成长", 1), ("长江", 0))] == packed(
-        ["hang2", "xing2", "zhang3", "chang2"]
-    )
+    assert [
+        pinyin.convert(text)[place] for text, place in (("银行", 1), ("行走", 0), ("成长", 1), ("长江", 0))
+    ] == packed(["hang2", "xing2", "zhang3", "chang2"])
 
 
 def test_han_characters_are_those_of_pypinyin():
-    differ = [chr(n) for n in range(sys.maxunicode + 1) if bool(pinyin._HAN.fullmatch(chr(n))) != bool(RE_HANS.match(chr(n)))]
+    differ = [
+        chr(n)
+        for n in range(sys.maxunicode + 1)
+        if bool(pinyin._HAN.fullmatch(chr(n))) != bool(RE_HANS.match(chr(n)))
+    ]
     assert differ == []
 
 
 def test_single_characters_are_read_as_pypinyin_reads_them():
     pinyin = PinyinConverter()
-    for start, stop in ((0x3000, 0x3010), (0x3400, 0x3600), (0x4E00, 0xA000), (0xF900, 0xFB00), (0x20000, 0x20100), (0x2F800, 0x2FA20)):
+    for start, stop in (
+        (0x3000, 0x3010),
+        (0x3400, 0x3600),
+        (0x4E00, 0xA000),
+        (0xF900, 0xFB00),
+        (0x20000, 0x20100),
+        (0x2F800, 0x2FA20),
+    ):
         for n in range(start, stop):
             assert pinyin.convert(chr(n)) == packed(slow(chr(n))), hex(n)
 
@@ -174,7 +208,9 @@ def test_another_version_of_pypinyin_is_refused(monkeypatch):
     monkeypatch.setattr(pypinyin, "__version__", "0.55.0")
     pinyin._dictionaries.cache_clear()
     try:
-        with pytest.raises(bertune.ConfigError, match=r"pypinyin 0\.55\.0 reads .* pip install pypinyin==0\.38\.1$"):
+        with pytest.raises(
+            bertune.ConfigError, match=r"pypinyin 0\.55\.0 reads .* pip install pypinyin==0\.38\.1$"
+        ):
             PinyinConverter()
     finally:
         pinyin._dictionaries.cache_clear()
@@ -184,7 +220,10 @@ def test_pypinyin_is_asked_for_where_it_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "pypinyin", None)
     pinyin._dictionaries.cache_clear()
     try:
-        with pytest.raises(bertune.MissingExtra, match=r"ChineseBERT needs .*pypinyin==0\.38\.1.* pip install 'bertune\[chinese\]'"):
+        with pytest.raises(
+            bertune.MissingExtra,
+            match=r"ChineseBERT needs .*pypinyin==0\.38\.1.* pip install 'bertune\[chinese\]'",
+        ):
             PinyinConverter()
     finally:
         pinyin._dictionaries.cache_clear()

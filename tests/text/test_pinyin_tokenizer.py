@@ -61,7 +61,16 @@ def test_a_character_outside_the_vocabulary_is_heard_all_the_same(tokenizer):
 
 def test_pieces_of_several_characters_and_words_glued_to_han(tokenizer):
     (piece,) = tokenizer.encode([("[SEP] 大[MASK]a好b",)])
-    assert tokenizer.convert_ids_to_tokens(piece.input_ids) == ["[CLS]", "[SEP]", "大", "[MASK]", "a", "好", "b", "[SEP]"]
+    assert tokenizer.convert_ids_to_tokens(piece.input_ids) == [
+        "[CLS]",
+        "[SEP]",
+        "大",
+        "[MASK]",
+        "a",
+        "好",
+        "b",
+        "[SEP]",
+    ]
     assert heard(tokenizer, piece) == ["", "", "da4", "", "", "hao3", "", ""]
 
 
@@ -80,7 +89,16 @@ def test_compatibility_characters_are_looked_up_as_they_stand(tokenizer):
 
 def test_pairs_are_read_each_for_itself(tokenizer):
     (piece,) = tokenizer.encode([("大银", "行不行")])
-    assert heard(tokenizer, piece) == ["", "da4", "yin2", "", "xing2", "bu4", "xing2", ""]  # not yin2 hang2 across the border
+    assert heard(tokenizer, piece) == [
+        "",
+        "da4",
+        "yin2",
+        "",
+        "xing2",
+        "bu4",
+        "xing2",
+        "",
+    ]  # not yin2 hang2 across the border
     assert list(piece.token_type_ids) == [0, 0, 0, 0, 1, 1, 1, 1]
 
 
@@ -89,11 +107,28 @@ def test_what_is_cut_off_still_decides_readings(folder, truncation):
     tokenizer = load_tokenizer(folder, 64, DataConfig(max_length=6, truncation=truncation))
     (text,) = tokenizer.encode([("大小人长江",)])
     assert text.num_truncated == 1
-    assert heard(tokenizer, text) == ["", "da4", "xiao3", "ren2", "chang2", ""]  # 江 is cut off, 长 is still that of 长江
+    assert heard(tokenizer, text) == [
+        "",
+        "da4",
+        "xiao3",
+        "ren2",
+        "chang2",
+        "",
+    ]  # 江 is cut off, 长 is still that of 长江
     (pair,) = tokenizer.encode([("银行大小", "长大成人")])
     assert len(pair.input_ids) == 6 and pair.num_truncated == 5
-    expected = {"银": "yin2", "行": "hang2", "大": "da4", "小": "xiao3", "长": "zhang3", "成": "cheng2", "人": "ren2"}
-    assert heard(tokenizer, pair) == [expected.get(token, "") for token in tokenizer.convert_ids_to_tokens(pair.input_ids)]
+    expected = {
+        "银": "yin2",
+        "行": "hang2",
+        "大": "da4",
+        "小": "xiao3",
+        "长": "zhang3",
+        "成": "cheng2",
+        "人": "ren2",
+    }
+    assert heard(tokenizer, pair) == [
+        expected.get(token, "") for token in tokenizer.convert_ids_to_tokens(pair.input_ids)
+    ]
 
 
 def test_cut_on_the_left(tmp_path):
@@ -176,7 +211,12 @@ def test_texts_that_are_read_otherwise_are_other_texts(tokenizer):
     assert ragged.to(ragged.input_ids.device).pinyin_ids.tolist() == ragged.pinyin_ids.tolist()
 
 
-@each(some.text(alphabet=some.one_of(some.sampled_from(HAN + "abc ，"), some.characters(exclude_categories=["Cs"])), max_size=12))
+@each(
+    some.text(
+        alphabet=some.one_of(some.sampled_from(HAN + "abc ，"), some.characters(exclude_categories=["Cs"])),
+        max_size=12,
+    )
+)
 @settings(max_examples=200)
 def test_any_text_by_the_rule(text):
     """A token that stands for one character has its reading, any other none: said by the offsets alone."""
@@ -223,15 +263,26 @@ def test_ids_are_those_of_transformers(folder, tokenizer):
     from transformers import BertTokenizer
 
     theirs = BertTokenizer.from_pretrained(str(folder))
-    texts = ["我的银行 Goods，大!", "ÉtÉ\u0301 大[MASK]小", "x" * 120 + " 好", "么\t么\u200b\n12", "[UNK] 鱼", ""]
-    assert [list(p.input_ids) for p in tokenizer.encode([(t,) for t in texts])] == [theirs(t)["input_ids"] for t in texts]
+    texts = [
+        "我的银行 Goods，大!",
+        "ÉtÉ\u0301 大[MASK]小",
+        "x" * 120 + " 好",
+        "么\t么\u200b\n12",
+        "[UNK] 鱼",
+        "",
+    ]
+    assert [list(p.input_ids) for p in tokenizer.encode([(t,) for t in texts])] == [
+        theirs(t)["input_ids"] for t in texts
+    ]
 
 
 def test_a_tokenizer_json_will_do(tmp_path, tokenizer):
     folder = write_folder(tmp_path / "m")
     (folder / "tokenizer.json").write_text(tokenizer._whole.to_str())
     (folder / "vocab.txt").unlink()
-    assert load_tokenizer(folder, 64, DataConfig()).encode([("我的银行",)]) == tokenizer.encode([("我的银行",)])
+    assert load_tokenizer(folder, 64, DataConfig()).encode([("我的银行",)]) == tokenizer.encode(
+        [("我的银行",)]
+    )
 
 
 def test_faults_are_one_line(tmp_path):
@@ -249,5 +300,7 @@ def test_faults_are_one_line(tmp_path):
     with pytest.raises(bertune.ConfigError, match=r"tokenizer\.json: "):
         load_tokenizer(folder, 64, DataConfig())
     (folder / "tokenizer_config.json").write_text("[]")
-    with pytest.raises(bertune.ConfigError, match=r"tokenizer_config\.json: cannot be read: expected an object, got list"):
+    with pytest.raises(
+        bertune.ConfigError, match=r"tokenizer_config\.json: cannot be read: expected an object, got list"
+    ):
         load_tokenizer(folder, 64, DataConfig())

@@ -13,7 +13,16 @@ from bertune.config.schema import DataConfig
 from bertune.errors import ConfigError
 from bertune.text.load import load_tokenizer
 
-TEXTS = ["The dog is GOOD!", "天很好 好", "dogs 42, cats?", "[SEP] in the text", "ＦＵＬＬ　width", "e\u0301 é ﬁ", "x" * 120, "a\u200bb\tc"]
+TEXTS = [
+    "The dog is GOOD!",
+    "天很好 好",
+    "dogs 42, cats?",
+    "[SEP] in the text",
+    "ＦＵＬＬ　width",
+    "e\u0301 é ﬁ",
+    "x" * 120,
+    "a\u200bb\tc",
+]
 
 
 def theirs(folder, texts, pairs=None, **settings):
@@ -31,10 +40,14 @@ def test_case_is_decided_as_in_transformers(in_json, in_config, tmp_path):
     (folder / "tokenizer.json").write_text(json.dumps(rust), encoding="utf-8")
     config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
     config.pop("do_lower_case", None)
-    (folder / "tokenizer_config.json").write_text(json.dumps(config if in_config is None else {**config, "do_lower_case": in_config}))
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps(config if in_config is None else {**config, "do_lower_case": in_config})
+    )
     ours = load_tokenizer(folder, 64, DataConfig())
     expected = theirs(folder, TEXTS)["input_ids"]
-    assert [p.input_ids for p in ours.encode([(t,) for t in TEXTS]) if not p.num_truncated] == [ids for ids in expected if len(ids) <= 64]
+    assert [p.input_ids for p in ours.encode([(t,) for t in TEXTS]) if not p.num_truncated] == [
+        ids for ids in expected if len(ids) <= 64
+    ]
     saved = tmp_path / "saved"
     saved.mkdir()
     ours.save(saved)
@@ -48,7 +61,11 @@ def test_case_is_decided_as_in_transformers(in_json, in_config, tmp_path):
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    texts=st.lists(st.tuples(*[st.text(st.sampled_from("ab dog!天好 "), min_size=1, max_size=40)] * 2), min_size=1, max_size=4),
+    texts=st.lists(
+        st.tuples(*[st.text(st.sampled_from("ab dog!天好 "), min_size=1, max_size=40)] * 2),
+        min_size=1,
+        max_size=4,
+    ),
     length=st.integers(4, 30),
     strategy=st.sampled_from(["longest_first", "only_first", "only_second"]),
 )
@@ -88,12 +105,17 @@ def test_a_tokenizer_of_another_encoder_is_refused(tmp_path, write):
     with pytest.raises(ConfigError, match=r"knows \d+ tokens, its encoder only 40"):
         bertune.train(
             "classify",
-            [f"data.train={write('t.csv', 'text,label' + chr(10) + 'a,x' + chr(10) + 'b,y' + chr(10))}", f"model={folder}"],
+            [
+                f"data.train={write('t.csv', 'text,label' + chr(10) + 'a,x' + chr(10) + 'b,y' + chr(10))}",
+                f"model={folder}",
+            ],
             quiet=True,
         )
 
 
-@pytest.mark.parametrize("settings", [{}, {"do_lower_case": False}, {"strip_accents": False}, {"tokenize_chinese_chars": False}])
+@pytest.mark.parametrize(
+    "settings", [{}, {"do_lower_case": False}, {"strip_accents": False}, {"tokenize_chinese_chars": False}]
+)
 @pytest.mark.parametrize("agree", [True, False])
 def test_a_bert_tokenizer_is_what_transformers_makes_of_it(tmp_path, settings, agree):
     """Read directly where tokenizer.json and tokenizer_config.json agree; where they do not, by transformers' rules."""
@@ -107,7 +129,9 @@ def test_a_bert_tokenizer_is_what_transformers_makes_of_it(tmp_path, settings, a
     BertTokenizer.from_pretrained(str(folder), **settings).save_pretrained(folder)
     if not agree:
         config = json.loads((folder / "tokenizer_config.json").read_text())
-        (folder / "tokenizer_config.json").write_text(json.dumps({**config, "do_lower_case": settings.get("do_lower_case") is False}))
+        (folder / "tokenizer_config.json").write_text(
+            json.dumps({**config, "do_lower_case": settings.get("do_lower_case") is False})
+        )
     assert (_plain_bert(folder) is not None) == agree
     ours, theirs = load_tokenizer(folder, 64, DataConfig()), AutoTokenizer.from_pretrained(str(folder))
     for text in ("The DOG is good, naïve 大人 [MASK] x9", "É\u200b\x00é", " a\tb\n"):
@@ -123,7 +147,9 @@ def test_what_the_settings_do_not_tell_is_left_to_transformers(tmp_path):
     from bertune.text.load import _plain_bert
 
     folder = make_encoder(tmp_path / "e")
-    made, said = (json.loads((folder / name).read_text()) for name in ("tokenizer.json", "tokenizer_config.json"))
+    made, said = (
+        json.loads((folder / name).read_text()) for name in ("tokenizer.json", "tokenizer_config.json")
+    )
     assert _plain_bert(folder) is not None
     for name, changed in (
         ("tokenizer.json", {**made, "added_tokens": made["added_tokens"][:-1]}),

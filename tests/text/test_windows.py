@@ -53,7 +53,9 @@ def test_neighbours_share_what_they_should(text):
     windows = split_windows(sizes, room, overlap)
     for (start, stop), (following, _) in itertools.pairwise(windows[:-1]):
         assert sum(sizes[following:stop]) <= overlap
-        if following - 1 > start and sum(sizes[following - 1 : stop]) <= overlap:  # a word more would leave no room for a new one
+        if (
+            following - 1 > start and sum(sizes[following - 1 : stop]) <= overlap
+        ):  # a word more would leave no room for a new one
             assert sum(sizes[following - 1 : stop + 1]) > room
     if len(windows) > 1:  # the last one shares more where it would be less full
         (start, stop), (last, _) = windows[-2:]

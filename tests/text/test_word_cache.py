@@ -24,7 +24,9 @@ ODD = [
     "\u0301", "İ", "ß", "ﬁ", "Σς", "한국어", "ｆｕｌｌ", "🙂", "\u0e33", "##s", "dogs", "Dogs'", "big_dog", "x-y", "goodest", "<x>", "good", "bad.", "the", "a", " ", " ", " ", "\U000e0001", "\ue000", "\u1e9b\u0323",
 ]  # fmt: skip
 TEXT = st.one_of(
-    st.text(max_size=60), st.lists(st.sampled_from(ODD), max_size=30).map("".join), st.lists(st.text(max_size=8), max_size=20).map(" ".join)
+    st.text(max_size=60),
+    st.lists(st.sampled_from(ODD), max_size=30).map("".join),
+    st.lists(st.text(max_size=8), max_size=20).map(" ".join),
 )
 
 
@@ -34,7 +36,9 @@ def same(tokenizer: Tokenizer, texts: list[tuple[str, ...]]) -> int:
     found = tokenizer._words.encode(texts)
     sure = [(f, e, t) for f, e, t in zip(found, expected, texts, strict=True) if f is not None]
     plain = tokenizer._words._plain
-    for word in {word for text in texts for part in text for word in part.split() if word.isascii()} if plain else ():
+    for word in (
+        {word for text in texts for part in text for word in part.split() if word.isascii()} if plain else ()
+    ):
         ids = plain(word)
         assert ids is None or ids == tokenizer._whole.encode(word, add_special_tokens=False).ids, word
     for piece, right, text in sure:
@@ -63,7 +67,11 @@ def tokenizer(request, tiny):
     rust = Rust.from_str(json.dumps(made))
     if request.param == "added":
         rust.add_tokens(
-            [AddedToken("good", single_word=True), AddedToken("dog", normalized=True), AddedToken("<x>", lstrip=True, rstrip=True)]
+            [
+                AddedToken("good", single_word=True),
+                AddedToken("dog", normalized=True),
+                AddedToken("<x>", lstrip=True, rstrip=True),
+            ]
         )
     found = Tokenizer(rust, settings, data.max_length)
     assert found._words is not None
@@ -78,7 +86,9 @@ def test_any_text_gives_what_rust_gives(tokenizer, singles, pairs):
 @pytest.mark.parametrize("blank", WHITESPACE, ids=ascii)
 def test_every_blank_of_python(tokenizer, blank):
     text = f"good{blank}bad the{blank}{blank}dog{blank}"
-    assert same(tokenizer, [(text,), (text, text)] * 9) in ({0} if blank in "\x0b\x0c\x1c\x1d\x1e\x1f\x85" else {9, 18})
+    assert same(tokenizer, [(text,), (text, text)] * 9) in (
+        {0} if blank in "\x0b\x0c\x1c\x1d\x1e\x1f\x85" else {9, 18}
+    )
 
 
 def test_plain_texts_are_not_given_to_rust(tokenizer):
@@ -92,9 +102,9 @@ def test_few_blanks_and_long_pairs_are_given_to_rust(tokenizer):
     assert tokenizer._words.encode([("好" * 60,)]) == [None]
     assert tokenizer._words.encode([("good " * 40, "bad " * 40)]) == [None]
     texts = [("好" * 60,), ("good dog",), ("good " * 40, "bad " * 40), ("",)] * 10
-    assert [(list(p.input_ids), list(p.token_type_ids), p.num_truncated) for p in tokenizer.encode(texts)] == [
-        (list(p.input_ids), list(p.token_type_ids), p.num_truncated) for p in tokenizer._encode(texts)
-    ]
+    assert [
+        (list(p.input_ids), list(p.token_type_ids), p.num_truncated) for p in tokenizer.encode(texts)
+    ] == [(list(p.input_ids), list(p.token_type_ids), p.num_truncated) for p in tokenizer._encode(texts)]
 
 
 def test_words_are_forgotten_when_there_are_too_many(tokenizer, monkeypatch):
@@ -102,7 +112,13 @@ def test_words_are_forgotten_when_there_are_too_many(tokenizer, monkeypatch):
     tokenizer._words._forget()
     for round in range(4):
         assert (
-            same(tokenizer, [(f"dog {n} {n}a {n * round}b the dog is good and the cat is bad",) for n in range(200 if round == 2 else 20)])
+            same(
+                tokenizer,
+                [
+                    (f"dog {n} {n}a {n * round}b the dog is good and the cat is bad",)
+                    for n in range(200 if round == 2 else 20)
+                ],
+            )
             > 0
         )
     monkeypatch.undo()
@@ -123,7 +139,13 @@ def test_tokens_behave_as_a_list(tokenizer):
     assert piece.input_ids == ids
     assert ids == piece.input_ids
     assert piece.input_ids != ids[:-1]
-    assert (list(piece.input_ids), piece.input_ids[1:], piece.input_ids[0], repr(piece.input_ids), len(piece.input_ids)) == (
+    assert (
+        list(piece.input_ids),
+        piece.input_ids[1:],
+        piece.input_ids[0],
+        repr(piece.input_ids),
+        len(piece.input_ids),
+    ) == (
         ids,
         ids[1:],
         ids[0],
@@ -150,7 +172,10 @@ def test_threads_and_processes(tokenizer, monkeypatch):
     texts = [(f"dog {n % 500} {n % 500}a the dog is good and the cat",) for n in range(2000)]
     right = [p.input_ids for p in tokenizer._encode(texts)]
     found: list[bool] = []
-    work = [threading.Thread(target=lambda: found.append([p.input_ids for p in tokenizer.encode(texts)] == right)) for _ in range(4)]
+    work = [
+        threading.Thread(target=lambda: found.append([p.input_ids for p in tokenizer.encode(texts)] == right))
+        for _ in range(4)
+    ]
     for thread in work:
         thread.start()
     for thread in work:
@@ -166,7 +191,11 @@ def test_real_texts(tiny):
     from pathlib import Path
 
     root = Path(os.environ["BERTUNE_DATA"])
-    files = [p for p in sorted(root.rglob("*")) if p.suffix in {".csv", ".tsv", ".txt", ".json", ".jsonl"} and p.stat().st_size < 40e6]
+    files = [
+        p
+        for p in sorted(root.rglob("*"))
+        if p.suffix in {".csv", ".tsv", ".txt", ".json", ".jsonl"} and p.stat().st_size < 40e6
+    ]
     assert files
     csv.field_size_limit(1 << 30)
     from bertune.encoders.locate import locate_model

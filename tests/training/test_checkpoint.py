@@ -73,7 +73,9 @@ def test_a_checkpoint_is_a_state_and_what_tells_that_it_is_whole(work, out):
     state = (folder / "state.safetensors").read_bytes()
     content = json.loads((folder / "checkpoint.json").read_text(encoding="utf-8"))
     assert (content["format"], content["step"], content["about"]) == (2, 7, DESCRIPTION)
-    assert content["files"] == {"state.safetensors": {"bytes": len(state), "sha256": hashlib.sha256(state).hexdigest()}}
+    assert content["files"] == {
+        "state.safetensors": {"bytes": len(state), "sha256": hashlib.sha256(state).hexdigest()}
+    }
     tensors = load_file(folder / "state.safetensors")
     assert all(torch.equal(tensors[f"model.{name}"], weight) for name, weight in weights(work).items())
 
@@ -158,7 +160,9 @@ def flipped(content: bytes, place: int) -> bytes:
 
 def about_with(**changes: object):
     def damage(content: bytes) -> bytes:
-        return json.dumps({k: v for k, v in {**json.loads(content), **changes}.items() if v is not None}).encode()
+        return json.dumps(
+            {k: v for k, v in {**json.loads(content), **changes}.items() if v is not None}
+        ).encode()
 
     return damage
 
@@ -227,7 +231,9 @@ def as_format_1(folder: Path) -> None:
     content = {**json.loads((folder / "checkpoint.json").read_text(encoding="utf-8")), "format": 1}
     content["files"]["state.safetensors"] = {"bytes": path.stat().st_size, "sha256": sha256(path)}
     del content["sha256"]
-    (folder / "checkpoint.json").write_text(json.dumps({**content, "sha256": sha256_of_json(content)}), encoding="utf-8")
+    (folder / "checkpoint.json").write_text(
+        json.dumps({**content, "sha256": sha256_of_json(content)}), encoding="utf-8"
+    )
     folder.rename(folder.with_name(folder.name.replace("-before-eval", "-unsettled")))
 
 
@@ -306,8 +312,16 @@ def read_only(*_: object, **__: object) -> None:
 
 
 FAULTS = {
-    "disk full while tensors are written": ("bertune.training.state.save_file", full, "No space left on device"),
-    "disk full, said by safetensors": ("bertune.training.state.save_file", full_as_safetensors_says_it, "No space left on device"),
+    "disk full while tensors are written": (
+        "bertune.training.state.save_file",
+        full,
+        "No space left on device",
+    ),
+    "disk full, said by safetensors": (
+        "bertune.training.state.save_file",
+        full_as_safetensors_says_it,
+        "No space left on device",
+    ),
     "disk full while flushing": ("os.fsync", full, "No space left on device"),
     "disk full while the manifest is written": ("pathlib.Path.write_text", full, "No space left on device"),
     "read-only": ("pathlib.Path.mkdir", read_only, "Read-only file system"),
@@ -397,7 +411,17 @@ DEV = {"epoch": 1.0, "train_loss": 0.5, "dev_loss": 0.25, "best": True, "f1": 0.
 def history(tmp_path) -> Path:
     log = history_from(tmp_path, 0)
     for step in (2, 4, 6):
-        log.on_log({"step": step, "epoch": 1.0, "loss": 0.5, "learning_rate": 1e-3, "rows_per_s": 1.0, "tokens_per_s": 1.0, "eta_s": 1.0})
+        log.on_log(
+            {
+                "step": step,
+                "epoch": 1.0,
+                "loss": 0.5,
+                "learning_rate": 1e-3,
+                "rows_per_s": 1.0,
+                "tokens_per_s": 1.0,
+                "eta_s": 1.0,
+            }
+        )
         log.on_evaluate({"step": step, **DEV, "dev_loss": math.nan if step == 2 else 0.25})
     log.close()
     return tmp_path
@@ -429,7 +453,9 @@ def test_a_history_of_the_form_before_is_read(history):
     whole = lines_in(history)
     path = history / "history.jsonl"
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    path.write_text("".join(json.dumps({"what": line.pop("event"), **line}) + "\n" for line in lines), encoding="utf-8")
+    path.write_text(
+        "".join(json.dumps({"what": line.pop("event"), **line}) + "\n" for line in lines), encoding="utf-8"
+    )
     log = history_from(history, 4)
     log.close()
     assert lines_in(history) == [line for line in whole if line["step"] <= 4]
@@ -442,7 +468,9 @@ def test_lines_of_an_evaluation_that_is_made_again_are_dropped(history):
     whole = lines_in(history)
     log = history_from(history, 4, evaluated=False)
     log.close()
-    assert lines_in(history) == [line for line in whole if line["step"] < 4 or (line["step"] == 4 and line["event"] == "train")]
+    assert lines_in(history) == [
+        line for line in whole if line["step"] < 4 or (line["step"] == 4 and line["event"] == "train")
+    ]
     assert [e["step"] for e in log.evaluations] == [2]
 
 
@@ -471,9 +499,13 @@ def test_a_last_line_that_was_cut_off_is_dropped(rest, history):
 
 
 def test_time_goes_on_where_it_was(history):
-    lines = [json.loads(line) for line in (history / "history.jsonl").read_text(encoding="utf-8").splitlines()]
+    lines = [
+        json.loads(line) for line in (history / "history.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     lines[-1]["seconds"] = 1000.0
-    (history / "history.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    (history / "history.jsonl").write_text(
+        "".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8"
+    )
     log = history_from(history, 6)
     log.on_epoch({"epoch": 2.0, "step": 8, "loss": 0.5})
     log.close()
@@ -493,6 +525,9 @@ def test_a_history_that_cannot_be_written_is_named(history, monkeypatch):
 
     log._file.close()
     log._file = Full()
-    with pytest.raises(TrainingError, match=r"history\.jsonl: cannot be written: No space left on device; checkpoints are unchanged"):
+    with pytest.raises(
+        TrainingError,
+        match=r"history\.jsonl: cannot be written: No space left on device; checkpoints are unchanged",
+    ):
         log.on_evaluate({"step": 5, **DEV})
     log.close()

@@ -25,7 +25,8 @@ from bertune.types import Location, Row
 
 NOUNS = ["dog", "cat", "tree", "house"]
 TEXTS = [
-    f"the {noun} is {mood}{' and very big' * (n % 4)}" for n, (noun, mood) in enumerate((a, b) for a in NOUNS for b in ("good", "bad"))
+    f"the {noun} is {mood}{' and very big' * (n % 4)}"
+    for n, (noun, mood) in enumerate((a, b) for a in NOUNS for b in ("good", "bad"))
 ]
 NUMBERED = [{"text": text, "label": float(n % 3)} for n, text in enumerate(TEXTS)]
 SINGLE = [{"text": text} for text in TEXTS]
@@ -38,13 +39,24 @@ PER_EPOCH = len(TEXTS) // SIZE
 @pytest.fixture(scope="module")
 def still(tmp_path_factory) -> Path:
     """A tiny BERT without dropout."""
-    return make_encoder(tmp_path_factory.mktemp("encoder") / "still", hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    return make_encoder(
+        tmp_path_factory.mktemp("encoder") / "still",
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    )
 
 
 def build(folder: Path, problem: str = "regress", **train: object) -> TrainStep:
     """Build everything of a run; its warnings are kept in `work.warnings`."""
     name, rows = PROBLEMS[problem]
-    settings = {"epochs": 10, "batch_size": SIZE, "learning_rate": 1e-3, "schedule": "constant", "warmup_ratio": 0, **train}
+    settings = {
+        "epochs": 10,
+        "batch_size": SIZE,
+        "learning_rate": 1e-3,
+        "schedule": "constant",
+        "warmup_ratio": 0,
+        **train,
+    }
     run, task = prepare({"task": name, "model": str(folder), "train": settings})
     AcceleratorState._reset_state(reset_partial_state=True)
     accelerator = Accelerator(cpu=True)
@@ -55,7 +67,15 @@ def build(folder: Path, problem: str = "regress", **train: object) -> TrainStep:
     model = Model(encoder, task.head(encoder, report.pooler))
     encoded = EncodedDataset(task.encode(examples, load_tokenizer(folder, encoder.max_positions, run.data)))
     warnings: list[str] = []
-    work = TrainStep(model, task, encoded, run, accelerator, location_of=lambda row: str(examples[row].location), warn=warnings.append)
+    work = TrainStep(
+        model,
+        task,
+        encoded,
+        run,
+        accelerator,
+        location_of=lambda row: str(examples[row].location),
+        warn=warnings.append,
+    )
     work.warnings = warnings
     return work
 
@@ -100,7 +120,9 @@ def test_a_loss_that_is_not_finite_is_named_with_step_rows_and_advice(odd):
     with pytest.raises(TrainingError) as failed:
         advance(work, PER_EPOCH)
     text = str(failed.value)
-    assert text.startswith(f"loss or gradient is not finite at step {first} of {10 * PER_EPOCH}; the batch: 'rows.jsonl:")
+    assert text.startswith(
+        f"loss or gradient is not finite at step {first} of {10 * PER_EPOCH}; the batch: 'rows.jsonl:"
+    )
     assert text.split(";")[1].count("rows.jsonl:") == SIZE
     assert "; cause: 'rows.jsonl:3'; " in text
     for advice in ("train.learning_rate", "train.precision=bf16 or fp32", "train.max_nonfinite_steps=N"):
@@ -227,10 +249,18 @@ def test_smaller_parts_give_the_same_gradient(problem, parts, still, most):
     found = gradients(work)
     assert max(sizes) <= most[problem, parts] < most[problem, 1]
     assert found.keys() == expected.keys()
-    assert all(gradient.any() for name, gradient in expected.items() if name == "encoder.layers.0.attention.query.weight")
+    assert all(
+        gradient.any()
+        for name, gradient in expected.items()
+        if name == "encoder.layers.0.attention.query.weight"
+    )
     for name, gradient in found.items():
-        torch.testing.assert_close(gradient, expected[name], atol=1e-6, rtol=1e-5, msg=lambda text, name=name: f"{name}: {text}")
-    assert work.state.progress.loss_since_log.total == pytest.approx(whole.state.progress.loss_since_log.total, rel=1e-6)
+        torch.testing.assert_close(
+            gradient, expected[name], atol=1e-6, rtol=1e-5, msg=lambda text, name=name: f"{name}: {text}"
+        )
+    assert work.state.progress.loss_since_log.total == pytest.approx(
+        whole.state.progress.loss_since_log.total, rel=1e-6
+    )
     assert work.state.progress.loss_since_log.count == whole.state.progress.loss_since_log.count
 
 
@@ -238,7 +268,8 @@ TRICKS = {"plain": {}, "EMA": {"ema": 0.9}, "FGM": {"fgm": 0.5}, "R-Drop": {"r_d
 
 
 @pytest.mark.parametrize(
-    ("problem", "tricks"), [*(("regress", name) for name in TRICKS), ("SimCSE", "plain"), ("SimCSE", "EMA"), ("pairs", "plain")]
+    ("problem", "tricks"),
+    [*(("regress", name) for name in TRICKS), ("SimCSE", "plain"), ("SimCSE", "EMA"), ("pairs", "plain")],
 )
 @pytest.mark.parametrize("parts", [2, 4])
 def test_the_run_is_that_with_smaller_parts_from_the_start(problem, tricks, parts, tiny, most):

@@ -78,7 +78,9 @@ def build(folder: Path, problem: str, **train: object) -> TrainStep:
     encoder, report = load_encoder(folder)
     model = Model(encoder, task.head(encoder, report.pooler))
     torch.nn.init.normal_(model.head.out.weight, std=0.5)  # so that logits differ from row to row
-    torch.nn.init.constant_(model.head.out.bias, 1.0)  # or as many rows would lie above their number as below it
+    torch.nn.init.constant_(
+        model.head.out.bias, 1.0
+    )  # or as many rows would lie above their number as below it
     assert (encoder.shape.dropout, encoder.shape.attention_dropout, model.head.dropout.p) == (0.0, 0.0, 0.0)
     rows = EncodedDataset(task.encode(examples, load_tokenizer(folder, encoder.max_positions, run.data)))
     assert rows.lengths.max() > 8 * rows.lengths.min()
@@ -99,7 +101,9 @@ def step(work: TrainStep, rows: list[int]) -> tuple[float, float, dict[str, torc
 def close(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor], atol: float = 1e-6) -> None:
     assert ours.keys() == theirs.keys()
     for name, gradient in ours.items():
-        torch.testing.assert_close(gradient, theirs[name], atol=atol, rtol=1e-5, msg=lambda text, name=name: f"{name}: {text}")
+        torch.testing.assert_close(
+            gradient, theirs[name], atol=atol, rtol=1e-5, msg=lambda text, name=name: f"{name}: {text}"
+        )
 
 
 def plain(work: TrainStep, problem: str, rows: list[int]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
@@ -120,7 +124,9 @@ def plain(work: TrainStep, problem: str, rows: list[int]) -> tuple[torch.Tensor,
         ids = torch.tensor(["abc".index(label) for label in chosen])
         loss = F.cross_entropy(out, ids, weight=weights, label_smoothing=options.get("label_smoothing", 0.0))
     parameters = dict(work.model.named_parameters())
-    return loss.detach(), dict(zip(parameters, torch.autograd.grad(loss, list(parameters.values())), strict=True))
+    return loss.detach(), dict(
+        zip(parameters, torch.autograd.grad(loss, list(parameters.values())), strict=True)
+    )
 
 
 ALL = list(range(len(TEXTS)))
@@ -129,7 +135,9 @@ ALL = list(range(len(TEXTS)))
 @pytest.mark.parametrize("problem", PROBLEMS)
 def test_micro_batches_change_nothing(problem, tiny):
     total, count, gradients = step(build(tiny, problem), ALL)
-    assert [name for name, gradient in gradients.items() if not gradient.any()] == ["encoder.embeddings.word_embeddings.scale"]
+    assert [name for name, gradient in gradients.items() if not gradient.any()] == [
+        "encoder.embeddings.word_embeddings.scale"
+    ]
     for train in [*CUTS, *MORE_CUTS] if problem == "weighted" else CUTS:
         work = build(tiny, problem, **train)
         cut_total, cut_count, cut_gradients = step(work, ALL)
@@ -155,7 +163,9 @@ def test_fgm_is_the_same_however_the_batch_is_cut(problem, tiny):
     whole_total, _, without = step(build(tiny, problem), ALL)
     assert total == pytest.approx(whole_total, rel=1e-6)  # what is told is the loss where the weights are
     table = "encoder.embeddings.word_embeddings.weight"
-    assert (gradients[table] - 2 * without[table]).norm() > 1e-3 * without[table].norm()  # the worse place has another gradient
+    assert (gradients[table] - 2 * without[table]).norm() > 1e-3 * without[
+        table
+    ].norm()  # the worse place has another gradient
     for train in ({"micro_batches": 4}, {"micro_batch_tokens": 20}):
         cut_total, _, cut_gradients = step(build(tiny, problem, fgm=0.5, **train), ALL)
         assert cut_total == pytest.approx(total, rel=1e-6)

@@ -105,9 +105,19 @@ def test_a_run_has_its_events_in_order(start):
     assert heard.events[0] == ("on_start", (0, STEPS), {"evaluated": True})
     assert heard.of("on_step") == [(step, STEPS) for step in range(1, STEPS + 1)]
 
-    logs, evaluations, epochs = ([record for (record,) in heard.of(name)] for name in ("on_log", "on_evaluate", "on_epoch"))
+    logs, evaluations, epochs = (
+        [record for (record,) in heard.of(name)] for name in ("on_log", "on_evaluate", "on_epoch")
+    )
     for record in logs:
-        assert record.keys() == {"step", "epoch", "loss", "learning_rate", "rows_per_s", "tokens_per_s", "eta_s"}
+        assert record.keys() == {
+            "step",
+            "epoch",
+            "loss",
+            "learning_rate",
+            "rows_per_s",
+            "tokens_per_s",
+            "eta_s",
+        }
     assert [record["step"] for record in logs] == [2, 4, 6, 8, 10]
     assert [record["epoch"] for record in logs] == [0.4, 0.8, 1.2, 1.6, 2.0]
     assert [record["eta_s"] for record in logs][-1] == 0

@@ -16,7 +16,13 @@ from bertune.errors import ConfigError
 from bertune.heads.model import Model
 from bertune.heads.pooled import PooledHead
 from bertune.heads.sentence import SentenceHead
-from bertune.training.optim import build_optimizer, lr_schedule, parameter_groups, set_learning_rates, warmup_steps
+from bertune.training.optim import (
+    build_optimizer,
+    lr_schedule,
+    parameter_groups,
+    set_learning_rates,
+    warmup_steps,
+)
 
 SCHEDULES = ["linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup"]
 
@@ -28,7 +34,10 @@ def factors_of_transformers(config: TrainConfig, total: int, warmup: int) -> lis
     weight = nn.Parameter(torch.zeros(1))
     weight.grad = torch.zeros(1)
     optimizer = torch.optim.SGD([weight], lr=config.learning_rate)
-    own = {"cosine_with_restarts": {"num_cycles": config.schedule_cycles}, "polynomial": {"power": config.schedule_power}}
+    own = {
+        "cosine_with_restarts": {"num_cycles": config.schedule_cycles},
+        "polynomial": {"power": config.schedule_power},
+    }
     scheduler = get_scheduler(config.schedule, optimizer, warmup, total, own.get(config.schedule))
     rates = []
     for _ in range(total + 4):
@@ -68,7 +77,9 @@ def test_cycles(cycles):
 @pytest.mark.parametrize("power", [0.5, 1.0, 2.0, 3.5])
 @pytest.mark.parametrize("rate", [5e-5, 1e-3, 2e-7])
 def test_power(power, rate):
-    ours = check(TrainConfig(schedule="polynomial", schedule_power=power, learning_rate=rate, warmup_steps=3), 23, 3)
+    ours = check(
+        TrainConfig(schedule="polynomial", schedule_power=power, learning_rate=rate, warmup_steps=3), 23, 3
+    )
     assert ours[23] * rate == pytest.approx(1e-7, rel=1e-9)
 
 
@@ -77,12 +88,16 @@ def test_warmup_over_all_steps_only_rises(name):
     """transformers divides by 0 here for polynomial."""
     for total in (10, 1):
         factor = lr_schedule(TrainConfig(schedule=name, warmup_steps=total), total)
-        assert [factor(step) for step in range(total)] == [1.0 if name == "constant" else step / total for step in range(total)]
+        assert [factor(step) for step in range(total)] == [
+            1.0 if name == "constant" else step / total for step in range(total)
+        ]
 
 
 def test_set_learning_rates_keeps_the_proportions_of_groups():
     weights = [nn.Parameter(torch.zeros(1)) for _ in range(2)]
-    groups = [{"params": [w], "lr": rate, "peak_lr": rate} for w, rate in zip(weights, (1e-3, 5e-5), strict=True)]
+    groups = [
+        {"params": [w], "lr": rate, "peak_lr": rate} for w, rate in zip(weights, (1e-3, 5e-5), strict=True)
+    ]
     optimizer = torch.optim.AdamW(groups)
     for factor in (0.25, 0.0, 1.0):
         set_learning_rates(optimizer, factor)
@@ -115,7 +130,9 @@ def test_every_trainable_parameter_once(model):
 
 def test_what_has_one_dimension_does_not_decay(model):
     found = settings_of(model, TrainConfig(weight_decay=0.03))
-    assert {n: decay for n, (_, decay) in found.items()} == {n: 0.03 if p.ndim > 1 else 0.0 for n, p in model.named_parameters()}
+    assert {n: decay for n, (_, decay) in found.items()} == {
+        n: 0.03 if p.ndim > 1 else 0.0 for n, p in model.named_parameters()
+    }
     for name, (_, decay) in found.items():
         assert decay == (0.0 if name.endswith("bias") or "norm." in name else 0.03), name
 
@@ -145,7 +162,9 @@ def test_without_layer_decay_all_rates_are_one(model):
 
 def test_a_step_is_one_of_adamw(model):
     """Decoupled decay, bias correction: one step computed by hand."""
-    config = TrainConfig(learning_rate=1e-2, weight_decay=0.1, adam_beta1=0.8, adam_beta2=0.9, adam_epsilon=1e-3)
+    config = TrainConfig(
+        learning_rate=1e-2, weight_decay=0.1, adam_beta1=0.8, adam_beta2=0.9, adam_epsilon=1e-3
+    )
     optimizer = build_optimizer(model, config)
     before = {n: p.detach().clone() for n, p in model.named_parameters()}
     torch.manual_seed(0)
@@ -160,17 +179,30 @@ def test_a_step_is_one_of_adamw(model):
 
 def test_a_layer_may_have_a_rate_of_its_own(tiny):
     encoder, _ = load_encoder(tiny)
-    model = Model(encoder, SentenceHead(encoder.hidden_size, "mean", [(8, "none")], num_labels=2, classifier_learning_rate=1e-3))
+    model = Model(
+        encoder,
+        SentenceHead(encoder.hidden_size, "mean", [(8, "none")], num_labels=2, classifier_learning_rate=1e-3),
+    )
     found = settings_of(model, TrainConfig(learning_rate=4e-5, head_learning_rate=3e-4, weight_decay=0.03))
     assert {n: found[n] for n in found if n.startswith("head.")} == {
         "head.dense.0.weight": (3e-4, 0.03), "head.dense.0.bias": (3e-4, 0.0), "head.out.weight": (1e-3, 0.0), "head.out.bias": (1e-3, 0.0),
     }  # fmt: skip
 
 
-@pytest.mark.parametrize(("labels", "words"), [(0, "leave it out"), (2, "'out' has its own learning rate in options; leave it out")])
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [(0, "leave it out"), (2, "'out' has its own learning rate in options; leave it out")],
+)
 def test_a_rate_that_no_layer_of_the_head_learns_at_is_refused(labels, words, tiny):
     encoder, _ = load_encoder(tiny)
-    model = Model(encoder, SentenceHead(encoder.hidden_size, "mean", num_labels=labels, classifier_learning_rate=1e-3 if labels else None))
-    with pytest.raises(ConfigError, match=f"train.head_learning_rate: no layer of this head learns at it; {words}"):
+    model = Model(
+        encoder,
+        SentenceHead(
+            encoder.hidden_size, "mean", num_labels=labels, classifier_learning_rate=1e-3 if labels else None
+        ),
+    )
+    with pytest.raises(
+        ConfigError, match=f"train.head_learning_rate: no layer of this head learns at it; {words}"
+    ):
         parameter_groups(model, TrainConfig(head_learning_rate=1e-3))
     assert parameter_groups(model, TrainConfig())

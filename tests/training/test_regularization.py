@@ -11,7 +11,9 @@ from bertune.training.regularization import EMA, fgm
 
 def network(seed: int = 0) -> nn.Module:
     torch.manual_seed(seed)
-    return nn.Sequential(nn.Linear(4, 3), nn.LayerNorm(3), nn.Linear(3, 3))  # equal shapes too: bias, scale, bias
+    return nn.Sequential(
+        nn.Linear(4, 3), nn.LayerNorm(3), nn.Linear(3, 3)
+    )  # equal shapes too: bias, scale, bias
 
 
 def weights_of(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -162,7 +164,9 @@ class TestFGM:
         (table**2).sum().backward()  # gradient 2 x, so the worse place is x (1 + 1 / |x|)
         with fgm(table, 1.0):
             (table**2).sum().backward()
-        torch.testing.assert_close(table.grad, 2 * start + 2 * start * (1 + 1 / start.norm()), atol=1e-12, rtol=1e-12)
+        torch.testing.assert_close(
+            table.grad, 2 * start + 2 * start * (1 + 1 / start.norm()), atol=1e-12, rtol=1e-12
+        )
 
     def test_makes_the_loss_larger(self):
         torch.manual_seed(1)

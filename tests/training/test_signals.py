@@ -42,7 +42,10 @@ def test_the_first_signal_is_a_wish(number, capfd):
         assert signals.received == number
     assert handlers() == before
     said = capfd.readouterr().err
-    assert f"{number.name}: the step is finished and a checkpoint is written first; Ctrl-C leaves at once" in said
+    assert (
+        f"{number.name}: the step is finished and a checkpoint is written first; Ctrl-C leaves at once"
+        in said
+    )
 
 
 @BOTH
@@ -146,7 +149,9 @@ class Bench:
     def __init__(self, tiny: Path, folder: Path) -> None:
         self.tiny, self.folder = tiny, folder
 
-    def start(self, name: str, at: Callable[[str, int], None] = lambda *_: None, **train: object) -> TrainStep:
+    def start(
+        self, name: str, at: Callable[[str, int], None] = lambda *_: None, **train: object
+    ) -> TrainStep:
         """Begin or go on; `at` hears of every step and of every evaluation, in its middle."""
         disturb()
         work = build(self.tiny, eval_every=2, **train)
@@ -165,7 +170,9 @@ class Bench:
             return loss, Scores("score", True, {"score": -loss})
 
         listeners = [History(out), AtStep(lambda step: at("step", step))]
-        TrainLoop(work, evaluate=evaluate, save_best=lambda *_: None, listeners=listeners, checkpoints=checkpoints).run()
+        TrainLoop(
+            work, evaluate=evaluate, save_best=lambda *_: None, listeners=listeners, checkpoints=checkpoints
+        ).run()
         return work
 
     def checkpoints(self, name: str) -> list[str]:
@@ -223,7 +230,9 @@ def test_the_step_is_finished_and_the_run_goes_on(number, step, bench, whole):
     with pytest.raises(Interrupted) as stopped:
         bench.start(name, when("step", step, number))
     assert stopped.value.number == number
-    assert str(stopped.value) == f"stopped at step {step} of {STEPS}; go on with: bertune train {name} --resume"
+    assert (
+        str(stopped.value) == f"stopped at step {step} of {STEPS}; go on with: bertune train {name} --resume"
+    )
     assert bench.checkpoints(name)[-1] == expected
     assert_as_if_nothing_had_been(bench, name, bench.start(name), whole)
 
@@ -231,10 +240,14 @@ def test_the_step_is_finished_and_the_run_goes_on(number, step, bench, whole):
 @pytest.mark.parametrize("step", [2, 6, STEPS])
 def test_an_evaluation_is_left_at_once_and_made_when_the_run_goes_on(step, bench, whole):
     name = f"evaluation {step}"
-    with pytest.raises(Interrupted, match=f"stopped at step {step} of {STEPS}; go on with: bertune train {name} --resume"):
+    with pytest.raises(
+        Interrupted, match=f"stopped at step {step} of {STEPS}; go on with: bertune train {name} --resume"
+    ):
         bench.start(name, when("evaluation", step, signal.SIGTERM))
     assert bench.checkpoints(name)[-1] == f"step-{step:08d}-before-eval"
-    assert [line["step"] for line in bench.history(name) if line["event"] == "dev"] == [s for s in (2, 4, 6) if s < step]
+    assert [line["step"] for line in bench.history(name) if line["event"] == "dev"] == [
+        s for s in (2, 4, 6) if s < step
+    ]
     assert_as_if_nothing_had_been(bench, name, bench.start(name), whole)
 
 

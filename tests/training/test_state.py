@@ -59,8 +59,24 @@ def one_thread():
 
 def build(folder: Path, seed: int = 42, **train: object) -> TrainStep:
     """Build everything of a run from its settings alone, with dropout and EMA on."""
-    settings = {"epochs": 10, "max_steps": STEPS, "batch_size": SIZE, "micro_batches": 2, "learning_rate": 1e-3, "ema": 0.9, **train}
-    run, task = prepare({"task": "classify", "model": str(folder), "seed": seed, "train": settings, "log": {"every": PER_EPOCH}})
+    settings = {
+        "epochs": 10,
+        "max_steps": STEPS,
+        "batch_size": SIZE,
+        "micro_batches": 2,
+        "learning_rate": 1e-3,
+        "ema": 0.9,
+        **train,
+    }
+    run, task = prepare(
+        {
+            "task": "classify",
+            "model": str(folder),
+            "seed": seed,
+            "train": settings,
+            "log": {"every": PER_EPOCH},
+        }
+    )
     AcceleratorState._reset_state(reset_partial_state=True)
     accelerator = Accelerator(cpu=True)
     task.fit(EXAMPLES, lambda _: None)
@@ -153,7 +169,9 @@ def test_the_same_settings_give_the_same_run(straight, tiny):
     assert_same(averages(work), straight()[2])
 
 
-@pytest.mark.parametrize("k", [1, PER_EPOCH, PER_EPOCH + 1, 2 * PER_EPOCH], ids=lambda k: f"step {k} of {PER_EPOCH} an epoch")
+@pytest.mark.parametrize(
+    "k", [1, PER_EPOCH, PER_EPOCH + 1, 2 * PER_EPOCH], ids=lambda k: f"step {k} of {PER_EPOCH} an epoch"
+)
 def test_a_run_goes_on_bit_for_bit(k, straight, tiny, tmp_path):
     losses: list[float] = []
     work = build(tiny)
@@ -174,7 +192,9 @@ def test_a_run_goes_on_bit_for_bit(k, straight, tiny, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "train", [{"ema": None}, {"ema": None, "fgm": 0.5, "r_drop": 1.0, "layer_decay": 0.9}], ids=["plain", "all tricks"]
+    "train",
+    [{"ema": None}, {"ema": None, "fgm": 0.5, "r_drop": 1.0, "layer_decay": 0.9}],
+    ids=["plain", "all tricks"],
 )
 def test_a_run_without_ema_goes_on_bit_for_bit(train, straight, tiny, tmp_path):
     losses: list[float] = []
@@ -257,7 +277,13 @@ def test_all_of_the_progress_comes_back(tiny, tmp_path):
     work = build(tiny)
     advance(work, 4, [])
     progress = work.state.progress
-    progress.best_score, progress.best_loss, progress.best_step, progress.evals_without_gain, progress.reference_score = (
+    (
+        progress.best_score,
+        progress.best_loss,
+        progress.best_step,
+        progress.evals_without_gain,
+        progress.reference_score,
+    ) = (
         0.1 + 0.2,
         1 / 3,
         3,
@@ -275,7 +301,13 @@ def test_all_of_the_progress_comes_back(tiny, tmp_path):
 
 def test_random_numbers_come_back(tiny, tmp_path):
     def drawn() -> tuple[object, ...]:
-        return random.random(), random.gauss(0, 1), float(np.random.normal()), float(torch.rand(())), DROPOUT_GENERATOR.draw([9]).tolist()
+        return (
+            random.random(),
+            random.gauss(0, 1),
+            float(np.random.normal()),
+            float(torch.rand(())),
+            DROPOUT_GENERATOR.draw([9]).tolist(),
+        )
 
     work = build(tiny)
     drawn()  # half of a pair of normal numbers is left over

@@ -67,7 +67,11 @@ class Artifact:
         model.encoder.prepare_inference()
         if not isinstance(self.task, SentenceTask):
             return Pipeline(model, self.task, self.tokenizer, place)
-        own = {name: self.metadata[name] for name in ("prompts", "default_prompt_name", "truncate_dim") if self.metadata.get(name)}
+        own = {
+            name: self.metadata[name]
+            for name in ("prompts", "default_prompt_name", "truncate_dim")
+            if self.metadata.get(name)
+        }
         return SentencePipeline(model, self.task, self.tokenizer, place, **own)
 
 

@@ -19,7 +19,13 @@ def model_card(artifact: Artifact, name: str, scores: dict[str, Scores], summary
     run, task = artifact.run_config, artifact.task
     foreign, why = bertune_only_reason(artifact), task.hf_incompatibility(artifact.model.head)
     in_sentence_transformers = opens_in_sentence_transformers(artifact)
-    library = "sentence-transformers" if in_sentence_transformers else "bertune" if foreign or why else "transformers"
+    library = (
+        "sentence-transformers"
+        if in_sentence_transformers
+        else "bertune"
+        if foreign or why
+        else "transformers"
+    )
     lines = [
         "---",
         f"library_name: {library}",
@@ -84,7 +90,10 @@ def _score_lines(scores: dict[str, Scores]) -> list[str]:
                 for label, v in found.per_label.items()
             ]
             lines.append("")
-    lines += ["The checkpoint was chosen by its dev score, so the dev figures flatter it a little; test figures do not.", ""]
+    lines += [
+        "The checkpoint was chosen by its dev score, so the dev figures flatter it a little; test figures do not.",
+        "",
+    ]
     return lines
 
 

@@ -69,14 +69,18 @@ def read_artifact(folder: str | Path, task_file: str | None = None) -> Artifact:
     meta = _read_meta(place)
     name = str(meta["task"])
     if name.endswith(".py") and task_file is None:
-        raise ArtifactError(f"{place}: was made with the task file {name!r}; name that file: --task FILE, or load(..., task=FILE)")
+        raise ArtifactError(
+            f"{place}: was made with the task file {name!r}; name that file: --task FILE, or load(..., task=FILE)"
+        )
     task_class = load_task(task_file or name)
     run = _read_run(place)
     try:
         task = task_class(task_class.Options.model_validate(run.options), run.data)
         task.load_state(meta["state"])
     except (ValueError, KeyError, TypeError) as error:
-        raise ArtifactError(f"{place}: task {task_file or name!r} does not fit this folder: {str(error).splitlines()[0]}") from None
+        raise ArtifactError(
+            f"{place}: task {task_file or name!r} does not fit this folder: {str(error).splitlines()[0]}"
+        ) from None
     try:
         encoder = build_encoder(place)
     except ConfigError as error:
@@ -85,8 +89,14 @@ def read_artifact(folder: str | Path, task_file: str | None = None) -> Artifact:
     try:
         model.load_hf_state_dict(read_weights(place))
     except (KeyError, RuntimeError) as error:
-        raise ArtifactError(f"{place / 'model.safetensors'}: does not fit config.json: {str(error).splitlines()[0]}") from None
-    tokenizer = load_tokenizer(place, encoder.max_positions, DataConfig(max_length=meta["max_length"], truncation=run.data.truncation))
+        raise ArtifactError(
+            f"{place / 'model.safetensors'}: does not fit config.json: {str(error).splitlines()[0]}"
+        ) from None
+    tokenizer = load_tokenizer(
+        place,
+        encoder.max_positions,
+        DataConfig(max_length=meta["max_length"], truncation=run.data.truncation),
+    )
     return Artifact(model.eval(), task, tokenizer, run, meta)
 
 
@@ -94,7 +104,9 @@ def _read_sentence_folder(place: Path) -> Artifact:
     """Read a folder of sentence-transformers as a model of task embed."""
     modules = read_modules(place)
     if modules.prompts and not modules.include_prompt:
-        raise ArtifactError(f"{place / '1_Pooling'}: include_prompt is false, and bertune pools over the tokens of a prompt too")
+        raise ArtifactError(
+            f"{place / '1_Pooling'}: include_prompt is false, and bertune pools over the tokens of a prompt too"
+        )
     inside = place / modules.transformer_path
     options = {"pooling": modules.pooling, "normalize": modules.normalize}
     run = RunConfig(task="embed", model=str(place), options=options)
@@ -106,7 +118,9 @@ def _read_sentence_folder(place: Path) -> Artifact:
     sentences.truncate_dim = modules.truncate_dim
     try:
         encoder, report = load_encoder(inside)
-        data = DataConfig(max_length=min(modules.max_length, encoder.max_positions) if modules.max_length else None)
+        data = DataConfig(
+            max_length=min(modules.max_length, encoder.max_positions) if modules.max_length else None
+        )
         tokenizer = load_tokenizer(inside, encoder.max_positions, data)
     except ConfigError as error:
         raise ArtifactError(str(error).removeprefix("model: ")) from None
@@ -117,9 +131,17 @@ def _read_sentence_folder(place: Path) -> Artifact:
     with torch.no_grad():
         for layer, given in zip(head.dense, modules.dense, strict=True):
             layer.get_parameter("weight").copy_(given.weight)
-            layer.get_parameter("bias").copy_(torch.zeros(len(given.weight)) if given.bias is None else given.bias)
-    meta = {"prompts": modules.prompts, "default_prompt_name": modules.default_prompt_name, "truncate_dim": modules.truncate_dim}
-    return Artifact(Model(encoder, head).eval(), task, tokenizer, run, {"max_length": tokenizer.max_length, **meta})
+            layer.get_parameter("bias").copy_(
+                torch.zeros(len(given.weight)) if given.bias is None else given.bias
+            )
+    meta = {
+        "prompts": modules.prompts,
+        "default_prompt_name": modules.default_prompt_name,
+        "truncate_dim": modules.truncate_dim,
+    }
+    return Artifact(
+        Model(encoder, head).eval(), task, tokenizer, run, {"max_length": tokenizer.max_length, **meta}
+    )
 
 
 def _read_meta(place: Path) -> JSON:
@@ -150,7 +172,9 @@ def _read_run(place: Path) -> RunConfig:
         raise ArtifactError(f"{place / 'run.yaml'}: damaged: {str(error).splitlines()[0]}") from None
 
 
-def load(folder: str | Path, *, device: str = "auto", precision: str = "auto", task: str | None = None) -> Pipeline:
+def load(
+    folder: str | Path, *, device: str = "auto", precision: str = "auto", task: str | None = None
+) -> Pipeline:
     """Open a saved folder, ready to predict.
 
     Args:

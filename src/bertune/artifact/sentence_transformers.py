@@ -29,7 +29,11 @@ from torch import Tensor
 from bertune.errors import ArtifactError, listed
 from bertune.types import JSON
 
-POOLINGS = {"cls": "pooling_mode_cls_token", "mean": "pooling_mode_mean_tokens", "max": "pooling_mode_max_tokens"}
+POOLINGS = {
+    "cls": "pooling_mode_cls_token",
+    "mean": "pooling_mode_mean_tokens",
+    "max": "pooling_mode_max_tokens",
+}
 """Poolings of bertune, and their names in the legacy layout."""
 
 SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan")
@@ -51,13 +55,41 @@ _OTHER_POOLINGS = {
 }
 _LAYOUT = "3.0.0"  # the first version that reads all we write: a similarity, and a Dense in model.safetensors
 _KINDS = ("Transformer", "Pooling", "Dense", "Normalize")
-_HOMES = ("sentence_transformers.models", "sentence_transformers.base.modules", "sentence_transformers.sentence_transformer.modules")
-_ENCODERS = ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")  # once each had a file of its own
+_HOMES = (
+    "sentence_transformers.models",
+    "sentence_transformers.base.modules",
+    "sentence_transformers.sentence_transformer.modules",
+)
+_ENCODERS = (
+    "bert",
+    "roberta",
+    "distilbert",
+    "camembert",
+    "albert",
+    "xlm-roberta",
+    "xlnet",
+)  # once each had a file of its own
 _ENCODER_FILES = tuple(f"sentence_{name}_config.json" for name in _ENCODERS)
-_ENCODER_ARGUMENTS = ("model_args", "model_kwargs", "config_args", "config_kwargs", "tokenizer_args", "processor_kwargs")
-_HARMLESS_ARGUMENTS = ("trust_remote_code", "attn_implementation", "torch_dtype", "dtype", "add_pooling_layer")  # how, not what
+_ENCODER_ARGUMENTS = (
+    "model_args",
+    "model_kwargs",
+    "config_args",
+    "config_kwargs",
+    "tokenizer_args",
+    "processor_kwargs",
+)
+_HARMLESS_ARGUMENTS = (
+    "trust_remote_code",
+    "attn_implementation",
+    "torch_dtype",
+    "dtype",
+    "add_pooling_layer",
+)  # how, not what
 _VECTOR = "sentence_embedding"  # what Dense and Normalize take and give
-_TEXTS = {"method": "forward", "method_output_name": "last_hidden_state"}  # how an encoder takes texts, from 5.4 on
+_TEXTS = {
+    "method": "forward",
+    "method_output_name": "last_hidden_state",
+}  # how an encoder takes texts, from 5.4 on
 _NO_LIMIT = 10**9  # transformers writes 10**30 for a tokenizer without a limit
 
 T = TypeVar("T")
@@ -76,7 +108,11 @@ class Dense:
 
     def __eq__(self, other: object) -> bool:
         """Compare names and numbers."""
-        if not isinstance(other, Dense) or self.activation != other.activation or not torch.equal(self.weight, other.weight):
+        if (
+            not isinstance(other, Dense)
+            or self.activation != other.activation
+            or not torch.equal(self.weight, other.weight)
+        ):
             return False
         if self.bias is None or other.bias is None:
             return self.bias is other.bias
@@ -131,7 +167,9 @@ def read_modules(folder: str | Path) -> SentenceModules:
     _check_widths(layers, width, place / "modules.json")
     for path in normalize:
         _read_normalize(place / path / "config.json")
-    prompts, default_prompt_name, similarity, truncate_dim = _read_usage(place / "config_sentence_transformers.json")
+    prompts, default_prompt_name, similarity, truncate_dim = _read_usage(
+        place / "config_sentence_transformers.json"
+    )
     return SentenceModules(
         transformer_path=encoder,
         max_length=max_length,
@@ -164,7 +202,12 @@ def write_modules(folder: str | Path, modules: SentenceModules, width: int) -> N
     _check_path(modules.transformer_path, place / "modules.json")
     _check_pooling(modules.pooling, place / "1_Pooling" / "config.json")
     _check_widths(modules.dense, width, place / "modules.json")
-    _check_usage(modules.prompts, modules.default_prompt_name, modules.similarity_fn_name, place / "config_sentence_transformers.json")
+    _check_usage(
+        modules.prompts,
+        modules.default_prompt_name,
+        modules.similarity_fn_name,
+        place / "config_sentence_transformers.json",
+    )
     for name, value in (("max_length", modules.max_length), ("truncate_dim", modules.truncate_dim)):
         _check_positive(name, value, place)
     entries = [("Transformer", modules.transformer_path), ("Pooling", "1_Pooling")]
@@ -177,10 +220,15 @@ def write_modules(folder: str | Path, modules: SentenceModules, width: int) -> N
         for number, layer in enumerate(modules.dense, 2):
             _write_dense(place / f"{number}_Dense", layer)
         _write_json(place / "config_sentence_transformers.json", _usage_config(modules))
-        listing = [{"idx": n, "name": str(n), "path": path, "type": f"{_HOMES[0]}.{kind}"} for n, (kind, path) in enumerate(entries)]
+        listing = [
+            {"idx": n, "name": str(n), "path": path, "type": f"{_HOMES[0]}.{kind}"}
+            for n, (kind, path) in enumerate(entries)
+        ]
         _write_json(place / "modules.json", listing)
     except (OSError, SafetensorError) as error:
-        raise ArtifactError(f"{place}: cannot be written: {getattr(error, 'strerror', None) or error}") from None
+        raise ArtifactError(
+            f"{place}: cannot be written: {getattr(error, 'strerror', None) or error}"
+        ) from None
 
 
 @dataclass(frozen=True)
@@ -195,7 +243,9 @@ class _Settings:
         """Read a file; one that is missing though it is not needed is empty."""
         values = _read_json(file) if needed or file.exists() else {}
         if not isinstance(values, dict):
-            raise ArtifactError(f"{file}: damaged: is {type(values).__name__}, not an object; get the file again")
+            raise ArtifactError(
+                f"{file}: damaged: is {type(values).__name__}, not an object; get the file again"
+            )
         return cls(file, values)
 
     def get(self, name: str, kind: type[T], default: T) -> T:
@@ -204,7 +254,9 @@ class _Settings:
         if value is None:
             return default
         if type(value) is not kind:
-            raise ArtifactError(f"{self.file}: {name} is {value!r}, must be of type {kind.__name__}; mend the file")
+            raise ArtifactError(
+                f"{self.file}: {name} is {value!r}, must be of type {kind.__name__}; mend the file"
+            )
         return value
 
     def positive(self, name: str) -> int | None:
@@ -223,21 +275,34 @@ class _Settings:
         """Refuse settings that bertune does not know: they may mean other vectors."""
         unknown = [name for name in self.values if name not in names]
         if unknown:
-            raise _unsupported(self.file, f"has settings that bertune does not know: {listed(unknown)}; known are {listed(names, 20)}")
+            raise _unsupported(
+                self.file,
+                f"has settings that bertune does not know: {listed(unknown)}; known are {listed(names, 20)}",
+            )
 
 
 def _entries(place: Path) -> list[tuple[str, str]]:
     """Return kind and sub folder of each module in order: Transformer, Pooling, any number of Dense, at most one Normalize."""
     file = place / "modules.json"
     found = _read_json(file)
-    if not isinstance(found, list) or not all(isinstance(e, dict) and isinstance(e.get("type"), str) for e in found):
+    if not isinstance(found, list) or not all(
+        isinstance(e, dict) and isinstance(e.get("type"), str) for e in found
+    ):
         raise ArtifactError(f"{file}: damaged: not a list of modules, each with its type; get the file again")
     entries = [(_kind(entry["type"], file), entry.get("path")) for entry in found]
     for _, path in entries:
         _check_path(path, file)
     kinds = [kind for kind, _ in entries]
-    if kinds != ["Transformer", "Pooling", *["Dense"] * kinds.count("Dense"), *["Normalize"] * ("Normalize" in kinds)]:
-        raise _unsupported(file, f"has the modules {kinds}, bertune computes Transformer, Pooling, any Dense, at most one Normalize")
+    if kinds != [
+        "Transformer",
+        "Pooling",
+        *["Dense"] * kinds.count("Dense"),
+        *["Normalize"] * ("Normalize" in kinds),
+    ]:
+        raise _unsupported(
+            file,
+            f"has the modules {kinds}, bertune computes Transformer, Pooling, any Dense, at most one Normalize",
+        )
     return entries
 
 
@@ -245,14 +310,18 @@ def _kind(type_: str, file: Path) -> str:
     """Return Transformer, Pooling, Dense or Normalize for a class of sentence-transformers, wherever a version of it has that class."""
     home, _, kind = type_.rpartition(".")
     if kind not in _KINDS or home.removesuffix(f".{kind}").removesuffix(f".{kind.lower()}") not in _HOMES:
-        raise _unsupported(file, f"has the module {type_!r}, bertune computes {listed(_KINDS)} of sentence-transformers only")
+        raise _unsupported(
+            file, f"has the module {type_!r}, bertune computes {listed(_KINDS)} of sentence-transformers only"
+        )
     return kind
 
 
 def _read_encoder_settings(folder: Path) -> tuple[int | None, bool]:
     """Return the most tokens of a text, and whether texts are lower-cased."""
     files = [_Settings.read(folder / name, needed=False) for name in _ENCODER_FILES]
-    settings = next((s for s in files if s.values), files[0])  # as sentence-transformers does, the first that is not empty
+    settings = next(
+        (s for s in files if s.values), files[0]
+    )  # as sentence-transformers does, the first that is not empty
     lengths = ("max_seq_length", "do_lower_case")
     tasks = ("transformer_task", "modality_config", "module_output_name", "processing_kwargs", "unpad_inputs")
     multi_vector = ("query_length", "document_length", "query_expansion")
@@ -262,13 +331,22 @@ def _read_encoder_settings(folder: Path) -> tuple[int | None, bool]:
     settings.only("processing_kwargs", {})
     for name in multi_vector:
         settings.only(name)
-    arguments = [f"{name}.{key}" for name in _ENCODER_ARGUMENTS for key in settings.get(name, dict, {}) if key not in _HARMLESS_ARGUMENTS]
+    arguments = [
+        f"{name}.{key}"
+        for name in _ENCODER_ARGUMENTS
+        for key in settings.get(name, dict, {})
+        if key not in _HARMLESS_ARGUMENTS
+    ]
     if arguments:
         raise _unsupported(settings.file, f"has arguments that bertune does not take: {listed(arguments)}")
     texts = settings.get("modality_config", dict, {"text": _TEXTS}).get("text")
     if texts != _TEXTS:
-        raise _unsupported(settings.file, f"modality_config takes texts by {texts!r}, bertune by {_TEXTS} only")
-    return settings.positive("max_seq_length") or _tokenizer_length(folder), settings.get("do_lower_case", bool, False)
+        raise _unsupported(
+            settings.file, f"modality_config takes texts by {texts!r}, bertune by {_TEXTS} only"
+        )
+    return settings.positive("max_seq_length") or _tokenizer_length(folder), settings.get(
+        "do_lower_case", bool, False
+    )
 
 
 def _tokenizer_length(folder: Path) -> int | None:
@@ -283,14 +361,18 @@ def _read_pooling(file: Path) -> tuple[str, bool, int]:
     """Return the pooling, whether prompts count, and the numbers of a token vector."""
     settings = _Settings.read(file)
     flags = {**POOLINGS, **_OTHER_POOLINGS}
-    settings.no_others(["word_embedding_dimension", "embedding_dimension", "pooling_mode", "include_prompt", *flags.values()])
+    settings.no_others(
+        ["word_embedding_dimension", "embedding_dimension", "pooling_mode", "include_prompt", *flags.values()]
+    )
     modes: Any = settings.values.get("pooling_mode")
     if modes is None:
         modes = [mode for mode, flag in flags.items() if settings.get(flag, bool, False)] or ["mean"]
     mode = _check_pooling(modes[0] if isinstance(modes, list) and len(modes) == 1 else modes, file)
     width = settings.positive("embedding_dimension") or settings.positive("word_embedding_dimension")
     if width is None:
-        raise ArtifactError(f"{file}: damaged: has neither embedding_dimension nor word_embedding_dimension; get the file again")
+        raise ArtifactError(
+            f"{file}: damaged: has neither embedding_dimension nor word_embedding_dimension; get the file again"
+        )
     return mode, settings.get("include_prompt", bool, True), width
 
 
@@ -302,9 +384,16 @@ def _read_dense(folder: Path) -> Dense:
     for name in ends:
         settings.only(name, _VECTOR)
     named = settings.get("activation_function", str, ACTIVATIONS["tanh"])
-    known = {path: name for name, long in ACTIVATIONS.items() for path in (long, f"torch.nn.{long.rpartition('.')[2]}")}
+    known = {
+        path: name
+        for name, long in ACTIVATIONS.items()
+        for path in (long, f"torch.nn.{long.rpartition('.')[2]}")
+    }
     if named not in known:
-        raise _unsupported(settings.file, f"activation_function is {named!r}, bertune computes {listed(ACTIVATIONS.values())} only")
+        raise _unsupported(
+            settings.file,
+            f"activation_function is {named!r}, bertune computes {listed(ACTIVATIONS.values())} only",
+        )
     file, weights = _read_weights(folder)
     out_features, in_features = settings.positive("out_features"), settings.positive("in_features")
     shapes: dict[str, tuple[int | None, ...]] = {"linear.weight": (out_features, in_features)}
@@ -312,7 +401,9 @@ def _read_dense(folder: Path) -> Dense:
         shapes["linear.bias"] = (out_features,)
     found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     if found != shapes:
-        raise ArtifactError(f"{file}: holds {found}, but config.json beside it says {shapes}; get both files again")
+        raise ArtifactError(
+            f"{file}: holds {found}, but config.json beside it says {shapes}; get both files again"
+        )
     bias = weights["linear.bias"].float() if "linear.bias" in weights else None
     return Dense(weights["linear.weight"].float(), bias, known[named])
 
@@ -347,11 +438,20 @@ def _read_json(file: Path) -> Any:
 
 def _read_weights(folder: Path) -> tuple[Path, dict[str, Tensor]]:
     """Return the file of a module's weights, and the weights."""
-    file = next((folder / name for name in ("model.safetensors", "pytorch_model.bin") if (folder / name).is_file()), None)
+    file = next(
+        (folder / name for name in ("model.safetensors", "pytorch_model.bin") if (folder / name).is_file()),
+        None,
+    )
     if file is None:
-        raise ArtifactError(f"{folder}: holds neither model.safetensors nor pytorch_model.bin; get the weights of this module again")
+        raise ArtifactError(
+            f"{folder}: holds neither model.safetensors nor pytorch_model.bin; get the weights of this module again"
+        )
     try:
-        weights: Any = load_file(file) if file.suffix == ".safetensors" else torch.load(file, map_location="cpu", weights_only=True)
+        weights: Any = (
+            load_file(file)
+            if file.suffix == ".safetensors"
+            else torch.load(file, map_location="cpu", weights_only=True)
+        )
     except Exception as error:  # a damaged pickle raises whatever its bytes happen to mean
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ArtifactError(f"{file}: damaged: {reason}; get the file again") from None
@@ -367,7 +467,9 @@ def _unsupported(file: Path, what: str) -> ArtifactError:
 def _check_path(path: object, file: Path) -> None:
     windows = PureWindowsPath(path) if isinstance(path, str) else None  # takes the other kind of path, too
     if windows is None or windows.anchor or ".." in windows.parts or "\0" in str(path):
-        raise ArtifactError(f"{file}: the path of a module is {path!r}, must be that of a folder inside this one; mend the file")
+        raise ArtifactError(
+            f"{file}: the path of a module is {path!r}, must be that of a folder inside this one; mend the file"
+        )
 
 
 def _check_pooling(mode: object, file: Path) -> str:
@@ -381,21 +483,33 @@ def _check_widths(dense: tuple[Dense, ...], width: int, file: Path) -> None:
     for number, layer in enumerate(dense, 2):
         where, shape = f"{file}: the layer {number}_Dense has", tuple(layer.weight.shape)
         if layer.activation not in ACTIVATIONS:
-            raise ArtifactError(f"{where} the activation {layer.activation!r}; choose one of {listed(ACTIVATIONS)}")
+            raise ArtifactError(
+                f"{where} the activation {layer.activation!r}; choose one of {listed(ACTIVATIONS)}"
+            )
         if len(shape) != 2 or shape[1] != width:
-            raise ArtifactError(f"{where} weights of shape {shape}, must be (out, {width}) for what stands before it; mend it")
+            raise ArtifactError(
+                f"{where} weights of shape {shape}, must be (out, {width}) for what stands before it; mend it"
+            )
         width = shape[0]
         if layer.bias is not None and tuple(layer.bias.shape) != (width,):
-            raise ArtifactError(f"{where} a bias of shape {tuple(layer.bias.shape)}, must be ({width},); mend it")
+            raise ArtifactError(
+                f"{where} a bias of shape {tuple(layer.bias.shape)}, must be ({width},); mend it"
+            )
 
 
-def _check_usage(prompts: dict[str, str], default_prompt_name: str | None, similarity: str | None, file: Path) -> None:
+def _check_usage(
+    prompts: dict[str, str], default_prompt_name: str | None, similarity: str | None, file: Path
+) -> None:
     if not all(isinstance(text, str) for text in prompts.values()):
         raise ArtifactError(f"{file}: prompts are {prompts!r}, must be texts by name; mend them")
     if default_prompt_name is not None and default_prompt_name not in prompts:
-        raise ArtifactError(f"{file}: default_prompt_name is {default_prompt_name!r}, must be one of {listed(prompts)}; mend it")
+        raise ArtifactError(
+            f"{file}: default_prompt_name is {default_prompt_name!r}, must be one of {listed(prompts)}; mend it"
+        )
     if similarity is not None and similarity not in SIMILARITIES:
-        raise ArtifactError(f"{file}: similarity_fn_name is {similarity!r}, must be one of {listed(SIMILARITIES)}; mend it")
+        raise ArtifactError(
+            f"{file}: similarity_fn_name is {similarity!r}, must be one of {listed(SIMILARITIES)}; mend it"
+        )
 
 
 def _check_positive(name: str, value: int | None, file: Path) -> None:
@@ -409,7 +523,10 @@ def _pooling_config(modules: SentenceModules, width: int) -> JSON:
 
 
 def _usage_config(modules: SentenceModules) -> JSON:
-    versions = {name: importlib.metadata.version(package) for name, package in (("transformers", "transformers"), ("pytorch", "torch"))}
+    versions = {
+        name: importlib.metadata.version(package)
+        for name, package in (("transformers", "transformers"), ("pytorch", "torch"))
+    }
     config: JSON = {
         "__version__": {"sentence_transformers": _LAYOUT, **versions},
         "prompts": modules.prompts,
@@ -423,9 +540,17 @@ def _write_dense(folder: Path, layer: Dense) -> None:
     out_features, in_features = layer.weight.shape
     config = {"in_features": in_features, "out_features": out_features, "bias": layer.bias is not None}
     _write_json(folder / "config.json", {**config, "activation_function": ACTIVATIONS[layer.activation]})
-    tensors = {"linear.weight": layer.weight} if layer.bias is None else {"linear.weight": layer.weight, "linear.bias": layer.bias}
+    tensors = (
+        {"linear.weight": layer.weight}
+        if layer.bias is None
+        else {"linear.weight": layer.weight, "linear.bias": layer.bias}
+    )
     part = folder / "model.safetensors.part"
-    save_file({name: t.detach().float().cpu().contiguous().clone() for name, t in tensors.items()}, part, metadata={"format": "pt"})
+    save_file(
+        {name: t.detach().float().cpu().contiguous().clone() for name, t in tensors.items()},
+        part,
+        metadata={"format": "pt"},
+    )
     part.replace(folder / "model.safetensors")
 
 

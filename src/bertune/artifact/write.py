@@ -47,14 +47,20 @@ def write_artifact(artifact: Artifact, folder: Path) -> None:
         write_text(folder / "run.yaml", dump_config(artifact.run_config))
         write_metadata(artifact, folder)
     except (OSError, SafetensorError) as error:
-        raise ArtifactError(f"{folder}: cannot be written: {getattr(error, 'strerror', None) or error}") from None
+        raise ArtifactError(
+            f"{folder}: cannot be written: {getattr(error, 'strerror', None) or error}"
+        ) from None
 
 
 def _sentence_modules(artifact: Artifact) -> SentenceModules:
     """Return the head as modules of sentence-transformers."""
     head: Any = artifact.model.head
     dense = tuple(
-        Dense(layer.weight.detach().cpu(), layer.bias.detach().cpu(), "identity" if activation == "none" else activation)
+        Dense(
+            layer.weight.detach().cpu(),
+            layer.bias.detach().cpu(),
+            "identity" if activation == "none" else activation,
+        )
         for layer, activation in zip(head.dense, head.activations, strict=True)
     )
     lower = cast(SentenceTask, artifact.task).do_lower_case
@@ -103,7 +109,9 @@ def _sort_metadata(path: Path) -> None:
 def _hub_config(artifact: Artifact) -> JSON:
     head, encoder = artifact.model.head, artifact.model.encoder
     config = {**encoder.hf_config(), **artifact.task.hf_config(head), "dtype": "float32"}
-    if config.get("architectures") is None:  # transformers opens the encoder alone, and not a head it would make up
+    if (
+        config.get("architectures") is None
+    ):  # transformers opens the encoder alone, and not a head it would make up
         config["architectures"] = [encoder.hf_class]
     for name in ("_name_or_path", "torch_dtype", "num_labels"):
         config.pop(name, None)

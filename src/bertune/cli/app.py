@@ -27,10 +27,18 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show where an error came f
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing on stderr.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
-Precision = Annotated[str, typer.Option(help="auto, fp32, bf16, fp16, or int8 on processors that have units for it.")]
-Overrides = Annotated[list[str] | None, typer.Argument(help="Settings, section.name=value each.", show_default=False)]
-DataOverrides = Annotated[list[str] | None, typer.Argument(help="How to read the file, data.name=value each.", show_default=False)]
-TaskFile = Annotated[str | None, typer.Option("--task", help="The Python file of a task of your own.", show_default=False)]
+Precision = Annotated[
+    str, typer.Option(help="auto, fp32, bf16, fp16, or int8 on processors that have units for it.")
+]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(help="Settings, section.name=value each.", show_default=False)
+]
+DataOverrides = Annotated[
+    list[str] | None, typer.Argument(help="How to read the file, data.name=value each.", show_default=False)
+]
+TaskFile = Annotated[
+    str | None, typer.Option("--task", help="The Python file of a task of your own.", show_default=False)
+]
 Out = Annotated[str, typer.Argument(metavar="OUT", help="A folder that bertune train has written.")]
 
 
@@ -59,9 +67,14 @@ def init(
 
 @app.command()
 def train(
-    source: Annotated[str, typer.Argument(metavar="RUN.yaml|TASK|OUT", help="A run file, a task; with --resume a run's folder.")],
+    source: Annotated[
+        str,
+        typer.Argument(metavar="RUN.yaml|TASK|OUT", help="A run file, a task; with --resume a run's folder."),
+    ],
     overrides: Overrides = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint, if there is one.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the last checkpoint, if there is one.")
+    ] = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
@@ -104,7 +117,11 @@ def evaluate(
         if not is_main_process():
             return
         if as_json:
-            known = {**scores.to_json(), "loss": None if math.isnan(loss) else loss, "rows_cut": num_truncated_rows}
+            known = {
+                **scores.to_json(),
+                "loss": None if math.isnan(loss) else loss,
+                "rows_cut": num_truncated_rows,
+            }
             print(json.dumps(known, ensure_ascii=False, indent=2))
         else:
             print("\n".join(score_lines(scores, loss, num_truncated_rows)))
@@ -115,10 +132,17 @@ def evaluate(
 @app.command()
 def predict(
     out: Out,
-    file: Annotated[str, typer.Argument(metavar="FILE|-", help="A data file, or - for standard input, a text a line.")],
+    file: Annotated[
+        str, typer.Argument(metavar="FILE|-", help="A data file, or - for standard input, a text a line.")
+    ],
     overrides: DataOverrides = None,
-    output: Annotated[str | None, typer.Option("-o", "--output", help="File to write: .csv, .jsonl or .conll.", show_default=False)] = None,
-    form: Annotated[str | None, typer.Option("--format", help="csv, jsonl or conll.", show_default=False)] = None,
+    output: Annotated[
+        str | None,
+        typer.Option("-o", "--output", help="File to write: .csv, .jsonl or .conll.", show_default=False),
+    ] = None,
+    form: Annotated[
+        str | None, typer.Option("--format", help="csv, jsonl or conll.", show_default=False)
+    ] = None,
     task: TaskFile = None,
     device: Device = "auto",
     precision: Precision = "auto",
@@ -130,7 +154,17 @@ def predict(
     def work() -> None:
         from bertune.cli.output import write_predictions
 
-        write_predictions(out, file, overrides or [], output, form, quiet=quiet, task=task, device=device, precision=precision)
+        write_predictions(
+            out,
+            file,
+            overrides or [],
+            output,
+            form,
+            quiet=quiet,
+            task=task,
+            device=device,
+            precision=precision,
+        )
 
     _exit(work, debug)
 
@@ -138,14 +172,25 @@ def predict(
 @app.command()
 def embed(
     out: Out,
-    file: Annotated[str, typer.Argument(metavar="FILE|-", help="A data file with a text a row, or - for standard input.")],
+    file: Annotated[
+        str, typer.Argument(metavar="FILE|-", help="A data file with a text a row, or - for standard input.")
+    ],
     overrides: DataOverrides = None,
-    output: Annotated[str | None, typer.Option("-o", "--output", help="File to write: .npy or .parquet.", show_default=False)] = None,
+    output: Annotated[
+        str | None,
+        typer.Option("-o", "--output", help="File to write: .npy or .parquet.", show_default=False),
+    ] = None,
     form: Annotated[str, typer.Option("--format", help="float32, float16, int8 or binary.")] = "float32",
     normalize: Annotated[bool, typer.Option("--normalize", help="Give vectors length 1.")] = False,
-    width: Annotated[int | None, typer.Option(min=1, help="Keep the first so many features.", show_default=False)] = None,
-    prompt: Annotated[str | None, typer.Option(help="Text to put before each text.", show_default=False)] = None,
-    prompt_name: Annotated[str | None, typer.Option(help="Name of a prompt of the model.", show_default=False)] = None,
+    width: Annotated[
+        int | None, typer.Option(min=1, help="Keep the first so many features.", show_default=False)
+    ] = None,
+    prompt: Annotated[
+        str | None, typer.Option(help="Text to put before each text.", show_default=False)
+    ] = None,
+    prompt_name: Annotated[
+        str | None, typer.Option(help="Name of a prompt of the model.", show_default=False)
+    ] = None,
     device: Device = "auto",
     precision: Precision = "auto",
     quiet: Quiet = False,
@@ -164,9 +209,20 @@ def embed(
         console, where = Console(quiet), {"device": device, "precision": precision}
         options = VectorOptions(prompt, prompt_name, width, normalize)
         if output is None:
-            print_vectors(embed.embed_stream(out, file, overrides or [], options=options, console=console, **where))
+            print_vectors(
+                embed.embed_stream(out, file, overrides or [], options=options, console=console, **where)
+            )
             return
-        count, _ = embed.embed(out, file, output, overrides or [], options=options, dtype=cast(Any, form), console=console, **where)
+        count, _ = embed.embed(
+            out,
+            file,
+            output,
+            overrides or [],
+            options=options,
+            dtype=cast(Any, form),
+            console=console,
+            **where,
+        )
         console.info(f"{count} vectors written to {output}")
 
     _exit(work, debug)
@@ -176,16 +232,26 @@ def embed(
 def search(
     out: Out,
     file: Annotated[str, typer.Argument(metavar="CORPUS", help="A data file with a text a row.")],
-    queries: Annotated[list[str] | None, typer.Argument(metavar="[QUERY]...", help="What to look for.", show_default=False)] = None,
-    query_file: Annotated[str | None, typer.Option("--queries", help="A data file with a query a row.", show_default=False)] = None,
+    queries: Annotated[
+        list[str] | None, typer.Argument(metavar="[QUERY]...", help="What to look for.", show_default=False)
+    ] = None,
+    query_file: Annotated[
+        str | None, typer.Option("--queries", help="A data file with a query a row.", show_default=False)
+    ] = None,
     k: Annotated[int, typer.Option("-k", min=1, help="How many rows to find for each query.")] = 10,
-    pairs: Annotated[bool, typer.Option("--pairs", help="Find near-duplicates in the corpus instead.")] = False,
+    pairs: Annotated[
+        bool, typer.Option("--pairs", help="Find near-duplicates in the corpus instead.")
+    ] = False,
     threshold: Annotated[float, typer.Option(min=-1, max=1, help="--pairs: least cosine.")] = 0.9,
     most: Annotated[int, typer.Option(min=1, help="--pairs: most pairs to show.")] = 1000,
-    index: Annotated[str | None, typer.Option(help="Folder of the index; without it CORPUS.index.", show_default=False)] = None,
+    index: Annotated[
+        str | None, typer.Option(help="Folder of the index; without it CORPUS.index.", show_default=False)
+    ] = None,
     rebuild: Annotated[bool, typer.Option("--rebuild", help="Make the index anew.")] = False,
     engine: Annotated[str, typer.Option(help="exact, or usearch (approximate, an extra).")] = "exact",
-    read: Annotated[list[str] | None, typer.Option(help="How to read CORPUS: data.name=value.", show_default=False)] = None,
+    read: Annotated[
+        list[str] | None, typer.Option(help="How to read CORPUS: data.name=value.", show_default=False)
+    ] = None,
     as_json: Json = False,
     device: Device = "auto",
     precision: Precision = "auto",
@@ -201,13 +267,20 @@ def search(
         from bertune.errors import ConfigError
 
         require_single_process("search")
-        request = search.SearchRequest(out, file, read or [], index, rebuild, Console(quiet), {"device": device, "precision": precision})
+        request = search.SearchRequest(
+            out, file, read or [], index, rebuild, Console(quiet), {"device": device, "precision": precision}
+        )
         if pairs:
             found, rows = search.near_duplicates(request, threshold, most)
             lines = pair_lines(found, rows, as_json=as_json)
-            request.console.info(f"{found.total} pairs with a cosine of at least {threshold:g}, {len(found.pairs)} shown")
+            request.console.info(
+                f"{found.total} pairs with a cosine of at least {threshold:g}, {len(found.pairs)} shown"
+            )
         else:
-            wanted = [*(queries or []), *(search.read_texts(query_file, console=request.console) if query_file else [])]
+            wanted = [
+                *(queries or []),
+                *(search.read_texts(query_file, console=request.console) if query_file else []),
+            ]
             if not wanted:
                 raise ConfigError("search: give a query, --queries FILE, or --pairs")
             lines = hit_lines(wanted, search.search(request, wanted, k, cast(Any, engine)), as_json=as_json)
@@ -219,7 +292,9 @@ def search(
 
 @app.command()
 def inspect(
-    file: Annotated[str, typer.Argument(metavar="FILE|FOLDER", help="A data file with targets, or the folder of a model.")],
+    file: Annotated[
+        str, typer.Argument(metavar="FILE|FOLDER", help="A data file with targets, or the folder of a model.")
+    ],
     overrides: DataOverrides = None,
     task: Annotated[str, typer.Option(help="auto, or the name of a task.")] = "auto",
     model: Annotated[str, typer.Option(help="Whose tokenizer shows the tokens.")] = "minilm",
@@ -234,15 +309,21 @@ def inspect(
         from bertune.commands.inspect import inspect, report_lines
 
         report = inspect(file, overrides or [], task=task, model=model, num_samples=rows, seed=seed)
-        print(json.dumps(report, ensure_ascii=False, indent=2) if as_json else "\n".join(report_lines(report)))
+        print(
+            json.dumps(report, ensure_ascii=False, indent=2) if as_json else "\n".join(report_lines(report))
+        )
 
     _exit(work, debug)
 
 
 @app.command()
 def cache(
-    what: Annotated[str, typer.Argument(metavar="list|clear", help="list shows what is kept on disk, clear removes it.")],
-    older_than: Annotated[float, typer.Option("--older-than", min=0, help="clear: only what is older than so many days.")] = 0.0,
+    what: Annotated[
+        str, typer.Argument(metavar="list|clear", help="list shows what is kept on disk, clear removes it.")
+    ],
+    older_than: Annotated[
+        float, typer.Option("--older-than", min=0, help="clear: only what is older than so many days.")
+    ] = 0.0,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -267,9 +348,15 @@ def tasks(as_json: Json = False, debug: Debug = False) -> None:
         found = {name: load_task(name) for name in task_names()}
         if as_json:
             parts = {
-                n: {"needed": t.columns.required, "optional": t.columns.optional, "target": t.columns.target} for n, t in found.items()
+                n: {"needed": t.columns.required, "optional": t.columns.optional, "target": t.columns.target}
+                for n, t in found.items()
             }
-            print(json.dumps({n: {"columns": parts[n], "row": json.loads(t.example_row)} for n, t in found.items()}, ensure_ascii=False))
+            print(
+                json.dumps(
+                    {n: {"columns": parts[n], "row": json.loads(t.example_row)} for n, t in found.items()},
+                    ensure_ascii=False,
+                )
+            )
             return
         for name, task in found.items():
             print(f"{name:10} {(task.__doc__ or '').splitlines()[0]}\n{'':10} {task.example_row}")

@@ -16,7 +16,14 @@ from bertune.types import JSON, Scores
 if TYPE_CHECKING:
     from bertune.retrieval.search import Hit, NearDuplicates
 
-DISCONNECT_SIGNS = ("Connection closed", "Connection reset", "Broken pipe", "NCCL", "Socket Timeout", "timed out")
+DISCONNECT_SIGNS = (
+    "Connection closed",
+    "Connection reset",
+    "Broken pipe",
+    "NCCL",
+    "Socket Timeout",
+    "timed out",
+)
 """What torch.distributed says when another process is gone."""
 
 EXIT_OK, EXIT_BUG, EXIT_BAD_INPUT, EXIT_CHECK_FAILED = 0, 1, 2, 3
@@ -60,7 +67,9 @@ def require_single_process(verb: str) -> None:
         ConfigError: a launcher has started them.
     """
     if _process():
-        raise ConfigError(f"{verb}: works in one process, and {os.environ['WORLD_SIZE']} were started; start it without a launcher")
+        raise ConfigError(
+            f"{verb}: works in one process, and {os.environ['WORLD_SIZE']} were started; start it without a launcher"
+        )
 
 
 def _process() -> str:
@@ -76,23 +85,41 @@ def score_lines(scores: Scores, loss: float, num_truncated_rows: int) -> list[st
     figures = []
     for name, value in scores.values.items():
         pair = scores.intervals.get(name)
-        figures.append([name, f"{value:.4f}", f"95 % interval {pair[0]:.4f} to {pair[1]:.4f}" if pair else ""])
-    lines = aligned(["figure", "value", ""], [*figures, *([] if math.isnan(loss) else [["loss", f"{loss:.4f}", ""]])])
+        figures.append(
+            [name, f"{value:.4f}", f"95 % interval {pair[0]:.4f} to {pair[1]:.4f}" if pair else ""]
+        )
+    lines = aligned(
+        ["figure", "value", ""], [*figures, *([] if math.isnan(loss) else [["loss", f"{loss:.4f}", ""]])]
+    )
     if scores.per_label:
         names = ("precision", "recall", "f1")
-        rows = [[label, *(f"{v[n]:.4f}" for n in names), str(v["support"])] for label, v in scores.per_label.items()]
+        rows = [
+            [label, *(f"{v[n]:.4f}" for n in names), str(v["support"])]
+            for label, v in scores.per_label.items()
+        ]
         lines += ["", *aligned(["label", *names, "rows"], rows)]
     if scores.confusion:
         labels = list(scores.confusion)
         rows = [[label, *(str(scores.confusion[label][p]) for p in labels)] for label in labels]
-        lines += ["", "rows by gold label (down) and predicted label (across):", *aligned(["", *labels], rows)]
+        lines += [
+            "",
+            "rows by gold label (down) and predicted label (across):",
+            *aligned(["", *labels], rows),
+        ]
     if num_truncated_rows:
         lines += ["", f"{num_truncated_rows} rows were longer than max_length and were cut"]
     return lines
 
 
 def write_predictions(
-    out: str, file: str, overrides: list[str], output: str | None, form: str | None, *, quiet: bool, **where: str | None
+    out: str,
+    file: str,
+    overrides: list[str],
+    output: str | None,
+    form: str | None,
+    *,
+    quiet: bool,
+    **where: str | None,
 ) -> None:
     """Predict a file and write the result to a file or to standard output."""
     from bertune.commands.predict import predict
@@ -141,7 +168,11 @@ def pair_lines(pairs: NearDuplicates, rows: dict[int, JSON], *, as_json: bool) -
 
     for score, first, second in pairs.pairs:
         if as_json:
-            both = {"score": round(score, 6), "rows": [first + 1, second + 1], "texts": [rows[first], rows[second]]}
+            both = {
+                "score": round(score, 6),
+                "rows": [first + 1, second + 1],
+                "texts": [rows[first], rows[second]],
+            }
             yield json.dumps(both, ensure_ascii=False, default=str)
         else:
             yield f"{score:.4f}  {first + 1:>6}  {row_text(rows[first])}\n        {second + 1:>6}  {row_text(rows[second])}"

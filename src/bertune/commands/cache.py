@@ -15,7 +15,10 @@ SECONDS_PER_DAY = 86400.0
 
 def list_cache() -> JSON:
     """Return what the cache holds."""
-    return {"folder": str(dataset_cache.cache_dir()), "entries": [_entry(entry) for entry in dataset_cache.list_entries()]}
+    return {
+        "folder": str(dataset_cache.cache_dir()),
+        "entries": [_entry(entry) for entry in dataset_cache.list_entries()],
+    }
 
 
 def clear_cache(action: str, older_than_days: float) -> JSON:
@@ -28,7 +31,9 @@ def clear_cache(action: str, older_than_days: float) -> JSON:
         raise ConfigError(f"cache: {action!r} is none of list, clear")
     return {
         "folder": str(dataset_cache.cache_dir()),
-        "removed": [_entry(entry) for entry in dataset_cache.remove_entries(older_than_days * SECONDS_PER_DAY)],
+        "removed": [
+            _entry(entry) for entry in dataset_cache.remove_entries(older_than_days * SECONDS_PER_DAY)
+        ],
     }
 
 

@@ -10,7 +10,13 @@ from typing import Any
 from bertune.console import Console
 from bertune.errors import ConfigError
 from bertune.inference.vectors import VectorDtype
-from bertune.retrieval.corpus import Corpus, VectorOptions, corpus_data_config, load_sentence_pipeline, make_embed_fn
+from bertune.retrieval.corpus import (
+    Corpus,
+    VectorOptions,
+    corpus_data_config,
+    load_sentence_pipeline,
+    make_embed_fn,
+)
 from bertune.retrieval.writers import VectorFile, write_vectors
 from bertune.types import JSON
 
@@ -38,14 +44,18 @@ def embed(
         BertuneError: the folder, the settings or a row cannot be used.
     """
     if file == "-":
-        raise ConfigError("-o: standard input can be read only once, so a file of vectors is made of a file; leave -o out for JSON lines")
+        raise ConfigError(
+            "-o: standard input can be read only once, so a file of vectors is made of a file; leave -o out for JSON lines"
+        )
     console, options = console or Console(quiet=True), options or VectorOptions()
     pipeline = load_sentence_pipeline(folder, **where)
     corpus = Corpus(file, corpus_data_config(pipeline, file, overrides), console)
     encode = make_embed_fn(pipeline, options, console)
     width = encode([" "]).shape[1]
     count, digest = corpus.count_and_hash()
-    precision = pipeline.model.encoder.numerics.precision  # or a job that goes on in another one mixes two kinds of vectors
+    precision = (
+        pipeline.model.encoder.numerics.precision
+    )  # or a job that goes on in another one mixes two kinds of vectors
     identity = {
         "model": pipeline.fingerprint(),
         "rows": digest,

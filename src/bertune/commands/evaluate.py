@@ -16,7 +16,9 @@ from bertune.tasks.base.reading import check_examples, read_examples
 from bertune.types import Scores
 
 
-def evaluate(folder: str | Path, files: str | Sequence[str], overrides: Sequence[str] = (), **where: Any) -> tuple[Scores, float, int]:
+def evaluate(
+    folder: str | Path, files: str | Sequence[str], overrides: Sequence[str] = (), **where: Any
+) -> tuple[Scores, float, int]:
     """Score a saved model on files with targets; several processes share the work, and each has the result.
 
     Args:
@@ -38,12 +40,16 @@ def evaluate(folder: str | Path, files: str | Sequence[str], overrides: Sequence
     note = prefixed(console)
     with scratch_dir(data, several, console) as kept:
         into = None if kept is None else kept / "examples.arrow"
-        examples = check_examples(read_examples(several, task, data, note, to_score=True, arrow_path=into), task, data, note)
+        examples = check_examples(
+            read_examples(several, task, data, note, to_score=True, arrow_path=into), task, data, note
+        )
         pipeline = artifact.pipeline(**where)
         if kept is None:
             predictions, loss = pipeline.predict_examples(examples)
         else:
-            predictions, loss = pipeline.predict_dataset(write_dataset(kept, "rows", task, pipeline.tokenizer, examples, console))
+            predictions, loss = pipeline.predict_dataset(
+                write_dataset(kept, "rows", task, pipeline.tokenizer, examples, console)
+            )
         for line in task.report():
             note(line)
         return task.score(predictions, examples), loss, pipeline.num_truncated_rows

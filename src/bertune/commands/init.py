@@ -50,7 +50,11 @@ EXAMPLES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     ),
     "embed": (
         {
-            "data": {"train": "data/pairs.en.train.csv", "dev": "data/pairs.en.dev.csv", "drop_labels": ["0"]},
+            "data": {
+                "train": "data/pairs.en.train.csv",
+                "dev": "data/pairs.en.dev.csv",
+                "drop_labels": ["0"],
+            },
             "train": {"epochs": 3, "batch_size": 16, "learning_rate": 5e-5},
         },
         ("pairs.en.train.csv", "pairs.en.dev.csv"),
@@ -88,7 +92,9 @@ def init(task: str, folder: str | Path = ".") -> list[Path]:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(text.encode())
     except OSError as error:
-        raise ConfigError(f"{error.filename or place}: cannot be written: {error.strerror or error}") from None
+        raise ConfigError(
+            f"{error.filename or place}: cannot be written: {error.strerror or error}"
+        ) from None
     return list(contents)
 
 
@@ -103,12 +109,17 @@ def run_file_text(task: str, settings: dict[str, Any], options: type[Section]) -
     return "\n".join(lines) + "\n"
 
 
-def _section(model: type[BaseModel], settings: dict[str, Any], options: type[Section], indent: str) -> list[str]:
+def _section(
+    model: type[BaseModel], settings: dict[str, Any], options: type[Section], indent: str
+) -> list[str]:
     lines: list[str] = []
     for name, field in model.model_fields.items():
         inner = options if name == "options" else field.annotation
         lines += textwrap.wrap(
-            " ".join((field.description or "").split()), 110, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}# "
+            " ".join((field.description or "").split()),
+            110,
+            initial_indent=f"{indent}# ",
+            subsequent_indent=f"{indent}# ",
         )
         if is_section(inner):
             lines += [f"{indent}{name}:", *_section(inner, settings.get(name, {}), options, indent + "  ")]
@@ -121,4 +132,8 @@ def _section(model: type[BaseModel], settings: dict[str, Any], options: type[Sec
 
 
 def _value(value: Any) -> str:
-    return str(yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10_000)).removesuffix("...\n").strip()
+    return (
+        str(yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10_000))
+        .removesuffix("...\n")
+        .strip()
+    )

@@ -30,7 +30,13 @@ _ANY = Columns(("text",), ("text_b",), "label")
 
 
 def inspect(
-    file: str, overrides: Sequence[str] = (), *, task: str = "auto", model: str = "minilm", num_samples: int = 5, seed: int = 42
+    file: str,
+    overrides: Sequence[str] = (),
+    *,
+    task: str = "auto",
+    model: str = "minilm",
+    num_samples: int = 5,
+    seed: int = 42,
 ) -> JSON:
     """Describe a data file, or the folder of a model.
 
@@ -51,10 +57,14 @@ def inspect(
         BertuneError: the file, a row or a setting cannot be used.
     """
     if file == "-":
-        raise ConfigError("inspect looks at a file more than once, so it cannot read standard input; give a file")
+        raise ConfigError(
+            "inspect looks at a file more than once, so it cannot read standard input; give a file"
+        )
     if Path(file).is_dir() or (file in PACKAGED_MODELS and not Path(file).exists()):
         if overrides:
-            raise ConfigError(f"{overrides[0]!r}: settings say how to read a data file, and {file!r} is a folder; leave them out")
+            raise ConfigError(
+                f"{overrides[0]!r}: settings say how to read a data file, and {file!r} is a folder; leave them out"
+            )
         return make_checkpoint_report(Path(file) if Path(file).is_dir() else locate_model(file))
     notes: list[str] = []
     source = resolve_files(file, "train")[0]
@@ -69,7 +79,12 @@ def inspect(
     learner = task_class(options, run.data)
     examples = read_examples([source], learner, run.data, notes.append)
     learner.fit(examples, notes.append)
-    report: JSON = {"notes": notes, "problem": learner.describe(), "rows": len(examples), "targets": _targets(learner, examples)}
+    report: JSON = {
+        "notes": notes,
+        "problem": learner.describe(),
+        "rows": len(examples),
+        "targets": _targets(learner, examples),
+    }
     report["rows_with"] = dict(Counter(label for e in examples for label in set(learner.example_labels(e))))
     chosen = np.random.default_rng(seed).permutation(len(examples))[:num_samples].tolist()
     report["samples"] = [_sample(examples[i]) for i in chosen]
@@ -140,10 +155,17 @@ def _sample(example: Example) -> JSON:
     return {"place": str(example.location), "texts": list(example.texts), "target": target}
 
 
-def _add_tokens(report: JSON, task: Task, tokenizer: Tokenizer, shown: list[Example], examples: Sequence[Example]) -> None:
+def _add_tokens(
+    report: JSON, task: Task, tokenizer: Tokenizer, shown: list[Example], examples: Sequence[Example]
+) -> None:
     for sample, encoded in zip(report["samples"], task.encode(shown, tokenizer), strict=True):
         ids = [int(i) for piece in encoded.inputs for i in piece.input_ids]
-        sample |= {"tokens": tokenizer.convert_ids_to_tokens(ids), "ids": ids, "decoded": tokenizer.decode(ids), "length": len(ids)}
+        sample |= {
+            "tokens": tokenizer.convert_ids_to_tokens(ids),
+            "ids": ids,
+            "decoded": tokenizer.decode(ids),
+            "length": len(ids),
+        }
     task.report()  # of the samples, which are among the rows
     rows = EncodedDataset(task.encode(examples, tokenizer))
     report["notes"] += [*rows.diagnostics(tokenizer.unk_token_id, tokenizer.max_length), *task.report()]
@@ -157,7 +179,11 @@ def report_lines(report: JSON) -> list[str]:
     """Lay a report out for reading."""
     if "weights" in report:
         return format_checkpoint_report(report)
-    lines = [f"problem: {report['problem']}", f"rows: {report['rows']}", *(f"note: {n}" for n in report["notes"])]
+    lines = [
+        f"problem: {report['problem']}",
+        f"rows: {report['rows']}",
+        *(f"note: {n}" for n in report["notes"]),
+    ]
     if report["tokens"]:
         lines.append("tokens a row: " + ", ".join(f"{k} {v:g}" for k, v in report["tokens"].items()))
     total = report["rows"]
@@ -166,7 +192,9 @@ def report_lines(report: JSON) -> list[str]:
     else:
         shares = report["rows_with"]
         lines += ["labels, and the share of rows that have them:"]
-        lines += [f"  {n:>7}  {shares[label] / total:6.1%}  {label}" for label, n in report["targets"].items()]
+        lines += [
+            f"  {n:>7}  {shares[label] / total:6.1%}  {label}" for label, n in report["targets"].items()
+        ]
     for sample in report["samples"]:
         lines += ["", f"{sample['place']}  target: {sample['target']}"]
         lines += [f"  text    {text}" for text in sample["texts"]]

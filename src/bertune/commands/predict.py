@@ -51,7 +51,9 @@ def predict(folder: str | Path, file: str, overrides: Sequence[str] = (), **wher
     """
     distributed.init(use_cpu=choose_device(where.get("device", "auto")).type == "cpu")
     if file == "-" and distributed.num_processes() > 1:
-        raise ConfigError("standard input cannot be read by several processes; give a file, or start one process")
+        raise ConfigError(
+            "standard input cannot be read by several processes; give a file, or start one process"
+        )
     console = where.pop("console", Console(quiet=True))
     artifact = read_artifact(folder, where.pop("task", None))
     data = reading_config(artifact.run_config.data, file, overrides)
@@ -59,22 +61,31 @@ def predict(folder: str | Path, file: str, overrides: Sequence[str] = (), **wher
     header: dict[str, None] = {}
     if file != "-":
         faults = BadRows(skip=data.bad_rows == "skip")
-        for row, _ in iter_examples(file, artifact.task, data, faults, prefixed(console), require_target=False):
+        for row, _ in iter_examples(
+            file, artifact.task, data, faults, prefixed(console), require_target=False
+        ):
             header.update(dict.fromkeys(row.raw))
         for line in faults.finish():
             console.info(f"data: {line}")
     joiner = data.label_delimiter or "|"
     return FilePredictions(
-        list(header), detect_format(file, data, artifact.task.columns), joiner, _predicted(artifact.pipeline(**where), file, data, console)
+        list(header),
+        detect_format(file, data, artifact.task.columns),
+        joiner,
+        _predicted(artifact.pipeline(**where), file, data, console),
     )
 
 
-def _predicted(pipeline: Pipeline, file: str, data: DataConfig, console: Console) -> Iterator[tuple[Row, Prediction]]:
+def _predicted(
+    pipeline: Pipeline, file: str, data: DataConfig, console: Console
+) -> Iterator[tuple[Row, Prediction]]:
     faults = BadRows(skip=data.bad_rows == "skip")
     waiting: deque[Row] = deque()
 
     def examples() -> Iterator[Example]:
-        for row, example in iter_examples(file, pipeline.task, data, faults, lambda _: None, require_target=False):
+        for row, example in iter_examples(
+            file, pipeline.task, data, faults, lambda _: None, require_target=False
+        ):
             waiting.append(row)
             yield example
 
@@ -86,4 +97,6 @@ def _predicted(pipeline: Pipeline, file: str, data: DataConfig, console: Console
     for line in pipeline.task.report():
         console.info(f"data: {line}")
     if pipeline.num_truncated_rows:
-        console.info(f"data: {pipeline.num_truncated_rows} rows are longer than max_length {pipeline.tokenizer.max_length} and were cut")
+        console.info(
+            f"data: {pipeline.num_truncated_rows} rows are longer than max_length {pipeline.tokenizer.max_length} and were cut"
+        )

@@ -12,13 +12,21 @@ from bertune.config.schema import DataConfig
 from bertune.console import Console
 from bertune.errors import ConfigError, DataError
 from bertune.inference.sentence_pipeline import SentencePipeline
-from bertune.retrieval.corpus import Corpus, VectorOptions, corpus_data_config, load_sentence_pipeline, make_embed_fn
+from bertune.retrieval.corpus import (
+    Corpus,
+    VectorOptions,
+    corpus_data_config,
+    load_sentence_pipeline,
+    make_embed_fn,
+)
 from bertune.retrieval.index import build_index, open_index
 from bertune.retrieval.search import Engine, Hit, Index, IndexInfo, NearDuplicates
 from bertune.types import JSON
 
 
-def open_or_build_index(pipeline: SentencePipeline, corpus: Corpus, folder: Path, *, rebuild: bool = False) -> Index:
+def open_or_build_index(
+    pipeline: SentencePipeline, corpus: Corpus, folder: Path, *, rebuild: bool = False
+) -> Index:
     """Open the index of a corpus; make it where there is none, or go on where that was stopped.
 
     Raises:
@@ -29,7 +37,9 @@ def open_or_build_index(pipeline: SentencePipeline, corpus: Corpus, folder: Path
     if (folder / "index.json").is_file() and (folder / "vectors.npy").is_file() and not rebuild:
         index = open_index(folder, fingerprint)
         if index.info.source != source:
-            raise ConfigError(f"{folder}: was made of another state of {index.info.source.get('file')}; --rebuild makes it anew")
+            raise ConfigError(
+                f"{folder}: was made of another state of {index.info.source.get('file')}; --rebuild makes it anew"
+            )
         return index
     options = VectorOptions(prompt_name=pipeline.document_prompt_name, normalize=True)
     encode = make_embed_fn(pipeline, options, corpus.console)
@@ -79,11 +89,17 @@ class SearchRequest:
     def open(self) -> tuple[SentencePipeline, Index]:
         """Open model and index; the index is made where there is none."""
         pipeline = load_sentence_pipeline(self.model_folder, **self.where)
-        corpus = Corpus(self.corpus_file, corpus_data_config(pipeline, self.corpus_file, self.overrides), self.console)
-        return pipeline, open_or_build_index(pipeline, corpus, Path(self.index_folder or f"{self.corpus_file}.index"), rebuild=self.rebuild)
+        corpus = Corpus(
+            self.corpus_file, corpus_data_config(pipeline, self.corpus_file, self.overrides), self.console
+        )
+        return pipeline, open_or_build_index(
+            pipeline, corpus, Path(self.index_folder or f"{self.corpus_file}.index"), rebuild=self.rebuild
+        )
 
 
-def search(request: SearchRequest, queries: Sequence[str], k: int = 10, engine: Engine = "exact") -> list[list[Hit]]:
+def search(
+    request: SearchRequest, queries: Sequence[str], k: int = 10, engine: Engine = "exact"
+) -> list[list[Hit]]:
     """Find the rows of a corpus that are nearest to each query, best first.
 
     Args:
@@ -99,7 +115,9 @@ def search(request: SearchRequest, queries: Sequence[str], k: int = 10, engine: 
     return index.search(pipeline.encode_query(list(queries), normalize_embeddings=True), k, engine)
 
 
-def near_duplicates(request: SearchRequest, threshold: float = 0.9, max_pairs: int = 1000) -> tuple[NearDuplicates, dict[int, JSON]]:
+def near_duplicates(
+    request: SearchRequest, threshold: float = 0.9, max_pairs: int = 1000
+) -> tuple[NearDuplicates, dict[int, JSON]]:
     """Find the pairs of rows of a corpus whose cosine is at least `threshold`, best first, and the rows they are made of."""
     _, index = request.open()
     with request.console.progress("comparing", index.info.num_rows):

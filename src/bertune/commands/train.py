@@ -126,7 +126,9 @@ def train_on(
     console.info(f"task: {task.describe()}")
     console.info(f"rows: {len(splits.train)} train, {len(splits.dev)} dev, {len(splits.test)} test")
     console.info(f"output: {run_dir.path}")
-    _show_model(console, run, built, f"computes in {numerics.precision} on {accelerator.device.type}, {reason}")
+    _show_model(
+        console, run, built, f"computes in {numerics.precision} on {accelerator.device.type}, {reason}"
+    )
     datasets = encode_datasets(run, task, built.tokenizer, splits, console)
     meta = {"max_length": built.tokenizer.max_length, "data": splits.fingerprint}
     artifact = Artifact(built.model, task, built.tokenizer, run, meta)
@@ -139,7 +141,9 @@ def _check_run(run: RunConfig, task: Task) -> None:
     if run.train.r_drop and type(task).divergence is Task.divergence:
         raise ConfigError(f"train.r_drop: task {run.task} has no distance between two passes; leave it out")
     if run.train.fsdp and task.uses_whole_batch:
-        raise ConfigError("train.fsdp: a loss over a whole batch needs the whole model in every process; leave it out")
+        raise ConfigError(
+            "train.fsdp: a loss over a whole batch needs the whole model in every process; leave it out"
+        )
 
 
 def _check_batch_size(run: RunConfig, task: Task, splits: Splits) -> None:
@@ -153,7 +157,9 @@ def _check_batch_size(run: RunConfig, task: Task, splits: Splits) -> None:
 
 def _show_model(console: Console, run: RunConfig, built: BuiltModel, precision: str) -> None:
     millions = sum(p.numel() for p in built.model.parameters()) / 1e6
-    console.info(f"model: {run.model}, {built.model.encoder.model_type}, {millions:.1f} M parameters; {precision}")
+    console.info(
+        f"model: {run.model}, {built.model.encoder.model_type}, {millions:.1f} M parameters; {precision}"
+    )
     for note in built.report.notes:
         console.info(f"model: {note}")
     for line in built.describe():

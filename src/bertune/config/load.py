@@ -34,7 +34,9 @@ def read_config(source: str | Path | dict[str, Any], overrides: Sequence[str] = 
         raw = parse_yaml(text, str(source))
         raw = {} if raw is None else raw
         if not isinstance(raw, dict):
-            raise ConfigError(f"{source}: a run file is a mapping such as 'task: classify', got {type(raw).__name__}")
+            raise ConfigError(
+                f"{source}: a run file is a mapping such as 'task: classify', got {type(raw).__name__}"
+            )
     else:
         raw = {"task": str(source)}
     for override in overrides:
@@ -75,7 +77,9 @@ def resolve_config(raw: dict[str, Any], options: type[Section]) -> tuple[RunConf
     """
     errors: list[str] = []
     sections = ("data", "options", "train", "log")
-    raw = {name: value for name, value in raw.items() if value is not None or name not in sections}  # "log:" alone is empty
+    raw = {
+        name: value for name, value in raw.items() if value is not None or name not in sections
+    }  # "log:" alone is empty
     given = raw.get("options", {})
     chosen: Any = None
     try:
@@ -88,7 +92,9 @@ def resolve_config(raw: dict[str, Any], options: type[Section]) -> tuple[RunConf
     except ValidationError as error:
         errors = _messages(error, RunConfig, ()) + errors
     if errors or run is None:
-        raise ConfigError(errors[0] if len(errors) == 1 else "\n".join([f"{len(errors)} settings are wrong:", *errors]))
+        raise ConfigError(
+            errors[0] if len(errors) == 1 else "\n".join([f"{len(errors)} settings are wrong:", *errors])
+        )
     return run, chosen
 
 
@@ -147,7 +153,12 @@ def idle_settings(run: RunConfig) -> list[str]:
         (train, "warmup_ratio", train.warmup_steps is not None, "train.warmup_steps is given"),
         (train, "warmup_ratio", constant, "train.schedule is constant"),
         (train, "warmup_steps", constant, "train.schedule is constant"),
-        (train, "schedule_cycles", train.schedule != "cosine_with_restarts", f"train.schedule is {train.schedule}"),
+        (
+            train,
+            "schedule_cycles",
+            train.schedule != "cosine_with_restarts",
+            f"train.schedule is {train.schedule}",
+        ),
         (train, "schedule_power", train.schedule != "polynomial", f"train.schedule is {train.schedule}"),
         (train, "min_delta", train.patience is None, "train.patience is not given"),
     ]

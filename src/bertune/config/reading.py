@@ -40,6 +40,8 @@ def reading_config(data: DataConfig, file: str, overrides: Sequence[str]) -> Dat
     for override in overrides:
         section, _, name = override.partition("=")[0].strip().partition(".")
         if section != "data" or name.split(".")[0] not in READING_SETTINGS:
-            raise ConfigError(f"{override!r}: only these can be given here: {', '.join(f'data.{name}' for name in READING_SETTINGS)}")
+            raise ConfigError(
+                f"{override!r}: only these can be given here: {', '.join(f'data.{name}' for name in READING_SETTINGS)}"
+            )
         apply_override(raw, override)
     return resolve_config(raw, Section)[0].data

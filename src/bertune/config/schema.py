@@ -14,7 +14,9 @@ from bertune.errors import listed
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 UsePrecision = Literal[Precision, "int8"]
 """Of a finished model."""
-Schedule = Literal["linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup"]
+Schedule = Literal[
+    "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup"
+]
 Files = str | list[str]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -24,7 +26,9 @@ Count = Annotated[int, Field(ge=1)]
 class Section(BaseModel):
     """A frozen group of settings that refuses unknown names."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True, allow_inf_nan=False
+    )
 
 
 class DataConfig(Section):
@@ -96,7 +100,9 @@ class DataConfig(Section):
         try:
             "".encode(value)
         except LookupError:
-            raise ValueError(f"{value!r} is not an encoding that Python knows (utf-8, gb18030, big5, utf-16 ...)") from None
+            raise ValueError(
+                f"{value!r} is not an encoding that Python knows (utf-8, gb18030, big5, utf-16 ...)"
+            ) from None
         return value
 
     @field_validator("labels", "drop_labels", mode="before")
@@ -199,7 +205,9 @@ class TrainConfig(Section):
     @model_validator(mode="after")
     def _whole_for_tricks(self) -> TrainConfig:
         if self.fsdp and (self.ema or self.fgm or self.r_drop):
-            raise ValueError("fsdp is not for ema, fgm and r_drop, which need the whole model in every process; leave one of them out")
+            raise ValueError(
+                "fsdp is not for ema, fgm and r_drop, which need the whole model in every process; leave one of them out"
+            )
         return self
 
 
@@ -237,4 +245,6 @@ class RunConfig(Section):
 
 def is_section(annotation: Any) -> TypeGuard[type[BaseModel]]:
     """Tell whether a field holds settings of its own; Python 3.10 takes list[str] for a class, hence the first question."""
-    return get_origin(annotation) is None and isinstance(annotation, type) and issubclass(annotation, BaseModel)
+    return (
+        get_origin(annotation) is None and isinstance(annotation, type) and issubclass(annotation, BaseModel)
+    )

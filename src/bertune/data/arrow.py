@@ -98,7 +98,9 @@ class MappedLists:
         for batch, first in zip(table.batches, table.batch_starts[:-1], strict=True):
             column = batch.column(name)
             offsets = column.offsets.to_numpy()
-            self._offsets[first + 1 : first + len(offsets)] = offsets[1:].astype(np.int64) + (self._begins[-1] - int(offsets[0]))
+            self._offsets[first + 1 : first + len(offsets)] = offsets[1:].astype(np.int64) + (
+                self._begins[-1] - int(offsets[0])
+            )
             self._values.append(column.values.to_numpy()[int(offsets[0]) : int(offsets[-1])])
             self._begins.append(self._begins[-1] + int(offsets[-1]) - int(offsets[0]))
             table.track_read(4 * batch.num_rows)

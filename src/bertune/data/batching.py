@@ -24,7 +24,9 @@ def num_batches(num_rows: int, batch_size: int) -> int:
     return -(-num_rows // batch_size)
 
 
-def micro_batches(rows: Sequence[int], lengths: IntArray, num_parts: int, max_tokens: int | None) -> list[list[int]]:
+def micro_batches(
+    rows: Sequence[int], lengths: IntArray, num_parts: int, max_tokens: int | None
+) -> list[list[int]]:
     """Cut the rows of one batch, in their order, into micro-batches.
 
     Args:
@@ -79,7 +81,9 @@ def length_sorted_batches(lengths: IntArray, max_tokens: int, max_rows: int = 25
     order = np.argsort(-lengths, kind="stable")
     held: list[int] = []
     tokens = 0
-    for row in itertools.chain.from_iterable(order[n : n + 4096].tolist() for n in range(0, len(order), 4096)):
+    for row in itertools.chain.from_iterable(
+        order[n : n + 4096].tolist() for n in range(0, len(order), 4096)
+    ):
         if held and (tokens + int(lengths[row]) > max_tokens or len(held) == max_rows):
             yield held
             held, tokens = [], 0

@@ -30,16 +30,41 @@ PAIR_ALIASES: tuple[tuple[str, str], ...] = (
     ("句子1", "句子2"),
 )
 TEXT_ALIASES = (
-    *("text", "texta", "sentence", "sentence1", "sequence1", "review", "content", "message", "comment", "title"),
+    *(
+        "text",
+        "texta",
+        "sentence",
+        "sentence1",
+        "sequence1",
+        "review",
+        "content",
+        "message",
+        "comment",
+        "title",
+    ),
     *("query", "question", "body", "文本", "内容", "评论", "标题", "句子", "正文"),
 )
 TARGET_ALIASES = (
-    *("label", "labels", "target", "class", "category", "intent", "sentiment", "score", "quality", "rating", "stars"),
+    *(
+        "label",
+        "labels",
+        "target",
+        "class",
+        "category",
+        "intent",
+        "sentiment",
+        "score",
+        "quality",
+        "rating",
+        "stars",
+    ),
     *("标签", "类别", "分类", "分数", "情感"),
 )
 
 
-OTHER_ALIASES = {"negative": ("negative", "neg", "hardnegative", "negtitle", "negativetext", "text3", "sentence3")}
+OTHER_ALIASES = {
+    "negative": ("negative", "neg", "hardnegative", "negtitle", "negativetext", "text3", "sentence3")
+}
 """Names of parts beside text and target."""
 
 
@@ -53,7 +78,12 @@ def normalize_name(name: str) -> str:
 
 
 def match_columns(
-    header: Sequence[str], given: dict[str, str] | None, columns: Columns, source: str, *, require_target: bool
+    header: Sequence[str],
+    given: dict[str, str] | None,
+    columns: Columns,
+    source: str,
+    *,
+    require_target: bool,
 ) -> dict[str, str]:
     """Find the column of each part.
 
@@ -75,7 +105,9 @@ def match_columns(
     known = (*columns.required, *columns.optional, columns.target)
     for part in given:
         if part not in known:
-            raise ConfigError(f"data.columns: {part!r} is no part of this task{did_you_mean(part, known)}; parts: {', '.join(known)}")
+            raise ConfigError(
+                f"data.columns: {part!r} is no part of this task{did_you_mean(part, known)}; parts: {', '.join(known)}"
+            )
     found: dict[str, str] = {}
     for part, column in given.items():
         if column in header:
@@ -85,19 +117,33 @@ def match_columns(
     chosen = set(found.values())
     if "text" in known and "text" not in given:
         taken = set(found.values())
-        found.update(match_text_columns([c for c in header if c not in taken], columns, pair="text_b" in known and "text_b" not in given))
+        found.update(
+            match_text_columns(
+                [c for c in header if c not in taken],
+                columns,
+                pair="text_b" in known and "text_b" not in given,
+            )
+        )
     for part in (p for p in OTHER_ALIASES if p in known and p not in given):
         other = _first(OTHER_ALIASES[part], [c for c in header if c not in found.values()])
         if other:
             found[part] = other
     if columns.target not in given:
-        target = _first((*columns.target_aliases, *TARGET_ALIASES), [c for c in header if c not in found.values()])
+        target = _first(
+            (*columns.target_aliases, *TARGET_ALIASES), [c for c in header if c not in found.values()]
+        )
         if target:
             found[columns.target] = target
-    _no_rivals({p: c for p, c in found.items() if p not in given}, [c for c in header if c not in chosen], source)
-    missing = [p for p in (*columns.required, *([columns.target] if require_target else [])) if p not in found]
+    _no_rivals(
+        {p: c for p, c in found.items() if p not in given}, [c for c in header if c not in chosen], source
+    )
+    missing = [
+        p for p in (*columns.required, *([columns.target] if require_target else [])) if p not in found
+    ]
     if missing:
-        tabs = "the line holds tabs: set data.delimiter=tab; " if len(header) == 1 and "\t" in header[0] else ""
+        tabs = (
+            "the line holds tabs: set data.delimiter=tab; " if len(header) == 1 and "\t" in header[0] else ""
+        )
         raise DataError(
             f"{source}: no column for {' and '.join(map(repr, missing))}; columns found: {listed(header)}; {tabs}"
             f"say which is which, as in data.columns={{{missing[0]}: NAME}}, "
@@ -111,7 +157,9 @@ def _no_rivals(recognised: dict[str, str], header: Sequence[str], source: str) -
         alike = [c for c in header if normalize_name(c) == normalize_name(column)]
         if len(alike) > 1:
             both = " and ".join(map(repr, alike))
-            raise DataError(f"{source}: columns {both} could both be {part!r}; say which, as in data.columns={{{part}: NAME}}")
+            raise DataError(
+                f"{source}: columns {both} could both be {part!r}; say which, as in data.columns={{{part}: NAME}}"
+            )
 
 
 def match_text_columns(header: Sequence[str], columns: Columns, *, pair: bool = False) -> dict[str, str]:

@@ -96,7 +96,9 @@ def read_sentences(text: Iterable[str], skipped: dict[str, int]) -> tuple[ConllL
     head = list(itertools.islice(lines, _LOOKED_AT))
     form = detect_layout(head)
     every = enumerate(itertools.chain(head, lines), 1)
-    return form, _sentence_lines(every, skipped) if form.sentence_per_line else _word_lines(every, form, skipped)
+    return form, _sentence_lines(every, skipped) if form.sentence_per_line else _word_lines(
+        every, form, skipped
+    )
 
 
 def _sentence_lines(lines: Iterable[tuple[int, str]], skipped: dict[str, int]) -> Iterator[Sentence]:
@@ -106,12 +108,17 @@ def _sentence_lines(lines: Iterable[tuple[int, str]], skipped: dict[str, int]) -
             continue
         halves = _halves(line)
         if len(halves) != 2:
-            yield Sentence(number, error=f"{len(halves)} columns where 2 are expected (words, a tab, their tags, divided by blanks)")
+            yield Sentence(
+                number,
+                error=f"{len(halves)} columns where 2 are expected (words, a tab, their tags, divided by blanks)",
+            )
             continue
         yield Sentence(number, tuple(halves))
 
 
-def _word_lines(lines: Iterable[tuple[int, str]], form: ConllLayout, skipped: dict[str, int]) -> Iterator[Sentence]:
+def _word_lines(
+    lines: Iterable[tuple[int, str]], form: ConllLayout, skipped: dict[str, int]
+) -> Iterator[Sentence]:
     held: list[list[str]] = []
     first, faulty = 0, False
     for number, line in itertools.chain(lines, [(0, "")]):
@@ -120,7 +127,13 @@ def _word_lines(lines: Iterable[tuple[int, str]], form: ConllLayout, skipped: di
             if held and not faulty:
                 yield Sentence(first, tuple(zip(*held, strict=True)))
             held, faulty = [], False
-        passed_over = "-DOCSTART- lines" if new_document else "comments" if not held and not faulty and _is_comment(line) else ""
+        passed_over = (
+            "-DOCSTART- lines"
+            if new_document
+            else "comments"
+            if not held and not faulty and _is_comment(line)
+            else ""
+        )
         if passed_over:
             skipped[passed_over] = skipped.get(passed_over, 0) + 1
         if passed_over or is_blank(line):
@@ -146,7 +159,9 @@ def columns_by_name(sentence: Sentence, names: Sequence[str]) -> dict[str, Any]:
     return {name: list(column) for name, column in zip(names, sentence.columns, strict=True)}
 
 
-def column_names(form: ConllLayout, given: Sequence[str] | None, source: str, *, require_target: bool) -> list[str]:
+def column_names(
+    form: ConllLayout, given: Sequence[str] | None, source: str, *, require_target: bool
+) -> list[str]:
     """Return the names of the columns: as given, else `words` first and `tags` last, with `column_2` and so on between.
 
     Raises:
@@ -156,7 +171,9 @@ def column_names(form: ConllLayout, given: Sequence[str] | None, source: str, *,
         if not require_target and len(given) == form.num_columns + 1:
             given = given[:-1]
         if len(given) != form.num_columns:
-            raise DataError(f"{source}: {form.num_columns} columns, but data.columns names {len(given)}: {', '.join(given)}")
+            raise DataError(
+                f"{source}: {form.num_columns} columns, but data.columns names {len(given)}: {', '.join(given)}"
+            )
         return [f"column_{place}" if name == "_" else name for place, name in enumerate(given, 1)]
     if form.num_columns < 2:
         return ["words"] * form.num_columns

@@ -33,7 +33,9 @@ class _Lists:
 
     @classmethod
     def of(cls, lists: Sequence[Sequence[int]]) -> _Lists:
-        return cls(np.fromiter(itertools.chain.from_iterable(lists), np.int32), _offsets([len(x) for x in lists]))
+        return cls(
+            np.fromiter(itertools.chain.from_iterable(lists), np.int32), _offsets([len(x) for x in lists])
+        )
 
     def __getitem__(self, row: int) -> npt.NDArray[Any]:
         return self.values[self.offsets[row] : self.offsets[row + 1]]
@@ -80,7 +82,9 @@ class FlatEncodings:
     input_ids: npt.NDArray[np.int32]
     token_type_ids: npt.NDArray[np.uint8]
     offsets: IntArray
-    word_positions: _Lists | None = None  # where the task looks at words: their tokens, counted from the row's first one
+    word_positions: _Lists | None = (
+        None  # where the task looks at words: their tokens, counted from the row's first one
+    )
     window_lengths: _Lists | None = None  # and the tokens of each window of the row
     pinyin_ids: IntArray | None = None  # where the encoder hears how tokens are read
 
@@ -94,7 +98,9 @@ class FlatEncodings:
 
     def get_pinyin_ids(self, text: int) -> npt.NDArray[Any] | None:
         """Return how each of its tokens is read, where the encoder hears that."""
-        return None if self.pinyin_ids is None else self.pinyin_ids[self.offsets[text] : self.offsets[text + 1]]
+        return (
+            None if self.pinyin_ids is None else self.pinyin_ids[self.offsets[text] : self.offsets[text + 1]]
+        )
 
     @classmethod
     def of(cls, pieces: Sequence[Encoding]) -> FlatEncodings:
@@ -105,7 +111,9 @@ class FlatEncodings:
         for piece, start, stop in zip(pieces, offsets[:-1], offsets[1:], strict=True):
             ids[start:stop] = piece.input_ids
             types[start:stop] = piece.token_type_ids
-        words, windows = ([getattr(piece, name) for piece in pieces] for name in ("word_positions", "window_lengths"))
+        words, windows = (
+            [getattr(piece, name) for piece in pieces] for name in ("word_positions", "window_lengths")
+        )
         lists = [None if any(x is None for x in found) else _Lists.of(found) for found in (words, windows)]
         return cls(ids, types, offsets, lists[0], lists[1], _syllables(pieces))
 
@@ -118,7 +126,11 @@ def encoding_key(piece: Encoding) -> bytes:
 
 def _syllables(pieces: Sequence[Encoding]) -> IntArray | None:
     found = [piece.pinyin_ids for piece in pieces if piece.pinyin_ids is not None]
-    return np.fromiter(itertools.chain.from_iterable(found), np.int64) if found and len(found) == len(pieces) else None
+    return (
+        np.fromiter(itertools.chain.from_iterable(found), np.int64)
+        if found and len(found) == len(pieces)
+        else None
+    )
 
 
 class EncodedDataset:
@@ -130,16 +142,24 @@ class EncodedDataset:
     def __init__(self, rows: Sequence[EncodedExample]) -> None:
         self.targets: Sequence[Any] = [row.target for row in rows]
         self.contexts: Sequence[Any] = [row.context for row in rows]
-        self.num_truncated: npt.NDArray[np.int32] = np.array([sum(piece.num_truncated for piece in row.inputs) for row in rows], np.int32)
+        self.num_truncated: npt.NDArray[np.int32] = np.array(
+            [sum(piece.num_truncated for piece in row.inputs) for row in rows], np.int32
+        )
         self._places: IntArray | None = None  # (rows, sides), which text stands where
         self._identities: IntArray | None = None  # (texts,), equal for passes of one text
-        pieces = [row.inputs[0] for row in rows] if all(len(row.inputs) == 1 for row in rows) else self._share(rows)
+        pieces = (
+            [row.inputs[0] for row in rows]
+            if all(len(row.inputs) == 1 for row in rows)
+            else self._share(rows)
+        )
         flat = FlatEncodings.of(pieces)
         self._texts: EncodingStore = flat
         self._flat_ids = flat.input_ids
         self.text_lengths: npt.NDArray[Any] = np.diff(flat.offsets)
         """Tokens of each text."""
-        self.lengths: npt.NDArray[Any] = self.text_lengths if self._places is None else self.text_lengths[self._places].sum(1)
+        self.lengths: npt.NDArray[Any] = (
+            self.text_lengths if self._places is None else self.text_lengths[self._places].sum(1)
+        )
         """Tokens of each row, all its inputs together."""
 
     def _share(self, rows: Sequence[EncodedExample]) -> list[Encoding]:
@@ -188,7 +208,9 @@ class EncodedDataset:
         if unknown_id is not None and total:
             unknown = self._share_of(unknown_id)
             if unknown > 0.02:
-                found.append(f"{unknown:.1%} of all tokens are unknown to this encoder's vocabulary; is it made for this language?")
+                found.append(
+                    f"{unknown:.1%} of all tokens are unknown to this encoder's vocabulary; is it made for this language?"
+                )
         return found
 
     def _share_of(self, token: int) -> float:
@@ -204,7 +226,13 @@ class EncodedDataset:
         texts, sides = self.index_pairs(rows)
         return self.make_batch(rows, sides, collate, self.gather_texts(texts))
 
-    def make_batch(self, rows: Sequence[int], pair_index: PairIndex | None, collate: Callable[[list[Any]], Any], ragged: Ragged) -> Batch:
+    def make_batch(
+        self,
+        rows: Sequence[int],
+        pair_index: PairIndex | None,
+        collate: Callable[[list[Any]], Any],
+        ragged: Ragged,
+    ) -> Batch:
         """Gather rows whose texts are at hand as `ragged`, or, when it holds none, as vectors."""
         targets = [self.targets[r] for r in rows]
         target = None if any(t is None for t in targets) else collate(targets)
@@ -223,7 +251,9 @@ class EncodedDataset:
         texts, places = np.unique(self._places[list(rows)], return_inverse=True)
         columns = places.reshape(len(rows), self._places.shape[1]).T
         identities = torch.from_numpy(self._identities[texts])
-        return texts.tolist(), PairIndex(tuple(torch.from_numpy(np.ascontiguousarray(c)) for c in columns), identities)
+        return texts.tolist(), PairIndex(
+            tuple(torch.from_numpy(np.ascontiguousarray(c)) for c in columns), identities
+        )
 
 
 def _ragged(texts: EncodingStore, rows: Sequence[int]) -> Ragged:
@@ -235,7 +265,9 @@ def _ragged(texts: EncodingStore, rows: Sequence[int]) -> Ragged:
     num_words: tuple[int, ...] = ()
     if texts.word_positions is not None:
         begins = itertools.accumulate(lengths, initial=0)
-        places = [texts.word_positions[r].astype(np.int64) + begin for r, begin in zip(rows, begins, strict=False)]
+        places = [
+            texts.word_positions[r].astype(np.int64) + begin for r, begin in zip(rows, begins, strict=False)
+        ]
         words, num_words = torch.from_numpy(np.concatenate(places)), tuple(len(p) for p in places)
     if texts.window_lengths is not None:  # the encoder sees every window as a row of its own
         lengths = tuple(int(tokens) for r in rows for tokens in texts.window_lengths[r])
@@ -247,4 +279,12 @@ def _ragged(texts: EncodingStore, rows: Sequence[int]) -> Ragged:
     heard = [of_text for r in rows if (of_text := texts.get_pinyin_ids(r)) is not None]
     if heard:
         syllables = torch.from_numpy(np.concatenate(heard))
-    return Ragged(torch.from_numpy(ids), torch.from_numpy(types), torch.from_numpy(offsets), lengths, words, num_words, syllables)
+    return Ragged(
+        torch.from_numpy(ids),
+        torch.from_numpy(types),
+        torch.from_numpy(offsets),
+        lengths,
+        words,
+        num_words,
+        syllables,
+    )

@@ -140,7 +140,10 @@ def explain_write_errors() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        elsewhere = error.filename is not None and cache_dir() not in (Path(str(error.filename)), *Path(str(error.filename)).parents)
+        elsewhere = error.filename is not None and cache_dir() not in (
+            Path(str(error.filename)),
+            *Path(str(error.filename)).parents,
+        )
         if elsewhere or error.errno is None:
             raise
         raise ConfigError(
@@ -167,7 +170,14 @@ def commit_entry(part: Path, kind: str, key: str, about: JSON, meta: JSON) -> Ca
         with path.open("rb+") as file:
             os.fsync(file.fileno())
             files[path.name] = [path.stat().st_size, _sha256(file)]
-    manifest = {"format": FORMAT_VERSION, "kind": kind, "made": time.time(), "about": about, "files": files, "meta": meta}
+    manifest = {
+        "format": FORMAT_VERSION,
+        "kind": kind,
+        "made": time.time(),
+        "about": about,
+        "files": files,
+        "meta": meta,
+    }
     with (part / MANIFEST).open("w", encoding="utf-8") as file:
         json.dump(manifest, file, ensure_ascii=False, indent=1)
         file.flush()
@@ -212,7 +222,9 @@ def list_entries() -> list[CacheEntry]:
             continue
         manifest: JSON = {}
         with contextlib.suppress(OSError, ValueError):
-            manifest = {} if path.suffix == _PART else json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+            manifest = (
+                {} if path.suffix == _PART else json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+            )
         found.append(CacheEntry(path, manifest))
     return sorted(found, key=lambda entry: (-created_at(entry), entry.path.name))
 

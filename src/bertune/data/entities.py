@@ -32,7 +32,12 @@ def is_cjk(letter: str) -> bool:
     >>> [is_cjk(c) for c in "勇あaé，"]
     [True, True, False, False, False]
     """
-    return letter in "々〆〇" or "\u3040" <= letter <= "\u9fff" or "\uf900" <= letter <= "\ufaff" or "\U00020000" <= letter <= "\U0003ffff"
+    return (
+        letter in "々〆〇"
+        or "\u3040" <= letter <= "\u9fff"
+        or "\uf900" <= letter <= "\ufaff"
+        or "\U00020000" <= letter <= "\U0003ffff"
+    )
 
 
 def split_words(text: str, unit: WordUnit) -> WordOffsets:
@@ -98,7 +103,9 @@ def get_words(row: Row, part: str) -> tuple[str, WordOffsets] | None:
         raise DataError(f"{row.location}: {part!r} is empty; remove the row, or set data.bad_rows=skip")
     for number, word in enumerate(value):
         if not isinstance(word, str | int | float) or isinstance(word, bool) or is_missing(word):
-            raise DataError(f"{row.location.at_word(number)}: word {number + 1} of {part!r} must be text, got {word!r}")
+            raise DataError(
+                f"{row.location.at_word(number)}: word {number + 1} of {part!r} must be text, got {word!r}"
+            )
     words = [str(word) for word in value]
     text, places = join_words(words)
     return check_surrogates(text, row, part), places
@@ -131,7 +138,9 @@ def _tags(value: Any) -> list[str] | None:
     return None
 
 
-def get_entities(row: Row, target: str, text: str, words: WordOffsets, census: TagCounts) -> tuple[Span, ...] | None:
+def get_entities(
+    row: Row, target: str, text: str, words: WordOffsets, census: TagCounts
+) -> tuple[Span, ...] | None:
     """Return the entities of a row as spans of characters, in order; None where the row says nothing of them.
 
     Raises:
@@ -144,16 +153,22 @@ def get_entities(row: Row, target: str, text: str, words: WordOffsets, census: T
     if tags is None:
         return _spans(row, target, value, text)
     if len(tags) != len(words):
-        raise DataError(f"{row.location}: {len(words)} words but {len(tags)} tags in {target!r}; there must be one for each word")
+        raise DataError(
+            f"{row.location}: {len(words)} words but {len(tags)} tags in {target!r}; there must be one for each word"
+        )
     parsed: list[Tag] = []
     for number, tag in enumerate(tags):
         try:
             parsed.append(parse_tag(tag))
         except DataError as error:
             word = text[slice(*words[number])]
-            raise DataError(f"{row.location.at_word(number)}: word {number + 1} ({word!r}): {error}") from None
+            raise DataError(
+                f"{row.location.at_word(number)}: word {number + 1} ({word!r}): {error}"
+            ) from None
     census.add(tags, parsed, str(row.location))
-    return tuple(Span(words[start][0], words[end - 1][1], label) for start, end, label in tags_to_spans(parsed))
+    return tuple(
+        Span(words[start][0], words[end - 1][1], label) for start, end, label in tags_to_spans(parsed)
+    )
 
 
 def _spans(row: Row, target: str, value: Any, text: str) -> tuple[Span, ...]:
@@ -181,9 +196,13 @@ def _listed(row: Row, target: str, value: Any) -> list[Any]:
                 for start, end in places
             ]
         except (TypeError, ValueError):
-            raise DataError(f"{row.location}: {target!r} is no mapping of the form {{label: {{text: [[start, last]]}}}}") from None
+            raise DataError(
+                f"{row.location}: {target!r} is no mapping of the form {{label: {{text: [[start, last]]}}}}"
+            ) from None
     if not isinstance(value, list | tuple):
-        raise DataError(f"{row.location}: {target!r} must be a list of tags or of spans, got {type(value).__name__} ({str(value)[:40]!r})")
+        raise DataError(
+            f"{row.location}: {target!r} must be a list of tags or of spans, got {type(value).__name__} ({str(value)[:40]!r})"
+        )
     return list(value)
 
 
@@ -202,7 +221,9 @@ def _span(row: Row, target: str, one: Any, text: str) -> Span:
     elif isinstance(one, list | tuple) and len(one) == 3:
         start, end, label = one
     if type(start) is not int or type(end) is not int or not isinstance(label, str) or not label.strip():
-        raise DataError(f"{row.location}: {str(one)[:60]} in {target!r} is no span; write start, end and label, or [start, end, label]")
+        raise DataError(
+            f"{row.location}: {str(one)[:60]} in {target!r} is no span; write start, end and label, or [start, end, label]"
+        )
     if not 0 <= start < end <= len(text):
         raise DataError(
             f"{row.location}: the span {start} to {end} {label!r} lies outside the text of {len(text)} characters, or is empty; "

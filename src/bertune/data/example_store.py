@@ -45,7 +45,9 @@ def _plain(value: Any) -> Any:
         return {"d": {key: _plain(v) for key, v in value.items()}}
     if value is None or type(value) in {str, int, float, bool}:
         return value
-    raise DataError(f"a value of type {type(value).__name__} ({str(value)[:40]!r}) cannot be kept on disk; set data.cache=off")
+    raise DataError(
+        f"a value of type {type(value).__name__} ({str(value)[:40]!r}) cannot be kept on disk; set data.cache=off"
+    )
 
 
 def value_from_json(text: str | None) -> Any:
@@ -229,7 +231,9 @@ class ExampleStore(Sequence[Example]):
         values = map(self._value, _strings(targets))
         places = [None] * batch.num_rows if words.null_count == batch.num_rows else words.to_pylist()
         numbers = zip(lines.to_pylist(), strides.to_pylist(), strict=True)
-        for (a, b), value, source, (line, stride), word in zip(cuts, values, _strings(sources), numbers, places, strict=True):
+        for (a, b), value, source, (line, stride), word in zip(
+            cuts, values, _strings(sources), numbers, places, strict=True
+        ):
             pairs = None if word is None else tuple(zip(word[::2], word[1::2], strict=True))
             yield Example(tuple(flat[a:b]), value, Location(source, line, stride), pairs)
 

@@ -60,7 +60,9 @@ class BadRows:
         if not self.count:
             return []
         if self.skip:
-            return [f"{self.count} rows left out as unusable (data.bad_rows=skip); the first: {'; '.join(self.first_messages[:3])}"]
+            return [
+                f"{self.count} rows left out as unusable (data.bad_rows=skip); the first: {'; '.join(self.first_messages[:3])}"
+            ]
         more = self.count - 1
         also = ", ".join(message.split(": ")[0] for message in self.first_messages[1:])
         rest = f" (and {more} more bad row{'s' * (more > 1)}: {also}{', ...' * (more > 4)})" if more else ""
@@ -103,7 +105,9 @@ def detect_format(source: str, settings: DataConfig, columns: Columns) -> str:
     if columns.is_word_level and kind in {None, "tsv"}:
         return "conll"
     if kind is None:
-        raise DataError(f"{source}: cannot tell the format from the name; set data.format to csv, tsv, json, jsonl, parquet or conll")
+        raise DataError(
+            f"{source}: cannot tell the format from the name; set data.format to csv, tsv, json, jsonl, parquet or conll"
+        )
     return kind
 
 
@@ -118,7 +122,9 @@ def read_records(reading: ReadOptions) -> Iterator[Record]:
         _must_exist(Path(source))
     kind = detect_format(source, settings, reading.columns)
     if isinstance(settings.columns, list) and kind not in {"csv", "tsv", "conll"}:
-        reading.note(f"{source}: has names of its own, so the list in data.columns, which is for files without header, is not used")
+        reading.note(
+            f"{source}: has names of its own, so the list in data.columns, which is for files without header, is not used"
+        )
     if kind == "hub":
         return _hub(source)
     if kind == "lines":
@@ -131,7 +137,9 @@ def read_records(reading: ReadOptions) -> Iterator[Record]:
         return _sentences(reading, read_lines(source, settings.encoding, keep_newlines=False))
     quoted = settings.quoting == "standard" or (settings.quoting == "auto" and kind == "csv")
     text = read_lines(source, settings.encoding, keep_newlines=quoted and kind in {"csv", "tsv"})
-    return _json(reading, text) if kind in {"json", "jsonl"} else _separated(reading, kind, text, quoted=quoted)
+    return (
+        _json(reading, text) if kind in {"json", "jsonl"} else _separated(reading, kind, text, quoted=quoted)
+    )
 
 
 def _must_exist(path: Path) -> None:
@@ -182,10 +190,14 @@ def _json_object(reading: ReadOptions, line: int, content: str) -> dict[str, Any
     try:
         record = json.loads(content)
     except json.JSONDecodeError as error:
-        reading.bad_rows(f"{place}: broken JSON: {error.msg} at column {error.colno}; each line must be one object")
+        reading.bad_rows(
+            f"{place}: broken JSON: {error.msg} at column {error.colno}; each line must be one object"
+        )
         return None
     if not isinstance(record, dict):
-        reading.bad_rows(f'{place}: expected a JSON object such as {{"text": ...}}, got {type(record).__name__}')
+        reading.bad_rows(
+            f'{place}: expected a JSON object such as {{"text": ...}}, got {type(record).__name__}'
+        )
         return None
     return record
 
@@ -219,7 +231,9 @@ def _json_array(source: str, text: str, first_line: int) -> Iterator[Record]:
         except json.JSONDecodeError as error:
             raise _broken_array(source, first_line, text, error.pos, error.msg) from None
         if not isinstance(record, dict):
-            raise DataError(f'{source}:{line}: expected a JSON object such as {{"text": ...}}, got {type(record).__name__}')
+            raise DataError(
+                f'{source}:{line}: expected a JSON object such as {{"text": ...}}, got {type(record).__name__}'
+            )
         yield Record(line, record)
         ends = ","
     after = _past_blanks(text, place + 1)
@@ -229,7 +243,9 @@ def _json_array(source: str, text: str, first_line: int) -> Iterator[Record]:
 
 def _broken_array(source: str, first_line: int, text: str, place: int, what: str) -> DataError:
     line = first_line + text.count("\n", 0, place)
-    return DataError(f"{source}:{line}: broken JSON: {what} at column {place - text.rfind(chr(10), 0, place)}")
+    return DataError(
+        f"{source}:{line}: broken JSON: {what} at column {place - text.rfind(chr(10), 0, place)}"
+    )
 
 
 def _separated(reading: ReadOptions, kind: str, text: Iterator[str], *, quoted: bool) -> Iterator[Record]:
@@ -248,7 +264,9 @@ def _separated(reading: ReadOptions, kind: str, text: Iterator[str], *, quoted: 
                 continue
         if len(values) != len(header):
             hint = "; if it is a header, set data.columns=null" if line == 1 else ""
-            reading.bad_rows(_wrong_width(f"{source}:{line}", values, header, delimiter, quoted=quoted) + hint)
+            reading.bad_rows(
+                _wrong_width(f"{source}:{line}", values, header, delimiter, quoted=quoted) + hint
+            )
             continue
         yield Record(line, dict(zip(header, values, strict=True)))
     if blank:
@@ -269,15 +287,26 @@ def _sentences(reading: ReadOptions, text: Iterable[str]) -> Iterator[Record]:
         raise DataError(
             f"{reading.source}: has one column; say whether it holds a word a line (data.format=conll) or a text a line (data.format=lines)"
         )
-    names = conll.column_names(form, given if isinstance(given, list) else None, reading.source, require_target=reading.require_target)
+    names = conll.column_names(
+        form,
+        given if isinstance(given, list) else None,
+        reading.source,
+        require_target=reading.require_target,
+    )
     for sentence in sentences:
         if sentence.error:
-            hint = "" if reading.require_target else "; if the file holds a text a line, set data.format=lines"
+            hint = (
+                "" if reading.require_target else "; if the file holds a text a line, set data.format=lines"
+            )
             reading.bad_rows(f"{reading.source}:{sentence.line}: {sentence.error}{hint}")
         else:
-            yield Record(sentence.line, conll.columns_by_name(sentence, names), 0 if form.sentence_per_line else 1)
+            yield Record(
+                sentence.line, conll.columns_by_name(sentence, names), 0 if form.sentence_per_line else 1
+            )
     if skipped:
-        reading.note(f"{reading.source}: {', '.join(f'{count} {kind}' for kind, count in skipped.items())} passed over")
+        reading.note(
+            f"{reading.source}: {', '.join(f'{count} {kind}' for kind, count in skipped.items())} passed over"
+        )
 
 
 def _quoted_cells(source: str, text: Iterable[str], delimiter: str) -> Iterator[tuple[int, list[str]]]:
@@ -299,26 +328,38 @@ def _header(reading: ReadOptions, line: int, values: list[str]) -> tuple[list[st
     """Return the names of the columns, and whether the first line is itself a row of data."""
     source, columns = reading.source, reading.settings.columns
     if not isinstance(columns, list) and _is_text_a_line(reading, values):
-        reading.note(f"{source}: one column whose first line names none: taken as a text a line, without header")
+        reading.note(
+            f"{source}: one column whose first line names none: taken as a text a line, without header"
+        )
         return ["text"], True
     if not isinstance(columns, list):
         names = [value.strip() or f"column_{place}" for place, value in enumerate(values, 1)]
         twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
         if twice:
-            raise DataError(f"{source}:{line}: the header names {listed(twice)} twice; names found: {listed(names)}")
+            raise DataError(
+                f"{source}:{line}: the header names {listed(twice)} twice; names found: {listed(names)}"
+            )
         return names, False
     # A list may name "_" several times: columns that nobody reads, kept apart by their place.
     names = [f"column_{place}" if name == "_" else name for place, name in enumerate(columns, 1)]
     if [normalize_name(v) for v in values] == [normalize_name(n) for n in columns]:
-        reading.note(f"{source}: the first line repeats the names of data.columns, so it is taken as a header")
+        reading.note(
+            f"{source}: the first line repeats the names of data.columns, so it is taken as a header"
+        )
         return names, False
     if not reading.require_target and len(values) == len(names) - 1:
-        target = match_columns(names, None, reading.columns, source, require_target=False).get(reading.columns.target)
+        target = match_columns(names, None, reading.columns, source, require_target=False).get(
+            reading.columns.target
+        )
         if target is not None:
-            reading.note(f"{source}: has {len(values)} columns where data.columns names {len(names)}: taken as rows without {target!r}")
+            reading.note(
+                f"{source}: has {len(values)} columns where data.columns names {len(names)}: taken as rows without {target!r}"
+            )
             return [name for name in names if name != target], True
     if not reading.columns.target_required and len(values) < len(names):
-        reading.note(f"{source}: has {len(values)} columns where data.columns names {len(names)}: taken as {listed(names[: len(values)])}")
+        reading.note(
+            f"{source}: has {len(values)} columns where data.columns names {len(names)}: taken as {listed(names[: len(values)])}"
+        )
         return names[: len(values)], True
     return names, True
 
@@ -326,11 +367,15 @@ def _header(reading: ReadOptions, line: int, values: list[str]) -> tuple[list[st
 def _is_text_a_line(reading: ReadOptions, first: list[str]) -> bool:
     """Tell whether a file is plain text: tasks that learn from texts alone are given such files."""
     alone = len(first) == 1 and not reading.columns.target_required
-    given = isinstance(reading.settings.columns, dict) and first[0].strip() in reading.settings.columns.values()
+    given = (
+        isinstance(reading.settings.columns, dict) and first[0].strip() in reading.settings.columns.values()
+    )
     return alone and not given and "text" not in match_text_columns(first, reading.columns)
 
 
-def _wrong_width(place: str, values: Sequence[str], header: Sequence[str], delimiter: str, *, quoted: bool) -> str:
+def _wrong_width(
+    place: str, values: Sequence[str], header: Sequence[str], delimiter: str, *, quoted: bool
+) -> str:
     message = f"{place}: {len(values)} columns where {len(header)} are expected ({', '.join(header)})"
     cells = "".join(values)
     if len(values) == 1 and delimiter == "," and "\t" in cells:
@@ -378,7 +423,9 @@ def _hub(source: str) -> Iterator[Record]:
             problem = error
             continue
         named = {k: f for k, f in loaded.features.items() if isinstance(f, datasets.ClassLabel)}
-        inner = {k: getattr(f, "feature", None) for k, f in loaded.features.items()}  # of lists, such as the tags of a sentence
+        inner = {
+            k: getattr(f, "feature", None) for k, f in loaded.features.items()
+        }  # of lists, such as the tags of a sentence
         tags = {k: f for k, f in inner.items() if isinstance(f, datasets.ClassLabel)}
         for line, record in enumerate(loaded, 1):
             for column, feature in named.items():
@@ -386,7 +433,11 @@ def _hub(source: str) -> Iterator[Record]:
                 # GLUE and others write -1 where a test split has no label.
                 record[column] = None if value is None or value < 0 else feature.int2str(value)
             for column, feature in tags.items():
-                record[column] = None if record[column] is None else [feature.int2str(value) for value in record[column]]
+                record[column] = (
+                    None if record[column] is None else [feature.int2str(value) for value in record[column]]
+                )
             yield Record(line, record)
         return
-    raise DataError(f"{source}: cannot be loaded from the Hub: {str(problem).splitlines()[0] if str(problem) else type(problem).__name__}")
+    raise DataError(
+        f"{source}: cannot be loaded from the Hub: {str(problem).splitlines()[0] if str(problem) else type(problem).__name__}"
+    )

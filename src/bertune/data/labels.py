@@ -56,7 +56,9 @@ def read_labels(given: list[str] | str | None) -> tuple[str, ...] | None:
         raise ConfigError(f"data.labels: cannot read {given!r}: {error}") from None
     labels = [line.strip() for line in lines if line.strip()]
     if not labels or len(set(labels)) < len(labels):
-        raise ConfigError(f"data.labels: {given!r} must name every label once, one a line, got {listed(labels)}")
+        raise ConfigError(
+            f"data.labels: {given!r} must name every label once, one a line, got {listed(labels)}"
+        )
     return tuple(labels)
 
 
@@ -75,7 +77,9 @@ def get_text(row: Row, part: str) -> str:
     if is_missing(value):
         raise DataError(f"{row.location}: {part!r} is missing; every row needs it")
     if not isinstance(value, str | int | float):
-        raise DataError(f"{row.location}: {part!r} must be text, got {type(value).__name__} ({str(value)[:40]!r})")
+        raise DataError(
+            f"{row.location}: {part!r} must be text, got {type(value).__name__} ({str(value)[:40]!r})"
+        )
     text = str(value)
     if not text.strip():
         raise DataError(f"{row.location}: {part!r} is empty; remove the row, or set data.bad_rows=skip")
@@ -91,7 +95,9 @@ def check_surrogates(text: str, row: Row, part: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise DataError(f"{row.location}: {part!r} holds half of a letter (a lone surrogate, as of an emoji cut in two)") from None
+        raise DataError(
+            f"{row.location}: {part!r} holds half of a letter (a lone surrogate, as of an emoji cut in two)"
+        ) from None
     return text
 
 
@@ -122,9 +128,17 @@ def get_labels(row: Row, part: str, delimiter: str | None) -> tuple[str, ...] | 
     if value is None:
         return None
     if isinstance(value, str):
-        value = [piece for piece in value.split(delimiter) if piece.strip()] if delimiter else [value] if value.strip() else []
+        value = (
+            [piece for piece in value.split(delimiter) if piece.strip()]
+            if delimiter
+            else [value]
+            if value.strip()
+            else []
+        )
     if not isinstance(value, list) or not all(isinstance(v, str | int | float) for v in value):
-        raise DataError(f"{row.location}: {part!r} must be a list of labels, got {str(row.fields.get(part))[:40]!r}")
+        raise DataError(
+            f"{row.location}: {part!r} must be a list of labels, got {str(row.fields.get(part))[:40]!r}"
+        )
     return tuple(dict.fromkeys(label for v in value if (label := format_label(v))))
 
 
@@ -161,13 +175,23 @@ class LabelTypeCheck:
         value = row.fields.get(part)
         if is_missing(value) or isinstance(value, list | dict):
             return
-        kind = "a boolean" if isinstance(value, bool) else "a number" if isinstance(value, int | float) else "text"
+        kind = (
+            "a boolean"
+            if isinstance(value, bool)
+            else "a number"
+            if isinstance(value, int | float)
+            else "text"
+        )
         first, place = self._first.setdefault(row.location.source, (kind, str(row.location)))
         if kind != first:
-            raise DataError(f"{row.location}: the label is {kind} ({value!r}), but {first} at {place}; write all labels the same way")
+            raise DataError(
+                f"{row.location}: the label is {kind} ({value!r}), but {first} at {place}; write all labels the same way"
+            )
 
 
-def unknown_label_error(example: Example, label: str, labels: Sequence[str], location: str | None = None) -> DataError:
+def unknown_label_error(
+    example: Example, label: str, labels: Sequence[str], location: str | None = None
+) -> DataError:
     """Return the error for a label that training rows do not have, at the example or at a `location` in it."""
     return DataError(
         f"{location or str(example.location)}: label {label!r} is not among the {len(labels)} labels learned from the training rows "

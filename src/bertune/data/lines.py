@@ -68,8 +68,19 @@ def _undecodable(source: str, encoding: str, error: UnicodeError) -> str:
     line = _decodable(data, encoding).count("\n") + 1
     head = data[:_HEAD]
     others = ["utf-16"] if data[:2] in {b"\xff\xfe", b"\xfe\xff"} else ["utf-8", "gb18030", "big5", "cp1252"]
-    fits = next((other for other in others if other != encoding and _decodes(head, other, whole=len(head) == len(data))), None)
-    advice = f"it decodes as {fits}: set data.encoding={fits}" if fits else "set data.encoding to the file's encoding"
+    fits = next(
+        (
+            other
+            for other in others
+            if other != encoding and _decodes(head, other, whole=len(head) == len(data))
+        ),
+        None,
+    )
+    advice = (
+        f"it decodes as {fits}: set data.encoding={fits}"
+        if fits
+        else "set data.encoding to the file's encoding"
+    )
     return f"{source}:{line}: {message}; {advice}"
 
 

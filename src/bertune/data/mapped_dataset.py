@@ -24,7 +24,8 @@ _LISTS = {"types": "uint8", "syllables": "int64", "words": "int32", "windows": "
 _NOT_KEPT = tuple(
     field.name
     for field in fields(Encoding)
-    if field.name not in {"input_ids", "num_truncated", "token_type_ids", "pinyin_ids", "word_positions", "window_lengths"}
+    if field.name
+    not in {"input_ids", "num_truncated", "token_type_ids", "pinyin_ids", "word_positions", "window_lengths"}
 )
 """What a text may have besides: nothing today."""
 
@@ -67,28 +68,46 @@ class DatasetWriter:
         self._count += len(rows)
         pieces = [piece for row in rows for piece in row.inputs]
         if len(pieces) != self._sides * len(rows):
-            raise DataError(f"{self._name}: rows have different numbers of inputs, which cannot be kept on disk; set data.cache=off")
+            raise DataError(
+                f"{self._name}: rows have different numbers of inputs, which cannot be kept on disk; set data.cache=off"
+            )
         flat = FlatEncodings.of(pieces)
         if len(flat.input_ids) and not 0 <= flat.input_ids.min() <= flat.input_ids.max() < self._vocabulary:
-            raise DataError(f"{self._name}: a token id is beyond {self._vocabulary - 1}, the highest of the vocabulary")
+            raise DataError(
+                f"{self._name}: a token id is beyond {self._vocabulary - 1}, the highest of the vocabulary"
+            )
         if any(getattr(piece, name) is not None for name in _NOT_KEPT for piece in pieces):
-            raise DataError(f"{self._name}: rows have {', '.join(_NOT_KEPT)}, which cannot be kept on disk; set data.cache=off")
+            raise DataError(
+                f"{self._name}: rows have {', '.join(_NOT_KEPT)}, which cannot be kept on disk; set data.cache=off"
+            )
         if self._sides > 1:
             self._share(rows)
         offsets = flat.offsets.astype(np.int32)
-        columns = [pa.ListArray.from_arrays(offsets, pa.array(flat.input_ids.astype(self._ids.to_pandas_dtype())))]
-        lists: dict[str, tuple[Any, Any]] = {"types": (offsets, flat.token_type_ids) if flat.token_type_ids.any() else (None, None)}
+        columns = [
+            pa.ListArray.from_arrays(offsets, pa.array(flat.input_ids.astype(self._ids.to_pandas_dtype())))
+        ]
+        lists: dict[str, tuple[Any, Any]] = {
+            "types": (offsets, flat.token_type_ids) if flat.token_type_ids.any() else (None, None)
+        }
         lists["syllables"] = (None, None) if flat.pinyin_ids is None else (offsets, flat.pinyin_ids)
         for name, held in (("words", flat.word_positions), ("windows", flat.window_lengths)):
             lists[name] = (None, None) if held is None else (held.offsets.astype(np.int32), held.values)
         for name, kind in _LISTS.items():
             ends, values = lists[name]
             nothing = pa.nulls(len(pieces), pa.list_(pa.type_for_alias(kind)))
-            columns.append(nothing if values is None else pa.ListArray.from_arrays(ends, pa.array(values.astype(kind))))
+            columns.append(
+                nothing if values is None else pa.ListArray.from_arrays(ends, pa.array(values.astype(kind)))
+            )
         self._put("texts", columns)
         cut = [sum(piece.num_truncated for piece in row.inputs) for row in rows]
-        values = [[value_to_json(row.target) for row in rows], [value_to_json(row.context) for row in rows], cut]
-        self._put("rows", [pa.array(v, field.type) for v, field in zip(values, self._schemas["rows"], strict=True)])
+        values = [
+            [value_to_json(row.target) for row in rows],
+            [value_to_json(row.context) for row in rows],
+            cut,
+        ]
+        self._put(
+            "rows", [pa.array(v, field.type) for v, field in zip(values, self._schemas["rows"], strict=True)]
+        )
 
     def _put(self, kind: str, columns: list[Any]) -> None:
         import pyarrow as pa
@@ -101,7 +120,9 @@ class DatasetWriter:
             for side, piece in enumerate(row.inputs):
                 content = encoding_key(piece)
                 self._identities += hashlib.blake2b(content, digest_size=16).digest()
-                self._digests += hashlib.blake2b(content, digest_size=16, salt=bytes([side if row.passes else 0])).digest()
+                self._digests += hashlib.blake2b(
+                    content, digest_size=16, salt=bytes([side if row.passes else 0])
+                ).digest()
 
     def finish(self) -> MappedDataset:
         """Close the files; return all rows."""

@@ -27,7 +27,9 @@ class RowReader:
         if key not in self._mappings:
             r = self._reading
             given = r.settings.columns if isinstance(r.settings.columns, dict) else None
-            self._mappings[key] = match_columns(key, given, r.columns, r.source, require_target=r.require_target)
+            self._mappings[key] = match_columns(
+                key, given, r.columns, r.source, require_target=r.require_target
+            )
         return self._mappings[key]
 
     def __iter__(self) -> Iterator[Row]:
@@ -36,7 +38,9 @@ class RowReader:
         for line, record, stride in self._records:
             mapping = self.mapping
             if record.keys() != set(self.header):
-                known = [c for c in self.mapping.values() if c not in record]  # missing ones are the task's to judge
+                known = [
+                    c for c in self.mapping.values() if c not in record
+                ]  # missing ones are the task's to judge
                 mapping = self._mapping_of([*record, *known])
                 if set(mapping) != expected:
                     other = ", ".join(sorted(set(mapping) ^ expected))
@@ -44,7 +48,11 @@ class RowReader:
                         f"{self.source}:{line}: has other parts than the first row ({other}); give every row the same keys"
                     )
                     continue
-            yield Row({part: record.get(column) for part, column in mapping.items()}, Location(self.source, line, stride), record)
+            yield Row(
+                {part: record.get(column) for part, column in mapping.items()},
+                Location(self.source, line, stride),
+                record,
+            )
 
     def describe(self) -> str:
         """Say which column plays which part."""
@@ -80,4 +88,6 @@ def resolve_files(given: str | list[str] | None, split: str) -> list[str]:
     """
     files = [given] if isinstance(given, str) else list(given or [])
     usual = {"train": "train", "dev": "validation", "test": "test"}[split]
-    return [f"{f}:{usual}" if f.startswith("hub:") and ":" not in f.removeprefix("hub:") else f for f in files]
+    return [
+        f"{f}:{usual}" if f.startswith("hub:") and ":" not in f.removeprefix("hub:") else f for f in files
+    ]

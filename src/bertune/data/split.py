@@ -36,7 +36,9 @@ def stratified_sample(keys: Sequence[Hashable] | IntArray, count: int, seed: int
     >>> [keys[i] for i in stratified_sample(keys, 3, seed=0)]
     ['a', 'a', 'b']
     """
-    places: list[int] = stratified_sample_codes(keys if isinstance(keys, np.ndarray) else factorize(keys), count, seed).tolist()
+    places: list[int] = stratified_sample_codes(
+        keys if isinstance(keys, np.ndarray) else factorize(keys), count, seed
+    ).tolist()
     return places
 
 
@@ -55,7 +57,9 @@ def stratified_sample_codes(keys: IntArray, count: int, seed: int) -> IntArray:
     return np.sort(np.concatenate([m[:k] for m, k in zip(members, taken, strict=True)]))
 
 
-def train_dev_split(texts: Sequence[Hashable], keys: Sequence[Hashable], dev_fraction: float, seed: int) -> tuple[list[int], list[int]]:
+def train_dev_split(
+    texts: Sequence[Hashable], keys: Sequence[Hashable], dev_fraction: float, seed: int
+) -> tuple[list[int], list[int]]:
     """Divide rows into (train, dev). Rows of equal text stay on one side, or dev would ask what train has told.
 
     Args:
@@ -71,7 +75,9 @@ def train_dev_split(texts: Sequence[Hashable], keys: Sequence[Hashable], dev_fra
     return train.tolist(), dev.tolist()
 
 
-def train_dev_split_codes(texts: IntArray, keys: IntArray, dev_fraction: float, seed: int) -> tuple[IntArray, IntArray]:
+def train_dev_split_codes(
+    texts: IntArray, keys: IntArray, dev_fraction: float, seed: int
+) -> tuple[IntArray, IntArray]:
     """Do the same with numbers for texts and keys, as `factorize` gives them; return arrays."""
     firsts = np.unique(texts, return_index=True)[1]  # the first row of each text
     count = min(max(1, round(len(firsts) * dev_fraction)), max(1, len(firsts) - 1))
@@ -90,7 +96,9 @@ def factorize_digests(digests: npt.NDArray[np.uint64]) -> IntArray:
     [0, 1, 0]
     """
     small = min_int_type(len(digests))
-    order = np.lexsort((digests[:, 1], digests[:, 0])).astype(small)  # stable, so the first row of each text comes first
+    order = np.lexsort((digests[:, 1], digests[:, 0])).astype(
+        small
+    )  # stable, so the first row of each text comes first
     begins = np.ones(len(order), bool)
     for half in (0, 1):
         ordered = digests[order, half]

@@ -54,8 +54,12 @@ def parse_tag(tag: str) -> Tag:
     if found:
         return _SYNONYMS.get(found[1], found[1]), found[2]
     if tag.rstrip("-_") in set("BIMESLU"):
-        raise DataError(f"the tag {tag!r} has no type; write {tag.rstrip('-_')}-TYPE, such as {tag.rstrip('-_')}-PER")
-    raise DataError(f"{tag!r} is no tag; a tag is O, or one of B, I, M, E, S, L, U with a type, such as B-PER")
+        raise DataError(
+            f"the tag {tag!r} has no type; write {tag.rstrip('-_')}-TYPE, such as {tag.rstrip('-_')}-PER"
+        )
+    raise DataError(
+        f"{tag!r} is no tag; a tag is O, or one of B, I, M, E, S, L, U with a type, such as B-PER"
+    )
 
 
 def tags_to_spans(tags: Iterable[Tag]) -> list[WordSpan]:
@@ -163,7 +167,9 @@ class TagCounts:
             return None if prefix == BOUNDARY else ("O", "") if prefix == "O" else (prefix, label)
 
         wrong = [
-            key for key in self.transitions if not is_transition_allowed(scheme, tag(key[0], "x"), tag(key[1], "x" if key[2] else "y"))
+            key
+            for key in self.transitions
+            if not is_transition_allowed(scheme, tag(key[0], "x"), tag(key[1], "x" if key[2] else "y"))
         ]
         return sum(self.transitions[key] for key in wrong), self.first_seen[wrong[0]] if wrong else ""
 
@@ -179,5 +185,9 @@ class TagCounts:
         """Say what scheme the file has, and what is illegal in it."""
         scheme = self.detect_scheme()
         count, place = self.count_illegal(scheme)
-        wrong = f"; {count} places are illegal in it, the first in the sentence at {place}: read as entities all the same" if count else ""
+        wrong = (
+            f"; {count} places are illegal in it, the first in the sentence at {place}: read as entities all the same"
+            if count
+            else ""
+        )
         return f"{source}: tags in {scheme} ({listed(sorted(self.prefixes))}){wrong}"

@@ -19,7 +19,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bertune.encoders.active_vocabulary import ActiveVocabulary, make_active_vocabulary, make_embedding, with_full_table
+from bertune.encoders.active_vocabulary import (
+    ActiveVocabulary,
+    make_active_vocabulary,
+    make_embedding,
+    with_full_table,
+)
 from bertune.encoders.names import HEADS, PACKABLE, POSITIONS_AFTER_PADDING, SHORTER_BY_PADDING
 from bertune.errors import ConfigError, listed
 from bertune.kernels.attention import AttentionPlan, ragged_attention
@@ -45,7 +50,9 @@ class AutoEncoder(nn.Module):
         depths = [int(found[1]) for name, _ in hf.named_parameters() if (found := _LAYER.search(f".{name}"))]
         self.num_layers = max(depths, default=-1) + 1
         accepted = inspect.signature(hf.forward).parameters
-        self._takes_types = "token_type_ids" in accepted and (getattr(hf.config, "type_vocab_size", 0) or 0) > 1
+        self._takes_types = (
+            "token_type_ids" in accepted and (getattr(hf.config, "type_vocab_size", 0) or 0) > 1
+        )
         self._packed = _goes_packed(hf.config)
         self._first_position = first_position(hf.config)
 
@@ -57,11 +64,17 @@ class AutoEncoder(nn.Module):
     def forward(self, ragged: Ragged, output: EncoderOutput = "last") -> Tensor:
         """Return states: (T, W) of all tokens, or (R, W) of each row's first; see `bertune.types.EncoderOutput`."""
         with self._autocast(ragged.input_ids.device.type):
-            states = (self._forward_packed if self._packed else self._forward_padded)(ragged, both_ends=output == "first_last")
+            states = (self._forward_packed if self._packed else self._forward_padded)(
+                ragged, both_ends=output == "first_last"
+            )
         return states[ragged.offsets[:-1]] if output == "first_token" else states
 
     def _autocast(self, device: str) -> AbstractContextManager[Any]:
-        return nullcontext() if self.numerics.precision == "fp32" else torch.autocast(device, self.numerics.dtype)
+        return (
+            nullcontext()
+            if self.numerics.precision == "fp32"
+            else torch.autocast(device, self.numerics.dtype)
+        )
 
     def set_numerics(self, numerics: Numerics) -> None:
         """Choose the precision; transformers' layers run in it by autocast."""
@@ -85,7 +98,9 @@ class AutoEncoder(nn.Module):
 
     def _forward_packed(self, ragged: Ragged, *, both_ends: bool) -> Tensor:
         device = ragged.input_ids.device
-        starts = torch.repeat_interleave(ragged.offsets[:-1], ragged.offsets.diff(), output_size=ragged.input_ids.numel())
+        starts = torch.repeat_interleave(
+            ragged.offsets[:-1], ragged.offsets.diff(), output_size=ragged.input_ids.numel()
+        )
         positions = torch.arange(ragged.input_ids.numel(), device=device) - starts + self._first_position
         given = {"token_type_ids": ragged.token_type_ids[None]} if self._takes_types else {}
         out = self.hf(
@@ -130,7 +145,9 @@ class AutoEncoder(nn.Module):
         if type(plain) is not nn.Embedding:
             return None
         if not self._packed:
-            ids = torch.cat([ids, ids.new_tensor([self.hf.config.pad_token_id or 0])])  # what rows are padded with
+            ids = torch.cat(
+                [ids, ids.new_tensor([self.hf.config.pad_token_id or 0])]
+            )  # what rows are padded with
         active = make_active_vocabulary(plain.weight.detach(), ids)
         if active is not None:
             self.hf.set_input_embeddings(active)
@@ -179,7 +196,9 @@ def first_position(config: Any) -> int:
 def get_max_positions(config: Any) -> int:
     """Return how many tokens a row may have; 512 where config.json does not say."""
     positions = getattr(config, "max_position_embeddings", None)
-    padding = 1 if config.model_type == "mpnet" else config.pad_token_id or 0  # MPNet's is written into its code
+    padding = (
+        1 if config.model_type == "mpnet" else config.pad_token_id or 0
+    )  # MPNet's is written into its code
     lost = padding + 1 if config.model_type in SHORTER_BY_PADDING else 0
     return int(positions) - lost if positions and positions > 0 else 512
 
@@ -199,13 +218,21 @@ def load_auto_encoder(folder: Path) -> tuple[AutoEncoder, list[str], list[str], 
         config = load_hf_config(folder)
         try:
             hf, info = AutoModel.from_pretrained(
-                str(folder), config=config, dtype=torch.float32, local_files_only=True, output_loading_info=True
+                str(folder),
+                config=config,
+                dtype=torch.float32,
+                local_files_only=True,
+                output_loading_info=True,
             )
         except (OSError, ValueError, RuntimeError, KeyError) as error:
-            raise ConfigError(f"model: cannot read the weights in {str(folder)!r}: {_first_line(error)}") from None
+            raise ConfigError(
+                f"model: cannot read the weights in {str(folder)!r}: {_first_line(error)}"
+            ) from None
     new = sorted(info["missing_keys"])
     if len(new) == len(hf.state_dict()):
-        raise ConfigError(f"model: {str(folder)!r} holds no weight of a {config.model_type} encoder; is config.json its own?")
+        raise ConfigError(
+            f"model: {str(folder)!r} holds no weight of a {config.model_type} encoder; is config.json its own?"
+        )
     if info["mismatched_keys"]:
         raise ConfigError(
             f"model: weights in {str(folder)!r} have other shapes than its config.json says: {listed(map(str, info['mismatched_keys']), 3)}"
@@ -226,7 +253,9 @@ def build_auto_encoder(folder: Path) -> AutoEncoder:
         try:
             hf = AutoModel.from_config(config, dtype=torch.float32)
         except (ValueError, RuntimeError, KeyError) as error:
-            raise ConfigError(f"model: config.json in {str(folder)!r} describes no encoder: {_first_line(error)}") from None
+            raise ConfigError(
+                f"model: config.json in {str(folder)!r} describes no encoder: {_first_line(error)}"
+            ) from None
     _take_pooler(hf)
     return AutoEncoder(_with_our_attention(hf))
 
@@ -242,7 +271,9 @@ def load_hf_config(folder: Path) -> Any:
     try:
         return AutoConfig.from_pretrained(str(folder), local_files_only=True)
     except Exception as error:  # its checks raise errors of more than one library
-        raise ConfigError(f"model: config.json in {str(folder)!r} is not one that transformers knows: {_first_line(error)}") from None
+        raise ConfigError(
+            f"model: config.json in {str(folder)!r} is not one that transformers knows: {_first_line(error)}"
+        ) from None
 
 
 def _first_line(error: Exception) -> str:
@@ -282,7 +313,9 @@ def _attend(
     """Answer transformers' attention call: query, key, value (1, H, T, D) -> (1, T, H, D)."""
     plan, fast_dropout = bertune_call
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))  # (T, H, D)
-    return ragged_attention(q, k, v, plan, dropout if module.training else 0.0, scaling, fast_dropout)[None], None
+    return ragged_attention(q, k, v, plan, dropout if module.training else 0.0, scaling, fast_dropout)[
+        None
+    ], None
 
 
 @contextmanager

@@ -20,7 +20,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bertune.encoders.active_vocabulary import ActiveVocabulary, make_active_vocabulary, make_embedding, with_full_table
+from bertune.encoders.active_vocabulary import (
+    ActiveVocabulary,
+    make_active_vocabulary,
+    make_embedding,
+    with_full_table,
+)
 from bertune.encoders.names import FAMILIES, NOT_IN_TRANSFORMERS, POSITIONS_AFTER_PADDING, Family, get_family
 from bertune.kernels.attention import AttentionPlan, ragged_attention
 from bertune.kernels.dropout import apply_dropout, dropout_add_layer_norm, layer_norm
@@ -61,7 +66,10 @@ class BertConfig:
         family = get_family(model_type)
         given = {name: value for name, value in config.items() if value is not None}
         value: JSON = {**family.defaults, **given}
-        for name, theirs in family.attribute_map.items():  # DistilBERT's own name first, then BERT's, which it takes too
+        for (
+            name,
+            theirs,
+        ) in family.attribute_map.items():  # DistilBERT's own name first, then BERT's, which it takes too
             value[name] = given.get(theirs, given.get(name, family.defaults[theirs]))
         return cls(
             vocab_size=value["vocab_size"],
@@ -73,7 +81,9 @@ class BertConfig:
             max_position_embeddings=value["max_position_embeddings"],
             first_position=value["pad_token_id"] + 1 if model_type in POSITIONS_AFTER_PADDING else 0,
             type_vocab_size=0 if model_type == "distilbert" else value["type_vocab_size"],
-            task_type_vocab_size=value["task_type_vocab_size"] if model_type == "ernie" and value["use_task_id"] else 0,
+            task_type_vocab_size=value["task_type_vocab_size"]
+            if model_type == "ernie" and value["use_task_id"]
+            else 0,
             activation=value["hidden_act"],
             hidden_dropout=value["hidden_dropout_prob"],
             attention_output_dropout=0.0 if model_type == "distilbert" else value["hidden_dropout_prob"],
@@ -105,10 +115,20 @@ class Embeddings(nn.Module):
         self.config = config
         self.word_embeddings: nn.Module = Embedding(config.vocab_size, config.embedding_size)
         self.position_embeddings = Embedding(config.max_position_embeddings, config.embedding_size)
-        self.token_type_embeddings = Embedding(config.type_vocab_size, config.embedding_size) if config.type_vocab_size else None
-        self.task_type_embeddings = Embedding(config.task_type_vocab_size, config.embedding_size) if config.task_type_vocab_size else None
+        self.token_type_embeddings = (
+            Embedding(config.type_vocab_size, config.embedding_size) if config.type_vocab_size else None
+        )
+        self.task_type_embeddings = (
+            Embedding(config.task_type_vocab_size, config.embedding_size)
+            if config.task_type_vocab_size
+            else None
+        )
         self.norm = nn.LayerNorm(config.embedding_size, config.layer_norm_eps)
-        self.projection = Linear(config.embedding_size, config.hidden_size) if config.embedding_size != config.hidden_size else None
+        self.projection = (
+            Linear(config.embedding_size, config.hidden_size)
+            if config.embedding_size != config.hidden_size
+            else None
+        )
 
     def forward(self, ragged: Ragged, numerics: Numerics) -> Tensor:
         """Return (T, W)."""
@@ -116,7 +136,9 @@ class Embeddings(nn.Module):
         starts = torch.repeat_interleave(ragged.offsets[:-1], ragged.offsets.diff(), output_size=tokens)
         places = torch.arange(tokens, device=ragged.input_ids.device) - starts + self.config.first_position
         summed = self.embed_tokens(ragged, numerics) + self.position_embeddings(places)
-        if self.token_type_embeddings is not None:  # where all segments are one kind, as in RoBERTa, the tokenizer's numbers say nothing
+        if (
+            self.token_type_embeddings is not None
+        ):  # where all segments are one kind, as in RoBERTa, the tokenizer's numbers say nothing
             summed = summed + (
                 self.token_type_embeddings(ragged.token_type_ids)
                 if self.config.type_vocab_size > 1
@@ -124,7 +146,9 @@ class Embeddings(nn.Module):
             )
         if self.task_type_embeddings is not None:  # a plain text is task 0
             summed = summed + self.task_type_embeddings.weight[0]
-        x = layer_norm(summed, self.norm.weight, self.norm.bias, self.config.layer_norm_eps).to(numerics.dtype)
+        x = layer_norm(summed, self.norm.weight, self.norm.bias, self.config.layer_norm_eps).to(
+            numerics.dtype
+        )
         x = apply_dropout(x, self.config.hidden_dropout if self.training else 0.0, numerics.fast_dropout)
         return x if self.projection is None else self.projection(x)
 
@@ -151,15 +175,27 @@ class Layer(nn.Module):
         self.output = Linear(config.intermediate_size, config.hidden_size)
         self.output_norm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
 
-    def forward(self, x: Tensor, plan: AttentionPlan, numerics: Numerics, query_positions: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, plan: AttentionPlan, numerics: Numerics, query_positions: Tensor | None = None
+    ) -> Tensor:
         """Return the new states (T, W); or (R, W), those of the first tokens, when their places are given as `query_positions`."""
-        if self.int8_forward is not None and not torch.is_grad_enabled() and self.int8_forward[0] == weights_version(self.parameters()):
+        if (
+            self.int8_forward is not None
+            and not torch.is_grad_enabled()
+            and self.int8_forward[0] == weights_version(self.parameters())
+        ):
             return self.int8_forward[1](x, plan, query_positions)
         queries = x if query_positions is None else x[query_positions]
         mixed = self.attention_output(self._attend(queries, x, plan, numerics))
-        queries = self._add_and_norm(mixed, queries, self.attention_norm, self.config.attention_output_dropout, numerics.fast_dropout)
+        queries = self._add_and_norm(
+            mixed, queries, self.attention_norm, self.config.attention_output_dropout, numerics.fast_dropout
+        )
         return self._add_and_norm(
-            self.output(self.intermediate(queries)), queries, self.output_norm, self.config.hidden_dropout, numerics.fast_dropout
+            self.output(self.intermediate(queries)),
+            queries,
+            self.output_norm,
+            self.config.hidden_dropout,
+            numerics.fast_dropout,
         )
 
     def _attend(self, asking: Tensor, x: Tensor, plan: AttentionPlan, numerics: Numerics) -> Tensor:
@@ -170,8 +206,12 @@ class Layer(nn.Module):
         rate = self.config.attention_dropout if self.training else 0.0
         return ragged_attention(query, key, value, plan, rate, fast_dropout=numerics.fast_dropout).flatten(1)
 
-    def _add_and_norm(self, x: Tensor, residual: Tensor, norm: nn.LayerNorm, rate: float, fast_dropout: bool) -> Tensor:
-        return dropout_add_layer_norm(x, residual, norm.weight, norm.bias, norm.eps, rate if self.training else 0.0, fast_dropout)
+    def _add_and_norm(
+        self, x: Tensor, residual: Tensor, norm: nn.LayerNorm, rate: float, fast_dropout: bool
+    ) -> Tensor:
+        return dropout_add_layer_norm(
+            x, residual, norm.weight, norm.bias, norm.eps, rate if self.training else 0.0, fast_dropout
+        )
 
 
 class Bert(nn.Module):
@@ -231,8 +271,15 @@ class Bert(nn.Module):
 
     def set_dropout(self, rate: float) -> None:
         """Change the dropout of hidden states and of attention, wherever the architecture has any."""
-        mix = rate if self.config.attention_output_dropout or self.config.attention_output_dropout == self.config.hidden_dropout else 0.0
-        self.config = replace(self.config, hidden_dropout=rate, attention_output_dropout=mix, attention_dropout=rate)
+        mix = (
+            rate
+            if self.config.attention_output_dropout
+            or self.config.attention_output_dropout == self.config.hidden_dropout
+            else 0.0
+        )
+        self.config = replace(
+            self.config, hidden_dropout=rate, attention_output_dropout=mix, attention_dropout=rate
+        )
         self.embeddings.config = self.config
         for layer in self.layers:
             layer.config = self.config  # type: ignore[assignment]
@@ -286,7 +333,9 @@ class Bert(nn.Module):
 
     def full_state_dict(self) -> dict[str, Tensor]:
         """Return the state with the whole word table, whichever part of it is being trained."""
-        return with_full_table(self.state_dict(), "embeddings.word_embeddings", self.embeddings.word_embeddings)
+        return with_full_table(
+            self.state_dict(), "embeddings.word_embeddings", self.embeddings.word_embeddings
+        )
 
     def load_hf_state_dict(self, state: dict[str, Tensor]) -> None:
         """Take back what `hf_state_dict` gave.
@@ -296,7 +345,9 @@ class Bert(nn.Module):
             RuntimeError: a weight has another shape.
         """
         if isinstance(self.embeddings.word_embeddings, ActiveVocabulary):
-            self.embeddings.word_embeddings = make_embedding(self.embeddings.word_embeddings.pretrained_weight)
+            self.embeddings.word_embeddings = make_embedding(
+                self.embeddings.word_embeddings.pretrained_weight
+            )
         self.load_state_dict({name: state[self.hf_name(name)] for name in self.state_dict()})
 
     def hf_name(self, name: str) -> str:

@@ -16,7 +16,12 @@ from bertune.types import JSON
 if TYPE_CHECKING:
     from torch import Tensor
 
-WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+WEIGHT_FILES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
 """Files that hold weights, the first found wins; an index names the files of a checkpoint that was cut."""
 PINYIN_MAP_FILE, PINYIN_TENSOR_FILE = "config/pinyin_map.json", "config/pinyin2tensor.json"
 """Where ShannonAI's release of ChineseBERT keeps numbers of letters and of syllables."""
@@ -51,7 +56,9 @@ def _is_chinesebert(config: JSON, folder: Path) -> bool:
     if config.get("model_type", "bert") != "bert":
         return False
     architectures = config.get("architectures")
-    named = isinstance(architectures, list) and any(str(name).startswith("ChineseBert") for name in architectures)
+    named = isinstance(architectures, list) and any(
+        str(name).startswith("ChineseBert") for name in architectures
+    )
     if named or any(name in config for name in _CHINESEBERT_SETTINGS) or (folder / PINYIN_MAP_FILE).is_file():
         return True
     if (folder / "bertune.json").is_file():  # we wrote it, so its settings say what it is
@@ -89,13 +96,19 @@ def find_weight_files(folder: Path) -> list[Path]:
     found = next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), None)
     if found is None:
         return []
-    return [found, *_guarded(folder, found, lambda: _parts(folder, found))] if found.suffix == ".json" else [found]
+    return (
+        [found, *_guarded(folder, found, lambda: _parts(folder, found))]
+        if found.suffix == ".json"
+        else [found]
+    )
 
 
 def _from_files(folder: Path, read: Callable[[Path], Iterable[tuple[str, _Found]]]) -> dict[str, _Found]:
     found = next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), None)
     if found is None:
-        raise ConfigError(f"model: cannot read the weights in {str(folder)!r}: it holds none of {', '.join(WEIGHT_FILES)}")
+        raise ConfigError(
+            f"model: cannot read the weights in {str(folder)!r}: it holds none of {', '.join(WEIGHT_FILES)}"
+        )
     path = found
 
     def everything() -> dict[str, _Found]:
@@ -106,15 +119,30 @@ def _from_files(folder: Path, read: Callable[[Path], Iterable[tuple[str, _Found]
 
 
 def _parts(folder: Path, index: Path) -> list[Path]:
-    return [folder / part for part in sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))]
+    return [
+        folder / part
+        for part in sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    ]
 
 
 def _guarded(folder: Path, path: Path, work: Callable[[], _Found]) -> _Found:
     try:
         return work()
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, EOFError, UnpicklingError) as error:
+    except (
+        OSError,
+        SafetensorError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        RuntimeError,
+        EOFError,
+        UnpicklingError,
+    ) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ConfigError(f"model: cannot read the weights in {str(folder)!r}: {path.name}: {reason}") from None
+        raise ConfigError(
+            f"model: cannot read the weights in {str(folder)!r}: {path.name}: {reason}"
+        ) from None
 
 
 def _read_file(path: Path) -> Iterable[tuple[str, Tensor]]:

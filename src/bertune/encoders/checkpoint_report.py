@@ -32,7 +32,14 @@ REPORTED_SETTINGS = (
     "intermediate_size",
     "max_position_embeddings",
 )
-_VOCABULARY_FILES = ("vocab.txt", "tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "sentencepiece.bpe.model")
+_VOCABULARY_FILES = (
+    "vocab.txt",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.json",
+    "merges.txt",
+    "sentencepiece.bpe.model",
+)
 _GLYPHS = "bert.embeddings.glyph_embeddings.embedding.weight"
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
 
@@ -49,7 +56,9 @@ def make_checkpoint_report(folder: Path) -> JSON:
         ConfigError: the folder holds no config.json.
     """
     if not (folder / "config.json").is_file():
-        raise ConfigError(f"{folder}: is a folder without config.json; give a data file, or the folder of a model")
+        raise ConfigError(
+            f"{folder}: is a folder without config.json; give a data file, or the folder of a model"
+        )
     config = read_model_config(folder)
     lacks: list[str] = []
     report: JSON = {"folder": str(folder), "kind": config.get("model_type"), "lacks": lacks}
@@ -57,13 +66,17 @@ def make_checkpoint_report(folder: Path) -> JSON:
         lacks.append("config.json that can be read")
     ours = is_native(config)
     report["read_by"] = "bertune's own BERT" if ours else "transformers"
-    report["settings"] = {name: config[name] for name in (*REPORTED_SETTINGS, "architectures") if config.get(name) is not None}
+    report["settings"] = {
+        name: config[name] for name in (*REPORTED_SETTINGS, "architectures") if config.get(name) is not None
+    }
     try:
         files, shapes = find_weight_files(folder), read_weight_shapes(folder)
     except ConfigError as error:
         files, shapes = [], {}
         lacks.append(f"weights: {str(error).removeprefix('model: ')}")
-    report["files"] = _sizes([*files, *(folder / name for name in (*_VOCABULARY_FILES, "bertune.json"))], folder)
+    report["files"] = _sizes(
+        [*files, *(folder / name for name in (*_VOCABULARY_FILES, "bertune.json"))], folder
+    )
     report["weights"] = _rows(shapes)
     report["encoder"] = _compared(folder, config, shapes, lacks) if ours and shapes else None
     report["tokenizer"] = _tokenizer(folder, config, lacks)
@@ -85,7 +98,10 @@ def _rows(shapes: dict[str, tuple[int, ...]]) -> list[JSON]:
     rows: dict[tuple[str, tuple[int, ...]], list[int]] = {}
     for name, shape in shapes.items():
         rows.setdefault((_NUMBER.sub("*", name), shape), []).append(_product(shape))
-    return [{"name": name, "shape": list(shape), "times": len(n), "numbers": sum(n)} for (name, shape), n in rows.items()]
+    return [
+        {"name": name, "shape": list(shape), "times": len(n), "numbers": sum(n)}
+        for (name, shape), n in rows.items()
+    ]
 
 
 def _product(shape: tuple[int, ...]) -> int:
@@ -127,28 +143,48 @@ def _pinyin(folder: Path) -> str:
         settings: Any = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         settings = {}
-    inside = [name for name in ("pinyin_map", "pinyin2tensor") if isinstance(settings, dict) and settings.get(name)]
+    inside = [
+        name for name in ("pinyin_map", "pinyin2tensor") if isinstance(settings, dict) and settings.get(name)
+    ]
     if inside:
         return f"{' and '.join(inside)} in tokenizer_config.json"
     files = [name for name in (PINYIN_MAP_FILE, PINYIN_TENSOR_FILE) if (folder / name).is_file()]
-    return " and ".join(files) if files else "none in the folder: the built-in rule, which is the same as far as published samples show"
+    return (
+        " and ".join(files)
+        if files
+        else "none in the folder: the built-in rule, which is the same as far as published samples show"
+    )
 
 
 def format_checkpoint_report(report: JSON) -> list[str]:
     """Lay a report out for reading."""
     settings = ", ".join(f"{name} {value}" for name, value in report["settings"].items())
-    lines = [f"model: {report['folder']}", f"kind: {report['kind']}, read by {report['read_by']}", f"settings: {settings or 'none'}"]
+    lines = [
+        f"model: {report['folder']}",
+        f"kind: {report['kind']}, read by {report['read_by']}",
+        f"settings: {settings or 'none'}",
+    ]
     lines += ["files:", *(f"  {size / 1e6:>9.2f} MB  {name}" for name, size in report["files"].items())]
     total = sum(row["numbers"] for row in report["weights"])
-    lines.append(f"weights: {sum(row['times'] for row in report['weights'])} tensors, {total / 1e6:.2f} M numbers")
+    lines.append(
+        f"weights: {sum(row['times'] for row in report['weights'])} tensors, {total / 1e6:.2f} M numbers"
+    )
     for row in report["weights"]:
         shape = " x ".join(map(str, row["shape"])) or "1"
         lines.append(f"  {row['name']}  {shape}" + (f"  ({row['times']} layers)" if row["times"] > 1 else ""))
     if report["encoder"]:
-        for what, name in (("missing", "missing from the encoder"), ("wrong_shapes", "of another shape"), ("unused", "not of the encoder")):
+        for what, name in (
+            ("missing", "missing from the encoder"),
+            ("wrong_shapes", "of another shape"),
+            ("unused", "not of the encoder"),
+        ):
             lines.append(f"{name}: {', '.join(report['encoder'][what]) or 'none'}")
     found = report["tokenizer"]
-    lines.append(f"tokenizer: {found['tokens']} tokens, unknown is {found['unknown_id']}" if found else "tokenizer: none that can be read")
+    lines.append(
+        f"tokenizer: {found['tokens']} tokens, unknown is {found['unknown_id']}"
+        if found
+        else "tokenizer: none that can be read"
+    )
     if report["pinyin"] is not None:
         lines.append(f"pinyin: {report['pinyin']}")
         lines.append(f"pictures of characters: {', '.join(report['pictures']) or 'no .npy'}")

@@ -59,9 +59,15 @@ def quantize(encoder: Encoder, calibration: Ragged) -> None:
         ConfigError: the encoder is one of transformers' own, or this torch lacks the products.
     """
     if not isinstance(encoder, Bert):
-        raise ConfigError(f"precision int8: not for the architecture {encoder.model_type}; use auto, fp32 or bf16")
+        raise ConfigError(
+            f"precision int8: not for the architecture {encoder.model_type}; use auto, fp32 or bf16"
+        )
     layers = [layer for layer in encoder.layers if isinstance(layer, Layer)]
-    observed = [linear for layer in layers for linear in (layer.query, layer.attention_output, layer.intermediate, layer.output)]
+    observed = [
+        linear
+        for layer in layers
+        for linear in (layer.query, layer.attention_output, layer.intermediate, layer.output)
+    ]
     with torch.no_grad():
         with _observed(observed) as ranges:
             encoder(calibration)
@@ -70,7 +76,9 @@ def quantize(encoder: Encoder, calibration: Ragged) -> None:
                 layer.int8_forward = weights_version(layer.parameters()), _Int8Layer(layer, ranges)
             encoder(calibration.slice_rows(0, 1))  # so that what is lacking is said now
         except (AttributeError, RuntimeError, TypeError) as error:
-            raise ConfigError(f"precision int8: torch {torch.__version__} lacks its products ({str(error).splitlines()[0]})") from None
+            raise ConfigError(
+                f"precision int8: torch {torch.__version__} lacks its products ({str(error).splitlines()[0]})"
+            ) from None
 
 
 @contextmanager
@@ -111,12 +119,16 @@ class _Quantizer:
     def __init__(self, seen: _Range, weights: Sequence[Tensor]) -> None:
         low, high = seen
         reach = (high - low) / 2 * RANGE_MARGIN
-        reach = reach.clamp(min=0.05 * float(reach.median()) + 1e-6)  # what never moved in the sample may move yet
+        reach = reach.clamp(
+            min=0.05 * float(reach.median()) + 1e-6
+        )  # what never moved in the sample may move yet
         heaviest = torch.stack([weight.abs().amax(0) for weight in weights]).amax(0).clamp(min=1e-6)
         self.factor = (reach / heaviest).sqrt()
         self.code = _Code(float((reach / self.factor).max()) / 127, 128)
         steps = self.factor * self.code.scale
-        places = ((low + high) / 2 / steps).round()  # whole steps, so that one rounding, at the end, is all there is
+        places = (
+            (low + high) / 2 / steps
+        ).round()  # whole steps, so that one rounding, at the end, is all there is
         self.center = places * steps
         self._per_step = 1 / steps
         self._shift = ROUNDING + 128 - places
@@ -140,22 +152,49 @@ class _Product:
     """
 
     def __init__(
-        self, weight: Tensor, bias: Tensor, given: _Code, dtype: torch.dtype, activation: str = "none", code: _Code | None = None
+        self,
+        weight: Tensor,
+        bias: Tensor,
+        given: _Code,
+        dtype: torch.dtype,
+        activation: str = "none",
+        code: _Code | None = None,
     ) -> None:
         steps = (weight.abs().amax(1) / 127).clamp(min=1e-12)
         whole = (weight / steps[:, None]).round().to(torch.int8)
         ordered = torch.ops.onednn.qlinear_prepack(whole, None)
         name, algorithm = FUSED_ACTIVATIONS[activation]
         made = (1.0, 0) if code is None else (code.scale, code.zero)
-        self._arguments = (given.scale, given.zero, ordered, steps, torch.zeros(len(steps), dtype=torch.int64), bias, *made)
+        self._arguments = (
+            given.scale,
+            given.zero,
+            ordered,
+            steps,
+            torch.zeros(len(steps), dtype=torch.int64),
+            bias,
+            *made,
+        )
         self._ending: tuple[Any, ...] = (dtype, name, [], algorithm or "none")
 
     @classmethod
     def after(
-        cls, quantizer: _Quantizer, weight: Tensor, bias: Tensor, dtype: torch.dtype, activation: str = "none", code: _Code | None = None
+        cls,
+        quantizer: _Quantizer,
+        weight: Tensor,
+        bias: Tensor,
+        dtype: torch.dtype,
+        activation: str = "none",
+        code: _Code | None = None,
     ) -> _Product:
         """Make the product whose input comes from a quantizer."""
-        return cls(weight * quantizer.factor, bias + weight @ quantizer.center, quantizer.code, dtype, activation, code)
+        return cls(
+            weight * quantizer.factor,
+            bias + weight @ quantizer.center,
+            quantizer.code,
+            dtype,
+            activation,
+            code,
+        )
 
     def __call__(self, x: Tensor) -> Tensor:
         """Map bytes (T, N) to (T, M)."""
@@ -166,11 +205,17 @@ class _Int8Layer:
     """A layer of BERT; see `bertune.encoders.bert.Layer` for what it computes."""
 
     def __init__(self, layer: Layer, ranges: dict[Linear, _Range]) -> None:
-        self._heads, self._mix_norm, self._shrink_norm = layer.config.num_heads, layer.attention_norm, layer.output_norm
+        self._heads, self._mix_norm, self._shrink_norm = (
+            layer.config.num_heads,
+            layer.attention_norm,
+            layer.output_norm,
+        )
         dtype = torch.bfloat16 if has_fast_bf16(torch.device("cpu")) else torch.float32
         three = (layer.query, layer.key, layer.value)
         self._to_attention = _Quantizer(ranges[layer.query], [_parameters(linear)[0] for linear in three])
-        self._query, self._key, self._value = (_Product.after(self._to_attention, *_parameters(linear), dtype) for linear in three)
+        self._query, self._key, self._value = (
+            _Product.after(self._to_attention, *_parameters(linear), dtype) for linear in three
+        )
         self._to_mix = _Quantizer(ranges[layer.attention_output], [_parameters(layer.attention_output)[0]])
         self._mix = _Product.after(self._to_mix, *_parameters(layer.attention_output), torch.float32)
         self._network = _network(layer, ranges)
@@ -180,7 +225,8 @@ class _Int8Layer:
         given = self._to_attention(x)
         queries, x = (given, x) if query_positions is None else (given[query_positions], x[query_positions])
         query, key, value = (
-            self._by_head(product(of)) for product, of in ((self._query, queries), (self._key, given), (self._value, given))
+            self._by_head(product(of))
+            for product, of in ((self._query, queries), (self._key, given), (self._value, given))
         )
         mixed = self._mix(self._to_mix(ragged_attention(query, key, value, plan).flatten(1)))
         x = _norm(mixed.add_(x), self._mix_norm)
@@ -200,7 +246,9 @@ def _network(layer: Layer, ranges: dict[Linear, _Range]) -> Callable[[Tensor], T
     special = high.argsort(descending=True)[: min(NUM_OUTLIER_NEURONS, len(high) // 8)]
     others = torch.ones_like(high, dtype=torch.bool)
     others[special] = False
-    between = _code_of(min(float(low.min()), 0.0) * NEURON_RANGE_MARGIN, float(high[others].max()) * NEURON_RANGE_MARGIN)
+    between = _code_of(
+        min(float(low.min()), 0.0) * NEURON_RANGE_MARGIN, float(high[others].max()) * NEURON_RANGE_MARGIN
+    )
     grow = _Product.after(to_grow, weight, bias, torch.uint8, layer.intermediate.activation, between)
     grow_special = _Product.after(to_grow, weight[special], bias[special], torch.float32)
     weight, bias = _parameters(layer.output)

@@ -57,7 +57,9 @@ def load_encoder(folder: Path, glyphs: GlyphOptions | None = None) -> tuple[Enco
 
 def _with_idle_choice(encoder: Encoder, report: LoadReport, glyphs: GlyphOptions | None) -> LoadReport:
     if glyphs and glyphs != GlyphOptions() and not hasattr(encoder, "train_glyphs"):
-        report.notes.append(f"train.glyphs and train.glyph_font have no effect, since a {encoder.model_type} encoder sees no glyphs")
+        report.notes.append(
+            f"train.glyphs and train.glyph_font have no effect, since a {encoder.model_type} encoder sees no glyphs"
+        )
     return report
 
 
@@ -66,7 +68,9 @@ def _refuse_foreign(config: JSON, folder: Path) -> None:
     kind = config.get("model_type")
     if isinstance(kind, str) and kind in NOT_IN_TRANSFORMERS:
         words = f"{get_family(kind).embedding_names['word_embeddings']}.weight"
-        raise ConfigError(f"model: {str(folder)!r} holds no {kind} that can be read: no weight {words!r}, or settings of a decoder")
+        raise ConfigError(
+            f"model: {str(folder)!r} holds no {kind} that can be read: no weight {words!r}, or settings of a decoder"
+        )
 
 
 def build_encoder(folder: Path) -> Encoder:
@@ -88,9 +92,13 @@ def _empty(config: JSON, folder: Path) -> Bert:
     try:
         encoder = _class_of(config)(config)
         if encoder.config.hidden_size % encoder.config.num_heads:
-            raise ValueError(f"width {encoder.config.hidden_size} cannot be shared among {encoder.config.num_heads} heads")
+            raise ValueError(
+                f"width {encoder.config.hidden_size} cannot be shared among {encoder.config.num_heads} heads"
+            )
     except (TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
-        raise ConfigError(f"model: config.json in {str(folder)!r} describes no {config['model_type']} encoder: {error}") from None
+        raise ConfigError(
+            f"model: config.json in {str(folder)!r} describes no {config['model_type']} encoder: {error}"
+        ) from None
     return encoder
 
 
@@ -102,7 +110,9 @@ def _class_of(config: JSON) -> type[Bert]:
     return ChineseBert
 
 
-def compare_weights(config: JSON, shapes: dict[str, tuple[int, ...]], folder: Path) -> tuple[list[str], list[str], list[str]]:
+def compare_weights(
+    config: JSON, shapes: dict[str, tuple[int, ...]], folder: Path
+) -> tuple[list[str], list[str], list[str]]:
     """Compare names and shapes of a checkpoint with those of the encoder that config.json describes.
 
     Returns:
@@ -116,20 +126,34 @@ def compare_weights(config: JSON, shapes: dict[str, tuple[int, ...]], folder: Pa
     prefix = _prefix_of(shapes, config["model_type"]) or ""
     found = {_modern(name.removeprefix(prefix)): (name, shape) for name, shape in shapes.items()}
     missing = [f"{prefix}{name}" for name in wanted if name not in found]
-    unused = [full for name, (full, _) in found.items() if name not in wanted and name.rpartition(".")[2] not in _BUFFERS]
-    return missing, unused, [full for name, (full, shape) in found.items() if wanted.get(name, shape) != shape]
+    unused = [
+        full
+        for name, (full, _) in found.items()
+        if name not in wanted and name.rpartition(".")[2] not in _BUFFERS
+    ]
+    return (
+        missing,
+        unused,
+        [full for name, (full, shape) in found.items() if wanted.get(name, shape) != shape],
+    )
 
 
-def _filled(config: JSON, state: dict[str, Tensor], folder: Path, glyphs: GlyphOptions) -> tuple[Bert, LoadReport]:
+def _filled(
+    config: JSON, state: dict[str, Tensor], folder: Path, glyphs: GlyphOptions
+) -> tuple[Bert, LoadReport]:
     """Put a checkpoint's weights into an encoder; draw what it lacks."""
     encoder = _empty(config, folder)
     held = encoder.state_dict()
     theirs = {name: encoder.hf_name(name) for name in held}
     wrong = [
-        f"{theirs[n]} {tuple(state[theirs[n]].shape)}" for n, p in held.items() if theirs[n] in state and state[theirs[n]].shape != p.shape
+        f"{theirs[n]} {tuple(state[theirs[n]].shape)}"
+        for n, p in held.items()
+        if theirs[n] in state and state[theirs[n]].shape != p.shape
     ]
     if wrong:
-        raise ConfigError(f"model: weights in {str(folder)!r} have other shapes than its config.json says: {listed(wrong, 3)}")
+        raise ConfigError(
+            f"model: weights in {str(folder)!r} have other shapes than its config.json says: {listed(wrong, 3)}"
+        )
     with torch.no_grad():
         for name, tensor in held.items():
             if theirs[name] in state:
@@ -142,7 +166,9 @@ def _filled(config: JSON, state: dict[str, Tensor], folder: Path, glyphs: GlyphO
     if form is not None and form.pretrained_pooler:
         names = {kind: f"{form.pretrained_pooler}.{kind}" for kind in ("weight", "bias")}
         if all(name in state and state[name].shape[0] == encoder.hidden_size for name in names.values()):
-            pooler = {kind: state[name].float().clone() for kind, name in names.items()}  # a clone, or the whole file stays mapped
+            pooler = {
+                kind: state[name].float().clone() for kind, name in names.items()
+            }  # a clone, or the whole file stays mapped
     taken = {*theirs.values(), *(f"{form.pretrained_pooler}.{kind}" for kind in pooler if form is not None)}
     unused = sorted(name for name in state if name not in taken and name.rpartition(".")[2] not in _BUFFERS)
     return encoder, LoadReport(sorted(theirs[name] for name in new), unused, pooler, notes)
@@ -168,31 +194,44 @@ def _settle_glyphs(encoder: Bert, new: list[str], folder: Path, choice: GlyphOpt
             notes.append("train.glyph_font has no effect, since the folder has pictures")
     elif choice.fonts:
         rust = load_pinyin_tokenizer(folder)[0]
-        pixels, lacking = render_glyphs(choice.fonts, [rust.id_to_token(n) or "" for n in range(len(table))], table.shape[1])
+        pixels, lacking = render_glyphs(
+            choice.fonts, [rust.id_to_token(n) or "" for n in range(len(table))], table.shape[1]
+        )
         table.copy_(pixels)
         source = f"drawn from {listed(choice.fonts)}"
         if lacking:
-            notes.append(f"{lacking} characters of the vocabulary are not in every font, and have no glyph there")
+            notes.append(
+                f"{lacking} characters of the vocabulary are not in every font, and have no glyph there"
+            )
     else:
         source = "drawn at random, since there are none in the checkpoint and no .npy, and train.glyph_font names no font: they say nothing"
     if name in new:
         new.remove(name)
     if choice.trainable:
         cast(ChineseBert, encoder).train_glyphs()
-    return [f"glyphs: {source}; {table.numel() / 1e6:.1f} M numbers, {'trained' if choice.trainable else 'frozen'}", *notes]
+    return [
+        f"glyphs: {source}; {table.numel() / 1e6:.1f} M numbers, {'trained' if choice.trainable else 'frozen'}",
+        *notes,
+    ]
 
 
 def _without_prefix(state: dict[str, Tensor], kind: str) -> dict[str, Tensor]:
     """Return the encoder's weights and what else there is, under the names inside the encoder; nothing if its words are missing."""
     prefix = _prefix_of(state, kind)
-    return {} if prefix is None else {_modern(name.removeprefix(prefix)): tensor for name, tensor in state.items()}
+    return (
+        {}
+        if prefix is None
+        else {_modern(name.removeprefix(prefix)): tensor for name, tensor in state.items()}
+    )
 
 
 def _prefix_of(names: Collection[str], kind: str) -> str | None:
     """Return what stands before the encoder's names, or None where its words are missing."""
     family = get_family(kind)
     words = f"{family.embedding_names['word_embeddings']}.weight"
-    return next((prefix for prefix in (f"{family.base_model_prefix}.", "") if f"{prefix}{words}" in names), None)
+    return next(
+        (prefix for prefix in (f"{family.base_model_prefix}.", "") if f"{prefix}{words}" in names), None
+    )
 
 
 def _modern(name: str) -> str:

@@ -29,11 +29,15 @@ def locate_model(name: str) -> Path:
     path = Path(name).expanduser()
     if path.is_dir():
         if not (path / "config.json").is_file():
-            raise ConfigError(f"model: the folder {name!r} holds no config.json; give the folder of a pretrained encoder")
+            raise ConfigError(
+                f"model: the folder {name!r} holds no config.json; give the folder of a pretrained encoder"
+            )
         return path
     looks_like_path = path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1 or "\\" in name
     if looks_like_path or path.exists():
-        raise ConfigError(f"model: no folder {name!r}; give a folder, a Hub id such as bert-base-chinese, or minilm")
+        raise ConfigError(
+            f"model: no folder {name!r}; give a folder, a Hub id such as bert-base-chinese, or minilm"
+        )
     return _from_hub(name)
 
 

@@ -36,11 +36,21 @@ _BERT = ("classifier_dropout", "hidden_dropout_prob")
 
 
 def _bert_like(prefix: str, name: str) -> HeadSpec:
-    return HeadSpec(f"{prefix}.pooler.dense", "classifier", "tanh", False, _BERT, f"{name}ForSequenceClassification", "pooler.dense")
+    return HeadSpec(
+        f"{prefix}.pooler.dense",
+        "classifier",
+        "tanh",
+        False,
+        _BERT,
+        f"{name}ForSequenceClassification",
+        "pooler.dense",
+    )
 
 
 def _roberta_like(name: str, activation: Activation = "tanh") -> HeadSpec:
-    return HeadSpec("classifier.dense", "classifier.out_proj", activation, True, _BERT, f"{name}ForSequenceClassification")
+    return HeadSpec(
+        "classifier.dense", "classifier.out_proj", activation, True, _BERT, f"{name}ForSequenceClassification"
+    )
 
 
 HEADS: dict[str, HeadSpec] = {
@@ -48,19 +58,49 @@ HEADS: dict[str, HeadSpec] = {
     "ernie": _bert_like("ernie", "Ernie"),
     "megatron-bert": _bert_like("bert", "MegatronBert"),
     "albert": HeadSpec(
-        "albert.pooler", "classifier", "tanh", False, ("classifier_dropout_prob",), "AlbertForSequenceClassification", "pooler"
+        "albert.pooler",
+        "classifier",
+        "tanh",
+        False,
+        ("classifier_dropout_prob",),
+        "AlbertForSequenceClassification",
+        "pooler",
     ),
     "roberta": _roberta_like("Roberta"),
     "xlm-roberta": _roberta_like("XLMRoberta"),
     "camembert": _roberta_like("Camembert"),
-    "mpnet": HeadSpec("classifier.dense", "classifier.out_proj", "tanh", True, ("hidden_dropout_prob",), "MPNetForSequenceClassification"),
+    "mpnet": HeadSpec(
+        "classifier.dense",
+        "classifier.out_proj",
+        "tanh",
+        True,
+        ("hidden_dropout_prob",),
+        "MPNetForSequenceClassification",
+    ),
     "electra": _roberta_like("Electra", "gelu"),
-    "distilbert": HeadSpec("pre_classifier", "classifier", "relu", False, ("seq_classif_dropout",), "DistilBertForSequenceClassification"),
+    "distilbert": HeadSpec(
+        "pre_classifier",
+        "classifier",
+        "relu",
+        False,
+        ("seq_classif_dropout",),
+        "DistilBertForSequenceClassification",
+    ),
     "deberta": HeadSpec(
-        "pooler.dense", "classifier", "gelu", True, ("cls_dropout", "hidden_dropout_prob"), "DebertaForSequenceClassification"
+        "pooler.dense",
+        "classifier",
+        "gelu",
+        True,
+        ("cls_dropout", "hidden_dropout_prob"),
+        "DebertaForSequenceClassification",
     ),
     "deberta-v2": HeadSpec(
-        "pooler.dense", "classifier", "gelu", True, ("cls_dropout", "hidden_dropout_prob"), "DebertaV2ForSequenceClassification"
+        "pooler.dense",
+        "classifier",
+        "gelu",
+        True,
+        ("cls_dropout", "hidden_dropout_prob"),
+        "DebertaV2ForSequenceClassification",
     ),
 }
 
@@ -76,7 +116,9 @@ TOKEN_DROPOUT_KEYS: dict[str, tuple[str, ...]] = {
 DEFAULT_HEAD = HeadSpec("bertune_head.dense", "bertune_head.out", "tanh", False, _BERT, "")
 """The head of any other architecture, and of poolings that transformers does not know: opened by bertune only."""
 
-PACKABLE = frozenset({"bert", "ernie", "roberta", "xlm-roberta", "camembert", "electra", "albert", "distilbert"})
+PACKABLE = frozenset(
+    {"bert", "ernie", "roberta", "xlm-roberta", "camembert", "electra", "albert", "distilbert"}
+)
 """Architectures of transformers whose attention can be replaced by ours without changing what they compute."""
 
 POSITIONS_AFTER_PADDING = frozenset({"roberta", "xlm-roberta", "camembert"})
@@ -160,14 +202,22 @@ class Family:
 
 FAMILIES: dict[str, Family] = {
     "bert": Family("bert", "BertModel"),
-    "ernie": Family("ernie", "ErnieModel", {**_BERT_DEFAULTS, "task_type_vocab_size": 3, "use_task_id": False}),
+    "ernie": Family(
+        "ernie", "ErnieModel", {**_BERT_DEFAULTS, "task_type_vocab_size": 3, "use_task_id": False}
+    ),
     "roberta": Family("roberta", "RobertaModel", {**_BERT_DEFAULTS, "vocab_size": 50265, "pad_token_id": 1}),
     "xlm-roberta": Family("roberta", "XLMRobertaModel", {**_BERT_DEFAULTS, "pad_token_id": 1}),
     "camembert": Family("roberta", "CamembertModel", {**_BERT_DEFAULTS, "pad_token_id": 1}),
     "electra": Family(
         "electra",
         "ElectraModel",
-        {**_BERT_DEFAULTS, "embedding_size": 128, "hidden_size": 256, "num_attention_heads": 4, "intermediate_size": 1024},
+        {
+            **_BERT_DEFAULTS,
+            "embedding_size": 128,
+            "hidden_size": 256,
+            "num_attention_heads": 4,
+            "intermediate_size": 1024,
+        },
     ),
     "distilbert": Family(
         "distilbert",
@@ -221,12 +271,16 @@ def get_family(model_type: str) -> Family:
     Raises:
         KeyError: it is none.
     """
-    return NOT_IN_TRANSFORMERS[model_type].family if model_type in NOT_IN_TRANSFORMERS else FAMILIES[model_type]
+    return (
+        NOT_IN_TRANSFORMERS[model_type].family if model_type in NOT_IN_TRANSFORMERS else FAMILIES[model_type]
+    )
 
 
 def get_head_spec(model_type: str) -> HeadSpec | None:
     """Return the head that an architecture has where it comes from, if it is known."""
-    return NOT_IN_TRANSFORMERS[model_type].head if model_type in NOT_IN_TRANSFORMERS else HEADS.get(model_type)
+    return (
+        NOT_IN_TRANSFORMERS[model_type].head if model_type in NOT_IN_TRANSFORMERS else HEADS.get(model_type)
+    )
 
 
 def token_classification_class(model_type: str) -> str | None:

@@ -56,9 +56,13 @@ class PackedSteps:
         """The row that stands at each place of a step."""
         self.word_index = places.to(device)
         """(M,) from the order of the steps to that of the words."""
-        self.step_offsets: list[int] = (torch.cumsum(alive.sum(1), 0) - alive.sum(1)).tolist() if longest else []
+        self.step_offsets: list[int] = (
+            (torch.cumsum(alive.sum(1), 0) - alive.sum(1)).tolist() if longest else []
+        )
         """Where each step begins in that order."""
-        ends = torch.tensor([*self.step_offsets, len(places)])[counts[order] - 1] + torch.arange(self.num_rows)
+        ends = torch.tensor([*self.step_offsets, len(places)])[counts[order] - 1] + torch.arange(
+            self.num_rows
+        )
         self.last_word_index = ends.to(device)
         """(B,) the last word of each row, in the order of the steps."""
 
@@ -78,14 +82,18 @@ class PackedSteps:
 def _forward(chain: CRFPotentials, steps: PackedSteps) -> Tensor:
     """Return alpha (M, N), in the order of the steps: log of the summed scores of all paths up to a label, itself included."""
     e, _, start, _ = chain
-    into = chain.transitions.t().contiguous()  # (N, N), to and from: sums run over numbers that lie side by side
+    into = (
+        chain.transitions.t().contiguous()
+    )  # (N, N), to and from: sums run over numbers that lie side by side
     alpha = torch.empty_like(e)
     for t in range(len(steps)):
         here = e[steps.step_slice(t)]
         if t == 0:
             alpha[steps.step_slice(0)] = here + start
         else:
-            alpha[steps.step_slice(t)] = torch.logsumexp(alpha[steps.previous_slice(t)].unsqueeze(1) + into, 2) + here
+            alpha[steps.step_slice(t)] = (
+                torch.logsumexp(alpha[steps.previous_slice(t)].unsqueeze(1) + into, 2) + here
+            )
     return alpha
 
 
@@ -102,19 +110,25 @@ def _backward(chain: CRFPotentials, steps: PackedSteps) -> Tensor:
 
 def _in_steps(chain: CRFPotentials, steps: PackedSteps) -> CRFPotentials:
     """Return the chain in the order of the steps, in float64: sums over long rows are large, and their differences are what counts."""
-    return CRFPotentials(chain.emissions[steps.word_index].double(), *(scores.double() for scores in chain[1:]))
+    return CRFPotentials(
+        chain.emissions[steps.word_index].double(), *(scores.double() for scores in chain[1:])
+    )
 
 
 def _wide(chain: CRFPotentials) -> CRFPotentials:
     """Return the chain where float64 can be computed: Apple GPUs have none."""
-    return CRFPotentials(*(scores.cpu() for scores in chain)) if chain.emissions.device.type == "mps" else chain
+    return (
+        CRFPotentials(*(scores.cpu() for scores in chain)) if chain.emissions.device.type == "mps" else chain
+    )
 
 
 class _LogPartition(torch.autograd.Function):
     """Sum of log Z over rows; its gradient is what the model expects to see: marginals of words and of pairs."""
 
     @staticmethod
-    def forward(ctx: Any, emissions: Tensor, transitions: Tensor, start: Tensor, end: Tensor, steps: PackedSteps) -> Tensor:
+    def forward(
+        ctx: Any, emissions: Tensor, transitions: Tensor, start: Tensor, end: Tensor, steps: PackedSteps
+    ) -> Tensor:
         chain = _in_steps(CRFPotentials(emissions, transitions, start, end), steps)
         ctx.dtype = emissions.dtype
         alpha = _forward(chain, steps)
@@ -144,7 +158,9 @@ def _expand_rows(of_row: Tensor, steps: PackedSteps) -> Tensor:
     return torch.cat([of_row[:size] for size in steps.batch_sizes]) if len(steps) else of_row.new_zeros(0)
 
 
-def _expected_pairs(chain: CRFPotentials, steps: PackedSteps, alpha: Tensor, beta: Tensor, log_z: Tensor) -> Tensor:
+def _expected_pairs(
+    chain: CRFPotentials, steps: PackedSteps, alpha: Tensor, beta: Tensor, log_z: Tensor
+) -> Tensor:
     """Return how often each pair of labels is expected in all rows: (N, N).
 
     The sum over words of exp(alpha_i + transitions_ij + e_j + beta_j - log Z) is a matrix product in which each word has a constant
@@ -158,7 +174,8 @@ def _expected_pairs(chain: CRFPotentials, steps: PackedSteps, alpha: Tensor, bet
     if len(onward) and float((onward + most).max()) > _LARGEST:
         pairs = zip(torch.split(earlier, 64), torch.split(onward, 64), strict=True)
         return sum(
-            (torch.exp(a.unsqueeze(2) + chain.transitions + b.unsqueeze(1)).sum(0) for a, b in pairs), torch.zeros_like(chain.transitions)
+            (torch.exp(a.unsqueeze(2) + chain.transitions + b.unsqueeze(1)).sum(0) for a, b in pairs),
+            torch.zeros_like(chain.transitions),
         )
     return torch.exp(earlier - most).t() @ torch.exp(onward + most) * chain.transitions.exp()
 
@@ -259,7 +276,9 @@ def _walk_back(at: Tensor, came_from: list[Tensor], steps: PackedSteps, k: int) 
 
 
 @torch.no_grad()
-def span_log_probability(chain: CRFPotentials, lengths: tuple[int, ...], labels: Tensor, starts: Tensor, ends: Tensor) -> Tensor:
+def span_log_probability(
+    chain: CRFPotentials, lengths: tuple[int, ...], labels: Tensor, starts: Tensor, ends: Tensor
+) -> Tensor:
     """Return log P(words s to e carry these labels) for spans of words, whatever stands around them.
 
     Args:
@@ -281,7 +300,12 @@ def span_log_probability(chain: CRFPotentials, lengths: tuple[int, ...], labels:
     gained[1:] += pairs.nan_to_num(neginf=0.0)
     running = torch.cumsum(gained, 0)
     illegal = torch.cumsum(torch.cat([pairs.new_zeros(1), pairs.isneginf().double()]), 0)
-    found = alpha[starts, labels[starts]] + (running[ends] - running[starts]) + beta[ends, labels[ends]] - log_z[starts]
+    found = (
+        alpha[starts, labels[starts]]
+        + (running[ends] - running[starts])
+        + beta[ends, labels[ends]]
+        - log_z[starts]
+    )
     return found.masked_fill(illegal[ends] > illegal[starts], float("-inf")).clamp_max(0).float().to(device)
 
 

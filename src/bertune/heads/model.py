@@ -46,7 +46,10 @@ class Model(nn.Module):
         """Return all weights in fp32 under the names that transformers gives them."""
         encoder = {self.encoder.prefix + name: t for name, t in self.encoder.hf_state_dict().items()}
         head = {self._hf_name(name): t for name, t in self.head.state_dict().items()}
-        return {n: t.detach().float() if t.is_floating_point() else t.detach() for n, t in (encoder | head).items()}
+        return {
+            n: t.detach().float() if t.is_floating_point() else t.detach()
+            for n, t in (encoder | head).items()
+        }
 
     def load_hf_state_dict(self, state: dict[str, Tensor]) -> None:
         """Take back what `hf_state_dict` gave.
@@ -58,7 +61,9 @@ class Model(nn.Module):
         prefix = self.encoder.prefix
         head = {n: state[self._hf_name(n)] for n in self.head.state_dict()}
         with torch.no_grad():
-            self.encoder.load_hf_state_dict({n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)})
+            self.encoder.load_hf_state_dict(
+                {n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)}
+            )
             self.head.load_state_dict(head)
 
     def _hf_name(self, name: str) -> str:

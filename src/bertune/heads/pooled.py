@@ -21,7 +21,9 @@ class PooledHead(nn.Module):
     first token. With `cls`, `mean` and `max` there is no hidden layer.
     """
 
-    def __init__(self, hidden_size: int, num_outputs: int, pooling: Pooling, form: HeadSpec, dropout: float) -> None:
+    def __init__(
+        self, hidden_size: int, num_outputs: int, pooling: Pooling, form: HeadSpec, dropout: float
+    ) -> None:
         super().__init__()
         self.pooling = pooling
         self.reads: EncoderOutput = "first_token" if pooling in {"pooler", "cls"} else "last"

@@ -59,7 +59,9 @@ class SentenceHead(nn.Module):
     ) -> None:  # fmt: skip
         super().__init__()
         self.pooling = "cls" if pooling == "pooler" else pooling
-        self.reads: EncoderOutput = {"cls": "first_token", "first_last_avg": "first_last"}.get(self.pooling, "last")  # type: ignore[assignment]
+        self.reads: EncoderOutput = {"cls": "first_token", "first_last_avg": "first_last"}.get(
+            self.pooling, "last"
+        )  # type: ignore[assignment]
         self.normalize = normalize
         self.concat_product = concat_product
         self.activations = [activation for _, activation in dense]
@@ -67,7 +69,9 @@ class SentenceHead(nn.Module):
         self.dense = nn.ModuleList(nn.Linear(before, after) for before, after in itertools.pairwise(widths))
         self.embedding_dim = widths[-1]
         self.learning_rates = {} if classifier_learning_rate is None else {"out": classifier_learning_rate}
-        self.out = nn.Linear((4 if concat_product else 3) * self.embedding_dim, num_labels) if num_labels else None
+        self.out = (
+            nn.Linear((4 if concat_product else 3) * self.embedding_dim, num_labels) if num_labels else None
+        )
         for layer in self.modules():
             if isinstance(layer, nn.Linear):  # BERT's own initialisation
                 nn.init.normal_(layer.weight, std=0.02)

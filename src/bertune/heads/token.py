@@ -16,7 +16,9 @@ class TokenHead(nn.Module):
     are 0. What `legal` forbids is -inf in either case, so that only legal chains are ever predicted.
     """
 
-    def __init__(self, hidden_size: int, legal: tuple[Tensor, Tensor, Tensor], *, crf: bool, dropout: float) -> None:
+    def __init__(
+        self, hidden_size: int, legal: tuple[Tensor, Tensor, Tensor], *, crf: bool, dropout: float
+    ) -> None:
         super().__init__()
         pairs, first, last = legal  # (N, N), (N,), (N,) of bool
         num_labels = len(first)
@@ -40,7 +42,9 @@ class TokenHead(nn.Module):
     def forward(self, states: Tensor, batch: Batch) -> CRFPotentials:
         """Return what the chains of the batch are judged by: emissions (M, N), a row for each word of the batch."""
         emissions = self.out(self.dropout(states[batch.ragged.word_positions])).float()
-        return CRFPotentials(emissions, *(self._scores(name, emissions) for name in ("transitions", "start", "end")))
+        return CRFPotentials(
+            emissions, *(self._scores(name, emissions) for name in ("transitions", "start", "end"))
+        )
 
     def _scores(self, name: str, like: Tensor) -> Tensor:
         illegal = getattr(self, f"illegal_{name}")

@@ -25,7 +25,11 @@ SUBWORD_MARKS = ("##", "▁", "Ġ", "</w>")
 def sample_texts(tokenizer: Tokenizer) -> Ragged:
     """Return texts of random words."""
     drawn = random.Random(0)
-    words = [plain for token in tokenizer.convert_ids_to_tokens(range(tokenizer.max_token_id + 1)) if (plain := _plain(token))]
+    words = [
+        plain
+        for token in tokenizer.convert_ids_to_tokens(range(tokenizer.max_token_id + 1))
+        if (plain := _plain(token))
+    ]
 
     def text(length: int) -> str:
         return " ".join(drawn.choices(words, k=length))

@@ -45,7 +45,10 @@ class Pipeline:
         """
         if isinstance(texts, str):
             raise DataError("predict takes a list of texts, got one text; write predict([text])")
-        examples = [self.task.read(_as_row(text, n, self.task.columns.is_word_level)) for n, text in enumerate(texts, 1)]
+        examples = [
+            self.task.read(_as_row(text, n, self.task.columns.is_word_level))
+            for n, text in enumerate(texts, 1)
+        ]
         return list(self.predict_stream(examples))
 
     def predict_stream(self, examples: Iterable[Example]) -> Iterator[Prediction]:

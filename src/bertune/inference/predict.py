@@ -50,15 +50,22 @@ def predict_dataset(
             for place, prediction in zip(places, task.decode(out, batch), strict=True):
                 found[place] = task.compact_prediction(prediction) if to_score else prediction
     if num_processes() > 1:
-        parts = all_gather_object(({place: p for place, p in enumerate(found) if p is not None}, float(total), count))
+        parts = all_gather_object(
+            ({place: p for place, p in enumerate(found) if p is not None}, float(total), count)
+        )
         for part, _, _ in parts:
             for place, prediction in part.items():
                 found[place] = prediction
-        total, count = torch.tensor(sum(part for _, part, _ in parts), dtype=torch.float64), sum(part for _, _, part in parts)
+        total, count = (
+            torch.tensor(sum(part for _, part, _ in parts), dtype=torch.float64),
+            sum(part for _, _, part in parts),
+        )
     return [p for p in found if p is not None], float(total) / count if count else float("nan")
 
 
-def _predict_compared(model: Model, task: Task, rows: EncodedDataset, device: torch.device) -> tuple[list[Prediction], float]:
+def _predict_compared(
+    model: Model, task: Task, rows: EncodedDataset, device: torch.device
+) -> tuple[list[Prediction], float]:
     """Predict rows of several texts: every text is encoded once, then rows are compared in their order."""
     vectors = embed_texts(model, rows, device)
     found: list[Prediction] = []
@@ -70,7 +77,11 @@ def _predict_compared(model: Model, task: Task, rows: EncodedDataset, device: to
             here = rows.make_batch(places, sides, task.collate_target, rows.gather_texts([]))
             batch = here.to(device)
             out = model.compare(vectors[list(texts)].to(device), cast(PairIndex, batch.pair_index))
-            counted = task.loss_denominator(here) if here.target is not None or not task.columns.target_required else 0.0
+            counted = (
+                task.loss_denominator(here)
+                if here.target is not None or not task.columns.target_required
+                else 0.0
+            )
             if counted:
                 total += task.loss(out, batch).cpu().double()
                 count += counted

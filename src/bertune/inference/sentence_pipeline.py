@@ -110,7 +110,9 @@ class SentencePipeline(Pipeline):
             return text
         name = name or self.default_prompt_name
         if name is not None and name not in self.prompts:
-            raise ConfigError(f"prompt_name: no prompt {name!r}; this model has {', '.join(self.prompts) or 'none'}")
+            raise ConfigError(
+                f"prompt_name: no prompt {name!r}; this model has {', '.join(self.prompts) or 'none'}"
+            )
         return self.prompts[name] if name is not None else ""
 
     @property
@@ -125,7 +127,13 @@ class SentencePipeline(Pipeline):
             digest.update(name.encode())
             digest.update(np.ascontiguousarray(weight.detach().cpu().numpy()).data)
         head: Any = self.model.head
-        settings = [head.pooling, head.activations, head.normalize, self.task.do_lower_case, self.max_seq_length]
+        settings = [
+            head.pooling,
+            head.activations,
+            head.normalize,
+            self.task.do_lower_case,
+            self.max_seq_length,
+        ]
         digest.update(json.dumps(settings).encode())
         digest.update(self.tokenizer.fingerprint().encode())
         return digest.hexdigest()
@@ -140,7 +148,10 @@ class SentencePipeline(Pipeline):
         return vectors if len(different) == len(texts) else vectors[[different[text] for text in texts]]
 
     def _encoded_texts(self, texts: list[str]) -> list[EncodedExample]:
-        return [EncodedExample((piece,)) for piece in self.tokenizer.encode([self.task.preprocess_text(text) for text in texts])]
+        return [
+            EncodedExample((piece,))
+            for piece in self.tokenizer.encode([self.task.preprocess_text(text) for text in texts])
+        ]
 
     def similarity(self, a: Any, b: Any) -> Any:
         """Return the cosine of every vector of `a` (n, E) with every one of `b` (m, E): (n, m), a tensor."""
@@ -178,7 +189,9 @@ def truncate_vectors(vectors: FloatArray, truncate_dim: int | None, normalize: b
     """
     if truncate_dim is not None:
         if not 1 <= truncate_dim <= vectors.shape[-1]:
-            raise ConfigError(f"truncate_dim: {truncate_dim} is not from 1 to {vectors.shape[-1]}, the width of the vectors")
+            raise ConfigError(
+                f"truncate_dim: {truncate_dim} is not from 1 to {vectors.shape[-1]}, the width of the vectors"
+            )
         vectors = vectors[:, :truncate_dim]
     if normalize:
         vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
@@ -187,7 +200,9 @@ def truncate_vectors(vectors: FloatArray, truncate_dim: int | None, normalize: b
 
 def _pair(example: Example) -> Example:
     if len(example.texts) < 2:
-        raise DataError(f"{example.location}: predict compares two texts, and this row has one; for vectors: bertune embed OUT FILE")
+        raise DataError(
+            f"{example.location}: predict compares two texts, and this row has one; for vectors: bertune embed OUT FILE"
+        )
     return example
 
 

@@ -13,7 +13,12 @@ VectorDtype = Literal["float32", "float16", "int8", "binary"]
 FloatArray = npt.NDArray[np.float32]
 
 VECTOR_DTYPES: tuple[VectorDtype, ...] = get_args(VectorDtype)
-NUMPY_DTYPES: dict[VectorDtype, type[np.generic]] = {"float32": np.float32, "float16": np.float16, "int8": np.int8, "binary": np.uint8}
+NUMPY_DTYPES: dict[VectorDtype, type[np.generic]] = {
+    "float32": np.float32,
+    "float16": np.float16,
+    "int8": np.int8,
+    "binary": np.uint8,
+}
 
 
 def quantize_vectors(vectors: FloatArray, dtype: VectorDtype) -> npt.NDArray[Any]:

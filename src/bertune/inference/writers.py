@@ -29,10 +29,18 @@ def output_format(path: str | None, asked: str | None, source_format: str) -> st
             raise ConfigError(f"--format: {asked!r} is none of csv, jsonl, conll")
         return asked
     if path is None:
-        return "csv" if source_format in {"csv", "tsv", "parquet"} else "conll" if source_format == "conll" else "jsonl"
+        return (
+            "csv"
+            if source_format in {"csv", "tsv", "parquet"}
+            else "conll"
+            if source_format == "conll"
+            else "jsonl"
+        )
     kind = FORMAT_BY_SUFFIX.get(Path(path).suffix.lower())
     if kind is None:
-        raise ConfigError(f"-o {path}: the name must end in .csv, .jsonl or .conll, or --format must say which it is")
+        raise ConfigError(
+            f"-o {path}: the name must end in .csv, .jsonl or .conll, or --format must say which it is"
+        )
     return kind
 
 
@@ -76,13 +84,20 @@ def write_jsonl(file: IO[str], results: Iterable[tuple[Row, Prediction]]) -> int
     for row, prediction in results:
         values = _values(prediction)
         names = free_column_names(row.raw, values)
-        file.write(json.dumps({**row.raw, **{names[k]: v for k, v in values.items()}}, ensure_ascii=False, default=str) + "\n")
+        file.write(
+            json.dumps(
+                {**row.raw, **{names[k]: v for k, v in values.items()}}, ensure_ascii=False, default=str
+            )
+            + "\n"
+        )
         file.flush()
         count += 1
     return count
 
 
-def write_csv(file: IO[str], header: list[str], results: Iterable[tuple[Row, Prediction]], label_delimiter: str = "|") -> int:
+def write_csv(
+    file: IO[str], header: list[str], results: Iterable[tuple[Row, Prediction]], label_delimiter: str = "|"
+) -> int:
     """Write a header and one line a row; return how many rows.
 
     Raises:
@@ -99,7 +114,9 @@ def write_csv(file: IO[str], header: list[str], results: Iterable[tuple[Row, Pre
             writer.writerow([*header, *names.values()])
         extra = [column for column in row.raw if column not in header]
         if extra:
-            raise DataError(f"{row.location}: the column {extra[0]!r} is not in the first row; write JSON lines instead: --format jsonl")
+            raise DataError(
+                f"{row.location}: the column {extra[0]!r} is not in the first row; write JSON lines instead: --format jsonl"
+            )
         writer.writerow([*(_cell(row.raw.get(column)) for column in header), *(flat[name] for name in names)])
         count += 1
     return count
@@ -118,7 +135,9 @@ def write_conll(file: IO[str], results: Iterable[tuple[Row, Prediction]]) -> int
         lists = [v for v in row.raw.values() if isinstance(v, list) and len(v) == len(prediction.tags)]
         kept = lists if len(lists) == len(row.raw) else [[word for word, _ in prediction.tags]]
         tags = [tag for _, tag in prediction.tags]
-        file.write("".join("\t".join(map(str, cells)) + "\n" for cells in zip(*kept, tags, strict=True)) + "\n")
+        file.write(
+            "".join("\t".join(map(str, cells)) + "\n" for cells in zip(*kept, tags, strict=True)) + "\n"
+        )
         file.flush()
         count += 1
     return count

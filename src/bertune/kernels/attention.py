@@ -79,7 +79,9 @@ class AttentionPlan:
     @cached_property
     def cu_seqlens(self) -> Tensor:
         """Return where rows begin and end, (R + 1) of int32, as CUDA's kernels ask for them."""
-        return torch.from_numpy(self.row_starts.astype(np.int32)).to(self.device, non_blocking=self.device.type == "cuda")
+        return torch.from_numpy(self.row_starts.astype(np.int32)).to(
+            self.device, non_blocking=self.device.type == "cuda"
+        )
 
     def layout(self, heads: int, first_only: bool) -> BucketLayout:
         """Return the buckets for a number of heads; with `first_only` the first token of a row alone asks."""
@@ -111,19 +113,26 @@ def _layout(lengths: Any, starts: Any, heads: int, first_only: bool, device: tor
         all_real = bool(real.all())
         if first_only:
             query_positions = np.asarray(rows, np.int64)[:, None] * heads + head[:, 0]  # (B, H)
-            back[rows] = start + np.arange(query_positions.size, dtype=np.int64).reshape(query_positions.shape)
+            back[rows] = start + np.arange(query_positions.size, dtype=np.int64).reshape(
+                query_positions.shape
+            )
             empty = None
         else:
             query_positions = places
             back[tokens[real]] = start + slots.transpose(0, 2, 1)[real]
             empty = None if all_real else to_device(slots[np.broadcast_to(~real[:, None, :], slots.shape)])
         key_padding = None if all_real else to_device(~real)
-        answers, of_keys = slice(start, start + query_positions.size), slice(keys_start, keys_start + places.size)
+        answers, of_keys = (
+            slice(start, start + query_positions.size),
+            slice(keys_start, keys_start + places.size),
+        )
         keys = to_device(places.ravel())
         queries = to_device(query_positions.ravel()) if first_only else keys
         buckets.append(Bucket(keys, queries, empty, key_padding, len(rows), length, answers, of_keys))
         start, keys_start = answers.stop, of_keys.stop
-    return BucketLayout(tuple(buckets), to_device(back.ravel()), to_device(keys_back.ravel()), start, keys_start)
+    return BucketLayout(
+        tuple(buckets), to_device(back.ravel()), to_device(keys_back.ravel()), start, keys_start
+    )
 
 
 def ragged_attention(
@@ -153,7 +162,11 @@ def ragged_attention(
     varlen = None if dropout else _varlen(query)
     if varlen is not None:
         first_only = len(query) != plan.num_tokens
-        cu_seqlens_q = torch.arange(len(query) + 1, dtype=torch.int32, device=query.device) if first_only else plan.cu_seqlens
+        cu_seqlens_q = (
+            torch.arange(len(query) + 1, dtype=torch.int32, device=query.device)
+            if first_only
+            else plan.cu_seqlens
+        )
         most = 1 if first_only else plan.max_seqlen
         return varlen(query, key, value, cu_seqlens_q, plan.cu_seqlens, most, plan.max_seqlen, scale=scale)  # type: ignore[no-any-return]
     layout = plan.layout(query.shape[1], first_only=len(query) != plan.num_tokens)
@@ -171,7 +184,12 @@ def ragged_attention(
 
 def _varlen(query: Tensor) -> Any:
     """Return torch's own kernel for ragged rows on CUDA, which is flash attention, where torch and the card have it."""
-    if query.device.type != "cuda" or query.dtype not in (torch.bfloat16, torch.float16) or query.shape[-1] % 8 or query.shape[-1] > 256:
+    if (
+        query.device.type != "cuda"
+        or query.dtype not in (torch.bfloat16, torch.float16)
+        or query.shape[-1] % 8
+        or query.shape[-1] > 256
+    ):
         return None
     if torch.version.hip or torch.cuda.get_device_capability(query.device) < (8, 0):
         return None
@@ -188,22 +206,35 @@ def _varlen_of_torch() -> Any:
     return varlen_attn if takes_scale and torch.backends.cuda.is_flash_attention_available() else None
 
 
-def _with_sdpa(query: Tensor, key: Tensor, value: Tensor, layout: BucketLayout, dropout: float, scale: float) -> Tensor:
+def _with_sdpa(
+    query: Tensor, key: Tensor, value: Tensor, layout: BucketLayout, dropout: float, scale: float
+) -> Tensor:
     heads, width = query.shape[1:]
     flat = [x.reshape(-1, width) for x in (query, key, value)]
     answers = []
     for bucket in layout.buckets:
         shape = (bucket.num_rows, heads, -1, width)
         q, k, v = (
-            x.index_select(0, i).view(shape) for x, i in zip(flat, (bucket.query_index, bucket.key_index, bucket.key_index), strict=True)
+            x.index_select(0, i).view(shape)
+            for x, i in zip(flat, (bucket.query_index, bucket.key_index, bucket.key_index), strict=True)
         )
         mask = None if bucket.key_padding is None else ~bucket.key_padding[:, None, None, :]
-        answers.append(scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, scale=scale).reshape(-1, width))
+        answers.append(
+            scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, scale=scale).reshape(
+                -1, width
+            )
+        )
     return torch.cat(answers).index_select(0, layout.query_order).view(query.shape)
 
 
 def _with_products(
-    query: Tensor, key: Tensor, value: Tensor, layout: BucketLayout, dropout: float, scale: float, saved: list[Tensor] | None
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    layout: BucketLayout,
+    dropout: float,
+    scale: float,
+    saved: list[Tensor] | None,
 ) -> Tensor:
     """Compute attention by batched matrix products; put what the backward pass needs into `saved`."""
     heads, width = query.shape[1:]
@@ -212,7 +243,8 @@ def _with_products(
     for bucket in layout.buckets:
         shape = (bucket.num_rows * heads, -1, width)
         q, k, v = (
-            x.index_select(0, i).view(shape) for x, i in zip(flat, (bucket.query_index, bucket.key_index, bucket.key_index), strict=True)
+            x.index_select(0, i).view(shape)
+            for x, i in zip(flat, (bucket.query_index, bucket.key_index, bucket.key_index), strict=True)
         )
         bias = q.new_zeros(bucket.num_rows, 1, bucket.length)
         if bucket.key_padding is not None:
@@ -236,7 +268,15 @@ class _Attention(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, layout: BucketLayout, dropout: float, scale: float) -> Tensor:
+    def forward(
+        ctx: Any,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        layout: BucketLayout,
+        dropout: float,
+        scale: float,
+    ) -> Tensor:
         saved: list[Tensor] = []
         answers = _with_products(query, key, value, layout, dropout, scale, saved)
         ctx.save_for_backward(*saved)

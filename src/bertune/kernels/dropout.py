@@ -75,7 +75,9 @@ def apply_dropout(x: Tensor, rate: float, fast: bool = True) -> Tensor:
     return x * draw_keep_mask(x.shape, rate) * rate_to_bytes(rate)[1]
 
 
-def dropout_add_layer_norm(x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, eps: float, rate: float, fast: bool = True) -> Tensor:
+def dropout_add_layer_norm(
+    x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, eps: float, rate: float, fast: bool = True
+) -> Tensor:
     """Return LayerNorm(residual + dropout(x)), the step that ends both halves of a BERT layer.
 
     Args:
@@ -104,7 +106,9 @@ class _DropAddNorm(torch.autograd.Function):
     """As one node, it keeps the sum and one byte a value for the backward pass, and no more."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, eps: float, rate: float) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, eps: float, rate: float
+    ) -> Tensor:
         keep_mask = draw_keep_mask(x.shape, rate)
         gain = rate_to_bytes(rate)[1]
         summed = torch.add(residual, x * keep_mask, alpha=gain)

@@ -67,9 +67,14 @@ def choose_precision(setting: str, device: torch.device) -> tuple[ComputePrecisi
         problem = f"precision int8 needs a processor with AVX512-VNNI or AMX; this {device.type} has neither"
         raise ConfigError(f"{problem}; use auto, fp32 or bf16")
     if setting == "fp16" and device.type != "cuda":
-        raise ConfigError(f"precision fp16 needs a CUDA GPU, this run is on {device.type}; use auto, fp32 or bf16")
+        raise ConfigError(
+            f"precision fp16 needs a CUDA GPU, this run is on {device.type}; use auto, fp32 or bf16"
+        )
     if setting == "bf16" and not has_fast_bf16(device):
-        return "bf16", f"as asked, although this {device.type} only emulates it: expect it to be slower than fp32"
+        return (
+            "bf16",
+            f"as asked, although this {device.type} only emulates it: expect it to be slower than fp32",
+        )
     if setting != "auto":
         return cast(ComputePrecision, setting), "as asked"
     if has_fast_bf16(device):

@@ -11,7 +11,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def cross_entropy(logits: Tensor, target: Tensor, weights: Tensor | None = None, smoothing: float = 0.0) -> Tensor:
+def cross_entropy(
+    logits: Tensor, target: Tensor, weights: Tensor | None = None, smoothing: float = 0.0
+) -> Tensor:
     """Sum the cross-entropy over rows; divide by the sum of the rows' weights for torch's weighted mean.
 
     Args:
@@ -58,7 +60,9 @@ def binary_cross_entropy(
     loss = F.binary_cross_entropy_with_logits(logits, soft, pos_weight=weights, reduction="none")
     if gamma:
         p = torch.sigmoid(logits)
-        loss = loss * (target * (1 - p) + (1 - target) * p).clamp_min(torch.finfo(torch.float32).tiny) ** gamma
+        loss = (
+            loss * (target * (1 - p) + (1 - target) * p).clamp_min(torch.finfo(torch.float32).tiny) ** gamma
+        )
     return loss.sum()
 
 

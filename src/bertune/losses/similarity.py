@@ -77,7 +77,13 @@ def cosine_mse_loss(similarity: Tensor, target: Tensor) -> Tensor:
 
 
 def in_batch_negatives_loss(
-    anchors: Tensor, candidates: Tensor, positive: Tensor, false: Tensor, margin: float, scale: float, symmetric: bool
+    anchors: Tensor,
+    candidates: Tensor,
+    positive: Tensor,
+    false: Tensor,
+    margin: float,
+    scale: float,
+    symmetric: bool,
 ) -> Tensor:
     """Sum over rows the cross-entropy of finding the positive among all candidates of the batch by cosine.
 
@@ -127,7 +133,9 @@ def false_negative_mask(anchor_ids: Tensor, candidate_ids: Tensor, positive: Ten
     texts, place = torch.unique(torch.cat([anchor_ids, candidate_ids]), return_inverse=True)
     anchor, candidate = place[:anchors], place[anchors:]
     _, group = torch.unique(anchor_ids, return_inverse=True)  # rows with the same anchor text
-    belongs = torch.zeros(anchors, len(texts), dtype=torch.bool, device=place.device)  # which texts, to each group
+    belongs = torch.zeros(
+        anchors, len(texts), dtype=torch.bool, device=place.device
+    )  # which texts, to each group
     belongs[group, anchor] = True
     belongs[group, candidate[positive]] = True
     false = belongs[group[:, None], candidate]

@@ -9,7 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 
-def bootstrap_interval(metric: Callable[..., float], *columns: npt.NDArray[Any], num_resamples: int = 1000) -> tuple[float, float] | None:
+def bootstrap_interval(
+    metric: Callable[..., float], *columns: npt.NDArray[Any], num_resamples: int = 1000
+) -> tuple[float, float] | None:
     """Return the 95 % bootstrap interval of a metric: rows drawn with replacement, percentiles of the outcome.
 
     Args:

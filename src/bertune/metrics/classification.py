@@ -82,9 +82,16 @@ def single_label_scores(matrix: Ints, positive: int | None) -> dict[str, float]:
     counted = predicted + gold > 0
     figures = {"accuracy": float(safe_divide(hits.sum(), matrix.sum()))}
     if positive is not None:
-        figures |= {"precision": float(precision[positive]), "recall": float(recall[positive]), "f1": float(f1[positive])}
+        figures |= {
+            "precision": float(precision[positive]),
+            "recall": float(recall[positive]),
+            "f1": float(f1[positive]),
+        }
     else:
-        figures |= {"precision_macro": float(precision[counted].mean()), "recall_macro": float(recall[counted].mean())}
+        figures |= {
+            "precision_macro": float(precision[counted].mean()),
+            "recall_macro": float(recall[counted].mean()),
+        }
     return figures | averages | {"mcc": matthews_corrcoef(matrix)}
 
 
@@ -128,10 +135,14 @@ def best_threshold(gold: Bools, probability: Floats) -> float:
     i = best[np.argmin(np.abs(cut[best] - 0.5))]
     low, high = (p[i + 1] if i + 1 < len(p) else -1.0), p[i]
     # As few digits as leave the cut between its two probabilities.
-    return next((t for digits in range(6, 20) if low < (t := round(float(cut[i]), digits)) <= high), float(high))
+    return next(
+        (t for digits in range(6, 20) if low < (t := round(float(cut[i]), digits)) <= high), float(high)
+    )
 
 
-def per_label_scores(labels: Sequence[str], hits: Any, predicted: Any, gold: Any) -> dict[str, dict[str, float]]:
+def per_label_scores(
+    labels: Sequence[str], hits: Any, predicted: Any, gold: Any
+) -> dict[str, dict[str, float]]:
     """Return precision, recall, F1 and support of each label."""
     precision, recall, f1 = precision_recall_f1(hits, predicted, gold)
     return {

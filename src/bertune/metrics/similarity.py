@@ -51,7 +51,9 @@ def _cuts(gold: Bools, similarity: npt.NDArray[np.floating]) -> _Cuts:
     last = np.flatnonzero(np.append(falling[:-1] > falling[1:], True))  # of each run of ties
     hits = np.cumsum(gold[order])[last]
     above, below = max(1.0, falling[0] + _BEYOND), min(-1.0, falling[-1])
-    return _Cuts(np.append(0, hits), np.append(0, last + 1), np.concatenate([[above], falling[last], [below]]))
+    return _Cuts(
+        np.append(0, hits), np.append(0, last + 1), np.concatenate([[above], falling[last], [below]])
+    )
 
 
 def binary_similarity_scores(gold: Bools, similarity: npt.NDArray[np.floating]) -> dict[str, float]:
@@ -73,7 +75,9 @@ def binary_similarity_scores(gold: Bools, similarity: npt.NDArray[np.floating]) 
     cuts = _cuts(gold, similarity)
     positives = int(gold.sum())
     precision, recall, f1 = precision_recall_f1(cuts.hits, cuts.predicted, positives)
-    right = 2 * cuts.hits - cuts.predicted + len(gold) - positives  # positives that are found and negatives that are not
+    right = (
+        2 * cuts.hits - cuts.predicted + len(gold) - positives
+    )  # positives that are found and negatives that are not
     best, best_f1 = int(right.argmax()), int(f1.argmax())
     return {
         "average_precision": float(np.diff(recall) @ precision[1:]),

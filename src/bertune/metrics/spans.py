@@ -23,7 +23,9 @@ class SpanCounts(NamedTuple):
     of theirs; right boundaries with the right label."""
 
 
-def count_spans(gold: Sequence[Sequence[LabelledSpan]], predicted: Sequence[Sequence[LabelledSpan]], labels: Sequence[str]) -> SpanCounts:
+def count_spans(
+    gold: Sequence[Sequence[LabelledSpan]], predicted: Sequence[Sequence[LabelledSpan]], labels: Sequence[str]
+) -> SpanCounts:
     """Count the spans of sentences; a span is `(start, end, label)`, and right if all three are."""
     ids = {label: n for n, label in enumerate(labels)}
     counts = np.zeros((3, len(gold), len(labels)), np.int64)

@@ -26,7 +26,9 @@ class ArrowColumns:
     """
 
     def __init__(self, fields: Iterable[pa.Field] = ()) -> None:
-        self.fields: dict[str, pa.Field] = {field.name: _field(field.name, field.type, of_json=_is_json(field)) for field in fields}
+        self.fields: dict[str, pa.Field] = {
+            field.name: _field(field.name, field.type, of_json=_is_json(field)) for field in fields
+        }
 
     def to_array(self, name: str, values: list[Any], location_of: Callable[[int], str]) -> pa.Array:
         """Return values as what the column is; if nothing has decided that yet, these do.

@@ -51,7 +51,9 @@ class Corpus:
         """
         note = prefixed(self.console) if verbose else lambda _: None
         faults = BadRows(skip=self.data.bad_rows == "skip")
-        for row in open_rows(ReadOptions(self.file, self.data, CORPUS_COLUMNS, faults, note, require_target=False)):
+        for row in open_rows(
+            ReadOptions(self.file, self.data, CORPUS_COLUMNS, faults, note, require_target=False)
+        ):
             try:
                 yield row.raw, get_text(row, "text")
             except DataError as error:
@@ -79,7 +81,9 @@ def load_sentence_pipeline(folder: str | Path, **where: Any) -> SentencePipeline
     pipeline = load(folder, **where)
     if not isinstance(pipeline, SentencePipeline):
         kind = type(pipeline.task).__name__.lower()
-        raise ArtifactError(f"{folder}: is a model of task {kind}, which gives no sentence vectors; train one with task embed or match")
+        raise ArtifactError(
+            f"{folder}: is a model of task {kind}, which gives no sentence vectors; train one with task embed or match"
+        )
     return pipeline
 
 

@@ -12,7 +12,15 @@ from bertune.errors import ArtifactError, ConfigError
 from bertune.inference.vectors import l2_normalize
 from bertune.retrieval.arrow_columns import json_text
 from bertune.retrieval.search import FORMAT_VERSION, INDEX_KEYS, Index, IndexInfo
-from bertune.retrieval.writers import EmbedFn, VectorFile, npy_header, report_write_errors, to_disk, write_json, write_vectors
+from bertune.retrieval.writers import (
+    EmbedFn,
+    VectorFile,
+    npy_header,
+    report_write_errors,
+    to_disk,
+    write_json,
+    write_vectors,
+)
 from bertune.types import JSON
 
 
@@ -57,7 +65,9 @@ def build_index(
             return info.num_rows
         elif _read_json(folder / "index.json") != info.to_json() or job.path.exists():
             _remove_finished(folder)
-    return write_vectors(job, _with_texts_kept(folder, info, rows), lambda texts: l2_normalize(encode(texts)), on_progress)
+    return write_vectors(
+        job, _with_texts_kept(folder, info, rows), lambda texts: l2_normalize(encode(texts)), on_progress
+    )
 
 
 def _is_finished(folder: Path, info: IndexInfo) -> bool:
@@ -72,7 +82,9 @@ def _remove_finished(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
-def _with_texts_kept(folder: Path, info: IndexInfo, rows: Iterable[tuple[JSON, str]]) -> Iterator[tuple[JSON, str]]:
+def _with_texts_kept(
+    folder: Path, info: IndexInfo, rows: Iterable[tuple[JSON, str]]
+) -> Iterator[tuple[JSON, str]]:
     """Pass rows on; when the last was asked for, texts.jsonl, offsets.npy and index.json are there.
 
     The vectors get their name after that, so a folder with vectors.npy and index.json has everything.
@@ -112,14 +124,20 @@ def open_index(folder: str | Path, model_fingerprint: str) -> Index:
     """
     place = Path(folder)
     found = _read_json(place / "index.json")
-    unfinished = (place / "vectors.npy.part.json").exists() and not (found is not None and (place / "vectors.npy").exists())
+    unfinished = (place / "vectors.npy.part.json").exists() and not (
+        found is not None and (place / "vectors.npy").exists()
+    )
     if unfinished:
-        raise ArtifactError(f"{place}: the index is not finished; run the command that was making it again, it goes on where it stopped")
+        raise ArtifactError(
+            f"{place}: the index is not finished; run the command that was making it again, it goes on where it stopped"
+        )
     if found is None:
         reason = "holds no index.json" if place.is_dir() else "no such folder"
         raise ArtifactError(f"{place}: {reason}; give a folder that holds an index")
     if found.get("format") != FORMAT_VERSION:
-        raise ArtifactError(f"{place}: has format {found.get('format')!r}, this bertune reads format {FORMAT_VERSION}; make the index anew")
+        raise ArtifactError(
+            f"{place}: has format {found.get('format')!r}, this bertune reads format {FORMAT_VERSION}; make the index anew"
+        )
     try:
         names = {key: name for name, key in INDEX_KEYS.items()}
         info = IndexInfo(**{names[key]: value for key, value in found.items() if key != "format"})
@@ -127,12 +145,18 @@ def open_index(folder: str | Path, model_fingerprint: str) -> Index:
         offsets = np.load(place / "offsets.npy", mmap_mode="r")
         length = (place / "texts.jsonl").stat().st_size
     except (OSError, ValueError, TypeError, KeyError, EOFError) as error:
-        raise ArtifactError(f"{place}: damaged: {' '.join(str(error).split())}; make the index anew") from None
+        raise ArtifactError(
+            f"{place}: damaged: {' '.join(str(error).split())}; make the index anew"
+        ) from None
     if info.model_fingerprint != model_fingerprint:
         raise ArtifactError(
             f"{place}: was made by another model (has {info.model_fingerprint}, this is {model_fingerprint}); make the index anew"
         )
-    fits = vectors.shape == (info.num_rows, info.dim) and vectors.dtype == info.dtype and offsets.shape == (info.num_rows,)
+    fits = (
+        vectors.shape == (info.num_rows, info.dim)
+        and vectors.dtype == info.dtype
+        and offsets.shape == (info.num_rows,)
+    )
     if not fits or not info.num_rows or not 0 <= offsets[-1] < length:
         raise ArtifactError(f"{place}: damaged: its files do not belong together; make the index anew")
     return Index(place, info, vectors, offsets)

@@ -27,7 +27,13 @@ BLOCK_ROWS = 8192
 """Rows of the corpus that are compared with them at once."""
 TILE_ROWS = 2048
 """Rows that are compared with as many others when pairs are looked for."""
-INDEX_KEYS = {"num_rows": "rows", "dim": "width", "dtype": "form", "model_fingerprint": "model", "source": "source"}
+INDEX_KEYS = {
+    "num_rows": "rows",
+    "dim": "width",
+    "dtype": "form",
+    "model_fingerprint": "model",
+    "source": "source",
+}
 """Fields of `IndexInfo`, and their keys in index.json."""
 _EXACT_AT_ONCE = 4096
 """Pairs of vectors whose cosine is computed in float64 at once."""
@@ -72,7 +78,14 @@ class IndexInfo:
 
     def to_json(self) -> JSON:
         """Return what index.json holds."""
-        return dict(json.loads(json.dumps({"format": FORMAT_VERSION, **{INDEX_KEYS[k]: v for k, v in asdict(self).items()}}, default=str)))
+        return dict(
+            json.loads(
+                json.dumps(
+                    {"format": FORMAT_VERSION, **{INDEX_KEYS[k]: v for k, v in asdict(self).items()}},
+                    default=str,
+                )
+            )
+        )
 
 
 @dataclass(frozen=True)
@@ -104,14 +117,21 @@ class Index:
         """
         found = self.nearest(queries, k, engine)
         raws = self.read_rows(int(row) for _, rows in found for row in rows)
-        return [[Hit(int(row), float(score), raws[int(row)]) for score, row in zip(*one, strict=True)] for one in found]
+        return [
+            [Hit(int(row), float(score), raws[int(row)]) for score, row in zip(*one, strict=True)]
+            for one in found
+        ]
 
-    def nearest(self, queries: FloatArray, k: int = 10, engine: Engine = "exact") -> list[tuple[FloatArray, IntArray]]:
+    def nearest(
+        self, queries: FloatArray, k: int = 10, engine: Engine = "exact"
+    ) -> list[tuple[FloatArray, IntArray]]:
         """Do what `search` does, and give for each query scores and rows alone."""
         if queries.ndim != 2 or queries.shape[1] != self.info.dim:
             raise ConfigError(f"queries: expected (number, {self.info.dim}), got {queries.shape}")
         if not np.isfinite(queries).all():
-            raise ConfigError(f"queries: query {int((~np.isfinite(queries).all(axis=1)).argmax()) + 1} holds numbers that are not finite")
+            raise ConfigError(
+                f"queries: query {int((~np.isfinite(queries).all(axis=1)).argmax()) + 1} holds numbers that are not finite"
+            )
         if k < 1:
             raise ConfigError(f"k: got {k}, must be at least 1")
         if engine not in ENGINES:
@@ -119,7 +139,11 @@ class Index:
         k = min(k, self.info.num_rows)
         at_once = max(1, min(QUERY_BATCH_SIZE, _RESULTS // k))
         look = self._look_at_all if engine == "exact" else self._walk_graph
-        return [one for first in range(0, len(queries), at_once) for one in look(queries[first : first + at_once], k)]
+        return [
+            one
+            for first in range(0, len(queries), at_once)
+            for one in look(queries[first : first + at_once], k)
+        ]
 
     def read_rows(self, rows: Iterable[int]) -> dict[int, JSON]:
         """Read some rows of the corpus.
@@ -136,10 +160,14 @@ class Index:
                     file.seek(int(self.offsets[row]))
                     found[row] = json.loads(file.readline())
         except (OSError, ValueError) as error:
-            raise ArtifactError(f"{path}: row {row + 1} cannot be read: {' '.join(str(error).split())}; make the index anew") from None
+            raise ArtifactError(
+                f"{path}: row {row + 1} cannot be read: {' '.join(str(error).split())}; make the index anew"
+            ) from None
         return found
 
-    def near_duplicates(self, threshold: float, max_pairs: int, on_progress: Callable[[int], None] = lambda _: None) -> NearDuplicates:
+    def near_duplicates(
+        self, threshold: float, max_pairs: int, on_progress: Callable[[int], None] = lambda _: None
+    ) -> NearDuplicates:
         """Find the pairs of rows whose cosine is at least the threshold; compares all with all.
 
         Args:
@@ -154,7 +182,9 @@ class Index:
             raise ConfigError(f"threshold: got {threshold}, must be a cosine, -1 to 1")
         if max_pairs < 1:
             raise ConfigError(f"max_pairs: got {max_pairs}, must be at least 1")
-        kept = _KeptPairs(threshold, max_pairs, self._margin, lambda one, two: self._cosines(self.vectors, one, two))
+        kept = _KeptPairs(
+            threshold, max_pairs, self._margin, lambda one, two: self._cosines(self.vectors, one, two)
+        )
         for first in range(0, self.info.num_rows, TILE_ROWS):
             left = self._block(first, TILE_ROWS)
             for second in range(first, self.info.num_rows, TILE_ROWS):
@@ -189,13 +219,18 @@ class Index:
     def _look_at_all(self, queries: FloatArray, k: int) -> list[tuple[FloatArray, IntArray]]:
         """Compare with every row; keep the best k of the blocks so far."""
         sides = l2_normalize(queries)
-        scores, rows = np.empty((len(queries), 0), dtype=np.float32), np.empty((len(queries), 0), dtype=np.int64)
+        scores, rows = (
+            np.empty((len(queries), 0), dtype=np.float32),
+            np.empty((len(queries), 0), dtype=np.int64),
+        )
         for first in range(0, self.info.num_rows, BLOCK_ROWS):
             rough = sides @ self._block(first, BLOCK_ROWS).T
             seen = first + rough.shape[1]
             if scores.shape[1] == k:
                 floor = scores[:, -1] - self._margin
-            elif rough.shape[1] > k:  # the k best of this block alone beat what is further below them than both can be wrong
+            elif (
+                rough.shape[1] > k
+            ):  # the k best of this block alone beat what is further below them than both can be wrong
                 floor = np.partition(rough, -k, axis=1)[:, -k] - 2 * self._margin
             else:
                 floor = np.full(len(queries), -np.inf)
@@ -259,12 +294,21 @@ def _best_of_each(
 class _KeptPairs:
     """The best pairs so far, at most `max_pairs`, and the count of all."""
 
-    def __init__(self, threshold: float, max_pairs: int, margin: float, exact: Callable[[IntArray, IntArray], FloatArray]) -> None:
+    def __init__(
+        self,
+        threshold: float,
+        max_pairs: int,
+        margin: float,
+        exact: Callable[[IntArray, IntArray], FloatArray],
+    ) -> None:
         self._threshold = threshold
         self._most = max_pairs
         self._margin = margin
         self._exact = exact  # the scores of rows with rows
-        self._low, self._high = np.float32(threshold - margin), np.float32(threshold + margin)  # between them a product cannot tell
+        self._low, self._high = (
+            np.float32(threshold - margin),
+            np.float32(threshold + margin),
+        )  # between them a product cannot tell
         self._total = 0
         self._scores = np.empty(0, dtype=np.float32)
         self._rows = np.empty((2, 0), dtype=np.int64)
@@ -273,23 +317,33 @@ class _KeptPairs:
         """Take a tile (n, m) of products; row and column 0 are rows `first` and `second` of the corpus."""
         one, two = np.nonzero((rough >= self._low) & (rough < self._high))
         self._total += int(np.count_nonzero(rough >= self._high))
-        self._total += int(np.count_nonzero(self._exact(one + first, two + second).astype(np.float64) >= self._threshold))
+        self._total += int(
+            np.count_nonzero(self._exact(one + first, two + second).astype(np.float64) >= self._threshold)
+        )
         full = len(self._scores) == self._most
         floor = max(self._low, self._scores[-1] - np.float32(self._margin)) if full else self._low
         near = rough >= floor
         count = int(np.count_nonzero(near))
         if count > self._most:
-            near &= rough >= np.partition(rough[near], -self._most)[-self._most] - np.float32(2 * self._margin)
+            near &= rough >= np.partition(rough[near], -self._most)[-self._most] - np.float32(
+                2 * self._margin
+            )
         one, two = np.nonzero(near)
         if not len(one):
             return
         rows = np.stack([one + first, two + second])
         scores = self._exact(rows[0], rows[1])
         enough = scores.astype(np.float64) >= self._threshold
-        scores, rows = np.concatenate([self._scores, scores[enough]]), np.concatenate([self._rows, rows[:, enough]], axis=1)
+        scores, rows = (
+            np.concatenate([self._scores, scores[enough]]),
+            np.concatenate([self._rows, rows[:, enough]], axis=1),
+        )
         best = np.lexsort((rows[1], rows[0], -scores))[: self._most]
         self._scores, self._rows = scores[best], rows[:, best]
 
     def result(self) -> NearDuplicates:
-        best = [NearDuplicate(float(score), int(a), int(b)) for score, a, b in zip(self._scores, *self._rows, strict=True)]
+        best = [
+            NearDuplicate(float(score), int(a), int(b))
+            for score, a, b in zip(self._scores, *self._rows, strict=True)
+        ]
         return NearDuplicates(best, self._total)

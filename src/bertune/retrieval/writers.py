@@ -62,12 +62,21 @@ class VectorFile:
 
     def to_json(self) -> JSON:
         """Return everything that decides the bytes of the file, as JSON gives it back."""
-        whole = {"identity": self.identity, "count": self.num_rows, "width": self.dim, "form": self.dtype, "chunk": CHUNK_ROWS}
+        whole = {
+            "identity": self.identity,
+            "count": self.num_rows,
+            "width": self.dim,
+            "form": self.dtype,
+            "chunk": CHUNK_ROWS,
+        }
         return dict(json.loads(json.dumps(whole, default=str)))
 
 
 def write_vectors(
-    job: VectorFile, rows: Iterable[tuple[JSON, str]], encode: EmbedFn, on_progress: Callable[[int], None] = lambda _: None
+    job: VectorFile,
+    rows: Iterable[tuple[JSON, str]],
+    encode: EmbedFn,
+    on_progress: Callable[[int], None] = lambda _: None,
 ) -> int:
     """Make a file of vectors; go on where an earlier call with the same identity was stopped.
 
@@ -115,7 +124,11 @@ def write_vectors(
 def npy_header(shape: tuple[int, ...], dtype: npt.DTypeLike) -> bytes:
     """Return how a .npy file begins."""
     header = io.BytesIO()
-    described = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
+    described = {
+        "descr": np.lib.format.dtype_to_descr(np.dtype(dtype)),
+        "fortran_order": False,
+        "shape": shape,
+    }
     np.lib.format.write_array_header_1_0(header, described)
     return header.getvalue()
 
@@ -188,7 +201,9 @@ def _taken_over(job: VectorFile, part: _Part) -> int:
     except FileNotFoundError:
         found, rows, sealed = job.to_json(), 0, False
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise ConfigError(f"-o {job.path}: {job.progress_path} is damaged; remove it and {job.partial_path}") from None
+        raise ConfigError(
+            f"-o {job.path}: {job.progress_path} is damaged; remove it and {job.partial_path}"
+        ) from None
     if rows and found != job.to_json():
         raise ConfigError(
             f"-o {job.path}: {job.partial_path} is the beginning of something else ({_difference(found, job.to_json())}); "
@@ -214,7 +229,11 @@ def _difference(found: JSON, wanted: JSON) -> str:
     there = {**found, **(identity if isinstance(identity, dict) else {})}
     here = {**wanted, **wanted["identity"]}
     names = [name for name in {**here, **there} if name != "identity" and there.get(name) != here.get(name)]
-    return f"{names[0]}: {there.get(names[0])!r} there, {here.get(names[0])!r} here" if names else "another identity"
+    return (
+        f"{names[0]}: {there.get(names[0])!r} there, {here.get(names[0])!r} here"
+        if names
+        else "another identity"
+    )
 
 
 def _record(job: VectorFile, rows: int, *, sealed: bool = False) -> None:
@@ -241,7 +260,9 @@ def _encoded(job: VectorFile, encode: EmbedFn, texts: list[str], first: int) -> 
     places = {text: place for place, text in enumerate(dict.fromkeys(texts))}
     vectors = np.asarray(encode(list(places)), dtype=np.float32)
     if vectors.shape != (len(places), job.dim):
-        raise ConfigError(f"encode: {len(places)} texts became {vectors.shape}, expected {(len(places), job.dim)}")
+        raise ConfigError(
+            f"encode: {len(places)} texts became {vectors.shape}, expected {(len(places), job.dim)}"
+        )
 
     def check(numbers: npt.NDArray[Any], why: str) -> None:
         bad = ~np.isfinite(numbers).all(axis=1)
@@ -271,7 +292,9 @@ class _Npy(_Part):
         if not self.whole.exists():
             return False
         with self.whole.open("rb") as file:
-            return file.read(len(self._header)) == self._header and file.seek(0, os.SEEK_END) >= self._end(rows)
+            return file.read(len(self._header)) == self._header and file.seek(0, os.SEEK_END) >= self._end(
+                rows
+            )
 
     def begin(self) -> None:
         with self.whole.open("wb") as file:
@@ -325,8 +348,12 @@ class _Parquet(_Part):
         self._embedding = self._embedding or free_column_names(names, ["embedding"])["embedding"]
         if self._embedding in names:
             row = next(n for n, raw in enumerate(raws) if self._embedding in raw)
-            raise DataError(f"{location_of(row)}: has a column {self._embedding!r}, which the rows before it lack; rename it")
-        columns = [self._columns.to_array(name, [raw.get(name) for raw in raws], location_of) for name in names]
+            raise DataError(
+                f"{location_of(row)}: has a column {self._embedding!r}, which the rows before it lack; rename it"
+            )
+        columns = [
+            self._columns.to_array(name, [raw.get(name) for raw in raws], location_of) for name in names
+        ]
         embedding = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])
         pq.write_table(pa.table([*columns, embedding], self._schema(embedding.type)), self._chunk(first))
         to_disk(self._chunk(first))

@@ -38,7 +38,9 @@ def load_task(name: str) -> type[Task]:
         if spec is None or spec.loader is None:
             raise TaskNotFound(f"{name!r} cannot be imported")
         module = importlib.util.module_from_spec(spec)
-        sys.modules[module_name] = module  # before it runs: dataclasses and pydantic look a class's module up here
+        sys.modules[module_name] = (
+            module  # before it runs: dataclasses and pydantic look a class's module up here
+        )
         try:
             spec.loader.exec_module(module)
         except (SyntaxError, ImportError) as error:
@@ -49,7 +51,9 @@ def load_task(name: str) -> type[Task]:
         raise TaskNotFound(
             f"no task {name!r}{did_you_mean(name, task_names())}; tasks: {', '.join(task_names())}, or a file such as ./mine.py"
         )
-    classes = [v for v in vars(module).values() if isinstance(v, type) and get_origin(v) is None]  # 3.10 takes list[str] for a class
+    classes = [
+        v for v in vars(module).values() if isinstance(v, type) and get_origin(v) is None
+    ]  # 3.10 takes list[str] for a class
     found = [v for v in classes if issubclass(v, Task) and v.__module__ == module.__name__]
     if len(found) != 1:
         raise ConfigError(f"{name!r} must hold exactly one subclass of bertune.Task, found {len(found)}")

@@ -10,7 +10,14 @@ import numpy as np
 from pydantic import Field
 
 from bertune.config.schema import DataConfig
-from bertune.data.labels import LabelTypeCheck, get_label, get_labels, read_labels, sort_labels, unknown_label_error
+from bertune.data.labels import (
+    LabelTypeCheck,
+    get_label,
+    get_labels,
+    read_labels,
+    sort_labels,
+    unknown_label_error,
+)
 from bertune.errors import ConfigError, DataError, did_you_mean, listed
 from bertune.metrics.bootstrap import bootstrap_interval
 from bertune.metrics.classification import (
@@ -56,7 +63,14 @@ class Classify(PooledTask):
     Options = ClassifyOptions
     columns: ClassVar[Columns] = Columns(("text",), ("text_b",), "label")
     example_row: ClassVar[str] = '{"text": "Where is my parcel?", "label": "order_status"}'
-    learnt: ClassVar[tuple[str, ...]] = ("labels", "is_multi_label", "class_weights", "thresholds", "num_texts", "_because")
+    learnt: ClassVar[tuple[str, ...]] = (
+        "labels",
+        "is_multi_label",
+        "class_weights",
+        "thresholds",
+        "num_texts",
+        "_because",
+    )
 
     def __init__(self, options: ClassifyOptions, data: DataConfig) -> None:
         super().__init__(options, data)
@@ -64,7 +78,9 @@ class Classify(PooledTask):
         self._kind = LabelTypeCheck()
         self.class_weights: list[float] | None = None
         self.thresholds: list[float] = []
-        self.is_multi_label: bool | None = {"auto": None, "single_label": False, "multi_label": True}[options.problem_type]
+        self.is_multi_label: bool | None = {"auto": None, "single_label": False, "multi_label": True}[
+            options.problem_type
+        ]
         self._because = "as options.problem_type states"
         if self.is_multi_label is None and data.label_delimiter is not None:
             self.is_multi_label, self._because = True, "since data.label_delimiter is given"
@@ -86,7 +102,9 @@ class Classify(PooledTask):
         """Return the id of the positive label of a binary problem."""
         if self.is_multi_label or len(self.labels) != 2:
             return None
-        return self.labels.index(self.options.positive_label) if self.options.positive_label is not None else 1
+        return (
+            self.labels.index(self.options.positive_label) if self.options.positive_label is not None else 1
+        )
 
     def read(self, row: Row) -> Example:
         """Read the texts and the label or labels of a row."""
@@ -129,26 +147,41 @@ class Classify(PooledTask):
                 return False
 
         if sum(map(is_fraction, counts)) > len(counts) / 2:
-            note(f"the {len(counts)} labels look like measured numbers ({listed(self.labels, 3)}); to predict a number use task regress")
+            note(
+                f"the {len(counts)} labels look like measured numbers ({listed(self.labels, 3)}); to predict a number use task regress"
+            )
         elif len(counts) > 50 and len(counts) > sum(counts.values()) / 5:
             note(f"{len(counts)} labels for {sum(counts.values())} rows; is the right column taken as label?")
 
     def _check_options(self) -> None:
         options = self.options
-        faults = ["options.metric=mcc is for single-label problems"] if options.metric == "mcc" and self.is_multi_label else []
+        faults = (
+            ["options.metric=mcc is for single-label problems"]
+            if options.metric == "mcc" and self.is_multi_label
+            else []
+        )
         if options.loss == "focal" and options.label_smoothing and not self.is_multi_label:
             faults.append("options.label_smoothing has no part in options.loss=focal; use one of them")
-        if options.loss != "focal" and options.focal_gamma != ClassifyOptions.model_fields["focal_gamma"].default:
-            faults.append("options.focal_gamma has no part in options.loss=cross_entropy; set options.loss=focal")
+        if (
+            options.loss != "focal"
+            and options.focal_gamma != ClassifyOptions.model_fields["focal_gamma"].default
+        ):
+            faults.append(
+                "options.focal_gamma has no part in options.loss=cross_entropy; set options.loss=focal"
+            )
         if options.threshold != "tuned" and not self.is_multi_label:
-            faults.append("options.threshold is for several labels a row; here the most probable label is taken")
+            faults.append(
+                "options.threshold is for several labels a row; here the most probable label is taken"
+            )
         if not self.is_multi_label and self.data.label_delimiter is not None:
             faults.append("data.label_delimiter contradicts options.problem_type=single_label")
         if options.metric == "f1" and (self.is_multi_label or len(self.labels) != 2):
             faults.append("options.metric=f1 is for two labels; use f1_macro, f1_micro or f1_weighted")
         positive = options.positive_label
         if positive is not None and (self.is_multi_label or len(self.labels) != 2):
-            faults.append(f"options.positive_label is for two labels, here are {len(self.labels)}: {listed(self.labels)}")
+            faults.append(
+                f"options.positive_label is for two labels, here are {len(self.labels)}: {listed(self.labels)}"
+            )
         elif positive is not None and positive not in self.labels:
             faults.append(
                 f"options.positive_label: {positive!r} is no label{did_you_mean(positive, self.labels)}; labels: {listed(self.labels)}"
@@ -156,7 +189,9 @@ class Classify(PooledTask):
         if isinstance(options.class_weights, dict):
             wrong = [label for label in options.class_weights if label not in self.labels]
             if wrong:
-                faults.append(f"options.class_weights: no such labels: {listed(wrong)}; labels: {listed(self.labels)}")
+                faults.append(
+                    f"options.class_weights: no such labels: {listed(wrong)}; labels: {listed(self.labels)}"
+                )
         if faults:
             raise ConfigError("; ".join(faults))
 
@@ -167,13 +202,17 @@ class Classify(PooledTask):
         if isinstance(given, dict):
             return [float(given.get(label, 1.0)) for label in self.labels]
         if self.is_multi_label:  # what a positive counts: negatives over positives
-            return [(num_rows - counts[label]) / counts[label] if counts[label] else 1.0 for label in self.labels]
+            return [
+                (num_rows - counts[label]) / counts[label] if counts[label] else 1.0 for label in self.labels
+            ]
         return [num_rows / (len(counts) * counts[label]) if counts[label] else 1.0 for label in self.labels]
 
     def describe(self) -> str:
         """Say what problem this is and how it was told."""
         kind = "multi-label" if self.is_multi_label else "single-label"
-        positive = f", positive label {self.labels[self.positive_id]!r}" if self.positive_id is not None else ""
+        positive = (
+            f", positive label {self.labels[self.positive_id]!r}" if self.positive_id is not None else ""
+        )
         return f"{kind} classification, {self._because}; {len(self.labels)} labels: {listed(self.labels)}{positive}"
 
     def check(self, example: Example) -> None:
@@ -240,12 +279,16 @@ class Classify(PooledTask):
     def _prediction(self, row: list[float]) -> Prediction:
         by_label = dict(zip(self.labels, row, strict=True))
         if self.is_multi_label:
-            chosen = tuple(label for label, p, t in zip(self.labels, row, self.thresholds, strict=True) if p >= t)
+            chosen = tuple(
+                label for label, p, t in zip(self.labels, row, self.thresholds, strict=True) if p >= t
+            )
             return Prediction(chosen, None, by_label)
         best = max(range(len(row)), key=row.__getitem__)
         return Prediction(self.labels[best], row[best], by_label)
 
-    def score(self, predictions: Sequence[Prediction], examples: Sequence[Example], *, intervals: bool = True) -> Scores:
+    def score(
+        self, predictions: Sequence[Prediction], examples: Sequence[Example], *, intervals: bool = True
+    ) -> Scores:
         """Return accuracy, precision, recall, F1 and what belongs to them."""
         if self.is_multi_label:
             return self._score_multi(predictions, examples, intervals)
@@ -260,16 +303,33 @@ class Classify(PooledTask):
 
         found = bootstrap_interval(main, gold, predicted) if intervals else None
         per_label = per_label_scores(self.labels, np.diag(matrix), matrix.sum(0), matrix.sum(1))
-        confusion = {g: {p: int(c) for p, c in zip(self.labels, row, strict=True)} for g, row in zip(self.labels, matrix, strict=True)}
+        confusion = {
+            g: {p: int(c) for p, c in zip(self.labels, row, strict=True)}
+            for g, row in zip(self.labels, matrix, strict=True)
+        }
         values = single_label_scores(matrix, self.positive_id)
-        return Scores(self.main_metric, True, values, {self.main_metric: found} if found else {}, per_label, confusion)
+        return Scores(
+            self.main_metric, True, values, {self.main_metric: found} if found else {}, per_label, confusion
+        )
 
-    def _score_multi(self, predictions: Sequence[Prediction], examples: Sequence[Example], intervals: bool) -> Scores:
+    def _score_multi(
+        self, predictions: Sequence[Prediction], examples: Sequence[Example], intervals: bool
+    ) -> Scores:
         gold = np.array([[label in e.target for label in self.labels] for e in examples])
         predicted = np.array([[label in p.value for label in self.labels] for p in predictions])  # type: ignore[operator]
-        found = bootstrap_interval(lambda g, p: multi_label_scores(g, p)[self.main_metric], gold, predicted) if intervals else None
+        found = (
+            bootstrap_interval(lambda g, p: multi_label_scores(g, p)[self.main_metric], gold, predicted)
+            if intervals
+            else None
+        )
         per_label = per_label_scores(self.labels, (gold & predicted).sum(0), predicted.sum(0), gold.sum(0))
-        return Scores(self.main_metric, True, multi_label_scores(gold, predicted), {self.main_metric: found} if found else {}, per_label)
+        return Scores(
+            self.main_metric,
+            True,
+            multi_label_scores(gold, predicted),
+            {self.main_metric: found} if found else {},
+            per_label,
+        )
 
     def compact_prediction(self, prediction: Prediction) -> Prediction:
         """Return the label alone; where there are several, thresholds are tuned on all probabilities."""
@@ -279,7 +339,9 @@ class Classify(PooledTask):
         """Return the label or labels."""
         return "\0".join(example.target) if self.is_multi_label else str(example.target)
 
-    def calibrate(self, predictions: list[Prediction], examples: Sequence[Example], note: Note) -> list[Prediction]:
+    def calibrate(
+        self, predictions: list[Prediction], examples: Sequence[Example], note: Note
+    ) -> list[Prediction]:
         """Choose the threshold of each label on the dev rows."""
         if not self.is_multi_label or self.options.threshold != "tuned":
             return predictions
@@ -289,7 +351,9 @@ class Classify(PooledTask):
             self.thresholds[i] = best_threshold(gold, probability)
         chosen = ", ".join(f"{label} {t:.3f}" for label, t in zip(self.labels, self.thresholds, strict=True))
         note(f"thresholds with the best F1 on the dev rows, so dev scores are a little flattering: {chosen}")
-        return [self._prediction([(p.probabilities or {})[label] for label in self.labels]) for p in predictions]
+        return [
+            self._prediction([(p.probabilities or {})[label] for label in self.labels]) for p in predictions
+        ]
 
     def state(self) -> JSON:
         """Return labels, weights and thresholds."""
@@ -314,5 +378,7 @@ class Classify(PooledTask):
             **super().hf_config(head),
             "id2label": {str(i): label for i, label in enumerate(self.labels)},
             "label2id": {label: i for i, label in enumerate(self.labels)},
-            "problem_type": "multi_label_classification" if self.is_multi_label else "single_label_classification",
+            "problem_type": "multi_label_classification"
+            if self.is_multi_label
+            else "single_label_classification",
         }

@@ -51,7 +51,17 @@ class EmbedOptions(SentenceOptions):
     """Leave out negatives that are none: the text itself, its partner standing in another row, and partners of the same text in
     other rows."""
     metric: Literal[
-        "auto", "spearman", "pearson", "average_precision", "accuracy", "f1", "ndcg@10", "mrr@10", "recall@1", "recall@5", "recall@10"
+        "auto",
+        "spearman",
+        "pearson",
+        "average_precision",
+        "accuracy",
+        "f1",
+        "ndcg@10",
+        "mrr@10",
+        "recall@1",
+        "recall@5",
+        "recall@10",
     ] = "auto"
     """The figure that decides which checkpoint is best; `auto`: spearman for scored dev pairs, average_precision for pairs labelled
     0 and 1, ndcg@10 for pairs of a query and what it should find."""
@@ -79,19 +89,25 @@ class Embed(SentenceTask):
         texts = self.read_texts(row, "text_b", "negative")
         if "negative" in row.fields and "text_b" not in row.fields:
             raise DataError(f"{row.location}: has a 'negative' but no 'text_b' that belongs to the text")
-        score = int_if_whole(get_number(row, self.columns.target)) if len(texts) > 1 else None  # of a single text it says nothing
+        score = (
+            int_if_whole(get_number(row, self.columns.target)) if len(texts) > 1 else None
+        )  # of a single text it says nothing
         return Example(texts, score, row.location)
 
     def fit(self, examples: Sequence[Example], note: Note) -> None:
         """Learn what the training rows hold."""
         for name in ("labels", "label_delimiter"):
             if getattr(self.data, name):
-                raise ConfigError(f"data.{name} is for labels, and embed learns from texts that belong together; leave it out")
+                raise ConfigError(
+                    f"data.{name} is for labels, and embed learns from texts that belong together; leave it out"
+                )
         self.texts_per_row = _texts_a_row(examples)
         self.min_batch_size = 1 if self.texts_per_row == 3 else 2
         first = examples[0].texts[0]
         if all(e.texts[0] == first for e in examples):
-            raise DataError(f"{examples[0].location.source}: every row has the same text; there is nothing to tell it from")
+            raise DataError(
+                f"{examples[0].location.source}: every row has the same text; there is nothing to tell it from"
+            )
         apart = [e for e in examples if e.target not in {None, 1}]
         if apart:
             raise DataError(
@@ -113,9 +129,13 @@ class Embed(SentenceTask):
             )
         kind = evaluation_kind(examples)
         if kind in {"scores", "labels"}:
-            check_not_constant([e.target for e in examples], examples[0].location.source, labels=kind == "labels")
+            check_not_constant(
+                [e.target for e in examples], examples[0].location.source, labels=kind == "labels"
+            )
         if self.options.metric not in {"auto", *METRICS[kind]}:
-            raise ConfigError(f"options.metric={self.options.metric}: {examples[0].location.source} gives {', '.join(METRICS[kind])}")
+            raise ConfigError(
+                f"options.metric={self.options.metric}: {examples[0].location.source} gives {', '.join(METRICS[kind])}"
+            )
 
     def encode(self, examples: Sequence[Example], tokenizer: Tokenizer) -> list[EncodedExample]:
         """Turn examples into integers. Pairs that all belong together, labelled 1 or not, have no target: the loss needs none."""
@@ -155,12 +175,20 @@ class Embed(SentenceTask):
         def loss(x: SentenceOutput) -> Tensor:
             candidates = torch.cat([all_gather(x.text_vectors(n)) for n in others])
             return in_batch_negatives_loss(
-                all_gather(x.text_vectors(0)), candidates, positive, false, self.options.margin, self.options.scale, self.options.symmetric
+                all_gather(x.text_vectors(0)),
+                candidates,
+                positive,
+                false,
+                self.options.margin,
+                self.options.scale,
+                self.options.symmetric,
             )
 
         return self.matryoshka_loss(out, loss) / num_processes()
 
-    def _false(self, anchors: torch.Tensor, candidates: torch.Tensor, positive: torch.Tensor, *, learns: bool) -> torch.Tensor:
+    def _false(
+        self, anchors: torch.Tensor, candidates: torch.Tensor, positive: torch.Tensor, *, learns: bool
+    ) -> torch.Tensor:
         """Return which candidates (B, N) are no negatives of a row, and count them where something is learnt."""
         from bertune.losses.similarity import false_negative_mask
 
@@ -186,10 +214,17 @@ class Embed(SentenceTask):
         cosines = self.similarities(self.truncate(out)).tolist()
         if batch.target is not None:
             return [Prediction(value) for value in cosines]
-        vectors = [self.truncate(out).text_vectors(n).cpu().numpy() for n in range(len(out.pair_index.text_index))]
-        return [Prediction(value, vectors=row) for value, row in zip(cosines, zip(*vectors, strict=True), strict=True)]
+        vectors = [
+            self.truncate(out).text_vectors(n).cpu().numpy() for n in range(len(out.pair_index.text_index))
+        ]
+        return [
+            Prediction(value, vectors=row)
+            for value, row in zip(cosines, zip(*vectors, strict=True), strict=True)
+        ]
 
-    def score(self, predictions: Sequence[Prediction], examples: Sequence[Example], *, intervals: bool = True) -> Scores:
+    def score(
+        self, predictions: Sequence[Prediction], examples: Sequence[Example], *, intervals: bool = True
+    ) -> Scores:
         """Return what the rows give: correlation with scores, precision of labels, or how well partners are found among all of them."""
         kind = evaluation_kind(examples)
         main = METRICS[kind][0] if self.options.metric == "auto" else self.options.metric
@@ -236,7 +271,9 @@ def _vectors(prediction: Prediction) -> tuple[Any, ...]:
     return prediction.vectors or ()
 
 
-def _found(predictions: Sequence[Prediction], examples: Sequence[Example], main: str, *, intervals: bool) -> Scores:
+def _found(
+    predictions: Sequence[Prediction], examples: Sequence[Example], main: str, *, intervals: bool
+) -> Scores:
     """Score a search: every different first text is a query, every other text a document, partners are what should be found."""
     queries: dict[str, Any] = {}
     documents: dict[str, Any] = {}
@@ -251,8 +288,12 @@ def _found(predictions: Sequence[Prediction], examples: Sequence[Example], main:
     wanted = [{numbers[text] for text in relevant[query]} for query in queries]
     # A query that is a document too does not find itself, unless it should.
     itself = np.array([numbers.get(query, -1) if query not in relevant[query] else -1 for query in queries])
-    found = retrieval_scores(_directions(queries.values()), _directions(documents.values()), wanted, excluded=itself)
-    interval = bootstrap_interval(lambda each: float(each.mean()), found.per_query[main]) if intervals else None
+    found = retrieval_scores(
+        _directions(queries.values()), _directions(documents.values()), wanted, excluded=itself
+    )
+    interval = (
+        bootstrap_interval(lambda each: float(each.mean()), found.per_query[main]) if intervals else None
+    )
     return Scores(main, True, found.values, {main: interval} if interval else {})
 
 

@@ -48,7 +48,9 @@ class MatchOptions(SentenceOptions):
     classifier_learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     """softmax: peak learning rate of the layer that tells labels, which begins at random: at the encoder's rate it is hardly learnt
     within a few hundred steps. It has no weight decay; `train.head_learning_rate` is for the layers before it."""
-    metric: Literal["auto", "spearman", "pearson", "average_precision", "accuracy", "f1", "f1_macro", "mcc"] = "auto"
+    metric: Literal[
+        "auto", "spearman", "pearson", "average_precision", "accuracy", "f1", "f1_macro", "mcc"
+    ] = "auto"
     """The figure that decides which checkpoint is best; `auto` is spearman for scores, average_precision for labels 0 and 1, and
     accuracy for softmax."""
 
@@ -58,7 +60,9 @@ class Match(SentenceTask):
 
     Options = MatchOptions
     columns: ClassVar[Columns] = Columns(("text", "text_b"), (), "label")
-    example_row: ClassVar[str] = '{"text": "How do I repay early?", "text_b": "Can I pay it back sooner?", "label": 1}'
+    example_row: ClassVar[str] = (
+        '{"text": "How do I repay early?", "text_b": "Can I pay it back sooner?", "label": 1}'
+    )
     learnt: ClassVar[tuple[str, ...]] = ("labels", "score_range", "is_binary")
     options: MatchOptions
 
@@ -87,17 +91,25 @@ class Match(SentenceTask):
         """Read both texts and the score or label of a row."""
         texts = self.read_texts(row, "text_b")
         target = self.columns.target
-        value = get_label(row, target) if self.options.loss == "softmax" else int_if_whole(get_number(row, target))
+        value = (
+            get_label(row, target)
+            if self.options.loss == "softmax"
+            else int_if_whole(get_number(row, target))
+        )
         return Example(texts, value, row.location)
 
     def fit(self, examples: Sequence[Example], note: Note) -> None:
         """Learn the labels, or the range of the scores."""
         if self.data.label_delimiter is not None:
-            raise ConfigError("data.label_delimiter is for several labels a row, which pairs do not have; leave it out")
+            raise ConfigError(
+                "data.label_delimiter is for several labels a row, which pairs do not have; leave it out"
+            )
         if self.options.loss == "softmax":
             self.labels = read_labels(self.data.labels) or sort_labels(e.target for e in examples)
             if len(self.labels) < 2:
-                raise DataError(f"{examples[0].location.source}: all rows have the label {self.labels[0]!r}; at least two are needed")
+                raise DataError(
+                    f"{examples[0].location.source}: all rows have the label {self.labels[0]!r}; at least two are needed"
+                )
             for example in examples:
                 self.check(example)
         else:
@@ -113,7 +125,9 @@ class Match(SentenceTask):
     def _check_options(self) -> None:
         o, faults = self.options, []
         if o.metric not in {"auto", *self._figures}:
-            faults.append(f"options.metric={o.metric} is no figure of these rows; use auto, {', '.join(self._figures)}")
+            faults.append(
+                f"options.metric={o.metric} is no figure of these rows; use auto, {', '.join(self._figures)}"
+            )
         if o.loss == "contrastive" and not self.is_binary:
             faults.append("options.loss=contrastive is for labels 0 and 1; for scores use cosent or cosine")
         if o.loss == "softmax" and o.matryoshka:
@@ -127,7 +141,9 @@ class Match(SentenceTask):
             ("classifier_learning_rate", "softmax"),
         ):
             if o.loss != for_loss and getattr(o, name) != MatchOptions.model_fields[name].default:
-                faults.append(f"options.{name} has no part in options.loss={o.loss}; it belongs to {for_loss}")
+                faults.append(
+                    f"options.{name} has no part in options.loss={o.loss}; it belongs to {for_loss}"
+                )
         if faults:
             raise ConfigError("; ".join(faults))
 
@@ -135,7 +151,11 @@ class Match(SentenceTask):
         """Say what is learnt from which targets."""
         if self.labels:
             return f"matching by labels (softmax on two vectors); {len(self.labels)} labels: {listed(self.labels)}"
-        kind = "labels 0 and 1" if self.is_binary else f"scores from {self.score_range[0]:g} to {self.score_range[1]:g}"
+        kind = (
+            "labels 0 and 1"
+            if self.is_binary
+            else f"scores from {self.score_range[0]:g} to {self.score_range[1]:g}"
+        )
         return f"matching by {self.options.loss}; {kind}"
 
     def check(self, example: Example) -> None:
@@ -143,12 +163,16 @@ class Match(SentenceTask):
         if self.labels and example.target is not None and example.target not in self.labels:
             raise unknown_label_error(example, example.target, self.labels)
         if self.is_binary and example.target not in {0, 1, None}:
-            raise DataError(f"{example.location}: the score is {example.target:g}, where all training rows have 0 or 1")
+            raise DataError(
+                f"{example.location}: the score is {example.target:g}, where all training rows have 0 or 1"
+            )
 
     def check_scorable(self, examples: Sequence[Example]) -> None:
         """Refuse scores that are all the same, and labels of one kind."""
         if not self.labels:
-            check_not_constant([e.target for e in examples], examples[0].location.source, labels=self.is_binary)
+            check_not_constant(
+                [e.target for e in examples], examples[0].location.source, labels=self.is_binary
+            )
 
     def stratify_key(self, example: Example) -> str:
         """Return the label."""
@@ -191,9 +215,14 @@ class Match(SentenceTask):
             return cross_entropy(out.logits, target)
         if o.loss == "cosent":
             scores = all_gather(target)  # pairs are compared over all processes
-            return self.matryoshka_loss(out, lambda x: cosent_loss(all_gather(self.similarities(x)), scores, o.scale) * len(batch.rows))
+            return self.matryoshka_loss(
+                out,
+                lambda x: cosent_loss(all_gather(self.similarities(x)), scores, o.scale) * len(batch.rows),
+            )
         if o.loss == "contrastive":
-            return self.matryoshka_loss(out, lambda x: contrastive_loss(self.similarities(x), target, o.margin))
+            return self.matryoshka_loss(
+                out, lambda x: contrastive_loss(self.similarities(x), target, o.margin)
+            )
         return self.matryoshka_loss(out, lambda x: cosine_mse_loss(self.similarities(x), target))
 
     def decode(self, out: SentenceOutput, batch: Batch) -> list[Prediction]:
@@ -206,21 +235,29 @@ class Match(SentenceTask):
             found.append(Prediction(self.labels[best], row[best], dict(zip(self.labels, row, strict=True))))
         return found
 
-    def score(self, predictions: Sequence[Prediction], examples: Sequence[Example], *, intervals: bool = True) -> Scores:
+    def score(
+        self, predictions: Sequence[Prediction], examples: Sequence[Example], *, intervals: bool = True
+    ) -> Scores:
         """Return rank correlation for scores, average precision for labels 0 and 1, accuracy for softmax."""
         gold = [e.target for e in examples]
         if not self.labels:
-            return (score_binary if self.is_binary else score_correlation)(gold, predictions, self.main_metric, intervals=intervals)
+            return (score_binary if self.is_binary else score_correlation)(
+                gold, predictions, self.main_metric, intervals=intervals
+            )
         ids = {label: n for n, label in enumerate(self.labels)}
         columns = np.array([ids[g] for g in gold]), np.array([ids[str(p.value)] for p in predictions])
 
         def figures(g: Any, p: Any) -> dict[str, float]:
             return single_label_scores(confusion_matrix(g, p, len(ids)), None)
 
-        found = bootstrap_interval(lambda g, p: figures(g, p)[self.main_metric], *columns) if intervals else None
+        found = (
+            bootstrap_interval(lambda g, p: figures(g, p)[self.main_metric], *columns) if intervals else None
+        )
         matrix = confusion_matrix(*columns, len(ids))
         per_label = per_label_scores(self.labels, np.diag(matrix), matrix.sum(0), matrix.sum(1))
-        return Scores(self.main_metric, True, figures(*columns), {self.main_metric: found} if found else {}, per_label)
+        return Scores(
+            self.main_metric, True, figures(*columns), {self.main_metric: found} if found else {}, per_label
+        )
 
     def state(self) -> JSON:
         """Return what was learnt of labels and scores."""
@@ -228,4 +265,8 @@ class Match(SentenceTask):
 
     def load_state(self, state: JSON) -> None:
         """Take back what was learnt of labels and scores."""
-        self.labels, self.score_range, self.is_binary = tuple(state["labels"]), (state["range"][0], state["range"][1]), state["binary"]
+        self.labels, self.score_range, self.is_binary = (
+            tuple(state["labels"]),
+            (state["range"][0], state["range"][1]),
+            state["binary"],
+        )

@@ -53,7 +53,9 @@ class Regress(PooledTask):
                 raise ConfigError(f"data.{name} is for labels, and regress predicts a number; leave it out")
         targets = np.array([e.target for e in examples])
         if len(np.unique(targets)) == 1:
-            raise DataError(f"{examples[0].location.source}: every target is {targets[0]}; there is nothing to learn")
+            raise DataError(
+                f"{examples[0].location.source}: every target is {targets[0]}; there is nothing to learn"
+            )
         self.target_mean = float(targets.mean())
         self.target_min, self.target_max = float(targets.min()), float(targets.max())
 
@@ -77,7 +79,11 @@ class Regress(PooledTask):
         """Return the error summed over rows."""
         from torch.nn import functional as F
 
-        losses: dict[str, Callable[..., Tensor]] = {"mse": F.mse_loss, "mae": F.l1_loss, "huber": F.huber_loss}
+        losses: dict[str, Callable[..., Tensor]] = {
+            "mse": F.mse_loss,
+            "mae": F.l1_loss,
+            "huber": F.huber_loss,
+        }
         return losses[self.options.loss](out[:, 0].float(), batch.target, reduction="sum")
 
     def divergence(self, out: Tensor, other: Tensor) -> Tensor:
@@ -88,7 +94,9 @@ class Regress(PooledTask):
         """Return the numbers."""
         return [Prediction(value) for value in out[:, 0].float().tolist()]
 
-    def score(self, predictions: Sequence[Prediction], examples: Sequence[Example], *, intervals: bool = True) -> Scores:
+    def score(
+        self, predictions: Sequence[Prediction], examples: Sequence[Example], *, intervals: bool = True
+    ) -> Scores:
         """Return correlations and errors."""
         gold = np.array([e.target for e in examples], float)
         predicted = np.array([p.value for p in predictions], float)
@@ -96,7 +104,12 @@ class Regress(PooledTask):
         found = None
         if intervals:
             found = bootstrap_interval(lambda g, p: regression_scores(g, p)[main], gold, predicted)
-        return Scores(main, main not in LOWER_IS_BETTER, regression_scores(gold, predicted), {main: found} if found else {})
+        return Scores(
+            main,
+            main not in LOWER_IS_BETTER,
+            regression_scores(gold, predicted),
+            {main: found} if found else {},
+        )
 
     def state(self) -> JSON:
         """Return what was learnt of the targets."""

@@ -12,7 +12,16 @@ from pydantic import Field
 from bertune.config.schema import DataConfig, Section
 from bertune.data.entities import WordOffsets, WordUnit, get_entities, get_sentence
 from bertune.data.labels import read_labels, sort_labels, unknown_label_error
-from bertune.data.tags import Scheme, TagCounts, WordSpan, is_transition_allowed, parse_tag, spans_to_tags, tag_set, tags_to_spans
+from bertune.data.tags import (
+    Scheme,
+    TagCounts,
+    WordSpan,
+    is_transition_allowed,
+    parse_tag,
+    spans_to_tags,
+    tag_set,
+    tags_to_spans,
+)
 from bertune.errors import ConfigError, DataError, listed
 from bertune.metrics.bootstrap import bootstrap_interval
 from bertune.metrics.classification import per_label_scores
@@ -66,9 +75,16 @@ class Tag(Task):
 
     Options = TagOptions
     columns: ClassVar[Columns] = Columns(
-        ("text",), (), "label", ("tokens", "words", "chars", "characters"), ("tags", "nertags", "entities", "spans"), is_word_level=True
+        ("text",),
+        (),
+        "label",
+        ("tokens", "words", "chars", "characters"),
+        ("tags", "nertags", "entities", "spans"),
+        is_word_level=True,
     )
-    example_row: ClassVar[str] = '{"text": "Anna moved to Oslo.", "spans": [{"start": 0, "end": 4, "label": "person"}]}'
+    example_row: ClassVar[str] = (
+        '{"text": "Anna moved to Oslo.", "spans": [{"start": 0, "end": 4, "label": "person"}]}'
+    )
     learnt: ClassVar[tuple[str, ...]] = ("entity_types", "scheme", "unit")
     hf_auto_class: ClassVar[str] = "AutoModelForTokenClassification"
     pipeline_tag: ClassVar[str] = "token-classification"
@@ -105,7 +121,9 @@ class Tag(Task):
         counts = Counter(span.label for e in examples for span in e.target)
         stated = read_labels(self.data.labels)
         self.entity_types = (
-            tuple(dict.fromkeys(filter(None, (s if s in counts else _type_of(s) for s in stated)))) if stated else sort_labels(counts)
+            tuple(dict.fromkeys(filter(None, (s if s in counts else _type_of(s) for s in stated))))
+            if stated
+            else sort_labels(counts)
         )
         if not counts:
             raise DataError(f"{examples[0].location.source}: no row has an entity; there is nothing to learn")
@@ -113,7 +131,9 @@ class Tag(Task):
             self.check(example)
         unseen = [label for label in self.entity_types if label not in counts]
         if unseen:
-            note(f"labels without an entity in the training rows: {listed(unseen)}; the model cannot learn them")
+            note(
+                f"labels without an entity in the training rows: {listed(unseen)}; the model cannot learn them"
+            )
         self._learn_scheme(examples[0].location.source, note)
         single = self._given[True] > 0.95 * self._given.total() > 0
         if self.options.units == "auto":
@@ -145,7 +165,9 @@ class Tag(Task):
         for span in example.target or ():
             if span.label not in self.entity_types:
                 first = bisect_right([start for start, _ in example.words or ()], span.start) - 1
-                raise unknown_label_error(example, span.label, self.entity_types, str(example.location.at_word(max(first, 0))))
+                raise unknown_label_error(
+                    example, span.label, self.entity_types, str(example.location.at_word(max(first, 0)))
+                )
 
     def encode(self, examples: Sequence[Example], tokenizer: Tokenizer) -> list[EncodedExample]:
         """Turn words into ids, and entities into a tag for each word that has any."""
@@ -189,7 +211,9 @@ class Tag(Task):
         found, self._found = self._found, Counter()
         lines = self._schemes()
         if found["long"]:
-            lines.append(f"{found['long']} of {found['rows']} texts are longer than max_length and are read in {found['windows']} windows")
+            lines.append(
+                f"{found['long']} of {found['rows']} texts are longer than max_length and are read in {found['windows']} windows"
+            )
         if found["inexact"]:
             lines.append(
                 f"{found['inexact']} of {found['entities']} entities begin or end inside a word, or at a blank: learnt as the whole word, "
@@ -221,7 +245,10 @@ class Tag(Task):
             dropout = next((value for value in stated if value is not None), 0.1)
         crf = self.options.decoder == "crf"
         head = TokenHead(encoder.hidden_size, self._legal(), crf=crf, dropout=dropout)
-        head.hf_class, head.dropout_config_key = token_classification_class(encoder.model_type) or "", names[0] if names else ""
+        head.hf_class, head.dropout_config_key = (
+            token_classification_class(encoder.model_type) or "",
+            names[0] if names else "",
+        )
         head.learning_rates = {"crf": self.options.crf_learning_rate}
         return head
 
@@ -273,12 +300,21 @@ class Tag(Task):
             found.append(tags_to_spans([read[n] for n in ids[begin : begin + length]]))
             begins.append(begin)
             begin += length
-        edges = [(b + start, b + end - 1) for b, spans in zip(begins, found, strict=True) for start, end, _ in spans]
+        edges = [
+            (b + start, b + end - 1)
+            for b, spans in zip(begins, found, strict=True)
+            for start, end, _ in spans
+        ]
         firsts, lasts = torch.tensor(edges, dtype=torch.int64, device=best.device).reshape(-1, 2).unbind(1)
         sure = iter(span_log_probability(out, lengths, best, firsts, lasts).exp().tolist())
-        return [self._prediction(spans, context, [next(sure) for _ in spans]) for spans, context in zip(found, batch.contexts, strict=True)]
+        return [
+            self._prediction(spans, context, [next(sure) for _ in spans])
+            for spans, context in zip(found, batch.contexts, strict=True)
+        ]
 
-    def _prediction(self, spans: list[WordSpan], context: tuple[str, WordOffsets, list[int]], sure: list[float]) -> Prediction:
+    def _prediction(
+        self, spans: list[WordSpan], context: tuple[str, WordOffsets, list[int]], sure: list[float]
+    ) -> Prediction:
         text, words, present = context
         whole = [(present[start], present[end - 1] + 1, label) for start, end, label in spans]
         entities = []
@@ -286,9 +322,13 @@ class Tag(Task):
             a, b = words[start][0], words[end - 1][1]
             entities.append(Entity(a, b, label, text[a:b], confidence))
         tags = spans_to_tags(whole, len(words), self.scheme)
-        return Prediction(tuple(entities), tags=tuple((text[a:b], tag) for (a, b), tag in zip(words, tags, strict=True)))
+        return Prediction(
+            tuple(entities), tags=tuple((text[a:b], tag) for (a, b), tag in zip(words, tags, strict=True))
+        )
 
-    def score(self, predictions: Sequence[Prediction], examples: Sequence[Example], *, intervals: bool = True) -> Scores:
+    def score(
+        self, predictions: Sequence[Prediction], examples: Sequence[Example], *, intervals: bool = True
+    ) -> Scores:
         """Compare entities: right are those with the same start, end and label."""
         gold = [list(e.target) for e in examples]
         predicted = [[(e.start, e.end, e.label) for e in p.value] for p in predictions]  # type: ignore[union-attr]
@@ -319,7 +359,10 @@ class Tag(Task):
     def hf_config(self, head: Any) -> JSON:
         """Give transformers the names of the tags."""
         tags = self.tags
-        config: JSON = {"id2label": {str(n): tag for n, tag in enumerate(tags)}, "label2id": {tag: n for n, tag in enumerate(tags)}}
+        config: JSON = {
+            "id2label": {str(n): tag for n, tag in enumerate(tags)},
+            "label2id": {tag: n for n, tag in enumerate(tags)},
+        }
         if not head.hf_class:
             return {**config, "architectures": None}
         return {**config, "architectures": [head.hf_class], head.dropout_config_key: head.dropout.p}

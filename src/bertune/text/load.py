@@ -29,7 +29,9 @@ def load_tokenizer(folder: Path, max_positions: int, data: DataConfig) -> Tokeni
         ConfigError: no tokenizer can be read, or `data.max_length` is more than the encoder has.
     """
     if data.max_length is not None and data.max_length > max_positions:
-        raise ConfigError(f"data.max_length: {data.max_length} is more than the {max_positions} positions of this encoder")
+        raise ConfigError(
+            f"data.max_length: {data.max_length} is more than the {max_positions} positions of this encoder"
+        )
     max_length = data.max_length or min(max_positions, 512)
     if is_chinesebert(folder):
         from bertune.text.pinyin_tokenizer import PinyinTokenizer, load_pinyin_tokenizer
@@ -56,7 +58,9 @@ def load_rust_tokenizer(folder: Path) -> tuple[Rust, JSON]:
         return Rust.from_str(text), settings
     if not any(path for pattern in _VOCABULARIES for path in folder.glob(pattern)):
         # transformers would make up a tokenizer with an empty vocabulary
-        raise ConfigError(f"model: no tokenizer can be read from {str(folder)!r}: it holds none of {', '.join(_VOCABULARIES)}")
+        raise ConfigError(
+            f"model: no tokenizer can be read from {str(folder)!r}: it holds none of {', '.join(_VOCABULARIES)}"
+        )
     plain = _plain_bert(folder)
     if plain is not None:
         return plain
@@ -72,7 +76,9 @@ def load_rust_tokenizer(folder: Path) -> tuple[Rust, JSON]:
             settings = json.loads((Path(place) / "tokenizer_config.json").read_text(encoding="utf-8"))
             rust = Rust.from_file(str(Path(place) / "tokenizer.json"))
     except (OSError, ValueError, ImportError) as error:
-        raise ConfigError(f"model: no tokenizer can be read from {str(folder)!r}: {str(error).splitlines()[0]}") from None
+        raise ConfigError(
+            f"model: no tokenizer can be read from {str(folder)!r}: {str(error).splitlines()[0]}"
+        ) from None
     return rust, {k: v for k, v in settings.items() if k not in LOCAL_SETTINGS}
 
 
@@ -88,13 +94,22 @@ def _plain_bert(folder: Path) -> tuple[Rust, JSON] | None:
         if settings.get("tokenizer_class") not in {"BertTokenizer", "BertTokenizerFast"}:
             return None
         vocabulary = made["model"].pop("vocab")
-        special = {name: settings.get(f"{name.lower()}_token", f"[{name}]") for name in ("UNK", "SEP", "PAD", "CLS", "MASK")}
+        special = {
+            name: settings.get(f"{name.lower()}_token", f"[{name}]")
+            for name in ("UNK", "SEP", "PAD", "CLS", "MASK")
+        }
         found = {name: made[name] for name in ("normalizer", "pre_tokenizer", "post_processor", "model")}
         same = found == bert_tokenizer_parts(settings, special, vocabulary)
-        same_tokens = {t["content"]: t["id"] for t in made["added_tokens"]} == {t: vocabulary[t] for t in special.values()}
+        same_tokens = {t["content"]: t["id"] for t in made["added_tokens"]} == {
+            t: vocabulary[t] for t in special.values()
+        }
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None  # transformers' message says more
-    if not same or not same_tokens or settings.keys() & {"added_tokens_decoder", "additional_special_tokens", "extra_special_tokens"}:
+    if (
+        not same
+        or not same_tokens
+        or settings.keys() & {"added_tokens_decoder", "additional_special_tokens", "extra_special_tokens"}
+    ):
         return None
     return Rust.from_str(text), {k: v for k, v in settings.items() if k not in LOCAL_SETTINGS}
 
@@ -109,7 +124,10 @@ def bert_tokenizer_parts(settings: JSON, special: dict[str, str], vocabulary: di
         return {"Sequence": {"id": name, "type_id": kind}}
 
     single = [token("CLS", 0), text("A", 0), token("SEP", 0)]
-    around = {special[n]: {"id": special[n], "ids": [vocabulary[special[n]]], "tokens": [special[n]]} for n in ("CLS", "SEP")}
+    around = {
+        special[n]: {"id": special[n], "ids": [vocabulary[special[n]]], "tokens": [special[n]]}
+        for n in ("CLS", "SEP")
+    }
     return {
         "normalizer": {
             "type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": settings.get("tokenize_chinese_chars", True),

@@ -33,7 +33,9 @@ PYPINYIN_VERSION = "0.38.1"
 """The version of pypinyin that ChineseBERT's authors name. Every later one gives some characters other readings: of 3,000 titles
 0.39 changes .08 % of the characters, 0.44 .2 % (那 from nei4 to na4 among them), 0.55 .64 %, one title in ten."""
 
-_HAN = re.compile("[\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002a6df\U0002a703-\U0002b81d\U0002f80a-\U0002fa1f]+")
+_HAN = re.compile(
+    "[\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002a6df\U0002a703-\U0002b81d\U0002f80a-\U0002fa1f]+"
+)
 """Runs of characters that may have a reading."""
 
 
@@ -87,10 +89,15 @@ class PinyinVocab:
             return {}
         letters = {number: letter for letter, number in self.symbol_ids.items()}
         own: JSON = {
-            "pinyin_map": {"idx2char": [letters.get(n, "_") for n in range(NUM_SYMBOLS)], "char2idx": dict(self.symbol_ids)},
+            "pinyin_map": {
+                "idx2char": [letters.get(n, "_") for n in range(NUM_SYMBOLS)],
+                "char2idx": dict(self.symbol_ids),
+            },
         }
         if self.pinyin_ids is not None:
-            own["pinyin2tensor"] = {reading: unpack_syllable(syllable) for reading, syllable in self.pinyin_ids.items()}
+            own["pinyin2tensor"] = {
+                reading: unpack_syllable(syllable) for reading, syllable in self.pinyin_ids.items()
+            }
         return own
 
 
@@ -106,10 +113,15 @@ def parse_pinyin_vocab(pinyin_map: JSON | None, pinyin2tensor: JSON | None, sour
         ConfigError: something in them is no number from 0 to 31, or a syllable is longer than eight.
     """
     try:
-        symbols = SYMBOLS if pinyin_map is None else {str(k): _symbol(v) for k, v in pinyin_map["char2idx"].items()}
+        symbols = (
+            SYMBOLS if pinyin_map is None else {str(k): _symbol(v) for k, v in pinyin_map["char2idx"].items()}
+        )
         syllables = None
         if pinyin2tensor is not None:
-            syllables = {reading: pack_syllable([_symbol(n) for n in _eight(numbers)]) for reading, numbers in pinyin2tensor.items()}
+            syllables = {
+                reading: pack_syllable([_symbol(n) for n in _eight(numbers)])
+                for reading, numbers in pinyin2tensor.items()
+            }
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ConfigError(
             f"{source}: no lists of pinyin: {type(error).__name__}: {error}; needed are char2idx {{letter: 0 to {NUM_SYMBOLS - 1}}} "
@@ -140,7 +152,9 @@ class PinyinConverter:
     def __init__(self, vocab: PinyinVocab | None = None) -> None:
         self.vocab = vocab or PinyinVocab()
         self._readings, self._prefixes = _dictionaries()
-        self._known: dict[str, list[int]] = {}  # of characters and phrases met before: at most as many as the dictionaries have
+        self._known: dict[
+            str, list[int]
+        ] = {}  # of characters and phrases met before: at most as many as the dictionaries have
 
     def convert(self, text: str) -> list[int]:
         """Return a packed syllable for each character, 0 for those without a reading: letters, digits, signs, rare characters.

@@ -30,11 +30,15 @@ class PinyinTokenizer(Tokenizer):
     before anything is cut off or cut into words or windows.
     """
 
-    def __init__(self, rust: Rust, settings: JSON, max_length: int, truncation: str, vocab: PinyinVocab) -> None:
+    def __init__(
+        self, rust: Rust, settings: JSON, max_length: int, truncation: str, vocab: PinyinVocab
+    ) -> None:
         kept = {name: value for name, value in settings.items() if name not in _DROPPED}
         super().__init__(rust, {**kept, **vocab.to_json()}, max_length, truncation)
         self.pinyin = PinyinConverter(vocab)
-        self._word_places: dict[str, tuple[int, ...]] = {}  # of each token of a word, the character it stands for
+        self._word_places: dict[
+            str, tuple[int, ...]
+        ] = {}  # of each token of a word, the character it stands for
 
     def encode(self, texts: Sequence[tuple[str, ...]]) -> list[Encoding]:
         """Turn texts or pairs into pieces; see `Tokenizer.encode`. No cache of words: a reading is that of the whole text."""
@@ -52,7 +56,9 @@ class PinyinTokenizer(Tokenizer):
             ]
         return Encoding(found.ids, found.type_ids, cut, pinyin_ids=syllables)
 
-    def encode_words(self, texts: Sequence[tuple[str, Sequence[tuple[int, int]]]], overlap: int) -> list[tuple[Encoding, list[int]]]:
+    def encode_words(
+        self, texts: Sequence[tuple[str, Sequence[tuple[int, int]]]], overlap: int
+    ) -> list[tuple[Encoding, list[int]]]:
         """Turn texts that are cut into words into ids and syllables; see `Tokenizer.encode_words`."""
         before, after, _ = self._frame
         silent = [0] * len(before), [0] * len(after), 0
@@ -63,7 +69,11 @@ class PinyinTokenizer(Tokenizer):
             for start, stop in words:
                 spelt = self._spelt(text, start, stop)
                 first = stop - len(spelt)  # before `start` where a blank belongs to the word
-                of_words.append(_heard(heard, (_NOWHERE if p == _NOWHERE else first + p for p in self._word_places[spelt])))
+                of_words.append(
+                    _heard(
+                        heard, (_NOWHERE if p == _NOWHERE else first + p for p in self._word_places[spelt])
+                    )
+                )
             laid, _ = self._piece_of_words(of_words, overlap, silent)  # they come to lie as the ids do
             pieces.append((replace(piece, pinyin_ids=laid.input_ids), present))
         return pieces
@@ -79,7 +89,9 @@ class PinyinTokenizer(Tokenizer):
 
     def fingerprint(self) -> str:
         """Return what decides ids and syllables, as text."""
-        return super().fingerprint() + json.dumps([PYPINYIN_VERSION, self.pinyin.vocab.to_json()], sort_keys=True)
+        return super().fingerprint() + json.dumps(
+            [PYPINYIN_VERSION, self.pinyin.vocab.to_json()], sort_keys=True
+        )
 
 
 def _places(offsets: Iterable[tuple[int, int]]) -> list[int]:
@@ -103,14 +115,21 @@ def load_pinyin_tokenizer(folder: Path) -> tuple[Rust, JSON, PinyinVocab]:
     settings = _read_json(folder / "tokenizer_config.json") or {}
     spelling = _spelling(folder, settings)
     # Its class is none of transformers', so AutoTokenizer cannot be asked; the rules are BERT's.
-    own = {"tokenizer_class": "BertTokenizer", **{n: v for n, v in settings.items() if n not in {*LOCAL_SETTINGS, "tokenizer_class"}}}
+    own = {
+        "tokenizer_class": "BertTokenizer",
+        **{n: v for n, v in settings.items() if n not in {*LOCAL_SETTINGS, "tokenizer_class"}},
+    }
     if (folder / "vocab.txt").is_file():
         return _from_vocabulary(folder / "vocab.txt", own), own, spelling
     try:
         text = (folder / "tokenizer.json").read_text(encoding="utf-8")
         json.loads(text)["model"]["vocab"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        reason = "it holds neither vocab.txt nor tokenizer.json" if isinstance(error, FileNotFoundError) else f"tokenizer.json: {error}"
+        reason = (
+            "it holds neither vocab.txt nor tokenizer.json"
+            if isinstance(error, FileNotFoundError)
+            else f"tokenizer.json: {error}"
+        )
         raise ConfigError(f"model: no tokenizer can be read from {str(folder)!r}: {reason}") from None
     return Rust.from_str(text), own, spelling
 
@@ -146,16 +165,26 @@ def _from_vocabulary(path: Path, settings: JSON) -> Rust:
         lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from None
-    vocabulary = {line.rstrip("\r"): number for number, line in enumerate(lines[:-1] if lines[-1] == "" else lines)}
-    special = {name: str(settings.get(f"{name.lower()}_token") or f"[{name}]") for name in ("UNK", "SEP", "PAD", "CLS", "MASK")}
+    vocabulary = {
+        line.rstrip("\r"): number for number, line in enumerate(lines[:-1] if lines[-1] == "" else lines)
+    }
+    special = {
+        name: str(settings.get(f"{name.lower()}_token") or f"[{name}]")
+        for name in ("UNK", "SEP", "PAD", "CLS", "MASK")
+    }
     lacking = [token for token in special.values() if token not in vocabulary]
     if lacking:
-        raise ConfigError(f"{path}: lacks the special tokens {', '.join(lacking)}; is it the vocabulary of this encoder?")
+        raise ConfigError(
+            f"{path}: lacks the special tokens {', '.join(lacking)}; is it the vocabulary of this encoder?"
+        )
     parts = bert_tokenizer_parts(settings, special, vocabulary)
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
     parts["model"]["vocab"] = vocabulary
     parts["added_tokens"] = [
-        {"id": vocabulary[token], "content": token, **flags} for token in sorted(special.values(), key=vocabulary.__getitem__)
+        {"id": vocabulary[token], "content": token, **flags}
+        for token in sorted(special.values(), key=vocabulary.__getitem__)
     ]
     decoder = {"type": "WordPiece", "prefix": "##", "cleanup": True}
-    return Rust.from_str(json.dumps({"version": "1.0", "truncation": None, "padding": None, "decoder": decoder, **parts}))
+    return Rust.from_str(
+        json.dumps({"version": "1.0", "truncation": None, "padding": None, "decoder": decoder, **parts})
+    )

@@ -21,7 +21,13 @@ MIN_TEXTS_FOR_CACHE = 32
 """Texts too few for the cache of words to be made."""
 LOCAL_SETTINGS = {"is_local", "local_files_only", "name_or_path"}
 PLAIN_PUNCTUATION = str.maketrans(
-    {**dict.fromkeys("“”„‟«»「」『』", '"'), **dict.fromkeys("‘’‚‛", "'"), **dict.fromkeys("—–―‐‑−", "-"), "…": "...", "～": "~"}
+    {
+        **dict.fromkeys("“”„‟«»「」『』", '"'),
+        **dict.fromkeys("‘’‚‛", "'"),
+        **dict.fromkeys("—–―‐‑−", "-"),
+        "…": "...",
+        "～": "~",
+    }
 )
 """Typographic signs and their plain forms, tried where the vocabulary lacks the former."""
 
@@ -29,7 +35,9 @@ PLAIN_PUNCTUATION = str.maketrans(
 class Tokenizer:
     """Turns texts and pairs into ids; knows what it cut."""
 
-    def __init__(self, rust: Rust, settings: JSON, max_length: int, truncation: str = "longest_first") -> None:
+    def __init__(
+        self, rust: Rust, settings: JSON, max_length: int, truncation: str = "longest_first"
+    ) -> None:
         self.max_length = max_length
         self.truncation = truncation
         self._settings = settings  # what transformers keeps in tokenizer_config.json
@@ -61,7 +69,9 @@ class Tokenizer:
 
     @cached_property
     def _words(self) -> WordCache | None:
-        return WordCache.from_tokenizer(self._whole, self.max_length, truncate_left=self._settings.get("truncation_side") == "left")
+        return WordCache.from_tokenizer(
+            self._whole, self.max_length, truncate_left=self._settings.get("truncation_side") == "left"
+        )
 
     def clear_word_cache(self) -> None:
         """Let go of the words whose ids are kept, when many texts were encoded and no more are to come."""
@@ -76,7 +86,9 @@ class Tokenizer:
             if length <= self.max_length:
                 pieces.append(self._piece(item, whole, 0))
                 continue
-            kept = self._cutter(self._strategy(item, whole)).encode(*(item if isinstance(item, tuple) else (item,)))
+            kept = self._cutter(self._strategy(item, whole)).encode(
+                *(item if isinstance(item, tuple) else (item,))
+            )
             pieces.append(self._piece(item, kept, length - len(kept.ids)))
         return pieces
 
@@ -89,7 +101,9 @@ class Tokenizer:
         """Turn what the tokenizer found in a text or a pair into a piece."""
         return Encoding(found.ids, found.type_ids, cut)
 
-    def encode_words(self, texts: Sequence[tuple[str, Sequence[tuple[int, int]]]], overlap: int) -> list[tuple[Encoding, list[int]]]:
+    def encode_words(
+        self, texts: Sequence[tuple[str, Sequence[tuple[int, int]]]], overlap: int
+    ) -> list[tuple[Encoding, list[int]]]:
         """Turn texts that are cut into words into ids: the one place where words meet tokens, in training and prediction alike.
 
         Each word goes through the tokenizer's normalisation by itself, so its tokens never depend on its neighbours. A word stands at
@@ -104,7 +118,9 @@ class Tokenizer:
         """
         self._learn_words(texts)
         return [
-            self._piece_of_words([self._word_ids[self._spelt(text, *word)] for word in words], overlap, self._frame)
+            self._piece_of_words(
+                [self._word_ids[self._spelt(text, *word)] for word in words], overlap, self._frame
+            )
             for text, words in texts
         ]
 
@@ -117,9 +133,16 @@ class Tokenizer:
         """Tokenize every word that was not seen before, each once."""
         if len(self._word_ids) > MAX_CACHED_WORDS:
             self._forget_words()
-        new = {w: None for text, words in texts for start, end in words if (w := self._spelt(text, start, end)) not in self._word_ids}
+        new = {
+            w: None
+            for text, words in texts
+            for start, end in words
+            if (w := self._spelt(text, start, end)) not in self._word_ids
+        }
         unknown = []
-        for word, found in zip(new, self._whole.encode_batch(list(new), add_special_tokens=False), strict=True):
+        for word, found in zip(
+            new, self._whole.encode_batch(list(new), add_special_tokens=False), strict=True
+        ):
             self._remember(word, word, found)
             if self._unknown in found.ids:
                 unknown.append(word)
@@ -138,7 +161,9 @@ class Tokenizer:
     def _known_forms(self, word: str) -> Iterator[tuple[str, Any]]:
         """Yield forms of a word that hold no unknown token: half width, lower case, plain quotation marks and dashes."""
         folded = unicodedata.normalize("NFKC", word)
-        for form in dict.fromkeys((folded, word.lower(), folded.lower(), folded.lower().translate(PLAIN_PUNCTUATION))):
+        for form in dict.fromkeys(
+            (folded, word.lower(), folded.lower(), folded.lower().translate(PLAIN_PUNCTUATION))
+        ):
             found = self._whole.encode(form, add_special_tokens=False)
             if found.ids and self._unknown not in found.ids:
                 yield form, found
@@ -189,13 +214,17 @@ class Tokenizer:
         if self.truncation == "longest_first" or not isinstance(item, tuple):
             return "longest_first"
         kept_side = 1 if self.truncation == "only_first" else 0
-        fixed = sum(side != 1 - kept_side for side in whole.sequence_ids)  # the other text and the special tokens
+        fixed = sum(
+            side != 1 - kept_side for side in whole.sequence_ids
+        )  # the other text and the special tokens
         return self.truncation if fixed < self.max_length else "longest_first"
 
     def _cutter(self, strategy: str) -> Rust:
         if strategy not in self._cutters:
             cutter = Rust.from_str(self._whole.to_str())
-            cutter.enable_truncation(self.max_length, strategy=strategy, direction=self._settings.get("truncation_side", "right"))
+            cutter.enable_truncation(
+                self.max_length, strategy=strategy, direction=self._settings.get("truncation_side", "right")
+            )
             self._cutters[strategy] = cutter
         return self._cutters[strategy]
 

@@ -37,7 +37,9 @@ def split_windows(word_lengths: Sequence[int], max_tokens: int, overlap: int) ->
         while following - 1 > start and shared + word_lengths[following - 1] <= overlap:
             following -= 1
             shared += word_lengths[following]
-        while shared + word_lengths[stop] > max_tokens:  # a long word comes: a window must have a word that the one before lacks
+        while (
+            shared + word_lengths[stop] > max_tokens
+        ):  # a long word comes: a window must have a word that the one before lacks
             shared -= word_lengths[following]
             following += 1
         start = following

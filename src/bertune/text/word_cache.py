@@ -62,7 +62,11 @@ class TokenArray(Sequence[int]):
 
     def __eq__(self, other: object) -> bool:
         """Compare with any sequence of numbers."""
-        return isinstance(other, TokenArray | list | tuple) and len(self) == len(other) and list(self) == list(other)
+        return (
+            isinstance(other, TokenArray | list | tuple)
+            and len(self) == len(other)
+            and list(self) == list(other)
+        )
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -127,7 +131,11 @@ class PackedEncodings:
         nothing = np.zeros(int(np.diff(self.offsets).max(initial=0)), np.uint8)
         ends = self.offsets.tolist()
         return [
-            Encoding(TokenArray(self.input_ids[a:b]), TokenArray(nothing[: b - a] if types is None else types[a:b]), cut)
+            Encoding(
+                TokenArray(self.input_ids[a:b]),
+                TokenArray(nothing[: b - a] if types is None else types[a:b]),
+                cut,
+            )
             for a, b, cut in zip(ends[:-1], ends[1:], self.num_truncated.tolist(), strict=True)
         ]
 
@@ -187,14 +195,21 @@ class AsciiWordPiece:
     def from_tokenizer_json(cls, tokenizer_json: dict[str, Any]) -> AsciiWordPiece | None:
         """Return one for a tokenizer.json, or None where an added token may be part of a plain word."""
         added = [token["content"] for token in tokenizer_json.get("added_tokens") or ()]
-        if any(token.isalnum() for token in added) or tokenizer_json["model"]["unk_token"] not in tokenizer_json["model"]["vocab"]:
+        if (
+            any(token.isalnum() for token in added)
+            or tokenizer_json["model"]["unk_token"] not in tokenizer_json["model"]["vocab"]
+        ):
             return None
         never = {sign for token in added for sign in token if not sign.isalnum()}
-        return cls(tokenizer_json["model"], lower=bool(tokenizer_json["normalizer"]["lowercase"]), never=never)
+        return cls(
+            tokenizer_json["model"], lower=bool(tokenizer_json["normalizer"]["lowercase"]), never=never
+        )
 
     def split(self, text: str) -> list[str] | None:
         """Return the runs and signs of a text, as its vocabulary has them; None where it holds anything but printable ASCII and blanks."""
-        plain = text.isascii() and text.isprintable() and not any(sign in text for sign in self._never)  # a fraction of the search below
+        plain = (
+            text.isascii() and text.isprintable() and not any(sign in text for sign in self._never)
+        )  # a fraction of the search below
         if not plain and self._odd.search(text):
             return None
         found: list[str] = self._parts(text.lower() if self._lower else text)
@@ -244,7 +259,11 @@ class WordCache:
     @classmethod
     def from_tokenizer(cls, rust: Any, max_length: int, *, truncate_left: bool = False) -> WordCache | None:
         """Return a cache for a tokenizer, or None where words cannot stand for themselves."""
-        return cls(rust, max_length, truncate_left=truncate_left) if supports_word_cache(json.loads(rust.to_str())) else None
+        return (
+            cls(rust, max_length, truncate_left=truncate_left)
+            if supports_word_cache(json.loads(rust.to_str()))
+            else None
+        )
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Begin anew in another process."""
@@ -263,7 +282,13 @@ class WordCache:
                     self._encode_some(inputs, places[start : start + CHUNK_TEXTS], num_texts, found)
         return found
 
-    def _encode_some(self, inputs: Sequence[tuple[str, ...]], places: list[int], num_texts: int, found: list[Encoding | None]) -> None:
+    def _encode_some(
+        self,
+        inputs: Sequence[tuple[str, ...]],
+        places: list[int],
+        num_texts: int,
+        found: list[Encoding | None],
+    ) -> None:
         frame = self._frames[num_texts]
         if frame is None:
             return
@@ -288,8 +313,16 @@ class WordCache:
             return
         tokens, ends = self._known.tokens(numbers, ends)
         room = self._max_length - frame.num_special
-        fits = np.ones(len(sure), bool) if num_texts == 1 else np.diff(ends).reshape(-1, num_texts).sum(1) <= room
-        pieces = self._framed(frame, tokens, ends, room).to_list() if num_texts == 1 else _paired(frame, tokens, ends, fits).to_list()
+        fits = (
+            np.ones(len(sure), bool)
+            if num_texts == 1
+            else np.diff(ends).reshape(-1, num_texts).sum(1) <= room
+        )
+        pieces = (
+            self._framed(frame, tokens, ends, room).to_list()
+            if num_texts == 1
+            else _paired(frame, tokens, ends, fits).to_list()
+        )
         for place, piece in zip(itertools.compress(sure, fits.tolist()), pieces, strict=True):
             found[place] = piece
 
@@ -298,7 +331,9 @@ class WordCache:
         if parts is not None:
             return parts  # far fewer different ones than words with signs around them
         words = text.split()
-        if len(text) > MAX_LETTERS_PER_WORD * len(words) + MAX_LETTERS_PER_WORD or self._other_blanks.search(text):
+        if len(text) > MAX_LETTERS_PER_WORD * len(words) + MAX_LETTERS_PER_WORD or self._other_blanks.search(
+            text
+        ):
             return None
         return words
 
@@ -316,7 +351,11 @@ class WordCache:
                 self._forget()
                 unseen, missing = words, np.arange(len(words))
             new = Counter(unseen)
-            self._learn(list(new) if len(new) <= len(words) / 3 else [word for word, count in new.items() if count > 1])
+            self._learn(
+                list(new)
+                if len(new) <= len(words) / 3
+                else [word for word, count in new.items() if count > 1]
+            )
             numbers[missing] = self._known.look_up(unseen)
         unknown = _ends((numbers < 0).astype(np.int64))[_ends(counts)]
         return numbers, np.diff(unknown) == 0
@@ -326,7 +365,9 @@ class WordCache:
         cut = self._plain
         ids = [cut(word) if cut is not None and word.isascii() else None for word in words]
         rest = [place for place, found in enumerate(ids) if found is None]
-        for place, encoding in zip(rest, self._rust.encode_batch([words[n] for n in rest], add_special_tokens=False), strict=True):
+        for place, encoding in zip(
+            rest, self._rust.encode_batch([words[n] for n in rest], add_special_tokens=False), strict=True
+        ):
             ids[place] = encoding.ids
         every = cast(list[list[int]], ids)
         ends = _ends(np.array([len(x) for x in every], np.int64))
@@ -353,7 +394,9 @@ def _again(rust: Any, max_length: int, keeps_end: bool) -> WordCache:
     return WordCache(rust, max_length, truncate_left=keeps_end)
 
 
-def _paired(frame: SpecialTokens, tokens: IdArray, ends: IntArray, fits: npt.NDArray[np.bool_]) -> PackedEncodings:
+def _paired(
+    frame: SpecialTokens, tokens: IdArray, ends: IntArray, fits: npt.NDArray[np.bool_]
+) -> PackedEncodings:
     """Put special tokens around pairs that are short enough."""
     starts, lengths = ends[:-1].reshape(-1, 2)[fits], np.diff(ends).reshape(-1, 2)[fits]
     offsets = _ends(lengths.sum(1) + frame.num_special)
@@ -374,8 +417,12 @@ def _paired(frame: SpecialTokens, tokens: IdArray, ends: IntArray, fits: npt.NDA
     return PackedEncodings(ids, types if types.any() else None, offsets, np.zeros(len(lengths), np.int64))
 
 
-def _put_special(frame: SpecialTokens, part: int, places: IntArray, ids: IdArray, types: npt.NDArray[np.uint8]) -> None:
-    for n, (token, kind) in enumerate(zip(frame.special_ids[part], frame.special_type_ids[part], strict=True)):
+def _put_special(
+    frame: SpecialTokens, part: int, places: IntArray, ids: IdArray, types: npt.NDArray[np.uint8]
+) -> None:
+    for n, (token, kind) in enumerate(
+        zip(frame.special_ids[part], frame.special_type_ids[part], strict=True)
+    ):
         ids[places + n] = token
         types[places + n] = kind
 
@@ -397,11 +444,19 @@ def _ends(lengths: IntArray) -> IntArray:
 
 def supports_word_cache(tokenizer_json: dict[str, Any]) -> bool:
     """Tell whether a tokenizer.json is BERT's own kind, whose added tokens hold no blank and nothing that normalisation changes."""
-    parts = {name: (tokenizer_json.get(name) or {}).get("type") for name in ("normalizer", "pre_tokenizer", "model", "post_processor")}
+    parts = {
+        name: (tokenizer_json.get(name) or {}).get("type")
+        for name in ("normalizer", "pre_tokenizer", "model", "post_processor")
+    }
     bert = {"normalizer": "BertNormalizer", "pre_tokenizer": "BertPreTokenizer", "model": "WordPiece"}
-    if any(parts[name] != kind for name, kind in bert.items()) or parts["post_processor"] not in {"TemplateProcessing", "BertProcessing"}:
+    if any(parts[name] != kind for name, kind in bert.items()) or parts["post_processor"] not in {
+        "TemplateProcessing",
+        "BertProcessing",
+    }:
         return False
-    plain = all(re.fullmatch(r"[!-~]+", token["content"]) for token in tokenizer_json.get("added_tokens") or ())
+    plain = all(
+        re.fullmatch(r"[!-~]+", token["content"]) for token in tokenizer_json.get("added_tokens") or ()
+    )
     return plain and tokenizer_json["normalizer"].get("clean_text") is True
 
 

@@ -43,7 +43,9 @@ def num_workers(setting: str | int) -> int:
 
 
 @contextmanager
-def parallel_tokenizer(tokenizer: Tokenizer, workers: str | int, log: Callable[[str], None]) -> Iterator[Tokenizer | ParallelTokenizer]:
+def parallel_tokenizer(
+    tokenizer: Tokenizer, workers: str | int, log: Callable[[str], None]
+) -> Iterator[Tokenizer | ParallelTokenizer]:
     """Give a tokenizer that encodes with several processes, or itself where there is to be one."""
     count = num_workers(workers)
     if count == 1:
@@ -71,7 +73,9 @@ class ParallelTokenizer:
         """Do as `Tokenizer.encode`."""
         return self._shared_out("encode", texts)
 
-    def encode_words(self, texts: Sequence[tuple[str, Sequence[tuple[int, int]]]], overlap: int) -> list[tuple[Encoding, list[int]]]:
+    def encode_words(
+        self, texts: Sequence[tuple[str, Sequence[tuple[int, int]]]], overlap: int
+    ) -> list[tuple[Encoding, list[int]]]:
         """Do as `Tokenizer.encode_words`."""
         return self._shared_out("encode_words", texts, overlap)
 
@@ -81,7 +85,9 @@ class ParallelTokenizer:
         shares = np.cumsum([0, 1] + [2] * len(self._workers))  # this process has the rest to do as well
         cuts = (shares * len(texts) // shares[-1]).tolist()
         parts = [texts[start:stop] for start, stop in itertools.pairwise(cuts)]
-        asked = [worker.ask((method, part, *more)) for worker, part in zip(self._workers, parts[1:], strict=True)]
+        asked = [
+            worker.ask((method, part, *more)) for worker, part in zip(self._workers, parts[1:], strict=True)
+        ]
         found = list(getattr(self._tokenizer, method)(parts[0], *more))
         lost = []
         for worker, was_asked, part in zip(self._workers, asked, parts[1:], strict=True):
@@ -91,7 +97,9 @@ class ParallelTokenizer:
                 answer = getattr(self._tokenizer, method)(part, *more)
             found += answer.to_list() if isinstance(answer, PackedEncodings) else answer
         if lost:
-            self._say(f"note: {len(lost)} of {len(self._workers)} processes that tokenise ended; their part is done by the others")
+            self._say(
+                f"note: {len(lost)} of {len(self._workers)} processes that tokenise ended; their part is done by the others"
+            )
             self._workers = [worker for worker in self._workers if worker not in lost]
             for worker in lost:
                 worker.close()
@@ -107,7 +115,10 @@ class _Worker:
     def __init__(self, tokenizer: Tokenizer) -> None:
         environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false"}
         self._process = subprocess.Popen(  # noqa: S603  (this Python, with a program that stands here)
-            [sys.executable, "-I", "-c", _BEGIN], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
+            [sys.executable, "-I", "-c", _BEGIN],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=environment,
         )
         self._to, self._from = cast(BinaryIO, self._process.stdin), cast(BinaryIO, self._process.stdout)
         self.ask(sys.path)
@@ -162,4 +173,9 @@ def _together(pieces: Sequence[Encoding]) -> PackedEncodings:
     np.cumsum([len(piece.input_ids) for piece in pieces], out=offsets[1:])
     ids = np.concatenate([np.asarray(piece.input_ids, np.int32) for piece in pieces])
     types = np.concatenate([np.asarray(piece.token_type_ids, np.uint8) for piece in pieces])
-    return PackedEncodings(ids, types if types.any() else None, offsets, np.array([piece.num_truncated for piece in pieces], np.int64))
+    return PackedEncodings(
+        ids,
+        types if types.any() else None,
+        offsets,
+        np.array([piece.num_truncated for piece in pieces], np.int64),
+    )

@@ -33,9 +33,14 @@ class BuiltModel:
     def describe(self) -> list[str]:
         """Say which weights are new and which are not used, a line each."""
         names = [name for name, _ in self.model.head.named_parameters()]
-        pretrained = {f"dense.{kind}" for kind in self.report.pooler}  # taken over by the head, if it has such a layer
+        pretrained = {
+            f"dense.{kind}" for kind in self.report.pooler
+        }  # taken over by the head, if it has such a layer
         new = [*self.report.missing_keys, *(f"head.{name}" for name in names if name not in pretrained)]
-        unused = [*self.report.unexpected_keys, *(f"pooler {name}" for name in sorted(pretrained - set(names)))]
+        unused = [
+            *self.report.unexpected_keys,
+            *(f"pooler {name}" for name in sorted(pretrained - set(names))),
+        ]
         lines = [f"new, to be learnt: {', '.join(new) or 'none'}"]
         return [*lines, f"in the checkpoint but not used: {', '.join(unused)}"] if unused else lines
 
@@ -59,8 +64,12 @@ def build_model(run: RunConfig, task: Task) -> BuiltModel:
     tokenizer = load_tokenizer(folder, encoder.max_positions, run.data)
     vectors = len(encoder.word_embeddings())
     if tokenizer.vocab_size > vectors:
-        raise ConfigError(f"model: the tokenizer in {str(folder)!r} has {tokenizer.vocab_size} tokens, its encoder only {vectors}")
-    if getattr(task.options, "pooling", "mean") in {"pooler", "cls"} and not _first_token_sees_text(encoder, tokenizer):
+        raise ConfigError(
+            f"model: the tokenizer in {str(folder)!r} has {tokenizer.vocab_size} tokens, its encoder only {vectors}"
+        )
+    if getattr(task.options, "pooling", "mean") in {"pooler", "cls"} and not _first_token_sees_text(
+        encoder, tokenizer
+    ):
         raise ConfigError(
             f"model: in {str(folder)!r} the first token does not represent its text (no special token comes first, or it cannot see "
             "the tokens after it); set options.pooling=mean"
@@ -72,7 +81,9 @@ def _first_token_sees_text(encoder: Encoder, tokenizer: Tokenizer) -> bool:
     """Tell whether a special token begins every text and its state depends on the text, as a causal model's does not."""
     if not tokenizer.starts_with_special_token:
         return False
-    dataset = EncodedDataset([EncodedExample((encoding,)) for encoding in tokenizer.encode([("a",), ("a 1 . 2",)])])
+    dataset = EncodedDataset(
+        [EncodedExample((encoding,)) for encoding in tokenizer.encode([("a",), ("a 1 . 2",)])]
+    )
     ragged = dataset.get_batch(range(2), list).ragged
     with torch.no_grad():
         states = first_token_pooling(cast(torch.nn.Module, encoder).eval()(ragged), ragged)

@@ -52,7 +52,14 @@ class Checkpoints:
         resume_command: how a user resumes the run, for messages.
     """
 
-    def __init__(self, out: Path, keep: int, description: JSON, resume_command: str, damaged: frozenset[Path] = frozenset()) -> None:
+    def __init__(
+        self,
+        out: Path,
+        keep: int,
+        description: JSON,
+        resume_command: str,
+        damaged: frozenset[Path] = frozenset(),
+    ) -> None:
         self.out, self.folder, self.keep = out, out / FOLDER, keep
         self.description, self.resume_command = description, resume_command
         self.newest: Path | None = None
@@ -84,7 +91,9 @@ class Checkpoints:
         except OSError as error:
             why = f"{target}: the checkpoint cannot be written: {error.strerror or error}"
             if not self.out.is_dir():
-                raise TrainingError(f"{why}; the checkpoints are gone with it, so the run must start again") from None
+                raise TrainingError(
+                    f"{why}; the checkpoints are gone with it, so the run must start again"
+                ) from None
             shutil.rmtree(part, ignore_errors=True)
             last = f"the last complete one is {self.newest}" if self.newest else "there is none before it"
             raise TrainingError(f"{why}; {last}. Make room, then go on with: {self.resume_command}") from None
@@ -134,16 +143,24 @@ class Checkpoints:
         """Return the folders with the name of a checkpoint, the newest first."""
         if not self.folder.is_dir():
             return []
-        found = [(match, path) for path in self.folder.iterdir() if (match := _NAME.fullmatch(path.name)) and path.is_dir()]
+        found = [
+            (match, path)
+            for path in self.folder.iterdir()
+            if (match := _NAME.fullmatch(path.name)) and path.is_dir()
+        ]
         # After a step's evaluation the state is newer than before it.
-        return [path for match, path in sorted(found, key=lambda x: (int(x[0][1]), x[0][2] is None), reverse=True)]
+        return [
+            path for match, path in sorted(found, key=lambda x: (int(x[0][1]), x[0][2] is None), reverse=True)
+        ]
 
     def clear(self) -> None:
         """Remove all checkpoints: the run is done."""
         if rank() == 0:
             with suppress(OSError):  # the result is complete with them, too
                 remove_folder(self.folder)
-                shutil.rmtree(doomed_name(self.folder), ignore_errors=True)  # a process may have been killed here before
+                shutil.rmtree(
+                    doomed_name(self.folder), ignore_errors=True
+                )  # a process may have been killed here before
 
 
 def _read(folder: Path) -> Checkpoint:

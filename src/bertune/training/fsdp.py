@@ -59,7 +59,9 @@ class ShardedModel:
     def gather(self) -> Model:
         """Return the whole copy with the present weights. All processes call it."""
         with torch.no_grad():
-            self.full_model.load_state_dict({name: full_tensor(t) for name, t in self._model.state_dict().items()})
+            self.full_model.load_state_dict(
+                {name: full_tensor(t) for name, t in self._model.state_dict().items()}
+            )
         return self.full_model
 
 

@@ -79,7 +79,9 @@ class PlainGradient:
         loss = self.task.loss(out, batch)
         if self.config.r_drop:
             other = self.model(batch)
-            loss = (loss + self.task.loss(other, batch)) / 2 + self.config.r_drop * self.task.divergence(out, other)
+            loss = (loss + self.task.loss(other, batch)) / 2 + self.config.r_drop * self.task.divergence(
+                out, other
+            )
         self.run_backward(loss / count)
         return loss.detach()
 
@@ -129,7 +131,9 @@ class CachedGradient:
             for part in ragged:
                 rng_states.append(RngState.capture(device))
                 vectors.append(model.vectors(part))
-        no_vectors = torch.zeros(0, model.embedding_dim, device=device)  # a process may have no row of a small batch
+        no_vectors = torch.zeros(
+            0, model.embedding_dim, device=device
+        )  # a process may have no row of a small batch
         cached = torch.cat(vectors or [no_vectors]).requires_grad_()
         loss = self.plain.task.loss(model.compare(cached, batch.pair_index), batch)
         self.plain.run_backward(loss / count)
@@ -150,7 +154,9 @@ def split(rows: list[int], lengths: Any, config: TrainConfig, oom_splits: int) -
     return micro_batches(rows, lengths, config.micro_batches * oom_splits, tokens)
 
 
-def gradient_strategy(model: Model, task: Task, config: TrainConfig, run_backward: Callable[[Tensor], None]) -> GradientStrategy:
+def gradient_strategy(
+    model: Model, task: Task, config: TrainConfig, run_backward: Callable[[Tensor], None]
+) -> GradientStrategy:
     """Return the strategy that the task's loss needs."""
     plain = PlainGradient(model, task, config, run_backward)
     return CachedGradient(plain) if task.uses_whole_batch else plain

@@ -43,8 +43,14 @@ class History(Listener):
         Raises:
             ConfigError: the file cannot be written.
         """
-        kept = [e for e in _lines_until(self.path, step) if evaluated or e["step"] < step or e["event"] not in {"dev", "epoch"}]
-        self.evaluations = [{k: v for k, v in e.items() if k not in {"event", "seconds"}} for e in kept if e["event"] == "dev"]
+        kept = [
+            e
+            for e in _lines_until(self.path, step)
+            if evaluated or e["step"] < step or e["event"] not in {"dev", "epoch"}
+        ]
+        self.evaluations = [
+            {k: v for k, v in e.items() if k not in {"event", "seconds"}} for e in kept if e["event"] == "dev"
+        ]
         for evaluation in self.evaluations:
             evaluation |= {name: math.nan for name, value in evaluation.items() if value is None}
         self._began = time.perf_counter() - (kept[-1]["seconds"] if kept else 0.0)
@@ -54,7 +60,9 @@ class History(Listener):
             write_text(self.path, "".join(_as_line(event) for event in kept))
             self._file = self.path.open("a", encoding="utf-8")
         except OSError as error:
-            raise ConfigError(f"out: {str(self.path.parent)!r} cannot be written: {error.strerror or error}") from None
+            raise ConfigError(
+                f"out: {str(self.path.parent)!r} cannot be written: {error.strerror or error}"
+            ) from None
 
     def on_log(self, record: JSON) -> None:
         """Write a `train` line."""
@@ -74,7 +82,9 @@ class History(Listener):
         self._add("warning", {"step": step, "message": message})
 
     def _add(self, event: str, record: JSON) -> None:
-        valid = {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in record.items()}  # JSON has no NaN
+        valid = {
+            k: None if isinstance(v, float) and math.isnan(v) else v for k, v in record.items()
+        }  # JSON has no NaN
         self._write({"event": event, **valid, "seconds": round(time.perf_counter() - self._began, 3)})
 
     def _write(self, event: JSON) -> None:
@@ -84,7 +94,9 @@ class History(Listener):
             self._file.write(_as_line(event))
             self._file.flush()
         except OSError as error:
-            raise TrainingError(f"{self.path}: cannot be written: {error.strerror or error}; checkpoints are unchanged") from None
+            raise TrainingError(
+                f"{self.path}: cannot be written: {error.strerror or error}; checkpoints are unchanged"
+            ) from None
 
     def close(self) -> None:
         """Close the file."""

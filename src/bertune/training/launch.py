@@ -43,10 +43,14 @@ def build_accelerator(run: RunConfig, out: Path) -> tuple[Accelerator, Numerics,
 
     device = choose_device(run.device)
     precision, reason = choose_precision(run.train.precision, device)
-    AcceleratorState._reset_state(reset_partial_state=True)  # or a second run in this process keeps the precision of the first
+    AcceleratorState._reset_state(
+        reset_partial_state=True
+    )  # or a second run in this process keeps the precision of the first
     accelerator = Accelerator(
         mixed_precision="fp16" if precision == "fp16" else "no",
-        kwargs_handlers=[AutocastKwargs(enabled=False)],  # encoders cast by themselves; of fp16 only the loss scaling is used
+        kwargs_handlers=[
+            AutocastKwargs(enabled=False)
+        ],  # encoders cast by themselves; of fp16 only the loss scaling is used
         cpu=device.type == "cpu",
         log_with=run.log.trackers or None,
         project_dir=str(out) if run.log.trackers else None,
@@ -64,7 +68,10 @@ def apply_launcher_settings(run: RunConfig, note: Callable[[str], None]) -> RunC
     Raises:
         ConfigError: the launcher asks for something that bertune does not have, and that would be ignored silently.
     """
-    for variable, name in {"ACCELERATE_USE_DEEPSPEED": "DeepSpeed", "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM"}.items():
+    for variable, name in {
+        "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
+        "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
+    }.items():
         if _is_true(variable):
             raise ConfigError(
                 f"the launcher's configuration asks for {name} ({variable}={os.environ[variable]}), which bertune does not use; launch "
@@ -72,7 +79,9 @@ def apply_launcher_settings(run: RunConfig, note: Callable[[str], None]) -> RunC
             )
     if _is_true("ACCELERATE_USE_FSDP"):
         os.environ["ACCELERATE_USE_FSDP"] = "false"  # bertune shards the model itself
-        note("the launcher's configuration asks for FSDP, so train.fsdp=true; its other settings of FSDP are not used")
+        note(
+            "the launcher's configuration asks for FSDP, so train.fsdp=true; its other settings of FSDP are not used"
+        )
         return run.model_copy(update={"train": run.train.model_copy(update={"fsdp": True})})
     return run
 

@@ -43,7 +43,12 @@ class TrainLoop:
         listeners: Sequence[Listener] = (),
         checkpoints: Checkpoints | None = None,
     ) -> None:
-        self.train_step, self.evaluate, self.save_best, self.checkpoints = train_step, evaluate, save_best, checkpoints
+        self.train_step, self.evaluate, self.save_best, self.checkpoints = (
+            train_step,
+            evaluate,
+            save_best,
+            checkpoints,
+        )
         self.listeners = Listeners(listeners)
         self.throughput = Throughput(train_step)
         self.steps_per_epoch = num_batches(len(train_step.dataset), train_step.config.batch_size)
@@ -88,7 +93,15 @@ class TrainLoop:
 
     def _outcome(self, stopped_early: bool) -> Outcome:
         progress, done = self.train_step.state.progress, self.throughput
-        return Outcome(progress.step, progress.best_step, progress.best_score, done.seconds, done.rows, done.tokens, stopped_early)
+        return Outcome(
+            progress.step,
+            progress.best_step,
+            progress.best_score,
+            done.seconds,
+            done.rows,
+            done.tokens,
+            stopped_early,
+        )
 
     @property
     def _out_of_patience(self) -> bool:
@@ -115,7 +128,9 @@ class TrainLoop:
         train_step, config, progress = self.train_step, self.train_step.config, self.train_step.state.progress
         at_end = progress.step == train_step.total_steps
         ends_epoch = progress.batches_done == self.steps_per_epoch
-        if (progress.step % train_step.run.log.every == 0 or at_end) and progress.last_logged_step < progress.step:
+        if (
+            progress.step % train_step.run.log.every == 0 or at_end
+        ) and progress.last_logged_step < progress.step:
             train_step.fetch_loss()
             self.listeners.on_log(self.throughput.record())
             progress.last_logged_step = progress.step
@@ -124,13 +139,19 @@ class TrainLoop:
         if ends_epoch or at_end:
             train_step.fetch_loss()
             loss = progress.loss_since_epoch.value
-            self.listeners.on_epoch({"epoch": progress.step / self.steps_per_epoch, "step": progress.step, "loss": loss})
+            self.listeners.on_epoch(
+                {"epoch": progress.step / self.steps_per_epoch, "step": progress.step, "loss": loss}
+            )
             progress.loss_since_epoch = type(progress.loss_since_epoch)()
         progress.last_completed_step = progress.step
         every = config.checkpoint_every
         if every == "never":
             return
-        if at_end or self._out_of_patience or (ends_epoch if every == "epoch" else progress.step % every == 0):
+        if (
+            at_end
+            or self._out_of_patience
+            or (ends_epoch if every == "epoch" else progress.step % every == 0)
+        ):
             self._write_checkpoint()
 
     def _leave(self) -> NoReturn:
@@ -139,12 +160,16 @@ class TrainLoop:
         Raises:
             Interrupted: always.
         """
-        number = self.train_step.signals.received or signal.SIGTERM  # another process got it, from whatever ends jobs
+        number = (
+            self.train_step.signals.received or signal.SIGTERM
+        )  # another process got it, from whatever ends jobs
         if self.checkpoints is None:
             raise KeyboardInterrupt
         self._write_checkpoint()
         step, total = self.train_step.state.progress.step, self.train_step.total_steps
-        raise Interrupted(f"stopped at step {step} of {total}; go on with: {self.checkpoints.resume_command}", number)
+        raise Interrupted(
+            f"stopped at step {step} of {total}; go on with: {self.checkpoints.resume_command}", number
+        )
 
     def _write_checkpoint(self) -> None:
         if self.checkpoints is not None:
@@ -177,7 +202,11 @@ class TrainLoop:
             **scores.values,
         }
         if is_best:
-            progress.best_score, progress.best_loss, progress.best_step = scores.main_value, loss, progress.step
+            progress.best_score, progress.best_loss, progress.best_step = (
+                scores.main_value,
+                loss,
+                progress.step,
+            )
             self.save_best(self.train_step.model, record)
         self.listeners.on_evaluate(record)
 
@@ -195,6 +224,8 @@ class TrainLoop:
         progress = self.train_step.state.progress
         sign = 1 if scores.higher_is_better else -1
         reference = progress.reference_score
-        gained = reference is None or sign * (scores.main_value - reference) > self.train_step.config.min_delta
+        gained = (
+            reference is None or sign * (scores.main_value - reference) > self.train_step.config.min_delta
+        )
         progress.evals_without_gain = 0 if gained else progress.evals_without_gain + 1
         progress.reference_score = scores.main_value if gained else reference

@@ -50,7 +50,11 @@ class FiniteCheck:
         warn: Callable[[str], None],
     ) -> None:
         self.model, self.task, self.dataset, self.state = model, task, dataset, state
-        self.total_steps, self.max_skipped, self.rows_are_independent = total_steps, max_skipped, rows_are_independent
+        self.total_steps, self.max_skipped, self.rows_are_independent = (
+            total_steps,
+            max_skipped,
+            rows_are_independent,
+        )
         self.location_of, self.warn = location_of, warn
         self._device = next(model.parameters()).device
         self._deferred: tuple[int, list[int], Tensor] | None = None
@@ -95,7 +99,9 @@ class FiniteCheck:
         if progress.nonfinite_steps >= self.max_skipped:
             raise TrainingError(f"{message}; {ADVICE}")
         progress.nonfinite_steps += 1
-        self.warn(f"{message}; skipped, number {progress.nonfinite_steps} of {self.max_skipped} (train.max_nonfinite_steps)")
+        self.warn(
+            f"{message}; skipped, number {progress.nonfinite_steps} of {self.max_skipped} (train.max_nonfinite_steps)"
+        )
         return False
 
     def _cause(self, rows: list[int]) -> str:
@@ -112,7 +118,9 @@ class FiniteCheck:
 
 
 @torch.no_grad()
-def nonfinite_rows(model: Model, task: Task, dataset: EncodedDataset, rows: Sequence[int], device: torch.device) -> list[int]:
+def nonfinite_rows(
+    model: Model, task: Task, dataset: EncodedDataset, rows: Sequence[int], device: torch.device
+) -> list[int]:
     """Return the rows of a batch whose loss is not finite even alone and without dropout."""
     model.eval()
     bad = []

@@ -40,7 +40,9 @@ def lr_schedule(config: TrainConfig, total: int) -> Callable[[int], float]:
         "constant_with_warmup": lambda _: 1.0,
         "linear": lambda x: max(0.0, 1 - x),
         "cosine": lambda x: max(0.0, 0.5 * (1 + math.cos(math.pi * x))),
-        "cosine_with_restarts": lambda x: 0.0 if x >= 1 else 0.5 * (1 + math.cos(math.pi * ((config.schedule_cycles * x) % 1))),
+        "cosine_with_restarts": lambda x: (
+            0.0 if x >= 1 else 0.5 * (1 + math.cos(math.pi * ((config.schedule_cycles * x) % 1)))
+        ),
         "polynomial": lambda x: end if x > 1 else (1 - end) * (1 - x) ** config.schedule_power + end,
     }
     decay = decays[config.schedule]
@@ -79,8 +81,13 @@ def parameter_groups(model: Model, config: TrainConfig) -> list[dict[str, Any]]:
         head_rate_is_used = head_rate_is_used or (part == "head" and own is None)
     if config.head_learning_rate is not None and not head_rate_is_used:
         layers = f"; {listed(learning_rates)} has its own learning rate in options" if learning_rates else ""
-        raise ConfigError(f"train.head_learning_rate: no layer of this head learns at it{layers}; leave it out")
-    return [{"params": members, "lr": rate, "peak_lr": rate, "weight_decay": decay} for (rate, decay), members in groups.items()]
+        raise ConfigError(
+            f"train.head_learning_rate: no layer of this head learns at it{layers}; leave it out"
+        )
+    return [
+        {"params": members, "lr": rate, "peak_lr": rate, "weight_decay": decay}
+        for (rate, decay), members in groups.items()
+    ]
 
 
 def build_optimizer(model: Model, config: TrainConfig) -> torch.optim.Optimizer:

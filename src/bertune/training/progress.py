@@ -41,10 +41,16 @@ class ConsoleProgress(Listener):
     def on_evaluate(self, record: JSON) -> None:
         """Show the scores."""
         figures = "  ".join(
-            f"{name} {value:.4f}" for name, value in record.items() if name not in {"step", "epoch", "train_loss", "dev_loss", "best"}
+            f"{name} {value:.4f}"
+            for name, value in record.items()
+            if name not in {"step", "epoch", "train_loss", "dev_loss", "best"}
         )
-        loss = "" if math.isnan(record["dev_loss"]) else f"loss {record['dev_loss']:.4f}  "  # some rows have scores but no loss
-        self._console.info(f"dev at step {record['step']}  {loss}{figures}{'  (best so far)' if record['best'] else ''}")
+        loss = (
+            "" if math.isnan(record["dev_loss"]) else f"loss {record['dev_loss']:.4f}  "
+        )  # some rows have scores but no loss
+        self._console.info(
+            f"dev at step {record['step']}  {loss}{figures}{'  (best so far)' if record['best'] else ''}"
+        )
 
     def on_warning(self, step: int, message: str) -> None:
         """Show the warning."""
@@ -59,7 +65,10 @@ class ConsoleProgress(Listener):
         hidden = {"step", "best"} | ({"dev_loss"} if math.isnan(evaluations[0]["dev_loss"]) else set())
         names = [name for name in evaluations[0] if name not in hidden]
         rows = [
-            [f"{e['step']}{' *' if e['best'] else '  '}", *(f"{e[n]:.2f}" if n == "epoch" else f"{e[n]:.4f}" for n in names)]
+            [
+                f"{e['step']}{' *' if e['best'] else '  '}",
+                *(f"{e[n]:.2f}" if n == "epoch" else f"{e[n]:.4f}" for n in names),
+            ]
             for e in evaluations
         ]
         self._console.table(["step  ", *(name.replace("_", " ") for name in names)], rows)

@@ -23,7 +23,15 @@ from bertune.files import PART
 from bertune.training.checkpoint import FOLDER, Checkpoint, Checkpoints
 from bertune.types import JSON, Scores
 
-FREE = {"out", "log", "data.cache", "data.workers", "train.checkpoint_every", "train.keep_checkpoints", "train.max_nonfinite_steps"}
+FREE = {
+    "out",
+    "log",
+    "data.cache",
+    "data.workers",
+    "train.checkpoint_every",
+    "train.keep_checkpoints",
+    "train.max_nonfinite_steps",
+}
 """Settings and sections that may change: they do not change what is learnt."""
 ROUNDING = {"device", "train.micro_batches", "train.micro_batch_tokens"}
 """Settings that may change, though numbers are rounded in another way then."""
@@ -83,8 +91,12 @@ def new_run_dir(run: RunConfig) -> RunDir:
     if run.out is not None:
         out = Path(run.out)
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            hint = "; if it is this run that was stopped, go on with --resume" if (out / FOLDER).is_dir() else ""
-            raise ConfigError(f"out: {run.out!r} is not empty and may hold another run; give a new folder, or remove it first{hint}")
+            hint = (
+                "; if it is this run that was stopped, go on with --resume" if (out / FOLDER).is_dir() else ""
+            )
+            raise ConfigError(
+                f"out: {run.out!r} is not empty and may hold another run; give a new folder, or remove it first{hint}"
+            )
         return RunDir(out)
     name = Path(run.task).stem
     return RunDir(next(path for n in range(1, 10**6) if not (path := Path("runs") / f"{name}-{n}").exists()))
@@ -99,15 +111,21 @@ def run_dir_to_resume(run: RunConfig, note: Note) -> RunDir:
     if run.out is None:
         raise ConfigError("--resume: say which run: its folder (bertune train OUT --resume), or out=OUT")
     out = Path(run.out)
-    has_files = out.is_dir() and any(path.suffix != PART for path in out.iterdir())  # a killed process may leave *.part
+    has_files = out.is_dir() and any(
+        path.suffix != PART for path in out.iterdir()
+    )  # a killed process may leave *.part
     if not out.exists() or (out.is_dir() and not has_files):
         note(f"nothing to resume in {str(out)!r} yet, so the run begins")
         return RunDir(out)
     if not (out / "run.yaml").is_file():
-        raise ConfigError(f"out: {run.out!r} is not empty and holds no run.yaml, so it is no run of bertune; give another folder")
+        raise ConfigError(
+            f"out: {run.out!r} is not empty and holds no run.yaml, so it is no run of bertune; give another folder"
+        )
     checkpoints = Checkpoints(out, 1, {}, "")
     checkpoint = checkpoints.find(note)
-    before = upgrade_settings(checkpoint.description["run"] if checkpoint is not None else read_config(out / "run.yaml"))
+    before = upgrade_settings(
+        checkpoint.description["run"] if checkpoint is not None else read_config(out / "run.yaml")
+    )
     with suppress(ValidationError):  # settings that are newer than the checkpoint have their defaults in it
         before = RunConfig.model_validate(before).model_dump(mode="json")
     _check_settings(before, run.model_dump(mode="json"), note)
@@ -144,9 +162,12 @@ def checkpoints_of(run_dir: RunDir, run: RunConfig, data: JSON) -> Checkpoints:
         changed = [split for split in before.keys() | data.keys() if before.get(split) != data.get(split)]
         if changed:
             rows = ", ".join(
-                f"{s}: {before.get(s, {}).get('rows', 0)} rows then, {data.get(s, {}).get('rows', 0)} now" for s in sorted(changed)
+                f"{s}: {before.get(s, {}).get('rows', 0)} rows then, {data.get(s, {}).get('rows', 0)} now"
+                for s in sorted(changed)
             )
-            raise ConfigError(f"--resume: the data has changed since the run began ({rows}); a run goes on with the same rows only")
+            raise ConfigError(
+                f"--resume: the data has changed since the run began ({rows}); a run goes on with the same rows only"
+            )
     description = {"run": run.model_dump(mode="json"), "data": data, "machine": rounding_environment()}
     out, keep = run_dir.path, run.train.keep_checkpoints
     checkpoints = Checkpoints(out, keep, description, resume_command(out), run_dir.damaged)
@@ -179,7 +200,9 @@ def _check_settings(before: JSON, now: JSON, note: Note) -> None:
         group = free if _is_in(name, FREE) else rounding if _is_in(name, ROUNDING) else refused
         group.append(f"{name} was {old!r}, is {new!r}")
     if refused:
-        raise ConfigError(f"--resume: settings that matter have changed: {'; '.join(refused)}. Restore them, or start a new run (out=...)")
+        raise ConfigError(
+            f"--resume: settings that matter have changed: {'; '.join(refused)}. Restore them, or start a new run (out=...)"
+        )
     changed = [text for text in free if not text.startswith("out ")]
     if changed:
         note(f"changed, without effect on what is learnt: {'; '.join(changed)}")
@@ -204,6 +227,8 @@ def _differences(before: JSON, now: JSON, prefix: str = "") -> dict[str, tuple[A
 
 def _note_rounding(before: JSON, note: Note) -> None:
     now = rounding_environment()
-    changed = [f"{name} {before.get(name)} then, {now[name]} now" for name in now if before.get(name) != now[name]]
+    changed = [
+        f"{name} {before.get(name)} then, {now[name]} now" for name in now if before.get(name) != now[name]
+    ]
     if changed:
         note(f"equal up to rounding but not bit for bit, since the machine has changed: {'; '.join(changed)}")

@@ -70,7 +70,12 @@ class TrainingRun:
         listeners: Sequence[Listener] = (),
     ) -> None:
         self.artifact, self.datasets, self.splits, self.run_dir = artifact, datasets, splits, run_dir
-        self.out, self.task, self.accelerator, self.console = run_dir.path, artifact.task, accelerator, console
+        self.out, self.task, self.accelerator, self.console = (
+            run_dir.path,
+            artifact.task,
+            accelerator,
+            console,
+        )
         self.checkpoints = checkpoints_of(run_dir, artifact.run_config, artifact.metadata["data"])
         history = History(self.out)
         trackers = [Trackers(accelerator, artifact.run_config)] if artifact.run_config.log.trackers else []
@@ -105,7 +110,9 @@ class TrainingRun:
         """
         words = self.train_step.num_active_words
         if words is not None:
-            self.console.info(f"vocabulary: {words} tokens occur in the training rows, so {words} word vectors are trained")
+            self.console.info(
+                f"vocabulary: {words} tokens occur in the training rows, so {words} word vectors are trained"
+            )
         if self.run_dir.checkpoint is not None:
             self.train_step.state.read(self.run_dir.checkpoint.folder)
         self._write_run_file()
@@ -133,7 +140,9 @@ class TrainingRun:
                 write_text(self.out / "run.yaml", dump_config(self.artifact.run_config))
             barrier()
         except OSError as error:
-            raise ConfigError(f"out: {str(self.out)!r} cannot be written: {error.strerror or error}") from None
+            raise ConfigError(
+                f"out: {str(self.out)!r} cannot be written: {error.strerror or error}"
+            ) from None
 
     @contextmanager
     def _resumable(self) -> Iterator[None]:
@@ -142,26 +151,36 @@ class TrainingRun:
         try:
             yield
         except (OSError, ArtifactError) as error:
-            what = f"{self.out}: cannot be written: {error.strerror or error}" if isinstance(error, OSError) else str(error)
+            what = (
+                f"{self.out}: cannot be written: {error.strerror or error}"
+                if isinstance(error, OSError)
+                else str(error)
+            )
             raise TrainingError(f"{what}; checkpoints are unchanged; make room, then {hint}") from None
         except KeyboardInterrupt as stopped:
             raise Interrupted(f"stopped after the last step; {hint}", signal.SIGINT) from stopped
 
     def _evaluate(self, model: Model) -> tuple[float, Scores]:
-        self._latest, loss = predict_dataset(model, self.task, self.datasets["dev"], self.accelerator.device, to_score=True)
+        self._latest, loss = predict_dataset(
+            model, self.task, self.datasets["dev"], self.accelerator.device, to_score=True
+        )
         return loss, self.task.score(self._latest, self.splits.dev, intervals=False)
 
     def _save_best(self, *_: object) -> None:
         """Save the model as the best so far."""
         self._best = self._latest
         if not self.out.is_dir():
-            raise TrainingError(f"{self.out}: the folder of the run has vanished, so nothing can be saved any more")
+            raise TrainingError(
+                f"{self.out}: the folder of the run has vanished, so nothing can be saved any more"
+            )
         try:
             if rank() == 0:
                 write_artifact(self.artifact, self.out)
         except ArtifactError as error:
             command = self.checkpoints.resume_command
-            raise TrainingError(f"{error}; checkpoints are unchanged, so make room, then go on with: {command}") from None
+            raise TrainingError(
+                f"{error}; checkpoints are unchanged, so make room, then go on with: {command}"
+            ) from None
 
     def _save_last(self) -> None:
         """Save the model of the last step in `last/`."""
@@ -169,7 +188,9 @@ class TrainingRun:
             self.train_step.whole_model()
             if not self._latest:  # the run went on from a state after its last evaluation
                 self._latest = self._predict("dev")
-            self.task.calibrate(self._latest, self.splits.dev, lambda _: None)  # so that the folder has decisions of its own
+            self.task.calibrate(
+                self._latest, self.splits.dev, lambda _: None
+            )  # so that the folder has decisions of its own
             if rank() == 0:
                 write_artifact(self.artifact, self.out / "last")
         barrier()
@@ -178,13 +199,19 @@ class TrainingRun:
         self.model.load_hf_state_dict(read_weights(self.out, verify=True))
         if not self._best:  # it was found before the run went on
             self._best = self._predict("dev")
-        scores = {"dev": self.task.score(self.task.calibrate(self._best, self.splits.dev, self._note), self.splits.dev)}
+        scores = {
+            "dev": self.task.score(
+                self.task.calibrate(self._best, self.splits.dev, self._note), self.splits.dev
+            )
+        }
         if self.splits.test:
             scores["test"] = self.task.score(self._predict("test"), self.splits.test)
         return scores
 
     def _predict(self, split: str) -> list[Prediction]:
-        return predict_dataset(self.model, self.task, self.datasets[split], self.accelerator.device, to_score=True)[0]
+        return predict_dataset(
+            self.model, self.task, self.datasets[split], self.accelerator.device, to_score=True
+        )[0]
 
     def _note(self, line: str) -> None:
         self.console.info(f"note: {line}")
@@ -208,7 +235,9 @@ class TrainingRun:
         if bertune_only_reason(artifact):
             self._note(f"{bertune_only_reason(artifact)}: bertune.load opens it")
         elif reason:
-            self._note(f"{reason}, so transformers opens the encoder of this folder without its head; bertune.load opens all of it")
+            self._note(
+                f"{reason}, so transformers opens the encoder of this folder without its head; bertune.load opens all of it"
+            )
 
     def _summary(self, outcome: Outcome) -> dict[str, Any]:
         seconds = max(outcome.train_seconds, 1e-9)
@@ -230,5 +259,7 @@ def describe_scores(scores: Scores) -> str:
     """Write the figures of a split in one line, the main one first, with its interval."""
     bounds = scores.intervals.get(scores.main_metric)
     interval = f" (95 % interval {bounds[0]:.4f} to {bounds[1]:.4f})" if bounds else ""
-    rest = "  ".join(f"{name} {value:.4f}" for name, value in scores.values.items() if name != scores.main_metric)
+    rest = "  ".join(
+        f"{name} {value:.4f}" for name, value in scores.values.items() if name != scores.main_metric
+    )
     return f"{scores.main_metric} {scores.main_value:.4f}{interval}  {rest}"

@@ -48,7 +48,9 @@ class StopSignals:
             self.received = number
             # A handler may run in the middle of a print, so this goes past Python's buffers.
             name = signal.Signals(number).name
-            _write(f"\n{name}: the step is finished and a checkpoint is written first; Ctrl-C leaves at once\n")
+            _write(
+                f"\n{name}: the step is finished and a checkpoint is written first; Ctrl-C leaves at once\n"
+            )
         if self._interruptible:
             self._interruptible = False
             raise StopRequested

@@ -104,7 +104,9 @@ class TrainState:
             "scaler": self.scaler.state_dict() if self.scaler is not None else None,
             "random": all_gather_object(rng_states(self._device)),
         }
-        return {n: full_tensor(t.detach()).contiguous() for n, t in tensors.items()}, json.loads(json.dumps(values))
+        return {n: full_tensor(t.detach()).contiguous() for n, t in tensors.items()}, json.loads(
+            json.dumps(values)
+        )
 
     @property
     def _device(self) -> torch.device:
@@ -120,9 +122,13 @@ class TrainState:
         if (active is None) != (before is None) or (
             active is not None and before is not None and not torch.equal(active.cpu(), before.cpu())
         ):
-            raise ArtifactError("the training state belongs to other training rows: its active vocabulary differs")
+            raise ArtifactError(
+                "the training state belongs to other training rows: its active vocabulary differs"
+            )
         now = self.model.state_dict()
-        self.model.load_state_dict({n: shard_like(t, now[n]) for n, t in _without_prefix(tensors, "model.").items()})
+        self.model.load_state_dict(
+            {n: shard_like(t, now[n]) for n, t in _without_prefix(tensors, "model.").items()}
+        )
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         slots: dict[int, dict[str, Tensor]] = {}
         for name, tensor in _without_prefix(tensors, "optimizer.").items():
@@ -133,7 +139,10 @@ class TrainState:
             )
         self.optimizer.load_state_dict({"state": slots, "param_groups": values["groups"]})
         if self.ema is not None:
-            self.ema.shadow = {n: t.clone().to(self.ema.shadow[n].device) for n, t in _without_prefix(tensors, "ema.").items()}
+            self.ema.shadow = {
+                n: t.clone().to(self.ema.shadow[n].device)
+                for n, t in _without_prefix(tensors, "ema.").items()
+            }
         if self.scaler is not None and values["scaler"]:
             self.scaler.load_state_dict(values["scaler"])
         progress = dict(values["progress"])
@@ -157,7 +166,10 @@ class TrainState:
 
     def _active_words(self) -> Tensor | None:
         """Return the ids of the word vectors that are trained; None if all are."""
-        return next((module.active_ids for module in self.model.modules() if isinstance(module, ActiveVocabulary)), None)
+        return next(
+            (module.active_ids for module in self.model.modules() if isinstance(module, ActiveVocabulary)),
+            None,
+        )
 
     def write(self, folder: Path) -> None:
         """Write the state into a folder, as one file that gets its name when it is whole: safetensors, no pickle.

@@ -126,7 +126,9 @@ class TrainStep:
         progress = self.state.progress
         set_learning_rates(self.state.optimizer, self._lr_factor(progress.step))
         loss, count, all_finite = self._compute_gradient(rows)
-        norm = full_tensor(self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm or math.inf))
+        norm = full_tensor(
+            self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm or math.inf)
+        )
         watched = loss if self.state.scaler is not None else loss + norm
         if self._finite.allows(rows, watched, all_finite):
             self._optimizer.step()
@@ -148,7 +150,9 @@ class TrainStep:
             loss, count, shortage = self._try_gradient(rows)
             # Several processes must agree; a single one checks its loss in `FiniteCheck`, which need not wait for a GPU.
             nonfinite = loss is not None and num_processes() > 1 and not math.isfinite(float(loss))
-            any_shortage, any_nonfinite = all_reduce_sum([float(shortage is not None), float(nonfinite)], self.device)
+            any_shortage, any_nonfinite = all_reduce_sum(
+                [float(shortage is not None), float(nonfinite)], self.device
+            )
             if loss is not None and not any_shortage:
                 self._sum_gradients()
                 return loss, count, not any_nonfinite

@@ -29,11 +29,15 @@ def check_trackers(names: list[str]) -> None:
     """
     for name in names:
         if name not in TRACKERS:
-            raise ConfigError(f"log.trackers: no tracker {name!r}{did_you_mean(name, TRACKERS)}; known: {', '.join(TRACKERS)}")
+            raise ConfigError(
+                f"log.trackers: no tracker {name!r}{did_you_mean(name, TRACKERS)}; known: {', '.join(TRACKERS)}"
+            )
         if importlib.util.find_spec(TRACKERS[name]) is None:
             if name == "tensorboard":
                 raise MissingExtra(name, "tensorboard", "log.trackers")
-            raise ConfigError(f"log.trackers: the package of {name!r} is not installed; install it with: pip install {TRACKERS[name]}")
+            raise ConfigError(
+                f"log.trackers: the package of {name!r} is not installed; install it with: pip install {TRACKERS[name]}"
+            )
 
 
 class Trackers(Listener):
@@ -50,7 +54,9 @@ class Trackers(Listener):
     def on_start(self, step: int, total_steps: int, *, evaluated: bool = True) -> None:
         """Open the trackers. TensorBoard forgets what an earlier start logged of steps that are repeated."""
         arguments = {"tensorboard": {"purge_step": step + 1}}
-        self._accelerator.init_trackers("bertune", config=_flatten(self._run.model_dump()), init_kwargs=arguments)
+        self._accelerator.init_trackers(
+            "bertune", config=_flatten(self._run.model_dump()), init_kwargs=arguments
+        )
 
     def on_log(self, record: JSON) -> None:
         """Log under `train/`."""
@@ -65,7 +71,9 @@ class Trackers(Listener):
         self._log("epoch", record)
 
     def _log(self, event: str, record: JSON) -> None:
-        numbers = {f"{event}/{k}": float(v) for k, v in record.items() if isinstance(v, int | float) and k != "step"}
+        numbers = {
+            f"{event}/{k}": float(v) for k, v in record.items() if isinstance(v, int | float) and k != "step"
+        }
         self._accelerator.log(numbers, step=record["step"])
 
     def close(self) -> None:

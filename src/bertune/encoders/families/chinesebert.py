@@ -66,7 +66,9 @@ class ChineseBertEmbeddings(Embeddings):
             ConfigError: the batch does not say how tokens are read.
         """
         if ragged.pinyin_ids is None:
-            raise ConfigError("a ChineseBERT needs the syllables of its tokens: encode texts with the tokenizer of its own folder")
+            raise ConfigError(
+                "a ChineseBERT needs the syllables of its tokens: encode texts with the tokenizer of its own folder"
+            )
         fold = self.cache  # read once: another thread may release it
         if fold is not None and not torch.is_grad_enabled():
             return fold.embed_tokens(ragged.input_ids, ragged.pinyin_ids)
@@ -74,16 +76,22 @@ class ChineseBertEmbeddings(Embeddings):
         syllables, said = torch.unique(ragged.pinyin_ids, return_inverse=True)
         of_words, of_pinyin, of_glyphs = self.split_fusion()
         seen = self.embed_words_and_glyphs(ids, of_words, of_glyphs, numerics.dtype)
-        return F.embedding(which, seen) + F.embedding(said, self.embed_pinyin(syllables, of_pinyin, numerics.dtype))
+        return F.embedding(which, seen) + F.embedding(
+            said, self.embed_pinyin(syllables, of_pinyin, numerics.dtype)
+        )
 
     def split_fusion(self) -> list[Tensor]:
         """Return what the last layer does to word, pinyin and glyph."""
         return list(torch.split(self.fusion.weight, self.config.hidden_size, 1))  # (W, W) each
 
-    def embed_words_and_glyphs(self, ids: Tensor, of_words: Tensor, of_glyphs: Tensor, dtype: torch.dtype) -> Tensor:
+    def embed_words_and_glyphs(
+        self, ids: Tensor, of_words: Tensor, of_glyphs: Tensor, dtype: torch.dtype
+    ) -> Tensor:
         """Return the part of tokens that word and glyph decide, with the bias of the layer: (U,) to (U, W), products in `dtype`."""
         glyphs = self.glyph_map(self.glyph_embeddings(ids).to(dtype))
-        both = F.linear(self.word_embeddings(ids).to(dtype), of_words.to(dtype)) + F.linear(glyphs, of_glyphs.to(dtype))
+        both = F.linear(self.word_embeddings(ids).to(dtype), of_words.to(dtype)) + F.linear(
+            glyphs, of_glyphs.to(dtype)
+        )
         return both.to(of_words.dtype) + self.fusion.bias
 
     def embed_pinyin(self, syllables: Tensor, of_pinyin: Tensor, dtype: torch.dtype) -> Tensor:
@@ -91,11 +99,17 @@ class ChineseBertEmbeddings(Embeddings):
         shifts = torch.arange(SYLLABLE_LENGTH, device=syllables.device) * SYMBOL_BITS
         symbols = syllables[:, None] >> shifts & NUM_SYMBOLS - 1  # (S, 8)
         # There are but 32 symbols, so both ends of the convolution are tables of 32 rows, and a pair is a sum of two rows.
-        left, right = (self.pinyin_embeddings.weight @ end.T for end in self.pinyin_conv.weight.unbind(2))  # (32, W) each
+        left, right = (
+            self.pinyin_embeddings.weight @ end.T for end in self.pinyin_conv.weight.unbind(2)
+        )  # (32, W) each
         with torch.no_grad():
             best = _loudest(symbols, left, right)
         # Taken again from the two tables: a gradient for the winners alone, a seventh of the work.
-        loudest = left.gather(0, symbols.gather(1, best)) + right.gather(0, symbols.gather(1, best + 1)) + self.pinyin_conv.bias
+        loudest = (
+            left.gather(0, symbols.gather(1, best))
+            + right.gather(0, symbols.gather(1, best + 1))
+            + self.pinyin_conv.bias
+        )
         return F.linear(loudest.to(dtype), of_pinyin.to(dtype)).to(of_pinyin.dtype)
 
 
@@ -120,7 +134,9 @@ class EmbeddingCache:
     def embed_tokens(self, ids: Tensor, syllables: Tensor) -> Tensor:
         """Return (T, W)."""
         held = (*self._embeddings[0].parameters(), *self._embeddings[0].buffers())
-        identity = [(tensor.data_ptr(), tensor._version) for tensor in held]  # where they lie, and how often they were written
+        identity = [
+            (tensor.data_ptr(), tensor._version) for tensor in held
+        ]  # where they lie, and how often they were written
         of = self._of  # read once, and never changed in place: another thread may ask or begin anew meanwhile
         if of is None or of[0] != identity:
             of = self._of = identity, _Tables(self._embeddings[0])
@@ -138,7 +154,10 @@ class _Tables:
         shape, like = embeddings.config, self._words
         self._rows = like.new_empty(shape.vocab_size, shape.hidden_size)
         self._filled = torch.zeros(shape.vocab_size, dtype=torch.bool, device=like.device)
-        self._syllables = torch.empty(0, dtype=torch.int64, device=like.device), like.new_empty(0, shape.hidden_size)
+        self._syllables = (
+            torch.empty(0, dtype=torch.int64, device=like.device),
+            like.new_empty(0, shape.hidden_size),
+        )
 
     def seen(self, ids: Tensor) -> Tensor:
         """Return rows of tokens (T, W)."""
@@ -151,7 +170,9 @@ class _Tables:
     @torch.no_grad()
     def _fill(self, ids: Tensor) -> None:
         for some in torch.split(ids, _CHUNK):
-            self._rows[some] = self._embeddings.embed_words_and_glyphs(some, self._words, self._glyphs, self._rows.dtype)
+            self._rows[some] = self._embeddings.embed_words_and_glyphs(
+                some, self._words, self._glyphs, self._rows.dtype
+            )
             self._filled[some] = True  # last, for the sake of another thread
 
     def heard(self, syllables: Tensor) -> Tensor:
@@ -206,7 +227,9 @@ class ChineseBert(Bert):
         self.embeddings.cache = EmbeddingCache(self.embeddings)
 
     def _linears(self) -> list[Linear]:
-        return [module for module in self.layers.modules() if isinstance(module, Linear)]  # the embeddings' own are folded
+        return [
+            module for module in self.layers.modules() if isinstance(module, Linear)
+        ]  # the embeddings' own are folded
 
     def use_active_vocabulary(self, ids: Tensor) -> ActiveVocabulary | None:
         """Train only the rows of the word table that `ids` names, and keep or train only these of the glyph table."""
@@ -222,7 +245,9 @@ class ChineseBert(Bert):
         super().use_full_vocabulary()
         glyphs = self.embeddings.glyph_embeddings
         if isinstance(glyphs, ActiveGlyphs):
-            self.embeddings.glyph_embeddings = FrozenGlyphs(glyphs.full_weight().to(glyphs.active_rows.device))
+            self.embeddings.glyph_embeddings = FrozenGlyphs(
+                glyphs.full_weight().to(glyphs.active_rows.device)
+            )
         elif isinstance(glyphs, ActiveVocabulary):
             self.embeddings.glyph_embeddings = make_embedding(glyphs.full_weight())
 
@@ -245,7 +270,9 @@ class ChineseBert(Bert):
         """
         glyphs = self.embeddings.glyph_embeddings
         if isinstance(glyphs, ActiveGlyphs):
-            self.embeddings.glyph_embeddings = FrozenGlyphs(glyphs.full_weight().to(glyphs.active_rows.device))
+            self.embeddings.glyph_embeddings = FrozenGlyphs(
+                glyphs.full_weight().to(glyphs.active_rows.device)
+            )
         elif isinstance(glyphs, ActiveVocabulary):
             self.embeddings.glyph_embeddings = make_embedding(glyphs.pretrained_weight)
         super().load_hf_state_dict(state)
@@ -253,5 +280,7 @@ class ChineseBert(Bert):
     def init_weights(self, names: list[str]) -> None:
         """Give first values to weights that a checkpoint lacks; pixels are drawn as any table."""
         if f"{GLYPH_TABLE}.weight" in names:
-            nn.init.normal_(cast(Tensor, self.embeddings.glyph_embeddings.weight), std=self.config.initializer_range)
+            nn.init.normal_(
+                cast(Tensor, self.embeddings.glyph_embeddings.weight), std=self.config.initializer_range
+            )
         super().init_weights([name for name in names if name != f"{GLYPH_TABLE}.weight"])

@@ -57,7 +57,9 @@ def read_glyphs(files: Sequence[Path], rows: int, num_pixels: int) -> Tensor:
         except (OSError, ValueError, EOFError) as error:
             raise ConfigError(f"{file}: cannot be read as pictures of characters: {error}") from None
         if found.shape != (rows, GLYPH_SIZE, GLYPH_SIZE):
-            raise ConfigError(f"{file}: has the shape {found.shape}; pictures of this vocabulary have {(rows, GLYPH_SIZE, GLYPH_SIZE)}")
+            raise ConfigError(
+                f"{file}: has the shape {found.shape}; pictures of this vocabulary have {(rows, GLYPH_SIZE, GLYPH_SIZE)}"
+            )
         fonts.append(found.reshape(rows, _PIXELS).astype(np.float32))
     if len(fonts) * _PIXELS != num_pixels:
         names = listed(file.name for file in files)
@@ -87,7 +89,9 @@ def render_glyphs(fonts: Sequence[str], tokens: Sequence[str], num_pixels: int) 
     except ImportError:
         raise MissingExtra("pillow", "chinese", "drawing glyphs") from None
     if num_pixels % _PIXELS:
-        raise ConfigError(f"glyph_embedding_dim is {num_pixels}, which is no multiple of {GLYPH_SIZE} x {GLYPH_SIZE} pixels")
+        raise ConfigError(
+            f"glyph_embedding_dim is {num_pixels}, which is no multiple of {GLYPH_SIZE} x {GLYPH_SIZE} pixels"
+        )
     opened = []
     for path in fonts:
         try:
@@ -97,7 +101,9 @@ def render_glyphs(fonts: Sequence[str], tokens: Sequence[str], num_pixels: int) 
 
     def picture(font: Any, character: str) -> npt.NDArray[np.float32]:
         image = Image.new("L", (GLYPH_SIZE, GLYPH_SIZE))
-        ImageDraw.Draw(image).text((GLYPH_SIZE / 2, GLYPH_SIZE / 2), character, fill=255, font=font, anchor="mm")
+        ImageDraw.Draw(image).text(
+            (GLYPH_SIZE / 2, GLYPH_SIZE / 2), character, fill=255, font=font, anchor="mm"
+        )
         return np.asarray(image, np.float32).reshape(-1) / np.float32(255)
 
     table = np.zeros((len(tokens), num_pixels), np.float32)

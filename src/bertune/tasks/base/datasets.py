@@ -45,7 +45,9 @@ def uses_cache(data: DataConfig, files: Sequence[Sequence[str]], console: Consol
         return False
     if any(f.startswith("hub:") or f == "-" for group in files for f in group):
         if data.cache == "on":
-            console.info("note: data.cache=on has no effect on data sets of the Hub, which are kept by `datasets`")
+            console.info(
+                "note: data.cache=on has no effect on data sets of the Hub, which are kept by `datasets`"
+            )
         return False
     return data.cache == "on" or dataset_cache.total_file_size(files) >= CACHE_THRESHOLD
 
@@ -58,7 +60,9 @@ def read_datasets(run: RunConfig, task: Task, console: Console) -> Splits:
         ConfigError: the cache cannot be written.
     """
     files = {split: resolve_files(getattr(run.data, split), split) for split in SPLIT_NAMES}
-    there = all(Path(f).is_file() for group in files.values() for f in group)  # if not, the complaint of reading says more
+    there = all(
+        Path(f).is_file() for group in files.values() for f in group
+    )  # if not, the complaint of reading says more
     if not uses_cache(run.data, list(files.values()), console) or not there:
         splits = read_splits(task, run.data, run.seed, lambda line: console.info(f"data: {line}"))
         splits.fingerprint = _fingerprint(splits)
@@ -69,7 +73,9 @@ def read_datasets(run: RunConfig, task: Task, console: Console) -> Splits:
 
 def _read_large(run: RunConfig, task: Task, files: dict[str, list[str]], console: Console) -> Splits:
     key = _key_of_rows(run, task, files)
-    entry = dataset_cache.find_entry("rows", key, console.info) if _says_what_it_learns(task) else None  # else only reading teaches it
+    entry = (
+        dataset_cache.find_entry("rows", key, console.info) if _says_what_it_learns(task) else None
+    )  # else only reading teaches it
     if entry is not None:
         console.info(f"data: rows and what was learnt of them come from the cache, {entry.path}")
         for line in entry.meta["notes"]:
@@ -90,7 +96,10 @@ def _key_of_rows(run: RunConfig, task: Task, files: dict[str, list[str]]) -> str
         {
             "format": dataset_cache.FORMAT_VERSION,
             "bertune": __version__,
-            "files": {split: [[name, dataset_cache.file_sha256(name)] for name in names] for split, names in files.items()},
+            "files": {
+                split: [[name, dataset_cache.file_sha256(name)] for name in names]
+                for split, names in files.items()
+            },
             "also": [dataset_cache.file_sha256(name) if Path(name).is_file() else "" for name in given],
             "data": data.model_dump(mode="json", exclude=_TOKENS_ALONE),
             "task": run.task,
@@ -109,7 +118,14 @@ def _keep_rows(run: RunConfig, task: Task, key: str, console: Console) -> datase
 
     with dataset_cache.create_entry("rows", key) as folder:
         pace = ProgressReporter(console)
-        splits = read_splits(task, run.data, run.seed, note, folder, lambda split, rows: pace.report(f"{split}: {rows} rows read"))
+        splits = read_splits(
+            task,
+            run.data,
+            run.seed,
+            note,
+            folder,
+            lambda split, rows: pace.report(f"{split}: {rows} rows read"),
+        )
         meta: JSON = {"notes": notes, "fingerprint": _fingerprint(splits), "learnt": _learnt(task)}
         for split in SPLIT_NAMES:
             examples = getattr(splits, split)
@@ -123,14 +139,18 @@ def _keep_rows(run: RunConfig, task: Task, key: str, console: Console) -> datase
         del splits, examples
         gc.collect()  # files that are open cannot be moved everywhere
         about = {"task": run.task, "train": run.data.train, "rows": rows}
-        return dataset_cache.commit_entry(folder, "rows", key, about, {**meta, "own_dev": own_dev, "rows": rows})
+        return dataset_cache.commit_entry(
+            folder, "rows", key, about, {**meta, "own_dev": own_dev, "rows": rows}
+        )
 
 
 def _open(entry: dataset_cache.CacheEntry, split: str) -> Sequence[Example]:
     places = entry.path / f"{split}.places.npy"
     if not places.exists():
         return []
-    own = split if split != "dev" or entry.meta["own_dev"] else "train"  # a dev set that was split off lies among the training rows
+    own = (
+        split if split != "dev" or entry.meta["own_dev"] else "train"
+    )  # a dev set that was split off lies among the training rows
     return ExampleStore(MappedTable(entry.path / f"{own}.examples.arrow"), np.load(places))
 
 
@@ -141,7 +161,11 @@ def _says_what_it_learns(task: Task) -> bool:
 
 def _learnt(task: Task) -> dict[str, str | None]:
     """Return what a task has learnt of its rows."""
-    return {name: value_to_json(getattr(task, name)) for name in type(task).learnt} if _says_what_it_learns(task) else {}
+    return (
+        {name: value_to_json(getattr(task, name)) for name in type(task).learnt}
+        if _says_what_it_learns(task)
+        else {}
+    )
 
 
 def _recall(task: Task, entry: dataset_cache.CacheEntry) -> None:
@@ -163,7 +187,9 @@ def _fingerprint(splits: Splits) -> dict[str, Any]:
     return result
 
 
-def encode_datasets(run: RunConfig, task: Task, tokenizer: Tokenizer, splits: Splits, console: Console) -> dict[str, EncodedDataset]:
+def encode_datasets(
+    run: RunConfig, task: Task, tokenizer: Tokenizer, splits: Splits, console: Console
+) -> dict[str, EncodedDataset]:
     """Turn all rows of a run into integers, from the cache where they are there.
 
     Raises:
@@ -184,7 +210,9 @@ def encode_datasets(run: RunConfig, task: Task, tokenizer: Tokenizer, splits: Sp
             console.info(f"data: tokens come from the cache, {entry.path}")
         else:
             entry = _keep_tokens(run, task, tokenizer, splits, key, console)
-    found: dict[str, EncodedDataset] = {name: MappedDataset(entry.path, name) for name in entry.meta["reports"]}
+    found: dict[str, EncodedDataset] = {
+        name: MappedDataset(entry.path, name) for name in entry.meta["reports"]
+    }
     for name, rows in found.items():
         _tell(console, name, rows, tokenizer, entry.meta["reports"][name])
     return found
@@ -199,16 +227,26 @@ def _key_of_tokens(rows: str, task: Task, tokenizer: Tokenizer) -> str:
     return dataset_cache.cache_key(
         {
             "rows": rows,
-            "tokenizer": [type(tokenizer).__qualname__, tokenizer.fingerprint(), tokenizer.max_length, *tokenizer.truncation_settings],
+            "tokenizer": [
+                type(tokenizer).__qualname__,
+                tokenizer.fingerprint(),
+                tokenizer.max_length,
+                *tokenizer.truncation_settings,
+            ],
             "tokenizers": importlib.metadata.version("tokenizers"),
             "task": task.state(),
         }
     )
 
 
-def _keep_tokens(run: RunConfig, task: Task, tokenizer: Tokenizer, splits: Splits, key: str, console: Console) -> dataset_cache.CacheEntry:
+def _keep_tokens(
+    run: RunConfig, task: Task, tokenizer: Tokenizer, splits: Splits, key: str, console: Console
+) -> dataset_cache.CacheEntry:
     reports: dict[str, list[str]] = {}
-    with dataset_cache.create_entry("tokens", key) as folder, parallel_tokenizer(tokenizer, run.data.workers, console.info) as parallel:
+    with (
+        dataset_cache.create_entry("tokens", key) as folder,
+        parallel_tokenizer(tokenizer, run.data.workers, console.info) as parallel,
+    ):
         for name in SPLIT_NAMES:
             examples: Sequence[Example] = getattr(splits, name)
             if len(examples):
@@ -216,11 +254,18 @@ def _keep_tokens(run: RunConfig, task: Task, tokenizer: Tokenizer, splits: Split
                 reports[name] = task.report()
         tokenizer.clear_word_cache()
         gc.collect()
-        about = {"task": run.task, "model": run.model, "train": run.data.train, "rows": {n: len(getattr(splits, n)) for n in SPLIT_NAMES}}
+        about = {
+            "task": run.task,
+            "model": run.model,
+            "train": run.data.train,
+            "rows": {n: len(getattr(splits, n)) for n in SPLIT_NAMES},
+        }
         return dataset_cache.commit_entry(folder, "tokens", key, about, {"reports": reports})
 
 
-def write_dataset(folder: Path, name: str, task: Task, tokenizer: Any, examples: Sequence[Example], console: Console) -> MappedDataset:
+def write_dataset(
+    folder: Path, name: str, task: Task, tokenizer: Any, examples: Sequence[Example], console: Console
+) -> MappedDataset:
     """Encode examples part by part into files, and say how fast that was."""
     writer = DatasetWriter(folder, name, tokenizer.max_token_id + 1)
     pace = ProgressReporter(console)
@@ -234,7 +279,10 @@ def write_dataset(folder: Path, name: str, task: Task, tokenizer: Any, examples:
         pace.report(f"{name}: {pace.num_done} of {len(examples)} rows tokenised")
 
     # While a part is encoded, mostly by other processes, the one before is written here.
-    with console.progress(f"tokenising {name}", len(examples)), ThreadPoolExecutor(1, "bertune-encode") as ahead:
+    with (
+        console.progress(f"tokenising {name}", len(examples)),
+        ThreadPoolExecutor(1, "bertune-encode") as ahead,
+    ):
         coming: Future[list[EncodedExample]] | None = None
         for part in iter_chunks(examples, size):
             before, coming = coming, ahead.submit(task.encode, part, tokenizer)

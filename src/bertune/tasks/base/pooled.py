@@ -48,7 +48,9 @@ class PooledTask(Task):
     def _check_texts(self, texts: tuple[str, ...], place: str) -> None:
         if self.num_texts not in {None, len(texts)}:
             kinds = {1: "a single text", 2: "a pair of texts"}
-            raise DataError(f"{place}: {kinds[len(texts)]}, where the training rows have {kinds[self.num_texts or 1]}")
+            raise DataError(
+                f"{place}: {kinds[len(texts)]}, where the training rows have {kinds[self.num_texts or 1]}"
+            )
 
     def fit(self, examples: Sequence[Example], note: Note) -> None:
         """Learn whether rows are single texts or pairs."""

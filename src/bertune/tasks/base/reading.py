@@ -46,7 +46,9 @@ def iter_examples(
         try:
             example = task.read(row if require_target else _without(row, task.columns.target))
             if must_have and example.target is None:
-                raise DataError(f"{row.location}: {task.columns.target!r} is missing; every row of this file needs it")
+                raise DataError(
+                    f"{row.location}: {task.columns.target!r} is missing; every row of this file needs it"
+                )
         except DataError as error:
             bad_rows(str(error))
             continue
@@ -108,7 +110,9 @@ def _has_dropped(example: Example, dropped: list[str]) -> bool:
     return any(str(label) in dropped for label in held)
 
 
-def check_examples(examples: Sequence[Example], task: Task, data: DataConfig, note: Note) -> Sequence[Example]:
+def check_examples(
+    examples: Sequence[Example], task: Task, data: DataConfig, note: Note
+) -> Sequence[Example]:
     """Return the examples whose targets the task knows.
 
     Raises:
@@ -174,18 +178,25 @@ def read_splits(
         train, dev = _divided(train, task, data, seed, note)
     if data.limit is not None and data.limit < len(train):
         note(f"data.limit: {data.limit} of {len(train)} training rows, drawn by label")
-        train = take(train, stratified_sample_codes(factorize(task.stratify_key(e) for e in train), data.limit, seed))
+        train = take(
+            train, stratified_sample_codes(factorize(task.stratify_key(e) for e in train), data.limit, seed)
+        )
     _note_repeats(train, dev, test, note)
     return Splits(train, dev, test)
 
 
-def _divided(rows: Sequence[Example], task: Task, data: DataConfig, seed: int, note: Note) -> tuple[Sequence[Example], Sequence[Example]]:
+def _divided(
+    rows: Sequence[Example], task: Task, data: DataConfig, seed: int, note: Note
+) -> tuple[Sequence[Example], Sequence[Example]]:
     """Split a dev set off the training rows."""
     source = rows[0].location.source
     if len(rows) < 2:
         raise DataError(f"{source}: one row cannot be divided into train and dev; give data.dev")
     keep, held = train_dev_split_codes(
-        factorize_digests(example_digests(rows)), factorize(task.stratify_key(e) for e in rows), data.dev_fraction, seed
+        factorize_digests(example_digests(rows)),
+        factorize(task.stratify_key(e) for e in rows),
+        data.dev_fraction,
+        seed,
     )
     train, dev = take(rows, keep), take(rows, held)
     if not train:
@@ -194,18 +205,26 @@ def _divided(rows: Sequence[Example], task: Task, data: DataConfig, seed: int, n
         task.check_scorable(dev)
     except DataError as error:
         share = f"the {len(dev)} rows split off as dev set (data.dev_fraction={data.dev_fraction:g})"
-        raise DataError(f"{share} cannot be scored: {error}; give data.dev, or a larger data.dev_fraction") from None
-    note(f"no data.dev: {len(dev)} of {len(rows)} rows split off as dev set, by label, equal texts kept together")
+        raise DataError(
+            f"{share} cannot be scored: {error}; give data.dev, or a larger data.dev_fraction"
+        ) from None
+    note(
+        f"no data.dev: {len(dev)} of {len(rows)} rows split off as dev set, by label, equal texts kept together"
+    )
     return train, dev
 
 
-def _note_repeats(train: Sequence[Example], dev: Sequence[Example], test: Sequence[Example], note: Note) -> None:
+def _note_repeats(
+    train: Sequence[Example], dev: Sequence[Example], test: Sequence[Example], note: Note
+) -> None:
     parts = [train, dev, test]
     numbers = factorize_digests(np.concatenate([example_digests(part) for part in parts if part]))
     ends = np.cumsum([len(part) for part in parts])
     of_train, of_dev, of_test = np.split(numbers, ends[:-1])
     order = np.argsort(of_train, kind="stable")
-    again = np.flatnonzero(of_train[order][1:] == of_train[order][:-1])  # places in `order`; the next one has the same text
+    again = np.flatnonzero(
+        of_train[order][1:] == of_train[order][:-1]
+    )  # places in `order`; the next one has the same text
     if len(again):
         conflicting = sum(_differ(train, order, again))
         other = f", {conflicting} of them with another target" if conflicting else ""
@@ -213,7 +232,9 @@ def _note_repeats(train: Sequence[Example], dev: Sequence[Example], test: Sequen
     for name, part in (("dev", of_dev), ("test", of_test)):
         known = int(np.isin(part, of_train).sum())
         if known:
-            note(f"{known} of {len(part)} {name} rows have a text that is also a training row, which flatters the {name} scores")
+            note(
+                f"{known} of {len(part)} {name} rows have a text that is also a training row, which flatters the {name} scores"
+            )
 
 
 def _differ(train: Sequence[Example], order: IntArray, again: IntArray) -> Iterator[bool]:

@@ -73,9 +73,14 @@ class SentenceTask(Task):
 
     def encode(self, examples: Sequence[Example], tokenizer: Tokenizer) -> list[EncodedExample]:
         """Turn examples into integers, each text for itself and each different text once."""
-        different = {text: n for n, text in enumerate(dict.fromkeys(text for e in examples for text in e.texts))}
+        different = {
+            text: n for n, text in enumerate(dict.fromkeys(text for e in examples for text in e.texts))
+        }
         pieces = tokenizer.encode([self.preprocess_text(self.prompt + text) for text in different])
-        return [self.build_encoded_example(tuple(pieces[different[text]] for text in e.texts), e) for e in examples]
+        return [
+            self.build_encoded_example(tuple(pieces[different[text]] for text in e.texts), e)
+            for e in examples
+        ]
 
     def preprocess_text(self, text: str) -> tuple[str]:
         """Return a text as the tokenizer is to see it."""
@@ -107,7 +112,9 @@ class SentenceTask(Task):
             *([(encoder.hidden_size, "tanh")] if o.pooling == "pooler" else []),
             *([(o.embedding_dim, "none")] if o.embedding_dim else []),
         ]
-        head = SentenceHead(encoder.hidden_size, o.pooling, dense, normalize=o.normalize, **self.head_kwargs())
+        head = SentenceHead(
+            encoder.hidden_size, o.pooling, dense, normalize=o.normalize, **self.head_kwargs()
+        )
         if o.pooling == "pooler" and pretrained:
             with torch.no_grad():
                 head.dense.get_parameter("0.weight").copy_(pretrained["weight"])
@@ -124,7 +131,9 @@ class SentenceTask(Task):
         if len(set(self.options.matryoshka)) < len(self.options.matryoshka):
             raise ConfigError(f"options.matryoshka: {self.options.matryoshka} names a width twice")
         if too_wide:
-            raise ConfigError(f"options.matryoshka: {too_wide} must be less than the width of the vectors, {size}")
+            raise ConfigError(
+                f"options.matryoshka: {too_wide} must be less than the width of the vectors, {size}"
+            )
 
     def matryoshka_loss(self, out: SentenceOutput, loss: Callable[[SentenceOutput], Tensor]) -> Tensor:
         """Add up a loss over the widths that vectors are to be cut at, their own among them.
@@ -158,17 +167,23 @@ class SentenceTask(Task):
         return f"sentence vectors are for SentenceTransformer(FOLDER){dense}"
 
 
-def score_correlation(gold: Sequence[float], predictions: Sequence[Prediction], main: str, *, intervals: bool) -> Scores:
+def score_correlation(
+    gold: Sequence[float], predictions: Sequence[Prediction], main: str, *, intervals: bool
+) -> Scores:
     """Score cosines against scores: rank correlation and correlation."""
     columns = np.array(gold, float), np.array([p.value for p in predictions], float)
     found = bootstrap_interval(lambda g, p: correlation_scores(g, p)[main], *columns) if intervals else None
     return Scores(main, True, correlation_scores(*columns), {main: found} if found else {})
 
 
-def score_binary(gold: Sequence[bool], predictions: Sequence[Prediction], main: str, *, intervals: bool) -> Scores:
+def score_binary(
+    gold: Sequence[bool], predictions: Sequence[Prediction], main: str, *, intervals: bool
+) -> Scores:
     """Score cosines against labels 0 and 1: average precision, and what the best thresholds give."""
     columns = np.array(gold, bool), np.array([p.value for p in predictions], float)
-    found = bootstrap_interval(lambda g, p: binary_similarity_scores(g, p)[main], *columns) if intervals else None
+    found = (
+        bootstrap_interval(lambda g, p: binary_similarity_scores(g, p)[main], *columns) if intervals else None
+    )
     return Scores(main, True, binary_similarity_scores(*columns), {main: found} if found else {})
 
 
@@ -182,7 +197,9 @@ def check_not_constant(gold: Sequence[float], source: str, *, labels: bool) -> N
         raise DataError(f"{source}: all {len(gold)} rows have the label {gold[0]:g}; both 0 and 1 are needed")
     if len(set(gold)) == 1:
         same = f"all {len(gold)} rows have the score {gold[0]:g}"
-        raise DataError(f"{source}: {same}, so no correlation with it is defined; give rows of different scores")
+        raise DataError(
+            f"{source}: {same}, so no correlation with it is defined; give rows of different scores"
+        )
 
 
 def is_binary(gold: Sequence[float]) -> bool:

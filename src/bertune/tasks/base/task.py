@@ -82,7 +82,9 @@ class Task(ABC):
         """Turn what the head gave into predictions, one a row, in order."""
 
     @abstractmethod
-    def score(self, predictions: Sequence[Prediction], examples: Sequence[Example], *, intervals: bool = True) -> Scores:
+    def score(
+        self, predictions: Sequence[Prediction], examples: Sequence[Example], *, intervals: bool = True
+    ) -> Scores:
         """Compare predictions with targets; `intervals` asks for bootstrap intervals too."""
 
     @abstractmethod
@@ -114,7 +116,10 @@ class Task(ABC):
     def encode(self, examples: Sequence[Example], tokenizer: Tokenizer) -> list[EncodedExample]:
         """Turn examples into integers. Large data comes in parts; see `is_chunkable`."""
         pieces = tokenizer.encode([e.texts for e in examples])
-        return [EncodedExample((piece,), self.encode_target(e.target)) for piece, e in zip(pieces, examples, strict=True)]
+        return [
+            EncodedExample((piece,), self.encode_target(e.target))
+            for piece, e in zip(pieces, examples, strict=True)
+        ]
 
     def is_chunkable(self, examples: Sequence[Example]) -> bool:
         """Tell whether `encode` makes the same of these rows when it is given a part of them at a time."""
@@ -144,7 +149,9 @@ class Task(ABC):
         Raises:
             ConfigError: the task has no such distance.
         """
-        raise ConfigError("train.r_drop: this task has no distance between two passes; leave train.r_drop out")
+        raise ConfigError(
+            "train.r_drop: this task has no distance between two passes; leave train.r_drop out"
+        )
 
     def example_labels(self, example: Example) -> tuple[str, ...]:
         """Return the labels of an example, for counting."""
@@ -154,7 +161,9 @@ class Task(ABC):
         """Return the group whose share a drawn subset keeps, such as the label."""
         return ""
 
-    def calibrate(self, predictions: list[Prediction], examples: Sequence[Example], note: Note) -> list[Prediction]:
+    def calibrate(
+        self, predictions: list[Prediction], examples: Sequence[Example], note: Note
+    ) -> list[Prediction]:
         """Choose decision settings on the dev rows, after training; return the predictions as they now are."""
         return predictions
 
