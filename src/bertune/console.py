@@ -1,6 +1,9 @@
-"""What bertune shows while it works: lines through `logging`, a progress bar on a terminal. Standard output is for data.
+"""What bertune shows while it works: lines through `logging`, a progress bar on a terminal.
 
-Lines go to the logger "bertune". Unless the program has given that logger a handler of its own, they are written to stderr.
+Standard output is for data.
+
+Lines go to the logger "bertune". Unless the program has given that logger a handler of its own, they are
+written to stderr.
 """
 
 from __future__ import annotations

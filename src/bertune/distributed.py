@@ -31,7 +31,9 @@ _single_process = False
 
 
 def init(*, use_cpu: bool) -> None:
-    """Connect the processes that a launcher (torchrun, accelerate launch) has started, if any; a second call does nothing.
+    """Connect the processes that a launcher (torchrun, accelerate launch) has started, if any.
+
+    A second call does nothing.
 
     Args:
         use_cpu: compute on the processor, over gloo, even if there is a GPU.
@@ -42,13 +44,15 @@ def init(*, use_cpu: bool) -> None:
     for name in MPI_SIZES:
         if int(os.environ.get(name, "1")) > 1 and "RANK" not in os.environ:
             raise ConfigError(
-                f"{name}={os.environ[name]} processes were started by MPI; start them with torchrun or accelerate launch"
+                f"{name}={os.environ[name]} processes were started by MPI; start them with torchrun or "
+                "accelerate launch"
             )
     launched = int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ
     if launched and not dist.is_initialized():
         from accelerate import PartialState
 
-        # The others wait while the first one tokenizes large data, which may take longer than the ten minutes of torch.
+        # The others wait while the first one tokenizes large data, which may take longer than the ten minutes
+        # of torch.
         PartialState(cpu=use_cpu, timeout=timedelta(hours=2))
 
 
@@ -160,7 +164,9 @@ def _all_reduce_bucket(tensors: list[Tensor]) -> None:
 
 
 def all_gather(x: Tensor) -> Tensor:
-    """Return the rows (B, ...) of every process, in their order; B may differ between processes. It has a gradient.
+    """Return the rows (B, ...) of every process, in their order; B may differ between processes.
+
+    It has a gradient.
 
     The gradient of a row returns to the process of the row, summed over all processes.
     """

@@ -56,7 +56,9 @@ class TrainingError(BertuneError, RuntimeError):
 
 
 class Interrupted(KeyboardInterrupt):
-    """Training was asked to stop by a signal, and has written a checkpoint; a `KeyboardInterrupt`, as notebooks expect.
+    """Training was asked to stop by a signal, and has written a checkpoint.
+
+    A `KeyboardInterrupt`, as notebooks expect.
 
     Attributes:
         number: the signal, SIGINT (2) or SIGTERM (15).

@@ -101,7 +101,10 @@ def doomed_name(folder: Path) -> Path:
 
 
 def folder_size(folder: Path) -> int:
-    """Return the bytes of the files in a folder, without those in folders inside it; 0 where it cannot be read."""
+    """Return the bytes of the files in a folder, without those in folders inside it.
+
+    0 where it cannot be read.
+    """
     with contextlib.suppress(OSError):
         return sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
     return 0

@@ -252,7 +252,7 @@ def test_smaller_parts_give_the_same_gradient(problem, parts, still, most):
     assert all(
         gradient.any()
         for name, gradient in expected.items()
-        if name == "encoder.layers.0.attention.query.weight"
+        if name == "encoder.layers.0.query.weight"
     )
     for name, gradient in found.items():
         torch.testing.assert_close(

@@ -81,7 +81,7 @@ def build(folder: Path, problem: str, **train: object) -> TrainStep:
     torch.nn.init.constant_(
         model.head.out.bias, 1.0
     )  # or as many rows would lie above their number as below it
-    assert (encoder.shape.dropout, encoder.shape.attention_dropout, model.head.dropout.p) == (0.0, 0.0, 0.0)
+    assert (encoder.config.hidden_dropout, encoder.config.attention_dropout, model.head.dropout.p) == (0.0, 0.0, 0.0)
     rows = EncodedDataset(task.encode(examples, load_tokenizer(folder, encoder.max_positions, run.data)))
     assert rows.lengths.max() > 8 * rows.lengths.min()
     work = TrainStep(model, task, rows, run, accelerator)

@@ -85,7 +85,7 @@ def build(folder: Path, seed: int = 42, **train: object) -> TrainStep:
     model = Model(encoder, task.head(encoder, report.pooler))
     rows = EncodedDataset(task.encode(EXAMPLES, load_tokenizer(folder, encoder.max_positions, run.data)))
     work = TrainStep(model, task, rows, run, accelerator)
-    assert (encoder.shape.dropout, encoder.shape.attention_dropout, model.head.dropout.p) == (0.1, 0.1, 0.1)
+    assert (encoder.config.hidden_dropout, encoder.config.attention_dropout, model.head.dropout.p) == (0.1, 0.1, 0.1)
     assert work.num_active_words is not None
     return work
 

@@ -16,6 +16,15 @@ from torch import Tensor
 from bertune.types import JSON
 
 PARAMETERS = {
+    ".embeddings.words.": ".embeddings.word_embeddings.",
+    ".embeddings.positions.": ".embeddings.position_embeddings.",
+    ".embeddings.types.": ".embeddings.token_type_embeddings.",
+    ".embeddings.tasks.": ".embeddings.task_type_embeddings.",
+    ".embeddings.project.": ".embeddings.projection.",
+    ".embeddings.letters.": ".embeddings.pinyin_embeddings.",
+    ".embeddings.conv.": ".embeddings.pinyin_conv.",
+    ".embeddings.glyphs.": ".embeddings.glyph_embeddings.",
+    ".embeddings.fuse.": ".embeddings.fusion.",
     ".mix.": ".attention_output.",
     ".mix_norm.": ".attention_norm.",
     ".grow.": ".intermediate.",

@@ -39,10 +39,12 @@ def train(
     """Fine-tune an encoder.
 
     Args:
-        source: a run file, the name of a task, or the settings as a dictionary; with `resume` also the folder of a run.
+        source: a run file, the name of a task, or the settings as a dictionary; with `resume` also the folder
+            of a run.
         overrides: `section.name=value`, applied to the settings.
         quiet: write nothing to stderr.
-        resume: go on from the newest complete checkpoint, bit for bit; without one the run begins, and a finished run is left as it is.
+        resume: go on from the newest complete checkpoint, bit for bit; without one the run begins, and a
+            finished run is left as it is.
         listeners: hear what happens; see `bertune.Listener`.
 
     Raises:
@@ -103,7 +105,8 @@ def train_on(
 
     Args:
         run: the settings, such as `prepare` returns them.
-        task: the task of `prepare`; it has learnt from the training rows (`task.fit`, as `read_datasets` does). The run has its own copy.
+        task: the task of `prepare`; it has learnt from the training rows (`task.fit`, as `read_datasets`
+            does). The run has its own copy.
         splits: the examples of each split.
         listeners: hear what happens.
         run_dir: where the run is written, and what it goes on from; without it `run.out`, which must be new.
@@ -150,7 +153,8 @@ def _check_batch_size(run: RunConfig, task: Task, splits: Splits) -> None:
     rows = min(run.train.batch_size, len(splits.train))
     if rows < task.min_batch_size:
         raise ConfigError(
-            f"train.batch_size: a batch of {rows} has no other row to compare with, so nothing would be learnt; "
+            f"train.batch_size: a batch of {rows} has no other row to compare with, so nothing would be "
+            "learnt; "
             f"at least {task.min_batch_size} rows are needed"
         )
 

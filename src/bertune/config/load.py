@@ -16,7 +16,7 @@ from bertune.errors import ConfigError, did_you_mean
 
 
 def read_config(source: str | Path | dict[str, Any], overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """Read a run file, or accept the name of a task or a dictionary of settings, and apply `section.name=value` to it.
+    """Read a run file, or accept the name of a task or a dictionary of settings, and apply overrides.
 
     Raises:
         ConfigError: the file is missing or broken, or an override has no "=".
@@ -107,7 +107,8 @@ def _messages(error: ValidationError, model: type[BaseModel], parents: tuple[str
             text = f"{name}: renamed to {renamed}"
         elif entry["type"] == "extra_forbidden":
             known = _fields_at(model, path[:-1])
-            text = f"{name}: no such setting{did_you_mean(path[-1], known)}; allowed here: {', '.join(sorted(known))}"
+            allowed = ", ".join(sorted(known))
+            text = f"{name}: no such setting{did_you_mean(path[-1], known)}; allowed here: {allowed}"
         elif entry["type"] == "missing":
             text = f"{name}: must be given"
         else:
@@ -172,5 +173,8 @@ def idle_settings(run: RunConfig) -> list[str]:
 
 
 def dump_config(run: RunConfig) -> str:
-    """Write a resolved run as YAML. `out` is left out, so that `bertune train OUT/run.yaml` repeats the run elsewhere."""
+    """Write a resolved run as YAML.
+
+    `out` is left out, so that `bertune train OUT/run.yaml` repeats the run elsewhere.
+    """
     return dump_yaml(run.model_dump(exclude={"out"}))

@@ -27,10 +27,12 @@ READING_SETTINGS = (
 def reading_config(data: DataConfig, file: str, overrides: Sequence[str]) -> DataConfig:
     """Return how the training files were read, with overrides (`data.name=value`) applied.
 
-    Standard input is read as lines of UTF-8 unless an override says otherwise: it may have another origin than the training files.
+    Standard input is read as lines of UTF-8 unless an override says otherwise: it may have another origin
+    than the training files.
 
     Raises:
-        ConfigError: an override names a setting that training has fixed, or a Hub data set comes without a split.
+        ConfigError: an override names a setting that training has fixed, or a Hub data set comes without a
+            split.
     """
     if file.startswith("hub:") and ":" not in file.removeprefix("hub:"):
         raise ConfigError(f"{file}: say which split, such as {file}:test or {file}:validation")
@@ -41,7 +43,8 @@ def reading_config(data: DataConfig, file: str, overrides: Sequence[str]) -> Dat
         section, _, name = override.partition("=")[0].strip().partition(".")
         if section != "data" or name.split(".")[0] not in READING_SETTINGS:
             raise ConfigError(
-                f"{override!r}: only these can be given here: {', '.join(f'data.{name}' for name in READING_SETTINGS)}"
+                f"{override!r}: only these can be given here: "
+                f"{', '.join(f'data.{name}' for name in READING_SETTINGS)}"
             )
         apply_override(raw, override)
     return resolve_config(raw, Section)[0].data

@@ -1,7 +1,7 @@
 """Settings that had other names in earlier versions.
 
-A user's run file with an old name is refused with the new name. A file that bertune has written itself (run.yaml in a saved folder,
-settings in a checkpoint) is translated instead; see `upgrade_settings`.
+A user's run file with an old name is refused with the new name. A file that bertune has written itself
+(run.yaml in a saved folder, settings in a checkpoint) is translated instead; see `upgrade_settings`.
 """
 
 from __future__ import annotations

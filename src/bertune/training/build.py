@@ -65,20 +65,22 @@ def build_model(run: RunConfig, task: Task) -> BuiltModel:
     vectors = len(encoder.word_embeddings())
     if tokenizer.vocab_size > vectors:
         raise ConfigError(
-            f"model: the tokenizer in {str(folder)!r} has {tokenizer.vocab_size} tokens, its encoder only {vectors}"
+            f"model: the tokenizer in {str(folder)!r} has {tokenizer.vocab_size} tokens, its encoder only "
+            f"{vectors}"
         )
     if getattr(task.options, "pooling", "mean") in {"pooler", "cls"} and not _first_token_sees_text(
         encoder, tokenizer
     ):
         raise ConfigError(
-            f"model: in {str(folder)!r} the first token does not represent its text (no special token comes first, or it cannot see "
+            f"model: in {str(folder)!r} the first token does not represent its text (no special token comes "
+            "first, or it cannot see "
             "the tokens after it); set options.pooling=mean"
         )
     return BuiltModel(Model(encoder, task.head(encoder, report.pooler)), tokenizer, report)
 
 
 def _first_token_sees_text(encoder: Encoder, tokenizer: Tokenizer) -> bool:
-    """Tell whether a special token begins every text and its state depends on the text, as a causal model's does not."""
+    """Tell whether every text begins with a special token that sees all of it, unlike in a causal model."""
     if not tokenizer.starts_with_special_token:
         return False
     dataset = EncodedDataset(

@@ -1,10 +1,11 @@
 """Checkpoints: folders that are whole or do not exist.
 
     OUT/checkpoints/step-00000120/state.safetensors    all that training changes
-    OUT/checkpoints/step-00000120/checkpoint.json      step, sizes and hashes of the files, a description of the run
+    OUT/checkpoints/step-00000120/checkpoint.json      step, hashes of the files, description of the run
 
-A checkpoint is written under a name that nobody reads, flushed to the disk, and renamed. What a killed process leaves is never taken
-for a checkpoint: its folder has another name. A damaged checkpoint is recognised by its hashes.
+A checkpoint is written under a name that nobody reads, flushed to the disk, and renamed. What a killed
+process leaves is never taken for a checkpoint: its folder has another name. A damaged checkpoint is
+recognised by its hashes.
 """
 
 from __future__ import annotations

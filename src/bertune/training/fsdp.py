@@ -1,9 +1,11 @@
 """A sharded model: each of several processes keeps its part of parameters, gradients and optimizer (FSDP).
 
-Parameters are gathered when a step begins and stay whole until its last backward pass, whose gradients are summed and sharded again. So
-within a step a process may have any number of micro-batches, and none waits for another; the moments of AdamW are sharded always.
+Parameters are gathered when a step begins and stay whole until its last backward pass, whose gradients are
+summed and sharded again. So within a step a process may have any number of micro-batches, and none waits for
+another; the moments of AdamW are sharded always.
 
-Sources: Zhao et al. 2023, arXiv 2304.11277, its sharding of gradients and optimizer; `torch.distributed.fsdp.fully_shard`.
+Sources: Zhao et al. 2023, arXiv 2304.11277, its sharding of gradients and optimizer;
+`torch.distributed.fsdp.fully_shard`.
 """
 
 from __future__ import annotations
@@ -48,7 +50,10 @@ class ShardedModel:
             unit.unshard()
 
     def sync_gradients(self, sync: bool) -> None:
-        """Say whether the next backward pass sums gradients over all processes: the last one of a step does."""
+        """Say whether the next backward pass sums gradients over all processes.
+
+        The last one of a step does.
+        """
         self._model.set_requires_gradient_sync(sync)  # type: ignore[operator]
 
     def reshard(self) -> None:

@@ -1,8 +1,9 @@
 """The gradient of a batch, in micro-batches. There are two strategies, since there are two kinds of losses.
 
-Where the loss of a row depends on this row alone, micro-batches are rows: their gradients add up (`PlainGradient`). Where it depends on
-the other rows of the batch, as for in-batch negatives, micro-batches are texts: their vectors are computed first, then the loss, then
-each part again (`CachedGradient`). Either way the result is the gradient of the whole batch.
+Where the loss of a row depends on this row alone, micro-batches are rows: their gradients add up
+(`PlainGradient`). Where it depends on the other rows of the batch, as for in-batch negatives, micro-batches
+are texts: their vectors are computed first, then the loss, then each part again (`CachedGradient`). Either
+way the result is the gradient of the whole batch.
 """
 
 from __future__ import annotations
@@ -43,7 +44,10 @@ class GradientStrategy(Protocol):
         ...
 
     def backward(self, batch: Batch, count: float, oom_splits: int) -> Tensor:
-        """Add the gradient of summed loss / `count` to the parameters; return the summed loss, on the device."""
+        """Add the gradient of summed loss / `count` to the parameters.
+
+        Return the summed loss, on the device.
+        """
         ...
 
 
@@ -73,7 +77,8 @@ class PlainGradient:
     def backward(self, batch: Batch, count: float, oom_splits: int) -> Tensor:
         """Add the gradient of one micro-batch; see `GradientStrategy`.
 
-        Source of R-Drop, the mean of two losses plus the distance of the two passes: Wu et al. 2021, arXiv 2106.14448.
+        Source of R-Drop, the mean of two losses plus the distance of the two passes: Wu et al. 2021, arXiv
+        2106.14448.
         """
         out = self.model(batch)
         loss = self.task.loss(out, batch)
@@ -90,8 +95,9 @@ class PlainGradient:
 class CachedGradient:
     """Gradient caching for losses over a whole batch, in the memory of one part of its texts.
 
-    First the vectors of all texts, without what a gradient needs. Then the loss, and its gradient with respect to the vectors. Then each
-    part again with the same dropout, through which that gradient flows back.
+    First the vectors of all texts, without what a gradient needs. Then the loss, and its gradient with
+    respect to the vectors. Then each part again with the same dropout, through which that gradient flows
+    back.
 
     Args:
         plain: does the work where the texts need no cut.
@@ -105,7 +111,10 @@ class CachedGradient:
     plain: PlainGradient
 
     def micro_batches(self, rows: list[int], lengths: Any, oom_splits: int) -> list[list[int]]:
-        """Return the rows as they are: their texts are cut in `backward`. Every process has one batch, even an empty one."""
+        """Return the rows as they are: their texts are cut in `backward`.
+
+        Every process has one batch, even an empty one.
+        """
         return [rows]
 
     def text_parts(self, batch: Batch, oom_splits: int) -> list[list[int]]:
@@ -146,7 +155,7 @@ class CachedGradient:
 
 
 def split(rows: list[int], lengths: Any, config: TrainConfig, oom_splits: int) -> list[list[int]]:
-    """Cut rows, or texts, as `train.micro_batches` and `train.micro_batch_tokens` say, and further where memory was short."""
+    """Cut rows, or texts, as the settings of micro-batches say, and further where memory was short."""
     if not rows:
         return []
     max_tokens = config.micro_batch_tokens

@@ -66,7 +66,8 @@ def apply_launcher_settings(run: RunConfig, note: Callable[[str], None]) -> RunC
         note: hears what was taken over.
 
     Raises:
-        ConfigError: the launcher asks for something that bertune does not have, and that would be ignored silently.
+        ConfigError: the launcher asks for something that bertune does not have, and that would be ignored
+            silently.
     """
     for variable, name in {
         "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
@@ -74,13 +75,16 @@ def apply_launcher_settings(run: RunConfig, note: Callable[[str], None]) -> RunC
     }.items():
         if _is_true(variable):
             raise ConfigError(
-                f"the launcher's configuration asks for {name} ({variable}={os.environ[variable]}), which bertune does not use; launch "
-                "with distributed_type MULTI_GPU (and use_cpu: true on processors) or with torchrun; train.fsdp=true shards the model"
+                f"the launcher's configuration asks for {name} ({variable}={os.environ[variable]}), which "
+                "bertune does not use; launch "
+                "with distributed_type MULTI_GPU (and use_cpu: true on processors) or with torchrun; "
+                "train.fsdp=true shards the model"
             )
     if _is_true("ACCELERATE_USE_FSDP"):
         os.environ["ACCELERATE_USE_FSDP"] = "false"  # bertune shards the model itself
         note(
-            "the launcher's configuration asks for FSDP, so train.fsdp=true; its other settings of FSDP are not used"
+            "the launcher's configuration asks for FSDP, so train.fsdp=true; its other settings of FSDP are "
+            "not used"
         )
         return run.model_copy(update={"train": run.train.model_copy(update={"fsdp": True})})
     return run

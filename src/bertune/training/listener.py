@@ -23,7 +23,10 @@ class Outcome:
 
 
 class StopTraining(Exception):
-    """A listener raises it to end training after this event, as early stopping does: search for settings prunes a trial so."""
+    """A listener raises it to end training after this event, as early stopping does.
+
+    Search for settings prunes a trial so.
+    """
 
 
 class Listener:
@@ -38,7 +41,8 @@ class Listener:
         Args:
             step: steps done before; 0 for a new run.
             total_steps: steps of the whole run.
-            evaluated: whether everything that follows step `step` (evaluation, records) was done before the run stopped.
+            evaluated: whether everything that follows step `step` (evaluation, records) was done before the
+                run stopped.
         """
 
     def on_step(self, step: int, total_steps: int) -> None:
@@ -110,7 +114,7 @@ class Listeners(Listener):
         for listener in self.listeners:
             try:
                 listener.close()
-            except Exception as error:  # noqa: BLE001  (the others must be closed too; it is raised below)
+            except Exception as error:
                 errors.append(error)
         if errors:
             raise errors[0]

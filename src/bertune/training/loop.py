@@ -178,7 +178,10 @@ class TrainLoop:
                 self.checkpoints.write(self.train_step.state)
 
     def _evaluate(self) -> None:
-        """Score the dev rows, and keep the model if it is the best so far. Without dev rows the last model is kept."""
+        """Score the dev rows, and keep the model if it is the best so far.
+
+        Without dev rows the last model is kept.
+        """
         self.train_step.fetch_loss()
         with self.throughput.paused(), self.train_step.averaged_weights():
             self._evaluate_and_save()

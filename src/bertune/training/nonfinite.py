@@ -1,4 +1,7 @@
-"""Losses and gradients that are not finite: found before they reach the weights, and explained by file and line."""
+"""Losses and gradients that are not finite.
+
+Found before they reach the weights, and explained by file and line.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,8 @@ from bertune.tasks.base.task import Task
 from bertune.training.state import TrainState
 
 ADVICE = (
-    "usual causes: a learning rate that is too high (train.learning_rate, options), fp16 (train.precision=bf16 or fp32), and rows with "
+    "usual causes: a learning rate that is too high (train.learning_rate, options), fp16 "
+    "(train.precision=bf16 or fp32), and rows with "
     "odd content; train.max_nonfinite_steps=N skips up to N such steps"
 )
 
@@ -60,7 +64,9 @@ class FiniteCheck:
         self._deferred: tuple[int, list[int], Tensor] | None = None
 
     def allows(self, rows: list[int], watched: Tensor, all_finite: bool) -> bool:
-        """Tell whether the weights may change. With one GPU the answer for a step comes a step later, so the host need not wait.
+        """Tell whether the weights may change.
+
+        With one GPU the answer for a step comes a step later, so the host need not wait.
 
         Args:
             rows: the rows of the batch.
@@ -100,7 +106,8 @@ class FiniteCheck:
             raise TrainingError(f"{message}; {ADVICE}")
         progress.nonfinite_steps += 1
         self.warn(
-            f"{message}; skipped, number {progress.nonfinite_steps} of {self.max_skipped} (train.max_nonfinite_steps)"
+            f"{message}; skipped, number {progress.nonfinite_steps} of {self.max_skipped} "
+            "(train.max_nonfinite_steps)"
         )
         return False
 

@@ -11,7 +11,10 @@ from bertune.training.state import Progress
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether an error means that memory ran out: of a CUDA GPU, of an Apple GPU, or of the processor."""
+    """Tell whether an error means that memory ran out.
+
+    Of a CUDA GPU, of an Apple GPU, or of the processor.
+    """
     if isinstance(error, MemoryError):
         return True
     text = str(error).lower()
@@ -47,11 +50,14 @@ def split_further(
     if config.micro_batches * progress.oom_splits >= max_parts:
         longest = max(rows, key=lambda row: int(lengths[row]))
         raise TrainingError(
-            f"out of memory for a single row: {reason}; the longest of this batch is {location_of(longest)} with "
+            f"out of memory for a single row: {reason}; the longest of this batch is {location_of(longest)} "
+            "with "
             f"{int(lengths[longest])} tokens. Set data.max_length lower, or take a smaller encoder"
         )
     progress.oom_splits *= 2
     return (
-        f"out of memory: {reason or 'in another process'}; the step is repeated in micro-batches half as large, and so are all later ones. "
-        f"The batch stays the same; train.micro_batches={config.micro_batches * progress.oom_splits} does so from the start"
+        f"out of memory: {reason or 'in another process'}; the step is repeated in micro-batches half as "
+        "large, and so are all later ones. "
+        f"The batch stays the same; train.micro_batches={config.micro_batches * progress.oom_splits} does so "
+        "from the start"
     )

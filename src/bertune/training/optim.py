@@ -56,9 +56,10 @@ def lr_schedule(config: TrainConfig, total: int) -> Callable[[int], float]:
 def parameter_groups(model: Model, config: TrainConfig) -> list[dict[str, Any]]:
     """Group parameters by learning rate and weight decay.
 
-    Matrices decay; biases and norms, which have one dimension, do not. A layer `d` below the top of the encoder learns at
-    `layer_decay ** d` of the encoder's rate. The head learns at its own rate; parameters that the head lists in `learning_rates`, by the
-    first part of their name, learn at the rate given there, without weight decay.
+    Matrices decay; biases and norms, which have one dimension, do not. A layer `d` below the top of the
+    encoder learns at `layer_decay ** d` of the encoder's rate. The head learns at its own rate; parameters
+    that the head lists in `learning_rates`, by the first part of their name, learn at the rate given there,
+    without weight decay.
 
     Raises:
         ConfigError: a learning rate for the head is given, but no layer of the head uses it.

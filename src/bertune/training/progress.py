@@ -34,8 +34,10 @@ class ConsoleProgress(Listener):
     def on_log(self, record: JSON) -> None:
         """Show loss, learning rate, speed and the time left."""
         self._console.info(
-            f"step {record['step']:>5}  epoch {record['epoch']:5.2f}  loss {record['loss']:.4f}  lr {record['learning_rate']:.2e}  "
-            f"{record['rows_per_s']:.0f} rows/s  {record['tokens_per_s']:.0f} tokens/s  eta {duration(record['eta_s'])}"
+            f"step {record['step']:>5}  epoch {record['epoch']:5.2f}  loss {record['loss']:.4f}  lr "
+            f"{record['learning_rate']:.2e}  "
+            f"{record['rows_per_s']:.0f} rows/s  {record['tokens_per_s']:.0f} tokens/s  eta "
+            f"{duration(record['eta_s'])}"
         )
 
     def on_evaluate(self, record: JSON) -> None:

@@ -1,4 +1,7 @@
-"""Regularization around a step: EMA of the weights and adversarial training (FGM). R-Drop is part of the gradient."""
+"""Regularization around a step: EMA of the weights and adversarial training (FGM).
+
+R-Drop is part of the gradient.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,8 @@ from torch import Tensor, nn
 class EMA:
     """An exponential moving average of the weights.
 
-    It follows faster at first, min(decay, (1 + steps) / (10 + steps)): otherwise short runs would keep their first weights.
+    It follows faster at first, min(decay, (1 + steps) / (10 + steps)): otherwise short runs would keep their
+    first weights.
 
     Source: Polyak and Juditsky 1992; the warm-up is TensorFlow's `ExponentialMovingAverage(num_updates)`.
     """

@@ -95,7 +95,8 @@ def new_run_dir(run: RunConfig) -> RunDir:
                 "; if it is this run that was stopped, go on with --resume" if (out / FOLDER).is_dir() else ""
             )
             raise ConfigError(
-                f"out: {run.out!r} is not empty and may hold another run; give a new folder, or remove it first{hint}"
+                f"out: {run.out!r} is not empty and may hold another run; give a new folder, or remove it "
+                f"first{hint}"
             )
         return RunDir(out)
     name = Path(run.task).stem
@@ -119,7 +120,8 @@ def run_dir_to_resume(run: RunConfig, note: Note) -> RunDir:
         return RunDir(out)
     if not (out / "run.yaml").is_file():
         raise ConfigError(
-            f"out: {run.out!r} is not empty and holds no run.yaml, so it is no run of bertune; give another folder"
+            f"out: {run.out!r} is not empty and holds no run.yaml, so it is no run of bertune; give another "
+            "folder"
         )
     checkpoints = Checkpoints(out, 1, {}, "")
     checkpoint = checkpoints.find(note)
@@ -166,7 +168,8 @@ def checkpoints_of(run_dir: RunDir, run: RunConfig, data: JSON) -> Checkpoints:
                 for s in sorted(changed)
             )
             raise ConfigError(
-                f"--resume: the data has changed since the run began ({rows}); a run goes on with the same rows only"
+                f"--resume: the data has changed since the run began ({rows}); a run goes on with the same "
+                "rows only"
             )
     description = {"run": run.model_dump(mode="json"), "data": data, "machine": rounding_environment()}
     out, keep = run_dir.path, run.train.keep_checkpoints
@@ -181,7 +184,10 @@ def resume_command(out: Path) -> str:
 
 
 def rounding_environment() -> JSON:
-    """Return what decides how numbers are rounded, besides settings: processes, threads, processor, GPU, versions."""
+    """Return what decides how numbers are rounded, besides settings.
+
+    Processes, threads, processor, GPU, versions.
+    """
     return {
         "processes": num_processes(),
         "threads": torch.get_num_threads(),
@@ -201,7 +207,8 @@ def _check_settings(before: JSON, now: JSON, note: Note) -> None:
         group.append(f"{name} was {old!r}, is {new!r}")
     if refused:
         raise ConfigError(
-            f"--resume: settings that matter have changed: {'; '.join(refused)}. Restore them, or start a new run (out=...)"
+            f"--resume: settings that matter have changed: {'; '.join(refused)}. Restore them, or start a "
+            "new run (out=...)"
         )
     changed = [text for text in free if not text.startswith("out ")]
     if changed:

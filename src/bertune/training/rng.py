@@ -38,7 +38,10 @@ def seed_process(seed: int, step: int, rank: int) -> None:
 
 @dataclass(frozen=True)
 class RngState:
-    """The state of the generators of dropout: with it a forward pass can be repeated with the same dropout."""
+    """The state of the generators of dropout.
+
+    With it a forward pass can be repeated with the same dropout.
+    """
 
     torch_state: Tensor
     device_state: Tensor | None

@@ -228,7 +228,8 @@ class TrainingRun:
             console.info(f"{split} (best checkpoint, step {outcome.best_step}): {describe_scores(figures)}")
         steps = f"{outcome.steps} steps{', stopped early,' if outcome.stopped_early else ''}"
         console.info(
-            f"run: {steps} in {duration(outcome.train_seconds)} of training, {summary['rows_per_s']:.0f} rows/s, "
+            f"run: {steps} in {duration(outcome.train_seconds)} of training, {summary['rows_per_s']:.0f} "
+            "rows/s, "
             f"{summary['tokens_per_s']:.0f} tokens/s, peak memory {summary['peak_memory_gb']:.2f} GB"
         )
         reason = artifact.task.hf_incompatibility(artifact.model.head)
@@ -236,7 +237,8 @@ class TrainingRun:
             self._note(f"{bertune_only_reason(artifact)}: bertune.load opens it")
         elif reason:
             self._note(
-                f"{reason}, so transformers opens the encoder of this folder without its head; bertune.load opens all of it"
+                f"{reason}, so transformers opens the encoder of this folder without its head; bertune.load "
+                "opens all of it"
             )
 
     def _summary(self, outcome: Outcome) -> dict[str, Any]:

@@ -14,7 +14,10 @@ from bertune.distributed import num_processes
 
 
 class StopRequested(BaseException):
-    """Raised inside `interruptible`, where stopping at once does no harm. It never leaves the training room."""
+    """Raised inside `interruptible`, where stopping at once does no harm.
+
+    It never leaves the training room.
+    """
 
 
 class StopSignals:
@@ -30,7 +33,10 @@ class StopSignals:
 
     @contextmanager
     def installed(self) -> Iterator[None]:
-        """Handle signals while the block runs. Outside the main thread, where Python delivers none, do nothing."""
+        """Handle signals while the block runs.
+
+        Outside the main thread, where Python delivers none, do nothing.
+        """
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -43,7 +49,8 @@ class StopSignals:
 
     def _handle(self, number: int, _: FrameType | None) -> None:
         if self.received is not None and number == signal.SIGINT:
-            raise KeyboardInterrupt  # the second Ctrl-C leaves at once: a checkpoint is whole or has no name, so none is harmed
+            # the second Ctrl-C leaves at once: a checkpoint is whole or has no name, so none is harmed
+            raise KeyboardInterrupt
         if self.received is None:
             self.received = number
             # A handler may run in the middle of a print, so this goes past Python's buffers.
@@ -57,7 +64,10 @@ class StopSignals:
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:
-        """Let a signal end the block by `StopRequested` in a single process: several must stop at the same point."""
+        """Let a signal end the block by `StopRequested` in a single process.
+
+        Several must stop at the same point.
+        """
         if num_processes() > 1:
             yield
             return

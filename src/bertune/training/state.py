@@ -1,6 +1,7 @@
 """Everything that training changes, as one object that can be written and read back.
 
-The rest is a function of the settings: the order of rows comes from seed and epoch, the learning rate from the step.
+The rest is a function of the settings: the order of rows comes from seed and epoch, the learning rate from
+the step.
 """
 
 from __future__ import annotations
@@ -82,7 +83,10 @@ class TrainState:
     """What that loss is divided by."""
 
     def capture(self) -> tuple[dict[str, Tensor], JSON]:
-        """Return tensors by name, and the rest as JSON: copies that later steps do not change. All processes call it."""
+        """Return tensors by name, and the rest as JSON: copies that later steps do not change.
+
+        All processes call it.
+        """
         tensors, values = self._all()
         return {n: t.clone() for n, t in tensors.items()}, values
 
@@ -152,7 +156,10 @@ class TrainState:
         self._restore_per_process(values)
 
     def _restore_per_process(self, values: JSON) -> None:
-        """Restore what each process has of its own. If the number of processes has changed, sums go to the first one."""
+        """Restore what each process has of its own.
+
+        If the number of processes has changed, sums go to the first one.
+        """
         losses, states, self.count = values["losses"], values["random"], values["count"]
         if len(states) == num_processes():
             loss = losses[rank()]
@@ -172,7 +179,9 @@ class TrainState:
         )
 
     def write(self, folder: Path) -> None:
-        """Write the state into a folder, as one file that gets its name when it is whole: safetensors, no pickle.
+        """Write the state into a folder, as one file that gets its name when it is whole.
+
+        Safetensors, no pickle.
 
         All processes call it; the first one writes.
 

@@ -94,7 +94,7 @@ class TrainStep:
         )
 
     def _activate_words(self) -> int | None:
-        """Train only the word vectors that occur in the training rows, where settings and encoder allow it."""
+        """Train only the word vectors of the training rows, where settings and encoder allow it."""
         if not self.config.active_vocabulary or self.config.fsdp:
             return None
         encoder = self.model.encoder
@@ -102,7 +102,10 @@ class TrainStep:
         return len(encoder.word_embeddings()) if active is not None else None
 
     def batches(self) -> Iterator[list[int]]:
-        """Yield the rows of each batch still to come, for all processes together; the position is part of the state."""
+        """Yield the rows of each batch still to come, for all processes together.
+
+        The position is part of the state.
+        """
         progress = self.state.progress
         size = self.config.batch_size
         while True:
@@ -114,7 +117,10 @@ class TrainStep:
 
     @property
     def must_stop(self) -> bool:
-        """Tell whether a signal came. Several processes go by what they agreed on in the last step, or each would stop elsewhere."""
+        """Tell whether a signal came.
+
+        Several processes go by what they agreed on in the last step, or each would stop elsewhere.
+        """
         return self._some_process_stops if num_processes() > 1 else self.signals.received is not None
 
     def step(self, rows: list[int]) -> None:
@@ -140,15 +146,19 @@ class TrainStep:
         progress.batches_done += 1
 
     def _compute_gradient(self, rows: list[int]) -> tuple[Tensor, float, bool]:
-        """Leave the gradient of the mean loss in the parameters; where memory is short, try again in smaller parts.
+        """Leave the gradient of the mean loss in the parameters.
+
+        Where memory is short, try again in smaller parts.
 
         Returns:
-            The summed loss of this process, on the device; the count it is divided by; and whether the loss is finite everywhere.
+            The summed loss of this process, on the device; the count it is divided by; and whether the loss
+            is finite everywhere.
         """
         before = RngState.capture(self.device)
         while True:
             loss, count, shortage = self._try_gradient(rows)
-            # Several processes must agree; a single one checks its loss in `FiniteCheck`, which need not wait for a GPU.
+            # Several processes must agree; a single one checks its loss in `FiniteCheck`, which need not wait
+            # for a GPU.
             nonfinite = loss is not None and num_processes() > 1 and not math.isfinite(float(loss))
             any_shortage, any_nonfinite = all_reduce_sum(
                 [float(shortage is not None), float(nonfinite)], self.device
@@ -182,7 +192,10 @@ class TrainStep:
         return (torch.zeros_like(loss) if idle else loss), count, None
 
     def _add_gradients(self, batches: list[Batch], count: float) -> tuple[Tensor | None, str | None]:
-        """Add the gradient of some micro-batches; return their summed loss, or what the allocator said when memory ran out."""
+        """Add the gradient of some micro-batches.
+
+        Return their summed loss, or what the allocator said when memory ran out.
+        """
         total = torch.zeros((), device=self.device)
         try:
             for number, batch in enumerate([batch.to(self.device) for batch in batches], 1):
@@ -196,7 +209,10 @@ class TrainStep:
         return total, None
 
     def _add_adversarial_gradients(self, batches: list[Batch], count: float) -> str | None:
-        """Add the gradient at word embeddings that are moved along their gradient (FGM); return what `_add_gradients` says."""
+        """Add the gradient at word embeddings that are moved along their gradient (FGM).
+
+        Return what `_add_gradients` says.
+        """
         self._sum_gradients()  # every process must move the same way
         for parameter in self.model.parameters():
             if parameter.grad is not None and num_processes() > 1:
@@ -206,7 +222,7 @@ class TrainStep:
 
     @property
     def _communicates_within_step(self) -> bool:
-        """Tell whether processes exchange tensors in the middle of a step, so that none may start it again alone."""
+        """Tell whether processes exchange tensors within a step: then none may repeat it alone."""
         return not self.gradient.rows_are_independent or self.sharded is not None
 
     def _split_further(self, rows: list[int], shortage: str | None) -> None:
@@ -241,7 +257,9 @@ class TrainStep:
         self._finite.check_deferred()
 
     def fetch_loss(self) -> None:
-        """Move the summed loss from the device and from all processes into the progress: the one place where the host waits for it.
+        """Move the summed loss from the device and from all processes into the progress.
+
+        The one place where the host waits for it.
 
         Raises:
             TrainingError: the last step's loss or gradient was not finite.
@@ -255,9 +273,15 @@ class TrainStep:
         self.state.loss, self.state.count = None, 0.0
 
     def whole_model(self) -> Model:
-        """Return the model with its present weights, not sharded, to score and to save. All processes call it."""
+        """Return the model with its present weights, not sharded, to score and to save.
+
+        All processes call it.
+        """
         return self.model if self.sharded is None else self.sharded.gather()
 
     def averaged_weights(self) -> AbstractContextManager[None]:
-        """Return a context in which the model holds the weights to score and to save: the EMA's, if there is one."""
+        """Return a context in which the model holds the weights to score and to save.
+
+        The EMA's, if there is one.
+        """
         return self.state.ema.applied(self.model) if self.state.ema is not None else nullcontext()

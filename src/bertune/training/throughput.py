@@ -44,7 +44,10 @@ class Throughput:
         self._started = now
 
     def record(self) -> JSON:
-        """Return the figures since the last record: loss, learning rate, rows and tokens per second, seconds to go."""
+        """Return the figures since the last record.
+
+        Loss, learning rate, rows and tokens per second, seconds to go.
+        """
         self._stop()
         train_step, progress = self._train_step, self._train_step.state.progress
         seconds, rows, tokens, step = self._at_last_record

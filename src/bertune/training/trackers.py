@@ -30,13 +30,15 @@ def check_trackers(names: list[str]) -> None:
     for name in names:
         if name not in TRACKERS:
             raise ConfigError(
-                f"log.trackers: no tracker {name!r}{did_you_mean(name, TRACKERS)}; known: {', '.join(TRACKERS)}"
+                f"log.trackers: no tracker {name!r}{did_you_mean(name, TRACKERS)}; known: "
+                f"{', '.join(TRACKERS)}"
             )
         if importlib.util.find_spec(TRACKERS[name]) is None:
             if name == "tensorboard":
                 raise MissingExtra(name, "tensorboard", "log.trackers")
             raise ConfigError(
-                f"log.trackers: the package of {name!r} is not installed; install it with: pip install {TRACKERS[name]}"
+                f"log.trackers: the package of {name!r} is not installed; install it with: pip install "
+                f"{TRACKERS[name]}"
             )
 
 
