@@ -5,13 +5,15 @@
     BERTUNE_DATA=DATA python benchmarks/chinesebert.py ablation --font FONT.ttc --seeds 1 2 3
     BERTUNE_DATA=DATA python benchmarks/chinesebert.py write FOLDER --shape tiny --font FONT.ttc
 
-speed     A plain BERT and a ChineseBERT of the same width, depth and vocabulary, both of random weights, on the same TNEWS titles, in one
-          process and in turn (A B, B A, ...). train: rows/s of `--steps` optimizer steps, making of batches included. predict: rows/s of
-          `predict_dataset` on encoded rows, weights and tables prepared before, as `bertune.load` does; tokenizer: titles/s of both
-          tokenizers. Seconds are of processor time, one thread. Medians, and the lowest and highest ratio of a round.
-ablation  A ChineseBERT of random weights learns TNEWS from `--rows` titles and is scored on 2,000 dev titles, as it is, and with
-          syllables shuffled over all titles, with pixels of 0, and with both; then the same with the word vectors taken away, so that
-          sound and shape are all there is. Dev accuracy of the best epoch, mean over seeds.
+speed     A plain BERT and a ChineseBERT of the same width, depth and vocabulary, both of random weights, on
+          the same TNEWS titles, in one process and in turn (A B, B A, ...). train: rows/s of `--steps`
+          optimizer steps, making of batches included. predict: rows/s of `predict_dataset` on encoded rows,
+          weights and tables prepared before, as `bertune.load` does; tokenizer: titles/s of both tokenizers.
+          Seconds are of processor time, one thread. Medians, and the lowest and highest ratio of a round.
+ablation  A ChineseBERT of random weights learns TNEWS from `--rows` titles and is scored on 2,000 dev titles,
+          as it is, and with syllables shuffled over all titles, with pixels of 0, and with both; then the
+          same with the word vectors taken away, so that sound and shape are all there is. Dev accuracy of the
+          best epoch, mean over seeds.
 write     The folder of such a ChineseBERT, for bertune train.
 """
 
@@ -36,15 +38,16 @@ from bertune.commands.train import prepare
 from bertune.config.schema import DataConfig
 from bertune.data.dataset import EncodedDataset
 from bertune.encoders.bert import Bert
-from bertune.encoders.families.chinesebert import ChineseBert
+from bertune.encoders.families.chinesebert_encoder import ChineseBert
 from bertune.encoders.families.glyphs import render_glyphs
+from bertune.encoders.families.registry import FAMILIES
 from bertune.encoders.load import load_encoder
+from bertune.encoders.pretrained import PretrainedFolder
 from bertune.heads.model import Model
 from bertune.inference.predict import predict_dataset
 from bertune.kernels.allocator import limit_kernel_caches, retain_freed_memory
 from bertune.kernels.precision import choose_precision
 from bertune.tasks.base.reading import read_examples
-from bertune.text.load import load_tokenizer
 from bertune.training.rng import seed_everything
 from bertune.training.step import TrainStep
 from bertune.types import Example, Numerics
@@ -63,10 +66,12 @@ def write_folder(
     (folder / "vocab.txt").write_text(text, encoding="utf-8")
     tokens = text.rstrip("\n").split("\n")
     width, layers, heads, inner = SHAPES[shape]
-    config = {"model_type": "chinesebert" if chinese else "bert", "vocab_size": len(tokens), "hidden_size": width, "num_hidden_layers": layers,
-              "num_attention_heads": heads, "intermediate_size": inner}  # fmt: skip
+    config = {
+        "model_type": "chinesebert" if chinese else "bert", "vocab_size": len(tokens), "hidden_size": width,
+        "num_hidden_layers": layers, "num_attention_heads": heads, "intermediate_size": inner,
+    }  # fmt: skip
     torch.manual_seed(seed)
-    encoder = (ChineseBert if chinese else Bert)(config)
+    encoder = (ChineseBert if chinese else Bert)(config, FAMILIES[config["model_type"]])
     encoder.init_weights(list(encoder.state_dict()))
     state = {f"bert.{name}": tensor for name, tensor in encoder.hf_state_dict().items()}
     if chinese and font:
@@ -113,8 +118,9 @@ class Bench:
         self.dev = examples_of("dev.tsv", self.task, run.data, 2000)
         self.task.fit(self.train, lambda _: None)
         seed_everything(seed)
-        encoder, report = load_encoder(folder)
-        self.tokenizer = load_tokenizer(folder, encoder.max_positions, run.data)
+        pretrained = PretrainedFolder(folder)
+        encoder, report = load_encoder(pretrained)
+        self.tokenizer = pretrained.load_tokenizer(run.data, encoder.max_positions)
         self.model = Model(encoder, self.task.head(encoder, report.pooler))
         encoder.set_numerics(Numerics(choose_precision(run.train.precision, CPU)[0], run.train.fast_dropout))
 
@@ -175,8 +181,9 @@ def speed(args: argparse.Namespace) -> None:
         ratios = [c / b for b, c in zip(both["bert"], both["chinesebert"], strict=True)]
         medians = {kind: statistics.median(values) for kind, values in both.items()}
         print(
-            f"{args.shape} {what}: bert {medians['bert']:.4g}, chinesebert {medians['chinesebert']:.4g} rows/s; chinesebert / bert "
-            f"{statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})",
+            f"{args.shape} {what}: bert {medians['bert']:.4g} rows/s, "
+            f"chinesebert {medians['chinesebert']:.4g} rows/s; "
+            f"chinesebert / bert {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})",
             flush=True,
         )
 
@@ -245,7 +252,10 @@ def ablation(args: argparse.Namespace) -> None:
                     learn(folder, args, seed, words=words, pinyin=pinyin, glyphs=glyphs)
                     for seed in args.seeds
                 ]
-                what = f"words {'yes' if words else 'no '}  pinyin {'yes' if pinyin else 'shuffled'}  glyphs {'yes' if glyphs else 'zero'}"
+                what = (
+                    f"words {'yes' if words else 'no '}  pinyin {'yes' if pinyin else 'shuffled'}  "
+                    f"glyphs {'yes' if glyphs else 'zero'}"
+                )
                 print(
                     f"{what:48} {' '.join(f'{x:.4f}' for x in found)}  mean {statistics.mean(found):.4f}",
                     flush=True,

@@ -2,9 +2,10 @@
 
     python benchmarks/cuda.py [--lengths 25 100 250] [--batch 32] [--steps 30] [--rounds 3]
 
-BERT-base with random weights, bf16, dropout on, AdamW (fused), clipping. Texts have random tokens; their lengths spread evenly
-from half to one and a half times the mean. transformers: scaled_dot_product_attention, autocast, batches padded to
-their longest row, sorted by length where `sorted` is said (its `group_by_length`).
+BERT-base with random weights, bf16, dropout on, AdamW (fused), clipping. Texts have random tokens; their
+lengths spread evenly from half to one and a half times the mean. transformers: scaled_dot_product_attention,
+autocast, batches padded to their longest row, sorted by length where `sorted` is said (its
+`group_by_length`).
 """
 
 from __future__ import annotations
@@ -105,7 +106,9 @@ def launches(step: Callable[[int], None]) -> tuple[int, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--lengths", type=int, nargs="+", default=[25, 100, 250])
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--steps", type=int, default=30)
@@ -113,7 +116,9 @@ def main() -> None:
     args = parser.parse_args()
     from transformers import BertConfig, BertForSequenceClassification, BertTokenizer
 
-    print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, BERT-base, bf16, batch of {args.batch}")
+    print(
+        f"{torch.cuda.get_device_name()}, torch {torch.__version__}, BERT-base, bf16, batch of {args.batch}"
+    )
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"word{n}" for n in range(VOCABULARY - 5))]
@@ -128,7 +133,7 @@ def main() -> None:
                 "transformers sorted": theirs(rows, args.batch, folder, by_length=True),
             }
             times: dict[str, list[float]] = {name: [] for name in tools}
-            for name, step in tools.items():
+            for step in tools.values():
                 milliseconds(step, 10, 0)
             for round_ in range(args.rounds):
                 for name, step in tools.items():
@@ -138,8 +143,8 @@ def main() -> None:
                 median = statistics.median(times[name])
                 print(
                     f"{mean:>4} tokens  {name:<20} {median:7.2f} ms/step ({min(times[name]):.2f} to "
-                    f"{max(times[name]):.2f})  {args.batch * 1000 / median:8.0f} rows/s  {count:>5} kernels, GPU busy "
-                    f"{busy:.2f} ms"
+                    f"{max(times[name]):.2f})  {args.batch * 1000 / median:8.0f} rows/s  {count:>5} kernels, "
+                    f"GPU busy {busy:.2f} ms"
                 )
             del tools
             torch.cuda.empty_cache()

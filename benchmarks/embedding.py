@@ -1,13 +1,17 @@
-"""Dev scores of bertune's match and embed beside those of sentence-transformers: same encoder, rows, loss, epochs, batch, rate, schedule.
+"""Dev scores of bertune's match and embed and of sentence-transformers, with the same settings.
 
-    BERTUNE_DATA=DATA BERTUNE_M3E=M3E python benchmarks/embedding.py stsb-zh-cosent --seeds 1 2 3 --out embedding.jsonl
+Encoder, rows, loss, epochs, batch size, learning rate and schedule are the same.
+
+    export BERTUNE_DATA=DATA BERTUNE_M3E=M3E
+    python benchmarks/embedding.py stsb-zh-cosent --seeds 1 2 3 --out embedding.jsonl
     python benchmarks/embedding.py afqmc-softmax --limit 10000 --epochs 1 --threads 1
 
-For every seed first one, then the other (SentenceTransformerTrainer), both in bf16 where the processor has units for it. The rows
-are written once as JSON lines, which both read. Scored are the weights after the last step, all by sentence-transformers in fp32,
-which opens the folder that bertune has written: Spearman of the cosine for scored pairs, average precision of the cosine for pairs
-labelled 0 and 1; of softmax also the accuracy of the head that was trained with it. `own` is what bertune itself said at the end.
-Seconds are those of training alone. Further arguments are settings of bertune, as `options.mask_false_negatives=true`.
+For every seed first one, then the other (SentenceTransformerTrainer), both in bf16 where the processor has
+units for it. The rows are written once as JSON lines, which both read. Scored are the weights after the last
+step, all by sentence-transformers in fp32, which opens the folder that bertune has written: Spearman of the
+cosine for scored pairs, average precision of the cosine for pairs labelled 0 and 1; of softmax also the
+accuracy of the head that was trained with it. `own` is what bertune itself said at the end. Seconds are those
+of training alone. Further arguments are settings of bertune, as `options.mask_false_negatives=true`.
 """
 
 from __future__ import annotations
@@ -32,8 +36,10 @@ DATA = Path(os.environ.get("BERTUNE_DATA", "data"))
 Row = dict[str, Any]
 
 COMMON = [
-    "train.precision=auto", "train.schedule=linear", "train.warmup_ratio=0.1", "train.weight_decay=0.01", "train.max_grad_norm=1",
-    "train.micro_batch_tokens=null", "train.eval_every=1000000", "data.max_length=128", "device=cpu", "options.pooling=mean",
+    "train.precision=auto", "train.schedule=linear", "train.warmup_ratio=0.1", "train.weight_decay=0.01",
+    "train.max_grad_norm=1",
+    "train.micro_batch_tokens=null", "train.eval_every=1000000", "data.max_length=128", "device=cpu",
+    "options.pooling=mean",
 ]  # fmt: skip
 LOSSES: dict[str, tuple[str, list[str]]] = {
     "cosent": ("match", ["options.loss=cosent", "options.scale=20"]),
@@ -41,7 +47,7 @@ LOSSES: dict[str, tuple[str, list[str]]] = {
     "softmax": ("match", ["options.loss=softmax"]),
     "negatives": ("embed", ["options.scale=20", "options.margin=0", "options.mask_false_negatives=false"]),
 }
-"""Task and settings of bertune that are the peer's loss; sentence-transformers does not mask repeated texts."""
+"""Task and settings of bertune that give the peer's loss; sentence-transformers masks no repeated texts."""
 MAX_LENGTH = 128
 
 
@@ -218,7 +224,7 @@ def theirs(run: Run, seed: int, *, score: bool = True) -> dict[str, Any]:
     from sentence_transformers.sentence_transformer.modules import Pooling
     from transformers import set_seed
 
-    from bertune.encoders.locate import locate_model
+    from bertune.encoders.pretrained import locate_model
     from bertune.kernels.precision import choose_device, choose_precision
 
     set_seed(seed)
@@ -243,8 +249,10 @@ def theirs(run: Run, seed: int, *, score: bool = True) -> dict[str, Any]:
     }[run.loss]()
     with tempfile.TemporaryDirectory() as place:
         arguments = SentenceTransformerTrainingArguments(
-            place, num_train_epochs=run.epochs, per_device_train_batch_size=run.batch, learning_rate=run.rate, weight_decay=0.01,
-            warmup_steps=0.1, lr_scheduler_type="linear", max_grad_norm=1.0, seed=seed, optim="adamw_torch_fused", use_cpu=True,
+            place, num_train_epochs=run.epochs, per_device_train_batch_size=run.batch, learning_rate=run.rate,
+            weight_decay=0.01,
+            warmup_steps=0.1, lr_scheduler_type="linear", max_grad_norm=1.0, seed=seed,
+            optim="adamw_torch_fused", use_cpu=True,
             bf16=choose_precision("auto", choose_device("cpu"))[0] == "bf16",
             save_strategy="no", logging_strategy="no", report_to="none", disable_tqdm=True,
         )  # fmt: skip

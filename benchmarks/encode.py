@@ -1,4 +1,4 @@
-"""Speed and memory of bertune's sentence vectors beside sentence-transformers: same machine, folder, texts, rows.
+"""Speed and memory of bertune's sentence vectors and of sentence-transformers: same machine, folder, texts.
 
     python benchmarks/encode.py encode FOLDER --rounds 3 --out encode.jsonl
     python benchmarks/encode.py encode FOLDER --texts mixed --tools bertune default sorted
@@ -7,18 +7,21 @@
     python benchmarks/encode.py cold FOLDER
     python benchmarks/encode.py corpus FOLDER --rows 200000 --peer sorted
 
-FOLDER is one that sentence-transformers opens too: what `bertune train match` or `embed` has written. BERTUNE_DATA is the folder of the
-data, BERTUNE_M3E that of m3e-small. Tools are measured in turn, A B C, C B A, ..., each time in a new process; a ratio above 1 speaks
-for bertune.
+FOLDER is one that sentence-transformers opens too: what `bertune train match` or `embed` has written.
+BERTUNE_DATA is the folder of the data, BERTUNE_M3E that of m3e-small. Tools are measured in turn, A B C, C B
+A, ..., each time in a new process; a ratio above 1 speaks for bertune.
 
-encode  Texts a second of texts to vectors of length 1 in their order, tokenization included, loading and a first batch not. The texts are
-        those of STS-B dev (both sides), the lines of a file, or `mixed` (Chinese and English in turn). `int8` is bertune with products in
-        int8. Peers: `default` as it comes; `sorted` in bf16 where the processor has units for it, given batches of 32 sorted by tokens;
-        `onnx` and `openvino` in int8, sorted too, by the Python of an environment that has optimum's packages. Spearman is that of the
-        cosines on STS-B dev.
-train   Rows a second of one epoch of `--limit` rows, batch 64, loss and precision the same, evaluation and saving not counted.
+encode  Texts a second of texts to vectors of length 1 in their order, tokenization included, loading and a
+        first batch not. The texts are those of STS-B dev (both sides), the lines of a file, or `mixed`
+        (Chinese and English in turn). `int8` is bertune with products in int8. Peers: `default` as it comes;
+        `sorted` in bf16 where the processor has units for it, given batches of 32 sorted by tokens; `onnx`
+        and `openvino` in int8, sorted too, by the Python of an environment that has optimum's packages.
+        Spearman is that of the cosines on STS-B dev.
+train   Rows a second of one epoch of `--limit` rows, batch 64, loss and precision the same, evaluation and
+        saving not counted.
 cold    Seconds of a whole process that makes the vector of one line.
-corpus  Seconds and peak resident memory of a process that writes the vectors of many short texts to a .npy file.
+corpus  Seconds and peak resident memory of a process that writes the vectors of many short texts to a .npy
+        file.
 """
 
 from __future__ import annotations
@@ -133,7 +136,7 @@ def load_theirs(spec: Result) -> Callable[[list[str]], Any]:
 
 
 def by_tokens(tokenizer: Any, encode: Callable[[list[str]], Any]) -> Callable[[list[str]], Any]:
-    """Give batches of similar length in tokens, one at a time: given all, encode would sort them by characters."""
+    """Encode batches of similar length in tokens, one at a time: `encode` sorts all texts by characters."""
     import numpy as np
 
     def sorted_first(texts: list[str]) -> Any:
@@ -273,7 +276,8 @@ def run_encode(args: argparse.Namespace, place: str) -> Result:
     texts = texts_of(args.texts)
     Path(place, "texts.json").write_text(json.dumps(texts), encoding="utf-8")
     print(
-        f"{len(texts)} texts, {len(set(texts))} different ones, {sum(map(len, texts)) / len(texts):.1f} characters each"
+        f"{len(texts)} texts, {len(set(texts))} different ones, "
+        f"{sum(map(len, texts)) / len(texts):.1f} characters each"
     )
     folders = {}
     for tool in args.tools:

@@ -1,15 +1,16 @@
-"""Data larger than memory: speed of reading and tokenising, time to the first step, and peak memory at two sizes.
+"""Data larger than memory: speed of reading and tokenizing, time to the first step, peak memory at two sizes.
 
     python benchmarks/large.py [--rows 65000 650000] [--folder FOLDER] [--max-length 128]
 
-Reviews are made, not stored: their lengths follow those of Yelp's reviews (a lognormal distribution of blank-separated words; mean and
-standard deviation of the logarithm below were measured on 7,000 of them), their words are drawn by Zipf's law from the whole words of the
-tokenizer and 150,000 made of two. The model is a tiny BERT with random weights and the vocabulary of MiniLM, so that nearly all the time
-is that of the data. Every figure is from a process of its own, its peak resident memory included; that of the processes that tokenise
-comes on top and is told apart.
+Reviews are made, not stored: their lengths follow those of Yelp's reviews (a lognormal distribution of
+blank-separated words; mean and standard deviation of the logarithm below were measured on 7,000 of them),
+their words are drawn by Zipf's law from the whole words of the tokenizer and 150,000 made of two. The model
+is a tiny BERT with random weights and the vocabulary of MiniLM, so that nearly all the time is that of the
+data. Every figure is from a process of its own, its peak resident memory included; that of the processes that
+tokenise comes on top and is told apart.
 
-train   cold cache, then warm: seconds to the first step, peak memory of so many steps over rows shuffled over the whole set, and of an
-        evaluation of a tenth of them.
+train   cold cache, then warm: seconds to the first step, peak memory of so many steps over rows shuffled over
+        the whole set, and of an evaluation of a tenth of them.
 predict seconds and peak memory.
 """
 
@@ -40,7 +41,7 @@ def make_model(folder: Path) -> Path:
     import torch
     from transformers import AutoTokenizer, BertConfig, BertModel
 
-    from bertune.encoders.locate import locate_model
+    from bertune.encoders.pretrained import locate_model
 
     torch.manual_seed(0)
     config = BertConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64)
@@ -85,7 +86,7 @@ def make_reviews(path: Path, rows: int, model: Path, seed: int = 1) -> None:
 
 
 def bertune(*words: object, cache: Path) -> dict[str, object]:
-    """Run a command; return its seconds, those to its first step, its peak memory, and the rates that it says."""
+    """Run a command; return its seconds, those to its first step, its peak memory, its rates."""
     command = [sys.executable, "-c", "from bertune.cli import main; main()", *map(str, words)]
     environment = {
         **os.environ,
@@ -108,7 +109,8 @@ def bertune(*words: object, cache: Path) -> dict[str, object]:
     _, status, usage = os.wait4(process.pid, 0)
     if status:
         raise SystemExit(f"{words}: status {status}")
-    # Linux counts in KiB. The peak is that of the largest process, and this one is far larger than those that tokenise.
+    # Linux counts in KiB. The peak is that of the largest process, and this one is far larger than those that
+    # tokenise.
     processor = round(
         usage.ru_utime + usage.ru_stime, 1
     )  # of all its processes: on a busy machine more is to be had from this

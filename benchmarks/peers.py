@@ -1,10 +1,11 @@
-"""One measurement of one tool, in a process of its own. `speed.py` starts it; the last line on stdout is the result, as JSON.
+"""One measurement of one tool, in its own process. `speed.py` starts it; the last line on stdout is JSON.
 
-    python benchmarks/peers.py '{"what": "train", "tool": "best", "settings": ["classify", "data.train=...", ...], "steps": 30}'
+    python benchmarks/peers.py '{"what": "train", "tool": "best", "settings": ["classify", "data.train=...",
+    ...], "steps": 30}'
 
-Tools: `bertune`, and transformers' Trainer twice. `default` touches no flag but those that equal work needs; `best` is the
-fastest that its own flags give: bf16 where the processor has units for it, batches of similar length, fused AdamW, large
-evaluation batches, no gradient checkpointing.
+Tools: `bertune`, and transformers' Trainer twice. `default` touches no flag but those that equal work needs;
+`best` is the fastest that its own flags give: bf16 where the processor has units for it, batches of similar
+length, fused AdamW, large evaluation batches, no gradient checkpointing.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class Spec:
     steps: int = 30
     """Steps after them, which are."""
     take: int | None = None
-    """Of the rows of those steps measure only so many, spread evenly over their lengths: for a peer too slow for all."""
+    """Measure only so many rows of those steps, spread evenly over their lengths, if a peer is too slow."""
     rows: int = 1000
     """Dev rows to predict."""
     eval_every: int = 50
@@ -50,7 +51,8 @@ class Spec:
 class Marks:
     """Clock and peak memory at the end of every step.
 
-    A step lasts from the end of the one before it to its own end, so that for everybody the making of its batch is part of it.
+    A step lasts from the end of the one before it to its own end, so that for everybody the making of its
+    batch is part of it.
     """
 
     def __init__(self) -> None:
@@ -72,7 +74,7 @@ class Marks:
 
 
 def speed(seconds: float, rows: Sequence[int], tokens: int) -> Result:
-    """`which` tells the rows apart from others: it is the same for tools that saw the same rows, in whatever order."""
+    """`which` identifies the rows: it is the same for tools that saw the same rows, in any order."""
     which = hashlib.sha256(json.dumps(sorted(rows)).encode()).hexdigest()[:12]
     return {
         "rows_per_s": len(rows) / seconds, "tokens_per_s": tokens / seconds, "seconds": seconds,
@@ -190,7 +192,7 @@ def read_work(spec: Spec) -> Work:
     from transformers import AutoTokenizer
 
     from bertune.commands.train import prepare
-    from bertune.encoders.locate import locate_model
+    from bertune.encoders.pretrained import locate_model
     from bertune.tasks.base.reading import read_splits
 
     run, task = prepare(spec.settings[0], spec.settings[1:])
@@ -222,7 +224,8 @@ def has_bf16() -> bool:
 def fastest_flags(spec: Spec) -> Result:
     bf16 = spec.precision != "fp32" and has_bf16()
     return {
-        "bf16": bf16, "train_sampling_strategy": "group_by_length", "optim": "adamw_torch_fused", "per_device_eval_batch_size": 64,
+        "bf16": bf16, "train_sampling_strategy": "group_by_length", "optim": "adamw_torch_fused",
+        "per_device_eval_batch_size": 64,
     }  # fmt: skip
 
 
@@ -236,7 +239,7 @@ def build_trainer(work: Work, train: list[Result], base: type | None = None, **m
         set_seed,
     )
 
-    from bertune.encoders.locate import locate_model
+    from bertune.encoders.pretrained import locate_model
 
     t = work.run.train
     set_seed(work.run.seed)
@@ -245,9 +248,12 @@ def build_trainer(work: Work, train: list[Result], base: type | None = None, **m
     )
     model.accepts_loss_kwargs = False  # or transformers 5 scales the loss of encoders wrongly
     flags: Result = {
-        "num_train_epochs": t.epochs, "per_device_train_batch_size": t.batch_size, "learning_rate": t.learning_rate,
-        "weight_decay": t.weight_decay, "warmup_steps": t.warmup_ratio, "max_grad_norm": t.max_grad_norm, "seed": work.run.seed,
-        "use_cpu": True, "save_strategy": "no", "logging_strategy": "no", "report_to": "none", "disable_tqdm": True,
+        "num_train_epochs": t.epochs, "per_device_train_batch_size": t.batch_size,
+        "learning_rate": t.learning_rate,
+        "weight_decay": t.weight_decay, "warmup_steps": t.warmup_ratio, "max_grad_norm": t.max_grad_norm,
+        "seed": work.run.seed,
+        "use_cpu": True, "save_strategy": "no", "logging_strategy": "no", "report_to": "none",
+        "disable_tqdm": True,
     }  # fmt: skip
     if work.spec.tool == "best":
         flags |= fastest_flags(work.spec)
@@ -294,8 +300,8 @@ def train_theirs(spec: Spec) -> Result:
 def same_rows(work: Work) -> tuple[list[int], list[int]]:
     """Return the rows of bertune's first steps, and those of the steps after them, which are measured.
 
-    bertune reads the whole data set and stops after some steps, the Trainer gets just the rows of these steps: cut short in a
-    pass over all rows, group_by_length would have had the longest ones first.
+    bertune reads the whole data set and stops after some steps, the Trainer gets just the rows of these
+    steps: cut short in a pass over all rows, group_by_length would have had the longest ones first.
     """
     from bertune.data.batching import epoch_order
 
@@ -314,7 +320,7 @@ def same_rows(work: Work) -> tuple[list[int], list[int]]:
 
 
 def warming_up(first: int) -> type:
-    """Return a Trainer that sees the first rows first, and then the others in the order of its own sampler."""
+    """Return a Trainer that sees the first rows first, then the others in the order of its own sampler."""
     from torch.utils.data import Sampler
     from transformers import Trainer
 
@@ -337,7 +343,7 @@ def warming_up(first: int) -> type:
 
 
 def memory_theirs(spec: Spec) -> Result:
-    """Peak of the first steps of a run over all rows; group_by_length puts the longest row into the very first batch."""
+    """Peak of the first steps over all rows; group_by_length puts the longest row into the first batch."""
     work = read_work(spec)
     marks = watched(build_trainer(work, work.train, max_steps=spec.steps))
     distinct = len({token for row in work.train for token in row["input_ids"]})
@@ -350,7 +356,7 @@ def memory_theirs(spec: Spec) -> Result:
 
 
 def reach_theirs(spec: Spec) -> Result:
-    """The dev accuracy after every epoch; the clock starts when rows are encoded, as that of bertune's history does."""
+    """The dev accuracy after every epoch; the clock starts when rows are encoded, as in bertune's history."""
     from transformers import TrainerCallback
 
     work = read_work(spec)
@@ -389,7 +395,8 @@ def predict_theirs(spec: Spec) -> Result:
     model = AutoModelForSequenceClassification.from_pretrained(spec.folder)
     flags = fastest_flags(spec) if best else {}
     if best:
-        # Its own grouping returns the rows in another order, so rows are sorted here. Weights in bf16 need no casts.
+        # Its own grouping returns the rows in another order, so rows are sorted here. Weights in bf16 need no
+        # casts.
         flags |= {"train_sampling_strategy": "random", "bf16_full_eval": flags["bf16"]}
     arguments = TrainingArguments(
         tempfile.mkdtemp(), use_cpu=True, report_to="none", disable_tqdm=True, **flags
@@ -465,7 +472,7 @@ SHAPES: dict[str, dict[str, Any]] = {
 
 
 def make_model(spec: Spec) -> Result:
-    """Write an encoder with random weights and the tokenizer of another one; settings: its shape, that one's folder."""
+    """Write an encoder with random weights and the tokenizer of another; settings: its shape, that folder."""
     import torch
     from transformers import AutoConfig, AutoModel, AutoTokenizer
 
@@ -481,7 +488,7 @@ def make_model(spec: Spec) -> Result:
 
 
 def make_trained(spec: Spec) -> Result:
-    """Write the folder that predictions are measured with: briefly trained, as the speed does not depend on what it knows."""
+    """Write the folder that predictions are measured with; brief training is enough for speed."""
     import bertune
 
     with tempfile.TemporaryDirectory() as place:
@@ -505,10 +512,14 @@ def machine(_: Spec) -> Result:
     )
     abilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     return {
-        "cpu": name, "cores": os.cpu_count(), "threads": torch.get_num_threads(), "system": platform.platform(),
+        "cpu": name, "cores": os.cpu_count(), "threads": torch.get_num_threads(),
+        "system": platform.platform(),
         "python": platform.python_version(),
         **{ability: bool(abilities.get(ability)) for ability in ("amx_bf16", "avx512_bf16")},
-        **{package: importlib.metadata.version(package) for package in ("bertune", "torch", "transformers", "accelerate")},
+        **{
+            package: importlib.metadata.version(package)
+            for package in ("bertune", "torch", "transformers", "accelerate")
+        },
     }  # fmt: skip
 
 

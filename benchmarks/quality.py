@@ -1,4 +1,4 @@
-"""Dev scores of bertune beside those of transformers' Trainer: same model, rows, epochs, batch, rate, schedule, seeds.
+"""Dev scores of bertune and of transformers' Trainer: same model, rows, epochs, batch, rate, schedule, seeds.
 
     BERTUNE_DATA=DATA python benchmarks/quality.py sst2 --model minilm --seeds 1 2 3 --out quality.json
 
@@ -26,7 +26,8 @@ COMMON = [
     "train.micro_batch_tokens=null",
 ]
 WORK = {
-    "chnsenticorp": ["classify", f"data.train={DATA}/chnsenticorp/train.tsv", f"data.dev={DATA}/chnsenticorp/dev.tsv",
+    "chnsenticorp": ["classify", f"data.train={DATA}/chnsenticorp/train.tsv",
+                     f"data.dev={DATA}/chnsenticorp/dev.tsv",
                      "data.columns=[text,label]", "data.max_length=128", "data.limit=960", "train.epochs=1"],
     "sst2": ["classify", f"data.train={DATA}/glue/SST-2/train.tsv", f"data.dev={DATA}/glue/SST-2/dev.tsv",
              "data.max_length=128", "data.limit=1920", "train.epochs=1"],
@@ -58,7 +59,7 @@ def theirs(settings: list[str], seed: int, out: str) -> float:
     )
 
     from bertune.commands.train import prepare
-    from bertune.encoders.locate import locate_model
+    from bertune.encoders.pretrained import locate_model
     from bertune.tasks.base.reading import read_splits
 
     run, task = prepare(settings[0], [*settings[1:], f"seed={seed}"])
@@ -87,12 +88,16 @@ def theirs(settings: list[str], seed: int, out: str) -> float:
     model.accepts_loss_kwargs = False
     t = run.train
     arguments = TrainingArguments(
-        out, num_train_epochs=t.epochs, per_device_train_batch_size=t.batch_size, per_device_eval_batch_size=64, learning_rate=t.learning_rate,
-        weight_decay=t.weight_decay, warmup_steps=t.warmup_ratio, lr_scheduler_type="linear", max_grad_norm=t.max_grad_norm, seed=seed,
-        eval_strategy="epoch", save_strategy="no", logging_strategy="no", report_to="none", use_cpu=True, disable_tqdm=True,
+        out, num_train_epochs=t.epochs, per_device_train_batch_size=t.batch_size,
+        per_device_eval_batch_size=64, learning_rate=t.learning_rate,
+        weight_decay=t.weight_decay, warmup_steps=t.warmup_ratio, lr_scheduler_type="linear",
+        max_grad_norm=t.max_grad_norm, seed=seed,
+        eval_strategy="epoch", save_strategy="no", logging_strategy="no", report_to="none", use_cpu=True,
+        disable_tqdm=True,
     )  # fmt: skip
     trainer = Trainer(
-        model, arguments, train_dataset=dataset(splits.train), eval_dataset=dataset(splits.dev), compute_metrics=metrics,
+        model, arguments, train_dataset=dataset(splits.train), eval_dataset=dataset(splits.dev),
+        compute_metrics=metrics,
         data_collator=DataCollatorWithPadding(tokenizer), processing_class=tokenizer,
     )  # fmt: skip
     trainer.train()

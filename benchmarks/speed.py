@@ -1,6 +1,7 @@
-"""Speed and memory of bertune beside those of transformers' Trainer: same machine, rows, batch size, max_length, model.
+"""Speed and memory of bertune and of transformers' Trainer: same machine, rows, batch size, model.
 
-    BERTUNE_DATA=DATA BERTUNE_M3E=M3E python benchmarks/speed.py train chnsenticorp --rounds 3 --out speed.jsonl
+    export BERTUNE_DATA=DATA BERTUNE_M3E=M3E
+    python benchmarks/speed.py train chnsenticorp --rounds 3 --out speed.jsonl
     python benchmarks/speed.py train all
     python benchmarks/speed.py train chnsenticorp --precision fp32
     python benchmarks/speed.py switches tnews
@@ -9,22 +10,27 @@
     python benchmarks/speed.py reach chnsenticorp
     python benchmarks/speed.py cold [OUT]
 
-Tools are measured in turn, A B C, C B A, ..., each time in a new process (`peers.py`, which tells what `default` and `best`
-are). The process of bertune has the environment that its command line gives itself, the peer's has the plain one. Every round
-has its own seed, so its own rows. Printed at the end: medians, their ratio, and the lowest and highest ratio of a round;
-a ratio above 1 speaks for bertune.
+Tools are measured in turn, A B C, C B A, ..., each time in a new process (`peers.py`, which tells what
+`default` and `best` are). The process of bertune has the environment that its command line gives itself, the
+peer's has the plain one. Every round has its own seed, so its own rows. Printed at the end: medians, their
+ratio, and the lowest and highest ratio of a round; a ratio above 1 speaks for bertune.
 
-train    Rows a second of `--steps` optimizer steps after `--warm` others, from the end of the last of these to the end of the
-         last step: making of batches, forward, backward, clipping and optimizer; reading and encoding of the data,
-         evaluation and saving are not in it. The rows are those that bertune draws from the whole training file; the peer gets
-         exactly them, which is checked. `default` on slow works gets some of them, spread evenly over their lengths.
-switches The same of bertune alone, each time with one thing switched off that makes it fast: what that thing is worth.
-predict  Rows a second of texts to labels in their order, tokenization included, loading not. Both open the same folder.
-memory   Peak resident memory of a process that has read all rows and done `--steps` steps; xlmr has random weights in the shape
-         of XLM-R-base with its 250,002 word vectors, and m3e-small's tokenizer.
-reach    Seconds of training and evaluation until the peer's last dev accuracy is first seen: the peer evaluates after every
-         epoch, bertune every `--eval-every` steps, saving what is best. Settings and number of epochs are the same.
-cold     Seconds of a whole process that labels one line: `bertune predict OUT -`, and transformers.pipeline(..., OUT).
+train    Rows a second of `--steps` optimizer steps after `--warm` others, from the end of the last of these
+         to the end of the last step: making of batches, forward, backward, clipping and optimizer; reading
+         and encoding of the data, evaluation and saving are not in it. The rows are those that bertune draws
+         from the whole training file; the peer gets exactly them, which is checked. `default` on slow works
+         gets some of them, spread evenly over their lengths.
+switches The same of bertune alone, each time with one thing switched off that makes it fast: what that thing
+         is worth.
+predict  Rows a second of texts to labels in their order, tokenization included, loading not. Both open the
+         same folder.
+memory   Peak resident memory of a process that has read all rows and done `--steps` steps; xlmr has random
+         weights in the shape of XLM-R-base with its 250,002 word vectors, and m3e-small's tokenizer.
+reach    Seconds of training and evaluation until the peer's last dev accuracy is first seen: the peer
+         evaluates after every epoch, bertune every `--eval-every` steps, saving what is best. Settings and
+         number of epochs are the same.
+cold     Seconds of a whole process that labels one line: `bertune predict OUT -`, and
+         transformers.pipeline(..., OUT).
 """
 
 from __future__ import annotations
@@ -99,7 +105,10 @@ FIGURES = {
 """What is compared, and its unit. More is better where it says rows/s."""
 MEMORY_STEPS = 5
 LINE = "a gripping , funny and altogether human film ."
-PIPELINE = "import sys; from transformers import pipeline; print(pipeline('text-classification', sys.argv[1])(sys.stdin.readline().strip()))"
+PIPELINE = (
+    "import sys; from transformers import pipeline; "
+    "print(pipeline('text-classification', sys.argv[1])(sys.stdin.readline().strip()))"
+)
 
 
 class Failed(Exception):

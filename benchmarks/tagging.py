@@ -1,10 +1,12 @@
-"""F1 of bertune beside transformers' run_ner recipe: same model, sentences, tags, epochs, batch, rate, schedule, seeds.
+"""F1 of bertune and of transformers' run_ner recipe: same model, sentences, tags, settings, seeds.
 
     BERTUNE_DATA=DATA BERTUNE_M3E=M3E python benchmarks/tagging.py weibo --seeds 1 2 3 --out tagging.jsonl
 
 For every seed three runs in turn: bertune with a linear head, bertune with a CRF, and the recipe (Trainer,
-AutoModelForTokenClassification, DataCollatorForTokenClassification, a label at the first token of each word, -100 elsewhere,
-seqeval's F1; `grouped` is the same with batches of similar length, its fastest mode). Each keeps the epoch with the best dev F1; its test F1 is that of the same epoch. Seconds are those of training alone.
+AutoModelForTokenClassification, DataCollatorForTokenClassification, a label at the first token of each word,
+-100 elsewhere, seqeval's F1; `grouped` is the same with batches of similar length, its fastest mode). Each
+keeps the epoch with the best dev F1; its test F1 is that of the same epoch. Seconds are those of training
+alone.
 """
 
 from __future__ import annotations
@@ -65,7 +67,7 @@ def ours(settings: list[str], seed: int, out: str) -> dict[str, float]:
 
 
 def theirs(settings: list[str], seed: int, out: str, *, grouped: bool) -> dict[str, float]:
-    """The run_ner recipe on the very sentences and tags that bertune trains on; `grouped` is its fastest mode, less random."""
+    """The run_ner recipe on the sentences and tags of bertune; `grouped` is its fastest mode, less random."""
     from datasets import Dataset
     from seqeval.metrics import f1_score
     from transformers import (
@@ -81,7 +83,7 @@ def theirs(settings: list[str], seed: int, out: str, *, grouped: bool) -> dict[s
     from bertune.commands.train import prepare
     from bertune.data.entities import Span
     from bertune.data.tags import spans_to_tags
-    from bertune.encoders.locate import locate_model
+    from bertune.encoders.pretrained import locate_model
     from bertune.kernels.precision import choose_device, choose_precision
     from bertune.tasks.base.reading import read_splits
 
@@ -143,9 +145,12 @@ def theirs(settings: list[str], seed: int, out: str, *, grouped: bool) -> dict[s
     bf16 = choose_precision(run.train.precision, choose_device("cpu"))[0] == "bf16"
     t = run.train
     arguments = TrainingArguments(
-        out, num_train_epochs=t.epochs, per_device_train_batch_size=t.batch_size, per_device_eval_batch_size=64, learning_rate=t.learning_rate,
-        weight_decay=t.weight_decay, warmup_steps=t.warmup_ratio, lr_scheduler_type="linear", max_grad_norm=t.max_grad_norm, seed=seed,
-        save_strategy="no", logging_strategy="no", report_to="none", use_cpu=True, disable_tqdm=True, optim="adamw_torch_fused",
+        out, num_train_epochs=t.epochs, per_device_train_batch_size=t.batch_size,
+        per_device_eval_batch_size=64, learning_rate=t.learning_rate,
+        weight_decay=t.weight_decay, warmup_steps=t.warmup_ratio, lr_scheduler_type="linear",
+        max_grad_norm=t.max_grad_norm, seed=seed,
+        save_strategy="no", logging_strategy="no", report_to="none", use_cpu=True, disable_tqdm=True,
+        optim="adamw_torch_fused",
         bf16=bf16,
         train_sampling_strategy="group_by_length" if grouped else "random",
     )  # fmt: skip

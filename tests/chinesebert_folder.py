@@ -1,4 +1,4 @@
-"""A tiny ChineseBERT, written name by name as the authors' release has it: nothing of bertune is used to make it."""
+"""A tiny ChineseBERT, written name by name as in the authors' release, without bertune."""
 
 from __future__ import annotations
 
@@ -29,16 +29,22 @@ WORDS = [
     "small",
 ]
 VOCABULARY = [
-    "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"!\"',.:;?-", *"。，！？", *HAN, *WORDS, "##s", "##er", "##好",
+    "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"!\"',.:;?-", *"。，！？", *HAN, *WORDS, "##s", "##er",
+    "##好",
     *"abcdefghijklmnopqrstuvwxyz0123456789",
 ]  # fmt: skip
 V, W, INNER, LAYERS, PIXELS = len(VOCABULARY), 32, 64, 2, 3 * 24 * 24
 CONFIG: dict[str, object] = {
-    "architectures": ["ChineseBertForMaskedLM"], "attention_probs_dropout_prob": 0.1, "bos_token_id": 0, "directionality": "bidi",
-    "eos_token_id": 2, "glyph_embedding_dim": PIXELS, "hidden_act": "gelu", "hidden_dropout_prob": 0.1, "hidden_size": W,
-    "initializer_range": 0.02, "intermediate_size": INNER, "layer_norm_eps": 1e-12, "max_position_embeddings": 64, "model_type": "bert",
-    "name": "ChineseBERT", "num_attention_heads": 4, "num_hidden_layers": LAYERS, "output_past": True, "pad_token_id": 0,
-    "pinyin_map_len": 32, "pooler_fc_size": W, "pooler_type": "first_token_transform", "type_vocab_size": 2, "vocab_size": V,
+    "architectures": ["ChineseBertForMaskedLM"], "attention_probs_dropout_prob": 0.1, "bos_token_id": 0,
+    "directionality": "bidi",
+    "eos_token_id": 2, "glyph_embedding_dim": PIXELS, "hidden_act": "gelu", "hidden_dropout_prob": 0.1,
+    "hidden_size": W,
+    "initializer_range": 0.02, "intermediate_size": INNER, "layer_norm_eps": 1e-12,
+    "max_position_embeddings": 64, "model_type": "bert",
+    "name": "ChineseBERT", "num_attention_heads": 4, "num_hidden_layers": LAYERS, "output_past": True,
+    "pad_token_id": 0,
+    "pinyin_map_len": 32, "pooler_fc_size": W, "pooler_type": "first_token_transform", "type_vocab_size": 2,
+    "vocab_size": V,
 }  # fmt: skip
 
 
@@ -122,7 +128,10 @@ def write_folder(
     state: dict[str, Tensor] | None = None,
     **changes: object,
 ) -> Path:
-    """Write a tiny ChineseBERT: `junnyu` (lists inside tokenizer_config.json) or `shannonai` (files in config/, plain config.json)."""
+    """Write a tiny ChineseBERT.
+
+    `junnyu` has lists inside tokenizer_config.json; `shannonai` has files in config/ and a plain config.json.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "vocab.txt").write_text("\n".join(VOCABULARY) + "\n", encoding="utf-8")
     torch.save(weights(seed) if state is None else state, folder / "pytorch_model.bin")

@@ -15,67 +15,23 @@ import hypothesis
 import pytest
 import torch
 
-hypothesis.settings.register_profile(
-    "bertune", deadline=None
-)  # the first example imports, and machines are shared
+# No deadline: the first example imports, and machines are shared.
+hypothesis.settings.register_profile("bertune", deadline=None)
 hypothesis.settings.load_profile("bertune")
 
-torch.set_num_threads(1)  # tiny models: on a shared machine a second thread is mostly waited for
+torch.set_num_threads(1)  # tiny models are no faster on two, and the tests run in several processes
 
-WORDS = [
-    "good",
-    "bad",
-    "fine",
-    "awful",
-    "great",
-    "poor",
-    "red",
-    "green",
-    "blue",
-    "round",
-    "big",
-    "small",
-    "the",
-    "a",
-    "is",
-    "was",
-    "and",
-    "not",
-    "very",
-    "one",
-    "two",
-    "three",
-    "dog",
-    "cat",
-    "tree",
-    "house",
-    "car",
-    "book",
-    "好",
-    "坏",
-    "很",
-    "不",
-    "是",
-    "的",
-    "我",
-    "你",
-    "天",
-    "地",
-    "人",
-    "大",
-    "小",
-]
+ENGLISH = (
+    "good bad fine awful great poor red green blue round big small the a is was and not very one two three "
+    "dog cat tree house car book"
+)
+WORDS = [*ENGLISH.split(), *"好坏很不是的我你天地人大小"]
 PUNCTUATION = [*"!\"',.:;?-", "。", "，", "！"]
 VOCABULARY = [
-    "[PAD]",
-    "[UNK]",
-    "[CLS]",
-    "[SEP]",
-    "[MASK]",
+    *("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"),
     *PUNCTUATION,
     *WORDS,
-    "##s",
-    "##er",
+    *("##s", "##er"),
     *"abcdefghijklmnopqrstuvwxyz0123456789",
 ]
 
@@ -116,6 +72,25 @@ def make_encoder(folder: Path, kind: str = "bert", seed: int = 0, **changes: obj
     tokenizer.save_pretrained(folder)
     (folder / "vocab.txt").unlink()
     return folder
+
+
+LONGEST = [
+    "tests/cli/test_distributed.py",
+    "tests/tasks/test_datasets.py",
+    "tests/cli/test_crash.py",
+    "tests/cli/test_sharding.py",
+    "tests/cli/test_corpora.py",
+    "tests/test_distributed_sums.py",
+    "tests/test_distributed_gather.py",
+]
+"""The files that take longest, in the order in which they begin."""
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Begin with the longest files, so that no process of pytest-xdist ends with one of them."""
+    order = {config.rootpath / name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path, len(order)))
 
 
 @pytest.fixture(scope="session")

@@ -41,7 +41,8 @@ def test_lines_go_to_stderr_by_default(logger, capsys):
     found = capsys.readouterr()
     assert found.out == ""
     assert found.err.splitlines() == [
-        "100 %s rows of 好", "warning: out of memory", "step   f1", "5 *   0.5", "data: rows.csv: 3 rows", "resume: goes on",
+        "100 %s rows of 好", "warning: out of memory", "step   f1", "5 *   0.5", "data: rows.csv: 3 rows",
+        "resume: goes on",
     ]  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""What docs/distributed.md shows can be read by whom it is for: bash, torchrun, accelerate, Slurm's and Kubernetes' parsers as far as they are here."""
+"""The examples of docs/distributed.md parse: bash, torchrun, accelerate, Slurm's and Kubernetes' rules."""
 
 from __future__ import annotations
 
@@ -154,10 +154,12 @@ def test_the_slurm_script_puts_a_job_back_when_its_time_is_up_and_only_then(ends
         + (
             f"exit {ends}"
             if ends
-            else f"trap 'sleep 0.5; echo stopped > {tmp_path}/stopped; exit 1' TERM\nwhile :; do sleep 0.05; done"
+            else f"trap 'sleep 0.5; echo stopped > {tmp_path}/stopped; exit 1' TERM\n"
+            "while :; do sleep 0.05; done"
         ),
         "scancel": f'[ "$*" = "--signal=TERM 7" ] && kill -TERM "$(cat {tmp_path}/pid)"',
-        "scontrol": f'if [ "$1" = show ]; then printf "one\\ntwo\\n"; else test -e {tmp_path}/stopped && echo "$@" > {tmp_path}/requeue; fi',
+        "scontrol": 'if [ "$1" = show ]; then printf "one\\ntwo\\n"; '
+        f'else test -e {tmp_path}/stopped && echo "$@" > {tmp_path}/requeue; fi',
     }
     for name, text in stand_ins.items():
         file = tmp_path / name

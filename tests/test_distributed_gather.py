@@ -1,4 +1,4 @@
-"""Rows of several real processes: what everybody gets, what comes back, and that the loss of embed is that of one process."""
+"""Rows of several real processes: what each receives, what flows back, and that the loss is that of one."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from bertune.types import EncodedExample, Encoding
 
 rank, world, place = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 torch.set_num_threads(1)
+torch.set_default_dtype(torch.float64)  # or sums in another order differ by more than the tolerance
 if world > 1:
     dist.init_process_group("gloo", init_method=f"file://{place}/meet-{world}", rank=rank, world_size=world)
 assert num_processes() == world
@@ -38,10 +39,12 @@ def total(x):
 
 found = {}
 
-# What everybody gets, and what comes back. Every process makes something else of the joined rows; one of three has none to give.
+# What each process receives, and what flows back. Each computes something else from the joined rows; one of
+# three gives none.
 cuts = {1: [0, 6], 2: [0, 2, 6], 3: [0, 5, 5, 6]}[world]
 random = torch.Generator().manual_seed(1)
-whole, flat, weights = torch.randn(6, 4, 3, generator=random), torch.randn(6, generator=random), torch.randn(3, 6, 4, 3, generator=random)
+whole, flat = torch.randn(6, 4, 3, generator=random), torch.randn(6, generator=random)
+weights = torch.randn(3, 6, 4, 3, generator=random)
 for name, x in (("matrices", whole), ("numbers", flat)):
     own = share(x, cuts).clone().requires_grad_()
     joined = all_gather(own)
@@ -74,7 +77,10 @@ for (name, rows), symmetric, mask in itertools.product(sets.items(), (False, Tru
         side = torch.zeros(len(inputs))
         side[batch.pair_index.text_index[1]] = 1.0
         inputs = inputs * (1 + 0.3 * side[:, None] * torch.linspace(-1, 1, 6))
-    task = Embed(EmbedOptions(symmetric=symmetric, mask_false_negatives=mask, margin=0.1, scale=9.0, matryoshka=[3]), DataConfig())
+    options = EmbedOptions(
+        symmetric=symmetric, mask_false_negatives=mask, margin=0.1, scale=9.0, matryoshka=[3]
+    )
+    task = Embed(options, DataConfig())
     loss = task.loss(SentenceOutput(inputs @ weight.t(), batch.pair_index), batch)
     loss.backward()
     key = f"{name}, symmetric {symmetric}, masked {mask}"

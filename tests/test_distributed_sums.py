@@ -1,4 +1,4 @@
-"""What several real processes share: items dealt out, objects and numbers of everybody, gradients summed in messages of a bounded size."""
+"""What several real processes share: items, objects, numbers, and gradients summed in bounded messages."""
 
 from __future__ import annotations
 
@@ -27,22 +27,28 @@ found = {"who": (distributed.rank(), distributed.num_processes())}
 
 found["shares"] = {n: list(distributed.own_share(list(range(n)))) for n in (0, 1, 2, 3, 7, 12)}
 found["text"] = distributed.own_share("abcdefg")
-found["everyones"] = distributed.all_gather_object({"rank": rank, "rows": list(range(rank)), "text": "\\u597d" * rank, "nothing": None})
-found["of first"] = [distributed.broadcast_object(x) for x in (f"of {rank}", None if rank == 0 else 5, (rank, [rank]))]
-found["summed"] = distributed.all_reduce_sum([1.5 * rank, 1.0, 1e16 if rank == 0 else 1.0, 2.0**-40 if rank else 1.0], here)
+own = {"rank": rank, "rows": list(range(rank)), "text": "\\u597d" * rank, "nothing": None}
+found["everyones"] = distributed.all_gather_object(own)
+own = (f"of {rank}", None if rank == 0 else 5, (rank, [rank]))
+found["of first"] = [distributed.broadcast_object(x) for x in own]
+own = [1.5 * rank, 1.0, 1e16 if rank == 0 else 1.0, 2.0**-40 if rank else 1.0]
+found["summed"] = distributed.all_reduce_sum(own, here)
 found["summed of nothing"] = distributed.all_reduce_sum([], here)
-found["summed, not finite"] = distributed.all_reduce_sum([float("inf") if rank == 0 else 1.0, float("nan") if rank == world - 1 else 1.0], here)
+own = [float("inf") if rank == 0 else 1.0, float("nan") if rank == world - 1 else 1.0]
+found["summed, not finite"] = distributed.all_reduce_sum(own, here)
 distributed.barrier()
 
 
 def parameters():
     random = torch.Generator().manual_seed(1)
-    made = [nn.Parameter(torch.randn(shape, generator=random)) for shape in ((3, 4), (5,), (), (2, 2), (0, 3), (7, 3), (6,), (2,))]
+    shapes = ((3, 4), (5,), (), (2, 2), (0, 3), (7, 3), (6,), (2,))
+    made = [nn.Parameter(torch.randn(shape, generator=random)) for shape in shapes]
     made[6].requires_grad_(False)
     for n, parameter in enumerate(made):
-        here = {0: True, 1: rank == 0, 2: True, 3: rank > 0, 4: True, 5: rank == world - 1, 6: False, 7: False}[n]
+        here = (True, rank == 0, True, rank > 0, True, rank == world - 1, False, False)[n]
         if here:
-            parameter.grad = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(100 * n + rank))
+            random = torch.Generator().manual_seed(100 * n + rank)
+            parameter.grad = torch.randn(parameter.shape, generator=random)
     if parameters.transposed:  # a gradient that does not lie in one piece
         made[0].grad = made[0].grad.t().contiguous().t()
     return made
@@ -75,7 +81,8 @@ distributed.all_reduce_gradients(made)
 found["not finite"] = made[0].grad
 
 with distributed.single_process():
-    apart = [distributed.rank(), distributed.num_processes(), list(distributed.own_share([1, 2, 3])), distributed.all_gather_object(rank), distributed.broadcast_object(rank)]
+    apart = [distributed.rank(), distributed.num_processes(), list(distributed.own_share([1, 2, 3]))]
+    apart += [distributed.all_gather_object(rank), distributed.broadcast_object(rank)]
     apart.append(distributed.all_reduce_sum([float(rank)], here))
     made = [nn.Parameter(torch.zeros(2))]
     made[0].grad = torch.full((2,), float(rank))

@@ -1,4 +1,4 @@
-"""The docs: tutorials run, every page is in the navigation, links and anchors resolve, and the house style holds."""
+"""The docs: tutorials run, every page is in the navigation, links and anchors resolve, the style holds."""
 
 from __future__ import annotations
 

@@ -140,6 +140,27 @@ def test_a_new_folder_is_removed_over_the_rest_of_an_old_one(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_unfinished_names_are_unique_and_do_not_grow(tmp_path):
+    names = {files.unique_part_of(tmp_path / "rows-1").name for _ in range(50)}
+    assert len(names) == 50
+    assert all(name.startswith("rows-1.") and name.endswith(".part") for name in names)
+    again = files.unique_part_of(tmp_path / "rows-1.part").name
+    assert again.count(".part") == 1 and len(again) == len(names.pop())
+
+
+def test_a_shared_folder_gets_a_name_of_its_own_before_it_is_removed(tmp_path, monkeypatch):
+    """Two processes that remove folders of one name do not meet."""
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", lambda *_, **__: None)
+        for _ in range(2):
+            files.remove_folder(filled(tmp_path / "rows-1"), shared=True)
+    left = list(tmp_path.iterdir())
+    assert len(left) == 2 and all(path.suffix == files.PART for path in left)
+    files.remove_folder(filled(tmp_path / "rows-2"), shared=True)
+    files.remove_folder(tmp_path / "rows-2", shared=True)  # nothing is there
+    assert sorted(tmp_path.iterdir()) == sorted(left)
+
+
 def test_a_folder_that_cannot_be_renamed_stays_whole(tmp_path, monkeypatch):
     folder = filled(tmp_path / "step-1")
     with monkeypatch.context() as patch:

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shutil
+import uuid
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,14 +17,22 @@ PART = ".part"
 """The suffix of what is not finished: nobody reads such a name."""
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str, *, durable: bool = False) -> None:
     """Write a text file that is either whole or as it was before.
+
+    Args:
+        path: the file.
+        text: what it holds.
+        durable: wait until the bytes are on the disk before the file gets its name, so that a power cut keeps
+            this too.
 
     Raises:
         OSError: it cannot be written.
     """
     part = part_of(path)
     part.write_text(text, encoding="utf-8")
+    if durable:
+        fsync(part)
     part.replace(path)
 
 
@@ -39,6 +48,12 @@ def part_of(path: Path) -> Path:
     'run.yaml.part'
     """
     return path.with_name(path.name + PART)
+
+
+def unique_part_of(path: Path) -> Path:
+    """Return an unfinished name that no other call gets, for folders that several processes write at once."""
+    suffix = f"{os.getpid()}-{uuid.uuid4().hex[:8]}{PART}"
+    return path.with_name(f"{path.name.removesuffix(PART)}.{suffix}")
 
 
 def fsync(path: Path) -> None:
@@ -82,13 +97,17 @@ def sha256_of_json(value: JSON) -> str:
     return hashlib.sha256(json.dumps(value, ensure_ascii=False, sort_keys=True).encode()).hexdigest()
 
 
-def remove_folder(folder: Path) -> None:
+def remove_folder(folder: Path, *, shared: bool = False) -> None:
     """Remove a folder. It loses its name first, so nobody takes a half-removed folder for a whole one.
+
+    Args:
+        folder: the folder; nothing happens if it does not exist.
+        shared: whether other processes may remove it, or one of the same name, at the same time.
 
     Raises:
         OSError: it cannot be renamed.
     """
-    doomed = doomed_name(folder)
+    doomed = unique_part_of(folder) if shared else doomed_name(folder)
     shutil.rmtree(doomed, ignore_errors=True)
     if folder.is_dir():
         folder.replace(doomed)

@@ -1,4 +1,4 @@
-"""How much memory this process has held at most."""
+"""The peak memory of this process."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ import sys
 
 
 def peak_memory_gb(device: str) -> float:
-    """Return the most memory held so far, in 10^9 bytes: of the GPU where one is used, else of the process."""
+    """Return the peak memory so far in GB (10^9 bytes).
+
+    Args:
+        device: "cuda" for memory of the GPU that torch allocated; any other for memory of the process.
+    """
     if device == "cuda":
         import torch
 

@@ -1,6 +1,7 @@
-"""The objects that cross from one room to another. Importing this loads no torch.
+"""The objects that packages of bertune exchange. Importing this module does not load torch.
 
-Tensor letters: `B` rows, `T` packed tokens of a batch, `W` width, `N` labels.
+Letters: `B` rows, `T` packed tokens of a batch, `M` words, `U` texts, `W` width of an encoder, `E` width of a
+vector, `N` labels.
 """
 
 from __future__ import annotations
@@ -18,55 +19,61 @@ if TYPE_CHECKING:
 JSON = dict[str, Any]
 ComputePrecision = Literal["fp32", "bf16", "fp16", "int8"]
 EncoderOutput = Literal["last", "first_token", "first_last"]
-"""What a head reads of an encoder: the last layer's states of all tokens; those of each row's first token, so that the last layer
-works for these alone; or of all tokens the mean of the first and the last layer's."""
+"""The states that an encoder returns: `last`, the last layer's states of all tokens; `first_token`, those of
+each row's first token, so that the last layer computes these alone; `first_last`, the mean of the first and
+the last layer's states of all tokens."""
 
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """The parts that a task reads from a row, by name."""
+    """The fields of a row that a task reads."""
 
     required: tuple[str, ...]
     optional: tuple[str, ...]
     target: str
+    """The field with what must be predicted."""
     text_aliases: tuple[str, ...] = ()
-    """Further names under which the text is recognised, in plain letters: without case, blanks, "_" and "-"."""
+    """More column names that are recognised as the text: in lower case, without blanks, "_" and "-"."""
     target_aliases: tuple[str, ...] = ()
-    """The same for the target."""
+    """More column names that are recognised as the target, in the same form."""
     is_word_level: bool = False
     """Whether a row is a sentence of words with something for each, as in CoNLL files."""
     target_required: bool = True
-    """Whether rows to learn from and to be scored must have the target."""
+    """Whether rows must have the target in training and evaluation."""
 
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """Where a row stands: `str(location)` gives `file:line`, as every message writes it."""
+    """Source and line of a row; `str(location)` gives `file:line`, as messages print it."""
 
     source: str
+    """A path, `hub:NAME`, or "-" for standard input."""
     line: int
-    stride: int = 0  # lines from one word to the next, where each has a line of its own
+    stride: int = 0
+    """Lines from one word to the next, for files with one word a line; else 0."""
 
     def __str__(self) -> str:
         """Return `file:line`."""
         return f"{self.source}:{self.line}"
 
     def at_word(self, word: int) -> Location:
-        """Return the location of a word."""
+        """Return the location of a word; the first word is 0."""
         return replace(self, line=self.line + word * self.stride)
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One record of a data file: values under the names of their parts, and where they stood."""
+    """One record of a data file."""
 
     fields: dict[str, Any]
+    """Values under the names of the task's fields; see `Columns`."""
     location: Location
-    raw: dict[str, Any] = field(default_factory=dict)  # every column as it was, under the file's own names
+    raw: dict[str, Any] = field(default_factory=dict)
+    """Every column under the file's own name."""
 
 
 class Span(NamedTuple):
-    """Something in a text: `text[start:end]` is a `label`."""
+    """A piece of a text with a label: `text[start:end]` is a `label`."""
 
     start: int
     end: int
@@ -74,10 +81,12 @@ class Span(NamedTuple):
 
 
 class Entity(NamedTuple):
-    """A span that was predicted."""
+    """A predicted span."""
 
-    start: int  # characters of the text
-    end: int  # exclusive
+    start: int
+    """Offset of the first character in the text."""
+    end: int
+    """Offset after the last character."""
     label: str
     text: str
     confidence: float
@@ -85,14 +94,13 @@ class Entity(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """What a row means to a task; no ids and no tensors."""
+    """What a row means to a task: texts and a target, without ids and tensors."""
 
     texts: tuple[str, ...]
     target: Any = None
     location: Location = Location("", 0)
-    words: tuple[tuple[int, int], ...] | None = (
-        None  # start and end of each word in the text, for tasks that look at words
-    )
+    words: tuple[tuple[int, int], ...] | None = None
+    """Start and end of each word in the text; None for tasks that do not look at words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,12 +109,10 @@ class Encoding:
 
     input_ids: Sequence[int]
     token_type_ids: Sequence[int]
-    num_truncated: int = 0  # tokens that max_length cut away
-    word_positions: Sequence[int] | None = None  # places of the tokens that stand for the words, one a word
-    window_lengths: Sequence[int] | None = None  # tokens of each window, where a text is read in several
-    pinyin_ids: Sequence[int] | None = (
-        None  # how each token is read, for encoders that hear it; see `bertune.text.pinyin`
-    )
+    num_truncated: int = 0  # tokens cut off at max_length
+    word_positions: Sequence[int] | None = None  # index of the first token of each word
+    window_lengths: Sequence[int] | None = None  # tokens of each window, for a text in several windows
+    pinyin_ids: Sequence[int] | None = None  # pronunciation of each token; see `bertune.text.pinyin`
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,21 +122,23 @@ class EncodedExample:
     inputs: tuple[Encoding, ...]
     target: Any = None
     context: Any = None  # what `decode` needs of the example besides the model's output
-    passes: bool = (
-        False  # the inputs are passes of one text, each to be encoded with dropout of its own (SimCSE)
-    )
+    passes: bool = False  # whether the inputs are one text, each encoded with its own dropout (SimCSE)
 
 
 @dataclass(frozen=True, slots=True)
 class Ragged:
     """The tokens of a batch without padding: row b is `input_ids[offsets[b]:offsets[b + 1]]`.
 
-    `input_ids` (T,) and `token_type_ids` (T,) are int64 tensors, `offsets` (B + 1,) an int64 tensor on the same device, and
-    `lengths` the same cuts as plain integers, so that nobody has to ask the device for them.
+    For word-level tasks a long text has several rows, one a window.
 
-    For tasks that look at words, a long text is several rows here, one a window; `word_positions` (M,) are the tokens that stand for
-    words, each word of the batch once, and `num_words` how many of them each text has. `pinyin_ids` (T,), int64, say how each
-    token is read, where the encoder hears it.
+    Attributes:
+        input_ids: (T,) int64.
+        token_type_ids: (T,) int64, the segment of each token.
+        offsets: (B + 1,) int64, on the same device.
+        lengths: tokens of each row as plain integers, which need no copy from the device.
+        word_positions: (M,) the first token of each word of the batch, for word-level tasks.
+        num_words: words of each text.
+        pinyin_ids: (T,) int64, the pronunciation of each token, for encoders that read it.
     """
 
     input_ids: torch.Tensor
@@ -142,56 +150,62 @@ class Ragged:
     pinyin_ids: torch.Tensor | None = None
 
     def slice_rows(self, start: int, stop: int) -> Ragged:
-        """Return rows `start` to `stop` of a batch without words."""
+        """Return rows `start` to `stop`, exclusive, of a batch without words."""
         offsets = self.offsets[start : stop + 1]
         first, last = sum(self.lengths[:start]), sum(self.lengths[:stop])
-        syllables = None if self.pinyin_ids is None else self.pinyin_ids[first:last]
-        lengths = self.lengths[start:stop]
         return Ragged(
             self.input_ids[first:last],
             self.token_type_ids[first:last],
             offsets - offsets[0],
-            lengths,
-            pinyin_ids=syllables,
+            self.lengths[start:stop],
+            pinyin_ids=None if self.pinyin_ids is None else self.pinyin_ids[first:last],
         )
 
     def to(self, device: torch.device) -> Ragged:
-        """Return the same batch on another device."""
+        """Return the batch on another device."""
         return replace(
             self,
-            input_ids=self.input_ids.to(device, non_blocking=device.type == "cuda"),
-            token_type_ids=self.token_type_ids.to(device, non_blocking=device.type == "cuda"),
-            offsets=self.offsets.to(device, non_blocking=device.type == "cuda"),
-            word_positions=None
-            if self.word_positions is None
-            else self.word_positions.to(device, non_blocking=device.type == "cuda"),
-            pinyin_ids=None
-            if self.pinyin_ids is None
-            else self.pinyin_ids.to(device, non_blocking=device.type == "cuda"),
+            input_ids=_to_device(self.input_ids, device),
+            token_type_ids=_to_device(self.token_type_ids, device),
+            offsets=_to_device(self.offsets, device),
+            word_positions=None if self.word_positions is None else _to_device(self.word_positions, device),
+            pinyin_ids=None if self.pinyin_ids is None else _to_device(self.pinyin_ids, device),
         )
+
+
+def _to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    return tensor.to(device, non_blocking=device.type == "cuda")
 
 
 @dataclass(frozen=True, slots=True)
 class PairIndex:
-    """Which text stands where, for rows of several texts that are encoded apart. `U` are the texts of the batch, each once.
+    """Which text is where in each row, for rows of several texts that are encoded separately.
 
-    `text_index` holds one tensor (B,) a side: the text, 0 to U - 1, that stands there in each row. `text_ids` (U,) are numbers of
-    texts: two passes of one text have the same.
+    The batch has `U` texts, each once.
+
+    Attributes:
+        text_index: for each position in a row a tensor (B,), the text there, from 0 to U - 1.
+        text_ids: (U,) a number for each text; two passes of one text have the same.
     """
 
     text_index: tuple[torch.Tensor, ...]
     text_ids: torch.Tensor
 
     def to(self, device: torch.device) -> PairIndex:
-        """Return the same on another device."""
-        return PairIndex(tuple(p.to(device) for p in self.text_index), self.text_ids.to(device))
+        """Return the index on another device."""
+        return PairIndex(tuple(index.to(device) for index in self.text_index), self.text_ids.to(device))
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Some rows of a data set as tensors; `rows` are their places in it.
+    """Some rows of a data set as tensors.
 
-    The encoder's input `ragged` is of the rows; or of the texts of the rows, each once, where `pair_index` says which is where.
+    Attributes:
+        ragged: the encoder's input: the rows, or with `pair_index` the texts of the rows, each once.
+        target: the rows' targets, as the task's `collate_target` returns them.
+        rows: the indices of the rows in the data set.
+        contexts: the `context` of each row.
+        pair_index: the texts of each row, where texts are encoded separately.
     """
 
     ragged: Ragged
@@ -201,37 +215,36 @@ class Batch:
     pair_index: PairIndex | None = None
 
     def to(self, device: torch.device) -> Batch:
-        """Return the same batch on another device."""
-        target = None if self.target is None else self.target.to(device, non_blocking=device.type == "cuda")
+        """Return the batch on another device."""
+        target = None if self.target is None else _to_device(self.target, device)
         pair_index = None if self.pair_index is None else self.pair_index.to(device)
         return replace(self, ragged=self.ragged.to(device), target=target, pair_index=pair_index)
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What the model says of one row, in words and numbers that JSON can hold."""
+    """The prediction for one row, as text and numbers that JSON can hold."""
 
     value: str | float | tuple[str, ...] | tuple[Entity, ...]
     confidence: float | None = None
     probabilities: dict[str, float] | None = None
     tags: tuple[tuple[str, str], ...] | None = None
-    """Every word and its tag, where words are what is looked at."""
+    """Each word and its tag, for word-level tasks."""
     vectors: tuple[Any, ...] | None = field(default=None, repr=False)
-    """The vector (E,) of each text of the row, numpy fp32, where scores are made of them."""
+    """The vector (E,) of each text of the row, numpy fp32, where the metrics need them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """How good predictions are. `main_metric` names the value that decides which checkpoint is best."""
+    """The metrics of predictions. `main_metric` names the one that decides which checkpoint is best."""
 
     main_metric: str
     higher_is_better: bool
     values: dict[str, float]
     intervals: dict[str, tuple[float, float]] = field(default_factory=dict)  # 95 % bootstrap intervals
     per_label: dict[str, dict[str, float]] = field(default_factory=dict)
-    confusion: dict[str, dict[str, int]] = field(
-        default_factory=dict
-    )  # gold label -> predicted label -> rows
+    confusion: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Number of rows by gold label, then by predicted label."""
 
     @property
     def main_value(self) -> float:
@@ -239,7 +252,7 @@ class Scores:
         return self.values[self.main_metric]
 
     def to_json(self) -> JSON:
-        """Return everything as plain JSON values."""
+        """Return the scores as JSON values."""
         return {
             "main": self.main_metric,
             "higher_is_better": self.higher_is_better,
@@ -251,7 +264,7 @@ class Scores:
 
     @classmethod
     def from_json(cls, values: JSON) -> Scores:
-        """Take back what `to_json` gave."""
+        """Return the scores that `to_json` wrote."""
         intervals = {name: (pair[0], pair[1]) for name, pair in values["intervals_95"].items()}
         return cls(
             values["main"],
@@ -265,39 +278,43 @@ class Scores:
 
 @dataclass(frozen=True, slots=True)
 class Numerics:
-    """How an encoder computes. Its parameters, gradients and optimizer stay in fp32 in any case."""
+    """How an encoder computes. Its parameters, gradients and optimizer state are always in fp32."""
 
     precision: ComputePrecision = "fp32"
     fast_dropout: bool = True
-    """On a processor, dropout from cheap random bytes; see `bertune.kernels.dropout`."""
+    """Whether dropout on a processor uses cheap random bytes; see `bertune.kernels.dropout`."""
 
     @property
     def dtype(self) -> torch.dtype:
-        """Return the type of hidden states, and of the weights they are multiplied with unless these are in int8."""
+        """Return the type of hidden states, and of weights in matrix products except in int8."""
         import torch
 
-        return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.float32}[
-            self.precision
-        ]
+        dtypes = {"bf16": torch.bfloat16, "fp16": torch.float16}
+        return dtypes.get(self.precision, torch.float32)
 
 
 class Tokenizer(Protocol):
-    """What tasks and data need of a tokenizer."""
+    """The methods of a tokenizer that tasks and data use."""
 
     max_length: int
 
     def encode(self, texts: Sequence[tuple[str, ...]]) -> list[Encoding]:
-        """Turn texts, or pairs of texts, into ids, special tokens included, at most `max_length` long."""
+        """Return texts, or pairs of texts, as ids with special tokens, at most `max_length` long."""
         ...
 
     def encode_words(
         self, texts: Sequence[tuple[str, Sequence[tuple[int, int]]]], overlap: int
     ) -> list[tuple[Encoding, list[int]]]:
-        """Turn texts that are cut into words into ids, long ones in overlapping windows; say which words have ids."""
+        """Return texts of words as ids, long ones in overlapping windows, and the words that have ids.
+
+        Args:
+            texts: text, and the start and end of each word in it.
+            overlap: tokens that a window shares with the window before it.
+        """
         ...
 
     def convert_ids_to_tokens(self, ids: Sequence[int]) -> list[str]:
-        """Return the word piece of each id."""
+        """Return the token of each id."""
         ...
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -306,7 +323,7 @@ class Tokenizer(Protocol):
 
     @property
     def unk_token_id(self) -> int | None:
-        """Return the id that stands for everything outside the vocabulary, if there is one."""
+        """Return the id of the unknown token, if there is one."""
         ...
 
     def save(self, folder: Path) -> None:
@@ -315,60 +332,71 @@ class Tokenizer(Protocol):
 
 
 class Encoder(Protocol):
-    """Tokens in, vectors out, both ragged. Every implementation is also a `torch.nn.Module`."""
+    """Ragged tokens to ragged states. Every implementation is also a `torch.nn.Module`."""
 
-    model_type: str  # the architecture, transformers' model_type
-    hidden_size: int
+    model_type: str  # the architecture, as in transformers
+    hidden_size: int  # W
     num_layers: int
-    prefix: str  # what comes before the encoder's own names in a saved checkpoint, such as "bert."
+    prefix: str  # of the encoder's parameter names in a checkpoint, such as "bert."
     hf_class: str  # the class of transformers that opens the encoder alone
     numerics: Numerics
 
     @property
     def max_positions(self) -> int:
-        """Return how many tokens a row may have."""
+        """Return the largest number of tokens of a row."""
         ...
 
     def __call__(self, ragged: Ragged, output: EncoderOutput = "last") -> torch.Tensor:
-        """Return states: (T, W) of all tokens, or (R, W) of each row's first; see `EncoderOutput`."""
+        """Return states: (T, W) of all tokens, or (B, W) of first tokens; see `EncoderOutput`."""
         ...
 
     def set_numerics(self, numerics: Numerics) -> None:
-        """Choose the precision of the work; parameters stay in fp32."""
+        """Set the precision of the computation; parameters stay in fp32."""
         ...
 
     def set_dropout(self, rate: float) -> None:
-        """Change the dropout of hidden states and of attention."""
+        """Set the dropout of hidden states and of attention."""
         ...
 
     def inference(self) -> AbstractContextManager[None]:
-        """Return a context for many calls without gradients, in which weights are cast once."""
+        """Return a context for calls without gradients, which casts the weights once for all of them."""
         ...
 
     def prepare_inference(self) -> None:
-        """Cast the weights once for good, since training is over."""
+        """Cast the weights once and for all, when training is over."""
         ...
 
     def layer_index(self, name: str) -> int:
-        """Return the layer of a parameter: 0 for embeddings, 1 to num_layers for the blocks and what follows them."""
+        """Return the layer of a parameter: 0 for embeddings, 1 to num_layers for the blocks.
+
+        Parameters after the last block belong to it.
+        """
         ...
 
     def word_embeddings(self) -> torch.nn.Parameter:
-        """Return the table of token vectors that is trained: (V, W), or its active rows."""
+        """Return the word embeddings that are trained: (vocabulary, W), or the active rows of the table."""
         ...
 
     def use_active_vocabulary(self, ids: torch.Tensor) -> torch.nn.Module | None:
-        """Train only these rows of the word table; return what stands for it, or None where that cannot be."""
+        """Train only these rows of the word embeddings; return the module that replaces the table.
+
+        Returns None where the encoder cannot do this.
+        """
         ...
 
     def hf_state_dict(self) -> dict[str, torch.Tensor]:
-        """Return every weight under the name that transformers gives it."""
+        """Return all weights under the names that transformers gives them."""
         ...
 
     def load_hf_state_dict(self, state: dict[str, torch.Tensor]) -> None:
-        """Take back what `hf_state_dict` gave; KeyError, RuntimeError where it does not fit."""
+        """Load what `hf_state_dict` returned.
+
+        Raises:
+            KeyError: a weight is missing.
+            RuntimeError: a weight has another shape.
+        """
         ...
 
     def hf_config(self) -> JSON:
-        """Return what transformers keeps in config.json."""
+        """Return the content of config.json, as transformers reads it."""
         ...

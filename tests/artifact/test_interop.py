@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import bertune
-from bertune.encoders.names import HEADS
+from bertune.encoders.architectures import HEADS
 from bertune.types import Location
 
 TEXTS = ["the dog is good", "a big red house", "天 很 好", "Not very great, is it?", "x"]

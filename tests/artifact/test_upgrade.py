@@ -20,8 +20,10 @@ EMBEDDINGS = {
 }
 LAYER = ["query", "key", "value", "mix", "mix_norm", "grow", "shrink", "shrink_norm"]
 PROGRESS = {
-    "step": 7, "epoch": 1, "position": 2, "since_log": {"total": 1.5, "count": 2.0}, "since_epoch": {"total": 2.5, "count": 3.0},
-    "best": 0.5, "best_loss": 0.25, "best_step": 4, "stale": 1, "reference": 0.75, "told": 6, "settled": 5, "cuts": 2, "skipped": 3,
+    "step": 7, "epoch": 1, "position": 2, "since_log": {"total": 1.5, "count": 2.0},
+    "since_epoch": {"total": 2.5, "count": 3.0},
+    "best": 0.5, "best_loss": 0.25, "best_step": 4, "stale": 1, "reference": 0.75, "told": 6,
+    "settled": 5, "cuts": 2, "skipped": 3,
 }  # fmt: skip
 
 
@@ -30,7 +32,8 @@ def test_weights_of_checkpoints(kind, encoder_of, tmp_path):
     folder = write_folder(tmp_path / kind) if kind == "chinesebert" else encoder_of(kind)
     encoder, _ = load_encoder(folder)
     now = {f"model.encoder.{name}" for name in encoder.state_dict()}
-    before = {f"embeddings.{part}" for part in EMBEDDINGS[kind]} | {f"layers.{n}.{part}" for n in range(2) for part in LAYER}
+    before = {f"embeddings.{part}" for part in EMBEDDINGS[kind]}
+    before |= {f"layers.{n}.{part}" for n in range(2) for part in LAYER}
     tensors = {f"model.encoder.{name}.weight": torch.zeros(0) for name in before}
     upgraded, _ = upgrade_training_state(tensors, {"progress": PROGRESS})
     assert set(upgraded) == {name for name in now if name.endswith(".weight")}
@@ -52,9 +55,9 @@ def test_progress_of_checkpoints():
     assert list(values["progress"].values()) == list(PROGRESS.values())
     assert values["progress"] == {
         "step": 7, "epoch": 1, "batches_done": 2, "loss_since_log": {"total": 1.5, "count": 2.0},
-        "loss_since_epoch": {"total": 2.5, "count": 3.0}, "best_score": 0.5, "best_loss": 0.25, "best_step": 4,
-        "evals_without_gain": 1, "reference_score": 0.75, "last_logged_step": 6, "last_completed_step": 5, "oom_splits": 2,
-        "nonfinite_steps": 3,
+        "loss_since_epoch": {"total": 2.5, "count": 3.0}, "best_score": 0.5, "best_loss": 0.25,
+        "best_step": 4,         "evals_without_gain": 1, "reference_score": 0.75, "last_logged_step": 6, "last_completed_step": 5,
+        "oom_splits": 2,         "nonfinite_steps": 3,
     }  # fmt: skip
 
 

@@ -39,7 +39,7 @@ CASES = {
     "missing text column": ({"t.csv": GOOD.replace("text,", "words,", 1)}, ["data.train=t.csv"], ["no column for 'text'", "'words', 'label'"]),
     "missing label column": ({"t.csv": GOOD.replace(",label", ",kind", 1)}, ["data.train=t.csv"], ["no column for 'label'", "'text', 'kind'"]),
     "mapped column not there": ({"t.csv": GOOD}, ["data.train=t.csv", "data.columns={text: review}"], ["no column 'review'", "'text', 'label'"]),
-    "mapped part not there": ({"t.csv": GOOD}, ["data.train=t.csv", "data.columns={txt: text}"], ["'txt' is no part", "did you mean 'text'"]),
+    "mapped part not there": ({"t.csv": GOOD}, ["data.train=t.csv", "data.columns={txt: text}"], ["'txt' is not a field", "did you mean 'text'"]),
     "empty file": ({"t.csv": ""}, ["data.train=t.csv"], ["t.csv: holds no rows"]),
     "header only": ({"t.csv": "text,label\n"}, ["data.train=t.csv"], ["t.csv: holds no rows"]),
     "too few columns": ({"t.csv": GOOD + "alone\n"}, ["data.train=t.csv"], ["t.csv:14: 1 columns where 2 are expected (text, label)"]),
@@ -96,7 +96,7 @@ CASES = {
     "fp16 on a CPU": ({"t.csv": GOOD}, ["data.train=t.csv", "train.precision=fp16", "device=cpu"], ["precision fp16 needs a CUDA GPU"]),
     "class weight of no label": ({"t.csv": GOOD}, ["data.train=t.csv", "options.class_weights={psi: 2}"], ["options.class_weights: no such labels: 'psi'"]),
     "positive label of no label": ({"t.csv": GOOD}, ["data.train=t.csv", "options.positive_label=psi"], ["options.positive_label: 'psi' is no label"]),
-    "half a letter": ({"t.jsonl": '{"text": "a \\ud83d", "label": "x"}\n'}, ["data.train=t.jsonl"], ["t.jsonl:1: 'text' holds half of a letter"]),
+    "half a letter": ({"t.jsonl": '{"text": "a \\ud83d", "label": "x"}\n'}, ["data.train=t.jsonl"], ["t.jsonl:1: 'text' has half a character"]),
     "out inside a file": ({"t.csv": GOOD, "taken": "x"}, ["data.train=t.csv", "out=taken/x"], ["out: 'taken/x' cannot be written"]),
     "threshold of single labels": ({"t.csv": GOOD}, ["data.train=t.csv", "options.threshold=0.9"], ["options.threshold is for several labels a row"]),
     "delimiter of single labels": (
@@ -182,7 +182,7 @@ TAGGING = {
     "unknown tag in dev": (
         {"t.conll": WORDS, "d.conll": "a O\n\none O\nred O\ncar B-THING\n"}, ["data.dev=d.conll"], "d.conll:5: label 'THING' is not among the 1 labels",
     ),
-    "no tag at all": ({"t.conll": WORDS + "a O\nred X-CAR\n"}, [], "t.conll:10: word 2 ('red'): 'X-CAR' is no tag"),
+    "no tag at all": ({"t.conll": WORDS + "a O\nred X-CAR\n"}, [], "t.conll:10: word 2 ('red'): 'X-CAR' is not a tag"),
     "tag without type": ({"t.conll": WORDS + "a O\nred O\ncar B-\n"}, [], "t.conll:11: word 3 ('car'): the tag 'B-' has no type; write B-TYPE"),
     "span outside the text": (
         {"t.jsonl": SPANS + '{"text": "a cat", "spans": [{"start": 2, "end": 6, "label": "animal"}]}\n'}, [],
@@ -195,7 +195,7 @@ TAGGING = {
     "span without label": ({"t.jsonl": SPANS + '{"text": "a cat", "spans": [{"start": 2, "end": 5}]}\n'}, [], "t.jsonl:2: {'start': 2, 'end': 5} in"),
     "span with another text": (
         {"t.jsonl": SPANS + '{"text": "\U0001f600 a cat.", "spans": [{"start": 5, "end": 8, "label": "animal", "text": "cat"}]}\n'}, [],
-        "says that its text is 'cat', but there stands 'at.'",
+        "says that its text is 'cat', but the text there is 'at.'",
     ),
     "half a column missing": ({"t.conll": WORDS + "a O\nred\ncar B-THING\n\none O\n"}, [], "t.conll:10: 1 columns divided by blanks where 2 are expected"),
     "tags missing altogether": ({"t.conll": "the\ndog\n\na\ncat\n"}, [], "no column for 'label'; columns found: 'words'"),

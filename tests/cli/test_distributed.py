@@ -49,7 +49,7 @@ PROGRAM = textwrap.dedent(
     from bertune.training.step import TrainStep
     from bertune.errors import Interrupted
     from bertune import distributed
-    from bertune.kernels.dropout import BYTES
+    from bertune.kernels.dropout import DROPOUT_GENERATOR
     from bertune.commands.evaluate import evaluate
     from bertune.commands.predict import predict
     from bertune.commands.train import train
@@ -72,7 +72,7 @@ PROGRAM = textwrap.dedent(
 
     def watched_step(self, rows):
         """Note which rows a step has, what dropout will draw from, and the weights after it."""
-        random = digest(bytes(torch.get_rng_state().tolist()), json.dumps(BYTES.state()).encode())
+        random = digest(bytes(torch.get_rng_state().tolist()), json.dumps(DROPOUT_GENERATOR.get_state()).encode())
         current.update(step=self.state.progress.step + 1, rows=[])
         real_step(self, rows)
         weights = [t.detach().numpy().tobytes() for t in self.model.state_dict().values()]

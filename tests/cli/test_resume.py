@@ -44,8 +44,11 @@ def straight(tiny, tmp_path_factory):
 
 
 def settings(tiny, place, *more, out="out"):
-    return [f"model={tiny}", f"data.train={place / 'rows.jsonl'}", f"data.dev={place / 'rows.jsonl'}", f"out={out}", "device=cpu",
-            "train.precision=fp32", f"train.batch_size={SIZE}", "train.learning_rate=3e-3", "train.epochs=2", "log.every=2", *more]  # fmt: skip
+    rows = place / "rows.jsonl"
+    return [
+        f"model={tiny}", f"data.train={rows}", f"data.dev={rows}", f"out={out}", "device=cpu", "train.precision=fp32",
+        f"train.batch_size={SIZE}", "train.learning_rate=3e-3", "train.epochs=2", "log.every=2", *more,
+    ]  # fmt: skip
 
 
 class Bench:
@@ -340,7 +343,8 @@ def test_settings_that_matter_are_refused_with_what_they_were(stopped):
         found = stopped.call("out", setting, "--resume")
         assert_refused(
             found,
-            f"--resume: settings that matter have changed: {expected}. Restore them, or start a new run (out=...)",
+            f"--resume: settings that matter have changed: {expected}. "
+            "Restore them, or start a new run (out=...)",
         )
     assert_refused(
         stopped.call("out", "seed=7", "train.ema=0.9", "log.every=1", "--resume"),

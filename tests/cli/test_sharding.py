@@ -37,10 +37,13 @@ LAUNCH = [
 
 
 def settings(tiny: Path, data: str, out: Path, **train: object) -> list[str]:
+    dev = Path(data).with_name("dev.jsonl")
     given = {
-        "task": "classify", "model": tiny, "out": out, "device": "cpu", "data.train": data, **({"data.dev": dev} if (dev := Path(data).with_name("dev.jsonl")).exists() else {}),
+        "task": "classify", "model": tiny, "out": out, "device": "cpu", "data.train": data,
+        **({"data.dev": dev} if dev.exists() else {}),
         "options.dropout": 0, "train.dropout": 0,
-        "train.precision": "fp32", "train.batch_size": 8, "train.epochs": 3, "train.learning_rate": 3e-4, "log.every": 1,
+        "train.precision": "fp32", "train.batch_size": 8, "train.epochs": 3, "train.learning_rate": 3e-4,
+        "log.every": 1,
         **{f"train.{name}": value for name, value in train.items()},
     }  # fmt: skip
     return [f"{name}={value}" for name, value in given.items()]

@@ -279,8 +279,8 @@ def test_runs_that_share_their_rows_give_what_train_gives(name, tiny, write, tmp
 
     def settings(out: str, rate: float) -> list[str]:
         return [
-            f"data.train={file}", "data.dev_fraction=0.3", f"model={tiny}", f"out={tmp_path / out}", "train.precision=fp32",
-            "train.batch_size=8", "train.epochs=3", f"train.learning_rate={rate}", "device=cpu",
+            f"data.train={file}", "data.dev_fraction=0.3", f"model={tiny}", f"out={tmp_path / out}",
+            "train.precision=fp32", "train.batch_size=8", "train.epochs=3", f"train.learning_rate={rate}", "device=cpu",
         ]  # fmt: skip
 
     run, shared = prepare(task, settings("first", 3e-3))
@@ -354,7 +354,8 @@ def test_a_task_of_ones_own_is_one_file(go, tmp_path):
     mine.write_text(
         "from bertune.tasks.classify import Classify\nfrom dataclasses import replace\n\n"
         "class Shout(Classify):\n"
-        "    def read(self, row):\n        example = super().read(row)\n        return replace(example, texts=tuple(t.upper() for t in example.texts))\n"
+        "    def read(self, row):\n        example = super().read(row)\n"
+        "        return replace(example, texts=tuple(t.upper() for t in example.texts))\n"
     )
     result = go(task=str(mine))
     with pytest.raises(ArtifactError, match="was made with the task file"):

@@ -1,4 +1,4 @@
-"""One YAML file is one run: read as YAML 1.2, checked as a whole, and written back so that it says the same again."""
+"""A run file is read as YAML 1.2, checked as a whole, and written back as an equal one."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_yaml_nan() -> None:
 
 @pytest.mark.parametrize(("text", "value"), [("010", 10), ("-017", -17), ("08", 8), ("[01, 09]", [1, 9])])
 def test_yaml_integers_that_begin_with_0_are_decimal(text: str, value: object) -> None:
-    # BUG in src/bertune/config.py: PyYAML's constructor takes 010 as octal 8, and raises a bare ValueError on 08 and 09.
+    # A former bug: PyYAML's constructor takes 010 as octal 8, and raises a bare ValueError on 08 and 09.
     assert parse_yaml(text, "here") == value
 
 
@@ -175,7 +175,7 @@ def test_run_files_that_cannot_be_read(write, tmp_path, content: bytes | None, m
 
 @pytest.mark.parametrize("content", ["[]\n", "false\n", "0\n", '""\n'])
 def test_a_run_file_that_holds_an_empty_value_is_no_mapping(write, content: str) -> None:
-    # BUG in src/bertune/config.py: `parse_yaml(...) or {}` takes every false value for an empty file.
+    # A former bug: `parse_yaml(...) or {}` takes every false value for an empty file.
     with pytest.raises(ConfigError, match="a run file is a mapping such as"):
         read_config(write("run.yaml", content))
 
@@ -229,8 +229,8 @@ def test_an_override_that_is_no_yaml_names_itself() -> None:
 
 @pytest.mark.parametrize("mark", ["|", ",", "#", ">", "/", ";", "&"])
 def test_a_label_delimiter_is_what_was_written_or_an_error(mark: str) -> None:
-    # BUG in src/bertune/config.py: `data.label_delimiter=|` is YAML for an empty text and `#` for nothing; both are taken without
-    # a word, and then no label is cut at all.
+    # A former bug: `data.label_delimiter=|` is YAML for an empty text and `#` for nothing; both are taken
+    # without a word, and then no label is cut at all.
     try:
         raw = read_config("classify", [f"data.label_delimiter={mark}"])
         run, _ = resolve_config(raw, ClassifyOptions)
@@ -240,7 +240,7 @@ def test_a_label_delimiter_is_what_was_written_or_an_error(mark: str) -> None:
 
 
 def test_an_empty_label_delimiter_is_refused() -> None:
-    # BUG in src/bertune/config.py: DataConfig takes "", which makes the problem multi-label and cuts nothing.
+    # A former bug: DataConfig takes "", which makes the problem multi-label and cuts nothing.
     assert refusal({"task": "classify", "data": {"label_delimiter": ""}})[0].startswith(
         "data.label_delimiter: "
     )
@@ -500,14 +500,14 @@ def test_a_run_comes_back_as_it_was(sections: dict) -> None:
 
 @pytest.mark.parametrize("label", ["1e3", "3e-5", "08", "09", "-08", "7E2", "+1e3"])
 def test_labels_that_only_yaml_1_2_takes_for_numbers_come_back(label: str) -> None:
-    # BUG in src/bertune/config.py: dump quotes what YAML 1.1 takes for a number; the reader goes by 1.2, so these words are written
-    # without quotes and read as numbers (1000.0), or not at all (ValueError on 08).
+    # A former bug: dump quotes what YAML 1.1 takes for a number; the reader goes by 1.2, so these words are
+    # written without quotes and read as numbers (1000.0), or not at all (ValueError on 08).
     run = run_of(data={"labels": [label, "other"]}, options={"positive_label": label})
     assert again(run).model_dump() == run.model_dump()
 
 
 def test_a_next_line_character_comes_back() -> None:
-    # BUG in src/bertune/config.py: PyYAML writes U+0085 unescaped and reads it as a blank.
+    # A former bug: PyYAML writes U+0085 unescaped and reads it as a blank.
     run = run_of(data={"drop_labels": ["a\x85b"]})
     assert again(run).data.drop_labels == ["a\x85b"]
 

@@ -1,4 +1,4 @@
-"""Settings of earlier versions: a user is told the new name, and what bertune has written itself is translated."""
+"""Renamed settings: a user is told the new name; files that bertune wrote itself are translated."""
 
 from __future__ import annotations
 
@@ -50,7 +50,8 @@ def test_old_names_in_a_run_file_are_answered_together(write, tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     file = write(
         "run.yaml",
-        "task: classify\ntrain:\n  accumulate: 2\n  shard: true\n  epochz: 1\ndata:\n  train: a.csv\n  dev_share: 0.2\n",
+        "task: classify\ntrain:\n  accumulate: 2\n  shard: true\n  epochz: 1\n"
+        "data:\n  train: a.csv\n  dev_share: 0.2\n",
     )
     code, out, said = call(file)
     assert (code, out) == (2, "")

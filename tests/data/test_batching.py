@@ -1,4 +1,4 @@
-"""Batches hold the tokens of exactly the rows that were asked for; orders and cuts lose no row and keep their budgets."""
+"""Batches hold the tokens of exactly their rows; orders and micro-batches lose no row and keep their limits."""
 
 from __future__ import annotations
 

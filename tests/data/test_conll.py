@@ -208,16 +208,17 @@ def test_the_first_lines_tell_the_form():
 @pytest.mark.parametrize("blank_before_tab", ["", " "])
 @pytest.mark.parametrize("blank_before", ["", " "])
 def test_blanks_around_a_sentence_a_line_are_no_words(blank_before, blank_before_tab):
-    # BUG in src/bertune/data/conll.py: form_of counts words without the strip(" ") that _sentence_lines has, so a blank on one side of
-    # the tab makes each line one word, and its tags one tag: B-N E-N is read as B of the type "N E-N", without a word of warning.
+    # A former bug: form_of counts words without the strip(" ") that _sentence_lines has, so a blank on one
+    # side of the tab makes each line one word, and its tags one tag: B-N E-N is read as B of the type "N
+    # E-N", without a word of warning.
     form, found, _ = read(f"{blank_before}高 勇{blank_before_tab}\tB-N E-N\n" * 3)
     assert form == ConllLayout(True, True, 2)
     assert [sentence.columns for sentence in found] == [(("高", "勇"), ("B-N", "E-N"))] * 3
 
 
 def test_each_word_stands_on_the_line_that_is_counted_for_it():
-    # BUG in src/bertune/data/conll.py: a -DOCSTART- line without a blank line before it ends no sentence, so two documents become one
-    # sentence, and the words after it are named by a line too low.
+    # A former bug: a -DOCSTART- line without a blank line before it ends no sentence, so two documents
+    # become one sentence, and the words after it are named by a line too low.
     lines = ["a O", "b O", "-DOCSTART- O", "c O", "", "d O"]
     _, found, _ = read("\n".join(lines))
     for sentence in found:

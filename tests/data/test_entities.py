@@ -116,12 +116,14 @@ def test_no_entities_or_nothing_said_of_them(label):
 
 @pytest.mark.parametrize("label", [" ", math.nan])
 def test_a_label_that_is_missing_elsewhere_is_missing_here(label):
-    # BUG in src/bertune/data/entities.py: labels.get_label takes a blank text and NaN for a missing label; get_entities refuses the row.
+    # A former bug: labels.get_label takes a blank text and NaN for a missing label; get_entities refuses
+    # the row.
     assert read("a dog", label).target is None
 
 
 def test_types_that_look_like_tags():
-    # BUG in src/bertune/tasks/tag.py: fit takes B- off the entries of data.labels, though the rows say that it belongs to the type.
+    # A former bug: fit takes B- off the entries of data.labels, though the rows say that it belongs to the
+    # type.
     kind = prepare("tag", ["data.train=rows.jsonl", "data.labels=[B-cell, T-cell]"])[1]
     rows = [{"text": f"a {name} here", "label": [[2, 8, name]]} for name in ("B-cell", "T-cell")]
     kind.fit([kind.read(Row(row, Location("rows.jsonl", n))) for n, row in enumerate(rows)], lambda _: None)
@@ -136,15 +138,15 @@ def test_numbers_are_words():
 
 
 def no_span(one: object) -> str:
-    return re.escape(f"{one!s}"[:60]) + " in 'label' is no span; write start, end and label"
+    return re.escape(f"{one!s}"[:60]) + " in 'label' is not a span; write start, end and label"
 
 
 WRONG = {
     "too few tags": (["a", "dog"], ["O"], "2 words but 1 tags in 'label'; there must be one for each word"),
     "too many tags": ("a dog", "O O O", "5 words but 3 tags"),
-    "no tag": (["a", "dog"], ["O", "dog"], r"word 2 \('dog'\): 'dog' is no tag"),
+    "no tag": (["a", "dog"], ["O", "dog"], r"word 2 \('dog'\): 'dog' is not a tag"),
     "no type": (["a", "dog"], ["O", "B-"], r"word 2 \('dog'\): the tag 'B-' has no type"),
-    "tag missing": (["a", "dog"], ["O", None], r"word 2 \('dog'\): 'None' is no tag"),
+    "tag missing": (["a", "dog"], ["O", None], r"word 2 \('dog'\): 'None' is not a tag"),
     "outside": (
         "a dog",
         [[2, 6, "x"]],
@@ -171,8 +173,8 @@ WRONG = {
     "no label": ("a dog", [{"start": 0, "end": 1}], no_span({"start": 0, "end": 1})),
     "label is null": ("a dog", [[0, 1, None]], no_span([0, 1, None])),
     "label is blank": ("a dog", [[0, 1, " "]], no_span([0, 1, " "])),
-    "two labels": ("a dog", [{"start": 0, "end": 1, "labels": ["x", "y"]}], "is no span"),
-    "no start": ("a dog", [{"end": 1, "label": "x"}], "is no span"),
+    "two labels": ("a dog", [{"start": 0, "end": 1, "labels": ["x", "y"]}], "is not a span"),
+    "no start": ("a dog", [{"end": 1, "label": "x"}], "is not a span"),
     "start is true": ("a dog", [[True, 2, "x"]], no_span([True, 2, "x"])),
     "end is text": ("a dog", [[0, "2", "x"]], no_span([0, "2", "x"])),
     "start is no integer": ("a dog", [[0.5, 2, "x"]], no_span([0.5, 2, "x"])),
@@ -181,11 +183,11 @@ WRONG = {
     "another text": (
         "😀 a dog",
         [{"start": 4, "end": 7, "label": "x", "text": "a d"}],
-        "says that its text is 'a d', but there stands 'dog'; places count characters",
+        "says that its text is 'a d', but the text there is 'dog'; offsets count characters",
     ),
-    "cluener": ("高勇", {"name": {"高": [[0, 1]]}}, "says that its text is '高', but there stands '高勇'"),
-    "cluener, no places": ("高勇", {"name": {"高勇": [0, 1]}}, r"is no mapping of the form \{label"),
-    "cluener, text": ("高勇", {"name": {"高勇": [["0", "1"]]}}, r"is no mapping of the form \{label"),
+    "cluener": ("高勇", {"name": {"高": [[0, 1]]}}, "says that its text is '高', but the text there is '高勇'"),
+    "cluener, no places": ("高勇", {"name": {"高勇": [0, 1]}}, r"is not a mapping of the form \{label"),
+    "cluener, text": ("高勇", {"name": {"高勇": [["0", "1"]]}}, r"is not a mapping of the form \{label"),
     "a mapping": (
         "a dog",
         {"start": 0, "end": 1, "label": "x"},
@@ -203,7 +205,7 @@ WRONG = {
     "no words": ([], [], "'text' is empty"),
     "no text": (None, [], "'text' is missing"),
     "blank text": (" ", [], "'text' is empty"),
-    "half a letter": (["a", "\ud83d"], ["O", "O"], "holds half of a letter"),
+    "half a letter": (["a", "\ud83d"], ["O", "O"], "has half a character"),
 }
 
 
@@ -253,7 +255,8 @@ def test_words_cover_what_is_not_blank(text):
 
 
 def test_a_chinese_zero_is_a_chinese_character():
-    # BUG in src/bertune/data/entities.py: is_cjk begins at U+3040, after 々 (U+3005), 〆 and 〇 (U+3007), which are letters to isalnum.
+    # A former bug: is_cjk begins at U+3040, after 々 (U+3005), 〆 and 〇 (U+3007), which are letters to
+    # isalnum.
     text = "二〇〇五年人々"
     assert split_words(text, "words") == split_words(text, "characters")
     assert join_words(["二〇", "〇五年"])[0] == "二〇〇五年"

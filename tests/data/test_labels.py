@@ -124,7 +124,7 @@ def test_labels_of_refuses_what_is_no_list_of_labels(value: object) -> None:
 
 
 def test_an_empty_label_in_a_list_is_none() -> None:
-    # BUG in src/bertune/data/labels.py: "a||b" has no empty label, but ["a", "", "b"] has; it becomes a label named "".
+    # A former bug: "a||b" has no empty label, but ["a", "", "b"] has; it becomes a label named "".
     assert get_labels(row(["a", "", " ", "b"]), "label", None) == ("a", "b")
 
 
@@ -153,7 +153,7 @@ def test_text_of_refuses(value: object, message: str) -> None:
 
 
 def test_a_text_that_is_nan_is_missing() -> None:
-    # BUG in src/bertune/data/labels.py: a NaN (a missing value, as get_label has it) becomes the word "nan" and is trained on.
+    # A former bug: a NaN (a missing value, as get_label has it) becomes the word "nan" and is trained on.
     with pytest.raises(DataError, match=r"^data\.jsonl:7: 'text' is missing"):
         get_text(row(math.nan, "text"), "text")
 
@@ -192,8 +192,9 @@ def test_order_labels_does_not_depend_on_the_order_of_rows(labels: list[str], ra
 
 
 def test_ids_of_labels_are_the_same_in_every_process_when_one_is_nan() -> None:
-    # BUG in src/bertune/data/labels.py: the label "nan" (as pandas writes what is missing) is compared as a number, and nothing is
-    # less or more than NaN, so the order of ids follows Python's hash seed and another run gives other ids.
+    # A former bug: the label "nan" (as pandas writes what is missing) is compared as a number, and nothing
+    # is less or more than NaN, so the order of ids follows Python's hash seed and another run gives other
+    # ids.
     code = "from bertune.data.labels import sort_labels; print(sort_labels([*map(str, range(12)), 'nan']))"
     told = {
         subprocess.run(
@@ -272,7 +273,7 @@ def test_number_of_refuses_what_is_not_finite(value: object) -> None:
 
 @pytest.mark.parametrize("value", [10**400, "1_000"], ids=["an integer beyond fp64", "an underscore"])
 def test_number_of_refuses_what_only_python_takes(value: object) -> None:
-    # BUG in src/bertune/data/labels.py: float(10**400) raises OverflowError, which is not caught; float("1_000") is 1000.
+    # A former bug: float(10**400) raises OverflowError, which is not caught; float("1_000") is 1000.
     with pytest.raises(DataError, match=r"^data\.jsonl:7: 'label' must be a (finite )?number, got "):
         get_number(row(value), "label")
 
@@ -337,8 +338,9 @@ def test_each_file_has_a_kind_of_its_own() -> None:
 
 @pytest.mark.parametrize("values", [("a", math.nan, "b"), (math.nan, "a")])
 def test_a_label_that_is_nan_is_missing_and_of_no_kind(values: tuple[object, ...]) -> None:
-    # BUG in src/bertune/data/labels.py: get_label takes a NaN for a missing label, LabelTypeCheck for a number, so a column of text with
-    # missing values is refused as a mix of kinds, at the wrong row when the missing one comes first.
+    # A former bug: get_label takes a NaN for a missing label, LabelTypeCheck for a number, so a column of
+    # text with missing values is refused as a mix of kinds, at the wrong row when the missing one comes
+    # first.
     seen(*values)
 
 
@@ -349,5 +351,5 @@ def test_an_unknown_label_names_the_row_and_its_nearest() -> None:
     assert isinstance(error, DataError)
     assert str(error) == (
         "dev.csv:12: label 'positiv' is not among the 2 labels learned from the training rows ('negative', 'positive'); "
-        "did you mean 'positive'?; mend the row, or name every label in data.labels"
+        "did you mean 'positive'?; fix the row, or name every label in data.labels"
     )

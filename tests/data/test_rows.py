@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 
 from bertune.config.schema import DataConfig
 from bertune.data.columns import PAIR_ALIASES, TARGET_ALIASES, TEXT_ALIASES, match_columns
-from bertune.data.formats import BadRows, ReadOptions, detect_format
+from bertune.data.formats import detect_format
+from bertune.data.records import BadRows, ReadOptions
 from bertune.data.rows import RowReader, open_rows, resolve_files
 from bertune.errors import ConfigError, DataError
 from bertune.tasks.base.reading import read_examples
@@ -244,7 +245,7 @@ def test_blank_lines_are_counted_and_passed_over(write, name: str, content: str,
     read = Read(path)
     assert read.values == [("a", "x"), ("b", "y")]
     assert read.lines == lines
-    assert read.notes == [f"{path}: 3 blank lines passed over"]
+    assert read.notes == [f"{path}: 3 blank lines skipped"]
 
 
 CELL = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\r"), min_size=1, max_size=12)
@@ -305,7 +306,7 @@ def test_named_encodings(write, encoding: str, name: str) -> None:
     ["utf-8", "utf-8-sig", "UTF8", "utf_8", "utf-16", "utf-16-le", "utf-16-be", "gb18030", "U8", "utf-32-le"],
 )
 def test_a_byte_order_mark_is_dropped(write, encoding: str) -> None:
-    # BUG in src/bertune/data/rows.py: a mark is dropped for utf-8 and utf-16 only, though data.encoding promises it for all.
+    # A former bug: a mark is dropped for utf-8 and utf-16 only, though data.encoding promises it for all.
     mark = "" if encoding in {"utf-16", "utf-8-sig"} else "\ufeff"  # these two write it themselves
     read = Read(write("d.csv", (mark + "text,label\n好,a\n").encode(encoding)), encoding=encoding)
     assert read.fields == [{"text": "好", "label": "a"}]
@@ -347,13 +348,13 @@ def test_western_text_is_advised_as_such(write) -> None:
 
 
 def test_big_endian_utf16_is_advised(write) -> None:
-    # BUG in src/bertune/data/rows.py: _undecodable cuts the sample between the two bytes of its last newline.
+    # A former bug: _undecodable cuts the sample between the two bytes of its last newline.
     path = write("d.csv", ("\ufeff" + CHINESE).encode("utf-16-be"))
     assert refused(path).endswith("it decodes as utf-16: set data.encoding=utf-16")
 
 
 def test_utf16_said_of_a_file_that_is_not(write) -> None:
-    # BUG in src/bertune/data/rows.py: Python reports a missing mark as UnicodeError, which _lines does not catch.
+    # A former bug: Python reports a missing mark as UnicodeError, which _lines does not catch.
     path = write("d.csv", CHINESE)
     message = refused(path, encoding="utf-16")
     assert message.startswith(f"{path}:1: not utf-16 text: ")
@@ -361,7 +362,7 @@ def test_utf16_said_of_a_file_that_is_not(write) -> None:
 
 
 def test_the_line_of_broken_utf16(write) -> None:
-    # BUG in src/bertune/data/rows.py: _undecodable looks for the line by cutting bytes at LF, which halves utf-16 characters.
+    # A former bug: _undecodable looks for the line by cutting bytes at LF, which halves utf-16 characters.
     path = write("d.csv", ("text,label\n" + "a,x\n" * 5).encode("utf-16")[:-1])
     assert refused(path, encoding="utf-16").startswith(f"{path}:6: not utf-16 text: truncated data")
 
@@ -416,12 +417,13 @@ def test_a_line_of_another_width_is_no_header(write) -> None:
     read = Read(path, columns=["text", "label"])
     assert read.values == [("d", "x")]
     assert read.faults.first_messages == [
-        f"{path}:1: 3 columns where 2 are expected (text, label); mend the row, or set data.bad_rows=skip; if it is a header, set data.columns=null"
+        f"{path}:1: 3 columns where 2 are expected (text, label); fix the row, or set data.bad_rows=skip; if it is a header, set data.columns=null"
     ]
 
 
 def test_one_name_twice_in_data_columns_is_refused(write) -> None:
-    # BUG in src/bertune: nothing refuses data.columns=[text,text,label]; the first of the two columns is silently lost.
+    # A former bug: nothing refuses data.columns=[text,text,label]; the first of the two columns is silently
+    # lost.
     path = write("d.tsv", "a\tb\tx\n")
     with pytest.raises(
         ValueError, match=r"'text'.* twice"
@@ -510,7 +512,7 @@ def test_a_part_that_the_task_does_not_have(write) -> None:
         Read(path, columns={"txt": "text"})
     assert (
         str(caught.value)
-        == "data.columns: 'txt' is no part of this task; did you mean 'text'?; parts: text, text_b, label"
+        == "data.columns: 'txt' is not a field of this task; did you mean 'text'?; fields: text, text_b, label"
     )
 
 
@@ -539,7 +541,7 @@ def test_a_missing_label_is_fine_when_none_is_needed(write) -> None:
     ],
 )
 def test_two_columns_that_could_play_one_part(write, header: str, rivals: tuple[str, str]) -> None:
-    # BUG in src/bertune/data/columns.py: assign promises this DataError, but the last of the columns is silently taken.
+    # A former bug: assign promises this DataError, but the last of the columns is silently taken.
     path = write("d.csv", f"{header}\n{','.join('abcd'[: header.count(',') + 1])}\n")
     message = refused(path)
     assert message.startswith(f"{path}: ")
@@ -555,7 +557,7 @@ def test_json_columns_are_those_of_the_first_record(write) -> None:
     ("content", "line"), [("text,id,text\na,1,b\n", 1), ("\n\ntext,id,text\na,1,b\n", 3)]
 )
 def test_a_header_that_names_a_column_twice(write, content: str, line: int) -> None:
-    # BUG in src/bertune/data/rows.py (second case): _header always says line 1, also when blank lines stand above the header.
+    # A former bug: _header always says line 1, also when blank lines stand above the header.
     path = write("d.csv", content)
     assert refused(path) == f"{path}:{line}: the header names 'text' twice; names found: 'text', 'id', 'text'"
 
@@ -572,7 +574,7 @@ def test_blanks_around_header_names_are_no_part_of_them(write) -> None:
 # ---------------------------------------------------------------- rows that are broken
 
 
-MEND = "mend the row, or set data.bad_rows=skip"
+FIX = "fix the row, or set data.bad_rows=skip"
 QUOTED = "a field begins with a quotation mark: if fields are quoted in this file, set data.quoting=standard"
 NAMED = {"columns": ["text", "label"]}
 
@@ -580,8 +582,8 @@ NAMED = {"columns": ["text", "label"]}
 @pytest.mark.parametrize(
     ("name", "content", "settings", "line", "columns", "advice"),
     [
-        ("d.csv", "text,label\na,x\nb\nc,y\n", {}, 3, 1, MEND),
-        ("d.csv", 'text,label\n"a\nb",x\na,b,c\nc,y\n', {}, 4, 3, MEND),
+        ("d.csv", "text,label\na,x\nb\nc,y\n", {}, 3, 1, FIX),
+        ("d.csv", 'text,label\n"a\nb",x\na,b,c\nc,y\n', {}, 4, 3, FIX),
         ("d.csv", "text,label\na,x\nb\ty\n", {}, 3, 1, "the line holds tabs: set data.delimiter=tab"),
         (
             "d.csv",
@@ -592,7 +594,7 @@ NAMED = {"columns": ["text", "label"]}
             "the line holds semicolons: set data.delimiter=semicolon",
         ),
         ("d.tsv", 'text\tlabel\na\tx\n"b\tc"\ty\n', {}, 3, 3, QUOTED),
-        ("d.tsv", "a\tx\nb\tc\ty\n", NAMED, 2, 3, MEND),
+        ("d.tsv", "a\tx\nb\tc\ty\n", NAMED, 2, 3, FIX),
     ],
 )
 def test_rows_of_another_width(
@@ -657,7 +659,7 @@ def test_broken_json_arrays_name_the_line(write, content: str, line: int, what: 
 
 
 def test_nothing_may_follow_a_json_array(write) -> None:
-    # BUG in src/bertune/data/rows.py: _json_array stops at "]", so the rows of a second array are silently lost.
+    # A former bug: _json_array stops at "]", so the rows of a second array are silently lost.
     path = write("d.json", '[{"text": "a", "label": 1}]\n[{"text": "b", "label": 2}]\n')
     assert refused(path).startswith(f"{path}:2: ")
 
@@ -666,7 +668,7 @@ def test_nothing_may_follow_a_json_array(write) -> None:
     "content", ['[{"text": "a", "label": 1} {"text": "b", "label": 2}]', '[,{"text": "a", "label": 1}]']
 )
 def test_commas_of_a_json_array_are_checked(write, content: str) -> None:
-    # BUG in src/bertune/data/rows.py: _json_array skips any number of commas, none included: not JSON, yet accepted.
+    # A former bug: _json_array skips any number of commas, none included: not JSON, yet accepted.
     path = write("d.json", content)
     assert refused(path).startswith(f"{path}:1: broken JSON")
 
@@ -813,7 +815,7 @@ def test_a_file_that_is_no_parquet(write) -> None:
 
 
 def test_damaged_parquet(write) -> None:
-    # BUG in src/bertune/data/rows.py: pyarrow reports damaged pages as OSError, which _parquet does not catch.
+    # A former bug: pyarrow reports damaged pages as OSError, which _parquet does not catch.
     data = bytearray(parquet([{"text": f"word {n}", "label": n} for n in range(2000)]))
     data[40:400] = b"\xff" * 360
     path = write("d.parquet", bytes(data))
@@ -899,7 +901,7 @@ def test_json_rows_with_other_parts_than_the_first_are_faults(write, tmp_path):
     )
     assert [row.fields for row in table] == [{"text": "a", "label": "x"}, {"text": "d", "label": "x"}]
     assert faults.count == 1
-    assert "t.jsonl:2: has other parts than the first row (text_b)" in faults.first_messages[0]
+    assert "t.jsonl:2: has other fields than the first row (text_b)" in faults.first_messages[0]
 
 
 def test_a_list_of_columns_is_not_for_files_with_names(write):

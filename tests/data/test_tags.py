@@ -213,7 +213,7 @@ def test_a_tag_without_a_type(tag):
 )
 def test_what_is_no_tag(tag):
     with pytest.raises(
-        DataError, match=f"^{tag!r} is no tag; a tag is O, or one of B, I, M, E, S, L, U with a type"
+        DataError, match=f"^{tag!r} is not a tag; a tag is O, or one of B, I, M, E, S, L, U with a type"
     ):
         parse_tag(tag)
 
@@ -249,8 +249,8 @@ def test_illegal_places_are_counted_and_the_first_is_named():
     census = census_of(["B-X", "I-X"], ["O", "I-X"], ["B-X", "O", "B-X", "O", "B-X"])
     assert census.detect_scheme() == "BIO"
     assert census.describe("f.txt") == (
-        "f.txt: tags in BIO ('B', 'I', 'O'); 1 places are illegal in it, the first in the sentence at f.txt:2: "
-        "read as entities all the same"
+        "f.txt: tags in BIO ('B', 'I', 'O'); 1 transitions are illegal in it, the first in the sentence at f.txt:2: "
+        "still read as entities"
     )
 
 

@@ -5,31 +5,28 @@ from __future__ import annotations
 import copy
 import json
 import warnings
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from hypothesis import given as each
 from hypothesis import settings
 from hypothesis import strategies as some
-from tests.conftest import make_encoder
+from tests.builders import build_run, make_still_encoder
 
-from bertune.commands.train import prepare
 from bertune.data.dataset import EncodedDataset
 from bertune.encoders.active_vocabulary import ActiveVocabulary, make_active_vocabulary
 from bertune.encoders.auto import AutoEncoder
 from bertune.encoders.bert import Bert
-from bertune.encoders.load import load_encoder
 from bertune.errors import ArtifactError
 from bertune.heads.model import Model
 from bertune.kernels.dropout import DROPOUT_GENERATOR
 from bertune.training.optim import parameter_groups
-from bertune.training.rng import seed_everything
 from bertune.training.step import TrainStep
-from bertune.types import EncodedExample, Encoding
+from bertune.types import EncodedExample, Encoding, Example
 
 KINDS = [
     "bert",
@@ -45,6 +42,7 @@ KINDS = [
 PADDED = ["megatron-bert", "mpnet", "deberta", "deberta-v2"]
 STEPS = 33
 FLOAT64 = SimpleNamespace(dtype=torch.float64, precision="fp32", fast_dropout=True)
+LABELS = [Example(("the dog",), label) for label in "abc"]
 USED, UNUSED = range(5, 40), range(40, 90)  # token ids of the training rows, and others
 TRICKS: dict[str, dict[str, object]] = {
     "plain": {},
@@ -72,10 +70,7 @@ def still(tmp_path_factory):
 
     def get(kind):
         if kind not in made:
-            none = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-            if kind == "distilbert":
-                none = {"dropout": 0.0, "attention_dropout": 0.0}
-            made[kind] = make_encoder(tmp_path_factory.mktemp("still") / kind, kind, **none)
+            made[kind] = make_still_encoder(tmp_path_factory.mktemp("still") / kind, kind)
         return made[kind]
 
     return get
@@ -93,19 +88,14 @@ def build(folder, active: bool, exact: bool = True, rows: EncodedDataset | None 
         "max_steps": STEPS, "batch_size": 8, "learning_rate": 1e-2, "weight_decay": 0.1, "max_grad_norm": 0.5, "warmup_ratio": 0.2,
         "precision": "fp32", "active_vocabulary": active,
     }  # fmt: skip
-    run, task = prepare(
-        {"task": "classify", "model": str(folder), "options": {"dropout": 0.0}, "train": {**usual, **train}}
-    )
-    task.labels = ("a", "b", "c")
-    AcceleratorState._reset_state(reset_partial_state=True)
-    seed_everything(0)
-    encoder, report = load_encoder(folder)
-    model = (Exact if exact else Model)(encoder, task.head(encoder, report.pooler))
+    run = {"task": "classify", "model": str(folder), "options": {"dropout": 0.0}, "train": {**usual, **train}}
+    built = build_run(run, LABELS, seed=0)
+    model = built.model
     if exact:
-        model.double()
-        if isinstance(encoder, Bert):
-            encoder.set_numerics(FLOAT64)
-    return TrainStep(model, task, rows or rows_of(USED), run, Accelerator(cpu=True))
+        model = Exact(model.encoder, model.head).double()
+        if isinstance(model.encoder, Bert):
+            model.encoder.set_numerics(FLOAT64)
+    return replace(built, model=model, dataset=rows or rows_of(USED)).step()
 
 
 def advance(work: TrainStep, until: int = STEPS) -> list[float]:

@@ -12,19 +12,20 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tests.conftest import make_encoder
-from tests.encoders.test_load import ragged
+from tests.encoders.test_load import NATIVE_KINDS, ragged
 
+from bertune.encoders.architectures import HEADS, POSITIONS_AFTER_PADDING
 from bertune.encoders.auto import AutoEncoder
-from bertune.encoders.bert import Bert, BertConfig, is_native
+from bertune.encoders.bert import Bert, BertConfig
+from bertune.encoders.families.registry import FAMILIES, is_native
 from bertune.encoders.load import build_encoder, load_encoder
-from bertune.encoders.names import FAMILIES, HEADS, POSITIONS_AFTER_PADDING
 from bertune.errors import ConfigError
 from bertune.kernels import attention, dropout
 from bertune.kernels.dropout import DROPOUT_GENERATOR
 from bertune.kernels.linear import ACTIVATIONS, Linear
 from bertune.types import Numerics
 
-CASES: dict[str, tuple[str, dict[str, object]]] = {kind: (kind, {}) for kind in FAMILIES} | {
+CASES: dict[str, tuple[str, dict[str, object]]] = {kind: (kind, {}) for kind in NATIVE_KINDS} | {
     "electra, equal widths": ("electra", {"embedding_size": 32}),
     "ernie with tasks": ("ernie", {"use_task_id": True, "task_type_vocab_size": 3}),
     "gelu_new": ("bert", {"hidden_act": "gelu_new"}),
@@ -33,6 +34,10 @@ CASES: dict[str, tuple[str, dict[str, object]]] = {kind: (kind, {}) for kind in 
 }
 LENGTHS = [7, 1, 512, 33, 2, 32, 60, 1]
 FLOAT64 = SimpleNamespace(dtype=torch.float64, precision="fp32", fast_dropout=True)
+
+
+def config_of(hf_config) -> BertConfig:
+    return BertConfig.from_hf_config(hf_config, FAMILIES[hf_config["model_type"]])
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +175,7 @@ def test_first_tokens_alone_in_float64(folder_of):
 
 
 @pytest.mark.parametrize("fast", [True, False], ids=["fast", "slow"])
-@pytest.mark.parametrize("kind", FAMILIES)
+@pytest.mark.parametrize("kind", NATIVE_KINDS)
 def test_dropout_is_where_transformers_has_it(kind, fast, tmp_path, monkeypatch):
     """As often, of as many values, at the rates of config.json."""
     names = (
@@ -233,14 +238,14 @@ def test_activations(name):
     torch.testing.assert_close(ACTIVATIONS[name](x), ACT2FN[name](x), atol=1e-12, rtol=1e-12)
 
 
-@pytest.mark.parametrize("kind", FAMILIES)
+@pytest.mark.parametrize("kind", NATIVE_KINDS)
 def test_what_config_leaves_out_is_what_transformers_makes_of_it(kind):
     from transformers import AutoConfig, AutoModel
 
     config = AutoConfig.for_model(kind)
-    assert BertConfig.from_hf_config({"model_type": kind}) == BertConfig.from_hf_config(config.to_dict())
+    assert config_of({"model_type": kind}) == config_of(config.to_dict())
     with torch.device("meta"):
-        ours, model = Bert({"model_type": kind}), AutoModel.from_config(config)
+        ours, model = Bert({"model_type": kind}, FAMILIES[kind]), AutoModel.from_config(config)
     expected = {n: p.shape for n, p in model.named_parameters() if not n.startswith("pooler")}
     assert {ours.hf_name(n): p.shape for n, p in ours.named_parameters()} == expected
     shape = ours.config
@@ -262,7 +267,7 @@ def test_what_config_leaves_out_is_what_transformers_makes_of_it(kind):
 @pytest.mark.parametrize("name", CASES)
 def test_settings_that_are_null_count_as_left_out(name, folder_of):
     config = json.loads((folder_of(name) / "config.json").read_text())
-    assert BertConfig.from_hf_config({**config, "initializer_range": None}) == BertConfig.from_hf_config(
+    assert config_of({**config, "initializer_range": None}) == config_of(
         {**config, "initializer_range": 0.02}
     )
 
@@ -393,7 +398,7 @@ def test_every_form_of_a_checkpoint_is_read(kind, form, prefix, encoder_of, tmp_
     assert report.pooler == {}
 
 
-@pytest.mark.parametrize("kind", FAMILIES)
+@pytest.mark.parametrize("kind", NATIVE_KINDS)
 def test_folders_that_transformers_saved(kind, encoder_of, tmp_path):
     """Whole, cut, with and without the words before the names."""
     from transformers import AutoModelForSequenceClassification
@@ -704,7 +709,8 @@ def test_a_layer_is_not_drawn_twice():
             "num_hidden_layers": 1,
             "num_attention_heads": 2,
             "intermediate_size": 8,
-        }
+        },
+        FAMILIES["bert"],
     )
     assert torch.equal(torch.get_rng_state(), before)
     made.init_weights([name for name, _ in made.named_parameters()])
@@ -740,15 +746,15 @@ def test_a_decoder_sees_what_stands_before_alone(kind, tmp_path):
 
 
 def test_distilbert_answers_to_the_names_of_bert_too():
-    assert BertConfig.from_hf_config(
+    assert config_of(
         {"model_type": "distilbert", "num_attention_heads": 6, "num_hidden_layers": 4, "layer_norm_eps": 1e-3}
-    ) == BertConfig.from_hf_config({"model_type": "distilbert", "n_heads": 6, "n_layers": 4})
+    ) == config_of({"model_type": "distilbert", "n_heads": 6, "n_layers": 4})
 
 
 def test_dropout_of_the_head_where_config_is_silent(tmp_path):
     from transformers import AutoConfig
 
-    for kind in FAMILIES:
+    for kind in NATIVE_KINDS:
         written = json.loads((make_encoder(tmp_path / kind, kind) / "config.json").read_text())
         for name in HEADS[kind].dropout_keys:
             written.pop(name, None)

@@ -28,12 +28,12 @@ import bertune
 from bertune.config.schema import DataConfig
 from bertune.data.dataset import EncodedDataset
 from bertune.encoders.active_vocabulary import ActiveVocabulary
-from bertune.encoders.bert import Bert, is_native
-from bertune.encoders.checkpoint_files import read_model_config
-from bertune.encoders.families.chinesebert import ChineseBert, EmbeddingCache
+from bertune.encoders.bert import Bert
+from bertune.encoders.families.chinesebert_encoder import ChineseBert, EmbeddingCache
 from bertune.encoders.families.glyphs import ActiveGlyphs, FrozenGlyphs, GlyphOptions
+from bertune.encoders.families.registry import FAMILIES, is_native
 from bertune.encoders.load import build_encoder, load_encoder
-from bertune.text.load import load_tokenizer
+from bertune.encoders.pretrained import PretrainedFolder
 from bertune.text.pinyin import PinyinVocab, unpack_syllable
 from bertune.types import EncodedExample, Numerics
 
@@ -48,7 +48,7 @@ def folder(tmp_path_factory):
 
 
 def rows_of(folder, texts=TEXTS) -> EncodedDataset:
-    tokenizer = load_tokenizer(folder, 64, DataConfig())
+    tokenizer = PretrainedFolder(folder).load_tokenizer(DataConfig(), 64)
     return EncodedDataset([EncodedExample((piece,)) for piece in tokenizer.encode(texts)])
 
 
@@ -196,7 +196,7 @@ def test_a_release_is_read_whole(layout, tmp_path):
     folder = write_folder(tmp_path / "m", "shannonai" if layout != "junnyu" else layout)
     if layout == "by weights alone":
         (folder / "config" / "pinyin_map.json").unlink()
-    assert read_model_config(folder)["model_type"] == "chinesebert"
+    assert PretrainedFolder(folder).config["model_type"] == "chinesebert"
     encoder, report = load_encoder(folder)
     assert type(encoder) is ChineseBert
     assert report.missing_keys == []
@@ -215,7 +215,7 @@ def test_names_of_base_and_large_are_those_of_the_release():
                   "intermediate_size": 4 * width, "vocab_size": 23236}  # fmt: skip
         assert is_native(config)
         with torch.device("meta"):
-            encoder = ChineseBert(config)
+            encoder = ChineseBert(config, FAMILIES["chinesebert"])
         found = {f"bert.{n}": tuple(t.shape) for n, t in encoder.hf_state_dict().items()}
         wanted = {
             n: s
@@ -250,7 +250,7 @@ def test_safetensors_and_cut_checkpoints_and_old_norms_are_read(tmp_path):
 
 
 def test_a_plain_bert_is_no_chinesebert(tiny):
-    assert read_model_config(tiny)["model_type"] == "bert"
+    assert PretrainedFolder(tiny).config["model_type"] == "bert"
     assert type(load_encoder(tiny)[0]) is Bert
     assert rows_of(tiny, [("a",)]).gather_texts([0]).pinyin_ids is None
 

@@ -9,14 +9,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.conftest import make_encoder
-from tests.encoders.test_load import ragged
+from tests.encoders.test_load import NATIVE_KINDS, ragged
 from torch.nn import functional as F
 
 from bertune.encoders import int8
 from bertune.encoders.auto import load_auto_encoder
 from bertune.encoders.int8 import ROUNDING, _Code, _Product, _Quantizer, quantize
 from bertune.encoders.load import load_encoder
-from bertune.encoders.names import FAMILIES
 from bertune.errors import ConfigError
 from bertune.kernels import precision
 from bertune.kernels.precision import choose_precision, has_fast_int8
@@ -126,7 +125,7 @@ def test_a_product_is_the_sum_of_the_products_of_its_integers(activation, rows, 
 @pytest.mark.parametrize(
     ("kind", "changes"),
     [
-        *((kind, {}) for kind in FAMILIES),
+        *((kind, {}) for kind in NATIVE_KINDS),
         ("bert", {"hidden_act": "relu"}),
         ("bert", {"hidden_act": "gelu_new"}),
         ("bert", {"hidden_act": "silu"}),
@@ -240,6 +239,6 @@ def test_a_processor_without_units_for_it_is_told_of(abilities, monkeypatch):
 @pytest.mark.parametrize("name", ["avx512_vnni", "amx_int8"])
 def test_a_processor_with_such_units(name, monkeypatch):
     monkeypatch.setattr(precision.torch.cpu, "get_capabilities", lambda: {name: True})
-    assert choose_precision("int8", CPU) == ("int8", "as asked")
+    assert choose_precision("int8", CPU) == ("int8", "as set")
     with pytest.raises(ConfigError, match="this cuda has neither"):
         choose_precision("int8", torch.device("cuda"))

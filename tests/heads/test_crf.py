@@ -1,4 +1,4 @@
-"""The CRF is what summing over all paths says, with whatever is illegal left out, and rows know nothing of each other."""
+"""The CRF equals sums over all legal paths, and a row does not depend on the others."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ INFINITE = float("inf")
 
 
 def random_chain(num_words, num_labels, seed, illegal=0.0, dtype=torch.float64) -> CRFPotentials:
-    """A chain in which a share of the pairs, first and last labels is illegal; label 0 never is."""
+    """A chain in which some pairs, first and last labels are illegal, but never label 0."""
     random = torch.Generator().manual_seed(seed)
     emissions, *rest = (
         torch.randn(size, generator=random, dtype=torch.float64)
@@ -51,7 +51,7 @@ def chains(draw):
 
 
 def all_paths(chain: CRFPotentials, lengths):
-    """For each row that has words where it begins, its paths (P, S), and their scores (P,)."""
+    """For each row with words: its offset, its paths (P, S), and their scores (P,)."""
     begin = 0
     for length in lengths:
         if length:
@@ -82,12 +82,12 @@ def learning(chain: CRFPotentials) -> CRFPotentials:
 
 
 def gradients(loss, chain: CRFPotentials):
-    found = torch.autograd.grad(loss, list(chain), allow_unused=True)
-    return [torch.zeros_like(x) if g is None else g for x, g in zip(chain, found, strict=True)]
+    actual = torch.autograd.grad(loss, list(chain), allow_unused=True)
+    return [torch.zeros_like(x) if g is None else g for x, g in zip(chain, actual, strict=True)]
 
 
-def slow_partition(chain: CRFPotentials, lengths):
-    """Word by word, for rows that are too long to list all paths of; gradients by autograd."""
+def loop_partition(chain: CRFPotentials, lengths):
+    """A loop over words, for rows with too many paths to list; gradients by autograd."""
     total = 0.0
     for row in chain.emissions.split(list(lengths)):
         alpha = chain.start + row[0]
@@ -99,8 +99,8 @@ def slow_partition(chain: CRFPotentials, lengths):
 
 @settings(deadline=None, max_examples=60)
 @each(chains(), some.integers(0, 99))
-def test_scores_and_partition_are_those_of_all_paths(given, seed):
-    chain, lengths = given
+def test_scores_and_partition_are_those_of_all_paths(case, seed):
+    chain, lengths = case
     labels, score = legal_labels(chain, lengths, seed)
     steps = PackedSteps(lengths, labels.device)
     torch.testing.assert_close(path_score(chain, steps, labels), score)
@@ -114,8 +114,8 @@ def test_scores_and_partition_are_those_of_all_paths(given, seed):
 
 @settings(deadline=None, max_examples=60)
 @each(chains(), some.integers(1, 5))
-def test_best_paths_are_the_best_of_all(given, k):
-    chain, lengths = given
+def test_best_paths_are_the_best_of_all(case, k):
+    chain, lengths = case
     labels, scores = k_best(chain, lengths, k)
     assert labels.shape == (sum(lengths), k)
     assert scores.shape == (len(lengths), k)
@@ -128,65 +128,65 @@ def test_best_paths_are_the_best_of_all(given, k):
         ]  # there may be fewer paths than k
         torch.testing.assert_close(scores[row], best)
         score_of = dict(zip(map(tuple, paths.tolist()), all_scores.tolist(), strict=True))
-        found = [tuple(path) for path in labels[begin : begin + paths.shape[1]].t().tolist()]
-        real = [place for place in range(k) if best[place] > -INFINITE]
-        assert [score_of[found[place]] for place in real] == pytest.approx(best[real].tolist())
-        assert len({found[place] for place in real}) == len(real)
+        actual = [tuple(path) for path in labels[begin : begin + paths.shape[1]].t().tolist()]
+        real = [rank for rank in range(k) if best[rank] > -INFINITE]
+        assert [score_of[actual[rank]] for rank in real] == pytest.approx(best[real].tolist())
+        assert len({actual[rank] for rank in real}) == len(real)
 
 
 @settings(deadline=None, max_examples=60)
 @each(chains())
-def test_marginals_are_sums_over_all_paths(given):
-    chain, lengths = given
-    found = marginals(chain, lengths)
-    expected = torch.zeros_like(found)
+def test_marginals_are_sums_over_all_paths(case):
+    chain, lengths = case
+    actual = marginals(chain, lengths)
+    expected = torch.zeros_like(actual)
     for begin, paths, scores in all_paths(chain, lengths):
-        shares = torch.softmax(scores, 0)
+        path_probs = torch.softmax(scores, 0)
         for t in range(paths.shape[1]):
-            expected[begin + t].index_add_(0, paths[:, t], shares)
-    torch.testing.assert_close(found, expected)
+            expected[begin + t].index_add_(0, paths[:, t], path_probs)
+    torch.testing.assert_close(actual, expected)
 
 
 @settings(deadline=None, max_examples=60)
 @each(chains(), some.integers(0, 99))
-def test_spans_have_the_probability_of_all_paths_through_them(given, seed):
-    chain, lengths = given
+def test_spans_have_the_probability_of_all_paths_through_them(case, seed):
+    chain, lengths = case
     labels, _ = legal_labels(chain, lengths, seed)
     spans, expected = [], []
     for begin, paths, scores in all_paths(chain, lengths):
-        shares = torch.softmax(scores, 0)
+        path_probs = torch.softmax(scores, 0)
         for a, b in itertools.combinations_with_replacement(range(paths.shape[1]), 2):
             through = (paths[:, a : b + 1] == labels[begin + a : begin + b + 1]).all(1)
             spans.append((begin + a, begin + b))
-            expected.append(shares[through].sum())
+            expected.append(path_probs[through].sum())
     starts, ends = torch.tensor(spans, dtype=torch.int64).reshape(-1, 2).unbind(1)
-    found = span_log_probability(chain, lengths, labels, starts, ends)
-    assert (found <= 0).all()
-    assert found.exp().tolist() == pytest.approx([float(x) for x in expected], rel=1e-5, abs=1e-7)
+    actual = span_log_probability(chain, lengths, labels, starts, ends)
+    assert (actual <= 0).all()
+    assert actual.exp().tolist() == pytest.approx([float(x) for x in expected], rel=1e-5, abs=1e-7)
 
 
 def test_a_span_with_an_illegal_pair_has_probability_0():
     chain = random_chain(3, 2, 0)
     chain.transitions[0, 1] = -INFINITE
     spans = torch.tensor([[0, 1], [1, 2], [0, 2]])
-    found = span_log_probability(chain, (3,), torch.tensor([0, 1, 0]), *spans.unbind(1))
+    actual = span_log_probability(chain, (3,), torch.tensor([0, 1, 0]), *spans.unbind(1))
     ((_, paths, scores),) = all_paths(chain, (3,))
-    shares = torch.softmax(scores, 0)
-    possible = shares[(paths[:, 1] == 1) & (paths[:, 2] == 0)].sum().item()
-    assert found.exp().tolist() == pytest.approx([0, possible, 0])
+    path_probs = torch.softmax(scores, 0)
+    possible = path_probs[(paths[:, 1] == 1) & (paths[:, 2] == 0)].sum().item()
+    assert actual.exp().tolist() == pytest.approx([0, possible, 0])
 
 
 @settings(deadline=None, max_examples=60)
 @each(chains(), some.integers(0, 99), some.sampled_from([1.0, -2.5]))
-def test_gradients_are_those_of_all_paths(given, seed, factor):
-    chain, lengths = learning(given[0]), given[1]
+def test_gradients_are_those_of_all_paths(case, seed, factor):
+    chain, lengths = learning(case[0]), case[1]
     labels, _ = legal_labels(chain, lengths, seed)
-    found = gradients(negative_log_likelihood(chain, lengths, labels) * factor, chain)
-    slow = learning(given[0])
-    zero = slow.emissions.sum() * 0
-    partition = sum((torch.logsumexp(scores, 0) for _, _, scores in all_paths(slow, lengths)), zero)
-    expected = gradients((partition - legal_labels(slow, lengths, seed)[1]) * factor, slow)
-    for name, a, b, scores in zip(NAMES, found, expected, chain, strict=True):
+    actual = gradients(negative_log_likelihood(chain, lengths, labels) * factor, chain)
+    loop = learning(case[0])
+    zero = loop.emissions.sum() * 0
+    partition = sum((torch.logsumexp(scores, 0) for _, _, scores in all_paths(loop, lengths)), zero)
+    expected = gradients((partition - legal_labels(loop, lengths, seed)[1]) * factor, loop)
+    for name, a, b, scores in zip(NAMES, actual, expected, chain, strict=True):
         assert a.isfinite().all(), name
         assert (a[scores == -INFINITE] == 0).all(), name
         torch.testing.assert_close(a, b, msg=lambda text, name=name: f"{name}: {text}")
@@ -194,8 +194,8 @@ def test_gradients_are_those_of_all_paths(given, seed, factor):
 
 @settings(deadline=None, max_examples=10)
 @each(chains(), some.integers(0, 99))
-def test_gradients_are_differences(given, seed):
-    chain, lengths = learning(given[0]), given[1]
+def test_gradients_are_differences(case, seed):
+    chain, lengths = learning(case[0]), case[1]
     labels, _ = legal_labels(chain, lengths, seed)
     torch.autograd.gradcheck(
         lambda *parts: negative_log_likelihood(CRFPotentials(*parts), lengths, labels), tuple(chain)
@@ -204,8 +204,8 @@ def test_gradients_are_differences(given, seed):
 
 @settings(deadline=None, max_examples=40)
 @each(chains(), some.randoms(use_true_random=False))
-def test_rows_know_nothing_of_each_other(given, random):
-    chain, lengths = given
+def test_rows_know_nothing_of_each_other(case, random):
+    chain, lengths = case
     labels, _ = legal_labels(chain, lengths, 0)
     begins = [sum(lengths[:row]) for row in range(len(lengths))]
     nll = negative_log_likelihood(chain, lengths, labels)
@@ -243,16 +243,16 @@ def test_large_scores_in_fp32_are_those_of_float64(illegal):
     labels = k_best(exact, LONG, 2)[0][:, 1] if not illegal else best
     steps = PackedSteps(LONG, labels.device)
     for measure in (log_partition, lambda c, s: path_score(c, s, labels)):
-        found, expected = measure(rough, steps), measure(exact, steps)
-        assert found.item() == pytest.approx(expected.item(), rel=1e-4)
-    torch.testing.assert_close(log_partition(exact, steps), slow_partition(exact, LONG))
+        actual, expected = measure(rough, steps), measure(exact, steps)
+        assert actual.item() == pytest.approx(expected.item(), rel=1e-4)
+    torch.testing.assert_close(log_partition(exact, steps), loop_partition(exact, LONG))
     scores = k_best(rough, LONG, 3)[1]
     torch.testing.assert_close(scores.double(), k_best(exact, LONG, 3)[1], rtol=1e-4, atol=0)
     for name, g in zip(NAMES, gradients(negative_log_likelihood(rough, LONG, labels), rough), strict=True):
         assert g.isfinite().all(), name
-    found = marginals(rough, LONG)
-    assert found.isfinite().all()
-    assert found.sum(1).tolist() == pytest.approx(
+    actual = marginals(rough, LONG)
+    assert actual.isfinite().all()
+    assert actual.sum(1).tolist() == pytest.approx(
         [1] * sum(LONG), abs=0.3
     )  # at scores near 1e5, fp32 has steps of 1/128
     starts = torch.tensor([0, 503, 1003])
@@ -262,14 +262,14 @@ def test_large_scores_in_fp32_are_those_of_float64(illegal):
 
 @pytest.mark.parametrize("illegal", [0.0, 0.4])
 def test_gradients_of_large_scores_in_float64(illegal):
-    chain, slow = learning(large(torch.float64, illegal)), learning(large(torch.float64, illegal))
-    found = gradients(log_partition(chain, PackedSteps(LONG, torch.device("cpu"))), chain)
-    if illegal:  # autograd through logsumexp knows no column of -inf
-        slow = CRFPotentials(*(x.detach().nan_to_num(neginf=-1e9).requires_grad_() for x in slow))
-    expected = gradients(slow_partition(slow, LONG), slow)
-    for name, a, b in zip(NAMES, found, expected, strict=True):
+    chain, loop = learning(large(torch.float64, illegal)), learning(large(torch.float64, illegal))
+    actual = gradients(log_partition(chain, PackedSteps(LONG, torch.device("cpu"))), chain)
+    if illegal:  # logsumexp has no gradient for a column of -inf
+        loop = CRFPotentials(*(x.detach().nan_to_num(neginf=-1e9).requires_grad_() for x in loop))
+    expected = gradients(loop_partition(loop, LONG), loop)
+    for name, a, b in zip(NAMES, actual, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}")
-    assert found[1].sum().item() == pytest.approx(sum(LONG) - len(LONG))
+    assert actual[1].sum().item() == pytest.approx(sum(LONG) - len(LONG))
 
 
 def test_expected_pairs_where_the_best_way_on_is_illegal():
@@ -280,10 +280,12 @@ def test_expected_pairs_where_the_best_way_on_is_illegal():
         chain = learning(
             CRFPotentials(emissions, transitions, torch.zeros(2).double(), torch.zeros(2).double())
         )
-        found = gradients(log_partition(chain, PackedSteps((2,), torch.device("cpu"))), chain)
-        torch.testing.assert_close(found[1].sum().item(), 1.0, msg=lambda text, gap=gap: f"gap {gap}: {text}")
-        assert found[1][0, 1].item() == pytest.approx(1, abs=1e-4)
-        assert found[1][1, 1].item() == 0
+        actual = gradients(log_partition(chain, PackedSteps((2,), torch.device("cpu"))), chain)
+        torch.testing.assert_close(
+            actual[1].sum().item(), 1.0, msg=lambda text, gap=gap: f"gap {gap}: {text}"
+        )
+        assert actual[1][0, 1].item() == pytest.approx(1, abs=1e-4)
+        assert actual[1][1, 1].item() == 0
 
 
 def test_rows_without_words_cost_nothing():
@@ -304,36 +306,36 @@ def test_parity_with_torchcrf(lengths, num_labels, seed):
     lengths = tuple(lengths)
     chain = learning(random_chain(sum(lengths), num_labels, seed))
     labels = torch.randint(num_labels, (sum(lengths),), generator=torch.Generator().manual_seed(seed))
-    theirs = torchcrf.CRF(num_labels, batch_first=True).double()
-    for name, own in (
+    reference = torchcrf.CRF(num_labels, batch_first=True).double()
+    for name, parameter in (
         ("transitions", chain.transitions),
         ("start_transitions", chain.start),
         ("end_transitions", chain.end),
     ):
-        getattr(theirs, name).data = own.detach().clone()
+        getattr(reference, name).data = parameter.detach().clone()
     mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
     emissions = torch.full((*mask.shape, num_labels), 7.0, dtype=torch.float64)
     emissions[mask] = chain.emissions.detach()
     emissions.requires_grad_()
     padded = torch.zeros(mask.shape, dtype=torch.int64)
     padded[mask] = labels
-    loss = -theirs(emissions, padded, mask=mask, reduction="sum")
+    loss = -reference(emissions, padded, mask=mask, reduction="sum")
     ours = negative_log_likelihood(chain, lengths, labels)
     assert ours.item() == pytest.approx(loss.item(), rel=1e-9, abs=1e-9)
     loss.backward()
     ours.backward()
     expected = (
         emissions.grad[mask],
-        theirs.transitions.grad,
-        theirs.start_transitions.grad,
-        theirs.end_transitions.grad,
+        reference.transitions.grad,
+        reference.start_transitions.grad,
+        reference.end_transitions.grad,
     )
-    for name, own, other in zip(NAMES, chain, expected, strict=True):
-        other = torch.zeros_like(own) if other is None else other  # rows of one word have no pair
+    for name, parameter, other in zip(NAMES, chain, expected, strict=True):
+        other = torch.zeros_like(parameter) if other is None else other  # rows of one word have no pair
         torch.testing.assert_close(
-            own.grad, other, rtol=1e-8, atol=1e-10, msg=lambda text, name=name: f"{name}: {text}"
+            parameter.grad, other, rtol=1e-8, atol=1e-10, msg=lambda text, name=name: f"{name}: {text}"
         )
     assert viterbi(chain, lengths).tolist() == [
-        label for row in theirs.decode(emissions, mask) for label in row
+        label for row in reference.decode(emissions, mask) for label in row
     ]
     assert math.isfinite(loss.item())

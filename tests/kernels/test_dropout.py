@@ -1,4 +1,4 @@
-"""Cheap dropout keeps the share it says, keeps the mean, and repeats itself from a state."""
+"""Fast dropout keeps the right fraction and the mean, and repeats from a state."""
 
 from __future__ import annotations
 
@@ -52,11 +52,11 @@ def test_no_rate_drops_nothing():
 @pytest.mark.parametrize("rate", RATES)
 def test_the_share_that_is_kept(rate):
     DROPOUT_GENERATOR.seed(0)
-    count, share = 400_000, 1 - rate_to_bytes(rate)[0] / 256
+    count, fraction = 400_000, 1 - rate_to_bytes(rate)[0] / 256
     mask = draw_keep_mask((count,), rate)
     assert mask.dtype == torch.uint8
     assert set(mask.unique().tolist()) <= {0, 1}
-    assert abs(mask.double().mean().item() - share) < 5 * math.sqrt(share * (1 - share) / count)
+    assert abs(mask.double().mean().item() - fraction) < 5 * math.sqrt(fraction * (1 - fraction) / count)
 
 
 @pytest.mark.parametrize("fast", [True, False], ids=["fast", "slow"])
@@ -90,7 +90,7 @@ def test_draws_of_any_shape(shape, seed):
     drawn = first.draw(shape)
     assert (drawn.shape, drawn.dtype) == (torch.Size(shape), torch.uint8)
     assert torch.equal(drawn, again.draw(shape))
-    drawn.zero_()  # the tensor is nobody else's
+    drawn.zero_()  # the tensor is not shared
     assert torch.equal(first.draw(shape), again.draw(shape))
 
 
@@ -137,15 +137,15 @@ def test_drop_is_a_mask_and_a_factor(rate, dtype):
     ("dtype", "near"), [(torch.float64, 1e-12), (torch.float32, 2e-6), (torch.bfloat16, 0.02)], ids=str
 )
 def test_drop_add_norm_is_its_formula(rate, dtype, near):
-    given = inputs(dtype=dtype)
-    exact = [x.double() for x in given]
-    given = [x.double() if dtype == torch.float64 else x for x in given]
-    weights = torch.randn(given[0].shape, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
-    found = []
-    for values, ours in ((given, True), (exact, False)):
+    tensors = inputs(dtype=dtype)
+    exact = [x.double() for x in tensors]
+    tensors = [x.double() if dtype == torch.float64 else x for x in tensors]
+    weights = torch.randn(tensors[0].shape, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    results = []
+    for values, fused in ((tensors, True), (exact, False)):
         values = [x.detach().clone().requires_grad_() for x in values]
         DROPOUT_GENERATOR.seed(9)
-        if ours:
+        if fused:
             out = dropout_add_layer_norm(*values, 1e-5, rate)
             assert out.dtype == dtype
         else:
@@ -156,31 +156,31 @@ def test_drop_add_norm_is_its_formula(rate, dtype, near):
             out = centred / (centred.square().mean(-1, keepdim=True) + 1e-5).sqrt() * weight + bias
         gradients = torch.autograd.grad((out * weights.to(out.dtype)).sum(), values)
         assert [g.dtype for g in gradients] == [v.dtype for v in values]
-        found.append([t.double() for t in (out.detach(), *gradients)])
-    for name, a, b in zip(("out", "x", "residual", "weight", "bias"), *found, strict=True):
+        results.append([t.double() for t in (out.detach(), *gradients)])
+    for name, a, b in zip(("out", "x", "residual", "weight", "bias"), *results, strict=True):
         assert (a - b).norm() < near * b.norm(), name
 
 
 def test_drop_add_norm_has_the_gradient_that_differences_give():
-    given = [x.double().requires_grad_() for x in inputs(5, 7)]
+    tensors = [x.double().requires_grad_() for x in inputs(5, 7)]
 
     def compute(*x):
         DROPOUT_GENERATOR.seed(4)
         return dropout_add_layer_norm(*x, 1e-5, 0.3)
 
-    assert torch.autograd.gradcheck(compute, given)
+    assert torch.autograd.gradcheck(compute, tensors)
 
 
 def test_a_gradient_that_lies_otherwise_in_memory():
-    """As after a transposed product."""
-    found = []
+    """Such as the gradient of a transposed product."""
+    results = []
     for change in (lambda x: x, lambda x: x.t().contiguous().t()):
-        given = [x.requires_grad_() for x in inputs()]
+        tensors = [x.requires_grad_() for x in inputs()]
         DROPOUT_GENERATOR.seed(4)
-        out = dropout_add_layer_norm(*given, 1e-5, 0.3)
+        out = dropout_add_layer_norm(*tensors, 1e-5, 0.3)
         gradient = torch.randn(out.shape, generator=torch.Generator().manual_seed(1))
-        found.append(torch.autograd.grad(out, given, change(gradient)))
-    for a, b in zip(*found, strict=True):
+        results.append(torch.autograd.grad(out, tensors, change(gradient)))
+    for a, b in zip(*results, strict=True):
         torch.testing.assert_close(a, b)
 
 
@@ -194,26 +194,26 @@ def test_a_gradient_that_lies_otherwise_in_memory():
 )
 @pytest.mark.parametrize("fast", [True, False], ids=["fast", "slow"])
 def test_where_the_random_numbers_come_from(function, fast):
-    given = inputs()
+    tensors = inputs()
     DROPOUT_GENERATOR.seed(0)
     torch.manual_seed(0)
     before = DROPOUT_GENERATOR.get_state(), torch.get_rng_state()
-    first = function(*given, fast=fast)
+    first = function(*tensors, fast=fast)
     assert (DROPOUT_GENERATOR.get_state() != before[0]) == fast
     assert torch.equal(torch.get_rng_state(), before[1]) == fast
-    assert not torch.equal(function(*given, fast=fast), first)
+    assert not torch.equal(function(*tensors, fast=fast), first)
     DROPOUT_GENERATOR.set_state(before[0])
     torch.set_rng_state(before[1])
-    assert torch.equal(function(*given, fast=fast), first)
+    assert torch.equal(function(*tensors, fast=fast), first)
 
 
 def test_slow_drop_add_norm_is_torchs():
     x, residual, weight, bias = inputs()
     torch.manual_seed(0)
-    ours = dropout_add_layer_norm(x, residual, weight, bias, 1e-5, 0.4, fast=False)
+    fused = dropout_add_layer_norm(x, residual, weight, bias, 1e-5, 0.4, fast=False)
     torch.manual_seed(0)
     summed = residual + torch.nn.functional.dropout(x, 0.4)
-    assert torch.equal(ours, torch.nn.functional.layer_norm(summed, weight.shape, weight, bias, 1e-5))
+    assert torch.equal(fused, torch.nn.functional.layer_norm(summed, weight.shape, weight, bias, 1e-5))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)

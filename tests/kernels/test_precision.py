@@ -1,4 +1,4 @@
-"""Device, precision and memory are chosen as asked, and the reason is said."""
+"""The settings choose device, precision and memory, and the reason is given."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
 
 class Library:
-    """A C library that notes what it is told."""
+    """A C library that records calls."""
 
     def __init__(self, *answers: int, glibc: bool = True) -> None:
         self.answers, self.calls = list(answers), []
@@ -34,7 +34,7 @@ class Library:
 
 @pytest.fixture
 def libc(monkeypatch):
-    """Linux without any setting, and a library that can be chosen."""
+    """Linux without settings, and a C library of the test."""
     for name in ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "BERTUNE_KEEP_PAGES"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(allocator, "sys", SimpleNamespace(platform="linux"))
@@ -108,7 +108,7 @@ def test_another_c_library_is_left_alone(library, libc):
 def test_what_the_library_refuses_is_not_claimed(answers, libc):
     library = libc(Library(*answers))
     assert retain_freed_memory() is False
-    assert library.calls[-1] == (-1, 2**31 - 1)  # each is asked for, whatever became of the other
+    assert library.calls[-1] == (-1, 2**31 - 1)  # both are set, whether or not the other one failed
 
 
 def test_an_older_library_takes_32_mb(libc):
@@ -123,7 +123,8 @@ import torch
 from bertune.kernels.allocator import retain_freed_memory
 
 class Info(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_size_t) for name in "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()]
+    names = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost"
+    _fields_ = [(name, ctypes.c_size_t) for name in names.split()]
 
 def mapped():
     read = ctypes.CDLL("libc.so.6").mallinfo2
@@ -149,11 +150,11 @@ def _has_mallinfo2() -> bool:
 
 @pytest.mark.skipif(not _has_mallinfo2(), reason="needs glibc 2.33")
 def test_large_tensors_are_no_longer_mapped():
-    kept = {"PATH": "", "OMP_NUM_THREADS": "1"}
-    found = subprocess.run(
-        [sys.executable, "-c", EFFECT], capture_output=True, text=True, check=True, env=kept
+    environ = {"PATH": "", "OMP_NUM_THREADS": "1"}
+    process = subprocess.run(
+        [sys.executable, "-c", EFFECT], capture_output=True, text=True, check=True, env=environ
     )
-    before, done, after = found.stdout.split()
+    before, done, after = process.stdout.split()
     assert (before, done, after) in {("1", "True", "0"), ("1", "False", "1")}
 
 
@@ -161,9 +162,9 @@ def test_large_tensors_are_no_longer_mapped():
 def test_precision_where_there_are_units_for_bf16(setting, expected, monkeypatch):
     monkeypatch.setattr(precision, "has_fast_bf16", lambda _: True)
     for device in (CPU, CUDA):
-        found, why = choose_precision(setting, device)
-        assert found == expected
-        assert (why == "as asked") == (setting != "auto")
+        process, why = choose_precision(setting, device)
+        assert process == expected
+        assert (why == "as set") == (setting != "auto")
         assert "slower" not in why
 
 
@@ -171,14 +172,14 @@ def test_precision_where_there_are_units_for_bf16(setting, expected, monkeypatch
 def test_precision_where_there_are_none(setting, expected, monkeypatch):
     monkeypatch.setattr(precision, "has_fast_bf16", lambda _: False)
     for device in (CPU, CUDA):
-        found, why = choose_precision(setting, device)
-        assert found == expected
+        process, why = choose_precision(setting, device)
+        assert process == expected
         assert ("slower" in why) == (setting == "bf16")
         assert why if setting != "auto" else device.type in why
 
 
 def test_fp16_needs_cuda():
-    assert choose_precision("fp16", CUDA) == ("fp16", "as asked")
+    assert choose_precision("fp16", CUDA) == ("fp16", "as set")
     for device in (CPU, torch.device("mps")):
         with pytest.raises(ConfigError, match="fp16 needs a CUDA GPU"):
             choose_precision("fp16", device)
@@ -224,8 +225,8 @@ def test_device(cuda, mps, best, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
     assert choose_device("auto").type == best
-    for name, there in (("cpu", True), ("cuda", cuda), ("mps", mps)):
-        if there:
+    for name, available in (("cpu", True), ("cuda", cuda), ("mps", mps)):
+        if available:
             assert choose_device(name).type == name
         else:
             with pytest.raises(ConfigError, match=r"found: .*cpu"):

@@ -1,4 +1,4 @@
-"""Every loss is torch's, or what its formula says number by number."""
+"""Losses equal those of torch, or their formulas."""
 
 from __future__ import annotations
 
@@ -50,29 +50,29 @@ def weights() -> torch.Tensor:
     return torch.tensor([0.5, 1.0, 2.0, 7.0])
 
 
-def close(ours: torch.Tensor, theirs: torch.Tensor | float) -> None:
-    assert ours.shape == ()
-    assert ours.dtype == torch.float32
-    torch.testing.assert_close(ours, torch.as_tensor(theirs, dtype=torch.float32), **EXACT)
+def close(actual: torch.Tensor, reference: torch.Tensor | float) -> None:
+    assert actual.shape == ()
+    assert actual.dtype == torch.float32
+    torch.testing.assert_close(actual, torch.as_tensor(reference, dtype=torch.float32), **EXACT)
 
 
-def same_gradient(ours, theirs, *given: torch.Tensor) -> None:
-    for loss in (ours, theirs):
-        given = tuple(x.detach().requires_grad_() for x in given)
-        gradients = torch.autograd.grad(loss(*given), given)
-        if loss is ours:
-            kept = gradients
-    for a, b in zip(kept, gradients, strict=True):
+def same_gradient(actual, reference, *inputs: torch.Tensor) -> None:
+    for loss in (actual, reference):
+        inputs = tuple(x.detach().requires_grad_() for x in inputs)
+        gradients = torch.autograd.grad(loss(*inputs), inputs)
+        if loss is actual:
+            first = gradients
+    for a, b in zip(first, gradients, strict=True):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
 
 
 class TestCrossEntropy:
     def test_is_the_sum_of_minus_the_log_of_each_probability(self, logits, target):
-        slow = sum(
+        loop = sum(
             -math.log(math.exp(row[t]) / sum(map(math.exp, row)))
             for row, t in zip(logits.tolist(), target.tolist(), strict=True)
         )
-        close(cross_entropy(logits, target), slow)
+        close(cross_entropy(logits, target), loop)
 
     @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.6])
     @pytest.mark.parametrize("weighted", [False, True])
@@ -80,9 +80,9 @@ class TestCrossEntropy:
         self, logits, target, weights, smoothing, weighted
     ):
         weights = weights if weighted else None
-        ours = cross_entropy(logits, target, weights, smoothing)
+        actual = cross_entropy(logits, target, weights, smoothing)
         count = weights[target].sum() if weighted else ROWS
-        close(ours / count, F.cross_entropy(logits, target, weight=weights, label_smoothing=smoothing))
+        close(actual / count, F.cross_entropy(logits, target, weight=weights, label_smoothing=smoothing))
 
     def test_parts_add_up(self, logits, target, weights):
         parts = [
@@ -105,24 +105,24 @@ class TestFocal:
     @pytest.mark.parametrize("gamma", [0.5, 1.0, 2.0, 5.0])
     @pytest.mark.parametrize("weighted", [False, True])
     def test_is_the_formula_of_the_paper(self, logits, target, weights, gamma, weighted):
-        def slow(logits):
+        def loop(logits):
             total = torch.zeros(())
             for row, t in zip(logits, target, strict=True):
                 p = row.exp()[t] / row.exp().sum()
                 total = total - (weights[t] if weighted else 1) * (1 - p) ** gamma * p.log()
             return total
 
-        def ours(logits):
+        def actual(logits):
             return focal_loss(logits, target, gamma, weights if weighted else None)
 
-        close(ours(logits), slow(logits))
-        same_gradient(ours, slow, logits)
+        close(actual(logits), loop(logits))
+        same_gradient(actual, loop, logits)
 
     @pytest.mark.parametrize("gamma", [0.5, 1.0, 2.0])
     def test_a_sure_model_has_a_finite_gradient(self, gamma):
         logits = torch.tensor(
             [[60.0, -60.0], [-60.0, 60.0]], requires_grad=True
-        )  # surely right, surely wrong
+        )  # certain and right, certain and wrong
         loss = focal_loss(logits, torch.tensor([0, 0]), gamma)
         close(loss, 120.0)
         (gradient,) = torch.autograd.grad(loss, logits)
@@ -133,14 +133,14 @@ class TestBinaryCrossEntropy:
     @pytest.mark.parametrize("weighted", [False, True])
     def test_is_that_of_torch(self, logits, applies, weights, weighted):
         weights = weights if weighted else None
-        theirs = F.binary_cross_entropy_with_logits(logits, applies, pos_weight=weights, reduction="sum")
-        close(binary_cross_entropy(logits, applies, weights), theirs)
+        reference = F.binary_cross_entropy_with_logits(logits, applies, pos_weight=weights, reduction="sum")
+        close(binary_cross_entropy(logits, applies, weights), reference)
 
     @pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0])
     @pytest.mark.parametrize("smoothing", [0.0, 0.2])
     @pytest.mark.parametrize("weighted", [False, True])
     def test_is_its_formula(self, logits, applies, weights, gamma, smoothing, weighted):
-        def slow(logits):
+        def loop(logits):
             total = torch.zeros(())
             for b in range(ROWS):
                 for n in range(LABELS):
@@ -151,11 +151,11 @@ class TestBinaryCrossEntropy:
                     total = total - (positive * soft * p.log() + (1 - soft) * (1 - p).log()) * easy**gamma
             return total
 
-        def ours(logits):
+        def actual(logits):
             return binary_cross_entropy(logits, applies, weights if weighted else None, smoothing, gamma)
 
-        close(ours(logits), slow(logits))
-        same_gradient(ours, slow, logits)
+        close(actual(logits), loop(logits))
+        same_gradient(actual, loop, logits)
 
     @pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0])
     def test_a_sure_model_has_a_finite_gradient(self, gamma):
@@ -174,24 +174,24 @@ class TestBinaryCrossEntropy:
 
 class TestDivergence:
     def test_of_softmax_is_that_of_torch(self, logits, other):
-        def theirs(logits, other):
+        def reference(logits, other):
             p, q = logits.log_softmax(-1), other.log_softmax(-1)
-            there = F.kl_div(p, q, reduction="sum", log_target=True)
-            back = F.kl_div(q, p, reduction="sum", log_target=True)
-            return (there + back) / 2
+            forward = F.kl_div(p, q, reduction="sum", log_target=True)
+            backward = F.kl_div(q, p, reduction="sum", log_target=True)
+            return (forward + backward) / 2
 
-        close(symmetric_kl(logits, other), theirs(logits, other))
-        same_gradient(symmetric_kl, theirs, logits, other)
+        close(symmetric_kl(logits, other), reference(logits, other))
+        same_gradient(symmetric_kl, reference, logits, other)
 
     def test_of_sigmoids_is_that_of_torch(self, logits, other):
-        def theirs(logits, other):
+        def reference(logits, other):
             p, q = (torch.stack([F.logsigmoid(x), F.logsigmoid(-x)]) for x in (logits, other))
-            there = F.kl_div(p, q, reduction="sum", log_target=True)
-            back = F.kl_div(q, p, reduction="sum", log_target=True)
-            return (there + back) / 2
+            forward = F.kl_div(p, q, reduction="sum", log_target=True)
+            backward = F.kl_div(q, p, reduction="sum", log_target=True)
+            return (forward + backward) / 2
 
-        close(symmetric_binary_kl(logits, other), theirs(logits, other))
-        same_gradient(symmetric_binary_kl, theirs, logits, other)
+        close(symmetric_binary_kl(logits, other), reference(logits, other))
+        same_gradient(symmetric_binary_kl, reference, logits, other)
 
     @pytest.mark.parametrize("divergence", [symmetric_kl, symmetric_binary_kl])
     def test_is_a_distance(self, divergence, logits, other):

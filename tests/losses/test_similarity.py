@@ -1,4 +1,4 @@
-"""Every loss is what its formula says number by number in float64, with its gradient, and what other libraries give."""
+"""Losses and their gradients equal their formulas in float64, and the losses of other libraries."""
 
 from __future__ import annotations
 
@@ -30,28 +30,28 @@ def vectors(rows: int, width: int, seed: int) -> torch.Tensor:
     return torch.randn(rows, width, generator=torch.Generator().manual_seed(seed))
 
 
-def same(ours, slow, *given: torch.Tensor, rtol: float = 1e-5, atol: float = 1e-5) -> None:
-    """Hold value and gradients of a loss in fp32 against a slow one in float64."""
-    narrow = [x.detach().float().requires_grad_() for x in given]
-    wide = [x.detach().double().requires_grad_() for x in given]
-    value, truth = ours(*narrow), slow(*wide)
+def same(actual, reference, *inputs: torch.Tensor, rtol: float = 1e-5, atol: float = 1e-5) -> None:
+    """Compare value and gradients of a loss in fp32 with a reference in float64."""
+    narrow = [x.detach().float().requires_grad_() for x in inputs]
+    wide = [x.detach().double().requires_grad_() for x in inputs]
+    value, truth = actual(*narrow), reference(*wide)
     assert value.dtype == torch.float32
     torch.testing.assert_close(value.double(), truth, rtol=rtol, atol=atol)
     gradients = torch.autograd.grad(value.sum(), narrow)
-    whole = truth.sum() + sum(0 * x.sum() for x in wide)  # what a loss does not use has a gradient of 0
-    truths = torch.autograd.grad(whole, wide)
+    summed = truth.sum() + sum(0 * x.sum() for x in wide)  # unused inputs get a gradient of 0
+    truths = torch.autograd.grad(summed, wide)
     for gradient, exact in zip(gradients, truths, strict=True):
         size = max(1.0, float(exact.abs().max()))
         torch.testing.assert_close(gradient.double() / size, exact / size, rtol=rtol, atol=atol)
 
 
-def slow_cosine(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+def reference_cosine(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     dot = sum(x * y for x, y in zip(a, b, strict=True))
     return dot / sum(x * x for x in a).sqrt() / sum(y * y for y in b).sqrt()
 
 
 def log_sum(terms: list[torch.Tensor]) -> torch.Tensor:
-    """log of the sum of exp, one after the other."""
+    """log of the sum of exp, by a loop."""
     total = terms[0]
     for term in terms[1:]:
         total = torch.logaddexp(total, term)
@@ -70,13 +70,13 @@ class TestCosine:
         # the shorter a vector, the longer its gradient
         same(
             lambda a, b: cosine_similarity(a * size, b),
-            lambda a, b: torch.stack([slow_cosine(*ab) for ab in zip(a, b, strict=True)]),
+            lambda a, b: torch.stack([reference_cosine(*ab) for ab in zip(a, b, strict=True)]),
             a / size,
             b,
         )
         same(
             lambda a, c: cosine_similarity_matrix(a * size, c),
-            lambda a, c: torch.stack([torch.stack([slow_cosine(x, y) for y in c]) for x in a]),
+            lambda a, c: torch.stack([torch.stack([reference_cosine(x, y) for y in c]) for x in a]),
             a / size,
             c,
         )
@@ -108,8 +108,8 @@ class TestCosine:
         assert cosine_similarity_matrix(half, half).dtype == torch.float32
 
 
-def slow_cosent(similarity: torch.Tensor, score: torch.Tensor, scale: float) -> torch.Tensor:
-    """Every pair by itself."""
+def reference_cosent(similarity: torch.Tensor, score: torch.Tensor, scale: float) -> torch.Tensor:
+    """A loop over all pairs."""
     terms = [similarity.new_zeros(())]
     for i, j in itertools.product(range(len(score)), repeat=2):
         if score[i] > score[j]:
@@ -118,7 +118,7 @@ def slow_cosent(similarity: torch.Tensor, score: torch.Tensor, scale: float) -> 
 
 
 def quadratic_cosent(similarity: torch.Tensor, score: torch.Tensor, scale: float) -> torch.Tensor:
-    """The matrix of all pairs, as the code of Su 2022 and earlier versions of sentence-transformers have it."""
+    """The matrix of all pairs, as in the code of Su 2022 and in earlier versions of sentence-transformers."""
     scaled = scale * similarity
     differences = scaled[:, None] - scaled[None, :]
     differences = differences - (1 - (score[:, None] < score[None, :]).to(scaled)) * 1e12
@@ -132,7 +132,7 @@ class TestCosent:
         random = torch.Generator().manual_seed(seed)
         similarity = 2 * torch.rand(rows, generator=random) - 1
         score = torch.randint(scores, (rows,), generator=random).float() / 3  # few scores: ties
-        same(lambda s: cosent_loss(s, score, scale), lambda s: slow_cosent(s, score, scale), similarity)
+        same(lambda s: cosent_loss(s, score, scale), lambda s: reference_cosent(s, score, scale), similarity)
         same(lambda s: cosent_loss(s, score, scale), lambda s: quadratic_cosent(s, score, scale), similarity)
 
     @pytest.mark.parametrize("scale", [500.0, 3000.0, 1e5])
@@ -141,7 +141,7 @@ class TestCosent:
         random = torch.Generator().manual_seed(seed)
         similarity = torch.randint(-64, 65, (30,), generator=random) / 64  # exact in fp32, scaled too
         score = torch.randint(5, (30,), generator=random)
-        same(lambda s: cosent_loss(s, score, scale), lambda s: slow_cosent(s, score, scale), similarity)
+        same(lambda s: cosent_loss(s, score, scale), lambda s: reference_cosent(s, score, scale), similarity)
 
     def test_rows_that_are_in_order_cost_nothing_whatever_the_scale(self):
         similarity = torch.linspace(-1, 1, 9).requires_grad_()
@@ -171,7 +171,7 @@ class TestCosent:
     def test_labels_are_scores_too(self, dtype):
         similarity, label = torch.tensor([0.3, 0.1, -0.2, 0.8]), torch.tensor([1, 0, 1, 0])
         torch.testing.assert_close(
-            cosent_loss(similarity, label.to(dtype), 20.0), slow_cosent(similarity, label, 20.0)
+            cosent_loss(similarity, label.to(dtype), 20.0), reference_cosent(similarity, label, 20.0)
         )
 
     def test_many_rows(self):
@@ -191,10 +191,10 @@ class TestCosent:
     @pytest.mark.slow
     @pytest.mark.filterwarnings("ignore")
     def test_is_that_of_sentence_transformers(self):
-        theirs = pytest.importorskip("sentence_transformers.losses").CoSENTLoss
+        st_losses = pytest.importorskip("sentence_transformers.losses").CoSENTLoss
         a, b = vectors(25, 6, 10), vectors(25, 6, 11)
         score = torch.randint(6, (25,), generator=torch.Generator().manual_seed(12)) / 5
-        truth = theirs(None, scale=20.0).compute_loss_from_embeddings([a, b], score)
+        truth = st_losses(None, scale=20.0).compute_loss_from_embeddings([a, b], score)
         torch.testing.assert_close(cosent_loss(cosine_similarity(a, b), score, 20.0), truth)
 
 
@@ -206,7 +206,7 @@ class TestOneRowAtATime:
         similarity = 2 * torch.rand(rows, generator=random) - 1
         label = torch.randint(2, (rows,), generator=random)
 
-        def slow(similarity):
+        def reference(similarity):
             total = similarity.new_zeros(())
             for value, similar in zip(similarity, label.tolist(), strict=True):
                 distance = 1 - value
@@ -216,7 +216,7 @@ class TestOneRowAtATime:
                     total = total + (margin - distance) ** 2 / 2
             return total
 
-        same(lambda s: contrastive_loss(s, label, margin), slow, similarity)
+        same(lambda s: contrastive_loss(s, label, margin), reference, similarity)
 
     def test_contrastive_by_hand(self):
         similarity = torch.tensor([1.0, 0.5, 1.0, 0.75, 0.0])
@@ -228,11 +228,11 @@ class TestOneRowAtATime:
     @pytest.mark.slow
     @pytest.mark.filterwarnings("ignore")
     def test_contrastive_is_that_of_sentence_transformers(self):
-        theirs = pytest.importorskip("sentence_transformers.losses").ContrastiveLoss(None)
+        st_losses = pytest.importorskip("sentence_transformers.losses").ContrastiveLoss(None)
         a, b, label = vectors(9, 4, 0), vectors(9, 4, 1), torch.tensor([1, 0, 0] * 3)
         torch.testing.assert_close(
             contrastive_loss(cosine_similarity(a, b), label, 0.5) / 9,
-            theirs.compute_loss_from_embeddings([a, b], label),
+            st_losses.compute_loss_from_embeddings([a, b], label),
         )
 
     @quickly
@@ -258,24 +258,24 @@ class TestOneRowAtATime:
         )
 
 
-def slow_in_batch(anchors, candidates, positive, false, margin, scale, symmetric):
-    """Row by row, each other candidate by itself; then candidate by candidate, each other anchor by itself."""
+def reference_in_batch(anchors, candidates, positive, false, margin, scale, symmetric):
+    """A loop over rows and their other candidates, then over candidates and their other anchors."""
 
-    def lost(own, others):
-        own = scale * (own - margin)
-        return log_sum([own, *(scale * other for other in others)]) - own
+    def lost(positive_similarity, others):
+        positive_similarity = scale * (positive_similarity - margin)
+        return log_sum([positive_similarity, *(scale * other for other in others)]) - positive_similarity
 
     total = back = anchors.new_zeros(())
     for i, right in enumerate(positive):
         others = [n for n in range(len(candidates)) if n != right and not false[i][n]]
         total = total + lost(
-            slow_cosine(anchors[i], candidates[right]),
-            [slow_cosine(anchors[i], candidates[n]) for n in others],
+            reference_cosine(anchors[i], candidates[right]),
+            [reference_cosine(anchors[i], candidates[n]) for n in others],
         )
         others = [j for j in range(len(anchors)) if positive[j] != right and not false[j][right]]
         back = back + lost(
-            slow_cosine(anchors[i], candidates[right]),
-            [slow_cosine(anchors[j], candidates[right]) for j in others],
+            reference_cosine(anchors[i], candidates[right]),
+            [reference_cosine(anchors[j], candidates[right]) for j in others],
         )
     return (total + back) / 2 if symmetric else total
 
@@ -308,7 +308,9 @@ class TestInBatch:
         false = torch.rand(rows, num_candidates, generator=random) < density
         same(
             lambda a, c: in_batch_negatives_loss(a, c, positive, false, margin, scale, symmetric),
-            lambda a, c: slow_in_batch(a, c, positive.tolist(), false.tolist(), margin, scale, symmetric),
+            lambda a, c: reference_in_batch(
+                a, c, positive.tolist(), false.tolist(), margin, scale, symmetric
+            ),
             vectors(rows, 3, seed + 1),
             vectors(num_candidates, 3, seed + 2),
         )
@@ -317,24 +319,26 @@ class TestInBatch:
     @pytest.mark.parametrize("margin", [0.0, 0.2])
     def test_is_that_of_batch_negatives(self, symmetric, margin):
         a, b = vectors(8, 5, 1), vectors(8, 5, 2)
-        ours = in_batch_negatives_loss(
+        actual = in_batch_negatives_loss(
             a, b, torch.arange(8), torch.zeros(8, 8, dtype=torch.bool), margin, 20.0, symmetric
         )
-        torch.testing.assert_close(ours / 8, batch_negatives(a, b, margin, 20.0, symmetric))
+        torch.testing.assert_close(actual / 8, batch_negatives(a, b, margin, 20.0, symmetric))
 
     @pytest.mark.slow
     @pytest.mark.filterwarnings("ignore")
     @pytest.mark.parametrize("symmetric", [False, True])
     def test_is_that_of_sentence_transformers(self, symmetric):
-        theirs = pytest.importorskip("sentence_transformers.losses")
+        st_losses = pytest.importorskip("sentence_transformers.losses")
         loss = (
-            theirs.MultipleNegativesSymmetricRankingLoss if symmetric else theirs.MultipleNegativesRankingLoss
+            st_losses.MultipleNegativesSymmetricRankingLoss
+            if symmetric
+            else st_losses.MultipleNegativesRankingLoss
         )
         a, b = vectors(8, 5, 1), vectors(8, 5, 2)
-        ours = in_batch_negatives_loss(
+        actual = in_batch_negatives_loss(
             a, b, torch.arange(8), torch.zeros(8, 8, dtype=torch.bool), 0.0, 20.0, symmetric
         )
-        torch.testing.assert_close(ours / 8, loss(None).compute_loss_from_embeddings([a, b], None))
+        torch.testing.assert_close(actual / 8, loss(None).compute_loss_from_embeddings([a, b], None))
 
     @pytest.mark.parametrize("symmetric", [False, True])
     def test_does_not_depend_on_the_order_of_rows_and_candidates(self, symmetric):
@@ -345,7 +349,7 @@ class TestInBatch:
             torch.rand(6, 9, generator=random) < 0.3,
         )
         positive = torch.randperm(9, generator=random)[:6]
-        whole = in_batch_negatives_loss(anchors, candidates, positive, false, 0.1, 20.0, symmetric)
+        summed = in_batch_negatives_loss(anchors, candidates, positive, false, 0.1, 20.0, symmetric)
         rows, columns = torch.randperm(6, generator=random), torch.randperm(9, generator=random)
         moved = in_batch_negatives_loss(
             anchors[rows],
@@ -356,7 +360,7 @@ class TestInBatch:
             20.0,
             symmetric,
         )
-        torch.testing.assert_close(moved, whole)
+        torch.testing.assert_close(moved, summed)
 
     @pytest.mark.parametrize("symmetric", [False, True])
     def test_what_is_masked_has_no_influence(self, symmetric):
@@ -401,28 +405,29 @@ class TestInBatch:
         assert all(gradient.isfinite().all() for gradient in torch.autograd.grad(loss, (anchors, candidates)))
 
     def test_a_positive_that_two_rows_share_repels_neither_anchor(self):
-        """With three rows of which two share a positive, that positive has one other anchor to tell apart."""
+        """Of three rows two have the same positive, so that this positive has one other anchor."""
         anchors, candidates = vectors(3, 4, 10), vectors(2, 4, 11)
         positive, false = torch.tensor([0, 0, 1]), torch.zeros(3, 2, dtype=torch.bool)
         s = 20 * cosine_similarity_matrix(anchors, candidates)
         forth = F.cross_entropy(s, positive, reduction="sum")
         zero = torch.zeros(1, dtype=torch.int64)
         back = sum(
-            F.cross_entropy(s[kept, n][None], zero) for kept, n in (([0, 2], 0), ([1, 2], 0), ([2, 0, 1], 1))
+            F.cross_entropy(s[remaining, n][None], zero)
+            for remaining, n in (([0, 2], 0), ([1, 2], 0), ([2, 0, 1], 1))
         )
         torch.testing.assert_close(
             in_batch_negatives_loss(anchors, candidates, positive, false, 0.0, 20.0, True), (forth + back) / 2
         )
 
 
-def slow_false_negatives(anchors, candidates, positive):
+def reference_false_negatives(anchors, candidates, positive):
     false = [[False] * len(candidates) for _ in anchors]
     for i, anchor in enumerate(anchors):
         for n, text in enumerate(candidates):
-            known = {anchor, candidates[positive[i]]} | {
+            related = {anchor, candidates[positive[i]]} | {
                 candidates[positive[j]] for j, other in enumerate(anchors) if other == anchor
             }
-            false[i][n] = n != positive[i] and text in known
+            false[i][n] = n != positive[i] and text in related
     return torch.tensor(false)
 
 
@@ -434,11 +439,11 @@ class TestFalseNegatives:
         anchors = data.draw(st.lists(text, min_size=rows, max_size=rows))
         candidates = data.draw(st.lists(text, min_size=num_candidates, max_size=num_candidates))
         positive = data.draw(st.lists(st.integers(0, num_candidates - 1), min_size=rows, max_size=rows))
-        ours = false_negative_mask(torch.tensor(anchors), torch.tensor(candidates), torch.tensor(positive))
-        assert ours.dtype == torch.bool
-        assert torch.equal(ours, slow_false_negatives(anchors, candidates, positive))
+        actual = false_negative_mask(torch.tensor(anchors), torch.tensor(candidates), torch.tensor(positive))
+        assert actual.dtype == torch.bool
+        assert torch.equal(actual, reference_false_negatives(anchors, candidates, positive))
 
-    def found(self, anchors: str, candidates: str, positive: list[int] | None = None) -> list[str]:
+    def mask_of(self, anchors: str, candidates: str, positive: list[int] | None = None) -> list[str]:
         """One letter a text; by default the first candidates are the positives."""
         positive = list(range(len(anchors))) if positive is None else positive
         ids = [torch.tensor([ord(text) for text in texts]) for texts in (anchors, candidates)]
@@ -446,33 +451,33 @@ class TestFalseNegatives:
         return ["".join("x" if false else "." for false in row) for row in rows]
 
     def test_all_different(self):
-        assert self.found("abc", "defgh") == ["....."] * 3
+        assert self.mask_of("abc", "defgh") == ["....."] * 3
 
     def test_same_anchor_twice(self):
-        assert self.found("aab", "xyz") == [".x.", "x..", "..."]
+        assert self.mask_of("aab", "xyz") == [".x.", "x..", "..."]
 
     def test_same_positive_twice(self):
-        assert self.found("abc", "xxz") == [".x.", "x..", "..."]
+        assert self.mask_of("abc", "xxz") == [".x.", "x..", "..."]
 
     def test_a_candidate_that_is_the_anchor(self):
-        assert self.found("ab", "xa") == [".x", ".."]
+        assert self.mask_of("ab", "xa") == [".x", ".."]
 
     def test_same_texts_on_both_sides(self):
-        """SimCSE: every text is its own positive; one stands twice."""
-        assert self.found("aba", "aba") == ["..x", "...", "x.."]
+        """SimCSE: every text is its own positive, and one occurs twice."""
+        assert self.mask_of("aba", "aba") == ["..x", "...", "x.."]
 
     def test_hard_negatives(self):
-        """Of the row itself, equal to its positive; of another row, equal to a positive of an anchor that stands twice; all others stay."""
-        assert self.found("aab", "xyz" + "xqy") == [".x." + "x.x", "x.." + "x.x", "..." + "..."]
+        """False: one equal to its own positive, and one equal to a positive of an anchor with two rows."""
+        assert self.mask_of("aab", "xyz" + "xqy") == [".x." + "x.x", "x.." + "x.x", "..." + "..."]
 
     def test_positives_anywhere_among_the_candidates(self):
-        assert self.found("ab", "qxy", [2, 1]) == ["...", "..."]
-        assert self.found("aa", "qxy", [2, 1]) == [".x.", "..x"]
-        assert self.found("ab", "qx", [1, 1]) == ["..", ".."]
+        assert self.mask_of("ab", "qxy", [2, 1]) == ["...", "..."]
+        assert self.mask_of("aa", "qxy", [2, 1]) == [".x.", "..x"]
+        assert self.mask_of("ab", "qx", [1, 1]) == ["..", ".."]
 
     def test_a_chain_goes_no_further_than_one_anchor(self):
         """x belongs to a and to b; y belongs to b; but y may still be a negative of a."""
-        assert self.found("abb", "xxy") == [".x.", "x.x", "xx."]
+        assert self.mask_of("abb", "xxy") == [".x.", "x.x", "xx."]
 
     def test_many_rows_take_little_memory(self):
         rows = torch.arange(1500) % 700

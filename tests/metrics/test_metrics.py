@@ -1,4 +1,4 @@
-"""Every figure is the one of scikit-learn or scipy; intervals and thresholds are those of the plain definition."""
+"""Metrics equal those of scikit-learn and scipy; intervals and thresholds equal their definitions."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ quickly = settings(max_examples=30, deadline=None)
 
 @st.composite
 def labelled(draw, lowest=1, highest=5):
-    """Gold and predicted label ids, and how many labels there are: some may occur nowhere."""
+    """Gold and predicted label ids, and the number of labels; some may not occur."""
     num_labels = draw(st.integers(lowest, highest))
     pairs = draw(
         st.lists(
@@ -59,15 +59,15 @@ class TestSingleLabel:
     @given(labelled())
     def test_confusion_matrix(self, rows):
         gold, predicted, num_labels = rows
-        ours = confusion_matrix(gold, predicted, num_labels)
-        np.testing.assert_array_equal(ours, sk.confusion_matrix(gold, predicted, labels=range(num_labels)))
+        actual = confusion_matrix(gold, predicted, num_labels)
+        np.testing.assert_array_equal(actual, sk.confusion_matrix(gold, predicted, labels=range(num_labels)))
 
     @quickly
     @given(labelled())
     def test_averages(self, rows):
         gold, predicted, num_labels = rows
-        ours = single_label_scores(confusion_matrix(gold, predicted, num_labels), None)
-        theirs = {
+        actual = single_label_scores(confusion_matrix(gold, predicted, num_labels), None)
+        reference = {
             "accuracy": sk.accuracy_score(gold, predicted),
             "precision_macro": sk.precision_score(gold, predicted, average="macro", zero_division=0),
             "recall_macro": sk.recall_score(gold, predicted, average="macro", zero_division=0),
@@ -76,21 +76,21 @@ class TestSingleLabel:
             "f1_weighted": sk.f1_score(gold, predicted, average="weighted", zero_division=0),
             "mcc": sk.matthews_corrcoef(gold, predicted),
         }
-        assert ours == pytest.approx(theirs, abs=1e-12)
+        assert actual == pytest.approx(reference, abs=1e-12)
 
     @quickly
     @given(labelled(2, 2), st.integers(0, 1))
     def test_binary(self, rows, positive):
         gold, predicted, _ = rows
-        ours = single_label_scores(confusion_matrix(gold, predicted, 2), positive)
+        actual = single_label_scores(confusion_matrix(gold, predicted, 2), positive)
         precision, recall, f1, _ = sk.precision_recall_fscore_support(
             gold, predicted, labels=[positive], average=None, zero_division=0
         )
-        assert (ours["precision"], ours["recall"], ours["f1"]) == pytest.approx(
+        assert (actual["precision"], actual["recall"], actual["f1"]) == pytest.approx(
             (precision[0], recall[0], f1[0]), abs=1e-12
         )
-        assert "precision_macro" not in ours
-        assert ours["mcc"] == pytest.approx(sk.matthews_corrcoef(gold, predicted), abs=1e-12)
+        assert "precision_macro" not in actual
+        assert actual["mcc"] == pytest.approx(sk.matthews_corrcoef(gold, predicted), abs=1e-12)
 
     @quickly
     @given(labelled())
@@ -98,21 +98,21 @@ class TestSingleLabel:
         gold, predicted, num_labels = rows
         matrix = confusion_matrix(gold, predicted, num_labels)
         names = [f"label {n}" for n in range(num_labels)]
-        ours = per_label_scores(names, np.diag(matrix), matrix.sum(0), matrix.sum(1))
-        theirs = sk.precision_recall_fscore_support(
+        actual = per_label_scores(names, np.diag(matrix), matrix.sum(0), matrix.sum(1))
+        reference = sk.precision_recall_fscore_support(
             gold, predicted, labels=range(num_labels), average=None, zero_division=0
         )
-        assert list(ours) == names
-        for name, precision, recall, f1, support in zip(names, *theirs, strict=True):
-            assert ours[name] == pytest.approx(
+        assert list(actual) == names
+        for name, precision, recall, f1, support in zip(names, *reference, strict=True):
+            assert actual[name] == pytest.approx(
                 {"precision": precision, "recall": recall, "f1": f1, "support": support}, abs=1e-12
             )
-            assert type(ours[name]["support"]) is int
+            assert type(actual[name]["support"]) is int
 
     def test_one_right_one_wrong_of_each(self):
-        """By hand, so that both libraries cannot be wrong together."""
-        ours = single_label_scores(np.array([[3, 1], [2, 4]]), 1)
-        assert ours == pytest.approx(
+        """By hand, in case both libraries are wrong."""
+        actual = single_label_scores(np.array([[3, 1], [2, 4]]), 1)
+        assert actual == pytest.approx(
             {
                 "accuracy": 0.7,
                 "precision": 0.8,
@@ -135,14 +135,14 @@ class TestMultiLabel:
     @given(flags())
     def test_all_figures(self, rows):
         gold, predicted = rows
-        ours = multi_label_scores(gold, predicted)
+        actual = multi_label_scores(gold, predicted)
         g, p = gold.astype(int), predicted.astype(int)
         if (
             gold.shape[1] == 1
         ):  # scikit-learn takes one column for a binary problem: a label that is never on keeps its form
             g, p = np.hstack([g, np.zeros_like(g)]), np.hstack([p, np.zeros_like(p)])
         chosen = {"labels": range(gold.shape[1]), "zero_division": 0}
-        theirs = {
+        reference = {
             "f1_macro": sk.f1_score(g, p, average="macro", **chosen),
             "f1_micro": sk.f1_score(g, p, average="micro", **chosen),
             "f1_weighted": sk.f1_score(g, p, average="weighted", **chosen),
@@ -151,7 +151,7 @@ class TestMultiLabel:
             "accuracy": sk.accuracy_score(g, p),
             "hamming": 1 - sk.hamming_loss(g[:, : gold.shape[1]], p[:, : gold.shape[1]]),
         }
-        assert ours == pytest.approx(theirs, abs=1e-12)
+        assert actual == pytest.approx(reference, abs=1e-12)
 
     def test_labels_that_never_occur_count_as_0_in_the_macro_average(self):
         gold = np.array([[True, False], [True, False]])
@@ -165,13 +165,13 @@ class TestRegression:
         gold, predicted = columns
         assume(np.ptp(gold) > 0)
         assume(np.ptp(predicted) > 0)
-        theirs = {
+        reference = {
             "pearson": scipy.stats.pearsonr(gold, predicted).statistic,
             "spearman": scipy.stats.spearmanr(gold, predicted).statistic,
             "mse": sk.mean_squared_error(gold, predicted),
             "mae": sk.mean_absolute_error(gold, predicted),
         }
-        assert regression_scores(gold, predicted) == pytest.approx(theirs, abs=1e-12)
+        assert regression_scores(gold, predicted) == pytest.approx(reference, abs=1e-12)
 
     def test_spearman_with_ties(self):
         gold, predicted = np.array([1.0, 2, 2, 3, 3, 3]), np.array([0.1, 0.1, 0.4, 0.2, 0.9, 0.9])
@@ -185,10 +185,10 @@ class TestRegression:
     @example(0.1, 3, 0)  # the mean of three 0.1 is not 0.1
     def test_a_constant_column_gives_0(self, value, n, seed):
         other, constant = np.random.default_rng(seed).normal(size=n), np.full(n, value)
-        for figure in (pearson, spearman):
-            assert figure(constant, other) == 0.0
-            assert figure(other, constant) == 0.0
-            assert figure(constant, constant) == 0.0
+        for metric in (pearson, spearman):
+            assert metric(constant, other) == 0.0
+            assert metric(other, constant) == 0.0
+            assert metric(constant, constant) == 0.0
 
     @pytest.mark.parametrize("scale", [1e-14, 1e-6, 1.0, 1e6, 1e14])
     def test_pearson_does_not_depend_on_the_unit(self, scale):
@@ -210,7 +210,7 @@ class TestInterval:
     def test_is_that_of_scipy(self):
         column = np.random.default_rng(1).gamma(2.0, size=120)
         low, high = bootstrap_interval(np.mean, column, num_resamples=4000)
-        theirs = scipy.stats.bootstrap(
+        reference = scipy.stats.bootstrap(
             (column,),
             np.mean,
             n_resamples=4000,
@@ -221,8 +221,8 @@ class TestInterval:
         spread = column.std() / np.sqrt(
             len(column)
         )  # of the mean; each end of each interval is off by about 0.04 of it
-        assert abs(low - theirs.low) < 0.2 * spread
-        assert abs(high - theirs.high) < 0.2 * spread
+        assert abs(low - reference.low) < 0.2 * spread
+        assert abs(high - reference.high) < 0.2 * spread
 
     def test_covers_the_truth_about_95_times_in_100(self):
         random = np.random.default_rng(3)
@@ -264,15 +264,15 @@ def f1_at(threshold: float, gold: np.ndarray, probability: np.ndarray) -> float:
 
 
 def check_threshold(gold: np.ndarray, probability: np.ndarray) -> None:
-    """Hold the threshold against every way to cut."""
+    """Compare the threshold with all other thresholds."""
     chosen = best_threshold(gold, probability)
     if not gold.any():
         assert chosen == 0.5
         return
-    places = np.unique(probability)  # rising: at places[i] everything from there upwards is positive
-    f1 = np.array([f1_at(place, gold, probability) for place in places])
+    candidates = np.unique(probability)  # rising: at candidates[i] all rows from it upwards are positive
+    f1 = np.array([f1_at(candidate, gold, probability) for candidate in candidates])
     assert f1_at(chosen, gold, probability) == f1.max()
-    halfway = (places + np.concatenate([[0.0], places[:-1]])) / 2
+    halfway = (candidates + np.concatenate([[0.0], candidates[:-1]])) / 2
     tied = halfway[f1 == f1.max()]
     assert abs(chosen - 0.5) == pytest.approx(np.abs(tied - 0.5).min(), abs=1e-6)
     assert np.abs(tied - chosen).min() <= 1e-6

@@ -1,4 +1,4 @@
-"""Figures of entities are seqeval's where it has them, else those of the plain definition."""
+"""Metrics of spans equal those of seqeval where it has them, else their definitions."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def one_side(draw, num_words: int):
 
 @st.composite
 def corpora(draw):
-    """Gold and predicted spans of sentences, alike at times, and how many words each has."""
+    """Gold and predicted spans of sentences, sometimes equal, and the number of words of each."""
     lengths = draw(st.lists(st.integers(0, 7), min_size=1, max_size=6))
     gold = [draw(one_side(n)) for n in lengths]
     predicted = [g if draw(st.booleans()) else draw(one_side(n)) for g, n in zip(gold, lengths, strict=True)]
     return gold, predicted, lengths
 
 
-def figures(gold, predicted):
+def all_scores(gold, predicted):
     return span_scores(count_spans(gold, predicted, LABELS))
 
 
@@ -49,31 +49,31 @@ def figures(gold, predicted):
 def test_exact_figures_are_those_of_seqeval(scheme, corpus):
     gold, predicted, lengths = corpus
     counts = count_spans(gold, predicted, LABELS)
-    ours = span_scores(counts)
+    actual = span_scores(counts)
     tags = [
         [spans_to_tags(spans, n, scheme) for spans, n in zip(side, lengths, strict=True)]
         for side in (gold, predicted)
     ]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        theirs = {
+        reference = {
             f.__name__.split("_")[0]: f(*tags, zero_division=0)
             for f in (precision_score, recall_score, f1_score)
         }
-        empty = not any(gold) and not any(predicted)  # seqeval has no report of nothing
+        empty = not any(gold) and not any(predicted)  # seqeval has no report without spans
         report = {} if empty else classification_report(*tags, output_dict=True, zero_division=0)
-    assert {name: ours[name] for name in theirs} == pytest.approx(theirs, abs=1e-12)
-    assert ours["f1_macro"] == pytest.approx(report["macro avg"]["f1-score"] if report else 0.0, abs=1e-12)
+    assert {name: actual[name] for name in reference} == pytest.approx(reference, abs=1e-12)
+    assert actual["f1_macro"] == pytest.approx(report["macro avg"]["f1-score"] if report else 0.0, abs=1e-12)
     by_label = per_label_scores(LABELS, *(c.sum(0) for c in counts[:3]))
     for label in LABELS:
-        of_theirs = report.get(label, {"precision": 0, "recall": 0, "f1-score": 0, "support": 0})
+        label_report = report.get(label, {"precision": 0, "recall": 0, "f1-score": 0, "support": 0})
         assert by_label[label] == pytest.approx(
-            {name.replace("-score", ""): value for name, value in of_theirs.items()}, abs=1e-12
+            {name.replace("-score", ""): value for name, value in label_report.items()}, abs=1e-12
         )
 
 
 def naive_f1(precision_of, recall_of):
-    """F1 from right or wrong, sentence by sentence, of each predicted and of each gold span."""
+    """F1 from whether each predicted span and each gold span is right."""
     sides = [[right for sentence in side for right in sentence] for side in (precision_of, recall_of)]
     precision, recall = (sum(side) / len(side) if side else 0.0 for side in sides)
     return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
@@ -87,7 +87,7 @@ def by_word(spans):
 @given(corpora())
 def test_loose_figures_are_those_of_the_definition(corpus):
     gold, predicted, _ = corpus
-    ours = figures(gold, predicted)
+    actual = all_scores(gold, predicted)
     pairs = list(zip(gold, predicted, strict=True))
     same = (
         [[any(s[:2] == o[:2] for o in g) for s in p] for g, p in pairs],
@@ -97,28 +97,31 @@ def test_loose_figures_are_those_of_the_definition(corpus):
         [[any(s & o for o in by_word(g)) for s in by_word(p)] for g, p in pairs],
         [[any(s & o for o in by_word(p)) for s in by_word(g)] for g, p in pairs],
     )
-    assert ours["boundary_f1"] == pytest.approx(naive_f1(*same), abs=1e-12)
-    assert ours["type_f1"] == pytest.approx(naive_f1(*met), abs=1e-12)
+    assert actual["boundary_f1"] == pytest.approx(naive_f1(*same), abs=1e-12)
+    assert actual["type_f1"] == pytest.approx(naive_f1(*met), abs=1e-12)
     right = [s[2] == o[2] for g, p in pairs for s in p for o in g if s[:2] == o[:2]]
-    assert ours["type_accuracy"] == pytest.approx(sum(right) / len(right) if right else 0.0, abs=1e-12)
-    assert ours["f1"] <= min(ours["boundary_f1"], ours["type_f1"]) + 1e-12
-    assert all(0 <= value <= 1 for value in ours.values())
-    assert all(type(value) is float for value in ours.values())
+    assert actual["type_accuracy"] == pytest.approx(sum(right) / len(right) if right else 0.0, abs=1e-12)
+    assert actual["f1"] <= min(actual["boundary_f1"], actual["type_f1"]) + 1e-12
+    assert all(0 <= value <= 1 for value in actual.values())
+    assert all(type(value) is float for value in actual.values())
 
 
 @quickly
 @given(corpora(), st.randoms(use_true_random=False))
 def test_order_does_not_matter_and_sides_change_places(corpus, random):
     gold, predicted, _ = corpus
-    ours = figures(gold, predicted)
+    actual = all_scores(gold, predicted)
     pairs = [
         (random.sample(g, len(g)), random.sample(p, len(p))) for g, p in zip(gold, predicted, strict=True)
     ]
     random.shuffle(pairs)
-    assert figures(*zip(*pairs, strict=True)) == pytest.approx(ours, abs=1e-12)
-    turned = figures(predicted, gold)
-    assert (turned.pop("precision"), turned.pop("recall")) == (ours.pop("recall"), ours.pop("precision"))
-    assert turned == pytest.approx(ours, abs=1e-12)
+    assert all_scores(*zip(*pairs, strict=True)) == pytest.approx(actual, abs=1e-12)
+    swapped = all_scores(predicted, gold)
+    assert (swapped.pop("precision"), swapped.pop("recall")) == (
+        actual.pop("recall"),
+        actual.pop("precision"),
+    )
+    assert swapped == pytest.approx(actual, abs=1e-12)
 
 
 @quickly
@@ -128,7 +131,7 @@ def test_counts_of_sentences_add_up(corpus):
     together = count_spans(gold, predicted, LABELS)
     for n, (g, p) in enumerate(zip(gold, predicted, strict=True)):
         alone = count_spans([g], [p], LABELS)
-        assert all((whole[n] == single[0]).all() for whole, single in zip(together, alone, strict=True))
+        assert all((joint[n] == single[0]).all() for joint, single in zip(together, alone, strict=True))
     assert together.gold.sum() == sum(map(len, gold))
     assert together.predicted.sum() == sum(map(len, predicted))
     assert (together.relaxed[:, 3] == together.hits.sum(1)).all()
@@ -136,33 +139,33 @@ def test_counts_of_sentences_add_up(corpus):
 
 def test_gold_is_right_and_nothing_is_wrong():
     spans = [[(0, 2, "PER"), (3, 4, "LOC")], []]
-    assert set(figures(spans, spans).values()) == {1.0}
-    assert set(figures(spans, [[], []]).values()) == {0.0}
-    assert set(figures([[], []], spans).values()) == {0.0}
-    assert set(figures([[]], [[]]).values()) == {0.0}
-    assert set(figures([], []).values()) == {0.0}
+    assert set(all_scores(spans, spans).values()) == {1.0}
+    assert set(all_scores(spans, [[], []]).values()) == {0.0}
+    assert set(all_scores([[], []], spans).values()) == {0.0}
+    assert set(all_scores([[]], [[]]).values()) == {0.0}
+    assert set(all_scores([], []).values()) == {0.0}
 
 
 def test_a_span_said_twice_is_right_once_and_predicted_twice():
     counts = count_spans([[(0, 2, "PER")]], [[(0, 2, "PER"), (0, 2, "PER")]], LABELS)
     assert (counts.hits.sum(), counts.predicted.sum(), counts.gold.sum()) == (1, 2, 1)
-    ours = span_scores(counts)
-    assert (ours["precision"], ours["recall"], ours["f1"]) == pytest.approx((1 / 2, 1, 2 / 3))
-    assert ours["boundary_f1"] == pytest.approx(2 / 3)
-    assert ours["type_accuracy"] == 1.0
+    actual = span_scores(counts)
+    assert (actual["precision"], actual["recall"], actual["f1"]) == pytest.approx((1 / 2, 1, 2 / 3))
+    assert actual["boundary_f1"] == pytest.approx(2 / 3)
+    assert actual["type_accuracy"] == 1.0
 
 
 def test_by_hand():
     """One right, one of the wrong label, one too long, one missed, one invented."""
     gold = [[(0, 2, "PER"), (3, 4, "LOC"), (5, 6, "PER")], [(0, 1, "LOC")]]
     predicted = [[(0, 2, "PER"), (3, 4, "PER"), (5, 7, "PER")], [(2, 3, "a-b")]]
-    assert figures(gold, predicted) == pytest.approx(
-        {"precision": 1 / 4, "recall": 1 / 4, "f1": 1 / 4, "f1_macro": (2 / 5 + 0 + 0) / 3, "boundary_f1": 1 / 2, "type_f1": 1 / 2,
-         "type_accuracy": 1 / 2}
+    assert all_scores(gold, predicted) == pytest.approx(
+        {"precision": 1 / 4, "recall": 1 / 4, "f1": 1 / 4, "f1_macro": (2 / 5 + 0 + 0) / 3,
+         "boundary_f1": 1 / 2, "type_f1": 1 / 2, "type_accuracy": 1 / 2}
     )  # fmt: skip
 
 
-# ---------------------------------------------------------------- as the task says it
+# ---------------------------------------------------------------- in the task
 
 
 def scored(gold, predicted, metric="f1", intervals=True):
@@ -183,7 +186,7 @@ def test_the_interval_holds_the_value_of_the_main_figure(metric):
     ]
     scores = scored(gold, predicted, metric)
     assert (scores.main_metric, scores.higher_is_better) == (metric, True)
-    assert scores.main_value == figures(gold, predicted)[metric]
+    assert scores.main_value == all_scores(gold, predicted)[metric]
     low, high = scores.intervals[metric]
     assert low < scores.main_value < high
     assert set(scores.intervals) == {metric}
@@ -193,7 +196,7 @@ def test_the_interval_holds_the_value_of_the_main_figure(metric):
 
 
 def test_the_interval_draws_whole_sentences():
-    """All right or all wrong in each of 30 sentences with 20 spans: as wide as the one of 30 draws, not of 600."""
+    """With 20 spans a sentence, all right or all wrong, the interval is that of 30 draws, not of 600."""
     gold = [[(n, n + 1, "PER") for n in range(20)] for _ in range(30)]
     predicted = [spans if n % 2 else [(s, e, "LOC") for s, e, _ in spans] for n, spans in enumerate(gold)]
     low, high = scored(gold, predicted).intervals["f1"]

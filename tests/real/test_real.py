@@ -1,4 +1,4 @@
-"""Real files and real encoders: BERTUNE_DATA names the folder of data sets; encoders come out of installed packages."""
+"""Real files and real encoders: BERTUNE_DATA names the folder of data sets; encoders come from packages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import bertune
 from bertune.commands.train import prepare
 from bertune.config.schema import DataConfig
 from bertune.encoders.auto import get_max_positions, load_hf_config
-from bertune.encoders.locate import locate_model
+from bertune.encoders.pretrained import locate_model
 from bertune.tasks.base.reading import read_examples
 from bertune.text.load import load_tokenizer
 
@@ -114,7 +114,8 @@ def test_token_ids_are_those_of_transformers(encoder, name, columns):
 
 def test_a_small_english_classifier_reaches_its_score(tmp_path):
     settings = [
-        f"data.train={data('glue/SST-2/train.tsv')}", f"data.dev={data('glue/SST-2/dev.tsv')}", "data.limit=640", "options.pooling=mean",
+        f"data.train={data('glue/SST-2/train.tsv')}", f"data.dev={data('glue/SST-2/dev.tsv')}",
+        "data.limit=640", "options.pooling=mean",
         "train.epochs=1", "train.batch_size=32", "train.learning_rate=2e-4", f"out={tmp_path / 'out'}",
     ]  # fmt: skip
     scores = bertune.train("classify", settings, quiet=True).scores["dev"]
@@ -131,8 +132,10 @@ def test_a_small_chinese_classifier_opens_in_transformers(tmp_path):
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     settings = [
-        f"data.train={data('chnsenticorp/train.tsv')}", "data.columns=[text,label]", "data.limit=256", "data.dev_fraction=0.01", "data.max_length=64",
-        f"model={chinese()}", "train.epochs=1", "train.batch_size=32", "train.learning_rate=1e-4", f"out={tmp_path / 'out'}",
+        f"data.train={data('chnsenticorp/train.tsv')}", "data.columns=[text,label]", "data.limit=256",
+        "data.dev_fraction=0.01", "data.max_length=64",
+        f"model={chinese()}", "train.epochs=1", "train.batch_size=32", "train.learning_rate=1e-4",
+        f"out={tmp_path / 'out'}",
     ]  # fmt: skip
     trained = bertune.train("classify", settings, quiet=True)
     texts = ["酒店很好，下次还来", "电池用了两天就坏了，客服也不理人", "ＴＨＥ book 还行"]

@@ -1,4 +1,4 @@
-"""ChineseBERT on real texts: what the authors' own code logged (BERTUNE_GOLDEN names the folder), and every title of TNEWS."""
+"""ChineseBERT on real texts: logs of the authors' code (folder BERTUNE_GOLDEN), all titles of TNEWS."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.chinesebert_folder import write_folder
 
 from bertune.config.schema import DataConfig
 from bertune.data.dataset import EncodedDataset
-from bertune.text.load import load_tokenizer
+from bertune.encoders.pretrained import PretrainedFolder
 from bertune.text.pinyin import SYMBOLS, PinyinConverter, PinyinVocab, unpack_syllable
 from bertune.text.tokenizer import Tokenizer
 from bertune.types import EncodedExample
@@ -47,7 +47,7 @@ def tokenizer(tmp_path_factory) -> Tokenizer:
     for name in ("pinyin_map", "pinyin2tensor"):
         (folder / "config" / f"{name}.json").unlink()
     (folder / "vocab.txt").write_text("\n".join(vocabulary) + "\n", encoding="utf-8")
-    return load_tokenizer(folder, 512, DataConfig())
+    return PretrainedFolder(folder).load_tokenizer(DataConfig(), 512)
 
 
 def samples() -> list[dict]:

@@ -1,4 +1,4 @@
-"""Every entity of known files is found, whichever way they are written; and a tagger learns from real sentences."""
+"""All entities of known files are read, in every notation; and a tagger learns from real sentences."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from bertune.tasks.base.reading import read_examples
 
 pytestmark = pytest.mark.real
 
-COUNTS = {  # sentences, entities, and those among them that begin with an inside tag: the publishers' scripts leave these out
+# Sentences, entities, and entities that begin with an inside tag: the publishers' scripts leave these out.
+COUNTS = {
     "resume/train.json": (3821, 13440, 2, "BIOS"),
     "resume/train.char.bmes": (3821, 13440, 2, "BMES"),
     "resume/dev.char.bmes": (463, 1497, 0, "BMES"),
@@ -65,7 +66,7 @@ def test_two_forms_of_a_file_say_the_same(one, other):
 def test_every_entity_fits_words_and_windows(name, encoder):
     """bertorch loses a tenth of MSRA's entities at 128 tokens; here windows of 64 lose none."""
     from bertune.config.schema import DataConfig
-    from bertune.encoders.locate import locate_model
+    from bertune.encoders.pretrained import locate_model
     from bertune.text.load import load_tokenizer
 
     task, examples, _ = read(name)
@@ -98,8 +99,10 @@ def test_few_characters_of_weibo_are_unknown():
 
 def test_a_tagger_learns_from_resumes(tmp_path):
     settings = [
-        f"data.train={data('ner/resume/train.json')}", f"data.dev={data('ner/resume/dev.char.bmes')}", "data.limit=320", f"model={chinese()}",
-        "train.epochs=2", "train.learning_rate=5e-4", "train.batch_size=16", "options.decoder=crf", f"out={tmp_path / 'out'}", "seed=1",
+        f"data.train={data('ner/resume/train.json')}", f"data.dev={data('ner/resume/dev.char.bmes')}",
+        "data.limit=320", f"model={chinese()}",
+        "train.epochs=2", "train.learning_rate=5e-4", "train.batch_size=16", "options.decoder=crf",
+        f"out={tmp_path / 'out'}", "seed=1",
     ]  # fmt: skip
     scores = bertune.train("tag", settings, quiet=True).scores["dev"]
     assert sum(label["support"] for label in scores.per_label.values()) == 1497

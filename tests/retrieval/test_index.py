@@ -409,11 +409,11 @@ def changed(folder, **values):
     [
         (lambda f: (f / "index.json").unlink(), "holds no index.json"),
         (lambda f: (f / "index.json").write_text("{"), "has format None"),
-        (lambda f: changed(f, format=2), "has format 2, this bertune reads format 1; make the index anew"),
+        (lambda f: changed(f, format=2), "has format 2, this bertune reads format 1; build the index again: --rebuild"),
         (lambda f: changed(f, rows=31), "damaged: its files do not belong together"),
         (lambda f: changed(f, form="float16"), "damaged: its files do not belong together"),
         (lambda f: changed(f, more=1), "damaged: .*more"),
-        (lambda f: changed(f, model="model b"), r"was made by another model \(has model b, this is model a\); make the index anew"),
+        (lambda f: changed(f, model="model b"), r"was made by another model \(has model b, this is model a\); build the index again: --rebuild"),
         (lambda f: (f / "vectors.npy").unlink(), "damaged: .*vectors.npy"),
         (lambda f: (f / "offsets.npy").write_bytes(b""), "damaged: "),
         (lambda f: os.truncate(f / "vectors.npy", 200), "damaged: "),

@@ -20,10 +20,10 @@ from bertune.commands.train import prepare
 from bertune.data.dataset import EncodedDataset
 from bertune.encoders.families.glyphs import GlyphOptions
 from bertune.encoders.load import load_encoder
+from bertune.encoders.pretrained import PretrainedFolder
 from bertune.heads.model import Model
 from bertune.tasks import task_names
 from bertune.tasks.base.reading import read_examples
-from bertune.text.load import load_tokenizer
 from bertune.training.rng import seed_everything
 from bertune.training.step import TrainStep
 
@@ -174,7 +174,7 @@ def fit_of(folder: Path, file: str, *settings: str, trained: bool = False) -> Tr
     task.fit(examples, lambda _: None)
     seed_everything(run.seed)
     encoder, report = load_encoder(folder, GlyphOptions(trainable=trained))
-    tokenizer = load_tokenizer(folder, encoder.max_positions, run.data)
+    tokenizer = PretrainedFolder(folder).load_tokenizer(run.data, encoder.max_positions)
     AcceleratorState._reset_state(reset_partial_state=True)
     return TrainStep(
         Model(encoder, task.head(encoder, report.pooler)),

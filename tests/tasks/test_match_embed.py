@@ -9,10 +9,9 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.builders import build_run
 from tests.conftest import make_encoder
 from typer.testing import CliRunner
 
@@ -29,7 +28,7 @@ from bertune.tasks.base.reading import read_examples, read_splits
 from bertune.tasks.embed import Embed, EmbedOptions
 from bertune.tasks.match import Match, MatchOptions
 from bertune.text.load import load_tokenizer
-from bertune.training.rng import RngState, seed_everything
+from bertune.training.rng import RngState
 from bertune.training.step import TrainStep
 from bertune.types import Batch, EncodedExample, Example, Location, Numerics, PairIndex, Ragged, Row
 
@@ -56,22 +55,15 @@ def examples_of(task, rows):
     return [task.read(Row(row, Location("rows", n))) for n, row in enumerate(rows, 1)]
 
 
-def built(folder, name, rows, options=None, precision="fp32", **train) -> TrainStep:
+def build(folder, name, rows, options=None, precision="fp32", **train) -> TrainStep:
     """A run before its first step, whose gradients are not cut."""
     given = {"max_steps": 1, "batch_size": 32, "max_grad_norm": 0, "micro_batch_tokens": None, **train}
-    run, task = prepare({"task": name, "model": str(folder), "options": options or {}, "train": given})
-    AcceleratorState._reset_state(reset_partial_state=True)
-    accelerator = Accelerator(cpu=True)
-    examples = examples_of(task, rows)
-    task.fit(examples, lambda _: None)
-    seed_everything(0)
-    encoder, report = load_encoder(folder)
-    if run.train.dropout is not None:
-        encoder.set_dropout(run.train.dropout)
-    encoder.set_numerics(Numerics(precision, run.train.fast_dropout))
-    model = Model(encoder, task.head(encoder, report.pooler))
-    encoded = EncodedDataset(task.encode(examples, load_tokenizer(folder, encoder.max_positions, run.data)))
-    return TrainStep(model.train(), task, encoded, run, accelerator)
+    settings = {"task": name, "model": str(folder), "options": options or {}, "train": given}
+    built = build_run(settings, rows, seed=0)
+    built.model.encoder.set_numerics(Numerics(precision, built.run.train.fast_dropout))
+    work = built.step()
+    work.model.train()
+    return work
 
 
 def step(work: TrainStep, rows) -> tuple[float, dict[str, torch.Tensor]]:
@@ -120,8 +112,8 @@ JOINT = {
 def test_gradients_do_not_depend_on_the_parts(name, cut, encoder_of):
     kind, task, rows, options = JOINT[name]
     places = range(1, len(rows), 2)
-    loss, whole = step(built(encoder_of(kind), task, rows, options, dropout=0), places)
-    work = built(encoder_of(kind), task, rows, options, dropout=0, **CUTS[cut])
+    loss, whole = step(build(encoder_of(kind), task, rows, options, dropout=0), places)
+    work = build(encoder_of(kind), task, rows, options, dropout=0, **CUTS[cut])
     assert len(
         work.gradient.text_parts(work.dataset.get_batch(list(places), work.task.collate_target), 1)
     ) >= (20 if cut == "text by text" else 3)
@@ -133,23 +125,23 @@ def test_gradients_do_not_depend_on_the_parts(name, cut, encoder_of):
 @pytest.mark.parametrize("task", ["embed", "match"])
 def test_adversarial_gradients_do_not_depend_on_the_parts(task, encoder_of):
     rows = {"embed": PAIRS, "match": SCORED}[task]
-    loss, whole = step(built(encoder_of("bert"), task, rows, dropout=0, fgm=0.5), range(12))
+    loss, whole = step(build(encoder_of("bert"), task, rows, dropout=0, fgm=0.5), range(12))
     for cut in CUTS.values():
         loss_of_parts, parts = step(
-            built(encoder_of("bert"), task, rows, dropout=0, fgm=0.5, **cut), range(12)
+            build(encoder_of("bert"), task, rows, dropout=0, fgm=0.5, **cut), range(12)
         )
         assert loss_of_parts == pytest.approx(loss, rel=1e-5)
         close(parts, whole, atol=1e-5)
-    _, once = step(built(encoder_of("bert"), task, rows, dropout=0), range(12))
+    _, once = step(build(encoder_of("bert"), task, rows, dropout=0), range(12))
     with pytest.raises(AssertionError):
         close(once, whole, atol=1e-5)
 
 
 def test_the_gradient_is_cut_once_where_vectors_are_shared(encoder_of):
-    _, whole = step(built(encoder_of("bert"), "embed", PAIRS, dropout=0), range(12))
+    _, whole = step(build(encoder_of("bert"), "embed", PAIRS, dropout=0), range(12))
     norm = torch.stack([g.norm() for g in whole.values()]).norm().item()
     _, cut = step(
-        built(encoder_of("bert"), "embed", PAIRS, dropout=0, micro_batches=4, max_grad_norm=norm / 10),
+        build(encoder_of("bert"), "embed", PAIRS, dropout=0, micro_batches=4, max_grad_norm=norm / 10),
         range(12),
     )
     close({n: 10 * g for n, g in cut.items()}, whole, atol=1e-5)
@@ -170,7 +162,7 @@ DROPPED = {
 def test_a_part_is_encoded_twice_with_one_dropout(name, encoder_of):
     """What comes out is the gradient of one graph over parts that were encoded once, and the random state after it."""
     kind, task, rows, options, more = DROPPED[name]
-    make = lambda: built(encoder_of(kind), task, rows, options, dropout=0.3, micro_batches=3, **more)  # noqa: E731
+    make = lambda: build(encoder_of(kind), task, rows, options, dropout=0.3, micro_batches=3, **more)  # noqa: E731
     places = [*range(11), len(rows) - 1]
     loss, cached = step(make(), places)
     after = RngState.capture(CPU)
@@ -193,19 +185,19 @@ def test_a_part_is_encoded_twice_with_one_dropout(name, encoder_of):
     now = RngState.capture(CPU)
     assert torch.equal(now.torch_state, after.torch_state)
     assert now.bytes_state == after.bytes_state
-    other, _ = step(built(encoder_of(kind), task, rows, options, dropout=0, micro_batches=3, **more), places)
+    other, _ = step(build(encoder_of(kind), task, rows, options, dropout=0, micro_batches=3, **more), places)
     assert other != pytest.approx(loss, rel=1e-4)  # there was dropout
 
 
 def test_two_passes_of_a_text_differ_by_dropout_alone(encoder_of):
     for rate, same in ((0, True), (0.2, False)):
-        work = built(encoder_of("bert"), "embed", SINGLE, {"pooling": "cls"}, dropout=rate)
+        work = build(encoder_of("bert"), "embed", SINGLE, {"pooling": "cls"}, dropout=rate)
         out = work.model(work.dataset.get_batch(range(4), work.task.collate_target))
         assert torch.allclose(out.text_vectors(0), out.text_vectors(1), atol=1e-5) == same
 
 
 def test_two_passes_of_a_text_may_lie_in_different_parts(encoder_of):
-    work = built(encoder_of("bert"), "embed", SINGLE, dropout=0.3, micro_batch_tokens=1)
+    work = build(encoder_of("bert"), "embed", SINGLE, dropout=0.3, micro_batch_tokens=1)
     batch = work.dataset.get_batch([0, 5, len(SINGLE) - 1], work.task.collate_target)
     assert len(batch.ragged.lengths) == 4  # two passes of each different text
     assert [side.tolist() for side in batch.pair_index.text_index] == [[0, 2, 0], [1, 3, 1]]
@@ -220,7 +212,7 @@ def test_two_passes_of_a_text_may_lie_in_different_parts(encoder_of):
 @pytest.mark.parametrize("accumulate", [1, 4])
 def test_a_batch_of_equal_scores_changes_nothing(accumulate, encoder_of):
     """CoSENT has no pair to compare then; the other batches of the run do."""
-    work = built(
+    work = build(
         encoder_of("bert"),
         "match",
         SCORED,
@@ -363,7 +355,7 @@ def test_the_losses_of_match_are_the_formulas():
 @pytest.mark.parametrize("product", [False, True])
 def test_labels_are_told_from_both_vectors(product, encoder_of):
     rows = [{**row, "label": ["no", "yes", "maybe"][n % 3]} for n, row in enumerate(PAIRS)]
-    work = built(
+    work = build(
         encoder_of("bert"),
         "match",
         rows,
@@ -961,7 +953,7 @@ def test_odd_lists_of_texts(model):
 
 
 def test_half_a_letter_is_no_text(model):
-    with pytest.raises(DataError, match=r"texts:2: .*half of a letter"):
+    with pytest.raises(DataError, match=r"texts:2: .*half a character"):
         model.encode(["a", "b \ud83d"])
 
 

@@ -13,7 +13,7 @@ from tests.chinesebert_folder import HAN, VOCABULARY, write_folder
 import bertune
 from bertune.config.schema import DataConfig
 from bertune.data.dataset import EncodedDataset
-from bertune.text.load import load_tokenizer
+from bertune.encoders.pretrained import PretrainedFolder
 from bertune.text.pinyin import PinyinConverter, PinyinVocab, unpack_syllable
 from bertune.text.pinyin_tokenizer import PinyinTokenizer
 from bertune.types import EncodedExample
@@ -26,7 +26,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def tokenizer(folder):
-    return load_tokenizer(folder, 64, DataConfig())
+    return PretrainedFolder(folder).load_tokenizer(DataConfig(), 64)
 
 
 def heard(tokenizer, piece) -> list[str]:
@@ -104,7 +104,7 @@ def test_pairs_are_read_each_for_itself(tokenizer):
 
 @pytest.mark.parametrize("truncation", ["longest_first", "only_first", "only_second"])
 def test_what_is_cut_off_still_decides_readings(folder, truncation):
-    tokenizer = load_tokenizer(folder, 64, DataConfig(max_length=6, truncation=truncation))
+    tokenizer = PretrainedFolder(folder).load_tokenizer(DataConfig(max_length=6, truncation=truncation), 64)
     (text,) = tokenizer.encode([("大小人长江",)])
     assert text.num_truncated == 1
     assert heard(tokenizer, text) == [
@@ -135,7 +135,7 @@ def test_cut_on_the_left(tmp_path):
     folder = write_folder(tmp_path / "m")
     settings = json.loads((folder / "tokenizer_config.json").read_text())
     (folder / "tokenizer_config.json").write_text(json.dumps({**settings, "truncation_side": "left"}))
-    tokenizer = load_tokenizer(folder, 64, DataConfig(max_length=4))
+    tokenizer = PretrainedFolder(folder).load_tokenizer(DataConfig(max_length=4), 64)
     (piece,) = tokenizer.encode([("大银行走",)])
     assert heard(tokenizer, piece) == [
         "",
@@ -164,7 +164,7 @@ def test_words_give_the_syllables_of_the_text(tokenizer):
 
 
 def test_windows_are_read_in_the_whole_text(folder):
-    tokenizer = load_tokenizer(folder, 64, DataConfig(max_length=8))
+    tokenizer = PretrainedFolder(folder).load_tokenizer(DataConfig(max_length=8), 64)
     text = "银行长江" * 4
     words = [(n, n + 1) for n in range(len(text))]
     ((piece, _),) = tokenizer.encode_words([(text, words)], 3)
@@ -191,7 +191,7 @@ def test_words_can_be_forgotten(tokenizer, monkeypatch):
     before = tokenizer.encode_words([("银行", [(0, 2)])], 0)
     monkeypatch.setattr(module, "MAX_CACHED_WORDS", 0)
     assert tokenizer.encode_words([("银行", [(0, 2)])], 0) == before
-    assert list(tokenizer._word_places) == list(tokenizer._word_ids) == ["银行"]
+    assert list(tokenizer._word_characters) == list(tokenizer._word_ids) == ["银行"]
 
 
 def test_texts_that_are_read_otherwise_are_other_texts(tokenizer):
@@ -222,7 +222,7 @@ def test_any_text_by_the_rule(text):
     """A token that stands for one character has its reading, any other none: said by the offsets alone."""
     tokenizer = SHARED["tokenizer"]
     (piece,) = tokenizer.encode([(text or "a",)])
-    found = tokenizer._whole.encode(text or "a")
+    found = tokenizer._rust.encode(text or "a")
     readings = PinyinConverter(tokenizer.pinyin.vocab).convert(text or "a")
     assert list(piece.input_ids) == found.ids
     assert list(piece.pinyin_ids) == [readings[a] if b - a == 1 else 0 for a, b in found.offsets]
@@ -242,14 +242,14 @@ def test_it_is_written_and_read_back(layout, tmp_path, folder):
     if layout == "vocabulary alone":
         for name in ("pinyin_map", "pinyin2tensor"):
             (place / "config" / f"{name}.json").unlink()
-    tokenizer = load_tokenizer(place, 64, DataConfig())
+    tokenizer = PretrainedFolder(place).load_tokenizer(DataConfig(), 64)
     assert (tokenizer.pinyin.vocab.pinyin_ids is None) == (layout == "vocabulary alone")
     saved = tmp_path / "saved"
     saved.mkdir()
     tokenizer.save(saved)
     (saved / "bertune.json").write_text("{}")
     (saved / "config.json").write_text(json.dumps({"model_type": "chinesebert"}))
-    again = load_tokenizer(saved, 64, DataConfig())
+    again = PretrainedFolder(saved).load_tokenizer(DataConfig(), 64)
     assert again.pinyin.vocab == tokenizer.pinyin.vocab
     assert again.fingerprint() == tokenizer.fingerprint()
     texts = [("我的银行", "了！"), ("good 么",)]
@@ -278,9 +278,9 @@ def test_ids_are_those_of_transformers(folder, tokenizer):
 
 def test_a_tokenizer_json_will_do(tmp_path, tokenizer):
     folder = write_folder(tmp_path / "m")
-    (folder / "tokenizer.json").write_text(tokenizer._whole.to_str())
+    (folder / "tokenizer.json").write_text(tokenizer._rust.to_str())
     (folder / "vocab.txt").unlink()
-    assert load_tokenizer(folder, 64, DataConfig()).encode([("我的银行",)]) == tokenizer.encode(
+    assert PretrainedFolder(folder).load_tokenizer(DataConfig(), 64).encode([("我的银行",)]) == tokenizer.encode(
         [("我的银行",)]
     )
 
@@ -289,18 +289,18 @@ def test_faults_are_one_line(tmp_path):
     folder = write_folder(tmp_path / "m")
     (folder / "vocab.txt").write_text("\n".join(VOCABULARY[5:]))
     with pytest.raises(bertune.ConfigError, match=r"vocab\.txt: lacks the special tokens \[UNK\], "):
-        load_tokenizer(folder, 64, DataConfig())
+        PretrainedFolder(folder).load_tokenizer(DataConfig(), 64)
     (folder / "vocab.txt").write_bytes(b"\xff")
     with pytest.raises(bertune.ConfigError, match=r"vocab\.txt: cannot be read"):
-        load_tokenizer(folder, 64, DataConfig())
+        PretrainedFolder(folder).load_tokenizer(DataConfig(), 64)
     (folder / "vocab.txt").unlink()
     with pytest.raises(bertune.ConfigError, match=r"it holds neither vocab\.txt nor tokenizer\.json"):
-        load_tokenizer(folder, 64, DataConfig())
+        PretrainedFolder(folder).load_tokenizer(DataConfig(), 64)
     (folder / "tokenizer.json").write_text("{}")
     with pytest.raises(bertune.ConfigError, match=r"tokenizer\.json: "):
-        load_tokenizer(folder, 64, DataConfig())
+        PretrainedFolder(folder).load_tokenizer(DataConfig(), 64)
     (folder / "tokenizer_config.json").write_text("[]")
     with pytest.raises(
         bertune.ConfigError, match=r"tokenizer_config\.json: cannot be read: expected an object, got list"
     ):
-        load_tokenizer(folder, 64, DataConfig())
+        PretrainedFolder(folder).load_tokenizer(DataConfig(), 64)

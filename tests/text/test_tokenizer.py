@@ -123,7 +123,7 @@ def test_a_bert_tokenizer_is_what_transformers_makes_of_it(tmp_path, settings, a
 
     from transformers import AutoTokenizer, BertTokenizer
 
-    from bertune.text.load import _plain_bert
+    from bertune.text.tokenizer_files import _read_bert_tokenizer
 
     folder = make_encoder(tmp_path / "e")
     BertTokenizer.from_pretrained(str(folder), **settings).save_pretrained(folder)
@@ -132,7 +132,7 @@ def test_a_bert_tokenizer_is_what_transformers_makes_of_it(tmp_path, settings, a
         (folder / "tokenizer_config.json").write_text(
             json.dumps({**config, "do_lower_case": settings.get("do_lower_case") is False})
         )
-    assert (_plain_bert(folder) is not None) == agree
+    assert (_read_bert_tokenizer(folder) is not None) == agree
     ours, theirs = load_tokenizer(folder, 64, DataConfig()), AutoTokenizer.from_pretrained(str(folder))
     for text in ("The DOG is good, naïve 大人 [MASK] x9", "É\u200b\x00é", " a\tb\n"):
         (piece,) = ours.encode([(text,)])
@@ -144,13 +144,13 @@ def test_a_bert_tokenizer_is_what_transformers_makes_of_it(tmp_path, settings, a
 def test_what_the_settings_do_not_tell_is_left_to_transformers(tmp_path):
     import json
 
-    from bertune.text.load import _plain_bert
+    from bertune.text.tokenizer_files import _read_bert_tokenizer
 
     folder = make_encoder(tmp_path / "e")
     made, said = (
         json.loads((folder / name).read_text()) for name in ("tokenizer.json", "tokenizer_config.json")
     )
-    assert _plain_bert(folder) is not None
+    assert _read_bert_tokenizer(folder) is not None
     for name, changed in (
         ("tokenizer.json", {**made, "added_tokens": made["added_tokens"][:-1]}),
         ("tokenizer.json", {**made, "normalizer": {**made["normalizer"], "clean_text": False}}),
@@ -161,4 +161,4 @@ def test_what_the_settings_do_not_tell_is_left_to_transformers(tmp_path):
         (folder / "tokenizer.json").write_text(json.dumps(made))
         (folder / "tokenizer_config.json").write_text(json.dumps(said))
         (folder / name).write_text(json.dumps(changed))
-        assert _plain_bert(folder) is None, changed
+        assert _read_bert_tokenizer(folder) is None, changed

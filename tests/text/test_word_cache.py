@@ -33,14 +33,14 @@ TEXT = st.one_of(
 def same(tokenizer: Tokenizer, texts: list[tuple[str, ...]]) -> int:
     """Compare with the Rust tokenizer; return how many texts it was not asked for."""
     expected = tokenizer._encode(texts)
-    found = tokenizer._words.encode(texts)
+    found = tokenizer._word_cache.encode(texts)
     sure = [(f, e, t) for f, e, t in zip(found, expected, texts, strict=True) if f is not None]
-    plain = tokenizer._words._plain
+    plain = tokenizer._word_cache._ascii
     for word in (
         {word for text in texts for part in text for word in part.split() if word.isascii()} if plain else ()
     ):
         ids = plain(word)
-        assert ids is None or ids == tokenizer._whole.encode(word, add_special_tokens=False).ids, word
+        assert ids is None or ids == tokenizer._rust.encode(word, add_special_tokens=False).ids, word
     for piece, right, text in sure:
         assert (piece.input_ids, piece.token_type_ids, piece.num_truncated) == (
             right.input_ids,
@@ -74,7 +74,7 @@ def tokenizer(request, tiny):
             ]
         )
     found = Tokenizer(rust, settings, data.max_length)
-    assert found._words is not None
+    assert found._word_cache is not None
     return found
 
 
@@ -95,12 +95,12 @@ def test_plain_texts_are_not_given_to_rust(tokenizer):
     texts = [(f"The dog, the cat and {n} good books! (not bad)",) for n in range(3000)]
     assert same(tokenizer, texts) == 3000
     assert same(tokenizer, [("good dog", "a cat")] * 40) == 40
-    assert any(piece.num_truncated for piece in tokenizer._words.encode(texts))
+    assert any(piece.num_truncated for piece in tokenizer._word_cache.encode(texts))
 
 
 def test_few_blanks_and_long_pairs_are_given_to_rust(tokenizer):
-    assert tokenizer._words.encode([("好" * 60,)]) == [None]
-    assert tokenizer._words.encode([("good " * 40, "bad " * 40)]) == [None]
+    assert tokenizer._word_cache.encode([("好" * 60,)]) == [None]
+    assert tokenizer._word_cache.encode([("good " * 40, "bad " * 40)]) == [None]
     texts = [("好" * 60,), ("good dog",), ("good " * 40, "bad " * 40), ("",)] * 10
     assert [
         (list(p.input_ids), list(p.token_type_ids), p.num_truncated) for p in tokenizer.encode(texts)
@@ -109,7 +109,7 @@ def test_few_blanks_and_long_pairs_are_given_to_rust(tokenizer):
 
 def test_words_are_forgotten_when_there_are_too_many(tokenizer, monkeypatch):
     monkeypatch.setattr(word_cache, "MAX_CACHED_WORDS", 50)
-    tokenizer._words._forget()
+    tokenizer._word_cache._clear()
     for round in range(4):
         assert (
             same(
@@ -122,19 +122,19 @@ def test_words_are_forgotten_when_there_are_too_many(tokenizer, monkeypatch):
             > 0
         )
     monkeypatch.undo()
-    tokenizer._words._forget()
+    tokenizer._word_cache._clear()
 
 
 def test_words_that_never_come_again_are_not_learnt(tokenizer):
-    tokenizer._words._forget()
+    tokenizer._word_cache._clear()
     texts = [(f"word{n} x{n}y the dog",) for n in range(500)]
     assert same(tokenizer, texts) == 0
-    assert set(tokenizer._words._known.word_index) == {"the", "dog"}
+    assert set(tokenizer._word_cache._table.word_index) == {"the", "dog"}
     assert same(tokenizer, [("the dog",)] * 3) == 3
 
 
 def test_tokens_behave_as_a_list(tokenizer):
-    piece = tokenizer._words.encode([("good dog",)] * 9)[0]
+    piece = tokenizer._word_cache.encode([("good dog",)] * 9)[0]
     ids = tokenizer._encode([("good dog",)])[0].input_ids
     assert piece.input_ids == ids
     assert ids == piece.input_ids
@@ -168,7 +168,7 @@ def test_other_tokenizers_have_no_such_cache(tokenizer):
 
 def test_threads_and_processes(tokenizer, monkeypatch):
     monkeypatch.setattr(word_cache, "MAX_CACHED_WORDS", 300)
-    tokenizer._words._forget()
+    tokenizer._word_cache._clear()
     texts = [(f"dog {n % 500} {n % 500}a the dog is good and the cat",) for n in range(2000)]
     right = [p.input_ids for p in tokenizer._encode(texts)]
     found: list[bool] = []
@@ -181,7 +181,7 @@ def test_threads_and_processes(tokenizer, monkeypatch):
     for thread in work:
         thread.join()
     assert found == [True] * 4
-    again = pickle.loads(pickle.dumps(tokenizer._words))
+    again = pickle.loads(pickle.dumps(tokenizer._word_cache))
     assert [p.input_ids for p in again.encode(texts)] == right
 
 
@@ -198,7 +198,7 @@ def test_real_texts(tiny):
     ]
     assert files
     csv.field_size_limit(1 << 30)
-    from bertune.encoders.locate import locate_model
+    from bertune.encoders.pretrained import locate_model
 
     models = [tiny, locate_model("minilm")]
     for model in models:
@@ -213,4 +213,4 @@ def test_real_texts(tiny):
 
 
 def test_wordcache_of_knows_bert(tiny):
-    assert isinstance(WordCache.from_tokenizer(load_tokenizer(tiny, 64, DataConfig())._whole, 64), WordCache)
+    assert isinstance(WordCache.from_tokenizer(load_tokenizer(tiny, 64, DataConfig())._rust, 64), WordCache)

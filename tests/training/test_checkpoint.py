@@ -1,4 +1,4 @@
-"""A checkpoint is whole or is none: what is written, what is found again, what is said where it cannot be written."""
+"""A checkpoint is whole or is none: what is written, what is found, what is said where it cannot be written."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from bertune.config.schema import RunConfig
 from bertune.console import Console
 from bertune.errors import TrainingError
 from bertune.files import sha256, sha256_of_json
+from bertune.inference.fingerprint import FORMAT_1_PARAMETERS
 from bertune.training.checkpoint import Checkpoints
 from bertune.training.history import History
 from bertune.training.listener import Outcome
@@ -167,12 +168,13 @@ def about_with(**changes: object):
     return damage
 
 
+OTHER_BYTES = "has other bytes than were written"
 DAMAGES = {
     "state truncated": ("state.safetensors", lambda content: content[:-1], "bytes, not"),
     "state too long": ("state.safetensors", lambda content: content + b" ", "bytes, not"),
     "state empty": ("state.safetensors", lambda _: b"", "has 0 bytes"),
-    "a bit of the weights flipped": ("state.safetensors", lambda content: flipped(content, len(content) // 2), "has other bytes than were written"),
-    "a bit of the state's header flipped": ("state.safetensors", lambda content: flipped(content, 40), "has other bytes than were written"),
+    "a bit of the weights flipped": ("state.safetensors", lambda content: flipped(content, len(content) // 2), OTHER_BYTES),
+    "a bit of the state's header flipped": ("state.safetensors", lambda content: flipped(content, 40), OTHER_BYTES),
     "state missing": ("state.safetensors", lambda _: None, "No such file"),
     "manifest missing": ("checkpoint.json", lambda _: None, "No such file"),
     "manifest empty": ("checkpoint.json", lambda _: b"", ""),
@@ -185,7 +187,9 @@ DAMAGES = {
     "manifest without a step": ("checkpoint.json", about_with(step=None), ""),
     "manifest without a run": ("checkpoint.json", about_with(about=None), ""),
     "manifest of another step": ("checkpoint.json", about_with(step=8), ""),
-    "a bit of the manifest's settings flipped": ("checkpoint.json", lambda content: content.replace(b'"seed": 42', b'"seed": 43'), ""),
+    "a bit of the manifest's settings flipped": (
+        "checkpoint.json", lambda content: content.replace(b'"seed": 42', b'"seed": 43'), "",
+    ),
 }  # fmt: skip
 
 
@@ -216,7 +220,7 @@ def test_where_all_are_damaged_each_is_named(work, out):
 
 
 def as_format_1(folder: Path) -> None:
-    """Put a checkpoint into the words of format 1: names of weights and of progress, of the folder, and the format's number."""
+    """Put a checkpoint into the words of format 1: its weights, its progress, its folder, and the number."""
     path = folder / "state.safetensors"
     with safe_open(path, framework="pt") as file:
         values = json.loads(file.metadata()["state"])
@@ -224,7 +228,7 @@ def as_format_1(folder: Path) -> None:
     values["progress"] = {old.get(name, name): value for name, value in values["progress"].items()}
     tensors = {}
     for name, tensor in load_file(path).items():
-        for old_part, new_part in upgrade.PARAMETERS.items():
+        for old_part, new_part in FORMAT_1_PARAMETERS.items():
             name = name.replace(new_part, old_part)
         tensors[name] = tensor
     save_file(tensors, path, metadata={"state": json.dumps(values)})
@@ -459,7 +463,7 @@ def test_a_history_of_the_form_before_is_read(history):
     log = history_from(history, 4)
     log.close()
     assert lines_in(history) == [line for line in whole if line["step"] <= 4]
-    assert [list(line)[0] for line in lines_in(history)] == ["event"] * 4
+    assert [next(iter(line)) for line in lines_in(history)] == ["event"] * 4
     assert [e["step"] for e in log.evaluations] == [2, 4]
     assert "event" not in log.evaluations[0]
 

@@ -1,4 +1,4 @@
-"""Errors inside a step: what is not finite is named or skipped; where memory is short, the step is done in smaller parts."""
+"""Errors inside a step: what is not finite is named or skipped; short memory makes its parts smaller."""
 
 from __future__ import annotations
 
@@ -7,21 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
-from tests.conftest import make_encoder
+from tests.builders import build_run, make_still_encoder
 from tests.training.test_state import assert_same, averages, disturb, weights
 
-from bertune.commands.train import prepare
-from bertune.data.dataset import EncodedDataset
-from bertune.encoders.load import load_encoder
 from bertune.errors import TrainingError
-from bertune.heads.model import Model
-from bertune.text.load import load_tokenizer
 from bertune.training.oom import is_out_of_memory
-from bertune.training.rng import seed_everything
 from bertune.training.step import TrainStep
-from bertune.types import Location, Row
 
 NOUNS = ["dog", "cat", "tree", "house"]
 TEXTS = [
@@ -39,11 +30,7 @@ PER_EPOCH = len(TEXTS) // SIZE
 @pytest.fixture(scope="module")
 def still(tmp_path_factory) -> Path:
     """A tiny BERT without dropout."""
-    return make_encoder(
-        tmp_path_factory.mktemp("encoder") / "still",
-        hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0,
-    )
+    return make_still_encoder(tmp_path_factory.mktemp("encoder") / "still")
 
 
 def build(folder: Path, problem: str = "regress", **train: object) -> TrainStep:
@@ -57,25 +44,8 @@ def build(folder: Path, problem: str = "regress", **train: object) -> TrainStep:
         "warmup_ratio": 0,
         **train,
     }
-    run, task = prepare({"task": name, "model": str(folder), "train": settings})
-    AcceleratorState._reset_state(reset_partial_state=True)
-    accelerator = Accelerator(cpu=True)
-    examples = [task.read(Row(row, Location("rows.jsonl", number))) for number, row in enumerate(rows, 1)]
-    task.fit(examples, lambda _: None)
-    seed_everything(run.seed)
-    encoder, report = load_encoder(folder)
-    model = Model(encoder, task.head(encoder, report.pooler))
-    encoded = EncodedDataset(task.encode(examples, load_tokenizer(folder, encoder.max_positions, run.data)))
     warnings: list[str] = []
-    work = TrainStep(
-        model,
-        task,
-        encoded,
-        run,
-        accelerator,
-        location_of=lambda row: str(examples[row].location),
-        warn=warnings.append,
-    )
+    work = build_run({"task": name, "model": str(folder), "train": settings}, rows).step(warnings.append)
     work.warnings = warnings
     return work
 
@@ -205,7 +175,7 @@ def test_the_number_of_skipped_steps_goes_on(odd, tmp_path):
 
 
 def limit(work: TrainStep, most: int) -> list[int]:
-    """Let memory be short where more tokens than `most` are encoded at once, after the work: dropout has been drawn."""
+    """Let memory be short where more than `most` tokens are encoded at once, after dropout has been drawn."""
     forward, sizes = work.model.encoder.forward, []
 
     def limited(ragged, **named):
@@ -213,7 +183,8 @@ def limit(work: TrainStep, most: int) -> list[int]:
         tokens = sum(ragged.lengths)
         if tokens > most:
             raise RuntimeError(
-                f"[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory: you tried to allocate {tokens} bytes\nmore"
+                "[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory: "
+                f"you tried to allocate {tokens} bytes\nmore"
             )
         sizes.append(tokens)
         return states
@@ -250,9 +221,7 @@ def test_smaller_parts_give_the_same_gradient(problem, parts, still, most):
     assert max(sizes) <= most[problem, parts] < most[problem, 1]
     assert found.keys() == expected.keys()
     assert all(
-        gradient.any()
-        for name, gradient in expected.items()
-        if name == "encoder.layers.0.query.weight"
+        gradient.any() for name, gradient in expected.items() if name == "encoder.layers.0.query.weight"
     )
     for name, gradient in found.items():
         torch.testing.assert_close(

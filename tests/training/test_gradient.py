@@ -1,4 +1,4 @@
-"""How a batch is cut into micro-batches changes neither loss nor gradient, and both are those of the plain mean."""
+"""Micro-batches change neither loss nor gradient, and both are those of the plain mean."""
 
 from __future__ import annotations
 
@@ -6,17 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
-from tests.conftest import make_encoder
+from tests.builders import build_run, make_still_encoder
 from torch.nn import functional as F
 
-from bertune.commands.train import prepare
-from bertune.data.dataset import EncodedDataset
-from bertune.encoders.load import load_encoder
-from bertune.heads.model import Model
-from bertune.text.load import load_tokenizer
-from bertune.training.rng import seed_everything
 from bertune.training.step import TrainStep
 from bertune.types import Example
 
@@ -49,42 +41,25 @@ CUTS = [{"micro_batches": 2}, {"micro_batches": 4}, {"micro_batch_tokens": 20}]
 MORE_CUTS = [{"micro_batches": 8}, {"micro_batch_tokens": 1}, {"micro_batches": 2, "micro_batch_tokens": 16}]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """So small a model is slower on two."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory) -> Path:
     """A tiny BERT without dropout."""
-    folder = tmp_path_factory.mktemp("encoder") / "still"
-    return make_encoder(folder, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    return make_still_encoder(tmp_path_factory.mktemp("encoder") / "still")
 
 
 def build(folder: Path, problem: str, **train: object) -> TrainStep:
     """Build a run without dropout, whose gradients are not cut."""
     name, options, targets = PROBLEMS[problem]
     settings = {"max_steps": 1, "batch_size": len(TEXTS), "max_grad_norm": 0, "schedule": "constant", **train}
-    run, task = prepare({"task": name, "model": str(folder), "options": options, "train": settings})
-    AcceleratorState._reset_state(reset_partial_state=True)
-    accelerator = Accelerator(cpu=True)
     examples = [Example((text,), target) for text, target in zip(TEXTS, targets, strict=True)]
-    task.fit(examples, lambda _: None)
-    seed_everything(run.seed)
-    encoder, report = load_encoder(folder)
-    model = Model(encoder, task.head(encoder, report.pooler))
+    built = build_run({"task": name, "model": str(folder), "options": options, "train": settings}, examples)
+    model, config = built.model, built.model.encoder.config
     torch.nn.init.normal_(model.head.out.weight, std=0.5)  # so that logits differ from row to row
-    torch.nn.init.constant_(
-        model.head.out.bias, 1.0
-    )  # or as many rows would lie above their number as below it
-    assert (encoder.config.hidden_dropout, encoder.config.attention_dropout, model.head.dropout.p) == (0.0, 0.0, 0.0)
-    rows = EncodedDataset(task.encode(examples, load_tokenizer(folder, encoder.max_positions, run.data)))
-    assert rows.lengths.max() > 8 * rows.lengths.min()
-    work = TrainStep(model, task, rows, run, accelerator)
+    # Without a bias as many rows would lie above their number as below it.
+    torch.nn.init.constant_(model.head.out.bias, 1.0)
+    assert (config.hidden_dropout, config.attention_dropout, model.head.dropout.p) == (0.0, 0.0, 0.0)
+    assert built.dataset.lengths.max() > 8 * built.dataset.lengths.min()
+    work = built.step()
     assert work.num_active_words is not None
     return work
 
@@ -163,9 +138,8 @@ def test_fgm_is_the_same_however_the_batch_is_cut(problem, tiny):
     whole_total, _, without = step(build(tiny, problem), ALL)
     assert total == pytest.approx(whole_total, rel=1e-6)  # what is told is the loss where the weights are
     table = "encoder.embeddings.word_embeddings.weight"
-    assert (gradients[table] - 2 * without[table]).norm() > 1e-3 * without[
-        table
-    ].norm()  # the worse place has another gradient
+    difference = gradients[table] - 2 * without[table]
+    assert difference.norm() > 1e-3 * without[table].norm()  # the gradient differs at the moved embeddings
     for train in ({"micro_batches": 4}, {"micro_batch_tokens": 20}):
         cut_total, _, cut_gradients = step(build(tiny, problem, fgm=0.5, **train), ALL)
         assert cut_total == pytest.approx(total, rel=1e-6)

@@ -61,8 +61,8 @@ def start(tiny, write, tmp_path):
 
     def train(*listeners: Listener, resume: bool = False, settings: tuple[str, ...] = ()) -> TrainResult:
         given = [
-            f"data.train={file}", f"data.dev={file}", f"model={tiny}", f"out={tmp_path / 'out'}", "device=cpu", "train.precision=fp32",
-            "train.batch_size=4", "train.epochs=2", "train.learning_rate=3e-3", "log.every=2", *settings,
+            f"data.train={file}", f"data.dev={file}", f"model={tiny}", f"out={tmp_path / 'out'}", "device=cpu",
+            "train.precision=fp32", "train.batch_size=4", "train.epochs=2", "train.learning_rate=3e-3", "log.every=2", *settings,
         ]  # fmt: skip
         return bertune.train("classify", given, quiet=True, resume=resume, listeners=listeners)
 

@@ -1,4 +1,4 @@
-"""Rates move as those of transformers, and every parameter has the rate and the decay that the settings say."""
+"""Rates move as those of transformers, and every parameter has the rate and the decay of the settings."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from bertune.config.schema import TrainConfig
+from bertune.encoders.architectures import HEADS
 from bertune.encoders.load import load_encoder
-from bertune.encoders.names import HEADS
 from bertune.errors import ConfigError
 from bertune.heads.model import Model
 from bertune.heads.pooled import PooledHead
@@ -185,7 +185,8 @@ def test_a_layer_may_have_a_rate_of_its_own(tiny):
     )
     found = settings_of(model, TrainConfig(learning_rate=4e-5, head_learning_rate=3e-4, weight_decay=0.03))
     assert {n: found[n] for n in found if n.startswith("head.")} == {
-        "head.dense.0.weight": (3e-4, 0.03), "head.dense.0.bias": (3e-4, 0.0), "head.out.weight": (1e-3, 0.0), "head.out.bias": (1e-3, 0.0),
+        "head.dense.0.weight": (3e-4, 0.03), "head.dense.0.bias": (3e-4, 0.0),
+        "head.out.weight": (1e-3, 0.0), "head.out.bias": (1e-3, 0.0),
     }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""EMA follows its formula and hands weights back untouched; FGM steps along the gradient and leaves no trace."""
+"""EMA follows its formula and gives weights back; FGM steps along the gradient and leaves no trace."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ class TestEMA:
         assert same(weights_of(model), live)
 
     def test_training_goes_on_after_an_exchange(self):
-        """The parameters are still those that the optimizer holds, and the average is still apart from them."""
+        """The parameters are still those of the optimizer, and the average is still apart from them."""
         model, other = network(), network()
         for m, exchanged in ((model, True), (other, False)):
             ema, optimizer = EMA(m, 0.9), torch.optim.SGD(m.parameters(), lr=0.1)

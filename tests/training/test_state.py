@@ -10,20 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
+from tests.builders import build_run
 
-from bertune.commands.train import prepare
 from bertune.data.batching import num_batches
-from bertune.data.dataset import EncodedDataset
-from bertune.encoders.load import load_encoder
 from bertune.errors import ArtifactError
-from bertune.heads.model import Model
 from bertune.kernels.dropout import DROPOUT_GENERATOR
-from bertune.text.load import load_tokenizer
 from bertune.training.listener import Listener
 from bertune.training.loop import TrainLoop
-from bertune.training.rng import seed_everything
 from bertune.training.state import Mean
 from bertune.training.step import TrainStep
 from bertune.types import Example
@@ -48,15 +41,6 @@ PER_EPOCH = num_batches(len(EXAMPLES), SIZE)
 STEPS = 2 * PER_EPOCH + 1
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """So small a model is slower on two."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def build(folder: Path, seed: int = 42, **train: object) -> TrainStep:
     """Build everything of a run from its settings alone, with dropout and EMA on."""
     settings = {
@@ -68,24 +52,10 @@ def build(folder: Path, seed: int = 42, **train: object) -> TrainStep:
         "ema": 0.9,
         **train,
     }
-    run, task = prepare(
-        {
-            "task": "classify",
-            "model": str(folder),
-            "seed": seed,
-            "train": settings,
-            "log": {"every": PER_EPOCH},
-        }
-    )
-    AcceleratorState._reset_state(reset_partial_state=True)
-    accelerator = Accelerator(cpu=True)
-    task.fit(EXAMPLES, lambda _: None)
-    seed_everything(seed)
-    encoder, report = load_encoder(folder)
-    model = Model(encoder, task.head(encoder, report.pooler))
-    rows = EncodedDataset(task.encode(EXAMPLES, load_tokenizer(folder, encoder.max_positions, run.data)))
-    work = TrainStep(model, task, rows, run, accelerator)
-    assert (encoder.config.hidden_dropout, encoder.config.attention_dropout, model.head.dropout.p) == (0.1, 0.1, 0.1)
+    run = {"task": "classify", "model": str(folder), "seed": seed, "train": settings}
+    built = build_run({**run, "log": {"every": PER_EPOCH}}, EXAMPLES)
+    work, config = built.step(), built.model.encoder.config
+    assert (config.hidden_dropout, config.attention_dropout, built.model.head.dropout.p) == (0.1, 0.1, 0.1)
     assert work.num_active_words is not None
     return work
 
@@ -155,7 +125,7 @@ def test_every_step_is_another_and_dropout_is_on(straight, tiny):
     assert (work.state.progress.epoch, work.state.progress.batches_done) == (2, 1)
     assert any(not torch.equal(final[n], average[n]) for n in final)
     model = work.model.train()
-    batch = work.dataset.batch([0, 1], work.task.collate_target)
+    batch = work.dataset.get_batch([0, 1], work.task.collate_target)
     assert not torch.equal(model(batch), model(batch))
 
 
@@ -251,7 +221,7 @@ class Recorder(Listener):
 
 
 def test_the_loop_goes_on_from_a_state(tiny, tmp_path):
-    """The same steps, lines and weights; with a constant rate the first epoch alone is the beginning of the whole run."""
+    """With a constant rate the first epoch alone is the beginning of the whole run."""
     whole, parts = Recorder(), Recorder()
     straight = build(tiny, schedule="constant")
     kept: list[int] = []

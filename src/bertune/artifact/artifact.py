@@ -1,31 +1,29 @@
-"""The saved folder: data only, never code. It opens in transformers too, with the same numbers.
+"""The saved folder: data only, never code. transformers opens it too, with the same numbers.
 
 | file | what |
 |---|---|
 | config.json, model.safetensors, tokenizer.json, tokenizer_config.json | what transformers reads |
-| bertune.json | format number, task, its options and what it learnt, package versions |
-| run.yaml | the resolved run; `bertune train OUT/run.yaml` repeats it |
-| scores.json, history.jsonl | how good it is, and how it came to that |
+| bertune.json | format number, task and what it learnt, encoder, package versions |
+| run.yaml | every setting of the run; `bertune train MODEL/run.yaml` repeats it |
+| scores.json, history.jsonl | how good the model is, and how it became so |
 | README.md | the model card |
-| modules.json, 1_Pooling/, ... | how sentence-transformers makes vectors, for tasks that do |
-| last/ | the weights of the last step, as a folder of the same kind, where a dev set chose the best |
+| modules.json, 1_Pooling/, ... | how sentence-transformers makes vectors, for tasks that make them |
+| last/ | the model of the last step, as a folder of the same kind, where a dev set chose the best |
 """
 
 from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
-from bertune.artifact.sentence_transformers import (
-    POOLINGS,
-)
-from bertune.config.schema import RunConfig
+from bertune.artifact.sentence_modules import POOLINGS
+from bertune.config.schema import DataConfig, RunConfig
+from bertune.encoders.families.registry import get_family
 from bertune.encoders.int8 import quantize
-from bertune.encoders.names import NOT_IN_TRANSFORMERS
 from bertune.heads.model import Model
 from bertune.inference.int8_sample import sample_texts
 from bertune.inference.pipeline import Pipeline
@@ -38,15 +36,25 @@ from bertune.text.tokenizer import Tokenizer
 from bertune.types import JSON, Numerics
 
 FORMAT_VERSION = 2
-READABLE = {1, FORMAT_VERSION}
+READABLE_FORMATS = {1, FORMAT_VERSION}
 """Formats that can be opened; see `bertune.artifact.upgrade`."""
 WEIGHTS = "model.safetensors"
 RECORDED_PACKAGES = ("bertune", "torch", "transformers", "tokenizers", "accelerate")
+INFERENCE_KERNEL_CACHES = 32
+"""Shapes of which oneDNN keeps prepared kernels."""
 
 
 @dataclass
 class Artifact:
-    """A model with all that is needed to use it again."""
+    """A model with everything that is needed to use it again.
+
+    Attributes:
+        model: encoder and head.
+        task: knows what the outputs mean.
+        tokenizer: texts to token ids.
+        run_config: the settings of the run.
+        metadata: further values of bertune.json, such as `max_length`.
+    """
 
     model: Model
     task: Task
@@ -54,41 +62,49 @@ class Artifact:
     run_config: RunConfig
     metadata: JSON = field(default_factory=dict)
 
+    def for_reading(self, data: DataConfig) -> Artifact:
+        """Return an artifact with the same model, whose task reads files with these settings."""
+        return replace(self, task=self.task.with_data(data))
+
     def pipeline(self, device: str = "auto", precision: str = "auto") -> Pipeline:
-        """Put the model on a device, ready to predict."""
+        """Put the model on a device, ready to predict.
+
+        Raises:
+            ConfigError: the device or the precision is unknown or not available.
+        """
         retain_freed_memory()
-        limit_kernel_caches(32)
-        place = choose_device(device)
-        chosen, _ = choose_precision(precision, place)
-        model = self.model.to(place).eval()
-        model.encoder.set_numerics(Numerics(chosen))
-        if chosen == "int8":
+        limit_kernel_caches(INFERENCE_KERNEL_CACHES)
+        torch_device = choose_device(device)
+        compute_precision, _ = choose_precision(precision, torch_device)
+        model = self.model.to(torch_device).eval()
+        model.encoder.set_numerics(Numerics(compute_precision))
+        if compute_precision == "int8":
             quantize(model.encoder, sample_texts(self.tokenizer))
         model.encoder.prepare_inference()
         if not isinstance(self.task, SentenceTask):
-            return Pipeline(model, self.task, self.tokenizer, place)
-        own = {
+            return Pipeline(model, self.task, self.tokenizer, torch_device)
+        defaults = {
             name: self.metadata[name]
             for name in ("prompts", "default_prompt_name", "truncate_dim")
             if self.metadata.get(name)
         }
-        return SentencePipeline(model, self.task, self.tokenizer, place, **own)
+        return SentencePipeline(model, self.task, self.tokenizer, torch_device, **defaults)
 
 
 def opens_in_sentence_transformers(artifact: Artifact) -> bool:
-    """Tell whether the model is one that sentence-transformers can compute."""
-    sentences = isinstance(artifact.task, SentenceTask) and artifact.model.head.pooling in POOLINGS
-    return sentences and not bertune_only_reason(artifact)
+    """Tell whether sentence-transformers can compute the model."""
+    makes_vectors = isinstance(artifact.task, SentenceTask) and artifact.model.head.pooling in POOLINGS
+    return makes_vectors and not bertune_only_reason(artifact)
 
 
 def bertune_only_reason(artifact: Artifact) -> str:
-    """Say why no other tool opens the folder at all, or nothing."""
-    kind = artifact.model.encoder.model_type
-    return NOT_IN_TRANSFORMERS[kind].reason if kind in NOT_IN_TRANSFORMERS else ""
+    """Say why no other tool opens the folder at all; empty where one does."""
+    family = get_family(artifact.model.encoder.model_type)
+    return "" if family is None else family.bertune_only_reason
 
 
 def package_version(package: str) -> str:
-    """Return the version of an installed package."""
+    """Return the version of an installed package, or "unknown"."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -96,7 +112,7 @@ def package_version(package: str) -> str:
 
 
 def sha256_of_tensors(tensors: dict[str, Tensor]) -> str:
-    """Return the SHA-256 of named tensors; their order does not matter."""
+    """Return the SHA-256 of named tensors, as hex digits; the order of the names does not matter."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
         tensor = tensors[name]

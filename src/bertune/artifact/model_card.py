@@ -10,32 +10,30 @@ from bertune.types import JSON, Scores
 
 
 def write_model_card(artifact: Artifact, folder: Path, scores: dict[str, Scores], summary: JSON) -> None:
-    """Write README.md from what is known of the run."""
+    """Write README.md.
+
+    Args:
+        artifact: the model.
+        folder: where it is saved; its name is the title.
+        scores: the scores of each split.
+        summary: the figures of the run, as scores.json has them.
+    """
     (folder / "README.md").write_text(model_card(artifact, folder.name, scores, summary), encoding="utf-8")
 
 
 def model_card(artifact: Artifact, name: str, scores: dict[str, Scores], summary: JSON) -> str:
     """Return the text of the model card."""
-    run, task = artifact.run_config, artifact.task
-    foreign, why = bertune_only_reason(artifact), task.hf_incompatibility(artifact.model.head)
-    in_sentence_transformers = opens_in_sentence_transformers(artifact)
-    library = (
-        "sentence-transformers"
-        if in_sentence_transformers
-        else "bertune"
-        if foreign or why
-        else "transformers"
-    )
+    task = artifact.task
     lines = [
         "---",
-        f"library_name: {library}",
+        f"library_name: {_library_name(artifact)}",
         f"pipeline_tag: {task.pipeline_tag}",
         "tags: [bertune]",
         "---",
         "",
         f"# {name}",
         "",
-        f"{_capital(task.describe())}. Fine-tuned with bertune from `{run.model}`.",
+        f"{_capitalize(task.describe())}. Fine-tuned with bertune from `{artifact.run_config.model}`.",
         "",
         "```python",
         "import bertune",
@@ -44,8 +42,23 @@ def model_card(artifact: Artifact, name: str, scores: dict[str, Scores], summary
         "```",
         "",
     ]
-    if in_sentence_transformers:
-        lines += [
+    lines += [*_library_lines(artifact, name), *_score_lines(scores), *_run_lines(artifact, summary)]
+    return "\n".join(lines)
+
+
+def _library_name(artifact: Artifact) -> str:
+    if opens_in_sentence_transformers(artifact):
+        return "sentence-transformers"
+    if bertune_only_reason(artifact) or artifact.task.hf_incompatibility(artifact.model.head):
+        return "bertune"
+    return "transformers"
+
+
+def _library_lines(artifact: Artifact, name: str) -> list[str]:
+    """Say which other tools open the folder, and how."""
+    task, head = artifact.task, artifact.model.head
+    if opens_in_sentence_transformers(artifact):
+        return [
             "It opens in sentence-transformers too, with the same vectors:",
             "",
             "```python",
@@ -54,44 +67,42 @@ def model_card(artifact: Artifact, name: str, scores: dict[str, Scores], summary
             "```",
             "",
         ]
-    elif foreign:
-        lines += [f"No other tool opens it as it is: {foreign}.", ""]
-    elif why:
-        lines += [f"transformers opens only the encoder of this folder: {why}.", ""]
-    else:
-        lines += [
-            "It opens in transformers too, with the same logits:",
-            "",
-            "```python",
-            f"from transformers import {task.hf_auto_class}, AutoTokenizer",
-            f'model = {task.hf_auto_class}.from_pretrained("{name}")',
-            f'tokenizer = AutoTokenizer.from_pretrained("{name}")',
-            "```",
-            "",
-        ]
-        without = task.ignored_by_hf(artifact.model.head)
-        lines += [f"What transformers leaves out: {without}.", ""] if without else []
-    lines += _score_lines(scores) + _run_lines(artifact, summary)
-    return "\n".join(lines)
+    if bertune_only_reason(artifact):
+        return [f"No other tool opens it as it is: {bertune_only_reason(artifact)}.", ""]
+    if task.hf_incompatibility(head):
+        return [f"transformers opens only the encoder of this folder: {task.hf_incompatibility(head)}.", ""]
+    lines = [
+        "It opens in transformers too, with the same logits:",
+        "",
+        "```python",
+        f"from transformers import {task.hf_auto_class}, AutoTokenizer",
+        f'model = {task.hf_auto_class}.from_pretrained("{name}")',
+        f'tokenizer = AutoTokenizer.from_pretrained("{name}")',
+        "```",
+        "",
+    ]
+    if task.ignored_by_hf(head):
+        lines += [f"What transformers leaves out: {task.ignored_by_hf(head)}.", ""]
+    return lines
 
 
 def _score_lines(scores: dict[str, Scores]) -> list[str]:
     lines = ["## Scores", ""]
-    for split, found in scores.items():
+    for split, split_scores in scores.items():
         lines += [f"### {split}", "", "| figure | value | 95 % bootstrap interval |", "|---|---|---|"]
-        for figure, value in found.values.items():
-            pair = found.intervals.get(figure)
+        for figure, value in split_scores.values.items():
+            pair = split_scores.intervals.get(figure)
             lines.append(f"| {figure} | {value:.4f} | {f'{pair[0]:.4f} to {pair[1]:.4f}' if pair else ''} |")
         lines.append("")
-        if found.per_label:
+        if split_scores.per_label:
             lines += ["| label | precision | recall | F1 | rows |", "|---|---|---|---|---|"]
             lines += [
-                f"| {_cell(label)} | {v['precision']:.4f} | {v['recall']:.4f} | {v['f1']:.4f} | {v['support']} |"
-                for label, v in found.per_label.items()
+                f"| {_escape(label)} | {v['precision']:.4f} | {v['recall']:.4f} | {v['f1']:.4f} | {v['support']} |"
+                for label, v in split_scores.per_label.items()
             ]
             lines.append("")
     lines += [
-        "The checkpoint was chosen by its dev score, so the dev figures flatter it a little; test figures do not.",
+        "The dev score chose the checkpoint, so the dev figures are a little too good; test figures are not.",
         "",
     ]
     return lines
@@ -106,15 +117,16 @@ def _run_lines(artifact: Artifact, summary: JSON) -> list[str]:
         f"- rows: {rows}; at most {artifact.tokenizer.max_length} tokens a row",
         f"- {summary['steps']} steps of {run.train.batch_size} rows, learning rate {run.train.learning_rate:g}, "
         f"{run.train.schedule} schedule, seed {run.seed}; best at step {summary['best_step']}",
-        f"- {duration(summary['train_seconds'])} on {summary['device']} in {summary['precision']}, {summary['rows_per_s']:.0f} rows/s",
+        f"- {duration(summary['train_seconds'])} on {summary['device']} in {summary['precision']}, "
+        f"{summary['rows_per_s']:.0f} rows/s",
         "- every setting: `run.yaml`; every step: `history.jsonl`",
         "",
     ]
 
 
-def _capital(text: str) -> str:
+def _capitalize(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _cell(text: str) -> str:
+def _escape(text: str) -> str:
     return text.replace("|", "\\|")

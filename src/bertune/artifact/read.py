@@ -7,25 +7,30 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 
-from bertune.artifact.artifact import FORMAT_VERSION, READABLE, WEIGHTS, Artifact, sha256_of_tensors
-from bertune.artifact.sentence_transformers import (
-    is_sentence_transformers_folder,
-    read_modules,
+from bertune.artifact.artifact import (
+    FORMAT_VERSION,
+    READABLE_FORMATS,
+    WEIGHTS,
+    Artifact,
+    sha256_of_tensors,
 )
+from bertune.artifact.sentence_modules import SentenceModules
+from bertune.artifact.sentence_transformers import is_sentence_transformers_folder, read_modules
 from bertune.config.load import read_config
 from bertune.config.renames import upgrade_settings
 from bertune.config.schema import DataConfig, RunConfig
 from bertune.encoders.load import build_encoder, load_encoder
-from bertune.encoders.locate import PACKAGED_MODELS, locate_model
+from bertune.encoders.pretrained import PACKAGED_MODELS, PretrainedFolder, locate_model
 from bertune.errors import ArtifactError, ConfigError, listed
 from bertune.heads.model import Model
 from bertune.heads.sentence import SentenceHead
 from bertune.inference.pipeline import Pipeline
 from bertune.tasks import load_task
 from bertune.tasks.base.sentence import SentenceTask
-from bertune.text.load import load_tokenizer
+from bertune.tasks.base.task import Task
 from bertune.types import JSON
 
 
@@ -34,7 +39,7 @@ def read_weights(folder: Path, *, verify: bool = False) -> dict[str, torch.Tenso
 
     Args:
         folder: a saved folder.
-        verify: also compare the weights with the hash that was written with them. Folders of format 1 have none.
+        verify: also compare the weights with the hash in the file's metadata; folders of format 1 have none.
 
     Raises:
         ArtifactError: the file is missing or damaged.
@@ -55,121 +60,131 @@ def read_artifact(folder: str | Path, task_file: str | None = None) -> Artifact:
     """Read a saved folder.
 
     Args:
-        folder: what `write` wrote, or a folder of sentence-transformers; or minilm, which comes as a package.
+        folder: what `write_artifact` wrote, a folder of sentence-transformers, or "minilm", which is a package.
         task_file: the Python file of a task of your own; a folder never says which code to run.
 
     Raises:
         ArtifactError: the folder is missing, damaged, or not bertune's.
     """
-    place = Path(folder)
-    if str(folder) in PACKAGED_MODELS and not place.is_dir():
-        place = locate_model(str(folder))
-    if not (place / "bertune.json").is_file() and is_sentence_transformers_folder(place):
-        return _read_sentence_folder(place)
-    meta = _read_meta(place)
-    name = str(meta["task"])
-    if name.endswith(".py") and task_file is None:
-        raise ArtifactError(
-            f"{place}: was made with the task file {name!r}; name that file: --task FILE, or load(..., task=FILE)"
-        )
-    task_class = load_task(task_file or name)
-    run = _read_run(place)
+    path = Path(folder)
+    if str(folder) in PACKAGED_MODELS and not path.is_dir():
+        path = locate_model(str(folder))
+    if not (path / "bertune.json").is_file() and is_sentence_transformers_folder(path):
+        return _read_sentence_folder(path)
+    metadata = _read_metadata(path)
+    run = _read_run(path)
+    task = _build_task(path, metadata, run, task_file)
+    pretrained = PretrainedFolder(path)
     try:
-        task = task_class(task_class.Options.model_validate(run.options), run.data)
-        task.load_state(meta["state"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise ArtifactError(
-            f"{place}: task {task_file or name!r} does not fit this folder: {str(error).splitlines()[0]}"
-        ) from None
-    try:
-        encoder = build_encoder(place)
+        encoder = build_encoder(pretrained)
     except ConfigError as error:
         raise ArtifactError(str(error).removeprefix("model: ")) from None
     model = Model(encoder, task.head(encoder, {}))
     try:
-        model.load_hf_state_dict(read_weights(place))
+        model.load_hf_state_dict(read_weights(path))
     except (KeyError, RuntimeError) as error:
         raise ArtifactError(
-            f"{place / 'model.safetensors'}: does not fit config.json: {str(error).splitlines()[0]}"
+            f"{path / WEIGHTS}: does not fit config.json: {str(error).splitlines()[0]}"
         ) from None
-    tokenizer = load_tokenizer(
-        place,
-        encoder.max_positions,
-        DataConfig(max_length=meta["max_length"], truncation=run.data.truncation),
-    )
-    return Artifact(model.eval(), task, tokenizer, run, meta)
+    data = DataConfig(max_length=metadata["max_length"], truncation=run.data.truncation)
+    tokenizer = pretrained.load_tokenizer(data, encoder.max_positions)
+    return Artifact(model.eval(), task, tokenizer, run, metadata)
 
 
-def _read_sentence_folder(place: Path) -> Artifact:
+def _build_task(folder: Path, metadata: JSON, run: RunConfig, task_file: str | None) -> Task:
+    name = str(metadata["task"])
+    if name.endswith(".py") and task_file is None:
+        raise ArtifactError(
+            f"{folder}: was made with the task file {name!r}; name that file: --task FILE, or load(..., task=FILE)"
+        )
+    task_class = load_task(task_file or name)
+    try:
+        task = task_class(task_class.Options.model_validate(run.options), run.data)
+        task.load_state(metadata["state"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(
+            f"{folder}: task {task_file or name!r} does not fit this folder: {str(error).splitlines()[0]}"
+        ) from None
+    return task
+
+
+def _read_sentence_folder(folder: Path) -> Artifact:
     """Read a folder of sentence-transformers as a model of task embed."""
-    modules = read_modules(place)
+    modules = read_modules(folder)
     if modules.prompts and not modules.include_prompt:
         raise ArtifactError(
-            f"{place / '1_Pooling'}: include_prompt is false, and bertune pools over the tokens of a prompt too"
+            f"{folder / '1_Pooling'}: include_prompt is false, and bertune pools over the tokens of a prompt too"
         )
-    inside = place / modules.transformer_path
     options = {"pooling": modules.pooling, "normalize": modules.normalize}
-    run = RunConfig(task="embed", model=str(place), options=options)
+    run = RunConfig(task="embed", model=str(folder), options=options)
     task_class = load_task("embed")
-    task = task_class(task_class.Options.model_validate(options), run.data)
+    task = cast(SentenceTask, task_class(task_class.Options.model_validate(options), run.data))
     task.load_state({"form": 2, "lower": modules.do_lower_case})
-    sentences = cast(SentenceTask, task)
-    sentences.prompt = modules.prompts.get(modules.default_prompt_name or "", "")
-    sentences.truncate_dim = modules.truncate_dim
+    task.prompt = modules.prompts.get(modules.default_prompt_name or "", "")
+    task.truncate_dim = modules.truncate_dim
+    encoder_folder = folder / modules.transformer_path
     try:
-        encoder, report = load_encoder(inside)
+        pretrained = PretrainedFolder(encoder_folder)
+        encoder, report = load_encoder(pretrained)
         data = DataConfig(
             max_length=min(modules.max_length, encoder.max_positions) if modules.max_length else None
         )
-        tokenizer = load_tokenizer(inside, encoder.max_positions, data)
+        tokenizer = pretrained.load_tokenizer(data, encoder.max_positions)
     except ConfigError as error:
         raise ArtifactError(str(error).removeprefix("model: ")) from None
     if report.missing_keys:
-        raise ArtifactError(f"{inside}: lacks the weights {listed(report.missing_keys, 3)}")
-    dense = [(len(d.weight), "none" if d.activation == "identity" else d.activation) for d in modules.dense]
-    head = SentenceHead(encoder.hidden_size, cast(Any, modules.pooling), dense, normalize=modules.normalize)
-    with torch.no_grad():
-        for layer, given in zip(head.dense, modules.dense, strict=True):
-            layer.get_parameter("weight").copy_(given.weight)
-            layer.get_parameter("bias").copy_(
-                torch.zeros(len(given.weight)) if given.bias is None else given.bias
-            )
-    meta = {
+        raise ArtifactError(f"{encoder_folder}: lacks the weights {listed(report.missing_keys, 3)}")
+    metadata = {
+        "max_length": tokenizer.max_length,
         "prompts": modules.prompts,
         "default_prompt_name": modules.default_prompt_name,
         "truncate_dim": modules.truncate_dim,
     }
-    return Artifact(
-        Model(encoder, head).eval(), task, tokenizer, run, {"max_length": tokenizer.max_length, **meta}
-    )
+    model = Model(encoder, _build_sentence_head(modules, encoder.hidden_size))
+    return Artifact(model.eval(), task, tokenizer, run, metadata)
 
 
-def _read_meta(place: Path) -> JSON:
+def _build_sentence_head(modules: SentenceModules, hidden_size: int) -> SentenceHead:
+    dense = [
+        (len(layer.weight), "none" if layer.activation == "identity" else layer.activation)
+        for layer in modules.dense
+    ]
+    head = SentenceHead(hidden_size, cast(Any, modules.pooling), dense, normalize=modules.normalize)
+    with torch.no_grad():
+        for target, layer in zip(head.dense, modules.dense, strict=True):
+            bias = torch.zeros(len(layer.weight)) if layer.bias is None else layer.bias
+            target.get_parameter("weight").copy_(layer.weight)
+            target.get_parameter("bias").copy_(bias)
+    return head
+
+
+def _read_metadata(folder: Path) -> JSON:
+    path = folder / "bertune.json"
     try:
-        meta = json.loads((place / "bertune.json").read_text(encoding="utf-8"))
+        metadata = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        reason = "holds no bertune.json" if place.is_dir() else "no such folder"
-        raise ArtifactError(f"{place}: {reason}; give a folder that `bertune train` has written") from None
+        reason = "holds no bertune.json" if folder.is_dir() else "no such folder"
+        raise ArtifactError(f"{folder}: {reason}; give a folder that `bertune train` has written") from None
     except (OSError, ValueError) as error:
-        raise ArtifactError(f"{place / 'bertune.json'}: damaged: {error}") from None
-    if not isinstance(meta, dict):
-        raise ArtifactError(f"{place / 'bertune.json'}: damaged: not an object")
-    if meta.get("format") not in READABLE:
+        raise ArtifactError(f"{path}: damaged: {error}") from None
+    if not isinstance(metadata, dict):
+        raise ArtifactError(f"{path}: damaged: not an object")
+    if metadata.get("format") not in READABLE_FORMATS:
         raise ArtifactError(
-            f"{place}: has format {meta.get('format')!r}, this bertune reads format {FORMAT_VERSION}; install a newer bertune"
+            f"{folder}: has format {metadata.get('format')!r}, this bertune reads format {FORMAT_VERSION}; "
+            "install a newer bertune"
         )
-    if not {"task", "state", "max_length"} <= meta.keys():
-        raise ArtifactError(f"{place / 'bertune.json'}: damaged: lacks what bertune writes")
-    return dict(meta)
+    if not {"task", "state", "max_length"} <= metadata.keys():
+        raise ArtifactError(f"{path}: damaged: lacks what bertune writes")
+    return dict(metadata)
 
 
-def _read_run(place: Path) -> RunConfig:
-    from pydantic import ValidationError
-
+def _read_run(folder: Path) -> RunConfig:
+    path = folder / "run.yaml"
     try:
-        return RunConfig.model_validate(upgrade_settings(read_config(str(place / "run.yaml"))))
+        return RunConfig.model_validate(upgrade_settings(read_config(str(path))))
     except (ConfigError, ValidationError) as error:
-        raise ArtifactError(f"{place / 'run.yaml'}: damaged: {str(error).splitlines()[0]}") from None
+        raise ArtifactError(f"{path}: damaged: {str(error).splitlines()[0]}") from None
 
 
 def load(
@@ -178,9 +193,9 @@ def load(
     """Open a saved folder, ready to predict.
 
     Args:
-        folder: what `train` has written.
+        folder: what `train` has written, a folder of sentence-transformers, or "minilm".
         device: auto, cpu, cuda or mps.
-        precision: auto, fp32, bf16 or fp16; or int8, on processors that have units for it.
+        precision: auto, fp32, bf16 or fp16; or int8, on processors with units for it.
         task: the Python file of a task of your own.
 
     Raises:

@@ -1,10 +1,10 @@
-"""Files of earlier formats, translated when they are read.
+"""Translates files of earlier formats when they are read.
 
 | format | written by | what differs |
 |---|---|---|
 | 1 | 0.1 | settings, weights inside checkpoints and fields of the training progress have other names |
 
-Weights of saved folders need no translation: they have the names of transformers in every format.
+Weights of saved folders need no translation: every format has transformers' names there.
 """
 
 from __future__ import annotations
@@ -13,25 +13,8 @@ from typing import Any
 
 from torch import Tensor
 
+from bertune.inference.fingerprint import FORMAT_1_PARAMETERS, rename_parameter
 from bertune.types import JSON
-
-PARAMETERS = {
-    ".embeddings.words.": ".embeddings.word_embeddings.",
-    ".embeddings.positions.": ".embeddings.position_embeddings.",
-    ".embeddings.types.": ".embeddings.token_type_embeddings.",
-    ".embeddings.tasks.": ".embeddings.task_type_embeddings.",
-    ".embeddings.project.": ".embeddings.projection.",
-    ".embeddings.letters.": ".embeddings.pinyin_embeddings.",
-    ".embeddings.conv.": ".embeddings.pinyin_conv.",
-    ".embeddings.glyphs.": ".embeddings.glyph_embeddings.",
-    ".embeddings.fuse.": ".embeddings.fusion.",
-    ".mix.": ".attention_output.",
-    ".mix_norm.": ".attention_norm.",
-    ".grow.": ".intermediate.",
-    ".shrink.": ".output.",
-    ".shrink_norm.": ".output_norm.",
-}
-"""Parts of parameter names inside a model, of format 1 and today's."""
 
 PROGRESS = {
     "position": "batches_done",
@@ -45,18 +28,16 @@ PROGRESS = {
     "cuts": "oom_splits",
     "skipped": "nonfinite_steps",
 }
-"""Fields of `bertune.training.state.Progress`, of format 1 and today's."""
+"""Fields of `bertune.training.state.Progress`: in format 1, and today."""
 
 
 def upgrade_training_state(tensors: dict[str, Tensor], values: JSON) -> tuple[dict[str, Tensor], JSON]:
-    """Return the tensors and values of a checkpoint's state under today's names; a state of today's format stays as it is."""
+    """Return the tensors and values of a checkpoint's state under today's names.
+
+    A state of today's format stays as it is.
+    """
     if "settled" not in values["progress"]:
         return tensors, values
     progress: dict[str, Any] = {PROGRESS.get(name, name): value for name, value in values["progress"].items()}
-    return {_parameter(name): tensor for name, tensor in tensors.items()}, {**values, "progress": progress}
-
-
-def _parameter(name: str) -> str:
-    for old, new in PARAMETERS.items():
-        name = name.replace(old, new)
-    return name
+    renamed = {rename_parameter(name, FORMAT_1_PARAMETERS): tensor for name, tensor in tensors.items()}
+    return renamed, {**values, "progress": progress}

@@ -1,4 +1,4 @@
-"""Write a saved folder: data only, never code."""
+"""Writes a saved folder: data only, never code."""
 
 from __future__ import annotations
 
@@ -18,11 +18,8 @@ from bertune.artifact.artifact import (
     package_version,
     sha256_of_tensors,
 )
-from bertune.artifact.sentence_transformers import (
-    Dense,
-    SentenceModules,
-    write_modules,
-)
+from bertune.artifact.sentence_modules import Dense, SentenceModules
+from bertune.artifact.sentence_transformers import write_modules
 from bertune.config.load import dump_config
 from bertune.errors import ArtifactError
 from bertune.files import fsync, part_of, write_json, write_text
@@ -32,7 +29,7 @@ from bertune.types import JSON, Scores
 
 
 def write_artifact(artifact: Artifact, folder: Path) -> None:
-    """Write all of a model but its scores and its card; weights replace older ones in one step.
+    """Write a model without its scores and its card. Every file replaces an older one atomically.
 
     Raises:
         ArtifactError: the folder cannot be written.
@@ -40,7 +37,7 @@ def write_artifact(artifact: Artifact, folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _write_weights(artifact.model, folder)
-        write_json(folder / "config.json", _hub_config(artifact))
+        write_json(folder / "config.json", _hf_config(artifact))
         artifact.tokenizer.save(folder)
         if opens_in_sentence_transformers(artifact):
             write_modules(folder, _sentence_modules(artifact), artifact.model.encoder.hidden_size)
@@ -63,16 +60,19 @@ def _sentence_modules(artifact: Artifact) -> SentenceModules:
         )
         for layer, activation in zip(head.dense, head.activations, strict=True)
     )
-    lower = cast(SentenceTask, artifact.task).do_lower_case
     return SentenceModules(
-        max_length=artifact.tokenizer.max_length, do_lower_case=lower, pooling=head.pooling, dense=dense, normalize=head.normalize,
+        max_length=artifact.tokenizer.max_length,
+        do_lower_case=cast(SentenceTask, artifact.task).do_lower_case,
+        pooling=head.pooling,
+        dense=dense,
+        normalize=head.normalize,
         similarity_fn_name="cosine",
-    )  # fmt: skip
+    )
 
 
 def write_metadata(artifact: Artifact, folder: Path) -> None:
-    """Write bertune.json: what is needed besides weights and tokenizer."""
-    meta = {
+    """Write bertune.json: what `read_artifact` needs besides config, weights and tokenizer."""
+    metadata = {
         "format": FORMAT_VERSION,
         "task": artifact.run_config.task,
         "state": artifact.task.state(),
@@ -80,11 +80,11 @@ def write_metadata(artifact: Artifact, folder: Path) -> None:
         "versions": {name: package_version(name) for name in RECORDED_PACKAGES},
         **artifact.metadata,
     }
-    write_json(folder / "bertune.json", meta)
+    write_json(folder / "bertune.json", metadata)
 
 
 def _write_weights(model: Model, folder: Path) -> None:
-    """Write model.safetensors as checkpoints are written: hashed, flushed to the disk, and then renamed."""
+    """Write model.safetensors with the care of a checkpoint: hashed and on the disk before it gets its name."""
     tensors = {name: tensor.contiguous().cpu() for name, tensor in model.hf_state_dict().items()}
     path = folder / WEIGHTS
     part = part_of(path)
@@ -96,23 +96,24 @@ def _write_weights(model: Model, folder: Path) -> None:
 
 
 def _sort_metadata(path: Path) -> None:
-    """Sort the metadata of a safetensors file, so that equal weights are equal bytes: safetensors writes it in random order."""
+    """Sort the metadata of a safetensors file, which safetensors writes in random order.
+
+    So equal weights are equal bytes.
+    """
     with path.open("r+b") as file:
         size = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(size))
         header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
         content = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
         file.seek(8)
-        file.write(content.ljust(size))  # the same characters in another order, padded with spaces as before
+        file.write(content.ljust(size))  # the same length: the characters are only reordered
 
 
-def _hub_config(artifact: Artifact) -> JSON:
+def _hf_config(artifact: Artifact) -> JSON:
     head, encoder = artifact.model.head, artifact.model.encoder
     config = {**encoder.hf_config(), **artifact.task.hf_config(head), "dtype": "float32"}
-    if (
-        config.get("architectures") is None
-    ):  # transformers opens the encoder alone, and not a head it would make up
-        config["architectures"] = [encoder.hf_class]
+    if config.get("architectures") is None:
+        config["architectures"] = [encoder.hf_class]  # or transformers would add a head of random weights
     for name in ("_name_or_path", "torch_dtype", "num_labels"):
         config.pop(name, None)
     return config

@@ -1,4 +1,4 @@
-"""What `bertune cache` shows: the entries of the cache, and which were removed."""
+"""`bertune cache`: lists the entries of the cache of large data, and removes them."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def list_cache() -> JSON:
 
 
 def clear_cache(action: str, older_than_days: float) -> JSON:
-    """Remove entries that are older than so many days, and return them.
+    """Remove the entries that are older than `older_than_days`, and return them.
 
     Raises:
-        ConfigError: something else was asked for, or an entry cannot be removed.
+        ConfigError: `action` is not "clear", or an entry cannot be removed.
     """
     if action != "clear":
         raise ConfigError(f"cache: {action!r} is none of list, clear")
@@ -42,7 +42,7 @@ def _entry(entry: dataset_cache.CacheEntry) -> JSON:
     train = about.get("train")
     return {
         "name": entry.path.name,
-        "kind": entry.manifest.get("kind", "unfinished"),
+        "kind": entry.kind,
         "task": about.get("task"),
         "model": about.get("model"),
         "train": [train] if isinstance(train, str) else train,
@@ -52,9 +52,10 @@ def _entry(entry: dataset_cache.CacheEntry) -> JSON:
     }
 
 
-def cache_lines(found: JSON) -> Iterable[str]:
-    """Lay entries out for reading."""
-    entries: list[JSON] = found["removed"] if "removed" in found else found["entries"]
+def cache_lines(report: JSON) -> Iterable[str]:
+    """Format what `list_cache` or `clear_cache` returned as a table."""
+    is_removed = "removed" in report
+    entries: list[JSON] = report["removed"] if is_removed else report["entries"]
     rows = [
         [
             " ".join(filter(None, (e["task"], e["model"], *(e["train"] or ())))) or e["name"],
@@ -63,7 +64,6 @@ def cache_lines(found: JSON) -> Iterable[str]:
         for e in entries
     ]
     if rows:
-        yield from aligned(["of", "kind", "rows", "size", "age"], rows)
+        yield from aligned(["run", "kind", "rows", "size", "age"], rows)
     total = sum(e["bytes"] for e in entries) / 1e6
-    what = "removed from" if "removed" in found else "in"
-    yield f"{len(entries)} entries, {total:.1f} MB, {what} {found['folder']}"
+    yield f"{len(entries)} entries, {total:.1f} MB, {'removed from' if is_removed else 'in'} {report['folder']}"

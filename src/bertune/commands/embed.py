@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from bertune.console import Console
 from bertune.errors import ConfigError
@@ -20,42 +20,62 @@ from bertune.retrieval.corpus import (
 from bertune.retrieval.writers import VectorFile, write_vectors
 from bertune.types import JSON
 
+STREAM_CHUNK_ROWS = 1024
+"""Rows that `embed_stream` encodes together."""
 
-def embed(
-    folder: str | Path, file: str, output: str, overrides: Sequence[str] = (), *,
-    options: VectorOptions | None = None, dtype: VectorDtype = "float32", console: Console | None = None, **where: Any,
-) -> tuple[int, int]:  # fmt: skip
+
+@dataclass(frozen=True)
+class EmbedResult:
+    """A finished file of vectors."""
+
+    path: Path
+    num_rows: int
+    num_resumed_rows: int
+    """How many rows an earlier call, which was stopped, had done."""
+
+
+def embed(  # noqa: PLR0913  (what a user can choose)
+    folder: str | Path,
+    file: str,
+    output: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    options: VectorOptions | None = None,
+    dtype: VectorDtype = "float32",
+    device: str = "auto",
+    precision: str = "auto",
+    console: Console | None = None,
+) -> EmbedResult:
     """Write the vector of every row of a file, in its order, in memory that does not grow with it.
 
+    A call that was stopped is continued by the same call.
+
     Args:
-        folder: what `bertune train` has written, a folder of sentence-transformers, or minilm.
+        folder: what `train` has written, a folder of sentence-transformers, or "minilm".
         file: a data file with a text a row.
-        output: a name that ends in .npy, which `numpy.load(mmap_mode="r")` opens, or .parquet, which keeps every column of the file.
-        overrides: `data.name=value`.
+        output: a name that ends in .npy, which `numpy.load(mmap_mode="r")` opens, or in .parquet, which keeps every
+            column of the file.
+        overrides: `data.name=value`, how to read the file.
         options: prompt, width and length of the vectors.
         dtype: float32, float16, int8 or binary; see `bertune.inference.vectors.quantize_vectors`.
-        console: hears of progress.
-        where: `device` and `precision` of `load`.
-
-    Returns:
-        How many rows there are, and how many of them an earlier call, which was stopped, had done.
+        device: auto, cpu, cuda or mps.
+        precision: auto, fp32, bf16 or fp16; or int8, on processors with units for it.
+        console: shows progress; without it nothing is shown.
 
     Raises:
-        BertuneError: the folder, the settings or a row cannot be used.
+        BertuneError: the folder, a setting or a row cannot be used.
     """
     if file == "-":
         raise ConfigError(
-            "-o: standard input can be read only once, so a file of vectors is made of a file; leave -o out for JSON lines"
+            "-o: standard input can be read only once, and a file of vectors needs two passes; "
+            "leave -o out for JSON lines, or give a file"
         )
     console, options = console or Console(quiet=True), options or VectorOptions()
-    pipeline = load_sentence_pipeline(folder, **where)
+    pipeline = load_sentence_pipeline(folder, device=device, precision=precision)
     corpus = Corpus(file, corpus_data_config(pipeline, file, overrides), console)
     encode = make_embed_fn(pipeline, options, console)
-    width = encode([" "]).shape[1]
-    count, digest = corpus.count_and_hash()
-    precision = (
-        pipeline.model.encoder.numerics.precision
-    )  # or a job that goes on in another one mixes two kinds of vectors
+    dim = encode([" "]).shape[1]
+    num_rows, digest = corpus.count_and_hash()
     identity = {
         "model": pipeline.fingerprint(),
         "rows": digest,
@@ -65,14 +85,15 @@ def embed(
             "width": options.truncate_dim,
             "normalize": options.normalize,
         },
-        "precision": precision,
+        # or a file that is continued in another precision would mix two kinds of vectors
+        "precision": pipeline.model.encoder.numerics.precision,
     }
-    job = VectorFile(Path(output), count, width, dtype, identity)
-    with console.progress("embedding", count):
-        before = write_vectors(job, corpus.rows(), encode, console.advance)
-    if before:
-        console.info(f"rows: {before} of {count} were done already")
-    return count, before
+    job = VectorFile(Path(output), num_rows, dim, dtype, identity)
+    with console.progress("embedding", num_rows):
+        num_resumed_rows = write_vectors(job, corpus.rows(), encode, console.advance)
+    if num_resumed_rows:
+        console.info(f"rows: {num_resumed_rows} of {num_rows} were done already")
+    return EmbedResult(job.path, num_rows, num_resumed_rows)
 
 
 def embed_stream(
@@ -81,15 +102,23 @@ def embed_stream(
     overrides: Sequence[str] = (),
     *,
     options: VectorOptions | None = None,
+    device: str = "auto",
+    precision: str = "auto",
     console: Console | None = None,
-    **where: Any,
 ) -> Iterator[JSON]:
-    """Give every row of a file, or of standard input ("-"), with its vector under `embedding`."""
+    """Yield every row of a file, or of standard input ("-"), with its vector under `embedding`.
+
+    The arguments are those of `embed`.
+
+    Raises:
+        BertuneError: the folder, a setting or a row cannot be used.
+    """
     console, options = console or Console(quiet=True), options or VectorOptions()
-    pipeline = load_sentence_pipeline(folder, **where)
+    pipeline = load_sentence_pipeline(folder, device=device, precision=precision)
     corpus = Corpus(file, corpus_data_config(pipeline, file, overrides), console)
     encode = make_embed_fn(pipeline, options, console)
     rows = corpus.rows(verbose=True)
-    while chunk := list(itertools.islice(rows, 1024)):
-        for (raw, _), vector in zip(chunk, encode([text for _, text in chunk]), strict=True):
+    while chunk := list(itertools.islice(rows, STREAM_CHUNK_ROWS)):
+        vectors = encode([text for _, text in chunk])
+        for (raw, _), vector in zip(chunk, vectors, strict=True):
             yield {**raw, "embedding": vector.tolist()}

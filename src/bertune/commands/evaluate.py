@@ -1,10 +1,10 @@
-"""`bertune evaluate`: score a saved model on files with targets."""
+"""`bertune evaluate`: scores a saved model on files with targets."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from bertune import distributed
 from bertune.artifact.read import read_artifact
@@ -16,40 +16,61 @@ from bertune.tasks.base.reading import check_examples, read_examples
 from bertune.types import Scores
 
 
+@dataclass(frozen=True)
+class Evaluation:
+    """How good a model is on some files."""
+
+    scores: Scores
+    """The figures of the task."""
+    loss: float
+    """The mean loss over what the task counts, such as rows; NaN if it has none."""
+    num_truncated_rows: int
+    """How many rows were longer than max_length."""
+
+
 def evaluate(
-    folder: str | Path, files: str | Sequence[str], overrides: Sequence[str] = (), **where: Any
-) -> tuple[Scores, float, int]:
+    folder: str | Path,
+    files: str | Sequence[str],
+    overrides: Sequence[str] = (),
+    *,
+    device: str = "auto",
+    precision: str = "auto",
+    task: str | None = None,
+    console: Console | None = None,
+) -> Evaluation:
     """Score a saved model on files with targets; several processes share the work, and each has the result.
 
     Args:
         folder: what `train` has written.
         files: one file or several.
         overrides: `data.name=value`, such as data.encoding=gb18030.
-        where: `device`, `precision`, `task` of `load`, and `console`.
+        device: auto, cpu, cuda or mps.
+        precision: auto, fp32, bf16 or fp16; or int8, on processors with units for it.
+        task: the Python file of a task of your own.
+        console: shows progress; without it nothing is shown.
 
-    Returns:
-        Scores, mean loss, and how many rows were longer than max_length.
+    Raises:
+        BertuneError: the folder, a setting or a row cannot be used.
     """
-    distributed.init(use_cpu=choose_device(where.get("device", "auto")).type == "cpu")
-    console = where.pop("console", Console(quiet=True))
-    artifact = read_artifact(folder, where.pop("task", None))
-    several = [files] if isinstance(files, str) else list(files)
-    data = reading_config(artifact.run_config.data, several[0], overrides)
-    task = artifact.task
-    task.data = data
+    distributed.init(use_cpu=choose_device(device).type == "cpu")
+    console = console or Console(quiet=True)
     note = prefixed(console)
-    with scratch_dir(data, several, console) as kept:
-        into = None if kept is None else kept / "examples.arrow"
-        examples = check_examples(
-            read_examples(several, task, data, note, to_score=True, arrow_path=into), task, data, note
-        )
-        pipeline = artifact.pipeline(**where)
-        if kept is None:
-            predictions, loss = pipeline.predict_examples(examples)
+    artifact = read_artifact(folder, task)
+    sources = [files] if isinstance(files, str) else list(files)
+    data = reading_config(artifact.run_config.data, sources[0], overrides)
+    artifact = artifact.for_reading(data)
+    scored_task = artifact.task
+    with scratch_dir(data, sources, console) as scratch:
+        arrow_path = None if scratch is None else scratch / "examples.arrow"
+        examples = read_examples(sources, scored_task, data, note, to_score=True, arrow_path=arrow_path)
+        examples = check_examples(examples, scored_task, data, note)
+        pipeline = artifact.pipeline(device, precision)
+        if scratch is None:
+            result = pipeline.predict_examples(examples)
         else:
-            predictions, loss = pipeline.predict_dataset(
-                write_dataset(kept, "rows", task, pipeline.tokenizer, examples, console)
-            )
-        for line in task.report():
+            dataset = write_dataset(scratch, "rows", scored_task, pipeline.tokenizer, examples, console)
+            result = pipeline.predict_dataset(dataset)
+        for line in scored_task.report():
             note(line)
-        return task.score(predictions, examples), loss, pipeline.num_truncated_rows
+        scores = scored_task.score(result.predictions, examples)
+        return Evaluation(scores, result.loss, pipeline.num_truncated_rows)

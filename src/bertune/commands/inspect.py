@@ -12,17 +12,16 @@ from bertune.config.load import apply_override, resolve_config
 from bertune.config.schema import DataConfig, Section
 from bertune.data.columns import normalize_name
 from bertune.data.dataset import EncodedDataset
-from bertune.data.formats import BadRows, ReadOptions, detect_format, read_records
+from bertune.data.formats import detect_format, read_records
 from bertune.data.labels import format_label
+from bertune.data.records import BadRows, ReadOptions
 from bertune.data.rows import open_rows, resolve_files
 from bertune.encoders.checkpoint_report import format_checkpoint_report, make_checkpoint_report
-from bertune.encoders.load import read_max_positions
-from bertune.encoders.locate import PACKAGED_MODELS, locate_model
+from bertune.encoders.pretrained import PACKAGED_MODELS, PretrainedFolder, locate_model
 from bertune.errors import BertuneError, ConfigError
 from bertune.tasks import load_task
 from bertune.tasks.base.reading import read_examples
 from bertune.tasks.base.task import Task
-from bertune.text.load import load_tokenizer
 from bertune.text.tokenizer import Tokenizer
 from bertune.types import JSON, Columns, Example
 
@@ -90,8 +89,7 @@ def inspect(
     report["samples"] = [_sample(examples[i]) for i in chosen]
     report["tokens"] = None
     try:
-        folder = locate_model(model)
-        tokenizer = load_tokenizer(folder, read_max_positions(folder), run.data)
+        tokenizer = PretrainedFolder(locate_model(model)).load_tokenizer(run.data)
     except BertuneError as error:
         notes.append(f"no tokens shown: {error}")
     else:

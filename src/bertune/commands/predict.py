@@ -6,97 +6,115 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from bertune import distributed
 from bertune.artifact.read import read_artifact
 from bertune.config.reading import reading_config
 from bertune.config.schema import DataConfig
 from bertune.console import Console, prefixed
-from bertune.data.formats import BadRows, detect_format
+from bertune.data.formats import detect_format
+from bertune.data.records import BadRows
 from bertune.errors import ConfigError
 from bertune.inference.pipeline import Pipeline
 from bertune.kernels.precision import choose_device
 from bertune.tasks.base.reading import iter_examples
+from bertune.tasks.base.task import Task
 from bertune.types import Example, Prediction, Row
+
+DEFAULT_LABEL_DELIMITER = "|"
+"""What stands between the labels of a multi-label prediction in csv if the training files had no delimiter."""
 
 
 @dataclass(frozen=True)
 class FilePredictions:
-    """Rows with what the model says of them, in the order of the file."""
+    """The rows of a file with their predictions."""
 
     column_names: list[str]
-    """Every column of the file."""
+    """Every column of the file; empty for standard input."""
     format: str
-    """csv, tsv, json, jsonl, parquet; hub or lines."""
+    """csv, tsv, json, jsonl, parquet, conll, hub or lines."""
     label_delimiter: str
-    """What stands between the labels of a multi-label prediction in csv: what the training files had."""
+    """What stands between the labels of a multi-label prediction in csv."""
     results: Iterator[tuple[Row, Prediction]]
+    """In the order of the file; each row is predicted when it is asked for."""
 
 
-def predict(folder: str | Path, file: str, overrides: Sequence[str] = (), **where: Any) -> FilePredictions:
-    """Predict a file row by row, in its order, in memory that does not grow with it; several processes share the work.
+def predict(
+    folder: str | Path,
+    file: str,
+    overrides: Sequence[str] = (),
+    *,
+    device: str = "auto",
+    precision: str = "auto",
+    task: str | None = None,
+    console: Console | None = None,
+) -> FilePredictions:
+    """Predict a file row by row, in its order, in memory that does not grow with it.
 
-    A file is first read once to its end, so that a bad row ends the call before anything is given out; standard
-    input ("-") is read once only.
+    Several processes share the work, and each has the result. A file is first read to its end, so that a bad row
+    ends the call before the first prediction. Standard input ("-") is read once.
 
     Args:
         folder: what `train` has written.
         file: a data file, or "-".
-        overrides: `data.name=value`.
-        where: `device`, `precision`, `task` of `load`, and `console`.
+        overrides: `data.name=value`, how to read the file.
+        device: auto, cpu, cuda or mps.
+        precision: auto, fp32, bf16 or fp16; or int8, on processors with units for it.
+        task: the Python file of a task of your own.
+        console: shows progress; without it nothing is shown.
 
     Raises:
-        BertuneError: the folder, the settings or a row cannot be used.
+        BertuneError: the folder, a setting or a row cannot be used.
     """
-    distributed.init(use_cpu=choose_device(where.get("device", "auto")).type == "cpu")
+    distributed.init(use_cpu=choose_device(device).type == "cpu")
     if file == "-" and distributed.num_processes() > 1:
         raise ConfigError(
             "standard input cannot be read by several processes; give a file, or start one process"
         )
-    console = where.pop("console", Console(quiet=True))
-    artifact = read_artifact(folder, where.pop("task", None))
+    console = console or Console(quiet=True)
+    artifact = read_artifact(folder, task)
     data = reading_config(artifact.run_config.data, file, overrides)
-    artifact.task.data = data
-    header: dict[str, None] = {}
-    if file != "-":
-        faults = BadRows(skip=data.bad_rows == "skip")
-        for row, _ in iter_examples(
-            file, artifact.task, data, faults, prefixed(console), require_target=False
-        ):
-            header.update(dict.fromkeys(row.raw))
-        for line in faults.finish():
-            console.info(f"data: {line}")
-    joiner = data.label_delimiter or "|"
+    artifact = artifact.for_reading(data)
     return FilePredictions(
-        list(header),
+        [] if file == "-" else _read_column_names(file, artifact.task, data, console),
         detect_format(file, data, artifact.task.columns),
-        joiner,
-        _predicted(artifact.pipeline(**where), file, data, console),
+        data.label_delimiter or DEFAULT_LABEL_DELIMITER,
+        _predict_rows(artifact.pipeline(device, precision), file, data, console),
     )
 
 
-def _predicted(
+def _read_column_names(file: str, task: Task, data: DataConfig, console: Console) -> list[str]:
+    """Read a file to its end, check every row, and return the columns of all rows."""
+    column_names: dict[str, None] = {}
+    bad_rows = BadRows(skip=data.bad_rows == "skip")
+    for row, _ in iter_examples(file, task, data, bad_rows, prefixed(console), require_target=False):
+        column_names.update(dict.fromkeys(row.raw))
+    for line in bad_rows.finish():
+        console.info(f"data: {line}")
+    return list(column_names)
+
+
+def _predict_rows(
     pipeline: Pipeline, file: str, data: DataConfig, console: Console
 ) -> Iterator[tuple[Row, Prediction]]:
-    faults = BadRows(skip=data.bad_rows == "skip")
-    waiting: deque[Row] = deque()
+    bad_rows = BadRows(skip=data.bad_rows == "skip")
+    pending: deque[Row] = deque()
 
     def examples() -> Iterator[Example]:
-        for row, example in iter_examples(
-            file, pipeline.task, data, faults, lambda _: None, require_target=False
-        ):
-            waiting.append(row)
+        rows = iter_examples(file, pipeline.task, data, bad_rows, lambda _: None, require_target=False)
+        for row, example in rows:
+            pending.append(row)
             yield example
 
     for prediction in pipeline.predict_stream(examples()):
-        yield waiting.popleft(), prediction
-    for line in faults.finish():
+        yield pending.popleft(), prediction
+    for line in bad_rows.finish():
         if file == "-":
             console.info(f"data: {line}")
     for line in pipeline.task.report():
         console.info(f"data: {line}")
     if pipeline.num_truncated_rows:
         console.info(
-            f"data: {pipeline.num_truncated_rows} rows are longer than max_length {pipeline.tokenizer.max_length} and were cut"
+            f"data: {pipeline.num_truncated_rows} rows are longer than max_length "
+            f"{pipeline.tokenizer.max_length} and were cut"
         )

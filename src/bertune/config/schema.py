@@ -1,6 +1,6 @@
-"""Every setting of a run: one default and one description, here.
+"""Every setting of a run, with its default and its description.
 
-The docstring under a field feeds the settings page of the documentation and `bertune init`.
+The docstring of a field feeds the settings page of the documentation and `bertune init`.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from bertune.errors import listed
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 UsePrecision = Literal[Precision, "int8"]
-"""Of a finished model."""
+"""The precisions of inference."""
 Schedule = Literal[
     "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup"
 ]
 Files = str | list[str]
-Share = Annotated[float, Field(gt=0, lt=1)]
-Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+PositiveInt = Annotated[int, Field(ge=1)]
 
 
 class Section(BaseModel):
-    """A frozen group of settings that refuses unknown names."""
+    """A group of settings: frozen, and unknown names are errors."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True, allow_inf_nan=False
@@ -35,46 +35,52 @@ class DataConfig(Section):
     """Where the rows are and how to read them."""
 
     train: Files | None = None
-    """File, or list of files, to learn from: csv, tsv, txt, json, jsonl, parquet, any of them with .gz, or hub:NAME."""
+    """File, or list of files, with the training rows: csv, tsv, txt, json, jsonl, parquet or conll, each also
+    as .gz; or hub:NAME."""
     dev: Files | None = None
-    """File or files that decide which checkpoint is best. Without it `dev_fraction` of the training rows is split off."""
+    """File or files that decide which checkpoint is best. Without it, `dev_fraction` of the training rows
+    becomes the dev set."""
     test: Files | None = None
-    """File or files scored once, at the end, with the best checkpoint."""
+    """File or files to score at the end with the best checkpoint."""
     columns: list[str] | dict[str, str] | None = None
-    """A list names the columns of a file that has no header, from left to right ("_" ignores one). A mapping says
-    which column plays which part: {text: review, label: stars}. Without it well-known names are recognised."""
+    """A list names the columns of a file without header, from left to right; "_" ignores a column. A mapping
+    gives the column of each field: {text: review, label: stars}. Without it, well-known names are
+    recognised."""
     format: Literal["auto", "csv", "tsv", "json", "jsonl", "parquet", "conll", "lines"] = "auto"
-    """File format; `auto` goes by the file name. `conll` is a word a line in columns, or a sentence a line: words, a tab, tags. `lines` is
-    a text a line, or a JSON object, to be predicted."""
+    """File format; `auto` goes by the file name. `conll` has one word a line, in columns, or one sentence a
+    line: words, a tab, tags. `lines` has one text or one JSON object a line, for prediction."""
     delimiter: str | None = None
-    """Character between columns of csv and tsv; without it a comma for csv and a tab for tsv and txt."""
+    """Character between the columns of csv and tsv. Without it: a comma for csv, a tab for tsv and txt."""
     quoting: Literal["auto", "standard", "none"] = "auto"
-    """`standard`: a field in double quotes may hold delimiters and newlines. `none`: quotation marks are text.
-    `auto` is standard for csv and none for tsv and txt, as GLUE and most Chinese data sets have it."""
+    """`standard`: a field in double quotes may hold delimiters and newlines. `none`: quotation marks are
+    text. `auto`: standard for csv; none for tsv and txt, as in GLUE and most Chinese data sets."""
     encoding: str = "utf-8"
-    """Text encoding, such as gb18030 or utf-16. A byte-order mark is dropped."""
+    """Text encoding, such as gb18030 or utf-16. A byte-order mark is removed."""
     labels: list[str] | str | None = None
-    """Every label in the order of its id, or a file with one label a line. Without it: those of the training rows, sorted."""
+    """All labels in the order of their ids, or a file with one label a line. Without it: the labels of the
+    training rows, sorted."""
     drop_labels: list[str] = []
-    """Rows with one of these labels are left out, counted and reported, as OCNLI's "-" should be."""
+    """Rows with one of these labels are left out and counted, such as "-" in OCNLI."""
     label_delimiter: str | None = None
-    """A label column like "red|blue" holds several labels, cut at this character. Makes the problem multi-label."""
+    """Character between the labels of one row, such as | in "red|blue". It makes the task multi-label."""
     bad_rows: Literal["error", "skip"] = "error"
-    """What to do with rows that cannot be used: stop and name them, or leave them out, counted and reported."""
-    dev_fraction: Share = 0.1
-    """Share of the training rows split off as dev set, by label and by seed, when no dev file is given."""
-    limit: Count | None = None
-    """Train on this many rows only, drawn by label and by seed."""
+    """What to do with rows that cannot be used. `error`: stop and name them. `skip`: leave them out and count
+    them."""
+    dev_fraction: Fraction = 0.1
+    """Fraction of the training rows that becomes the dev set when no dev file is given, drawn by label and
+    seed."""
+    limit: PositiveInt | None = None
+    """Train on this many rows only, drawn by label and seed."""
     max_length: Annotated[int, Field(ge=4)] | None = None
-    """Most tokens of an input, special tokens included; longer ones are cut, counted and reported. Without it: the
-    encoder's limit, at most 512. Short rows cost nothing extra, since no batch is padded to its longest row."""
+    """Most tokens of an input, special tokens included. Longer inputs are truncated and counted. Without it:
+    the encoder's limit, at most 512. Short rows cost nothing extra, since batches have no padding."""
     truncation: Literal["longest_first", "only_first", "only_second"] = "longest_first"
-    """Which text of a pair is cut when the pair is too long."""
+    """Which text of a pair is truncated when the pair is too long."""
     cache: Literal["auto", "on", "off"] = "auto"
-    """Keep rows and tokens on disk (`bertune cache list`), so that a data set may be larger than memory and is read and tokenised once.
-    `auto`: where the files of the run have 64 MB or more together."""
-    workers: Literal["auto"] | Count = "auto"
-    """Processes that tokenise where the cache is used; `auto`: one for each core."""
+    """Store rows and tokens on disk (`bertune cache list`), so that data may be larger than memory and is
+    read and tokenized once. `auto`: if the files of the run have 64 MB or more together."""
+    workers: Literal["auto"] | PositiveInt = "auto"
+    """Processes that tokenize data for the cache; `auto`: one for each core."""
 
     @field_validator("delimiter", "label_delimiter")
     @classmethod
@@ -121,130 +127,143 @@ class DataConfig(Section):
 
 
 class TrainConfig(Section):
-    """How the weights are made better."""
+    """How the model is trained."""
 
-    epochs: Positive = 3
-    """Passes over the training rows; 0.5 is half of one."""
-    max_steps: Count | None = None
-    """Stop after this many optimizer steps, whatever `epochs` says."""
-    batch_size: Count = 32
-    """Rows of one optimizer step. The model sees the same whatever `micro_batches` and `micro_batch_tokens` are."""
-    micro_batches: Count = 1
-    """Cut every batch into this many micro-batches to save memory. Loss and gradient stay those of the whole batch."""
-    micro_batch_tokens: Count | None = 16384
-    """Cut a batch further when one micro-batch would hold more tokens than this."""
-    learning_rate: Positive = 5e-5
+    epochs: PositiveFloat = 3
+    """Passes over the training rows; 0.5 is half a pass."""
+    max_steps: PositiveInt | None = None
+    """Stop after this many optimizer steps; `epochs` has no effect then."""
+    batch_size: PositiveInt = 32
+    """Rows of one optimizer step, over all processes. `micro_batches` and `micro_batch_tokens` do not change
+    the result of a step."""
+    micro_batches: PositiveInt = 1
+    """Split every batch into this many micro-batches to save memory. Loss and gradient stay those of the
+    whole batch."""
+    micro_batch_tokens: PositiveInt | None = 16384
+    """Split a batch further if a micro-batch would have more tokens than this."""
+    learning_rate: PositiveFloat = 5e-5
     """Peak learning rate of the encoder."""
-    head_learning_rate: Positive | None = None
-    """Peak learning rate of the head; without it the encoder's."""
+    head_learning_rate: PositiveFloat | None = None
+    """Peak learning rate of the head. Without it: `learning_rate`."""
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Each layer below the top one learns at this fraction of the rate of the layer above (0.95 is usual)."""
+    """Factor from the learning rate of one layer to that of the layer below (0.95 is usual); 1 is the same
+    rate for all."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
-    """AdamW's decay, for matrices only: never for biases and norms."""
+    """Weight decay of AdamW, for matrices only: not for biases and norms."""
     adam_beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    """AdamW's first decay rate."""
+    """Decay rate of the first moment in AdamW."""
     adam_beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
-    """AdamW's second decay rate."""
-    adam_epsilon: Positive = 1e-8
-    """AdamW's denominator term."""
+    """Decay rate of the second moment in AdamW."""
+    adam_epsilon: PositiveFloat = 1e-8
+    """Term that AdamW adds to the denominator."""
     max_grad_norm: Annotated[float, Field(ge=0)] = 1.0
-    """The gradient is scaled down to this norm when it is longer; 0 leaves it alone."""
+    """Largest norm of the gradient; a longer gradient is scaled down to it. 0: no limit."""
     schedule: Schedule = "linear"
-    """How the learning rate moves after the warm-up."""
+    """How the learning rate changes after the warm-up."""
     warmup_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    """Share of all steps in which the rate rises from 0."""
+    """Fraction of all steps in which the learning rate rises from 0."""
     warmup_steps: Annotated[int, Field(ge=0)] | None = None
-    """Number of steps in which the rate rises from 0; wins over `warmup_ratio`."""
-    schedule_cycles: Count = 1
-    """Number of waves of cosine_with_restarts."""
-    schedule_power: Positive = 1.0
+    """Number of steps in which the learning rate rises from 0; `warmup_ratio` has no effect then."""
+    schedule_cycles: PositiveInt = 1
+    """Number of cycles of cosine_with_restarts."""
+    schedule_power: PositiveFloat = 1.0
     """Exponent of the polynomial schedule."""
     precision: Precision = "auto"
-    """`auto`: bf16 where the processor or GPU computes it natively, else fp32. fp16 needs a CUDA GPU. Parameters, gradients
-    and optimizer are kept in fp32 in any case."""
+    """`auto`: bf16 where the processor or GPU computes it natively, else fp32. fp16 needs a CUDA GPU.
+    Parameters, gradients and optimizer stay in fp32."""
     dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
-    """Dropout inside the encoder, of hidden states and of attention; without it what the encoder's config.json says."""
+    """Dropout of hidden states and attention in the encoder. Without it: the value in the encoder's
+    config.json."""
     fast_dropout: bool = True
-    """On a processor, draw dropout from cheap random bytes: its rate is rounded to 1/256, 0.1 to 0.1016. `false`: torch's own."""
+    """On a processor, draw dropout from cheap random bytes, with its rate rounded to 1/256 (0.1 to 0.1016).
+    `false`: use torch's dropout."""
     active_vocabulary: bool = True
-    """Train only the word vectors that occur in the training rows; the others get the weight decay that they would have got.
-    The result is the same, for less time and memory."""
+    """Train only the word vectors that occur in the training rows; the others get the same weight decay as
+    without it. The result is the same, for less time and memory."""
     glyphs: Literal["frozen", "trained"] = "frozen"
-    """ChineseBERT only: whether the pixels of its glyphs learn too. In a model of base size they are 40 million numbers."""
+    """ChineseBERT only: whether the pixels of its glyphs are trained. A base-size model has 40 million of
+    them."""
     glyph_font: Files | None = None
-    """ChineseBERT only: font file, or files, from which glyphs are drawn where neither the checkpoint nor the folder has any."""
-    eval_every: Literal["epoch"] | Count = "epoch"
-    """Score the dev set after every epoch, or every so many steps; and always at the end."""
-    patience: Count | None = None
-    """Stop when this many evaluations in a row brought no better score."""
+    """ChineseBERT only: font file, or files, to draw glyphs from if neither checkpoint nor folder has any."""
+    eval_every: Literal["epoch"] | PositiveInt = "epoch"
+    """Score the dev set after every epoch or after this many steps, and at the end."""
+    patience: PositiveInt | None = None
+    """Stop after this many evaluations in a row without a better score."""
     min_delta: Annotated[float, Field(ge=0)] = 0.0
-    """How much better a score must be to count as better."""
-    checkpoint_every: Literal["epoch", "never"] | Count = "epoch"
-    """Write all that training changes after every epoch, or every so many steps, so that `--resume` can go on from there.
-    A signal writes it too. When the run is done they are removed: the result is what stays."""
-    keep_checkpoints: Count = 2
-    """How many of the newest checkpoints stay. The best model is not among them: it is OUT itself."""
+    """A score counts as better if it is better by more than this."""
+    checkpoint_every: Literal["epoch", "never"] | PositiveInt = "epoch"
+    """Write all that training changes after every epoch or after this many steps, so that `--resume` can
+    continue the run. A signal writes a checkpoint too. At the end of the run checkpoints are removed."""
+    keep_checkpoints: PositiveInt = 2
+    """How many checkpoints to keep, the newest ones. The best model is not among them: it is OUT itself."""
     max_nonfinite_steps: Annotated[int, Field(ge=0)] = 0
-    """Pass over so many steps whose loss or gradient is not finite, each named, before the run ends; 0 ends it at the first."""
+    """Skip up to this many steps whose loss or gradient is not finite, and name each; one more ends the
+    run."""
     fsdp: bool = False
-    """With several processes: each keeps only its part of optimizer, gradients and parameters between steps (FSDP). Not with
-    `ema`, `fgm`, `r_drop`; all word vectors are trained."""
+    """With several processes: each keeps only its shard of optimizer, gradients and parameters between steps
+    (FSDP). Not with `ema`, `fgm`, `r_drop`. All word vectors are trained."""
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Keep an exponential moving average of the weights with this decay (0.999); it is what is scored and saved."""
-    fgm: Positive | None = None
-    """Adversarial training: length of the step on the word embeddings (1.0 is usual). Doubles the time."""
-    r_drop: Positive | None = None
-    """R-Drop: weight of the distance between two dropout passes (1 to 5 are usual). Doubles the time."""
+    """Decay of an exponential moving average of the weights, such as 0.999; the average is scored and
+    saved."""
+    fgm: PositiveFloat | None = None
+    """Adversarial training (FGM): length of the step on the word embeddings; 1.0 is usual. Doubles the
+    time."""
+    r_drop: PositiveFloat | None = None
+    """R-Drop: weight of the divergence between two dropout passes; 1 to 5 are usual. Doubles the time."""
 
     @model_validator(mode="after")
-    def _not_more_parts_than_rows(self) -> TrainConfig:
+    def _no_more_micro_batches_than_rows(self) -> TrainConfig:
         if self.micro_batches > self.batch_size:
             raise ValueError(f"micro_batches {self.micro_batches} is more than batch_size {self.batch_size}")
         return self
 
     @model_validator(mode="after")
-    def _whole_for_tricks(self) -> TrainConfig:
+    def _no_fsdp_with_regularization(self) -> TrainConfig:
         if self.fsdp and (self.ema or self.fgm or self.r_drop):
             raise ValueError(
-                "fsdp is not for ema, fgm and r_drop, which need the whole model in every process; leave one of them out"
+                "fsdp is not for ema, fgm and r_drop, which need the whole model in every process; "
+                "leave one of them out"
             )
         return self
 
 
 class LogConfig(Section):
-    """What is told while it runs, and to whom."""
+    """What a run logs, and where."""
 
-    every: Count = 20
-    """Steps between two lines of progress."""
+    every: PositiveInt = 20
+    """Steps from one progress line to the next."""
     trackers: list[str] = []
-    """tensorboard, wandb, mlflow, comet_ml, aim, clearml, dvclive, swanlab, trackio: what accelerate knows."""
+    """Trackers of accelerate: tensorboard, wandb, mlflow, comet_ml, aim, clearml, dvclive, swanlab,
+    trackio."""
 
 
 class RunConfig(Section):
-    """A whole run."""
+    """All settings of a run."""
 
     task: str
-    """What is learnt: the name of a task (`bertune tasks`) or a Python file with one of your own."""
+    """What to learn: the name of a task (`bertune tasks`), or a Python file with a task of your own."""
     model: str = "minilm"
-    """The pretrained encoder: a folder, a Hub id, or minilm (English, from the package of the extra `starter`)."""
+    """The pretrained encoder: a folder, a Hub id, or minilm (English, from the package of the extra
+    `starter`)."""
     out: str | None = None
-    """Folder for the result; without it the first free one of runs/TASK-1, runs/TASK-2, ..."""
+    """Folder of the result. Without it: the first free one of runs/TASK-1, runs/TASK-2, ..."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
-    """Decides the head's first weights, the order of rows, dropout, the split and the subset."""
+    """Decides the initial weights of the head, the order of rows, dropout, the split and the subset."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """Where to compute; `auto` takes a GPU when there is one."""
+    """Where to compute; `auto` takes a GPU if there is one."""
     data: DataConfig = DataConfig()
     """Where the rows are and how to read them."""
     options: dict[str, Any] = {}
     """The task's own settings."""
     train: TrainConfig = TrainConfig()
-    """How the weights are made better."""
+    """How the model is trained."""
     log: LogConfig = LogConfig()
     """What is told while it runs."""
 
 
 def is_section(annotation: Any) -> TypeGuard[type[BaseModel]]:
-    """Tell whether a field holds settings of its own; Python 3.10 takes list[str] for a class, hence the first question."""
+    """Tell whether the type of a field is a section."""
+    # Python 3.10 takes list[str] for a class, hence the first test.
     return (
         get_origin(annotation) is None and isinstance(annotation, type) and issubclass(annotation, BaseModel)
     )

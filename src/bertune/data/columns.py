@@ -1,4 +1,4 @@
-"""Which column of a file plays which part: as the user says, else by well-known names, and always reported."""
+"""Which column of a file holds which field of a row: as the user says, else by well-known names."""
 
 from __future__ import annotations
 
@@ -29,43 +29,19 @@ PAIR_ALIASES: tuple[tuple[str, str], ...] = (
     ("文本1", "文本2"),
     ("句子1", "句子2"),
 )
+"""Names of two texts that are compared or read together. An earlier pair wins."""
 TEXT_ALIASES = (
-    *(
-        "text",
-        "texta",
-        "sentence",
-        "sentence1",
-        "sequence1",
-        "review",
-        "content",
-        "message",
-        "comment",
-        "title",
-    ),
-    *("query", "question", "body", "文本", "内容", "评论", "标题", "句子", "正文"),
-)
+    "text", "texta", "sentence", "sentence1", "sequence1", "review", "content", "message", "comment", "title",
+    "query", "question", "body", "文本", "内容", "评论", "标题", "句子", "正文",
+)  # fmt: skip
 TARGET_ALIASES = (
-    *(
-        "label",
-        "labels",
-        "target",
-        "class",
-        "category",
-        "intent",
-        "sentiment",
-        "score",
-        "quality",
-        "rating",
-        "stars",
-    ),
-    *("标签", "类别", "分类", "分数", "情感"),
-)
-
-
+    "label", "labels", "target", "class", "category", "intent", "sentiment", "score", "quality", "rating",
+    "stars", "标签", "类别", "分类", "分数", "情感",
+)  # fmt: skip
 OTHER_ALIASES = {
     "negative": ("negative", "neg", "hardnegative", "negtitle", "negativetext", "text3", "sentence3")
 }
-"""Names of parts beside text and target."""
+"""Names of the fields besides texts and target."""
 
 
 def normalize_name(name: str) -> str:
@@ -85,80 +61,81 @@ def match_columns(
     *,
     require_target: bool,
 ) -> dict[str, str]:
-    """Find the column of each part.
+    """Find the column of each field.
 
     Args:
-        header: the names of the columns of the file.
-        given: the user's own mapping, part to column.
-        columns: what the task reads.
+        header: the column names of the file.
+        given: the user's own mapping, field to column.
+        columns: the fields that the task reads.
         source: the file, for messages.
         require_target: whether a missing target is an error.
 
     Returns:
-        Part to column; optional parts that are not there are left out.
+        Column name by field; an optional field without column is left out.
 
     Raises:
-        ConfigError: the mapping names a part that the task does not have.
-        DataError: a column is not there, or two columns could play one part.
+        ConfigError: the mapping names a field that the task does not have.
+        DataError: a column is missing, or two columns match one field.
     """
     given = given or {}
-    known = (*columns.required, *columns.optional, columns.target)
-    for part in given:
-        if part not in known:
+    fields = (*columns.required, *columns.optional, columns.target)
+    for field in given:
+        if field not in fields:
             raise ConfigError(
-                f"data.columns: {part!r} is no part of this task{did_you_mean(part, known)}; parts: {', '.join(known)}"
+                f"data.columns: {field!r} is not a field of this task{did_you_mean(field, fields)}; "
+                f"fields: {', '.join(fields)}"
             )
-    found: dict[str, str] = {}
-    for part, column in given.items():
+    mapping: dict[str, str] = {}
+    for field, column in given.items():
         if column in header:
-            found[part] = column
-        elif part != columns.target or require_target:
-            raise DataError(f"{source}: no column {column!r} for {part!r}; columns found: {listed(header)}")
-    chosen = set(found.values())
-    if "text" in known and "text" not in given:
-        taken = set(found.values())
-        found.update(
-            match_text_columns(
-                [c for c in header if c not in taken],
-                columns,
-                pair="text_b" in known and "text_b" not in given,
-            )
-        )
-    for part in (p for p in OTHER_ALIASES if p in known and p not in given):
-        other = _first(OTHER_ALIASES[part], [c for c in header if c not in found.values()])
-        if other:
-            found[part] = other
-    if columns.target not in given:
-        target = _first(
-            (*columns.target_aliases, *TARGET_ALIASES), [c for c in header if c not in found.values()]
-        )
-        if target:
-            found[columns.target] = target
-    _no_rivals(
-        {p: c for p, c in found.items() if p not in given}, [c for c in header if c not in chosen], source
-    )
-    missing = [
-        p for p in (*columns.required, *([columns.target] if require_target else [])) if p not in found
-    ]
+            mapping[field] = column
+        elif field != columns.target or require_target:
+            raise DataError(f"{source}: no column {column!r} for {field!r}; columns found: {listed(header)}")
+    rest = [column for column in header if column not in mapping.values()]
+    recognised = _recognise([field for field in fields if field not in given], rest, columns)
+    _refuse_ambiguous(recognised, rest, source)
+    mapping.update(recognised)
+    needed = (*columns.required, *([columns.target] if require_target else []))
+    missing = [field for field in needed if field not in mapping]
     if missing:
-        tabs = (
-            "the line holds tabs: set data.delimiter=tab; " if len(header) == 1 and "\t" in header[0] else ""
-        )
+        has_tabs = len(header) == 1 and "\t" in header[0]
+        hint = "the line holds tabs: set data.delimiter=tab; " if has_tabs else ""
         raise DataError(
-            f"{source}: no column for {' and '.join(map(repr, missing))}; columns found: {listed(header)}; {tabs}"
-            f"say which is which, as in data.columns={{{missing[0]}: NAME}}, "
+            f"{source}: no column for {' and '.join(map(repr, missing))}; columns found: {listed(header)}; "
+            f"{hint}say which is which, as in data.columns={{{missing[0]}: NAME}}, "
             "or name the columns of a file without header, as in data.columns=[text,label]"
         )
-    return found
+    return mapping
 
 
-def _no_rivals(recognised: dict[str, str], header: Sequence[str], source: str) -> None:
-    for part, column in recognised.items():
-        alike = [c for c in header if normalize_name(c) == normalize_name(column)]
+def _recognise(fields: Sequence[str], header: Sequence[str], columns: Columns) -> dict[str, str]:
+    """Find the columns of fields by well-known names: texts first, the target last."""
+    mapping: dict[str, str] = {}
+    if "text" in fields:
+        mapping.update(match_text_columns(header, columns, pair="text_b" in fields))
+    aliases = {field: names for field, names in OTHER_ALIASES.items() if field in fields}
+    if columns.target in fields:
+        aliases[columns.target] = (*columns.target_aliases, *TARGET_ALIASES)
+    for field, names in aliases.items():
+        column = _first_match(names, [column for column in header if column not in mapping.values()])
+        if column:
+            mapping[field] = column
+    return mapping
+
+
+def _refuse_ambiguous(recognised: dict[str, str], header: Sequence[str], source: str) -> None:
+    """Refuse two columns whose names are equal apart from case, blanks, "_" and "-".
+
+    Raises:
+        DataError: the two columns, and how to choose one.
+    """
+    for field, column in recognised.items():
+        alike = [other for other in header if normalize_name(other) == normalize_name(column)]
         if len(alike) > 1:
             both = " and ".join(map(repr, alike))
             raise DataError(
-                f"{source}: columns {both} could both be {part!r}; say which, as in data.columns={{{part}: NAME}}"
+                f"{source}: columns {both} could both be {field!r}; say which, as in "
+                f"data.columns={{{field}: NAME}}"
             )
 
 
@@ -169,10 +146,11 @@ def match_text_columns(header: Sequence[str], columns: Columns, *, pair: bool = 
         for first, second in PAIR_ALIASES:
             if first in names and second in names:
                 return {"text": names[first], "text_b": names[second]}
-    single = _first((*columns.text_aliases, *TEXT_ALIASES), header)
-    return {"text": single} if single else {}
+    text = _first_match((*columns.text_aliases, *TEXT_ALIASES), header)
+    return {"text": text} if text else {}
 
 
-def _first(wanted: Sequence[str], header: Sequence[str]) -> str | None:
+def _first_match(aliases: Sequence[str], header: Sequence[str]) -> str | None:
+    """Return the column of the first alias that the header has."""
     names = {normalize_name(column): column for column in header}
-    return next((names[name] for name in wanted if name in names), None)
+    return next((names[alias] for alias in aliases if alias in names), None)

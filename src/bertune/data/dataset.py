@@ -1,6 +1,6 @@
-"""Encoded rows in flat arrays, and which of them come together in a batch. No padding anywhere.
+"""Encoded data sets in flat arrays, and how their rows become batches. No padding anywhere.
 
-Tensor letters: `B` rows, `T` packed tokens.
+Tensor letters: `B` rows, `T` packed tokens, `U` texts of a batch, each once.
 """
 
 from __future__ import annotations
@@ -24,162 +24,163 @@ def _offsets(lengths: Sequence[int]) -> IntArray:
     return offsets
 
 
+class ListColumn(Protocol):
+    """A list of numbers for each text, in memory or in a file."""
+
+    def __getitem__(self, text: int) -> npt.NDArray[Any]:
+        """Return the numbers of a text."""
+        ...
+
+
+class EncodingStore(Protocol):
+    """Encodings of texts, in memory or in a file."""
+
+    @property
+    def word_positions(self) -> ListColumn | None:
+        """The tokens that stand for words, counted from the text's first token; None for other tasks."""
+        ...
+
+    @property
+    def window_lengths(self) -> ListColumn | None:
+        """The tokens of each window of the text; None for tasks without windows."""
+        ...
+
+    def get_input_ids(self, text: int) -> npt.NDArray[Any]:
+        """Return the token ids of a text."""
+        ...
+
+    def get_token_type_ids(self, text: int) -> npt.NDArray[Any]:
+        """Return the segment of each token."""
+        ...
+
+    def get_pinyin_ids(self, text: int) -> npt.NDArray[Any] | None:
+        """Return the pinyin of each token, or None for encoders without pinyin."""
+        ...
+
+
 @dataclass(frozen=True)
-class _Lists:
-    """A list of numbers a row, in one array."""
+class _FlatLists:
+    """A list of numbers for each text, in one array."""
 
     values: npt.NDArray[np.int32]
     offsets: IntArray
 
     @classmethod
-    def of(cls, lists: Sequence[Sequence[int]]) -> _Lists:
-        return cls(
-            np.fromiter(itertools.chain.from_iterable(lists), np.int32), _offsets([len(x) for x in lists])
-        )
+    def from_lists(cls, lists: Sequence[Sequence[int]]) -> _FlatLists:
+        values = np.fromiter(itertools.chain.from_iterable(lists), np.int32)
+        return cls(values, _offsets([len(numbers) for numbers in lists]))
 
-    def __getitem__(self, row: int) -> npt.NDArray[Any]:
-        return self.values[self.offsets[row] : self.offsets[row + 1]]
-
-
-class ListColumn(Protocol):
-    """A list of numbers a row, in memory or in a file."""
-
-    def __getitem__(self, row: int) -> npt.NDArray[Any]:
-        """Return the numbers of a row."""
-        ...
-
-
-class EncodingStore(Protocol):
-    """Texts as integers, in memory or in a file."""
-
-    @property
-    def word_positions(self) -> ListColumn | None:
-        """Where the task looks at words: their tokens, counted from the row's first one."""
-        ...
-
-    @property
-    def window_lengths(self) -> ListColumn | None:
-        """And the tokens of each window of the row."""
-        ...
-
-    def get_input_ids(self, text: int) -> npt.NDArray[Any]:
-        """Return the ids of a text."""
-        ...
-
-    def get_token_type_ids(self, text: int) -> npt.NDArray[Any]:
-        """Return the segment of each of its tokens."""
-        ...
-
-    def get_pinyin_ids(self, text: int) -> npt.NDArray[Any] | None:
-        """Return how each of its tokens is read, where the encoder hears that."""
-        ...
+    def __getitem__(self, text: int) -> npt.NDArray[Any]:
+        return self.values[self.offsets[text] : self.offsets[text + 1]]
 
 
 @dataclass(frozen=True)
 class FlatEncodings:
-    """Texts as integers: text b is `ids[offsets[b]:offsets[b + 1]]`."""
+    """Encodings in flat arrays: text n is `input_ids[offsets[n]:offsets[n + 1]]`. See `EncodingStore`."""
 
     input_ids: npt.NDArray[np.int32]
     token_type_ids: npt.NDArray[np.uint8]
     offsets: IntArray
-    word_positions: _Lists | None = (
-        None  # where the task looks at words: their tokens, counted from the row's first one
-    )
-    window_lengths: _Lists | None = None  # and the tokens of each window of the row
-    pinyin_ids: IntArray | None = None  # where the encoder hears how tokens are read
+    word_positions: _FlatLists | None = None
+    window_lengths: _FlatLists | None = None
+    pinyin_ids: IntArray | None = None
+
+    def _slice(self, text: int) -> slice:
+        return slice(self.offsets[text], self.offsets[text + 1])
 
     def get_input_ids(self, text: int) -> npt.NDArray[Any]:
-        """Return the ids of a text."""
-        return self.input_ids[self.offsets[text] : self.offsets[text + 1]]
+        """Return the token ids of a text."""
+        return self.input_ids[self._slice(text)]
 
     def get_token_type_ids(self, text: int) -> npt.NDArray[Any]:
-        """Return the segment of each of its tokens."""
-        return self.token_type_ids[self.offsets[text] : self.offsets[text + 1]]
+        """Return the segment of each token."""
+        return self.token_type_ids[self._slice(text)]
 
     def get_pinyin_ids(self, text: int) -> npt.NDArray[Any] | None:
-        """Return how each of its tokens is read, where the encoder hears that."""
-        return (
-            None if self.pinyin_ids is None else self.pinyin_ids[self.offsets[text] : self.offsets[text + 1]]
-        )
+        """Return the pinyin of each token, or None for encoders without pinyin."""
+        return None if self.pinyin_ids is None else self.pinyin_ids[self._slice(text)]
 
     @classmethod
-    def of(cls, pieces: Sequence[Encoding]) -> FlatEncodings:
-        """Lay pieces out in arrays."""
-        offsets = _offsets([len(piece.input_ids) for piece in pieces])
-        ids = np.empty(int(offsets[-1]), np.int32)
-        types = np.empty(int(offsets[-1]), np.uint8)
-        for piece, start, stop in zip(pieces, offsets[:-1], offsets[1:], strict=True):
-            ids[start:stop] = piece.input_ids
-            types[start:stop] = piece.token_type_ids
-        words, windows = (
-            [getattr(piece, name) for piece in pieces] for name in ("word_positions", "window_lengths")
-        )
-        lists = [None if any(x is None for x in found) else _Lists.of(found) for found in (words, windows)]
-        return cls(ids, types, offsets, lists[0], lists[1], _syllables(pieces))
+    def from_encodings(cls, encodings: Sequence[Encoding]) -> FlatEncodings:
+        """Copy encodings into flat arrays."""
+        offsets = _offsets([len(encoding.input_ids) for encoding in encodings])
+        input_ids = np.empty(int(offsets[-1]), np.int32)
+        token_type_ids = np.empty(int(offsets[-1]), np.uint8)
+        for encoding, start, stop in zip(encodings, offsets[:-1], offsets[1:], strict=True):
+            input_ids[start:stop] = encoding.input_ids
+            token_type_ids[start:stop] = encoding.token_type_ids
+        word_positions = _flat_lists([encoding.word_positions for encoding in encodings])
+        window_lengths = _flat_lists([encoding.window_lengths for encoding in encodings])
+        pinyin_ids = _flat_pinyin(encodings)
+        return cls(input_ids, token_type_ids, offsets, word_positions, window_lengths, pinyin_ids)
 
 
-def encoding_key(piece: Encoding) -> bytes:
-    """Return what tells a text from others: its tokens, and how they are read, since with other readings it is another text."""
-    ids = np.asarray(piece.input_ids, np.int32).tobytes()
-    return ids if piece.pinyin_ids is None else ids + np.asarray(piece.pinyin_ids, np.int64).tobytes()
+def _flat_lists(lists: Sequence[Sequence[int] | None]) -> _FlatLists | None:
+    """Return the lists in one array; None if a text lacks its list."""
+    complete = [numbers for numbers in lists if numbers is not None]
+    return _FlatLists.from_lists(complete) if len(complete) == len(lists) else None
 
 
-def _syllables(pieces: Sequence[Encoding]) -> IntArray | None:
-    found = [piece.pinyin_ids for piece in pieces if piece.pinyin_ids is not None]
-    return (
-        np.fromiter(itertools.chain.from_iterable(found), np.int64)
-        if found and len(found) == len(pieces)
-        else None
-    )
+def _flat_pinyin(encodings: Sequence[Encoding]) -> IntArray | None:
+    """Return the pinyin of all tokens; None if a text has none."""
+    pinyin = [encoding.pinyin_ids for encoding in encodings if encoding.pinyin_ids is not None]
+    if not pinyin or len(pinyin) < len(encodings):
+        return None
+    return np.fromiter(itertools.chain.from_iterable(pinyin), np.int64)
+
+
+def encoding_key(encoding: Encoding) -> bytes:
+    """Return bytes that are equal for equal texts: token ids and pinyin."""
+    ids = np.asarray(encoding.input_ids, np.int32).tobytes()
+    return ids if encoding.pinyin_ids is None else ids + np.asarray(encoding.pinyin_ids, np.int64).tobytes()
 
 
 class EncodedDataset:
-    """A data set as integers: flat arrays, so that millions of rows cost little more than their tokens.
+    """An encoded data set in flat arrays, so that millions of rows cost little more than their tokens.
 
-    Rows of several inputs share their texts: each is held once, and encoded once a batch, wherever it stands.
+    Rows of several inputs share texts: an equal text is stored once, and encoded once a batch.
     """
 
     def __init__(self, rows: Sequence[EncodedExample]) -> None:
         self.targets: Sequence[Any] = [row.target for row in rows]
         self.contexts: Sequence[Any] = [row.context for row in rows]
         self.num_truncated: npt.NDArray[np.int32] = np.array(
-            [sum(piece.num_truncated for piece in row.inputs) for row in rows], np.int32
+            [sum(encoding.num_truncated for encoding in row.inputs) for row in rows], np.int32
         )
-        self._places: IntArray | None = None  # (rows, sides), which text stands where
-        self._identities: IntArray | None = None  # (texts,), equal for passes of one text
-        pieces = (
-            [row.inputs[0] for row in rows]
-            if all(len(row.inputs) == 1 for row in rows)
-            else self._share(rows)
+        """(rows,), tokens that max_length cut from each row."""
+        self._text_index: IntArray | None = None  # (rows, sides), the text of each side of each row
+        self._text_ids: IntArray | None = None  # (texts,), equal for two passes of one text
+        is_single = all(len(row.inputs) == 1 for row in rows)
+        flat = FlatEncodings.from_encodings(
+            [row.inputs[0] for row in rows] if is_single else self._unique_texts(rows)
         )
-        flat = FlatEncodings.of(pieces)
         self._texts: EncodingStore = flat
         self._flat_ids = flat.input_ids
         self.text_lengths: npt.NDArray[Any] = np.diff(flat.offsets)
-        """Tokens of each text."""
+        """(texts,), tokens of each text."""
         self.lengths: npt.NDArray[Any] = (
-            self.text_lengths if self._places is None else self.text_lengths[self._places].sum(1)
+            self.text_lengths if self._text_index is None else self.text_lengths[self._text_index].sum(1)
         )
-        """Tokens of each row, all its inputs together."""
+        """(rows,), tokens of each row, all its inputs together."""
 
-    def _share(self, rows: Sequence[EncodedExample]) -> list[Encoding]:
-        """Return each text once, and keep where it stands."""
-        pieces: list[Encoding] = []
+    def _unique_texts(self, rows: Sequence[EncodedExample]) -> list[Encoding]:
+        """Return each text once; set `_text_index` and `_text_ids`."""
+        texts: list[Encoding] = []
         numbers: dict[tuple[bytes, int], int] = {}
-        identities: dict[bytes, int] = {}
-        held: list[int] = []
-        self._places = np.empty((len(rows), len(rows[0].inputs)), np.int64)
-        for place, row in enumerate(rows):
-            for side, piece in enumerate(row.inputs):
-                text = encoding_key(piece)
-                key = text, side if row.passes else 0
+        ids: dict[bytes, int] = {}
+        text_ids: list[int] = []
+        self._text_index = np.empty((len(rows), len(rows[0].inputs)), np.int64)
+        for n, row in enumerate(rows):
+            for side, encoding in enumerate(row.inputs):
+                content = encoding_key(encoding)
+                key = content, side if row.passes else 0  # passes of one text are texts of their own
                 if key not in numbers:
-                    numbers[key] = len(pieces)
-                    pieces.append(piece)
-                    held.append(identities.setdefault(text, len(identities)))
-                self._places[place, side] = numbers[key]
-        self._identities = np.array(held, np.int64)
-        return pieces
+                    numbers[key] = len(texts)
+                    texts.append(encoding)
+                    text_ids.append(ids.setdefault(content, len(ids)))
+                self._text_index[n, side] = numbers[key]
+        self._text_ids = np.array(text_ids, np.int64)
+        return texts
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -187,44 +188,50 @@ class EncodedDataset:
 
     @property
     def is_multi_text(self) -> bool:
-        """Tell whether rows are several texts, each encoded for itself."""
-        return self._places is not None
+        """Whether a row is several texts that are encoded separately."""
+        return self._text_index is not None
 
     @property
     def num_truncated_rows(self) -> int:
-        """Return how many rows were longer than max_length."""
+        """The number of rows that were longer than max_length."""
         return int(np.count_nonzero(self.num_truncated))
 
     def diagnostics(self, unknown_id: int | None, max_length: int) -> list[str]:
-        """Say how many rows were cut, and whether the tokenizer knows the language of the texts."""
-        found = []
+        """Return lines about truncated rows, and about many tokens that the vocabulary lacks."""
+        lines = []
         cut = int(self.num_truncated.sum(dtype=np.int64))
         total = int(self.lengths.sum())
         if cut:
-            share = cut / (total + cut)
-            found.append(
-                f"{self.num_truncated_rows} of {len(self)} rows are longer than max_length {max_length} and were cut, {share:.1%} of all tokens"
+            lines.append(
+                f"{self.num_truncated_rows} of {len(self)} rows are longer than max_length {max_length} "
+                f"and were cut, {cut / (total + cut):.1%} of all tokens"
             )
         if unknown_id is not None and total:
-            unknown = self._share_of(unknown_id)
+            unknown = self._fraction_of(unknown_id)
             if unknown > 0.02:
-                found.append(
-                    f"{unknown:.1%} of all tokens are unknown to this encoder's vocabulary; is it made for this language?"
+                lines.append(
+                    f"{unknown:.1%} of all tokens are unknown to this encoder's vocabulary; "
+                    "is it made for this language?"
                 )
-        return found
+        return lines
 
-    def _share_of(self, token: int) -> float:
-        """Return which share of all tokens, those of shared texts once, is this one."""
+    def _fraction_of(self, token: int) -> float:
+        """Return the fraction of all tokens that are this one; shared texts count once."""
         return float((self._flat_ids == token).mean())
 
     def used_ids(self) -> IntArray:
-        """Return every token id that occurs, once."""
+        """Return every token id that occurs, ascending."""
         return np.unique(self._flat_ids).astype(np.int64)
 
     def get_batch(self, rows: Sequence[int], collate: Callable[[list[Any]], Any]) -> Batch:
-        """Gather rows into tensors; `collate` turns their targets into one."""
-        texts, sides = self.index_pairs(rows)
-        return self.make_batch(rows, sides, collate, self.gather_texts(texts))
+        """Return rows as a batch.
+
+        Args:
+            rows: row numbers.
+            collate: turns the targets of the rows into a tensor.
+        """
+        texts, pair_index = self.index_pairs(rows)
+        return self.make_batch(rows, pair_index, collate, self.gather_texts(texts))
 
     def make_batch(
         self,
@@ -233,58 +240,67 @@ class EncodedDataset:
         collate: Callable[[list[Any]], Any],
         ragged: Ragged,
     ) -> Batch:
-        """Gather rows whose texts are at hand as `ragged`, or, when it holds none, as vectors."""
-        targets = [self.targets[r] for r in rows]
-        target = None if any(t is None for t in targets) else collate(targets)
-        return Batch(ragged, target, tuple(rows), tuple(self.contexts[r] for r in rows), pair_index)
+        """Return rows as a batch whose texts were gathered before, or were encoded to vectors already.
 
-    def gather_texts(self, numbers: Sequence[int]) -> Ragged:
-        """Gather texts by number: those of the rows in their order, unless rows share them."""
-        return _ragged(self._texts, numbers)
+        Args:
+            rows: row numbers.
+            pair_index: the texts of each row, from `index_pairs`.
+            collate: turns the targets of the rows into a tensor; not called if a target is missing.
+            ragged: the texts; empty where vectors stand for them.
+        """
+        targets = [self.targets[row] for row in rows]
+        target = None if any(value is None for value in targets) else collate(targets)
+        return Batch(ragged, target, tuple(rows), tuple(self.contexts[row] for row in rows), pair_index)
+
+    def gather_texts(self, texts: Sequence[int]) -> Ragged:
+        """Return texts by number; in a data set of single texts, text n is row n."""
+        return _ragged(self._texts, texts)
 
     def index_pairs(self, rows: Sequence[int]) -> tuple[Sequence[int], PairIndex | None]:
-        """Return the texts of some rows, each once, and which stands where; without sides, a row is its own text."""
+        """Return the texts (U) of some rows, each once, and the texts of each row among them.
+
+        In a data set of single texts, these are the rows themselves and None.
+        """
         import torch
 
-        if self._places is None or self._identities is None:
+        if self._text_index is None or self._text_ids is None:
             return rows, None
-        texts, places = np.unique(self._places[list(rows)], return_inverse=True)
-        columns = places.reshape(len(rows), self._places.shape[1]).T
-        identities = torch.from_numpy(self._identities[texts])
-        return texts.tolist(), PairIndex(
-            tuple(torch.from_numpy(np.ascontiguousarray(c)) for c in columns), identities
-        )
+        texts, inverse = np.unique(self._text_index[list(rows)], return_inverse=True)
+        sides = inverse.reshape(len(rows), self._text_index.shape[1]).T
+        text_index = tuple(torch.from_numpy(np.ascontiguousarray(side)) for side in sides)
+        return texts.tolist(), PairIndex(text_index, torch.from_numpy(self._text_ids[texts]))
 
 
-def _ragged(texts: EncodingStore, rows: Sequence[int]) -> Ragged:
+def _ragged(store: EncodingStore, texts: Sequence[int]) -> Ragged:
+    """Return texts as tensors; a text with windows becomes one row a window."""
     import torch
 
-    found = [texts.get_input_ids(r) for r in rows]
-    lengths = tuple(map(len, found))
-    words: torch.Tensor | None = None
+    id_arrays = [store.get_input_ids(text) for text in texts]
+    lengths = tuple(map(len, id_arrays))
+    word_positions: torch.Tensor | None = None
     num_words: tuple[int, ...] = ()
-    if texts.word_positions is not None:
-        begins = itertools.accumulate(lengths, initial=0)
-        places = [
-            texts.word_positions[r].astype(np.int64) + begin for r, begin in zip(rows, begins, strict=False)
+    if store.word_positions is not None:
+        starts = itertools.accumulate(lengths, initial=0)
+        positions = [
+            store.word_positions[text].astype(np.int64) + start
+            for text, start in zip(texts, starts, strict=False)
         ]
-        words, num_words = torch.from_numpy(np.concatenate(places)), tuple(len(p) for p in places)
-    if texts.window_lengths is not None:  # the encoder sees every window as a row of its own
-        lengths = tuple(int(tokens) for r in rows for tokens in texts.window_lengths[r])
+        word_positions = torch.from_numpy(np.concatenate(positions))
+        num_words = tuple(map(len, positions))
+    if store.window_lengths is not None:
+        lengths = tuple(int(tokens) for text in texts for tokens in store.window_lengths[text])
     nothing = np.empty(0, np.uint8)
-    ids = np.concatenate(found or [nothing]).astype(np.int64)
-    types = np.concatenate([texts.get_token_type_ids(r) for r in rows] or [nothing]).astype(np.int64)
+    input_ids = np.concatenate(id_arrays or [nothing]).astype(np.int64)
+    types = [store.get_token_type_ids(text) for text in texts]
+    token_type_ids = np.concatenate(types or [nothing]).astype(np.int64)
     offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
-    syllables: torch.Tensor | None = None
-    heard = [of_text for r in rows if (of_text := texts.get_pinyin_ids(r)) is not None]
-    if heard:
-        syllables = torch.from_numpy(np.concatenate(heard))
+    pinyin = [ids for text in texts if (ids := store.get_pinyin_ids(text)) is not None]
     return Ragged(
-        torch.from_numpy(ids),
-        torch.from_numpy(types),
+        torch.from_numpy(input_ids),
+        torch.from_numpy(token_type_ids),
         torch.from_numpy(offsets),
         lengths,
-        words,
+        word_positions,
         num_words,
-        syllables,
+        torch.from_numpy(np.concatenate(pinyin)) if pinyin else None,
     )

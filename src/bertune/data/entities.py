@@ -1,12 +1,15 @@
-"""Rows with entities as files write them -> one text, its words, and the spans of its entities in characters.
+"""Rows with entities -> a text, its words, and spans of characters.
 
-| a row | where it comes from |
-|---|---|
-| `{"text": ["高", "勇"], "label": ["B-NAME", "E-NAME"]}` | bertorch, CoNLL files, `tokens` and `ner_tags` of the Hub |
-| `{"text": "高勇来了", "label": ["B-NAME", "E-NAME", "O", "O"]}` | a tag for each character, or for each word between blanks |
-| `{"text": "高勇来了", "spans": [{"start": 0, "end": 2, "label": "NAME"}]}` | spaCy, Prodigy; `labels: ["NAME"]` of Label Studio |
-| `{"text": "高勇来了", "label": [[0, 2, "NAME"]]}` | doccano |
-| `{"text": "高勇来了", "label": {"name": {"高勇": [[0, 1]]}}}` | CLUENER, whose ends are inclusive |
+A row is written in one of these forms:
+
+- `{"text": ["高", "勇"], "label": ["B-NAME", "E-NAME"]}`: words and tags, as in CoNLL files, bertorch, and
+  `tokens` and `ner_tags` of the Hub.
+- `{"text": "高勇来了", "label": ["B-NAME", "E-NAME", "O", "O"]}`: a tag for each character, or for each word
+  between blanks.
+- `{"text": "高勇来了", "spans": [{"start": 0, "end": 2, "label": "NAME"}]}`: spaCy, Prodigy; Label Studio
+  writes `"labels": ["NAME"]`.
+- `{"text": "高勇来了", "label": [[0, 2, "NAME"]]}`: doccano.
+- `{"text": "高勇来了", "label": {"name": {"高勇": [[0, 1]]}}}`: CLUENER, whose ends are inclusive.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from bertune.data.labels import check_surrogates, get_text, is_missing
-from bertune.data.tags import Tag, TagCounts, parse_tag, tags_to_spans
+from bertune.data.tags import Tag, parse_tag, tags_to_spans
 from bertune.errors import DataError
 from bertune.types import Row, Span
 
@@ -41,87 +44,87 @@ def is_cjk(letter: str) -> bool:
 
 
 def split_words(text: str, unit: WordUnit) -> WordOffsets:
-    """Cut a text into words: start and end of each. What is blank belongs to none.
+    """Split a text into words; return start and end of each. Blanks belong to no word.
 
     Args:
         text: any text.
-        unit: `characters`: each one a word. `words`: runs of letters and digits with their accents, and everything else, Chinese
-            characters among it, one by one.
+        unit: `characters`: every character is a word. `words`: a run of letters and digits with their accents
+            is a word; any other character, such as a Chinese one, is a word by itself.
 
     >>> [text[a:b] for text in ["iPhone6 涨价!"] for a, b in split_words(text, "words")]
     ['iPhone6', '涨', '价', '!']
     """
-    places: list[tuple[int, int]] = []
-    open_run = False
-    for place, letter in enumerate(text):
+    words: list[tuple[int, int]] = []
+    in_run = False
+    for offset, letter in enumerate(text):
         if letter.isspace():
-            open_run = False
+            in_run = False
             continue
-        marks = unicodedata.category(letter)[0] == "M"
-        runs = unit == "words" and (marks or (letter.isalnum() and not is_cjk(letter)))
-        if runs and places and (open_run or (marks and places[-1][1] == place)):
-            places[-1] = (places[-1][0], place + 1)
+        is_accent = unicodedata.category(letter)[0] == "M"
+        joins_runs = unit == "words" and (is_accent or (letter.isalnum() and not is_cjk(letter)))
+        if joins_runs and words and (in_run or (is_accent and words[-1][1] == offset)):
+            words[-1] = (words[-1][0], offset + 1)
         else:
-            places.append((place, place + 1))
-        open_run = runs and (open_run or not marks)
-    return tuple(places)
+            words.append((offset, offset + 1))
+        in_run = joins_runs and (in_run or not is_accent)
+    return tuple(words)
 
 
 def join_words(words: Sequence[str]) -> tuple[str, WordOffsets]:
-    """Write words as one text; return it with start and end of each word.
+    """Join words to one text; return it with start and end of each word.
 
-    Between two words there is a blank, unless a Chinese character stands at their border or all words are single characters.
+    A blank separates two words, unless a Chinese character stands at their border or all words are single
+    characters.
 
     >>> join_words(["EU", "rejects", "北京"])
     ('EU rejects北京', ((0, 2), (3, 10), (10, 12)))
     """
     by_character = all(len(word) <= 1 for word in words)
     parts: list[str] = []
-    places = []
+    offsets = []
     end, last = 0, ""
     for word in words:
         if not by_character and last and word and not (is_cjk(last) or is_cjk(word[0])):
             parts.append(" ")
             end += 1
         parts.append(word)
-        places.append((end, end + len(word)))
+        offsets.append((end, end + len(word)))
         end += len(word)
         last = word[-1:] or last
-    return "".join(parts), tuple(places)
+    return "".join(parts), tuple(offsets)
 
 
-def get_words(row: Row, part: str) -> tuple[str, WordOffsets] | None:
-    """Return the text and the words of a row that is cut into words; None where the row holds plain text.
+def get_words(row: Row, field: str) -> tuple[str, WordOffsets] | None:
+    """Return text and words of a row that lists its words; None for a row with plain text.
 
     Raises:
-        DataError: there are no words, or one is no text.
+        DataError: the list is empty, or a word is not text.
     """
-    value = row.fields.get(part)
+    value = row.fields.get(field)
     if not isinstance(value, list | tuple):
         return None
     if not value:
-        raise DataError(f"{row.location}: {part!r} is empty; remove the row, or set data.bad_rows=skip")
+        raise DataError(f"{row.location}: {field!r} is empty; remove the row, or set data.bad_rows=skip")
     for number, word in enumerate(value):
         if not isinstance(word, str | int | float) or isinstance(word, bool) or is_missing(word):
             raise DataError(
-                f"{row.location.at_word(number)}: word {number + 1} of {part!r} must be text, got {word!r}"
+                f"{row.location.at_word(number)}: word {number + 1} of {field!r} must be text, got {word!r}"
             )
-    words = [str(word) for word in value]
-    text, places = join_words(words)
-    return check_surrogates(text, row, part), places
+    text, offsets = join_words([str(word) for word in value])
+    return check_surrogates(text, row, field), offsets
 
 
-def get_sentence(row: Row, part: str, target: str, unit: WordUnit) -> tuple[str, WordOffsets, bool]:
-    """Return the text of a row, its words, and whether the row itself said which these are.
+def get_sentence(row: Row, field: str, target: str, unit: WordUnit) -> tuple[str, WordOffsets, bool]:
+    """Return the text of a row, its words, and whether the row itself defines the words.
 
     Raises:
-        DataError: the text is missing, empty or no text.
+        DataError: the text is missing, empty, or not text.
     """
-    given = get_words(row, part)
+    given = get_words(row, field)
     if given is not None:
         return *given, True
-    text = get_text(row, part)
-    tags = _tags(row.fields.get(target))
+    text = get_text(row, field)
+    tags = get_tags(row, target)
     if tags is not None and len(tags) != len(text) and len(tags) == len(text.split()):
         return text, tuple(word.span() for word in re.finditer(r"\S+", text)), True
     if tags is not None:
@@ -129,8 +132,9 @@ def get_sentence(row: Row, part: str, target: str, unit: WordUnit) -> tuple[str,
     return text, split_words(text, unit), False
 
 
-def _tags(value: Any) -> list[str] | None:
-    """Return a value that is a list of tags, from a list of texts or a text of tags between blanks."""
+def get_tags(row: Row, target: str) -> list[str] | None:
+    """Return the tags of a row, of a list or a text with blanks between them; None for spans or nothing."""
+    value = row.fields.get(target)
     if isinstance(value, str) and value.strip():
         return value.split()
     if isinstance(value, list | tuple) and value and not isinstance(value[0], dict | list | tuple):
@@ -138,23 +142,28 @@ def _tags(value: Any) -> list[str] | None:
     return None
 
 
-def get_entities(
-    row: Row, target: str, text: str, words: WordOffsets, census: TagCounts
-) -> tuple[Span, ...] | None:
-    """Return the entities of a row as spans of characters, in order; None where the row says nothing of them.
+def get_entities(row: Row, target: str, text: str, words: WordOffsets) -> tuple[Span, ...] | None:
+    """Return the entities of a row as spans of characters, in order; None for a row without target.
+
+    Args:
+        row: the row.
+        target: the field with tags or spans.
+        text: the text of the row.
+        words: start and end of its words.
 
     Raises:
-        DataError: tags that are none, or not one a word; spans outside the text, or overlapping.
+        DataError: a tag is not valid, words and tags differ in number, or spans overlap or leave the text.
     """
     value = row.fields.get(target)
     if is_missing(value) or (isinstance(value, str) and not value.strip()):
         return None
-    tags = _tags(value)
+    tags = get_tags(row, target)
     if tags is None:
         return _spans(row, target, value, text)
     if len(tags) != len(words):
         raise DataError(
-            f"{row.location}: {len(words)} words but {len(tags)} tags in {target!r}; there must be one for each word"
+            f"{row.location}: {len(words)} words but {len(tags)} tags in {target!r}; "
+            "there must be one for each word"
         )
     parsed: list[Tag] = []
     for number, tag in enumerate(tags):
@@ -165,73 +174,79 @@ def get_entities(
             raise DataError(
                 f"{row.location.at_word(number)}: word {number + 1} ({word!r}): {error}"
             ) from None
-    census.add(tags, parsed, str(row.location))
     return tuple(
         Span(words[start][0], words[end - 1][1], label) for start, end, label in tags_to_spans(parsed)
     )
 
 
 def _spans(row: Row, target: str, value: Any, text: str) -> tuple[Span, ...]:
-    found = sorted(_span(row, target, one, text) for one in _listed(row, target, value))
-    for first, second in itertools.pairwise(found):
+    """Return the spans of a row, in order; they must not overlap."""
+    spans = sorted(_span(row, target, item, text) for item in _span_items(row, target, value))
+    for first, second in itertools.pairwise(spans):
         if second.start < first.end:
             raise DataError(
-                f"{row.location}: the spans {_shown(first, text)} and {_shown(second, text)} overlap, and a word has one label only: "
-                "keep one of them, or set data.bad_rows=skip to leave out such rows"
+                f"{row.location}: the spans {_format_span(first, text)} and {_format_span(second, text)} "
+                "overlap, and a word has one label only: keep one of them, or set data.bad_rows=skip to "
+                "leave out such rows"
             )
-    return tuple(found)
+    return tuple(spans)
 
 
-def _shown(span: Span, text: str) -> str:
+def _format_span(span: Span, text: str) -> str:
     return f"{span.start} to {span.end} {span.label!r} ({text[span.start : span.end]!r})"
 
 
-def _listed(row: Row, target: str, value: Any) -> list[Any]:
+def _span_items(row: Row, target: str, value: Any) -> list[Any]:
+    """Return spans as a list; CLUENER's mapping becomes one."""
     if isinstance(value, dict) and all(isinstance(texts, dict) for texts in value.values()):  # CLUENER
         try:
             return [
-                {"start": start, "end": end + 1, "label": label, "text": said}
+                {"start": start, "end": last + 1, "label": label, "text": span_text}
                 for label, texts in value.items()
-                for said, places in texts.items()
-                for start, end in places
+                for span_text, offsets in texts.items()
+                for start, last in offsets
             ]
         except (TypeError, ValueError):
             raise DataError(
-                f"{row.location}: {target!r} is no mapping of the form {{label: {{text: [[start, last]]}}}}"
+                f"{row.location}: {target!r} is not a mapping of the form "
+                "{label: {text: [[start, last]]}}"
             ) from None
     if not isinstance(value, list | tuple):
         raise DataError(
-            f"{row.location}: {target!r} must be a list of tags or of spans, got {type(value).__name__} ({str(value)[:40]!r})"
+            f"{row.location}: {target!r} must be a list of tags or of spans, "
+            f"got {type(value).__name__} ({str(value)[:40]!r})"
         )
     return list(value)
 
 
-def _span(row: Row, target: str, one: Any, text: str) -> Span:
-    """Read one span, whichever way it is written.
+def _span(row: Row, target: str, item: Any, text: str) -> Span:
+    """Return one span, written in any of the forms of this module's docstring.
 
     Raises:
-        DataError: start, end or label is missing, the span lies outside the text, or its own text is another one.
+        DataError: start, end or label is missing, the span leaves the text, or its own text is another one.
     """
-    said = start = end = label = None
-    if isinstance(one, dict):
-        start, end = (one.get(name, one.get(f"{name}_offset")) for name in ("start", "end"))
-        label = one.get("label", one.get("labels", one.get("type", one.get("entity_group"))))
+    start = end = label = span_text = None
+    if isinstance(item, dict):
+        start, end = (item.get(name, item.get(f"{name}_offset")) for name in ("start", "end"))
+        label = item.get("label", item.get("labels", item.get("type", item.get("entity_group"))))
         label = label[0] if isinstance(label, list) and len(label) == 1 else label
-        said = one.get("text", one.get("word"))
-    elif isinstance(one, list | tuple) and len(one) == 3:
-        start, end, label = one
+        span_text = item.get("text", item.get("word"))
+    elif isinstance(item, list | tuple) and len(item) == 3:
+        start, end, label = item
     if type(start) is not int or type(end) is not int or not isinstance(label, str) or not label.strip():
         raise DataError(
-            f"{row.location}: {str(one)[:60]} in {target!r} is no span; write start, end and label, or [start, end, label]"
+            f"{row.location}: {str(item)[:60]} in {target!r} is not a span; "
+            "write start, end and label, or [start, end, label]"
         )
     if not 0 <= start < end <= len(text):
         raise DataError(
-            f"{row.location}: the span {start} to {end} {label!r} lies outside the text of {len(text)} characters, or is empty; "
-            "start counts from 0, end is the place after the last character"
+            f"{row.location}: the span {start} to {end} {label!r} lies outside the text of {len(text)} "
+            "characters, or is empty; start counts from 0, end is the offset after the last character"
         )
-    if isinstance(said, str) and said != text[start:end]:
+    if isinstance(span_text, str) and span_text != text[start:end]:
         raise DataError(
-            f"{row.location}: the span {start} to {end} {label!r} says that its text is {said!r}, but there stands {text[start:end]!r}; "
-            "places count characters (an emoji is one, though some tools count it as two)"
+            f"{row.location}: the span {start} to {end} {label!r} says that its text is {span_text!r}, "
+            f"but the text there is {text[start:end]!r}; "
+            "offsets count characters (an emoji is one, though some tools count it as two)"
         )
     return Span(start, end, label.strip())

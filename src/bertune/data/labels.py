@@ -1,4 +1,4 @@
-"""Labels and numbers as files write them, and label <-> id."""
+"""The values of a row: texts, labels and numbers as files write them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bertune.types import Example, Row
 
 
 def format_label(value: Any) -> str:
-    """Write one label as text: integers and whole floats without a point, booleans in lower case.
+    """Return a label as text: integers and whole floats without a point, booleans in lower case.
 
     >>> [format_label(v) for v in ("good", 3, 2.0, 2.5, True)]
     ['good', '3', '2', '2.5', 'true']
@@ -25,7 +25,7 @@ def format_label(value: Any) -> str:
 
 
 def sort_labels(labels: Iterable[str]) -> tuple[str, ...]:
-    """Return each label once: numbers by value, everything else by code point.
+    """Return each label once: by value if all are numbers, else by code point.
 
     >>> sort_labels(["10", "9", "9"])
     ('9', '10')
@@ -37,19 +37,21 @@ def sort_labels(labels: Iterable[str]) -> tuple[str, ...]:
         numbers = {label: float(label) for label in unique}
     except ValueError:
         return tuple(sorted(unique))
-    if any(map(math.isnan, numbers.values())):  # nothing is less or more than NaN
+    if any(map(math.isnan, numbers.values())):  # NaN has no order
         return tuple(sorted(unique))
     return tuple(sorted(unique, key=lambda label: (numbers[label], label)))
 
 
 def read_labels(given: list[str] | str | None) -> tuple[str, ...] | None:
-    """Return the labels that `data.labels` states, from the list itself or a file with one a line.
+    """Return the labels of `data.labels`: a list, or a file with one label a line.
 
     Raises:
         ConfigError: the file is missing, empty, or names a label twice.
     """
-    if given is None or isinstance(given, list):
-        return tuple(given) if given is not None else None
+    if given is None:
+        return None
+    if isinstance(given, list):
+        return tuple(given)
     try:
         lines = Path(given).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -67,133 +69,143 @@ def is_missing(value: Any) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
-def get_text(row: Row, part: str) -> str:
+def get_text(row: Row, field: str) -> str:
     """Return a text of a row.
 
     Raises:
-        DataError: it is missing, no text, or empty.
+        DataError: the value is missing, empty, or not text.
     """
-    value = row.fields.get(part)
+    value = row.fields.get(field)
     if is_missing(value):
-        raise DataError(f"{row.location}: {part!r} is missing; every row needs it")
+        raise DataError(f"{row.location}: {field!r} is missing; every row needs it")
     if not isinstance(value, str | int | float):
-        raise DataError(
-            f"{row.location}: {part!r} must be text, got {type(value).__name__} ({str(value)[:40]!r})"
-        )
+        raise DataError(f"{row.location}: {field!r} must be text, got {type(value).__name__} {_short(value)}")
     text = str(value)
     if not text.strip():
-        raise DataError(f"{row.location}: {part!r} is empty; remove the row, or set data.bad_rows=skip")
-    return check_surrogates(text, row, part)
+        raise DataError(f"{row.location}: {field!r} is empty; remove the row, or set data.bad_rows=skip")
+    return check_surrogates(text, row, field)
 
 
-def check_surrogates(text: str, row: Row, part: str) -> str:
-    """Return a text that UTF-8 can write.
+def _short(value: Any) -> str:
+    """Return the beginning of a value in brackets, for messages."""
+    return f"({str(value)[:40]!r})"
+
+
+def check_surrogates(text: str, row: Row, field: str) -> str:
+    """Return a text that can be written as UTF-8.
 
     Raises:
-        DataError: it holds a lone surrogate.
+        DataError: the text has a lone surrogate.
     """
     try:
         text.encode()
     except UnicodeEncodeError:
         raise DataError(
-            f"{row.location}: {part!r} holds half of a letter (a lone surrogate, as of an emoji cut in two)"
+            f"{row.location}: {field!r} has half a character (a lone surrogate, as of an emoji cut in two)"
         ) from None
     return text
 
 
-def get_label(row: Row, part: str) -> str | None:
-    """Return a single label, or None where there is none.
+def get_label(row: Row, field: str) -> str | None:
+    """Return the label of a single-label row, or None where it has none.
 
     Raises:
         DataError: the value is a list or another container.
     """
-    value = row.fields.get(part)
+    value = row.fields.get(field)
     if is_missing(value):
         return None
     if not isinstance(value, str | int | float):
         raise DataError(
-            f"{row.location}: {part!r} must be one label, got {type(value).__name__} ({str(value)[:40]!r}); "
+            f"{row.location}: {field!r} must be one label, got {type(value).__name__} {_short(value)}; "
             "for several labels a row set options.problem_type=multi_label"
         )
-    return check_surrogates(format_label(value), row, part) or None
+    return check_surrogates(format_label(value), row, field) or None
 
 
-def get_labels(row: Row, part: str, delimiter: str | None) -> tuple[str, ...] | None:
-    """Return the labels of a multi-label row, each once; an empty list or text means none of them applies.
+def get_labels(row: Row, field: str, delimiter: str | None) -> tuple[str, ...] | None:
+    """Return the labels of a multi-label row, each once; an empty list or text means that none applies.
+
+    Args:
+        row: the row.
+        field: the field with the labels.
+        delimiter: the character between labels in text; None takes a text as one label.
 
     Raises:
         DataError: the value is neither a list nor text.
     """
-    value = row.fields.get(part)
+    value = row.fields.get(field)
     if value is None:
         return None
     if isinstance(value, str):
-        value = (
-            [piece for piece in value.split(delimiter) if piece.strip()]
-            if delimiter
-            else [value]
-            if value.strip()
-            else []
-        )
+        texts = value.split(delimiter) if delimiter else [value]
+        value = [text for text in texts if text.strip()]
     if not isinstance(value, list) or not all(isinstance(v, str | int | float) for v in value):
         raise DataError(
-            f"{row.location}: {part!r} must be a list of labels, got {str(row.fields.get(part))[:40]!r}"
+            f"{row.location}: {field!r} must be a list of labels, got {str(row.fields.get(field))[:40]!r}"
         )
     return tuple(dict.fromkeys(label for v in value if (label := format_label(v))))
 
 
-def get_number(row: Row, part: str) -> float | None:
+def get_number(row: Row, field: str) -> float | None:
     """Return a finite number, or None where there is none.
 
     Raises:
         DataError: the value is not a number, or not finite.
     """
-    value = row.fields.get(part)
+    value = row.fields.get(field)
     if value is None or (isinstance(value, str) and not value.strip()):
         return None
     try:
-        number = float("_" if "_" in str(value) else value)  # Python takes 1_000
+        number = float("_" if "_" in str(value) else value)  # Python reads 1_000 as a number
     except (TypeError, ValueError, OverflowError):
-        raise DataError(f"{row.location}: {part!r} must be a number, got {str(value)[:40]!r}") from None
+        raise DataError(f"{row.location}: {field!r} must be a number, got {str(value)[:40]!r}") from None
     if not math.isfinite(number):
-        raise DataError(f"{row.location}: {part!r} must be a finite number, got {value!r}")
+        raise DataError(f"{row.location}: {field!r} must be a finite number, got {value!r}")
     return number
 
 
 class LabelTypeCheck:
-    """Sees to it that the labels of a file are all text, or all numbers: a mix is a slip, and 1 is not "one"."""
+    """Checks that the labels of a file are all text, or all numbers: 1 and "one" in one file is a mistake."""
 
     def __init__(self) -> None:
-        self._first: dict[str, tuple[str, str]] = {}  # file -> kind, and where it was seen first
+        self._first: dict[str, tuple[str, str]] = {}  # type and location of the first label, by source
 
-    def check(self, row: Row, part: str) -> None:
-        """Take in one row.
+    def check(self, row: Row, field: str) -> None:
+        """Check the label of one row.
 
         Raises:
-            DataError: its label is of another kind than those before it in the same file.
+            DataError: its type differs from that of the first label of the same file.
         """
-        value = row.fields.get(part)
+        value = row.fields.get(field)
         if is_missing(value) or isinstance(value, list | dict):
             return
-        kind = (
-            "a boolean"
-            if isinstance(value, bool)
-            else "a number"
-            if isinstance(value, int | float)
-            else "text"
-        )
-        first, place = self._first.setdefault(row.location.source, (kind, str(row.location)))
+        kind = "text"
+        if isinstance(value, bool):
+            kind = "a boolean"
+        elif isinstance(value, int | float):
+            kind = "a number"
+        first, location = self._first.setdefault(row.location.source, (kind, str(row.location)))
         if kind != first:
             raise DataError(
-                f"{row.location}: the label is {kind} ({value!r}), but {first} at {place}; write all labels the same way"
+                f"{row.location}: the label is {kind} ({value!r}), but {first} at {location}; "
+                "write all labels the same way"
             )
 
 
 def unknown_label_error(
     example: Example, label: str, labels: Sequence[str], location: str | None = None
 ) -> DataError:
-    """Return the error for a label that training rows do not have, at the example or at a `location` in it."""
+    """Return the error for a label that no training row has.
+
+    Args:
+        example: the example with the label.
+        label: the label.
+        labels: the labels that the task knows.
+        location: where the label is, if not at the example's own location.
+    """
     return DataError(
-        f"{location or str(example.location)}: label {label!r} is not among the {len(labels)} labels learned from the training rows "
-        f"({listed(labels)}){did_you_mean(label, labels)}; mend the row, or name every label in data.labels"
+        f"{location or str(example.location)}: label {label!r} is not among the {len(labels)} labels learned "
+        f"from the training rows ({listed(labels)}){did_you_mean(label, labels)}; "
+        "fix the row, or name every label in data.labels"
     )

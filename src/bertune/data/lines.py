@@ -1,4 +1,4 @@
-"""Bytes of a file to lines of text: compression, encoding, byte-order marks, and which line is at fault."""
+"""Bytes of a file to lines of text: compression, encoding, byte-order mark; errors name the line."""
 
 from __future__ import annotations
 
@@ -16,22 +16,31 @@ from bertune.errors import DataError
 
 DECOMPRESSION_ERRORS = (EOFError, gzip.BadGzipFile, zlib.error)
 """What a damaged compressed file raises."""
-_HEAD = 1 << 20
-"""Bytes looked at to tell an encoding."""
+_HEAD_BYTES = 1 << 20
+"""Bytes that decide which encodings are possible."""
 
 
 def read_lines(source: str, encoding: str, *, keep_newlines: bool) -> Iterator[str]:
-    """Yield decoded lines. Only LF ends a line, unless the csv reader is to judge newlines inside quotes."""
+    """Yield the decoded lines of a file. Only LF ends a line.
+
+    Args:
+        source: a path, or "-" for standard input.
+        encoding: a name that Python knows.
+        keep_newlines: leave CR and CRLF as they are, for the csv reader, which must see newlines in quotes.
+
+    Raises:
+        DataError: the file cannot be read, is damaged, or has another encoding.
+    """
     newline = "" if keep_newlines else "\n"
     try:
         if source != "-" and codecs.lookup(encoding).name not in {"utf-8", "utf-8-sig"}:
             _refuse_utf8(source, encoding)
         with open_binary(source) as raw, io.TextIOWrapper(raw, encoding=encoding, newline=newline) as text:
             for first in itertools.islice(text, 1):
-                yield first.removeprefix("\ufeff")  # a byte-order mark that the codec leaves in
+                yield first.removeprefix("\ufeff")  # a byte-order mark that the codec does not remove
             yield from text
-    except UnicodeError as error:  # utf-16 without its mark is no UnicodeDecodeError
-        raise DataError(_undecodable(source, encoding, error)) from None
+    except UnicodeError as error:  # utf-16 without byte-order mark raises no UnicodeDecodeError
+        raise DataError(_decoding_message(source, encoding, error)) from None
     except DECOMPRESSION_ERRORS as error:
         raise DataError(f"{source}: the compressed file is damaged: {error}") from None
     except OSError as error:
@@ -39,13 +48,13 @@ def read_lines(source: str, encoding: str, *, keep_newlines: bool) -> Iterator[s
 
 
 def _refuse_utf8(source: str, encoding: str) -> None:
-    """Refuse to read UTF-8 in another encoding: it often decodes, into nonsense, and nothing else would notice."""
+    """Refuse to decode UTF-8 as another encoding: it often decodes to nonsense without an error."""
     with open_binary(source) as raw:
-        head = raw.read(_HEAD + 1)
-    whole = len(head) <= _HEAD
-    head = head[:_HEAD]
-    if not head.isascii() and all(_decodes(head, name, whole=whole) for name in ("utf-8", encoding)):
-        line = next(n for n, part in enumerate(head.split(b"\n"), 1) if not part.isascii())
+        head = raw.read(_HEAD_BYTES + 1)
+    complete = len(head) <= _HEAD_BYTES
+    head = head[:_HEAD_BYTES]
+    if not head.isascii() and all(_decodes(head, name, final=complete) for name in ("utf-8", encoding)):
+        line = next(number for number, part in enumerate(head.split(b"\n"), 1) if not part.isascii())
         raise DataError(f"{source}:{line}: is UTF-8 text, not {encoding}; set data.encoding=utf-8")
 
 
@@ -58,41 +67,35 @@ def open_binary(source: str) -> BinaryIO:
     return Path(source).open("rb")
 
 
-def _undecodable(source: str, encoding: str, error: UnicodeError) -> str:
-    """Find the line that does not decode, and an encoding that would."""
+def _decoding_message(source: str, encoding: str, error: UnicodeError) -> str:
+    """Return the message for bytes that do not decode: the line, and an encoding that fits."""
     message = f"not {encoding} text: {getattr(error, 'reason', error)}"
     if source == "-":
         return f"standard input: {message}; set data.encoding"
     with open_binary(source) as raw:
         data = raw.read(1 << 26)
-    line = _decodable(data, encoding).count("\n") + 1
-    head = data[:_HEAD]
-    others = ["utf-16"] if data[:2] in {b"\xff\xfe", b"\xfe\xff"} else ["utf-8", "gb18030", "big5", "cp1252"]
-    fits = next(
-        (
-            other
-            for other in others
-            if other != encoding and _decodes(head, other, whole=len(head) == len(data))
-        ),
-        None,
-    )
-    advice = (
-        f"it decodes as {fits}: set data.encoding={fits}"
-        if fits
-        else "set data.encoding to the file's encoding"
-    )
+    line = _decodable_prefix(data, encoding).count("\n") + 1
+    head = data[:_HEAD_BYTES]
+    utf16 = data[:2] in {b"\xff\xfe", b"\xfe\xff"}
+    for candidate in ["utf-16"] if utf16 else ["utf-8", "gb18030", "big5", "cp1252"]:
+        if candidate != encoding and _decodes(head, candidate, final=len(head) == len(data)):
+            advice = f"it decodes as {candidate}: set data.encoding={candidate}"
+            break
+    else:
+        advice = "set data.encoding to the file's encoding"
     return f"{source}:{line}: {message}; {advice}"
 
 
-def _decodes(data: bytes, encoding: str, *, whole: bool) -> bool:
+def _decodes(data: bytes, encoding: str, *, final: bool) -> bool:
+    """Tell whether bytes decode; unless `final`, the last character may be incomplete."""
     try:
-        codecs.getincrementaldecoder(encoding)().decode(data, whole)
+        codecs.getincrementaldecoder(encoding)().decode(data, final)
     except UnicodeError:
         return False
     return True
 
 
-def _decodable(data: bytes, encoding: str) -> str:
+def _decodable_prefix(data: bytes, encoding: str) -> str:
     """Return the text before the first byte that does not decode."""
     try:
         return codecs.getincrementaldecoder(encoding)().decode(data)

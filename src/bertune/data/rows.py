@@ -1,4 +1,4 @@
-"""Files to rows: records with their columns mapped to the parts that a task reads."""
+"""Files to rows: records whose columns are mapped to the fields that a task reads."""
 
 from __future__ import annotations
 
@@ -6,76 +6,80 @@ import itertools
 from collections.abc import Iterable, Iterator
 
 from bertune.data.columns import match_columns
-from bertune.data.formats import ReadOptions, Record, read_records
+from bertune.data.formats import read_records
+from bertune.data.records import ReadOptions, Record
 from bertune.errors import DataError, listed
 from bertune.types import Location, Row
 
 
 class RowReader:
-    """One data file, opened: its columns, and its rows one by one."""
+    """An open data file: its columns, and its rows one by one."""
 
-    def __init__(self, reading: ReadOptions, header: list[str], records: Iterable[Record]) -> None:
-        self.source = reading.source
+    def __init__(self, options: ReadOptions, header: list[str], records: Iterable[Record]) -> None:
+        self.source = options.source
         self.header = header
-        self._reading = reading
+        self._options = options
         self._records = records
         self._mappings: dict[tuple[str, ...], dict[str, str]] = {}
-        self.mapping = self._mapping_of(header)
+        self.mapping = self._match(header)
+        """Column name by field."""
 
-    def _mapping_of(self, header: Iterable[str]) -> dict[str, str]:
+    def _match(self, header: Iterable[str]) -> dict[str, str]:
+        """Return column name by field, for a record with these columns."""
         key = tuple(header)
         if key not in self._mappings:
-            r = self._reading
-            given = r.settings.columns if isinstance(r.settings.columns, dict) else None
+            columns = self._options.settings.columns
+            given = columns if isinstance(columns, dict) else None
             self._mappings[key] = match_columns(
-                key, given, r.columns, r.source, require_target=r.require_target
+                key,
+                given,
+                self._options.columns,
+                self.source,
+                require_target=self._options.require_target,
             )
         return self._mappings[key]
 
     def __iter__(self) -> Iterator[Row]:
-        """Give each row once. Rows of JSON may differ in their keys: one with other parts than the first is a fault."""
+        """Yield each row once.
+
+        JSON objects may differ in their keys. One with other fields than the first row is a bad row.
+        """
         expected = set(self.mapping)
         for line, record, stride in self._records:
             mapping = self.mapping
             if record.keys() != set(self.header):
-                known = [
-                    c for c in self.mapping.values() if c not in record
-                ]  # missing ones are the task's to judge
-                mapping = self._mapping_of([*record, *known])
+                missing = [column for column in self.mapping.values() if column not in record]
+                mapping = self._match([*record, *missing])  # the task decides about missing values
                 if set(mapping) != expected:
-                    other = ", ".join(sorted(set(mapping) ^ expected))
-                    self._reading.bad_rows(
-                        f"{self.source}:{line}: has other parts than the first row ({other}); give every row the same keys"
+                    different = ", ".join(sorted(set(mapping) ^ expected))
+                    self._options.bad_rows(
+                        f"{self.source}:{line}: has other fields than the first row ({different}); "
+                        "give every row the same keys"
                     )
                     continue
-            yield Row(
-                {part: record.get(column) for part, column in mapping.items()},
-                Location(self.source, line, stride),
-                record,
-            )
+            fields = {field: record.get(column) for field, column in mapping.items()}
+            yield Row(fields, Location(self.source, line, stride), record)
 
     def describe(self) -> str:
-        """Say which column plays which part."""
-        used = ", ".join(f"{part} = column {column!r}" for part, column in self.mapping.items())
-        ignored = [c for c in self.header if c not in self.mapping.values()]
-        return f"{self.source}: {used}" + (f"; not used: {listed(ignored)}" if ignored else "")
+        """Return a line that says which column holds which field, and which columns are not used."""
+        used = ", ".join(f"{field} = column {column!r}" for field, column in self.mapping.items())
+        unused = [column for column in self.header if column not in self.mapping.values()]
+        return f"{self.source}: {used}" + (f"; not used: {listed(unused)}" if unused else "")
 
 
-def open_rows(reading: ReadOptions) -> RowReader:
+def open_rows(options: ReadOptions) -> RowReader:
     """Open a data file.
 
     Raises:
         DataError: the file is missing, empty, of another encoding, or lacks a column.
     """
-    source = reading.source
-    found = read_records(reading)
-    first = next(found, None)
+    records = read_records(options)
+    first = next(records, None)
     if first is None:
-        for line in reading.bad_rows.finish():
-            reading.note(line)
-        raise DataError(f"{source}: holds no rows")
-    header = list(first.values)
-    return RowReader(reading, header, itertools.chain([first], found))
+        for line in options.bad_rows.finish():
+            options.note(line)
+        raise DataError(f"{options.source}: holds no rows")
+    return RowReader(options, list(first.values), itertools.chain([first], records))
 
 
 def resolve_files(given: str | list[str] | None, split: str) -> list[str]:
@@ -87,7 +91,8 @@ def resolve_files(given: str | list[str] | None, split: str) -> list[str]:
     ['hub:glue/cola:validation']
     """
     files = [given] if isinstance(given, str) else list(given or [])
-    usual = {"train": "train", "dev": "validation", "test": "test"}[split]
+    hub_split = {"train": "train", "dev": "validation", "test": "test"}[split]
     return [
-        f"{f}:{usual}" if f.startswith("hub:") and ":" not in f.removeprefix("hub:") else f for f in files
+        f"{file}:{hub_split}" if file.startswith("hub:") and ":" not in file.removeprefix("hub:") else file
+        for file in files
     ]

@@ -1,4 +1,4 @@
-"""Dev sets and subsets, drawn by label and by seed. Some numbers a row, so that millions of rows are no trouble."""
+"""Dev sets and subsets, drawn by label and by seed. A row costs a few numbers, so millions of rows fit."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ IntArray = npt.NDArray[np.int64]
 
 
 def factorize(keys: Iterable[Hashable]) -> IntArray:
-    """Return a number for each key, the same for equal ones, in the order in which they first come.
+    """Return a number for each key: equal keys share one, in order of first appearance.
 
     >>> factorize(["b", "a", "b"]).tolist()
     [0, 1, 0]
@@ -22,34 +22,42 @@ def factorize(keys: Iterable[Hashable]) -> IntArray:
 
 
 def stratified_sample(keys: Sequence[Hashable] | IntArray, count: int, seed: int) -> list[int]:
-    """Draw `count` places so that each key keeps its share, as nearly as whole rows allow.
+    """Draw `count` rows so that each key keeps its share, as nearly as whole rows allow.
 
     Args:
-        keys: one key a row, such as its label; or their numbers, as `factorize` gives them.
-        count: how many rows to draw, at most all.
+        keys: one key a row, such as its label; or the numbers that `factorize` returns.
+        count: how many rows to draw; all if there are fewer.
         seed: the same seed draws the same rows.
 
     Returns:
-        The places drawn, ascending.
+        The indices of the drawn rows, ascending.
 
     >>> keys = ["a"] * 6 + ["b"] * 3
     >>> [keys[i] for i in stratified_sample(keys, 3, seed=0)]
     ['a', 'a', 'b']
     """
-    places: list[int] = stratified_sample_codes(
-        keys if isinstance(keys, np.ndarray) else factorize(keys), count, seed
-    ).tolist()
-    return places
+    codes = keys if isinstance(keys, np.ndarray) else factorize(keys)
+    rows: list[int] = stratified_sample_codes(codes, count, seed).tolist()
+    return rows
 
 
 def stratified_sample_codes(keys: IntArray, count: int, seed: int) -> IntArray:
-    """Do the same with numbers for keys, of which every one up to the highest occurs; return an array."""
+    """Draw rows as `stratified_sample` does, for numbers as keys.
+
+    Args:
+        keys: (rows,), from 0; every number up to the highest occurs.
+        count: how many rows to draw.
+        seed: the same seed draws the same rows.
+
+    Returns:
+        The indices of the drawn rows, ascending, as an array.
+    """
     if count >= len(keys):
         return np.arange(len(keys))
     groups = np.split(np.argsort(keys, kind="stable"), np.cumsum(np.bincount(keys))[:-1])
     random = np.random.default_rng(seed)
     members = [random.permutation(group) for group in groups]
-    # Largest remainder: whole parts first, then one more row where most was lost; ties are broken by chance.
+    # Largest remainder: round down, then add a row where rounding took the most; chance breaks ties.
     exact = np.array([len(m) * count / len(keys) for m in members])
     taken = np.floor(exact).astype(int)
     order = np.lexsort((random.random(len(members)), -(exact - taken)))
@@ -60,16 +68,16 @@ def stratified_sample_codes(keys: IntArray, count: int, seed: int) -> IntArray:
 def train_dev_split(
     texts: Sequence[Hashable], keys: Sequence[Hashable], dev_fraction: float, seed: int
 ) -> tuple[list[int], list[int]]:
-    """Divide rows into (train, dev). Rows of equal text stay on one side, or dev would ask what train has told.
+    """Split rows into (train, dev). Rows of equal text go to one side, so that no training text is in dev.
 
     Args:
         texts: one text a row.
         keys: one key a row, such as its label; each keeps its share on both sides.
-        dev_fraction: the part of the texts that goes to dev; at least one text stays on each side.
-        seed: the same seed divides alike.
+        dev_fraction: the fraction of the texts that goes to dev; each side gets at least one text.
+        seed: the same seed gives the same split.
 
     Returns:
-        Two lists of places, ascending; together they hold every row once.
+        Two lists of row indices, ascending; together they hold every row once.
     """
     train, dev = train_dev_split_codes(factorize(texts), factorize(keys), dev_fraction, seed)
     return train.tolist(), dev.tolist()
@@ -78,27 +86,26 @@ def train_dev_split(
 def train_dev_split_codes(
     texts: IntArray, keys: IntArray, dev_fraction: float, seed: int
 ) -> tuple[IntArray, IntArray]:
-    """Do the same with numbers for texts and keys, as `factorize` gives them; return arrays."""
+    """Split rows as `train_dev_split` does, for numbers as texts and keys; return arrays."""
     firsts = np.unique(texts, return_index=True)[1]  # the first row of each text
     count = min(max(1, round(len(firsts) * dev_fraction)), max(1, len(firsts) - 1))
     chosen = stratified_sample_codes(factorize(keys[firsts].tolist()), count, seed)
-    held = np.isin(texts, chosen)
-    return np.flatnonzero(~held), np.flatnonzero(held)
+    is_dev = np.isin(texts, chosen)
+    return np.flatnonzero(~is_dev), np.flatnonzero(is_dev)
 
 
 def factorize_digests(digests: npt.NDArray[np.uint64]) -> IntArray:
-    """Return a number for each text, the same for equal ones, in the order in which they first come.
+    """Return a number for each text: equal texts share one, in order of first appearance.
 
     Args:
-        digests: (rows, 2), 128 bits of a text, so that two different texts of a million million share them with a chance of 1e-15.
+        digests: (rows, 2), 128 bits a text; two of 10^12 different texts share them with probability 1e-15.
 
     >>> factorize_digests(np.array([[3, 1], [2, 9], [3, 1]], np.uint64)).tolist()
     [0, 1, 0]
     """
     small = min_int_type(len(digests))
-    order = np.lexsort((digests[:, 1], digests[:, 0])).astype(
-        small
-    )  # stable, so the first row of each text comes first
+    # The sort is stable, so the first row of each text comes first.
+    order = np.lexsort((digests[:, 1], digests[:, 0])).astype(small)
     begins = np.ones(len(order), bool)
     for half in (0, 1):
         ordered = digests[order, half]
@@ -113,5 +120,5 @@ def factorize_digests(digests: npt.NDArray[np.uint64]) -> IntArray:
 
 
 def min_int_type(count: int) -> type[np.signedinteger[Any]]:
-    """Return the type for numbers below `count` that takes the least memory."""
+    """Return the smaller of int32 and int64 that holds all numbers below `count`."""
     return np.int32 if count < 1 << 31 else np.int64

@@ -1,8 +1,8 @@
-"""Any other encoder of transformers, ragged in and ragged out; `bertune.encoders.bert` is our own.
+"""Any other encoder of transformers, ragged in and ragged out; `bertune.encoders.bert` is bertune's own.
 
-Where the architecture allows it, all rows of a batch go through it as one packed row and our attention keeps them
-apart; elsewhere the batch is padded, here and nowhere else. Letters: `T` packed tokens, `B` rows, `S` longest row,
-`W` width.
+Where the architecture allows it, all rows of a batch go through the encoder as one packed row, and bertune's
+attention keeps them apart. Elsewhere the batch is padded, here and nowhere else.
+Letters: `T` packed tokens, `B` rows, `S` tokens of the longest row, `W` hidden size.
 """
 
 from __future__ import annotations
@@ -25,7 +25,12 @@ from bertune.encoders.active_vocabulary import (
     make_embedding,
     with_full_table,
 )
-from bertune.encoders.names import HEADS, PACKABLE, POSITIONS_AFTER_PADDING, SHORTER_BY_PADDING
+from bertune.encoders.architectures import (
+    PACKABLE,
+    POSITIONS_AFTER_PADDING,
+    SHORTER_BY_PADDING,
+    get_head_spec,
+)
 from bertune.errors import ConfigError, listed
 from bertune.kernels.attention import AttentionPlan, ragged_attention
 from bertune.kernels.precision import FP32
@@ -33,7 +38,7 @@ from bertune.kernels.ragged_ops import token_row_index
 from bertune.types import JSON, EncoderOutput, Numerics, Ragged
 
 _LAYER = re.compile(r"\.(?:layers?|albert_layer_groups|block)\.(\d+)\.")
-_OURS = "bertune_ragged"
+_ATTENTION_NAME = "bertune_ragged"
 
 
 class AutoEncoder(nn.Module):
@@ -47,13 +52,12 @@ class AutoEncoder(nn.Module):
         self.prefix: str = f"{hf.base_model_prefix}."
         self.hf_class: str = type(hf).__name__
         self.numerics = FP32
-        depths = [int(found[1]) for name, _ in hf.named_parameters() if (found := _LAYER.search(f".{name}"))]
-        self.num_layers = max(depths, default=-1) + 1
-        accepted = inspect.signature(hf.forward).parameters
-        self._takes_types = (
-            "token_type_ids" in accepted and (getattr(hf.config, "type_vocab_size", 0) or 0) > 1
-        )
-        self._packed = _goes_packed(hf.config)
+        numbers = [int(match[1]) for name, _ in hf.named_parameters() if (match := _LAYER.search(f".{name}"))]
+        self.num_layers = max(numbers, default=-1) + 1
+        parameters = inspect.signature(hf.forward).parameters
+        num_segments = getattr(hf.config, "type_vocab_size", 0) or 0
+        self._takes_token_types = "token_type_ids" in parameters and num_segments > 1
+        self._packed = _is_packable(hf.config)
         self._first_position = first_position(hf.config)
 
     @property
@@ -64,9 +68,8 @@ class AutoEncoder(nn.Module):
     def forward(self, ragged: Ragged, output: EncoderOutput = "last") -> Tensor:
         """Return states: (T, W) of all tokens, or (R, W) of each row's first; see `bertune.types.EncoderOutput`."""
         with self._autocast(ragged.input_ids.device.type):
-            states = (self._forward_packed if self._packed else self._forward_padded)(
-                ragged, both_ends=output == "first_last"
-            )
+            forward = self._forward_packed if self._packed else self._forward_padded
+            states = forward(ragged, first_last=output == "first_last")
         return states[ragged.offsets[:-1]] if output == "first_token" else states
 
     def _autocast(self, device: str) -> AbstractContextManager[Any]:
@@ -81,7 +84,7 @@ class AutoEncoder(nn.Module):
         self.numerics = numerics
 
     def set_dropout(self, rate: float) -> None:
-        """Change the dropout of hidden states and of attention, wherever transformers' module keeps it."""
+        """Change the dropout of hidden states and of attention, wherever the module of transformers has it."""
         for module in self.hf.modules():
             if isinstance(module, nn.Dropout):
                 module.p = rate
@@ -96,23 +99,23 @@ class AutoEncoder(nn.Module):
         """Return a context for calls that change no weight; nothing to prepare here."""
         return nullcontext()
 
-    def _forward_packed(self, ragged: Ragged, *, both_ends: bool) -> Tensor:
+    def _forward_packed(self, ragged: Ragged, *, first_last: bool) -> Tensor:
         device = ragged.input_ids.device
         starts = torch.repeat_interleave(
             ragged.offsets[:-1], ragged.offsets.diff(), output_size=ragged.input_ids.numel()
         )
         positions = torch.arange(ragged.input_ids.numel(), device=device) - starts + self._first_position
-        given = {"token_type_ids": ragged.token_type_ids[None]} if self._takes_types else {}
+        inputs = {"token_type_ids": ragged.token_type_ids[None]} if self._takes_token_types else {}
         out = self.hf(
             input_ids=ragged.input_ids[None],
             position_ids=positions[None],
             bertune_call=(AttentionPlan(ragged.lengths, device), self.numerics.fast_dropout),
-            output_hidden_states=both_ends,
-            **given,
+            output_hidden_states=first_last,
+            **inputs,
         )
-        return _states(out, both_ends)[0]
+        return _states(out, first_last)[0]
 
-    def _forward_padded(self, ragged: Ragged, *, both_ends: bool) -> Tensor:
+    def _forward_padded(self, ragged: Ragged, *, first_last: bool) -> Tensor:
         shape = (len(ragged.lengths), max(ragged.lengths))  # (B, S)
         row = token_row_index(ragged)
         column = torch.arange(ragged.input_ids.numel(), device=row.device) - ragged.offsets[row]
@@ -120,18 +123,18 @@ class AutoEncoder(nn.Module):
         ids[row, column] = ragged.input_ids
         mask = torch.zeros_like(ids)
         mask[row, column] = 1
-        given = {}
-        if self._takes_types:
-            given["token_type_ids"] = torch.zeros_like(ids)
-            given["token_type_ids"][row, column] = ragged.token_type_ids
-        out = self.hf(input_ids=ids, attention_mask=mask, output_hidden_states=both_ends, **given)
-        return _states(out, both_ends)[row, column]  # of (B, S, W)
+        inputs = {}
+        if self._takes_token_types:
+            inputs["token_type_ids"] = torch.zeros_like(ids)
+            inputs["token_type_ids"][row, column] = ragged.token_type_ids
+        out = self.hf(input_ids=ids, attention_mask=mask, output_hidden_states=first_last, **inputs)
+        return _states(out, first_last)[row, column]  # of (B, S, W)
 
     def layer_index(self, name: str) -> int:
         """Return 0 for embeddings, 1 to num_layers for blocks and whatever follows them."""
-        found = _LAYER.search(f".{name}")
-        if found:
-            return int(found[1]) + 1
+        match = _LAYER.search(f".{name}")
+        if match:
+            return int(match[1]) + 1
         return 0 if "embeddings" in name else self.num_layers
 
     def word_embeddings(self) -> nn.Parameter:
@@ -139,53 +142,51 @@ class AutoEncoder(nn.Module):
         return self.hf.get_input_embeddings().weight  # type: ignore[no-any-return]
 
     def use_active_vocabulary(self, ids: Tensor) -> ActiveVocabulary | None:
-        """Train only the rows of the word table that `ids` names, where the architecture looks tokens up in a plain table."""
+        """Train only the rows of the word table that `ids` names; None where it is no plain table of torch."""
         self.use_full_vocabulary()
-        plain = self.hf.get_input_embeddings()
-        if type(plain) is not nn.Embedding:
+        embedding = self.hf.get_input_embeddings()
+        if type(embedding) is not nn.Embedding:
             return None
-        if not self._packed:
-            ids = torch.cat(
-                [ids, ids.new_tensor([self.hf.config.pad_token_id or 0])]
-            )  # what rows are padded with
-        active = make_active_vocabulary(plain.weight.detach(), ids)
+        if not self._packed:  # rows are padded
+            ids = torch.cat([ids, ids.new_tensor([self.hf.config.pad_token_id or 0])])
+        active = make_active_vocabulary(embedding.weight.detach(), ids)
         if active is not None:
             self.hf.set_input_embeddings(active)
         return active
 
     def use_full_vocabulary(self) -> None:
         """Go back to the whole word table."""
-        words = self.hf.get_input_embeddings()
-        if isinstance(words, ActiveVocabulary):
-            self.hf.set_input_embeddings(make_embedding(words.full_weight()))
+        embedding = self.hf.get_input_embeddings()
+        if isinstance(embedding, ActiveVocabulary):
+            self.hf.set_input_embeddings(make_embedding(embedding.full_weight()))
 
     def hf_state_dict(self) -> dict[str, Tensor]:
         """Return every weight under the name that transformers gives it."""
-        words = self.hf.get_input_embeddings()
-        name = next(name for name, module in self.hf.named_modules() if module is words)
-        return with_full_table(self.hf.state_dict(), name, words)
+        embedding = self.hf.get_input_embeddings()
+        name = next(name for name, module in self.hf.named_modules() if module is embedding)
+        return with_full_table(self.hf.state_dict(), name, embedding)
 
     def load_hf_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Take back what `hf_state_dict` gave.
+        """Load what `hf_state_dict` returned.
 
         Raises:
             KeyError: a weight is missing.
             RuntimeError: a weight has another shape.
         """
-        words = self.hf.get_input_embeddings()
-        if isinstance(words, ActiveVocabulary):
-            self.hf.set_input_embeddings(make_embedding(words.pretrained_weight))
+        embedding = self.hf.get_input_embeddings()
+        if isinstance(embedding, ActiveVocabulary):
+            self.hf.set_input_embeddings(make_embedding(embedding.pretrained_weight))
         self.hf.load_state_dict({name: state[name] for name in self.hf.state_dict()})
 
     def hf_config(self) -> JSON:
-        """Return what transformers keeps in config.json."""
+        """Return config.json of transformers."""
         return self.hf.config.to_dict()  # type: ignore[no-any-return]
 
 
-def _states(out: Any, both_ends: bool) -> Tensor:
+def _states(out: Any, first_last: bool) -> Tensor:
     """Return the states of the last layer, or the mean of those of the first and the last."""
     last: Tensor = out.last_hidden_state
-    return (out.hidden_states[1] + last) / 2 if both_ends else last
+    return (out.hidden_states[1] + last) / 2 if first_last else last
 
 
 def first_position(config: Any) -> int:
@@ -196,18 +197,17 @@ def first_position(config: Any) -> int:
 def get_max_positions(config: Any) -> int:
     """Return how many tokens a row may have; 512 where config.json does not say."""
     positions = getattr(config, "max_position_embeddings", None)
-    padding = (
-        1 if config.model_type == "mpnet" else config.pad_token_id or 0
-    )  # MPNet's is written into its code
-    lost = padding + 1 if config.model_type in SHORTER_BY_PADDING else 0
-    return int(positions) - lost if positions and positions > 0 else 512
+    # MPNet's padding_idx is a constant in its code
+    padding_idx = 1 if config.model_type == "mpnet" else config.pad_token_id or 0
+    num_unused = padding_idx + 1 if config.model_type in SHORTER_BY_PADDING else 0
+    return int(positions) - num_unused if positions and positions > 0 else 512
 
 
 def load_auto_encoder(folder: Path) -> tuple[AutoEncoder, list[str], list[str], dict[str, Tensor]]:
     """Read a pretrained encoder through transformers, weights in fp32.
 
     Returns:
-        The encoder, names that the checkpoint lacks, names of it that are not used, and the pooler's weights.
+        The encoder, weights that the checkpoint lacks, weights of it that are not used, and the pooler.
 
     Raises:
         ConfigError: the folder's architecture or its weights cannot be read.
@@ -228,24 +228,29 @@ def load_auto_encoder(folder: Path) -> tuple[AutoEncoder, list[str], list[str], 
             raise ConfigError(
                 f"model: cannot read the weights in {str(folder)!r}: {_first_line(error)}"
             ) from None
-    new = sorted(info["missing_keys"])
-    if len(new) == len(hf.state_dict()):
+    missing = sorted(info["missing_keys"])
+    if len(missing) == len(hf.state_dict()):
         raise ConfigError(
             f"model: {str(folder)!r} holds no weight of a {config.model_type} encoder; is config.json its own?"
         )
     if info["mismatched_keys"]:
         raise ConfigError(
-            f"model: weights in {str(folder)!r} have other shapes than its config.json says: {listed(map(str, info['mismatched_keys']), 3)}"
+            f"model: weights in {str(folder)!r} have other shapes than its config.json says: "
+            f"{listed(map(str, info['mismatched_keys']), 3)}"
         )
     pooler = _take_pooler(hf)
-    if any(name.startswith("pooler") for name in new):
+    if any(name.startswith("pooler") for name in missing):
         pooler = {}
-    new = [name for name in new if not name.startswith("pooler")]
-    return AutoEncoder(_with_our_attention(hf)), new, sorted(info["unexpected_keys"]), pooler
+    missing = [name for name in missing if not name.startswith("pooler")]
+    return AutoEncoder(_with_ragged_attention(hf)), missing, sorted(info["unexpected_keys"]), pooler
 
 
 def build_auto_encoder(folder: Path) -> AutoEncoder:
-    """Build an encoder without weights, to be filled from a saved model in `folder`."""
+    """Build an encoder without weights, to be filled from a saved model in `folder`.
+
+    Raises:
+        ConfigError: the folder's architecture cannot be read.
+    """
     with _quiet():
         from transformers import AutoModel
 
@@ -257,7 +262,7 @@ def build_auto_encoder(folder: Path) -> AutoEncoder:
                 f"model: config.json in {str(folder)!r} describes no encoder: {_first_line(error)}"
             ) from None
     _take_pooler(hf)
-    return AutoEncoder(_with_our_attention(hf))
+    return AutoEncoder(_with_ragged_attention(hf))
 
 
 def load_hf_config(folder: Path) -> Any:
@@ -270,7 +275,7 @@ def load_hf_config(folder: Path) -> Any:
 
     try:
         return AutoConfig.from_pretrained(str(folder), local_files_only=True)
-    except Exception as error:  # its checks raise errors of more than one library
+    except Exception as error:  # transformers' checks raise errors of several libraries
         raise ConfigError(
             f"model: config.json in {str(folder)!r} is not one that transformers knows: {_first_line(error)}"
         ) from None
@@ -282,27 +287,27 @@ def _first_line(error: Exception) -> str:
 
 def _take_pooler(hf: Any) -> dict[str, Tensor]:
     """Remove the encoder's pooler, since the head has its own, and return its weights."""
-    form = HEADS.get(hf.config.model_type)
-    taken: dict[str, Tensor] = {}
+    spec = get_head_spec(hf.config.model_type)
+    weights: dict[str, Tensor] = {}
     if getattr(hf, "pooler", None) is not None:
-        if form is not None and form.pretrained_pooler:
-            layer = hf.get_submodule(form.pretrained_pooler)
-            taken = {"weight": layer.weight.detach().clone(), "bias": layer.bias.detach().clone()}
+        if spec is not None and spec.pretrained_pooler:
+            layer = hf.get_submodule(spec.pretrained_pooler)
+            weights = {"weight": layer.weight.detach().clone(), "bias": layer.bias.detach().clone()}
         hf.pooler = None
-    return taken
+    return weights
 
 
-def _goes_packed(config: Any) -> bool:
-    """Tell whether our attention computes what the model's own does: a decoder sees only what stands before a token."""
+def _is_packable(config: Any) -> bool:
+    """Tell whether bertune's attention computes the same as the model's own: a decoder is causal, for example."""
     return config.model_type in PACKABLE and not getattr(config, "is_decoder", False)
 
 
-def _with_our_attention(hf: Any) -> Any:
-    if _goes_packed(hf.config):
+def _with_ragged_attention(hf: Any) -> Any:
+    if _is_packable(hf.config):
         from transformers import AttentionInterface
 
-        AttentionInterface.register(_OURS, _attend)
-        hf.set_attn_implementation(_OURS)
+        AttentionInterface.register(_ATTENTION_NAME, _attend)
+        hf.set_attn_implementation(_ATTENTION_NAME)
     return hf
 
 
@@ -320,7 +325,7 @@ def _attend(
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep transformers' own load reports and bars off the screen: what they say, we say."""
+    """Keep load reports and progress bars of transformers off the screen: bertune reports the same."""
     from transformers.utils import logging as hf_logging
 
     level, bars = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()

@@ -1,11 +1,11 @@
-"""BERT, ragged in and ragged out: tokens of all rows lie one after the other, and no row is ever padded.
+"""BERT, ragged in and ragged out: the tokens of all rows lie one after the other, and no row is padded.
 
     tokens -> Embeddings -> Layer -> Layer -> ... -> states
     Layer:  x = attention_norm(x + attention_output(attention(query(x), key(x), value(x))))
             x = output_norm(x + output(intermediate(x)))    intermediate ends in the activation, GELU
 
-RoBERTa, XLM-R, CamemBERT, ERNIE, ELECTRA and DistilBERT are the same block; what differs is in `bertune.encoders.names`.
-Letters: `T` packed tokens of a batch, `R` its rows, `W` width, `H` heads, `D` width of a head.
+RoBERTa, XLM-R, CamemBERT, ERNIE, ELECTRA and DistilBERT are the same block; `bertune.encoders.families` has what
+differs. Letters: `T` packed tokens of a batch, `R` its rows, `W` hidden size, `H` heads, `D` size of a head.
 
 Sources: Devlin et al. 2018, arXiv 1810.04805; Vaswani et al. 2017, arXiv 1706.03762; `modeling_bert.py` of transformers.
 """
@@ -26,10 +26,10 @@ from bertune.encoders.active_vocabulary import (
     make_embedding,
     with_full_table,
 )
-from bertune.encoders.names import FAMILIES, NOT_IN_TRANSFORMERS, POSITIONS_AFTER_PADDING, Family, get_family
+from bertune.encoders.families.family import Family
 from bertune.kernels.attention import AttentionPlan, ragged_attention
 from bertune.kernels.dropout import apply_dropout, dropout_add_layer_norm, layer_norm
-from bertune.kernels.linear import ACTIVATIONS, Embedding, Linear, weights_version
+from bertune.kernels.linear import Embedding, Linear, weights_version
 from bertune.kernels.precision import FP32
 from bertune.types import JSON, EncoderOutput, Numerics, Ragged
 
@@ -40,75 +40,66 @@ class BertConfig:
 
     vocab_size: int
     hidden_size: int
-    embedding_size: int  # of the tables; ELECTRA's small models widen it afterwards
+    embedding_size: int  # width of the tables; ELECTRA's small models project it to hidden_size
     num_layers: int
     num_heads: int
-    intermediate_size: int  # width inside a layer's second half
+    intermediate_size: int  # width inside the feed-forward network
     max_position_embeddings: int
     first_position: int  # RoBERTa counts from padding_idx + 1
-    type_vocab_size: int  # kinds of segments, 0 where the architecture has none
-    task_type_vocab_size: int  # ERNIE's kinds of tasks, 0 where it has none
+    type_vocab_size: int  # number of segments; 0 where the architecture has none
+    task_type_vocab_size: int  # number of ERNIE's task types; 0 where it has none
     activation: str
     hidden_dropout: float
-    attention_output_dropout: float  # after the attention: DistilBERT has none there
+    attention_output_dropout: float  # after the attention; DistilBERT has none there
     attention_dropout: float
     layer_norm_eps: float
     initializer_range: float
 
     @classmethod
-    def from_hf_config(cls, config: JSON) -> BertConfig:
-        """Read the sizes; what config.json leaves out is what transformers makes of it.
+    def from_hf_config(cls, config: JSON, family: Family) -> BertConfig:
+        """Read the sizes; a setting that config.json leaves out has the family's default.
 
-        Raises:
-            KeyError: the architecture is not ours.
+        Args:
+            config: config.json of transformers.
+            family: the names and defaults of its architecture.
         """
-        model_type = config["model_type"]
-        family = get_family(model_type)
         given = {name: value for name, value in config.items() if value is not None}
-        value: JSON = {**family.defaults, **given}
-        for (
-            name,
-            theirs,
-        ) in family.attribute_map.items():  # DistilBERT's own name first, then BERT's, which it takes too
-            value[name] = given.get(theirs, given.get(name, family.defaults[theirs]))
+        settings: JSON = {**family.defaults, **given}
+        for name, own_name in family.attribute_map.items():  # the family's own name wins over BERT's
+            settings[name] = given.get(own_name, given.get(name, family.defaults[own_name]))
+        first_position = settings["pad_token_id"] + 1 if family.positions_after_padding else 0
+        overrides = family.overrides(settings)
+
+        def pick(field: str, setting: str) -> Any:
+            return overrides[field] if field in overrides else settings[setting]
+
         return cls(
-            vocab_size=value["vocab_size"],
-            hidden_size=value["hidden_size"],
-            embedding_size=value["embedding_size"] if model_type == "electra" else value["hidden_size"],
-            num_layers=value["num_hidden_layers"],
-            num_heads=value["num_attention_heads"],
-            intermediate_size=value["intermediate_size"],
-            max_position_embeddings=value["max_position_embeddings"],
-            first_position=value["pad_token_id"] + 1 if model_type in POSITIONS_AFTER_PADDING else 0,
-            type_vocab_size=0 if model_type == "distilbert" else value["type_vocab_size"],
-            task_type_vocab_size=value["task_type_vocab_size"]
-            if model_type == "ernie" and value["use_task_id"]
-            else 0,
-            activation=value["hidden_act"],
-            hidden_dropout=value["hidden_dropout_prob"],
-            attention_output_dropout=0.0 if model_type == "distilbert" else value["hidden_dropout_prob"],
-            attention_dropout=value["attention_probs_dropout_prob"],
-            layer_norm_eps=1e-12 if model_type == "distilbert" else value["layer_norm_eps"],
-            initializer_range=value["initializer_range"],
+            vocab_size=settings["vocab_size"],
+            hidden_size=settings["hidden_size"],
+            embedding_size=pick("embedding_size", "hidden_size"),
+            num_layers=settings["num_hidden_layers"],
+            num_heads=settings["num_attention_heads"],
+            intermediate_size=settings["intermediate_size"],
+            max_position_embeddings=settings["max_position_embeddings"],
+            first_position=first_position,
+            type_vocab_size=pick("type_vocab_size", "type_vocab_size"),
+            task_type_vocab_size=overrides.get("task_type_vocab_size", 0),
+            activation=settings["hidden_act"],
+            hidden_dropout=settings["hidden_dropout_prob"],
+            attention_output_dropout=pick("attention_output_dropout", "hidden_dropout_prob"),
+            attention_dropout=settings["attention_probs_dropout_prob"],
+            layer_norm_eps=pick("layer_norm_eps", "layer_norm_eps"),
+            initializer_range=settings["initializer_range"],
         )
 
-
-def is_native(config: JSON) -> bool:
-    """Tell whether `Bert` computes what config.json describes."""
-    kind = config.get("model_type")
-    if (
-        not isinstance(kind, str)
-        or kind not in {*FAMILIES, *NOT_IN_TRANSFORMERS}
-        or any(config.get(name) for name in ("is_decoder", "add_cross_attention", "quantization_config"))
-    ):
-        return False
-    activation = config.get(get_family(kind).attribute_map.get("hidden_act", "hidden_act"), "gelu")
-    known = isinstance(activation, str) and activation != "none" and activation in ACTIVATIONS
-    return known and (config.get("position_embedding_type") or "absolute") == "absolute"
+    @property
+    def max_positions(self) -> int:
+        """Return how many tokens a row may have."""
+        return self.max_position_embeddings - self.first_position
 
 
 class Embeddings(nn.Module):
-    """A token's first vector: what it is, where it stands, and in which segment."""
+    """The first vector of a token: the sum of its word, position and segment, normalized."""
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
@@ -134,17 +125,16 @@ class Embeddings(nn.Module):
         """Return (T, W)."""
         tokens = ragged.input_ids.numel()
         starts = torch.repeat_interleave(ragged.offsets[:-1], ragged.offsets.diff(), output_size=tokens)
-        places = torch.arange(tokens, device=ragged.input_ids.device) - starts + self.config.first_position
-        summed = self.embed_tokens(ragged, numerics) + self.position_embeddings(places)
-        if (
-            self.token_type_embeddings is not None
-        ):  # where all segments are one kind, as in RoBERTa, the tokenizer's numbers say nothing
+        positions = torch.arange(tokens, device=ragged.input_ids.device) - starts + self.config.first_position
+        summed = self.embed_tokens(ragged, numerics) + self.position_embeddings(positions)
+        if self.token_type_embeddings is not None:
+            # With a single segment, as in RoBERTa, the segments that the tokenizer gives have no meaning.
             summed = summed + (
                 self.token_type_embeddings(ragged.token_type_ids)
                 if self.config.type_vocab_size > 1
                 else self.token_type_embeddings.weight[0]
             )
-        if self.task_type_embeddings is not None:  # a plain text is task 0
+        if self.task_type_embeddings is not None:  # a text without a task is task 0
             summed = summed + self.task_type_embeddings.weight[0]
         x = layer_norm(summed, self.norm.weight, self.norm.bias, self.config.layer_norm_eps).to(
             numerics.dtype
@@ -153,15 +143,15 @@ class Embeddings(nn.Module):
         return x if self.projection is None else self.projection(x)
 
     def embed_tokens(self, ragged: Ragged, numerics: Numerics) -> Tensor:
-        """Return what each token is (T, W), wherever it stands, in fp32."""
+        """Return the part of the first vectors that does not depend on the position: (T, W), in fp32."""
         return self.word_embeddings(ragged.input_ids)  # type: ignore[no-any-return]
 
 
 class Layer(nn.Module):
-    """Attention between the tokens of a row, then a small network on each token; both add to what came in."""
+    """Attention between the tokens of a row, then a feed-forward network on each token; both are residual."""
 
     int8_forward: tuple[object, Callable[..., Tensor]] | None = None
-    """What computes the layer in int8, and what tells that the weights are still those it was made from."""
+    """The version of the weights and a function that computes the layer in int8, made from these weights."""
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
@@ -178,7 +168,7 @@ class Layer(nn.Module):
     def forward(
         self, x: Tensor, plan: AttentionPlan, numerics: Numerics, query_positions: Tensor | None = None
     ) -> Tensor:
-        """Return the new states (T, W); or (R, W), those of the first tokens, when their places are given as `query_positions`."""
+        """Return the new states (T, W), or (R, W) where `query_positions` names R tokens, such as the first ones."""
         if (
             self.int8_forward is not None
             and not torch.is_grad_enabled()
@@ -186,9 +176,9 @@ class Layer(nn.Module):
         ):
             return self.int8_forward[1](x, plan, query_positions)
         queries = x if query_positions is None else x[query_positions]
-        mixed = self.attention_output(self._attend(queries, x, plan, numerics))
+        attended = self.attention_output(self._attend(queries, x, plan, numerics))
         queries = self._add_and_norm(
-            mixed, queries, self.attention_norm, self.config.attention_output_dropout, numerics.fast_dropout
+            attended, queries, self.attention_norm, self.config.attention_output_dropout, numerics.fast_dropout
         )
         return self._add_and_norm(
             self.output(self.intermediate(queries)),
@@ -198,10 +188,10 @@ class Layer(nn.Module):
             numerics.fast_dropout,
         )
 
-    def _attend(self, asking: Tensor, x: Tensor, plan: AttentionPlan, numerics: Numerics) -> Tensor:
+    def _attend(self, queries: Tensor, x: Tensor, plan: AttentionPlan, numerics: Numerics) -> Tensor:
         query, key, value = (
-            linear(given).unflatten(-1, (self.config.num_heads, -1))  # (T, H, D)
-            for linear, given in ((self.query, asking), (self.key, x), (self.value, x))
+            linear(states).unflatten(-1, (self.config.num_heads, -1))  # (T, H, D)
+            for linear, states in ((self.query, queries), (self.key, x), (self.value, x))
         )
         rate = self.config.attention_dropout if self.training else 0.0
         return ragged_attention(query, key, value, plan, rate, fast_dropout=numerics.fast_dropout).flatten(1)
@@ -218,18 +208,21 @@ class Bert(nn.Module):
     """The encoder: embeddings, then layers.
 
     Args:
-        config: the values of config.json; see `is_native`. No weight is drawn: see `init_weights` and `load_hf_state_dict`.
+        hf_config: config.json of transformers. No weight is initialized: see `init_weights` and
+            `load_hf_state_dict`.
+        family: the names, defaults and hooks of its architecture.
     """
 
-    def __init__(self, hf_config: JSON) -> None:
+    def __init__(self, hf_config: JSON, family: Family) -> None:
         super().__init__()
-        self.config = BertConfig.from_hf_config(hf_config)
-        self._config = hf_config
+        self.config = BertConfig.from_hf_config(hf_config, family)
+        self.family = family
+        self._hf_config = hf_config
         self.model_type: str = hf_config["model_type"]
         self.hidden_size = self.config.hidden_size
         self.num_layers = self.config.num_layers
-        self.prefix = f"{self.family.base_model_prefix}."
-        self.hf_class = self.family.hf_class
+        self.prefix = f"{family.base_model_prefix}."
+        self.hf_class = family.hf_class
         self.numerics = FP32
         self.embeddings = self._new_embeddings()
         self.layers = nn.ModuleList(Layer(self.config) for _ in range(self.config.num_layers))
@@ -238,47 +231,41 @@ class Bert(nn.Module):
         return Embeddings(self.config)
 
     @property
-    def family(self) -> Family:
-        """Return names and defaults of the architecture."""
-        return get_family(self.model_type)
-
-    @property
     def max_positions(self) -> int:
         """Return how many tokens a row may have."""
-        return self.config.max_position_embeddings - self.config.first_position
+        return self.config.max_positions
 
     def forward(self, ragged: Ragged, output: EncoderOutput = "last") -> Tensor:
         """Return states: (T, W) of all tokens, or (R, W) of each row's first; see `bertune.types.EncoderOutput`.
 
-        For `first_token` the last layer works for the first tokens alone, since nobody reads the others: the same numbers
-        for about a fifth less work in a model of four layers.
+        For `first_token` the last layer computes only the first tokens. The numbers are the same, for about a
+        fifth less work in a model of four layers.
         """
         plan = AttentionPlan(ragged.lengths, ragged.input_ids.device)
         x: Tensor = self.embeddings(ragged, self.numerics)
         first = x
         last = len(self.layers) - 1
         for number, layer in enumerate(self.layers):
-            only = ragged.offsets[:-1] if output == "first_token" and number == last else None
-            x = layer(x, plan, self.numerics, only)
+            query_positions = ragged.offsets[:-1] if output == "first_token" and number == last else None
+            x = layer(x, plan, self.numerics, query_positions)
             first = x if number == 0 else first
         if output == "first_last":
             return (first + x) / 2
         return x[ragged.offsets[:-1]] if output == "first_token" and last < 0 else x
 
     def set_numerics(self, numerics: Numerics) -> None:
-        """Choose the precision of all work between embeddings and states; parameters stay in fp32."""
+        """Choose the precision of the layers; parameters stay in fp32."""
         self.numerics = numerics
 
     def set_dropout(self, rate: float) -> None:
         """Change the dropout of hidden states and of attention, wherever the architecture has any."""
-        mix = (
-            rate
-            if self.config.attention_output_dropout
-            or self.config.attention_output_dropout == self.config.hidden_dropout
-            else 0.0
-        )
+        before = self.config
+        has_output_dropout = before.attention_output_dropout or before.hidden_dropout == 0
         self.config = replace(
-            self.config, hidden_dropout=rate, attention_output_dropout=mix, attention_dropout=rate
+            before,
+            hidden_dropout=rate,
+            attention_output_dropout=rate if has_output_dropout else 0.0,
+            attention_dropout=rate,
         )
         self.embeddings.config = self.config
         for layer in self.layers:
@@ -287,17 +274,17 @@ class Bert(nn.Module):
     @contextmanager
     def inference(self) -> Iterator[None]:
         """Cast the weights once, not at every call, while the block runs and nobody changes them."""
-        new = [linear for linear in self._linears() if linear.prepared is None]
+        unprepared = [linear for linear in self._linears() if linear.prepared is None]
         try:
-            for linear in new:
+            for linear in unprepared:
                 linear.prepare_inference(self.numerics.dtype)
             yield
         finally:
-            for linear in new:
+            for linear in unprepared:
                 linear.end_inference()
 
     def prepare_inference(self) -> None:
-        """Do the same for good: the encoder is finished."""
+        """Cast the weights once for good, since training is over."""
         for linear in self._linears():
             linear.prepare_inference(self.numerics.dtype)
 
@@ -306,13 +293,13 @@ class Bert(nn.Module):
 
     def layer_index(self, name: str) -> int:
         """Return 0 for embeddings, 1 to num_layers for layers."""
-        place, _, rest = name.partition(".")
-        return int(rest.split(".")[0]) + 1 if place == "layers" else 0
+        first, _, rest = name.partition(".")
+        return int(rest.split(".")[0]) + 1 if first == "layers" else 0
 
     def word_embeddings(self) -> nn.Parameter:
         """Return the table of token vectors that is trained: (V, W), or its active rows."""
-        words: Any = self.embeddings.word_embeddings
-        return words.weight  # type: ignore[no-any-return]
+        table: Any = self.embeddings.word_embeddings
+        return table.weight  # type: ignore[no-any-return]
 
     def use_active_vocabulary(self, ids: Tensor) -> ActiveVocabulary | None:
         """Train only the rows of the word table that `ids` names; see `bertune.encoders.active_vocabulary`."""
@@ -332,13 +319,13 @@ class Bert(nn.Module):
         return {self.hf_name(name): tensor for name, tensor in self.full_state_dict().items()}
 
     def full_state_dict(self) -> dict[str, Tensor]:
-        """Return the state with the whole word table, whichever part of it is being trained."""
+        """Return the state with the whole word table, also where only a part of it is trained."""
         return with_full_table(
             self.state_dict(), "embeddings.word_embeddings", self.embeddings.word_embeddings
         )
 
     def load_hf_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Take back what `hf_state_dict` gave.
+        """Load what `hf_state_dict` returned.
 
         Raises:
             KeyError: a weight is missing.
@@ -351,19 +338,22 @@ class Bert(nn.Module):
         self.load_state_dict({name: state[self.hf_name(name)] for name in self.state_dict()})
 
     def hf_name(self, name: str) -> str:
-        """Translate the name of a parameter, `layers.0.query.weight`, to `encoder.layer.0.attention.self.query.weight`."""
-        place, *parts = name.split(".")
-        if place == "embeddings":
+        """Translate the name of a parameter to that of transformers.
+
+        `layers.0.query.weight` of a BERT is `encoder.layer.0.attention.self.query.weight` there.
+        """
+        first, *parts = name.split(".")
+        if first == "embeddings":
             return f"{self.family.embedding_names[parts[0]]}.{parts[1]}"
-        number, inner, kind = parts
-        return f"{self.family.layers_name}.{number}.{self.family.layer_names[inner]}.{kind}"
+        number, module, parameter = parts
+        return f"{self.family.layers_name}.{number}.{self.family.layer_names[module]}.{parameter}"
 
     def hf_config(self) -> JSON:
-        """Return what transformers keeps in config.json."""
-        return {**self.family.defaults, **self._config}
+        """Return config.json of transformers, defaults included."""
+        return {**self.family.defaults, **self._hf_config}
 
     def init_weights(self, names: list[str]) -> None:
-        """Give first values to parameters that a checkpoint lacks, as BERT's authors did."""
+        """Initialize parameters that a checkpoint lacks, as BERT's authors did."""
         for name in names:
             parameter = self.get_parameter(name)
             if parameter.ndim > 1:

@@ -1,1 +1,1 @@
-"""States to outputs."""
+"""Heads: from the states of an encoder to the output of a task."""

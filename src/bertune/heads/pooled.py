@@ -1,4 +1,4 @@
-"""One vector of outputs a row."""
+"""A head with one vector of outputs a row."""
 
 from __future__ import annotations
 
@@ -6,19 +6,20 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from bertune.encoders.names import HeadSpec
+from bertune.encoders.families.family import HeadSpec
+from bertune.heads.head import Head
 from bertune.kernels.linear import ACTIVATIONS
 from bertune.kernels.ragged_ops import max_pooling, mean_pooling
-from bertune.types import Batch, EncoderOutput
+from bertune.types import Batch
 
 Pooling = Literal["pooler", "cls", "mean", "max"]
 
 
-class PooledHead(nn.Module):
+class PooledHead(Head):
     """One vector of `num_outputs` a row: pooling, then the layers of `form`.
 
-    With pooling `pooler` this is exactly the head that transformers gives the architecture: a hidden layer on the
-    first token. With `cls`, `mean` and `max` there is no hidden layer.
+    With pooling `pooler` this is exactly the head that transformers gives the architecture: a hidden layer on
+    the first token. With `cls`, `mean` and `max` there is no hidden layer.
     """
 
     def __init__(
@@ -26,9 +27,8 @@ class PooledHead(nn.Module):
     ) -> None:
         super().__init__()
         self.pooling = pooling
-        self.reads: EncoderOutput = "first_token" if pooling in {"pooler", "cls"} else "last"
+        self.reads = "first_token" if pooling in {"pooler", "cls"} else "last"
         self.form = form
-        self.learning_rates: dict[str, float] = {}
         self.dropout = nn.Dropout(dropout)
         self.dense = nn.Linear(hidden_size, hidden_size) if pooling == "pooler" else None
         self.out = nn.Linear(hidden_size, num_outputs)
@@ -48,6 +48,6 @@ class PooledHead(nn.Module):
         return self.out(self.dropout(hidden))  # type: ignore[no-any-return]
 
     def hf_name(self, name: str) -> str:
-        """Return the name of a parameter in a saved checkpoint."""
-        layer, _, kind = name.partition(".")
-        return f"{self.form.dense if layer == 'dense' else self.form.out}.{kind}"
+        """Return the name of a parameter in a saved folder: the one that transformers gives it."""
+        layer, _, parameter = name.partition(".")
+        return f"{self.form.dense if layer == 'dense' else self.form.out}.{parameter}"

@@ -1,4 +1,4 @@
-"""One label a word."""
+"""A head with one label a word."""
 
 from __future__ import annotations
 
@@ -6,21 +6,33 @@ import torch
 from torch import Tensor, nn
 
 from bertune.heads.crf import CRFPotentials
+from bertune.heads.head import Head
 from bertune.types import Batch
 
 
-class TokenHead(nn.Module):
-    """A label for each word: dropout, then a linear layer on the first token of the word, as transformers has it.
+class TokenHead(Head):
+    """A label for each word: dropout, then a linear layer on the word's first token, as in transformers.
 
-    With `crf` a chain of labels is judged as a whole, by scores that are learnt for pairs, first and last labels. Without it these
-    are 0. What `legal` forbids is -inf in either case, so that only legal chains are ever predicted.
+    With `crf` the head learns scores of label pairs, first labels and last labels, and a chain of labels is
+    scored as a whole. Without it these scores are 0. Either way illegal pairs, first and last labels score
+    -inf, so that only legal chains are predicted.
+
+    Args:
+        hidden_size: width of the encoder's states.
+        legal: which pairs (N, N), first labels (N,) and last labels (N,) are legal, as bool.
+        crf: whether to learn a CRF.
+        dropout: dropout before the linear layer.
+        crf_learning_rate: learning rate of the CRF's scores; None for the head's.
+        hf_class: the class of transformers that opens the head; "" where there is none.
+        dropout_config_key: the name of the head's dropout in config.json; "" where it has none.
     """
 
     def __init__(
-        self, hidden_size: int, legal: tuple[Tensor, Tensor, Tensor], *, crf: bool, dropout: float
-    ) -> None:
+        self, hidden_size: int, legal: tuple[Tensor, Tensor, Tensor], *, crf: bool, dropout: float,
+        crf_learning_rate: float | None = None, hf_class: str = "", dropout_config_key: str = "",
+    ) -> None:  # fmt: skip
         super().__init__()
-        pairs, first, last = legal  # (N, N), (N,), (N,) of bool
+        pairs, first, last = legal
         num_labels = len(first)
         self.dropout = nn.Dropout(dropout)
         self.out = nn.Linear(hidden_size, num_labels)
@@ -32,26 +44,24 @@ class TokenHead(nn.Module):
             self.crf.update({name: nn.Parameter(torch.zeros(size)) for name, size in sizes.items()})
         for name, allowed in (("transitions", pairs), ("start", first), ("end", last)):
             self.register_buffer(f"illegal_{name}", ~allowed, persistent=False)
-        self.learning_rates: dict[str, float] = {}
-        """Learning rates of parameters that do not learn at the head's, by the first part of their name."""
-        self.hf_class = ""
-        """The class of transformers that opens it, if there is one."""
-        self.dropout_config_key = ""
-        """What config.json calls its dropout."""
+        if crf_learning_rate is not None:
+            self.learning_rates = {"crf": crf_learning_rate}
+        self.hf_class = hf_class
+        self.dropout_config_key = dropout_config_key
 
     def forward(self, states: Tensor, batch: Batch) -> CRFPotentials:
-        """Return what the chains of the batch are judged by: emissions (M, N), a row for each word of the batch."""
+        """Return the scores of the batch's chains; the emissions are (M, N), a row for each word."""
         emissions = self.out(self.dropout(states[batch.ragged.word_positions])).float()
         return CRFPotentials(
             emissions, *(self._scores(name, emissions) for name in ("transitions", "start", "end"))
         )
 
     def _scores(self, name: str, like: Tensor) -> Tensor:
-        illegal = getattr(self, f"illegal_{name}")
+        illegal = self.get_buffer(f"illegal_{name}")
         scores = self.crf[name].float() if name in self.crf else like.new_zeros(illegal.shape)
         return scores.masked_fill(illegal, float("-inf"))
 
     def hf_name(self, name: str) -> str:
-        """Return the name of a parameter in a saved checkpoint: transformers' own for the linear layer."""
-        layer, _, kind = name.partition(".")
-        return f"classifier.{kind}" if layer == "out" else f"bertune_head.{name}"
+        """Return the name of a parameter in a saved folder: transformers' own for the linear layer."""
+        layer, _, parameter = name.partition(".")
+        return f"classifier.{parameter}" if layer == "out" else super().hf_name(name)

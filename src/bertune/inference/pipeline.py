@@ -13,13 +13,13 @@ import torch
 from bertune.data.dataset import EncodedDataset
 from bertune.errors import DataError
 from bertune.heads.model import Model
-from bertune.inference.predict import predict_dataset
+from bertune.inference.predict import PredictionResult, predict_dataset
 from bertune.tasks.base.task import Task
 from bertune.text.tokenizer import Tokenizer
 from bertune.types import Example, Location, Prediction, Row
 
 CHUNK_ROWS = 4096
-"""Rows that are read, encoded and sorted together when a file is predicted."""
+"""Rows of a file that are read, encoded and sorted by length together."""
 
 
 @dataclass
@@ -27,8 +27,11 @@ class Pipeline:
     """A finished model: texts in, predictions out.
 
     Attributes:
-        task: what the outputs mean; its `labels`, if it has any, among other things.
-        num_truncated_rows: rows longer than `max_length` in the last call.
+        model: encoder and head.
+        task: knows what the outputs mean, such as the `labels`.
+        tokenizer: texts to token ids.
+        device: where the model computes.
+        num_truncated_rows: rows of the last call that were longer than `max_length`.
     """
 
     model: Model
@@ -38,58 +41,58 @@ class Pipeline:
     num_truncated_rows: int = 0
 
     def predict(self, texts: Iterable[str | tuple[str, ...] | list[str]]) -> list[Prediction]:
-        """Predict texts, or pairs of texts, in their order; where the task looks at words, a list is the words of a text.
+        """Predict texts, or pairs of texts, in their order. For a task about words, a list is the words of one text.
 
         Raises:
-            DataError: a text is empty or no text.
+            DataError: a text is empty, or is not a text.
         """
         if isinstance(texts, str):
             raise DataError("predict takes a list of texts, got one text; write predict([text])")
         examples = [
-            self.task.read(_as_row(text, n, self.task.columns.is_word_level))
-            for n, text in enumerate(texts, 1)
+            self.task.read(_to_row(text, number, self.task.columns.is_word_level))
+            for number, text in enumerate(texts, 1)
         ]
         return list(self.predict_stream(examples))
 
     def predict_stream(self, examples: Iterable[Example]) -> Iterator[Prediction]:
         """Predict examples in their order, in memory that does not grow with their number."""
         self.num_truncated_rows = 0
-        for rows in self._encoded(iter(examples)):
-            predictions, _ = predict_dataset(self.model, self.task, rows, self.device)
-            self.num_truncated_rows += rows.num_truncated_rows
-            yield from predictions
+        for dataset in self._encode_chunks(iter(examples)):
+            result = predict_dataset(self.model, self.task, dataset, self.device)
+            self.num_truncated_rows += dataset.num_truncated_rows
+            yield from result.predictions
 
-    def predict_examples(self, examples: Sequence[Example]) -> tuple[list[Prediction], float]:
-        """Predict examples that have targets; return predictions and the mean loss."""
-        rows = self._encode(examples)
-        self.num_truncated_rows = rows.num_truncated_rows
-        return predict_dataset(self.model, self.task, rows, self.device)
+    def predict_examples(self, examples: Sequence[Example]) -> PredictionResult:
+        """Predict examples; those with targets count in the loss."""
+        dataset = self._encode(examples)
+        self.num_truncated_rows = dataset.num_truncated_rows
+        return predict_dataset(self.model, self.task, dataset, self.device)
 
-    def predict_dataset(self, rows: EncodedDataset) -> tuple[list[Prediction], float]:
-        """Do the same with rows that are encoded; predictions hold what scores need."""
-        self.num_truncated_rows = rows.num_truncated_rows
-        return predict_dataset(self.model, self.task, rows, self.device, to_score=True)
+    def predict_dataset(self, dataset: EncodedDataset) -> PredictionResult:
+        """Predict encoded rows; a prediction holds only what scores need."""
+        self.num_truncated_rows = dataset.num_truncated_rows
+        return predict_dataset(self.model, self.task, dataset, self.device, to_score=True)
 
     def _encode(self, examples: Sequence[Example]) -> EncodedDataset:
         return EncodedDataset(self.task.encode(examples, self.tokenizer))
 
-    def _encoded(self, examples: Iterator[Example]) -> Iterator[EncodedDataset]:
-        """Yield encoded chunks; while one is predicted, the next is encoded in another thread."""
+    def _encode_chunks(self, examples: Iterator[Example]) -> Iterator[EncodedDataset]:
+        """Yield encoded chunks. While one is predicted, a thread encodes the next."""
         chunk = list(itertools.islice(examples, CHUNK_ROWS))
-        if len(chunk) < CHUNK_ROWS:  # all there is: no thread
+        if len(chunk) < CHUNK_ROWS:  # the only chunk needs no thread
             if chunk:
                 yield self._encode(chunk)
             return
         with ThreadPoolExecutor(1, "bertune-encode") as worker:
-            coming = worker.submit(self._encode, chunk)
+            next_dataset = worker.submit(self._encode, chunk)
             while chunk := list(itertools.islice(examples, CHUNK_ROWS)):
-                rows, coming = coming.result(), worker.submit(self._encode, chunk)
-                yield rows
-            yield coming.result()
+                dataset, next_dataset = next_dataset.result(), worker.submit(self._encode, chunk)
+                yield dataset
+            yield next_dataset.result()
 
 
-def _as_row(text: Any, number: int, of_words: bool) -> Row:
-    if isinstance(text, tuple | list) and not of_words:
+def _to_row(text: Any, number: int, is_word_level: bool) -> Row:
+    if isinstance(text, tuple | list) and not is_word_level:
         if len(text) != 2:
             raise DataError(f"texts:{number}: a pair has two texts, got {len(text)}")
         return Row({"text": text[0], "text_b": text[1]}, Location("texts", number))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass, field
 from typing import cast
 
 import torch
@@ -19,87 +21,102 @@ COMPARE_BATCH_ROWS = 1024
 """Rows whose texts' vectors are compared together."""
 
 
+@dataclass(frozen=True)
+class PredictionResult:
+    """The predictions of a data set, and how wrong they are."""
+
+    predictions: list[Prediction]
+    """One a row, in the order of the rows."""
+    loss: float
+    """The mean loss, over what the task counts in all rows that have a target; NaN without any."""
+
+
+@dataclass
+class _LossSum:
+    """The sum of losses in fp64, and what it is divided by."""
+
+    total: torch.Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
+    denominator: float = 0.0
+
+    def add(self, loss: torch.Tensor, denominator: float) -> None:
+        self.total += loss.cpu().double()  # in this order: Apple GPUs have no float64
+        self.denominator += denominator
+
+    def mean(self) -> float:
+        return float(self.total) / self.denominator if self.denominator else math.nan
+
+
 @torch.inference_mode()
 def predict_dataset(
-    model: Model, task: Task, rows: EncodedDataset, device: torch.device, *, to_score: bool = False
-) -> tuple[list[Prediction], float]:
-    """Predict every row.
+    model: Model, task: Task, dataset: EncodedDataset, device: torch.device, *, to_score: bool = False
+) -> PredictionResult:
+    """Predict every row; several processes share the work, and each has the whole result.
 
-    Rows go through the model sorted by length; predictions come back in the order of the rows; `to_score`: as much of them as scores need.
+    Rows go through the model sorted by length, so that the rows of a batch are about equally long.
 
-    Several processes share the work, and each has all predictions afterwards.
-
-    Returns:
-        The predictions, and the loss per counted thing over all rows that have a target (NaN without any).
+    Args:
+        model: encoder and head, on `device`.
+        task: turns outputs into predictions, and counts the loss.
+        dataset: the rows.
+        device: where the model is.
+        to_score: keep only as much of each prediction as `task.score` needs.
     """
     model.eval()
-    if rows.is_multi_text:
-        return _predict_compared(model, task, rows, device)
-    found: list[Prediction | None] = [None] * len(rows)
-    total = torch.zeros((), dtype=torch.float64)
-    count = 0.0
+    if dataset.is_multi_text:
+        return _compare_dataset(model, task, dataset, device)
+    predictions: dict[int, Prediction] = {}
+    loss = _LossSum()
     with model.encoder.inference():
-        for places in own_share(list(length_sorted_batches(rows.lengths, MAX_BATCH_TOKENS))):
-            here = rows.get_batch(places, task.collate_target)
-            counted = task.loss_denominator(here) if here.target is not None else 0.0
-            batch = here.to(device)
+        for rows in own_share(list(length_sorted_batches(dataset.lengths, MAX_BATCH_TOKENS))):
+            cpu_batch = dataset.get_batch(rows, task.collate_target)
+            denominator = task.loss_denominator(cpu_batch) if cpu_batch.target is not None else 0.0
+            batch = cpu_batch.to(device)
             out = model(batch)
-            if counted:
-                total += task.loss(out, batch).cpu().double()  # in this order: Apple GPUs have no float64
-                count += counted
-            for place, prediction in zip(places, task.decode(out, batch), strict=True):
-                found[place] = task.compact_prediction(prediction) if to_score else prediction
+            if denominator:
+                loss.add(task.loss(out, batch), denominator)
+            for row, prediction in zip(rows, task.decode(out, batch), strict=True):
+                predictions[row] = task.compact_prediction(prediction) if to_score else prediction
     if num_processes() > 1:
-        parts = all_gather_object(
-            ({place: p for place, p in enumerate(found) if p is not None}, float(total), count)
-        )
-        for part, _, _ in parts:
-            for place, prediction in part.items():
-                found[place] = prediction
-        total, count = (
-            torch.tensor(sum(part for _, part, _ in parts), dtype=torch.float64),
-            sum(part for _, _, part in parts),
-        )
-    return [p for p in found if p is not None], float(total) / count if count else float("nan")
+        shares = all_gather_object((predictions, float(loss.total), loss.denominator))
+        predictions = {row: prediction for share, _, _ in shares for row, prediction in share.items()}
+        total = torch.tensor(sum(total for _, total, _ in shares), dtype=torch.float64)
+        loss = _LossSum(total, sum(denominator for _, _, denominator in shares))
+    return PredictionResult([predictions[row] for row in sorted(predictions)], loss.mean())
 
 
-def _predict_compared(
-    model: Model, task: Task, rows: EncodedDataset, device: torch.device
-) -> tuple[list[Prediction], float]:
-    """Predict rows of several texts: every text is encoded once, then rows are compared in their order."""
-    vectors = embed_texts(model, rows, device)
-    found: list[Prediction] = []
-    total, count = torch.zeros((), dtype=torch.float64), 0.0
+def _compare_dataset(
+    model: Model, task: Task, dataset: EncodedDataset, device: torch.device
+) -> PredictionResult:
+    """Predict rows of several texts: encode every text once, then compare rows in their order."""
+    vectors = embed_texts(model, dataset, device)
+    predictions: list[Prediction] = []
+    loss = _LossSum()
     with single_process():  # comparing costs little, so every process does all of it
-        for start in range(0, len(rows), COMPARE_BATCH_ROWS):
-            places = range(start, min(start + COMPARE_BATCH_ROWS, len(rows)))
-            texts, sides = rows.index_pairs(places)
-            here = rows.make_batch(places, sides, task.collate_target, rows.gather_texts([]))
-            batch = here.to(device)
+        for start in range(0, len(dataset), COMPARE_BATCH_ROWS):
+            rows = range(start, min(start + COMPARE_BATCH_ROWS, len(dataset)))
+            texts, pair_index = dataset.index_pairs(rows)
+            cpu_batch = dataset.make_batch(rows, pair_index, task.collate_target, dataset.gather_texts([]))
+            batch = cpu_batch.to(device)
             out = model.compare(vectors[list(texts)].to(device), cast(PairIndex, batch.pair_index))
-            counted = (
-                task.loss_denominator(here)
-                if here.target is not None or not task.columns.target_required
-                else 0.0
-            )
-            if counted:
-                total += task.loss(out, batch).cpu().double()
-                count += counted
-            found += task.decode(out, batch)
-    return found, float(total) / count if count else float("nan")
+            has_loss = cpu_batch.target is not None or not task.columns.target_required
+            denominator = task.loss_denominator(cpu_batch) if has_loss else 0.0
+            if denominator:
+                loss.add(task.loss(out, batch), denominator)
+            predictions += task.decode(out, batch)
+    return PredictionResult(predictions, loss.mean())
 
 
 @torch.inference_mode()
-def embed_texts(model: Model, rows: EncodedDataset, device: torch.device) -> torch.Tensor:
-    """Return the vector of each text (texts, E), fp32, in main memory."""
+def embed_texts(model: Model, dataset: EncodedDataset, device: torch.device) -> torch.Tensor:
+    """Return the vector of each text (texts, E), fp32, in main memory; several processes share the work."""
     model.eval()
-    vectors = torch.empty(len(rows.text_lengths), model.embedding_dim)
-    mine = own_share(list(length_sorted_batches(rows.text_lengths, MAX_BATCH_TOKENS)))
+    vectors = torch.empty(len(dataset.text_lengths), model.embedding_dim)
+    own_batches = own_share(list(length_sorted_batches(dataset.text_lengths, MAX_BATCH_TOKENS)))
     with model.encoder.inference():
-        for numbers in mine:
-            vectors[numbers] = model.vectors(rows.gather_texts(numbers).to(device)).float().cpu()
+        for texts in own_batches:
+            vectors[texts] = model.vectors(dataset.gather_texts(texts).to(device)).float().cpu()
     if num_processes() > 1:
-        for part in all_gather_object([(numbers, vectors[numbers]) for numbers in mine]):
-            for numbers, found in part:
-                vectors[numbers] = found
+        for share in all_gather_object([(texts, vectors[texts]) for texts in own_batches]):
+            for texts, part in share:
+                vectors[texts] = part
     return vectors

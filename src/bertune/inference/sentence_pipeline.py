@@ -1,9 +1,7 @@
-"""A finished model as a function from texts to vectors, under the names that sentence-transformers gave it."""
+"""A finished model as a function from texts to vectors, with the method names of sentence-transformers."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,9 +12,11 @@ import torch
 from bertune.data.dataset import EncodedDataset
 from bertune.data.labels import check_surrogates
 from bertune.errors import ConfigError, DataError
+from bertune.inference.fingerprint import model_fingerprint
 from bertune.inference.pipeline import Pipeline
 from bertune.inference.predict import embed_texts
 from bertune.inference.vectors import FloatArray, VectorDtype, quantize_vectors
+from bertune.metrics.similarity import l2_normalize
 from bertune.tasks.base.sentence import SentenceTask
 from bertune.types import EncodedExample, Example, Location, Prediction, Row
 
@@ -26,10 +26,11 @@ class SentencePipeline(Pipeline):
     """A finished model of sentence vectors.
 
     Attributes:
-        prompts: texts put before a text, by name.
-        default_prompt_name: the one of them that is used when none is asked for.
-        truncate_dim: how many features of a vector are kept, when nothing else is asked for.
-        notes: what a user should know of the texts of the last call: how many were cut, whether the vocabulary knows them.
+        prompts: texts to put before a text, by name.
+        default_prompt_name: the prompt that is used when a call names none.
+        truncate_dim: how many features of a vector are kept when a call does not say.
+        notes: what a user should know of the texts of the last call: how many were truncated, how many tokens
+            the vocabulary lacks.
     """
 
     task: SentenceTask
@@ -38,7 +39,7 @@ class SentencePipeline(Pipeline):
     truncate_dim: int | None = None
     notes: list[str] = field(default_factory=list)
 
-    def encode(  # noqa: PLR0913  (their arguments)
+    def encode(  # noqa: PLR0913  (the arguments of sentence-transformers)
         self,
         sentences: str | Sequence[str],
         prompt_name: str | None = None,
@@ -56,13 +57,14 @@ class SentencePipeline(Pipeline):
 
         Args:
             sentences: one text, or several.
-            prompt_name: name of the prompt to put before each text.
-            prompt: text to put before each text.
-            normalize_embeddings: whether vectors have length 1.
-            truncate_dim: how many features to keep, for models that have learnt that (`options.matryoshka`).
-            precision: see `bertune.inference.vectors.quantize_vectors`; int8 and binary keep the direction of a vector.
-            convert_to_tensor: whether to return a tensor instead of an array.
-            convert_to_numpy: taken for the sake of calls written for sentence-transformers, as are the next two.
+            prompt_name: the name of the prompt to put before each text.
+            prompt: the text to put before each text.
+            normalize_embeddings: give vectors length 1.
+            truncate_dim: how many features to keep, for models trained for that (`options.matryoshka`).
+            precision: see `bertune.inference.vectors.quantize_vectors`; int8 and binary keep the direction of a
+                vector.
+            convert_to_tensor: return a tensor instead of an array.
+            convert_to_numpy: without effect, like the next two: for calls written for sentence-transformers.
             batch_size: without effect.
             show_progress_bar: without effect.
 
@@ -70,62 +72,115 @@ class SentencePipeline(Pipeline):
             (n, E), or (E,) for one text.
 
         Raises:
-            DataError: something is no text, or empty.
-            ConfigError: there is no such prompt, or vectors have no such width.
+            DataError: a text is empty, or is not a text.
+            ConfigError: the model has no such prompt, or vectors are narrower than `truncate_dim`.
         """
-        alone = isinstance(sentences, str)
         texts = [sentences] if isinstance(sentences, str) else list(sentences)
-        for place, text in enumerate(texts):
+        for number, text in enumerate(texts, 1):
             if not isinstance(text, str) or not text.strip():
-                raise DataError(f"texts:{place + 1}: expected a text that is not empty, got {text!r}")
-            check_surrogates(text, Row({}, Location("texts", place + 1)), "text")
-        before = self.resolve_prompt(prompt_name, prompt)
+                raise DataError(f"texts:{number}: expected a text that is not empty, got {text!r}")
+            check_surrogates(text, Row({}, Location("texts", number)), "text")
+        prefix = self.resolve_prompt(prompt_name, prompt)
         vectors = truncate_vectors(
-            self.embed_texts([before + text for text in texts]),
+            self.embed_texts([prefix + text for text in texts]),
             self.truncate_dim if truncate_dim is None else truncate_dim,
             normalize_embeddings,
         )
-        formed = quantize_vectors(vectors, precision)
-        found = torch.from_numpy(formed) if convert_to_tensor else formed
-        return found[0] if alone else found
+        stored = quantize_vectors(vectors, precision)
+        result = torch.from_numpy(stored) if convert_to_tensor else stored
+        return result[0] if isinstance(sentences, str) else result
 
-    def encode_query(self, sentences: str | Sequence[str], **how: Any) -> Any:
-        """Return vectors of queries: with the prompt `query`, where the model has one."""
-        return self.encode(sentences, **{"prompt_name": self._first_of("query"), **how})
+    def encode_query(  # noqa: PLR0913  (the arguments of sentence-transformers)
+        self,
+        sentences: str | Sequence[str],
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        *,
+        normalize_embeddings: bool = False,
+        truncate_dim: int | None = None,
+        precision: VectorDtype = "float32",
+        convert_to_tensor: bool = False,
+        convert_to_numpy: bool = True,
+        batch_size: int | None = None,
+        show_progress_bar: bool | None = None,
+    ) -> Any:
+        """Return vectors of queries: `encode` with the prompt `query`, where the model has one."""
+        return self.encode(
+            sentences,
+            prompt_name or self.query_prompt_name,
+            prompt,
+            normalize_embeddings=normalize_embeddings,
+            truncate_dim=truncate_dim,
+            precision=precision,
+            convert_to_tensor=convert_to_tensor,
+            convert_to_numpy=convert_to_numpy,
+            batch_size=batch_size,
+            show_progress_bar=show_progress_bar,
+        )
 
-    def encode_document(self, sentences: str | Sequence[str], **how: Any) -> Any:
-        """Return vectors of documents: with the prompt `document`, `passage` or `corpus`, where the model has one."""
-        return self.encode(sentences, **{"prompt_name": self.document_prompt_name, **how})
+    def encode_document(  # noqa: PLR0913  (the arguments of sentence-transformers)
+        self,
+        sentences: str | Sequence[str],
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        *,
+        normalize_embeddings: bool = False,
+        truncate_dim: int | None = None,
+        precision: VectorDtype = "float32",
+        convert_to_tensor: bool = False,
+        convert_to_numpy: bool = True,
+        batch_size: int | None = None,
+        show_progress_bar: bool | None = None,
+    ) -> Any:
+        """Return vectors of documents.
 
-    def _first_of(self, *names: str) -> str | None:
-        return next((name for name in names if name in self.prompts), None)
-
-    def resolve_prompt(self, name: str | None, text: str | None) -> str:
-        """Return the prompt asked for, the default one, or nothing.
-
-        Raises:
-            ConfigError: there is no prompt of that name.
+        They are those of `encode` with the prompt `document`, `passage` or `corpus`, where the model has one.
         """
-        if text is not None:
-            return text
-        name = name or self.default_prompt_name
-        if name is not None and name not in self.prompts:
-            raise ConfigError(
-                f"prompt_name: no prompt {name!r}; this model has {', '.join(self.prompts) or 'none'}"
-            )
-        return self.prompts[name] if name is not None else ""
+        return self.encode(
+            sentences,
+            prompt_name or self.document_prompt_name,
+            prompt,
+            normalize_embeddings=normalize_embeddings,
+            truncate_dim=truncate_dim,
+            precision=precision,
+            convert_to_tensor=convert_to_tensor,
+            convert_to_numpy=convert_to_numpy,
+            batch_size=batch_size,
+            show_progress_bar=show_progress_bar,
+        )
+
+    @property
+    def query_prompt_name(self) -> str | None:
+        """Return the name of the prompt that queries get, if there is one."""
+        return self._first_prompt_of("query")
 
     @property
     def document_prompt_name(self) -> str | None:
         """Return the name of the prompt that documents get, if there is one."""
-        return self._first_of("document", "passage", "corpus")
+        return self._first_prompt_of("document", "passage", "corpus")
+
+    def _first_prompt_of(self, *names: str) -> str | None:
+        return next((name for name in names if name in self.prompts), None)
+
+    def resolve_prompt(self, name: str | None, text: str | None) -> str:
+        """Return the text to put before each text: the one given, the prompt named, or the default prompt.
+
+        Raises:
+            ConfigError: the model has no prompt of that name.
+        """
+        if text is not None:
+            return text
+        name = name or self.default_prompt_name
+        if name is None:
+            return ""
+        if name not in self.prompts:
+            raise ConfigError(
+                f"prompt_name: no prompt {name!r}; this model has {', '.join(self.prompts) or 'none'}"
+            )
+        return self.prompts[name]
 
     def fingerprint(self) -> str:
-        """Return a hash of all that decides the vectors: weights, head, tokenizer, and most tokens of a text."""
-        digest = hashlib.sha256()
-        for name, weight in self.model.state_dict().items():
-            digest.update(name.encode())
-            digest.update(np.ascontiguousarray(weight.detach().cpu().numpy()).data)
+        """Return a hash of everything that decides the vectors: weights, head, tokenizer and `max_seq_length`."""
         head: Any = self.model.head
         settings = [
             head.pooling,
@@ -134,32 +189,25 @@ class SentencePipeline(Pipeline):
             self.task.do_lower_case,
             self.max_seq_length,
         ]
-        digest.update(json.dumps(settings).encode())
-        digest.update(self.tokenizer.fingerprint().encode())
-        return digest.hexdigest()
+        return model_fingerprint(self.model, settings, self.tokenizer.fingerprint())
 
     def embed_texts(self, texts: Sequence[str]) -> FloatArray:
-        """Return (n, E) in fp32, as the model gives them: each different text is encoded once."""
-        different = {text: n for n, text in enumerate(dict.fromkeys(texts))}
-        rows = EncodedDataset(self._encoded_texts(list(different)))
-        self.num_truncated_rows = rows.num_truncated_rows
-        self.notes = rows.diagnostics(self.tokenizer.unk_token_id, self.tokenizer.max_length)
-        vectors: FloatArray = embed_texts(self.model, rows, self.device).numpy()
-        return vectors if len(different) == len(texts) else vectors[[different[text] for text in texts]]
-
-    def _encoded_texts(self, texts: list[str]) -> list[EncodedExample]:
-        return [
-            EncodedExample((piece,))
-            for piece in self.tokenizer.encode([self.task.preprocess_text(text) for text in texts])
-        ]
+        """Return the vectors of texts (n, E), fp32, as the model gives them; equal texts are encoded once."""
+        unique = {text: n for n, text in enumerate(dict.fromkeys(texts))}
+        encodings = self.tokenizer.encode([self.task.preprocess_text(text) for text in unique])
+        dataset = EncodedDataset([EncodedExample((encoding,)) for encoding in encodings])
+        self.num_truncated_rows = dataset.num_truncated_rows
+        self.notes = dataset.diagnostics(self.tokenizer.unk_token_id, self.tokenizer.max_length)
+        vectors: FloatArray = embed_texts(self.model, dataset, self.device).numpy()
+        return vectors if len(unique) == len(texts) else vectors[[unique[text] for text in texts]]
 
     def similarity(self, a: Any, b: Any) -> Any:
-        """Return the cosine of every vector of `a` (n, E) with every one of `b` (m, E): (n, m), a tensor."""
-        return _directions(a) @ _directions(b).T
+        """Return the cosine of every vector of `a` (n, E) with every one of `b` (m, E): a tensor (n, m)."""
+        return _unit_vectors(a) @ _unit_vectors(b).T
 
     def similarity_pairwise(self, a: Any, b: Any) -> Any:
-        """Return the cosine of each vector of `a` (n, E) with its counterpart in `b` (n, E): (n,), a tensor."""
-        return (_directions(a) * _directions(b)).sum(-1)
+        """Return the cosine of each vector of `a` (n, E) with its counterpart in `b` (n, E): a tensor (n,)."""
+        return (_unit_vectors(a) * _unit_vectors(b)).sum(-1)
 
     @property
     def max_seq_length(self) -> int:
@@ -167,7 +215,7 @@ class SentencePipeline(Pipeline):
         return self.tokenizer.max_length
 
     def get_embedding_dimension(self) -> int:
-        """Return the width of vectors."""
+        """Return the width E of the vectors."""
         return self.model.embedding_dim
 
     get_sentence_embedding_dimension = get_embedding_dimension
@@ -178,14 +226,14 @@ class SentencePipeline(Pipeline):
         Raises:
             DataError: a row is a single text.
         """
-        return super().predict_stream(map(_pair, examples))
+        return super().predict_stream(map(_check_pair, examples))
 
 
 def truncate_vectors(vectors: FloatArray, truncate_dim: int | None, normalize: bool) -> FloatArray:
-    """Return the first features of vectors (n, E), and with length 1 where asked for.
+    """Return the first `truncate_dim` features of vectors (n, E), then normalized if asked for.
 
     Raises:
-        ConfigError: they have fewer.
+        ConfigError: the vectors have fewer features.
     """
     if truncate_dim is not None:
         if not 1 <= truncate_dim <= vectors.shape[-1]:
@@ -194,18 +242,20 @@ def truncate_vectors(vectors: FloatArray, truncate_dim: int | None, normalize: b
             )
         vectors = vectors[:, :truncate_dim]
     if normalize:
-        vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
+        vectors = l2_normalize(vectors)
     return vectors
 
 
-def _pair(example: Example) -> Example:
+def _check_pair(example: Example) -> Example:
     if len(example.texts) < 2:
         raise DataError(
-            f"{example.location}: predict compares two texts, and this row has one; for vectors: bertune embed OUT FILE"
+            f"{example.location}: predict compares two texts, and this row has one; for vectors: "
+            "bertune embed MODEL FILE"
         )
     return example
 
 
-def _directions(vectors: Any) -> torch.Tensor:
+def _unit_vectors(vectors: Any) -> torch.Tensor:
+    """Return vectors as a tensor (n, E) with length 1. torch rounds differently from numpy's `l2_normalize`."""
     x = vectors if isinstance(vectors, torch.Tensor) else torch.from_numpy(np.asarray(vectors))
     return torch.nn.functional.normalize(x.float().cpu().reshape(-1, x.shape[-1]), dim=-1)

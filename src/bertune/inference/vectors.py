@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bertune.errors import ConfigError
+from bertune.metrics import similarity
 
 VectorDtype = Literal["float32", "float16", "int8", "binary"]
 FloatArray = npt.NDArray[np.float32]
@@ -22,10 +23,12 @@ NUMPY_DTYPES: dict[VectorDtype, type[np.generic]] = {
 
 
 def quantize_vectors(vectors: FloatArray, dtype: VectorDtype) -> npt.NDArray[Any]:
-    """Return vectors (n, d) as they are stored.
+    """Return vectors (n, d) in the form in which they are stored.
 
-    float32 and float16 are casts. int8 stretches each vector so that its largest number is 127 or -127: its length is lost, its
-    direction is kept. binary keeps the signs, eight to a byte: (n, ceil(d / 8)) of uint8; 0 counts as negative.
+    - float32 and float16 are casts.
+    - int8 scales each vector so that its largest absolute value is 127: it loses its length and keeps its
+      direction.
+    - binary keeps the signs, eight to a byte: (n, ceil(d / 8)) of uint8; 0 counts as negative.
 
     Raises:
         ConfigError: there is no such dtype.
@@ -42,21 +45,19 @@ def quantize_vectors(vectors: FloatArray, dtype: VectorDtype) -> npt.NDArray[Any
 
 
 def dequantize_vectors(stored: npt.NDArray[Any], dtype: VectorDtype, dim: int) -> FloatArray:
-    """Return what `quantize_vectors` made as float32 (n, dim): int8 as directions between -127 and 127, binary as -1 and 1."""
+    """Return what `quantize_vectors` made as float32 (n, dim): int8 as -127 to 127, binary as -1 and 1."""
     if dtype == "binary":
         return np.unpackbits(stored, axis=1, count=dim).astype(np.float32) * 2 - 1
     return stored.astype(np.float32)
 
 
 def l2_normalize(vectors: FloatArray) -> FloatArray:
-    """Return vectors (n, d) with length 1; zeros stay zeros."""
-    wide = np.asarray(vectors, dtype=np.float64)
-    lengths = np.sqrt((wide * wide).sum(axis=1, keepdims=True))
-    return (wide / np.where(lengths, lengths, 1)).astype(np.float32)
+    """Return vectors (n, d) with length 1, computed in float64; a zero vector stays zero."""
+    return similarity.l2_normalize(vectors, np.float64).astype(np.float32)
 
 
 def cosines(left: npt.NDArray[Any], right: npt.NDArray[Any]) -> FloatArray:
-    """Return the cosine of each row of one (n, d) with the same row of the other; 0 where one of them is zero.
+    """Return the cosine of each row of `left` (n, d) with the same row of `right`; 0 where one of them is zero.
 
     A row's cosine does not depend on the other rows, as it may in a matrix product.
     """

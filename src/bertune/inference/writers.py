@@ -1,4 +1,4 @@
-"""Predictions as csv, JSON lines or CoNLL columns: every input column kept, every row in its place."""
+"""Predictions as csv, JSON lines or CoNLL columns, with every column of the input and in its order."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from bertune.errors import ConfigError, DataError
+from bertune.files import part_of
 from bertune.types import JSON, Entity, Prediction, Row
 
 FORMAT_BY_SUFFIX = {
@@ -19,55 +20,60 @@ FORMAT_BY_SUFFIX = {
 
 
 def output_format(path: str | None, asked: str | None, source_format: str) -> str:
-    """Return csv, jsonl or conll: as asked, else by the name of the output file, else as the input is.
+    """Return csv, jsonl or conll.
+
+    Args:
+        path: the output file, whose name says the format; None for standard output.
+        asked: the format that the user asked for, which counts most.
+        source_format: the format of the input, which counts for standard output.
 
     Raises:
-        ConfigError: the name of the output file tells neither.
+        ConfigError: the format is unknown, or the name of the output file says none.
     """
     if asked is not None:
         if asked not in set(FORMAT_BY_SUFFIX.values()):
             raise ConfigError(f"--format: {asked!r} is none of csv, jsonl, conll")
         return asked
     if path is None:
-        return (
-            "csv"
-            if source_format in {"csv", "tsv", "parquet"}
-            else "conll"
-            if source_format == "conll"
-            else "jsonl"
-        )
-    kind = FORMAT_BY_SUFFIX.get(Path(path).suffix.lower())
-    if kind is None:
+        if source_format in {"csv", "tsv", "parquet"}:
+            return "csv"
+        return "conll" if source_format == "conll" else "jsonl"
+    output = FORMAT_BY_SUFFIX.get(Path(path).suffix.lower())
+    if output is None:
         raise ConfigError(
             f"-o {path}: the name must end in .csv, .jsonl or .conll, or --format must say which it is"
         )
-    return kind
+    return output
 
 
 def free_column_names(columns: Iterable[str], wanted: Iterable[str]) -> dict[str, str]:
-    """Return a free name for each wanted column: itself, or with "_" after it where the input has it already.
+    """Return a name for each wanted column: its own, with "_" added until the input has no such column.
 
     >>> free_column_names(["text", "prediction"], ["prediction", "confidence"])
     {'prediction': 'prediction_', 'confidence': 'confidence'}
     """
     taken = set(columns)
-    result = {}
+    free_names = {}
     for name in wanted:
-        free = name
-        while free in taken:
-            free += "_"
-        taken.add(free)
-        result[name] = free
-    return result
+        free_name = name
+        while free_name in taken:
+            free_name += "_"
+        taken.add(free_name)
+        free_names[name] = free_name
+    return free_names
 
 
 @contextmanager
 def open_output(path: str | None, stdout: IO[str]) -> Iterator[IO[str]]:
-    """Give a file to write to; it gets its name only when all is written. Without a path: standard output."""
+    """Yield a file to write to, which gets its name when everything is written. Without a path: `stdout`.
+
+    Raises:
+        ConfigError: the file cannot be written.
+    """
     if path is None:
         yield stdout
         return
-    part = Path(path + ".part")
+    part = part_of(Path(path))
     try:
         with part.open("w", encoding="utf-8", newline="") as file:
             yield file
@@ -79,17 +85,13 @@ def open_output(path: str | None, stdout: IO[str]) -> Iterator[IO[str]]:
 
 
 def write_jsonl(file: IO[str], results: Iterable[tuple[Row, Prediction]]) -> int:
-    """Write one JSON object a row; return how many."""
+    """Write a JSON object a row, as they come; return how many rows."""
     count = 0
     for row, prediction in results:
-        values = _values(prediction)
+        values = _to_json(prediction)
         names = free_column_names(row.raw, values)
-        file.write(
-            json.dumps(
-                {**row.raw, **{names[k]: v for k, v in values.items()}}, ensure_ascii=False, default=str
-            )
-            + "\n"
-        )
+        columns = {**row.raw, **{names[name]: value for name, value in values.items()}}
+        file.write(json.dumps(columns, ensure_ascii=False, default=str) + "\n")
         file.flush()
         count += 1
     return count
@@ -98,32 +100,44 @@ def write_jsonl(file: IO[str], results: Iterable[tuple[Row, Prediction]]) -> int
 def write_csv(
     file: IO[str], header: list[str], results: Iterable[tuple[Row, Prediction]], label_delimiter: str = "|"
 ) -> int:
-    """Write a header and one line a row; return how many rows.
+    """Write a header and a line a row; return how many rows.
+
+    Args:
+        file: where to write.
+        header: the columns of the input; empty takes those of the first row, for standard input.
+        results: the rows with their predictions.
+        label_delimiter: what stands between the labels of a multi-label prediction.
 
     Raises:
-        DataError: a row has a column that the header lacks (standard input, where rows cannot be looked at first).
+        DataError: a row has a column that the header lacks.
     """
     writer = csv.writer(file, lineterminator="\n")
     names: dict[str, str] = {}
     count = 0
     for row, prediction in results:
-        flat = _flat(prediction, label_delimiter)
+        values = _to_columns(prediction, label_delimiter)
         if not count:
             header = header or list(row.raw)
-            names = free_column_names(header, flat)
+            names = free_column_names(header, values)
             writer.writerow([*header, *names.values()])
         extra = [column for column in row.raw if column not in header]
         if extra:
             raise DataError(
-                f"{row.location}: the column {extra[0]!r} is not in the first row; write JSON lines instead: --format jsonl"
+                f"{row.location}: the column {extra[0]!r} is not in the first row; write JSON lines instead: "
+                "--format jsonl"
             )
-        writer.writerow([*(_cell(row.raw.get(column)) for column in header), *(flat[name] for name in names)])
+        writer.writerow(
+            [*(_cell(row.raw.get(column)) for column in header), *(values[name] for name in names)]
+        )
         count += 1
     return count
 
 
 def write_conll(file: IO[str], results: Iterable[tuple[Row, Prediction]]) -> int:
-    """Write a word a line: the columns of a CoNLL input, or the word, then a tab and the tag; an empty line after each row.
+    """Write a word a line; return how many rows.
+
+    A line has the columns of a CoNLL input, or the word, and then the tag, with tabs between them. An empty line
+    ends each row.
 
     Raises:
         ConfigError: the model gives no tags.
@@ -133,19 +147,19 @@ def write_conll(file: IO[str], results: Iterable[tuple[Row, Prediction]]) -> int
         if prediction.tags is None:
             raise ConfigError("--format conll: this model gives no tag for each word; use csv or jsonl")
         lists = [v for v in row.raw.values() if isinstance(v, list) and len(v) == len(prediction.tags)]
-        kept = lists if len(lists) == len(row.raw) else [[word for word, _ in prediction.tags]]
+        columns = lists if len(lists) == len(row.raw) else [[word for word, _ in prediction.tags]]
         tags = [tag for _, tag in prediction.tags]
         file.write(
-            "".join("\t".join(map(str, cells)) + "\n" for cells in zip(*kept, tags, strict=True)) + "\n"
+            "".join("\t".join(map(str, cells)) + "\n" for cells in zip(*columns, tags, strict=True)) + "\n"
         )
         file.flush()
         count += 1
     return count
 
 
-def _values(prediction: Prediction) -> JSON:
+def _to_json(prediction: Prediction) -> JSON:
     value = prediction.value
-    values: JSON = {"prediction": [_plain(v) for v in value] if isinstance(value, tuple) else value}
+    values: JSON = {"prediction": [_label_to_json(v) for v in value] if isinstance(value, tuple) else value}
     if prediction.confidence is not None:
         values["confidence"] = round(prediction.confidence, 6)
     if prediction.probabilities is not None:
@@ -153,18 +167,18 @@ def _values(prediction: Prediction) -> JSON:
     return values
 
 
-def _plain(value: str | Entity) -> Any:
+def _label_to_json(value: str | Entity) -> Any:
     return value if isinstance(value, str) else {**value._asdict(), "confidence": round(value.confidence, 6)}
 
 
-def _flat(prediction: Prediction, label_delimiter: str) -> dict[str, Any]:
-    values = _values(prediction)
+def _to_columns(prediction: Prediction, label_delimiter: str) -> dict[str, Any]:
+    values = _to_json(prediction)
     if prediction.tags is not None:
         values["prediction"] = json.dumps(values["prediction"], ensure_ascii=False)
     elif isinstance(values["prediction"], list):
         values["prediction"] = label_delimiter.join(values["prediction"])
-    by_label = values.pop("probabilities", {})
-    return {**values, **{f"p_{label}": p for label, p in by_label.items()}}
+    probabilities = values.pop("probabilities", {})
+    return {**values, **{f"p_{label}": p for label, p in probabilities.items()}}
 
 
 def _cell(value: Any) -> Any:

@@ -1,1 +1,1 @@
-"""The operations that encoders and heads are made of."""
+"""Operations that encoders and heads use: attention, dropout, linear layers, pooling."""

@@ -1,8 +1,10 @@
 """Attention over ragged rows: each row attends to itself alone.
 
-Rows are put into buckets of similar length inside the batch, so the batch may stay uniformly random and little is
-padded; padding lives and dies in this file. Letters: `T` packed tokens, `R` rows of the batch, `B` rows of a bucket,
-`S` its length, `Q` queries of each of its rows, `H` heads, `D` width of a head.
+Buckets of rows of similar length keep padding small although the rows of a batch are drawn at random. Padding
+exists in this file alone.
+
+Letters: `T` packed tokens, `R` rows of the batch, `B` rows of a bucket, `S` length of a bucket, `Q` queries
+of each of its rows, `H` heads, `D` width of a head.
 """
 
 from __future__ import annotations
@@ -22,38 +24,40 @@ from torch.nn.functional import scaled_dot_product_attention
 from bertune.kernels.dropout import draw_keep_mask, rate_to_bytes
 
 BUCKET_SIZE = 16
-"""Rows whose lengths round up to the same multiple of this share a bucket, of that length: torch's softmax on processors takes 2 to
-5 times as long for a value where rows are no multiple of its vector, which is 16 numbers in fp32, 32 in bf16 (see `_softmax`)."""
+"""Rows whose lengths round up to the same multiple of this share a bucket of that length. On processors
+torch's softmax takes 2 to 5 times as long a value where the length of a row is not a multiple of its vector:
+16 numbers in fp32, 32 in bf16 (see `_softmax`)."""
 BF16_VECTOR = 32
+"""Numbers in a vector of torch's bf16 softmax on processors."""
 
 
 @dataclass(frozen=True)
 class Bucket:
-    """Rows of similar length, padded to one length S. The places of its pads are copies of their row's last token."""
+    """Rows of similar length, padded to one length S. A pad is a copy of its row's last token."""
 
-    key_index: Tensor  # (B * H * S) place of each key and value among (T * H)
-    query_index: Tensor  # (B * H * Q) place of each query
-    query_padding: Tensor | None  # places of pads among (B * H * Q)
-    key_padding: Tensor | None  # (B, S) True where a key is a pad
+    key_index: Tensor  # (B * H * S) position of each key and value among (T * H)
+    query_index: Tensor  # (B * H * Q) position of each query among (T * H) or (R * H)
+    query_padding: Tensor | None  # positions of pads among (B * H * Q); None without pads
+    key_padding: Tensor | None  # (B, S) True where a key is a pad; None without pads
     num_rows: int  # B
     length: int  # S
     query_slice: slice  # this bucket among the queries of all buckets, pads and heads included
-    key_slice: slice  # the same of its keys
+    key_slice: slice  # this bucket among the keys of all buckets, pads and heads included
 
 
 @dataclass(frozen=True)
 class BucketLayout:
-    """A batch cut into buckets, and how the answers return to packed order."""
+    """A batch in buckets, and how results return to packed order."""
 
     buckets: tuple[Bucket, ...]
-    query_order: Tensor  # places of the queries, (T * H) or (R * H), in the answers of all buckets
-    key_order: Tensor  # (T * H) places of the keys in the keys of all buckets
+    query_order: Tensor  # (T * H) or (R * H) position of each query among those of all buckets
+    key_order: Tensor  # (T * H) position of each key among those of all buckets
     num_queries: int  # of all buckets, pads and heads included
-    num_keys: int
+    num_keys: int  # of all buckets, pads and heads included
 
 
 class AttentionPlan:
-    """What the rows of a batch mean for attention; made once for all layers.
+    """The row lengths of a batch and the buckets they give, made once for all layers.
 
     Args:
         lengths: tokens of each row, each at least 1.
@@ -73,65 +77,70 @@ class AttentionPlan:
 
     @property
     def max_seqlen(self) -> int:
-        """Return the tokens of the longest row."""
+        """Return the length of the longest row."""
         return int(self.lengths.max())
 
     @cached_property
     def cu_seqlens(self) -> Tensor:
-        """Return where rows begin and end, (R + 1) of int32, as CUDA's kernels ask for them."""
+        """Return where rows begin and end, (R + 1) of int32, as CUDA kernels take them."""
         return torch.from_numpy(self.row_starts.astype(np.int32)).to(
             self.device, non_blocking=self.device.type == "cuda"
         )
 
     def layout(self, heads: int, first_only: bool) -> BucketLayout:
-        """Return the buckets for a number of heads; with `first_only` the first token of a row alone asks."""
+        """Return the buckets for a number of heads; with `first_only` only first tokens are queries."""
         key = (heads, first_only)
         if key not in self._layouts:
-            self._layouts[key] = _layout(self.lengths, self.row_starts, heads, first_only, self.device)
+            self._layouts[key] = _build_layout(self.lengths, self.row_starts, heads, first_only, self.device)
         return self._layouts[key]
 
 
-def _layout(lengths: Any, starts: Any, heads: int, first_only: bool, device: torch.device) -> BucketLayout:
-    groups: dict[int, list[int]] = defaultdict(list)
+def _build_layout(
+    lengths: Any, row_starts: Any, heads: int, first_only: bool, device: torch.device
+) -> BucketLayout:
+    rows_by_length: dict[int, list[int]] = defaultdict(list)
     for row, length in enumerate(lengths.tolist()):
-        groups[-(-length // BUCKET_SIZE) * BUCKET_SIZE].append(row)
-    back = np.empty((len(lengths) if first_only else starts[-1], heads), np.int64)
-    keys_back = np.empty((starts[-1], heads), np.int64)
+        rows_by_length[-(-length // BUCKET_SIZE) * BUCKET_SIZE].append(row)
+    query_order = np.empty((len(lengths) if first_only else row_starts[-1], heads), np.int64)
+    key_order = np.empty((row_starts[-1], heads), np.int64)
     head = np.arange(heads, dtype=np.int64)[:, None]
 
     def to_device(array: Any) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(device, non_blocking=device.type == "cuda")
 
-    buckets, start, keys_start = [], 0, 0
-    for length, rows in sorted(groups.items()):
+    buckets, query_start, key_start = [], 0, 0
+    for length, rows in sorted(rows_by_length.items()):
         sizes = lengths[rows]
-        real = np.arange(length) < sizes[:, None]  # (B, S)
-        tokens = starts[rows][:, None] + np.minimum(np.arange(length, dtype=np.int64), sizes[:, None] - 1)
-        places = tokens[:, None, :] * heads + head  # (B, H, S)
-        slots = np.arange(places.size, dtype=np.int64).reshape(places.shape)
-        keys_back[tokens[real]] = keys_start + slots.transpose(0, 2, 1)[real]
-        all_real = bool(real.all())
+        is_token = np.arange(length) < sizes[:, None]  # (B, S)
+        tokens = row_starts[rows][:, None] + np.minimum(np.arange(length, dtype=np.int64), sizes[:, None] - 1)
+        keys = tokens[:, None, :] * heads + head  # (B, H, S)
+        slots = np.arange(keys.size, dtype=np.int64).reshape(keys.shape)
+        key_order[tokens[is_token]] = key_start + slots.transpose(0, 2, 1)[is_token]
+        has_pads = not is_token.all()
         if first_only:
-            query_positions = np.asarray(rows, np.int64)[:, None] * heads + head[:, 0]  # (B, H)
-            back[rows] = start + np.arange(query_positions.size, dtype=np.int64).reshape(
-                query_positions.shape
-            )
-            empty = None
+            queries = np.asarray(rows, np.int64)[:, None] * heads + head[:, 0]  # (B, H)
+            query_slots = np.arange(queries.size, dtype=np.int64).reshape(queries.shape)
+            query_order[rows] = query_start + query_slots
         else:
-            query_positions = places
-            back[tokens[real]] = start + slots.transpose(0, 2, 1)[real]
-            empty = None if all_real else to_device(slots[np.broadcast_to(~real[:, None, :], slots.shape)])
-        key_padding = None if all_real else to_device(~real)
-        answers, of_keys = (
-            slice(start, start + query_positions.size),
-            slice(keys_start, keys_start + places.size),
+            queries = keys
+            query_order[tokens[is_token]] = query_start + slots.transpose(0, 2, 1)[is_token]
+        query_padding, key_padding = None, None
+        if has_pads and not first_only:
+            query_padding = to_device(slots[np.broadcast_to(~is_token[:, None, :], slots.shape)])
+        if has_pads:
+            key_padding = to_device(~is_token)
+        query_slice = slice(query_start, query_start + queries.size)
+        key_slice = slice(key_start, key_start + keys.size)
+        key_index = to_device(keys.ravel())
+        query_index = to_device(queries.ravel()) if first_only else key_index
+        buckets.append(
+            Bucket(
+                key_index, query_index, query_padding, key_padding, len(rows), length, query_slice, key_slice
+            )
         )
-        keys = to_device(places.ravel())
-        queries = to_device(query_positions.ravel()) if first_only else keys
-        buckets.append(Bucket(keys, queries, empty, key_padding, len(rows), length, answers, of_keys))
-        start, keys_start = answers.stop, of_keys.stop
+        query_start, key_start = query_slice.stop, key_slice.stop
     return BucketLayout(
-        tuple(buckets), to_device(back.ravel()), to_device(keys_back.ravel()), start, keys_start
+        tuple(buckets), to_device(query_order.ravel()), to_device(key_order.ravel()), query_start, key_start
     )
 
 
@@ -147,16 +156,16 @@ def ragged_attention(
     """Compute softmax(QK^T * scale) V inside each row.
 
     Args:
-        query: (T, H, D), or (R, H, D) where the first token of each row alone asks.
+        query: (T, H, D), or (R, H, D) for the first token of each row alone.
         key: (T, H, D).
         value: (T, H, D).
         plan: the rows of this batch.
-        dropout: share of attention probabilities set to 0.
-        scale: 1 / sqrt(D) where not given.
+        dropout: fraction of attention probabilities set to 0.
+        scale: 1 / sqrt(D) if None.
         fast_dropout: on a processor, round `dropout` to 1/256; see `bertune.kernels.dropout`.
 
     Returns:
-        As many as there are queries, (T, H, D) or (R, H, D).
+        One vector a query: (T, H, D) or (R, H, D).
     """
     scale = query.shape[-1] ** -0.5 if scale is None else scale
     varlen = None if dropout else _varlen(query)
@@ -167,23 +176,27 @@ def ragged_attention(
             if first_only
             else plan.cu_seqlens
         )
-        most = 1 if first_only else plan.max_seqlen
-        return varlen(query, key, value, cu_seqlens_q, plan.cu_seqlens, most, plan.max_seqlen, scale=scale)  # type: ignore[no-any-return]
+        max_q = 1 if first_only else plan.max_seqlen
+        output: Tensor = varlen(
+            query, key, value, cu_seqlens_q, plan.cu_seqlens, max_q, plan.max_seqlen, scale=scale
+        )
+        return output
     layout = plan.layout(query.shape[1], first_only=len(query) != plan.num_tokens)
-    trains = torch.is_grad_enabled() and (query.requires_grad or key.requires_grad or value.requires_grad)
+    needs_grad = torch.is_grad_enabled() and (query.requires_grad or key.requires_grad or value.requires_grad)
     if query.device.type != "cpu" or (dropout and not fast_dropout):
         return _with_sdpa(query, key, value, layout, dropout, scale)
-    if trains:
+    if needs_grad:
         return _Attention.apply(query, key, value, layout, dropout, scale)  # type: ignore[no-any-return, no-untyped-call]
-    # With dropout the same as above, so that a forward pass without gradients draws what its repetition with them will draw.
-    # In bf16 1.2 to 1.8 times as fast as torch's own, which wins in fp32.
+    # With dropout the draws must be those of `_Attention`: gradient caching repeats a pass without gradients
+    # with them. In bf16 these products are 1.2 to 1.8 times as fast as torch's attention, which is faster in
+    # fp32.
     if dropout or query.dtype == torch.bfloat16:
         return _with_products(query, key, value, layout, dropout, scale, None)
     return _with_sdpa(query, key, value, layout, dropout, scale)
 
 
 def _varlen(query: Tensor) -> Any:
-    """Return torch's own kernel for ragged rows on CUDA, which is flash attention, where torch and the card have it."""
+    """Return torch's flash attention for ragged rows on CUDA; None where torch or the GPU lacks it."""
     if (
         query.device.type != "cuda"
         or query.dtype not in (torch.bfloat16, torch.float16)
@@ -193,17 +206,17 @@ def _varlen(query: Tensor) -> Any:
         return None
     if torch.version.hip or torch.cuda.get_device_capability(query.device) < (8, 0):
         return None
-    return _varlen_of_torch()
+    return _torch_varlen()
 
 
 @cache
-def _varlen_of_torch() -> Any:
+def _torch_varlen() -> Any:
     try:
         from torch.nn.attention.varlen import varlen_attn
     except ImportError:  # before torch 2.10
         return None
-    takes_scale = "scale" in inspect.signature(varlen_attn).parameters  # not in 2.10
-    return varlen_attn if takes_scale and torch.backends.cuda.is_flash_attention_available() else None
+    accepts_scale = "scale" in inspect.signature(varlen_attn).parameters  # not in 2.10
+    return varlen_attn if accepts_scale and torch.backends.cuda.is_flash_attention_available() else None
 
 
 def _with_sdpa(
@@ -211,7 +224,7 @@ def _with_sdpa(
 ) -> Tensor:
     heads, width = query.shape[1:]
     flat = [x.reshape(-1, width) for x in (query, key, value)]
-    answers = []
+    outputs = []
     for bucket in layout.buckets:
         shape = (bucket.num_rows, heads, -1, width)
         q, k, v = (
@@ -219,12 +232,12 @@ def _with_sdpa(
             for x, i in zip(flat, (bucket.query_index, bucket.key_index, bucket.key_index), strict=True)
         )
         mask = None if bucket.key_padding is None else ~bucket.key_padding[:, None, None, :]
-        answers.append(
+        outputs.append(
             scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, scale=scale).reshape(
                 -1, width
             )
         )
-    return torch.cat(answers).index_select(0, layout.query_order).view(query.shape)
+    return torch.cat(outputs).index_select(0, layout.query_order).view(query.shape)
 
 
 def _with_products(
@@ -236,10 +249,10 @@ def _with_products(
     scale: float,
     saved: list[Tensor] | None,
 ) -> Tensor:
-    """Compute attention by batched matrix products; put what the backward pass needs into `saved`."""
+    """Return attention from batched matrix products; append the tensors of the backward pass to `saved`."""
     heads, width = query.shape[1:]
     flat = [x.reshape(-1, width) for x in (query, key, value)]
-    answers = query.new_empty(layout.num_queries, width)
+    outputs = query.new_empty(layout.num_queries, width)
     for bucket in layout.buckets:
         shape = (bucket.num_rows * heads, -1, width)
         q, k, v = (
@@ -256,15 +269,15 @@ def _with_products(
             saved += [q, k, v, probs] if keep_mask is None else [q, k, v, probs, keep_mask]
         if keep_mask is not None:
             probs, v = probs * keep_mask, v * rate_to_bytes(dropout)[1]
-        torch.bmm(probs, v, out=answers[bucket.query_slice].view(shape))
-    return answers.index_select(0, layout.query_order).view(query.shape)
+        torch.bmm(probs, v, out=outputs[bucket.query_slice].view(shape))
+    return outputs.index_select(0, layout.query_order).view(query.shape)
 
 
 class _Attention(torch.autograd.Function):
-    """The same products in both directions, so that the backward pass reaches the matrix units of a processor too.
+    """Attention from matrix products, forward and backward: both use the matrix units of a processor.
 
-    torch's own attention takes a slow path there as soon as probabilities are dropped, and its backward pass never uses
-    those units (docs/speed.md). Dropout draws from `bertune.kernels.dropout`.
+    torch's attention takes a slow path on processors when it drops probabilities, and its backward pass never
+    uses these units (docs/speed.md). Dropout draws from `bertune.kernels.dropout`.
     """
 
     @staticmethod
@@ -278,11 +291,11 @@ class _Attention(torch.autograd.Function):
         scale: float,
     ) -> Tensor:
         saved: list[Tensor] = []
-        answers = _with_products(query, key, value, layout, dropout, scale, saved)
+        output = _with_products(query, key, value, layout, dropout, scale, saved)
         ctx.save_for_backward(*saved)
         ctx.layout, ctx.scale, ctx.shapes = layout, scale, (query.shape, key.shape)
         ctx.gain = rate_to_bytes(dropout)[1] if dropout else None
-        return answers
+        return output
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
@@ -296,13 +309,13 @@ class _Attention(torch.autograd.Function):
         for bucket in layout.buckets:
             q, k, v, probs = (next(saved) for _ in range(4))
             keep_mask = next(saved) if ctx.gain else None
-            above = flat.index_select(0, bucket.query_index)
+            d_out = flat.index_select(0, bucket.query_index)
             if bucket.query_padding is not None:
-                above.index_fill_(0, bucket.query_padding, 0)  # nobody reads what a pad asked for
-            above = (above * ctx.gain if keep_mask is not None else above).view(q.shape)
-            mixed = probs if keep_mask is None else probs * keep_mask
-            torch.bmm(mixed.transpose(1, 2), above, out=d_value[bucket.key_slice].view(k.shape))
-            d_probs = torch.bmm(above, v.transpose(1, 2))
+                d_out.index_fill_(0, bucket.query_padding, 0)  # the output of a pad is not read
+            d_out = (d_out * ctx.gain if keep_mask is not None else d_out).view(q.shape)
+            kept_probs = probs if keep_mask is None else probs * keep_mask
+            torch.bmm(kept_probs.transpose(1, 2), d_out, out=d_value[bucket.key_slice].view(k.shape))
+            d_probs = torch.bmm(d_out, v.transpose(1, 2))
             if keep_mask is not None:
                 d_probs.mul_(keep_mask)
             d_scores = _softmax_gradient(d_probs, probs)
@@ -317,14 +330,17 @@ class _Attention(torch.autograd.Function):
 
 
 def _softmax(scores: Tensor) -> Tensor:
-    """Return softmax over the last dimension, in fp32 where a row of bf16 is no multiple of torch's vector: up to 7 times as fast."""
+    """Return softmax over the last dimension.
+
+    It is computed in fp32 where a row of bf16 is not a multiple of torch's vector: up to 7 times as fast.
+    """
     if _fits_vector(scores):
         return scores.softmax(-1)
     return scores.softmax(-1, dtype=torch.float32).to(scores.dtype)
 
 
 def _softmax_gradient(gradient: Tensor, probs: Tensor) -> Tensor:
-    """Return the gradient of scores from that of `probs`, which `_softmax` made of them."""
+    """Return the gradient of the scores from the gradient of `probs`, their `_softmax`."""
     if _fits_vector(probs):
         return torch._softmax_backward_data(gradient, probs, -1, probs.dtype)
     return torch._softmax_backward_data(gradient.float(), probs.float(), -1, torch.float32).to(probs.dtype)
@@ -335,5 +351,5 @@ def _fits_vector(x: Tensor) -> bool:
 
 
 def _product(left: Tensor, right: Tensor, factor: float, out: Tensor) -> None:
-    """Write factor * left @ right into `out`, whose old values do not count."""
+    """Write factor * left @ right into `out`."""
     torch.baddbmm(out, left, right, beta=0, alpha=factor, out=out)

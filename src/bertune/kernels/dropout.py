@@ -1,9 +1,9 @@
-"""Dropout whose random bits cost little on a processor.
+"""Dropout with cheap random bits on a processor.
 
-torch draws one float per value, in one thread; that alone was a quarter of a training step. Here every byte of a fast
-generator decides one value: it is kept when the byte is at least `round(256 * p)`, so `p` is rounded to 1/256 (0.1
-becomes 26/256 = 0.1016; at least 1/256, at most 255/256) and what is kept is scaled by exactly that. On GPUs torch's own
-dropout is used.
+torch draws one float a value, in one thread, which took a quarter of a training step. Here each byte of a
+fast generator decides one value: the value is kept if the byte is at least `round(256 * p)`. So `p` is
+rounded to 1/256 (0.1 becomes 26/256 = 0.1016), from 1/256 to 255/256, and kept values are scaled by exactly
+the rounded rate. GPUs use torch's dropout.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from bertune.types import JSON
 
 
 class RandomBytes:
-    """A generator of bytes: numpy's SFC64, 0.1 ns a byte, whose state is four integers."""
+    """A generator of bytes: numpy's SFC64, 0.1 ns a byte, with a state of four integers."""
 
     def __init__(self, seed: int = 0) -> None:
         self.seed(seed)
 
     def seed(self, seed: int) -> None:
-        """Begin anew."""
+        """Start the sequence of a seed."""
         self._generator = np.random.SFC64(seed)
 
     def draw(self, shape: Sequence[int]) -> Tensor:
@@ -41,18 +41,19 @@ class RandomBytes:
         return {"words": self._generator.state["state"]["state"].tolist()}
 
     def set_state(self, state: JSON) -> None:
-        """Take back what `get_state` gave."""
+        """Restore what `get_state` returned."""
         words: Any = {"state": np.asarray(state["words"], np.uint64)}
         self._generator.state = {"bit_generator": "SFC64", "state": words, "has_uint32": 0, "uinteger": 0}
 
 
 DROPOUT_GENERATOR = RandomBytes()
-"""The generator of all fast dropout, one for the process as torch's own; the engine seeds it, and its state is part of a
-checkpoint. Nothing restores it for a layer that is computed twice, so `torch.utils.checkpoint` must not be used with it."""
+"""The generator of all fast dropout, one a process like torch's own. The training loop seeds it, and its
+state is part of a checkpoint. `torch.utils.checkpoint` does not restore it for a layer that is computed
+twice, so that the two must not be used together."""
 
 
 def rate_to_bytes(rate: float) -> tuple[int, float]:
-    """Return how many of 256 bytes drop a value, and the factor on what is kept.
+    """Return how many of 256 bytes drop a value, and the factor on kept values.
 
     >>> rate_to_bytes(0.5)
     (128, 2.0)
@@ -62,12 +63,12 @@ def rate_to_bytes(rate: float) -> tuple[int, float]:
 
 
 def draw_keep_mask(shape: Sequence[int], rate: float) -> Tensor:
-    """Draw which values are kept: 1 or 0 (uint8)."""
+    """Return 1 for each value to keep and 0 for each to drop (uint8)."""
     return DROPOUT_GENERATOR.draw(shape).ge_(rate_to_bytes(rate)[0])
 
 
 def apply_dropout(x: Tensor, rate: float, fast: bool = True) -> Tensor:
-    """Set a share `rate` of values to 0 and scale the others so that the mean stays."""
+    """Set a fraction `rate` of values to 0 and scale the others so that the mean stays."""
     if not rate:
         return x
     if not fast or x.device.type != "cpu":
@@ -78,7 +79,7 @@ def apply_dropout(x: Tensor, rate: float, fast: bool = True) -> Tensor:
 def dropout_add_layer_norm(
     x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, eps: float, rate: float, fast: bool = True
 ) -> Tensor:
-    """Return LayerNorm(residual + dropout(x)), the step that ends both halves of a BERT layer.
+    """Return LayerNorm(residual + dropout(x)), the last step of both halves of a BERT layer.
 
     Args:
         x: (T, W).
@@ -87,7 +88,7 @@ def dropout_add_layer_norm(
         bias: (W,).
         eps: added to the variance.
         rate: dropout; 0 for none.
-        fast: on a processor, draw cheap random bytes.
+        fast: on a processor, use `DROPOUT_GENERATOR`.
     """
     if fast and rate and x.device.type == "cpu":
         return _DropAddNorm.apply(x, residual, weight, bias, eps, rate)  # type: ignore[no-any-return, no-untyped-call]
@@ -103,7 +104,7 @@ def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
 
 
 class _DropAddNorm(torch.autograd.Function):
-    """As one node, it keeps the sum and one byte a value for the backward pass, and no more."""
+    """One node of autograd that saves only the sum and one byte a value for the backward pass."""
 
     @staticmethod
     def forward(

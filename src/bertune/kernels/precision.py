@@ -1,4 +1,4 @@
-"""Device and precision of the computation."""
+"""The device and the precision of a computation."""
 
 from __future__ import annotations
 
@@ -17,49 +17,52 @@ FP32 = Numerics()
 def choose_device(setting: str) -> torch.device:
     """Return the device to compute on.
 
+    Args:
+        setting: auto, cpu, cuda or mps.
+
     Raises:
-        ConfigError: the device asked for is not there.
+        ConfigError: no such setting, or the device is not available.
     """
     if setting == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
         return torch.device(name)
     if setting not in {"cpu", "cuda", "mps"}:
         raise ConfigError(f"device: {setting!r} is none of auto, cpu, cuda, mps")
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not there[setting]:
-        found = ", ".join(name for name, is_there in there.items() if is_there)
-        raise ConfigError(f"device={setting}: this machine, or this build of torch, has none; found: {found}")
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not available[setting]:
+        names = ", ".join(name for name, is_available in available.items() if is_available)
+        raise ConfigError(f"device={setting}: this machine, or this build of torch, has none; found: {names}")
     return torch.device(setting)
 
 
 def has_fast_bf16(device: torch.device) -> bool:
-    """Tell whether bf16 runs on units made for it, rather than emulated at a fraction of the speed of fp32."""
+    """Tell whether the device has bf16 units. Elsewhere bf16 is emulated, at a fraction of fp32's speed."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type == "cpu":
-        abilities = _abilities()
-        return bool(abilities.get("amx_bf16") or abilities.get("avx512_bf16"))
+        capabilities = _cpu_capabilities()
+        return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
     return False
 
 
-def _abilities() -> Mapping[str, Any]:
-    """Return what torch knows of this processor: name and whether it has it."""
-    return torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+def _cpu_capabilities() -> Mapping[str, Any]:
+    """Return the instruction sets that torch knows: name, and whether this processor has it."""
+    return torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}  # not in old torch
 
 
 def has_fast_int8(device: torch.device) -> bool:
-    """Tell whether a processor multiplies bytes on units made for it. Elsewhere sums of two products may overflow."""
+    """Tell whether a processor has int8 units. Elsewhere sums of two products may overflow."""
     if device.type != "cpu" or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
-    abilities = _abilities()
-    return bool(abilities.get("avx512_vnni") or abilities.get("amx_int8"))
+    capabilities = _cpu_capabilities()
+    return bool(capabilities.get("avx512_vnni") or capabilities.get("amx_int8"))
 
 
 def choose_precision(setting: str, device: torch.device) -> tuple[ComputePrecision, str]:
-    """Return the precision to compute in, and why.
+    """Return the precision to compute in, and the reason.
 
     Raises:
-        ConfigError: fp16 without a CUDA GPU, int8 without a processor that has units for it, or no such precision.
+        ConfigError: no such precision, fp16 without a CUDA GPU, or int8 on a device without int8 units.
     """
     if setting not in get_args(UsePrecision):
         raise ConfigError(f"precision: {setting!r} is none of {', '.join(get_args(UsePrecision))}")
@@ -71,12 +74,9 @@ def choose_precision(setting: str, device: torch.device) -> tuple[ComputePrecisi
             f"precision fp16 needs a CUDA GPU, this run is on {device.type}; use auto, fp32 or bf16"
         )
     if setting == "bf16" and not has_fast_bf16(device):
-        return (
-            "bf16",
-            f"as asked, although this {device.type} only emulates it: expect it to be slower than fp32",
-        )
+        return "bf16", f"as set, although this {device.type} only emulates it: it may be slower than fp32"
     if setting != "auto":
-        return cast(ComputePrecision, setting), "as asked"
+        return cast(ComputePrecision, setting), "as set"
     if has_fast_bf16(device):
         return "bf16", f"this {device.type} has units for it"
     return "fp32", f"this {device.type} has no units for bf16"

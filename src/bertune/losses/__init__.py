@@ -1,1 +1,1 @@
-"""Losses, summed over what the task counts."""
+"""Losses: functions of tensors that return sums."""

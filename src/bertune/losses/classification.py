@@ -1,7 +1,7 @@
-"""Losses: functions of tensors, without parameters, each a sum over what it counts.
+"""Losses of labels: functions of tensors, without parameters.
 
-A sum rather than a mean, so that the loop can divide by the count of the whole batch: micro-batches and processes
-then change nothing. Letters: `B` rows, `N` labels.
+Each is a sum, not a mean. The training loop divides it by the count of the whole batch, so that micro-batches
+and processes change nothing. Letters: `B` rows, `N` labels.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from torch.nn import functional as F
 def cross_entropy(
     logits: Tensor, target: Tensor, weights: Tensor | None = None, smoothing: float = 0.0
 ) -> Tensor:
-    """Sum the cross-entropy over rows; divide by the sum of the rows' weights for torch's weighted mean.
+    """Return the cross-entropy summed over rows. Divided by the sum of the rows' weights it is torch's mean.
 
     Args:
         logits: (B, N).
         target: (B,) label ids.
-        weights: (N,) one a label.
-        smoothing: share of the probability spread over all labels.
+        weights: (N,) one a label; None for 1.
+        smoothing: fraction of the probability that is spread over all labels.
 
     Source: `torch.nn.CrossEntropyLoss`.
     """
@@ -28,13 +28,15 @@ def cross_entropy(
 
 
 def focal_loss(logits: Tensor, target: Tensor, gamma: float, weights: Tensor | None = None) -> Tensor:
-    """Sum the focal loss: cross-entropy times (1 - p) ** gamma, so that easy rows count less.
+    """Return the focal loss summed over rows.
+
+    It is the cross-entropy times (1 - p) ** gamma, so that easy rows count less.
 
     Args:
         logits: (B, N).
         target: (B,) label ids.
-        gamma: 0 gives cross-entropy; 2 is the paper's.
-        weights: (N,) one a label.
+        gamma: 0 gives cross-entropy; the paper uses 2.
+        weights: (N,) one a label; None for 1.
 
     Source: Lin et al. 2017, arXiv 1708.02002, equation 5.
     """
@@ -46,28 +48,27 @@ def focal_loss(logits: Tensor, target: Tensor, gamma: float, weights: Tensor | N
 def binary_cross_entropy(
     logits: Tensor, target: Tensor, weights: Tensor | None = None, smoothing: float = 0.0, gamma: float = 0.0
 ) -> Tensor:
-    """Sum the binary cross-entropy over rows and labels.
+    """Return the binary cross-entropy summed over rows and labels.
 
     Args:
         logits: (B, N).
         target: (B, N) of 0 and 1.
-        weights: (N,) what a positive of each label counts.
-        smoothing: targets move this share towards 0.5.
-        gamma: focal exponent; 0 is plain.
+        weights: (N,) weight of a positive of each label; None for 1.
+        smoothing: fraction of the way that targets move towards 0.5.
+        gamma: focal exponent; 0 for plain cross-entropy.
     """
     logits = logits.float()
     soft = target * (1 - smoothing) + smoothing / 2
     loss = F.binary_cross_entropy_with_logits(logits, soft, pos_weight=weights, reduction="none")
     if gamma:
         p = torch.sigmoid(logits)
-        loss = (
-            loss * (target * (1 - p) + (1 - target) * p).clamp_min(torch.finfo(torch.float32).tiny) ** gamma
-        )
+        error = (target * (1 - p) + (1 - target) * p).clamp_min(torch.finfo(torch.float32).tiny)
+        loss = loss * error**gamma
     return loss.sum()
 
 
 def symmetric_kl(logits: Tensor, other: Tensor) -> Tensor:
-    """Sum over rows of (KL(p||q) + KL(q||p)) / 2 of two softmax distributions (B, N).
+    """Return (KL(p||q) + KL(q||p)) / 2 of the softmax of two logits (B, N), summed over rows.
 
     Source: R-Drop, Liang et al. 2021, arXiv 2106.14448, equation 2.
     """
@@ -76,7 +77,7 @@ def symmetric_kl(logits: Tensor, other: Tensor) -> Tensor:
 
 
 def symmetric_binary_kl(logits: Tensor, other: Tensor) -> Tensor:
-    """Sum over rows and labels of (KL(p||q) + KL(q||p)) / 2 of two sigmoids (B, N)."""
+    """Return (KL(p||q) + KL(q||p)) / 2 of the sigmoid of two logits (B, N), summed over rows and labels."""
     p, q = logits.float(), other.float()
-    # For Bernoulli variables the symmetric divergence is the difference of means times the difference of logits.
+    # For Bernoulli variables the symmetric divergence is (difference of means) * (difference of logits).
     return ((torch.sigmoid(p) - torch.sigmoid(q)) * (p - q)).sum() / 2

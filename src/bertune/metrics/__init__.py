@@ -1,1 +1,1 @@
-"""Figures of merit: plain numbers from plain arrays, no torch."""
+"""Metrics: numbers from numpy arrays, without torch."""

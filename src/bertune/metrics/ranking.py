@@ -1,4 +1,7 @@
-"""How good a search by vectors is, and the exact search itself."""
+"""Metrics of a search by vectors, and the exact search.
+
+Letters: `q` queries, `n` documents, `d` width of a vector, `k` results of a query.
+"""
 
 from __future__ import annotations
 
@@ -13,18 +16,18 @@ from bertune.metrics.classification import Bools, Floats, Ints
 Vectors = npt.NDArray[np.float32]
 
 _CUTOFF = 10
-"""Places that MRR and nDCG look at."""
+"""The ranks that MRR and nDCG look at."""
 _BLOCK = 2**23
-"""Similarities that are held at once: 32 MiB of fp32."""
+"""Similarities in memory at once: 32 MiB of fp32."""
 
 
 class RetrievalScores(NamedTuple):
-    """How good a search is."""
+    """The metrics of a search."""
 
     values: dict[str, float]
-    """The mean of each figure over queries."""
+    """The mean of each metric over queries."""
     per_query: dict[str, Floats]
-    """(q,) the same figures of each query, for a bootstrap."""
+    """(q,) each metric of each query, for a bootstrap."""
 
 
 def retrieval_scores(
@@ -34,88 +37,92 @@ def retrieval_scores(
     ks: Sequence[int] = (1, 5, 10),
     excluded: Ints | None = None,
 ) -> RetrievalScores:
-    """Rank all documents for each query by cosine, and say how well the relevant ones do.
+    """Rank all documents for each query by cosine, and return the metrics of the ranking.
 
-    `mrr@10`: 1 / place of the first relevant document, 0 beyond place 10. `ndcg@10`: sum of 1 / log2(1 + place) over relevant documents
-    among the first 10, as a share of the most there could be. `recall@k`: share of the relevant documents that are among the first k.
-    `accuracy@1`: whether the first document is relevant. A query without a relevant document scores 0 in all of them.
+    - `mrr@10`: 1 / rank of the first relevant document; 0 beyond rank 10. - `ndcg@10`: sum of 1 / log2(1 +
+    rank) over the relevant documents of the first 10, divided by its maximum. - `recall@k`: fraction of the
+    relevant documents among the first k. - `accuracy@1`: whether the first document is relevant.
+
+    A query without a relevant document scores 0 in all of them.
 
     Args:
         queries: (q, d) of length 1.
         documents: (n, d) of length 1.
-        relevant: the documents that each query should find, q times; each document once.
-        ks: values of k for `recall@k`.
-        excluded: (q,) one document that takes no part in a query's search, such as the query itself, or -1 for none.
+        relevant: the relevant documents of each query, each document once.
+        ks: the values of k for `recall@k`.
+        excluded: (q,) a document to leave out of each query's search, such as the query itself; -1 for none.
 
-    Source: Thakur et al. 2021 (BEIR), arXiv 2104.08663; Järvelin and Kekäläinen 2002 for nDCG. TREC's tool has the same figures.
+    Source: Thakur et al. 2021 (BEIR), arXiv 2104.08663; Järvelin and Kekäläinen 2002 for nDCG. trec_eval has
+        the same metrics.
     """
     excluded = np.full(len(queries), -1) if excluded is None else excluded
-    first = nearest_neighbors(queries, documents, max(_CUTOFF, *ks), excluded)
-    wanted = _query_and_document(relevant, excluded, len(documents))
-    hits = np.isin(np.arange(len(queries))[:, None] * len(documents) + first, wanted)  # (q, k)
-    count = np.bincount(wanted // len(documents), minlength=len(queries))
+    neighbors = nearest_neighbors(queries, documents, max(_CUTOFF, *ks), excluded)
+    pairs = _relevant_pairs(relevant, excluded, len(documents))
+    hits = np.isin(np.arange(len(queries))[:, None] * len(documents) + neighbors, pairs)  # (q, k)
+    count = np.bincount(pairs // len(documents), minlength=len(queries))
     per_query = {
         f"mrr@{_CUTOFF}": _reciprocal_rank(hits[:, :_CUTOFF]),
         f"ndcg@{_CUTOFF}": _discounted_gain(hits[:, :_CUTOFF], count),
         **{f"recall@{k}": hits[:, :k].sum(1) / np.maximum(count, 1) for k in ks},
         "accuracy@1": hits[:, :1].any(1).astype(float),
     }
-    return RetrievalScores({name: float(figure.mean()) for name, figure in per_query.items()}, per_query)
+    return RetrievalScores({name: float(values.mean()) for name, values in per_query.items()}, per_query)
 
 
-def _query_and_document(relevant: Sequence[Collection[int]], excluded: Ints, num_documents: int) -> Ints:
-    """Return one number for each query with each of its relevant documents, without the excluded ones."""
-    count = [len(found) for found in relevant]
+def _relevant_pairs(relevant: Sequence[Collection[int]], excluded: Ints, num_documents: int) -> Ints:
+    """Return query * num_documents + document for each query and relevant document, without excluded ones."""
+    count = [len(documents) for documents in relevant]
     query = np.repeat(np.arange(len(relevant)), count)
-    document = np.fromiter((n for found in relevant for n in found), np.int64, sum(count))
+    document = np.fromiter((n for documents in relevant for n in documents), np.int64, sum(count))
     pairs: Ints = (query * num_documents + document)[document != excluded[query]]
     return pairs
 
 
 def _reciprocal_rank(hits: Bools) -> Floats:
-    rank: Floats = hits.any(1) / (1.0 + hits.argmax(1))
-    return rank
+    reciprocal: Floats = hits.any(1) / (1.0 + hits.argmax(1))
+    return reciprocal
 
 
 def _discounted_gain(hits: Bools, count: Ints) -> Floats:
-    """Return the nDCG of hits (q, k), where each query has `count` (q,) relevant documents in all."""
+    """Return the nDCG (q,) of hits (q, k), where each query has `count` (q,) relevant documents in all."""
     discount = 1 / np.log2(2.0 + np.arange(_CUTOFF))
-    most = np.append(0.0, np.cumsum(discount))[np.minimum(count, _CUTOFF)]
-    gain: Floats = hits @ discount[: hits.shape[1]] / np.where(count, most, 1.0)
+    ideal = np.append(0.0, np.cumsum(discount))[np.minimum(count, _CUTOFF)]
+    gain: Floats = hits @ discount[: hits.shape[1]] / np.where(count, ideal, 1.0)
     return gain
 
 
 def nearest_neighbors(queries: Vectors, documents: Vectors, k: int, excluded: Ints) -> Ints:
-    """Return the documents of highest product with each query, best first, as (q, k), or (q, n) where there are fewer documents.
+    """Return the documents with the highest product with each query, best first: (q, k).
 
-    Of documents with equal products the one that stands first comes first. An excluded document comes after all others.
+    With fewer than k documents it is (q, n). Documents with equal products keep their order. An excluded
+    document comes last.
 
     Args:
         queries: (q, d).
         documents: (n, d).
-        k: how many to return.
-        excluded: (q,) one document a query, or -1 for none.
+        k: the number of documents to return.
+        excluded: (q,) one document a query; -1 for none.
     """
     k = min(k, len(documents))
-    found = np.empty((len(queries), k), np.int64)
+    neighbors = np.empty((len(queries), k), np.int64)
     for block in _blocks(len(queries), max(1, _BLOCK // max(1, len(documents)))):
         similarity = queries[block] @ documents.T
-        without = np.flatnonzero(excluded[block] >= 0)
-        similarity[without, excluded[block][without]] = -np.inf
-        found[block] = _highest(similarity, k)
-    return found
+        rows = np.flatnonzero(excluded[block] >= 0)
+        similarity[rows, excluded[block][rows]] = -np.inf
+        neighbors[block] = _top_k(similarity, k)
+    return neighbors
 
 
 def _blocks(total: int, size: int) -> Iterator[slice]:
     return (slice(start, start + size) for start in range(0, total, size))
 
 
-def _highest(values: Vectors, k: int) -> Ints:
-    """Return the columns of the highest values of each row (b, n), as (b, k), highest first and equal ones in their order."""
-    columns_before = values.shape[1] - k
-    lowest = np.partition(values, columns_before, axis=1)[:, columns_before, None]
-    row, column = np.nonzero(values >= lowest)  # at least `k` a row: more where the last place is tied
+def _top_k(values: Vectors, k: int) -> Ints:
+    """Return the columns (b, k) of the highest values of each row (b, n), highest first, ties in order."""
+    num_lower = values.shape[1] - k
+    lowest = np.partition(values, num_lower, axis=1)[:, num_lower, None]
+    row, column = np.nonzero(values >= lowest)  # k or more in a row: ties with the lowest are among them
     order = np.lexsort((-values[row, column], row))
     starts = np.searchsorted(row, np.arange(len(values)))
-    chosen: Ints = column[order][starts[:, None] + np.arange(k)]
-    return chosen
+    columns: Ints = column[order][starts[:, None] + np.arange(k)]
+    return columns

@@ -1,8 +1,11 @@
-"""How good similarities of pairs are: pairs with a score, and pairs with a label."""
+"""Vectors of length 1, and metrics of the similarity of pairs that have a score or a label.
+
+Letters: `n` rows, `c` thresholds.
+"""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -10,12 +13,31 @@ import numpy.typing as npt
 from bertune.metrics.classification import Bools, Floats, Ints, precision_recall_f1
 from bertune.metrics.regression import pearson, spearman
 
-_BEYOND = 1e-6
-"""How far above the highest cosine, where that is 1, a threshold may lie; rounding takes cosines of equal vectors less far from 1."""
+_MIN_NORM = 1e-12
+"""`torch.nn.functional.normalize` has the same limit."""
+_MARGIN = 1e-6
+"""How far above 1 a threshold may be. Rounding moves the cosine of equal vectors less far from 1."""
+
+
+def l2_normalize(vectors: npt.ArrayLike, dtype: npt.DTypeLike | None = None) -> npt.NDArray[Any]:
+    """Return vectors (..., d) with length 1; a zero vector stays zero.
+
+    This is the rule of `torch.nn.functional.normalize`: a vector is divided by its length, but by no less
+    than 1e-12.
+
+    Args:
+        vectors: (..., d).
+        dtype: the type of the computation and of the result; None for the type of `vectors`.
+    """
+    array = np.asarray(vectors, dtype)
+    normalized: npt.NDArray[Any] = array / np.maximum(
+        np.linalg.norm(array, axis=-1, keepdims=True), _MIN_NORM
+    )
+    return normalized
 
 
 def correlation_scores(gold: Floats, similarity: npt.NDArray[np.floating]) -> dict[str, float]:
-    """Return the correlations of similarities (n,) with what people say (n,): of ranks, and of values.
+    """Return the correlations of gold scores (n,) and similarities (n,): of ranks, and of values.
 
     >>> round(correlation_scores(np.array([1.0, 2, 5]), np.array([0.1, 0.2, 0.9]))["spearman"], 6)
     1.0
@@ -24,67 +46,70 @@ def correlation_scores(gold: Floats, similarity: npt.NDArray[np.floating]) -> di
     return {"spearman": spearman(scores, cosines), "pearson": pearson(scores, cosines)}
 
 
-class _Cuts(NamedTuple):
-    """Every way to cut rows by similarity, from none positive to all of them, c ways; ties are never cut."""
+class _Thresholds(NamedTuple):
+    """All thresholds that split rows by similarity, from no positive row to all. Ties are not split."""
 
     hits: Ints
     """(c,) right positives."""
     predicted: Ints
-    """(c,) positives."""
+    """(c,) predicted positives."""
     edges: Floats
-    """(c + 1,) falling: a cut lies above the next edge, at most at its own."""
+    """(c + 1,) falling: threshold i is above edge i + 1, and at most edge i."""
 
-    def threshold(self, cut: int) -> float:
-        """Return a number in the middle between the rows on both sides of a cut, with as few digits as keep it between them.
+    def value(self, index: int) -> float:
+        """Return a threshold halfway between its edges, with the fewest digits that leave it between them.
 
-        In fp32 too, which is what numpy compares fp32 with.
+        Its fp32 value is between them too, since numpy compares fp32 similarities with that.
         """
-        high, low = self.edges[cut], self.edges[cut + 1]
+        high, low = self.edges[index], self.edges[index + 1]
         middle = float(low + high) / 2
-        short = (round(middle, digits) for digits in range(6, 18))
-        return next((t for t in short if low < t <= high and low < float(np.float32(t)) <= high), float(high))
+        rounded = (round(middle, digits) for digits in range(6, 18))
+        return next(
+            (t for t in rounded if low < t <= high and low < float(np.float32(t)) <= high), float(high)
+        )
 
 
-def _cuts(gold: Bools, similarity: npt.NDArray[np.floating]) -> _Cuts:
+def _all_thresholds(gold: Bools, similarity: npt.NDArray[np.floating]) -> _Thresholds:
     order = np.argsort(-similarity, kind="stable")
     falling = similarity[order].astype(float)
     last = np.flatnonzero(np.append(falling[:-1] > falling[1:], True))  # of each run of ties
     hits = np.cumsum(gold[order])[last]
-    above, below = max(1.0, falling[0] + _BEYOND), min(-1.0, falling[-1])
-    return _Cuts(
-        np.append(0, hits), np.append(0, last + 1), np.concatenate([[above], falling[last], [below]])
+    highest, lowest = max(1.0, falling[0] + _MARGIN), min(-1.0, falling[-1])
+    return _Thresholds(
+        np.append(0, hits), np.append(0, last + 1), np.concatenate([[highest], falling[last], [lowest]])
     )
 
 
 def binary_similarity_scores(gold: Bools, similarity: npt.NDArray[np.floating]) -> dict[str, float]:
-    """Return average precision, and the best accuracy and the best F1 that a threshold can reach on these rows.
+    """Return average precision, and the highest accuracy and F1 of any threshold on these rows.
 
-    A row counts as positive from the threshold upwards. A threshold lies halfway between two similarities; the outermost ones halfway
-    to 1 and to -1. Among thresholds that are as good as each other it is the highest. Precision and recall are those of the best F1.
+    A row is positive if its similarity is at least the threshold. A threshold is halfway between two
+    similarities; the outermost are halfway to 1 and to -1. Of equally good thresholds the highest counts.
+    Precision and recall are those of the highest F1.
 
     Args:
-        gold: (n,) which pairs belong together, at least one row.
+        gold: (n,) whether the texts of each pair belong together; n is at least 1.
         similarity: (n,) cosines.
 
-    Source: average precision as scikit-learn's `average_precision_score`; thresholds as sentence-transformers'
-    `BinaryClassificationEvaluator`, which cannot call every row negative.
+    Source: average precision as in scikit-learn's `average_precision_score`; thresholds as in
+        sentence-transformers' `BinaryClassificationEvaluator`, except that it has no threshold at which every
+        row is negative.
 
     >>> binary_similarity_scores(np.array([True, True, False]), np.array([0.9, 0.4, 0.2]))["f1_threshold"]
     0.3
     """
-    cuts = _cuts(gold, similarity)
+    thresholds = _all_thresholds(gold, similarity)
     positives = int(gold.sum())
-    precision, recall, f1 = precision_recall_f1(cuts.hits, cuts.predicted, positives)
-    right = (
-        2 * cuts.hits - cuts.predicted + len(gold) - positives
-    )  # positives that are found and negatives that are not
+    precision, recall, f1 = precision_recall_f1(thresholds.hits, thresholds.predicted, positives)
+    # Right rows: true positives and true negatives.
+    right = 2 * thresholds.hits - thresholds.predicted + len(gold) - positives
     best, best_f1 = int(right.argmax()), int(f1.argmax())
     return {
         "average_precision": float(np.diff(recall) @ precision[1:]),
         "accuracy": float(right[best] / len(gold)),
-        "accuracy_threshold": cuts.threshold(best),
+        "accuracy_threshold": thresholds.value(best),
         "f1": float(f1[best_f1]),
         "precision": float(precision[best_f1]),
         "recall": float(recall[best_f1]),
-        "f1_threshold": cuts.threshold(best_f1),
+        "f1_threshold": thresholds.value(best_f1),
     }

@@ -1,6 +1,7 @@
-"""Columns of rows as Arrow arrays, chunk by chunk, without a look at the whole: for parquet files of any length.
+"""Columns of rows as Arrow arrays, chunk by chunk, for parquet files of any length.
 
-The first chunk that has values in a column decides its type. Values of several kinds, objects and decimals become JSON text.
+The first chunk with values in a column decides its type. Values of several types, objects and decimals become JSON
+text.
 """
 
 from __future__ import annotations
@@ -14,54 +15,54 @@ from bertune.errors import DataError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_MARK = {b"bertune": b"json"}
-"""What a field says of itself where each of its values is JSON text."""
+_JSON_METADATA = {b"bertune": b"json"}
+"""Metadata of a field whose values are JSON text."""
 
 
 class ArrowColumns:
-    """What the columns are, as far as is known.
+    """The columns that have been seen, and their types.
 
     Attributes:
-        fields: by the name of the column, in the order in which they came.
+        fields: by the name of the column, in the order in which columns appeared.
     """
 
     def __init__(self, fields: Iterable[pa.Field] = ()) -> None:
         self.fields: dict[str, pa.Field] = {
-            field.name: _field(field.name, field.type, of_json=_is_json(field)) for field in fields
+            field.name: _make_field(field.name, field.type, is_json=_is_json(field)) for field in fields
         }
 
     def to_array(self, name: str, values: list[Any], location_of: Callable[[int], str]) -> pa.Array:
-        """Return values as what the column is; if nothing has decided that yet, these do.
+        """Return values in the type of the column; if no chunk has decided that yet, these values do.
 
         Args:
             name: the column.
-            values: one for each row, None where it has none.
-            location_of: says for a message where a value stands.
+            values: one a row, None where the row has none.
+            location_of: the location of a row of the chunk, for messages.
 
         Raises:
-            DataError: a value is of another kind than those of earlier chunks.
+            DataError: a value has another type than those of earlier chunks.
         """
         field = self.fields.get(name)
         if field is None or _is_undecided(field.type):
-            found = _inferred(values)
-            if field is not None and found is not None and not _can_become(field.type, found.type):
-                found = _converted(found, field.type)
-            array = _json_text(values) if found is None else found
-            self.fields[name] = _field(name, array.type, of_json=found is None)
+            inferred = _infer(values)
+            if field is not None and inferred is not None and not _can_become(field.type, inferred.type):
+                inferred = _convert(inferred, field.type)
+            array = _to_json_array(values) if inferred is None else inferred
+            self.fields[name] = _make_field(name, array.type, is_json=inferred is None)
             return array
         if _is_json(field):
-            return _json_text(values)
-        array = _fitted(values, field.type)
+            return _to_json_array(values)
+        array = _fit(values, field.type)
         if array is None:
-            place = next((n for n, value in enumerate(values) if _fitted([value], field.type) is None), 0)
+            row = next((n for n, value in enumerate(values) if _fit([value], field.type) is None), 0)
             raise DataError(
-                f"{location_of(place)}: the column {name!r} holds {values[place]!r}, and in the rows before it {field.type}; "
-                "give the column values of one kind, or write a .npy file, which holds vectors alone"
+                f"{location_of(row)}: the column {name!r} holds {values[row]!r}, and in the rows before it "
+                f"{field.type}; give the column values of one kind, or write a .npy file, which holds only vectors"
             )
         return array
 
     def cast_column(self, name: str, chunk: pa.Table) -> pa.Array | pa.ChunkedArray:
-        """Return the column of an earlier chunk as what the column has become."""
+        """Return the column of an earlier chunk in the type that the column has now."""
         import pyarrow as pa
 
         field = self.fields[name]
@@ -69,12 +70,12 @@ class ArrowColumns:
             return pa.nulls(len(chunk), field.type)
         column = chunk.column(name)
         if _is_json(field) and not _is_json(chunk.schema.field(name)):
-            return _json_text(column.to_pylist())
+            return _to_json_array(column.to_pylist())
         return column.cast(field.type)
 
 
 def json_text(value: Any, indent: int | None = None) -> str:
-    """Return a value as JSON that UTF-8 can hold, half of an emoji included; on one line unless it is indented."""
+    """Return a value as JSON that UTF-8 can encode, lone surrogates included; on one line unless `indent` is set."""
     text = json.dumps(value, ensure_ascii=False, default=str, indent=indent)
     try:
         text.encode()
@@ -83,78 +84,80 @@ def json_text(value: Any, indent: int | None = None) -> str:
     return text
 
 
-def _field(name: str, of_type: pa.DataType, *, of_json: bool) -> pa.Field:
-    """Make a field; lists are named as Arrow names them, not as parquet does, so that a field is the same after it was read back."""
+def _make_field(name: str, dtype: pa.DataType, *, is_json: bool) -> pa.Field:
+    """Make a field that stays equal when parquet is read back: list items are named as Arrow names them."""
     import pyarrow as pa
 
-    depth, of_type = _innermost(of_type)
+    depth, dtype = _innermost(dtype)
     for _ in range(depth):
-        of_type = pa.list_(of_type)
-    return pa.field(name, of_type, metadata=_MARK if of_json else None)
+        dtype = pa.list_(dtype)
+    return pa.field(name, dtype, metadata=_JSON_METADATA if is_json else None)
 
 
 def _is_json(field: pa.Field) -> bool:
-    return bool((field.metadata or {}).keys() & _MARK.keys())
+    return bool((field.metadata or {}).keys() & _JSON_METADATA.keys())
 
 
-def _json_text(values: list[Any]) -> pa.Array:
+def _to_json_array(values: list[Any]) -> pa.Array:
     import pyarrow as pa
 
     return pa.array([None if value is None else json_text(value) for value in values], pa.string())
 
 
-def _innermost(found: pa.DataType) -> tuple[int, pa.DataType]:
-    """Return how deep lists are nested, and what stands in them."""
+def _innermost(dtype: pa.DataType) -> tuple[int, pa.DataType]:
+    """Return how deep lists are nested, and the type of their items."""
     import pyarrow as pa
 
     depth = 0
-    while pa.types.is_list(found):
-        depth, found = depth + 1, found.value_type
-    return depth, found
+    while pa.types.is_list(dtype):
+        depth, dtype = depth + 1, dtype.value_type
+    return depth, dtype
 
 
-def _is_undecided(found: pa.DataType) -> bool:
+def _is_undecided(dtype: pa.DataType) -> bool:
     import pyarrow as pa
 
-    return bool(pa.types.is_null(_innermost(found)[1]))
+    return bool(pa.types.is_null(_innermost(dtype)[1]))
 
 
 def _can_become(undecided: pa.DataType, decided: pa.DataType) -> bool:
-    """Return whether lists without values, or no values at all, may stand in a column of another type."""
+    """Tell whether nulls, or lists without items, may be in a column of the decided type."""
     return _innermost(undecided)[0] <= _innermost(decided)[0]
 
 
-def _inferred(values: list[Any]) -> pa.Array | None:
-    """Return values as Arrow takes them, or None where it would not keep them as they are."""
+def _infer(values: list[Any]) -> pa.Array | None:
+    """Return values in the type that Arrow infers, or None where that would change them."""
     import pyarrow as pa
 
-    kinds = {type(value) for value in values if value is not None}
-    if len(kinds) > 1 and not kinds <= {int, float}:
+    types = {type(value) for value in values if value is not None}
+    if len(types) > 1 and not types <= {int, float}:
         return None
     try:
         array = pa.array(values)
     except (pa.ArrowException, OverflowError, UnicodeError):
         return None
-    inner = _innermost(array.type)[1]
-    return None if pa.types.is_struct(inner) or pa.types.is_decimal(inner) else array
+    item = _innermost(array.type)[1]
+    return None if pa.types.is_struct(item) or pa.types.is_decimal(item) else array
 
 
-def _fitted(values: list[Any], wanted: pa.DataType) -> pa.Array | None:
-    """Return values as the wanted type, or None where one of them would not stay what it is."""
-    found = _inferred(values)
-    return None if found is None else _converted(found, wanted)
+def _fit(values: list[Any], dtype: pa.DataType) -> pa.Array | None:
+    """Return values in a type, or None where that would change one of them."""
+    inferred = _infer(values)
+    return None if inferred is None else _convert(inferred, dtype)
 
 
-def _converted(found: pa.Array, wanted: pa.DataType) -> pa.Array | None:
+def _convert(array: pa.Array, dtype: pa.DataType) -> pa.Array | None:
+    """Return an array in another type, or None where that would change a value."""
     import pyarrow as pa
 
-    if found.type == wanted:
-        return found
-    (depth, here), (wanted_depth, there) = _innermost(found.type), _innermost(wanted)
-    numbers = all(pa.types.is_integer(t) or pa.types.is_floating(t) for t in (here, there))
-    if not (numbers and depth == wanted_depth) and not (pa.types.is_null(here) and depth <= wanted_depth):
+    if array.type == dtype:
+        return array
+    (depth, item), (target_depth, target_item) = _innermost(array.type), _innermost(dtype)
+    is_numeric = all(pa.types.is_integer(t) or pa.types.is_floating(t) for t in (item, target_item))
+    is_empty = pa.types.is_null(item) and depth <= target_depth
+    if not (is_numeric and depth == target_depth) and not is_empty:
         return None
     try:
-        return found.cast(wanted)
+        return array.cast(dtype)
     except pa.ArrowException:
         return None

@@ -1,4 +1,4 @@
-"""An index on disk: build it, open it."""
+"""Builds an index on the disk, and opens it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from bertune.errors import ArtifactError, ConfigError
+from bertune.files import fsync, part_of
 from bertune.inference.vectors import l2_normalize
 from bertune.retrieval.arrow_columns import json_text
 from bertune.retrieval.search import FORMAT_VERSION, INDEX_KEYS, Index, IndexInfo
@@ -17,7 +18,7 @@ from bertune.retrieval.writers import (
     VectorFile,
     npy_header,
     report_write_errors,
-    to_disk,
+    upgrade_source,
     write_json,
     write_vectors,
 )
@@ -33,21 +34,24 @@ def build_index(
     *,
     rebuild: bool = False,
 ) -> int:
-    """Make an index; go on where an earlier call for the same was stopped. A finished index of something else is replaced.
+    """Build an index; continue where an earlier call for the same was stopped.
+
+    A finished index of something else is replaced.
 
     Args:
-        folder: where; made if it is not there.
-        info: what it is made of.
-        rows: for each row of the corpus in order its columns, and its text.
-        encode: is given a chunk of texts at most.
-        on_progress: called with the rows that are done.
-        rebuild: whether to take over nothing of what is there.
+        folder: made if missing.
+        info: what the index is made of.
+        rows: for each row of the corpus, in order, its columns and its text.
+        encode: gets at most a chunk of texts a call.
+        on_progress: called with the number of rows that are done.
+        rebuild: use nothing of what the folder holds.
 
     Returns:
-        How many rows were there already; all of them where the index is finished.
+        How many rows were done already; all of them where the index is finished.
 
     Raises:
-        ConfigError: the form is not for search, the folder cannot be written, or something else is begun in it.
+        ConfigError: the dtype is not for search, the folder cannot be written, or it holds an unfinished index of
+            something else.
         DataError: there are more or fewer rows than counted.
     """
     if info.dtype not in {"float32", "float16"}:
@@ -63,10 +67,10 @@ def build_index(
             job.progress_path.unlink(missing_ok=True)
             on_progress(info.num_rows)
             return info.num_rows
-        elif _read_json(folder / "index.json") != info.to_json() or job.path.exists():
+        elif _read_index_json(folder) != info.to_json() or job.path.exists():
             _remove_finished(folder)
     return write_vectors(
-        job, _with_texts_kept(folder, info, rows), lambda texts: l2_normalize(encode(texts)), on_progress
+        job, _write_texts(folder, info, rows), lambda texts: l2_normalize(encode(texts)), on_progress
     )
 
 
@@ -82,33 +86,32 @@ def _remove_finished(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
-def _with_texts_kept(
+def _write_texts(
     folder: Path, info: IndexInfo, rows: Iterable[tuple[JSON, str]]
 ) -> Iterator[tuple[JSON, str]]:
-    """Pass rows on; when the last was asked for, texts.jsonl, offsets.npy and index.json are there.
+    """Yield the rows; when the last was asked for, texts.jsonl, offsets.npy and index.json are written.
 
-    The vectors get their name after that, so a folder with vectors.npy and index.json has everything.
+    The vectors get their name after that, so a folder with vectors.npy and index.json is complete.
     """
-    texts, offsets = folder / "texts.jsonl", folder / "offsets.npy"
-    parts = [path.with_name(path.name + ".part") for path in (texts, offsets)]
-    with report_write_errors(texts):
-        of_texts, of_offsets = parts[0].open("wb"), parts[1].open("wb")
-    with of_texts, of_offsets:
-        of_offsets.write(npy_header((info.num_rows,), np.int64))
-        place = count = 0
+    texts_path, offsets_path = folder / "texts.jsonl", folder / "offsets.npy"
+    with report_write_errors(texts_path):
+        texts_file, offsets_file = part_of(texts_path).open("wb"), part_of(offsets_path).open("wb")
+    with texts_file, offsets_file:
+        offsets_file.write(npy_header((info.num_rows,), np.int64))
+        offset = count = 0
         for raw, text in rows:
             line = json_text(raw).encode() + b"\n"
-            with report_write_errors(texts):
-                of_texts.write(line)
-                of_offsets.write(np.int64(place).tobytes())
-            place += len(line)
+            with report_write_errors(texts_path):
+                texts_file.write(line)
+                offsets_file.write(np.int64(offset).tobytes())
+            offset += len(line)
             count += 1
             yield raw, text
     if count == info.num_rows:
-        with report_write_errors(texts):
-            for part, path in zip(parts, (texts, offsets), strict=True):
-                to_disk(part)
-                part.replace(path)
+        with report_write_errors(texts_path):
+            for path in (texts_path, offsets_path):
+                fsync(part_of(path))
+                part_of(path).replace(path)
             write_json(folder / "index.json", info.to_json())
 
 
@@ -122,52 +125,55 @@ def open_index(folder: str | Path, model_fingerprint: str) -> Index:
     Raises:
         ArtifactError: it is missing, unfinished, damaged, of another format, or made by another model.
     """
-    place = Path(folder)
-    found = _read_json(place / "index.json")
-    unfinished = (place / "vectors.npy.part.json").exists() and not (
-        found is not None and (place / "vectors.npy").exists()
-    )
-    if unfinished:
+    folder = Path(folder)
+    values = _read_index_json(folder)
+    is_finished = values is not None and (folder / "vectors.npy").exists()
+    if not is_finished and (folder / "vectors.npy.part.json").exists():
         raise ArtifactError(
-            f"{place}: the index is not finished; run the command that was making it again, it goes on where it stopped"
+            f"{folder}: the index is not finished; run the command that was making it again, it goes on where it "
+            "stopped"
         )
-    if found is None:
-        reason = "holds no index.json" if place.is_dir() else "no such folder"
-        raise ArtifactError(f"{place}: {reason}; give a folder that holds an index")
-    if found.get("format") != FORMAT_VERSION:
+    if values is None:
+        reason = "holds no index.json" if folder.is_dir() else "no such folder"
+        raise ArtifactError(f"{folder}: {reason}; give a folder that holds an index")
+    if values.get("format") != FORMAT_VERSION:
         raise ArtifactError(
-            f"{place}: has format {found.get('format')!r}, this bertune reads format {FORMAT_VERSION}; make the index anew"
+            f"{folder}: has format {values.get('format')!r}, this bertune reads format {FORMAT_VERSION}; "
+            "build the index again: --rebuild"
         )
     try:
-        names = {key: name for name, key in INDEX_KEYS.items()}
-        info = IndexInfo(**{names[key]: value for key, value in found.items() if key != "format"})
-        vectors = np.load(place / "vectors.npy", mmap_mode="r")
-        offsets = np.load(place / "offsets.npy", mmap_mode="r")
-        length = (place / "texts.jsonl").stat().st_size
+        field_names = {key: name for name, key in INDEX_KEYS.items()}
+        info = IndexInfo(**{field_names[key]: value for key, value in values.items() if key != "format"})
+        vectors = np.load(folder / "vectors.npy", mmap_mode="r")
+        offsets = np.load(folder / "offsets.npy", mmap_mode="r")
+        num_bytes = (folder / "texts.jsonl").stat().st_size
     except (OSError, ValueError, TypeError, KeyError, EOFError) as error:
         raise ArtifactError(
-            f"{place}: damaged: {' '.join(str(error).split())}; make the index anew"
+            f"{folder}: damaged: {' '.join(str(error).split())}; build the index again: --rebuild"
         ) from None
     if info.model_fingerprint != model_fingerprint:
         raise ArtifactError(
-            f"{place}: was made by another model (has {info.model_fingerprint}, this is {model_fingerprint}); make the index anew"
+            f"{folder}: was made by another model (has {info.model_fingerprint}, this is {model_fingerprint}); "
+            "build the index again: --rebuild"
         )
     fits = (
         vectors.shape == (info.num_rows, info.dim)
         and vectors.dtype == info.dtype
         and offsets.shape == (info.num_rows,)
     )
-    if not fits or not info.num_rows or not 0 <= offsets[-1] < length:
-        raise ArtifactError(f"{place}: damaged: its files do not belong together; make the index anew")
-    return Index(place, info, vectors, offsets)
+    if not fits or not info.num_rows or not 0 <= offsets[-1] < num_bytes:
+        raise ArtifactError(
+            f"{folder}: damaged: its files do not belong together; build the index again: --rebuild"
+        )
+    return Index(folder, info, vectors, offsets)
 
 
-def _read_json(path: Path) -> JSON | None:
-    """Return what a JSON file holds, an empty object if that is nothing, None if there is no such file."""
+def _read_index_json(folder: Path) -> JSON | None:
+    """Return what index.json holds; an empty object if it is damaged, None if there is no such file."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads((folder / "index.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except ValueError:
         return {}
-    return value if isinstance(value, dict) else {}
+    return upgrade_source(values) if isinstance(values, dict) else {}

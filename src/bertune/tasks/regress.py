@@ -12,22 +12,24 @@ from bertune.errors import ConfigError, DataError
 from bertune.metrics.bootstrap import bootstrap_interval
 from bertune.metrics.regression import regression_scores
 from bertune.tasks.base.pooled import PooledOptions, PooledTask
-from bertune.tasks.base.task import Note
+from bertune.tasks.base.task import Note, rename_keys
 from bertune.types import JSON, Batch, Columns, Example, Prediction, Row, Scores
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 LOWER_IS_BETTER = {"mse", "mae"}
+_FORMAT_1_KEYS = {"mean": "target_mean", "low": "target_min", "high": "target_max"}
 
 
 class RegressOptions(PooledOptions):
     """Settings of regression."""
 
     loss: Literal["mse", "mae", "huber"] = "mse"
-    """What is made small: the squared error, the absolute error, or squared within 1 and absolute beyond."""
+    """What is minimised. `mse`: the squared error; `mae`: the absolute error; `huber`: squared up to an error
+    of 1, absolute beyond."""
     metric: Literal["pearson", "spearman", "mse", "mae"] = "pearson"
-    """The figure that decides which checkpoint is best."""
+    """The metric that decides which checkpoint is best."""
 
 
 class Regress(PooledTask):
@@ -36,17 +38,20 @@ class Regress(PooledTask):
     Options = RegressOptions
     columns: ClassVar[Columns] = Columns(("text",), ("text_b",), "label")
     example_row: ClassVar[str] = '{"text": "A man plays.", "text_b": "A man is playing.", "label": 4.8}'
-    learnt: ClassVar[tuple[str, ...]] = ("num_texts", "target_mean", "target_min", "target_max")
     num_outputs = 1
     target_mean = 0.0
-    """Mean of the training targets; the head starts there."""
+    """Mean of the training targets; the head's output begins there."""
+    target_min = 0.0
+    """Lowest training target."""
+    target_max = 0.0
+    """Highest training target."""
 
     def read(self, row: Row) -> Example:
-        """Read the texts and the number of a row."""
+        """Return the texts and the number of a row."""
         return Example(self.read_texts(row), get_number(row, self.columns.target), row.location)
 
     def fit(self, examples: Sequence[Example], note: Note) -> None:
-        """Learn the mean of the targets."""
+        """Learn the mean and the range of the targets."""
         super().fit(examples, note)
         for name in ("labels", "label_delimiter", "drop_labels"):
             if getattr(self.data, name):
@@ -60,23 +65,26 @@ class Regress(PooledTask):
         self.target_min, self.target_max = float(targets.min()), float(targets.max())
 
     def describe(self) -> str:
-        """Say what problem this is."""
-        return f"regression, as task regress states; training targets from {self.target_min:g} to {self.target_max:g}, mean {self.target_mean:.4g}"
+        """Return one line about the problem."""
+        return (
+            "regression, as task regress states; "
+            f"training targets from {self.target_min:g} to {self.target_max:g}, mean {self.target_mean:.4g}"
+        )
 
     def head(self, encoder: Any, pretrained: dict[str, Tensor]) -> nn.Module:
-        """Build a head that predicts the mean of the targets before it has learnt anything else."""
+        """Return a head whose bias is the mean of the targets."""
         head = super().head(encoder, pretrained)
         head.out.bias.data.fill_(self.target_mean)  # type: ignore[union-attr, operator]
         return head
 
     def collate_target(self, targets: list[Any]) -> Any:
-        """Return the targets (B,) as fp32."""
+        """Return the targets (B,) in fp32."""
         import torch
 
         return torch.tensor(targets, dtype=torch.float32)
 
     def loss(self, out: Tensor, batch: Batch) -> Tensor:
-        """Return the error summed over rows."""
+        """Return the error, summed over rows."""
         from torch.nn import functional as F
 
         losses: dict[str, Callable[..., Tensor]] = {
@@ -91,7 +99,7 @@ class Regress(PooledTask):
         return ((out[:, 0].float() - other[:, 0].float()) ** 2).sum()
 
     def decode(self, out: Tensor, batch: Batch) -> list[Prediction]:
-        """Return the numbers."""
+        """Return the number of each row."""
         return [Prediction(value) for value in out[:, 0].float().tolist()]
 
     def score(
@@ -101,26 +109,33 @@ class Regress(PooledTask):
         gold = np.array([e.target for e in examples], float)
         predicted = np.array([p.value for p in predictions], float)
         main = self.options.metric
-        found = None
+        interval = None
         if intervals:
-            found = bootstrap_interval(lambda g, p: regression_scores(g, p)[main], gold, predicted)
+            interval = bootstrap_interval(lambda g, p: regression_scores(g, p)[main], gold, predicted)
         return Scores(
             main,
             main not in LOWER_IS_BETTER,
             regression_scores(gold, predicted),
-            {main: found} if found else {},
+            {main: interval} if interval else {},
         )
 
     def state(self) -> JSON:
-        """Return what was learnt of the targets."""
-        return {**super().state(), "mean": self.target_mean, "low": self.target_min, "high": self.target_max}
+        """Return the number of texts a row, and the mean and the range of the targets."""
+        return {
+            **super().state(),
+            "target_mean": self.target_mean,
+            "target_min": self.target_min,
+            "target_max": self.target_max,
+        }
 
     def load_state(self, state: JSON) -> None:
-        """Take back what was learnt of the targets."""
+        """Restore what `state` returned."""
         super().load_state(state)
-        self.target_mean, self.target_min, self.target_max = state["mean"], state["low"], state["high"]
+        state = rename_keys(state, _FORMAT_1_KEYS)
+        self.target_mean = state["target_mean"]
+        self.target_min, self.target_max = state["target_min"], state["target_max"]
 
     def hf_config(self, head: Any) -> JSON:
-        """Tell transformers that this is regression."""
+        """Return the head's part of config.json, as transformers has it for regression."""
         names = {"id2label": {"0": "value"}, "label2id": {"value": 0}}
         return {**super().hf_config(head), **names, "problem_type": "regression"}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Sequence
@@ -10,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from bertune.config.schema import DataConfig, Section
-from bertune.data.entities import WordOffsets, WordUnit, get_entities, get_sentence
+from bertune.data.entities import WordOffsets, WordUnit, get_entities, get_sentence, get_tags
 from bertune.data.labels import read_labels, sort_labels, unknown_label_error
 from bertune.data.tags import (
     Scheme,
@@ -26,7 +28,7 @@ from bertune.errors import ConfigError, DataError, listed
 from bertune.metrics.bootstrap import bootstrap_interval
 from bertune.metrics.classification import per_label_scores
 from bertune.metrics.spans import SpanCounts, count_spans, span_scores
-from bertune.tasks.base.task import Note, Task
+from bertune.tasks.base.task import Note, RowReader, Task, rename_keys
 from bertune.types import (
     JSON,
     Batch,
@@ -47,27 +49,33 @@ if TYPE_CHECKING:
 
     from bertune.heads.crf import CRFPotentials
 
+_FORMAT_1_KEYS = {"types": "entity_types"}
+MIN_SINGLE_CHARACTERS = 0.95
+"""Share of words of one character above which rows count as cut into characters."""
+
 
 class TagOptions(Section):
     """Settings of sequence labelling."""
 
     decoder: Literal["linear", "crf"] = "linear"
-    """`linear`: each word is judged by itself. `crf`: labels that follow each other are judged together, by scores that are learnt.
-    Both predict the best legal chain of tags."""
+    """`linear`: labels of words are scored one by one. `crf`: labels of neighbouring words are scored together,
+    by scores that are learned. Both predict the best legal sequence of tags."""
     crf_learning_rate: Annotated[float, Field(gt=0)] = 1e-2
-    """Peak learning rate of the scores of a CRF. They begin at 0 and must come to several units in one run, so it is far above the
-    encoder's."""
+    """Peak learning rate of the scores of a CRF. They begin at 0 and must grow to several units in one run, so
+    it is far above the encoder's."""
     scheme: Literal["auto", "BIO", "BIOS", "BIOES", "BMES"] = "auto"
-    """The tags that the model works with; files may have any scheme. `auto`: as the training file has them, BIO for IOB1 and for spans."""
+    """The tags that the model works with; files may have any scheme. `auto`: as in the training file, BIO for
+    IOB1 and for spans."""
     units: Literal["auto", "words", "characters"] = "auto"
-    """How a plain text is cut: `characters` one by one; `words` are runs of letters and digits, other characters one by one. `auto`:
-    characters where the training rows are cut into characters, else words."""
+    """How a plain text is cut. `characters`: one by one; `words`: runs of letters and digits are words, other
+    characters are words one by one; `auto`: characters where the training rows are cut into characters, else
+    words."""
     window_overlap: Annotated[int, Field(ge=0)] = 128
     """Tokens that two windows of a text longer than `data.max_length` share, at most half a window."""
     dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
     """Dropout in the head; without it what the encoder's config.json says."""
     metric: Literal["f1", "f1_macro", "boundary_f1", "type_f1"] = "f1"
-    """The figure that decides which checkpoint is best."""
+    """The metric that decides which checkpoint is best."""
 
 
 class Tag(Task):
@@ -85,46 +93,43 @@ class Tag(Task):
     example_row: ClassVar[str] = (
         '{"text": "Anna moved to Oslo.", "spans": [{"start": 0, "end": 4, "label": "person"}]}'
     )
-    learnt: ClassVar[tuple[str, ...]] = ("entity_types", "scheme", "unit")
     hf_auto_class: ClassVar[str] = "AutoModelForTokenClassification"
     pipeline_tag: ClassVar[str] = "token-classification"
 
     def __init__(self, options: TagOptions, data: DataConfig) -> None:
         super().__init__(options, data)
         self.entity_types: tuple[str, ...] = ()
-        self.scheme: Scheme = "BIO"
+        self.scheme: Scheme = "BIO" if options.scheme == "auto" else options.scheme
         self.unit: WordUnit = "characters" if options.units == "characters" else "words"
-        self._census: dict[str, TagCounts] = {}
-        self._given: Counter[bool] = Counter()  # words that rows are cut into: of one character or not
-        self._found: Counter[str] = Counter()
+        self._counts: Counter[str] = Counter()  # what did not fit when rows were encoded, for `report`
 
     @property
     def tags(self) -> list[str]:
-        """Return every tag in the order of its id."""
+        """Return all tags, in the order of their ids."""
         return tag_set(self.entity_types, self.scheme)
 
     def read(self, row: Row) -> Example:
-        """Read a text, its words and its entities."""
+        """Return the text of a row, its words and its entities."""
         target = self.columns.target
-        text, words, given = get_sentence(row, "text", target, self.unit)
-        census = self._census.setdefault(row.location.source, TagCounts())
-        spans = get_entities(row, target, text, words, census)
-        if given:
-            self._given.update(end - start == 1 for start, end in words)
-        return Example((text,), spans, row.location, words)
+        text, words, _ = get_sentence(row, "text", target, self.unit)
+        return Example((text,), get_entities(row, target, text, words), row.location, words)
+
+    def new_reader(self) -> RowReader:
+        """Return a reader that counts tags and words, for scheme and unit."""
+        return TagReader(self)
 
     def fit(self, examples: Sequence[Example], note: Note) -> None:
-        """Learn the types of entities, the scheme, and what a word is."""
+        """Learn the types of entities. `fit_files` learns the scheme and what a word is."""
         for name in ("label_delimiter", "drop_labels"):
             if getattr(self.data, name):
                 raise ConfigError(f"data.{name} is for labels of whole texts; leave it out")
         counts = Counter(span.label for e in examples for span in e.target)
-        stated = read_labels(self.data.labels)
-        self.entity_types = (
-            tuple(dict.fromkeys(filter(None, (s if s in counts else _type_of(s) for s in stated))))
-            if stated
-            else sort_labels(counts)
-        )
+        given = read_labels(self.data.labels)
+        if given:
+            types = (label if label in counts else _entity_type(label) for label in given)
+            self.entity_types = tuple(dict.fromkeys(filter(None, types)))
+        else:
+            self.entity_types = sort_labels(counts)
         if not counts:
             raise DataError(f"{examples[0].location.source}: no row has an entity; there is nothing to learn")
         for example in examples:
@@ -134,126 +139,129 @@ class Tag(Task):
             note(
                 f"labels without an entity in the training rows: {listed(unseen)}; the model cannot learn them"
             )
-        self._learn_scheme(examples[0].location.source, note)
-        single = self._given[True] > 0.95 * self._given.total() > 0
+
+    def fit_files(self, tag_counts: TagCounts, single_character: Counter[bool], note: Note) -> None:
+        """Learn the scheme and what a word is, from what the files show beyond the entities of their rows.
+
+        Args:
+            tag_counts: the tags of the training file, as it writes them.
+            single_character: how many words have one character, and how many not, in rows that define words.
+            note: called with each line that a user should see.
+        """
+        if self.options.scheme == "auto":
+            scheme = tag_counts.detect_scheme() if tag_counts.prefixes.keys() - {"O"} else "BIO"
+            self.scheme = "BIO" if scheme == "IOB1" else scheme
+        reason = "as options.units says"
         if self.options.units == "auto":
+            total = single_character.total()
+            single = single_character[True] > MIN_SINGLE_CHARACTERS * total > 0
             self.unit = "characters" if single else "words"
-        because = "as the training rows are" if self._given else "since no training row says what a word is"
-        because = because if self.options.units == "auto" else "as options.units says"
-        note(f"plain texts are cut into {self.unit}, {because}")
-
-    def _learn_scheme(self, source: str, note: Note) -> None:
-        census = self._census.get(source, TagCounts())
-        found: Scheme = census.detect_scheme() if census.prefixes.keys() - {"O"} else "BIO"
-        found = "BIO" if found == "IOB1" else found
-        self.scheme = found if self.options.scheme == "auto" else self.options.scheme
-        for line in self._schemes():
-            note(line)
-
-    def _schemes(self) -> list[str]:
-        """Say which schemes the files read since the last call have."""
-        census, self._census = self._census, {}
-        return [found.describe(name) for name, found in census.items() if found.prefixes]
+            reason = "as the training rows are" if total else "since no training row says what a word is"
+        note(f"plain texts are cut into {self.unit}, {reason}")
 
     def describe(self) -> str:
-        """Say what is looked for, and with which tags."""
+        """Return one line about the types, the tags and the head."""
         head = {"linear": "a linear layer", "crf": "a CRF"}[self.options.decoder]
-        return f"sequence labelling with {head}; {len(self.entity_types)} types: {listed(self.entity_types)}, {len(self.tags)} tags in {self.scheme}"
+        types = f"{len(self.entity_types)} types: {listed(self.entity_types)}"
+        return f"sequence labelling with {head}; {types}, {len(self.tags)} tags in {self.scheme}"
 
     def check(self, example: Example) -> None:
-        """Refuse a type that the training rows do not have."""
+        """Check that the types of entities are among those learned."""
         for span in example.target or ():
             if span.label not in self.entity_types:
-                first = bisect_right([start for start, _ in example.words or ()], span.start) - 1
-                raise unknown_label_error(
-                    example, span.label, self.entity_types, str(example.location.at_word(max(first, 0)))
-                )
+                word = bisect_right([start for start, _ in example.words or ()], span.start) - 1
+                location = str(example.location.at_word(max(word, 0)))
+                raise unknown_label_error(example, span.label, self.entity_types, location)
 
     def encode(self, examples: Sequence[Example], tokenizer: Tokenizer) -> list[EncodedExample]:
-        """Turn words into ids, and entities into a tag for each word that has any."""
+        """Return words as token ids, and entities as a tag id for each word that has tokens."""
         overlap = min(self.options.window_overlap, tokenizer.max_length // 2)
-        pieces = tokenizer.encode_words([(e.texts[0], e.words or ()) for e in examples], overlap)
-        ids = {tag: number for number, tag in enumerate(self.tags)}
+        encodings = tokenizer.encode_words([(e.texts[0], e.words or ()) for e in examples], overlap)
+        tag_ids = {tag: number for number, tag in enumerate(self.tags)}
         encoded = []
-        for example, (piece, present) in zip(examples, pieces, strict=True):
+        for example, (encoding, word_ids) in zip(examples, encodings, strict=True):
             words: WordOffsets = example.words or ()
             target = None
             if example.target is not None:
-                spans = self._on_words(example.target, [words[n] for n in present])
-                target = [ids[tag] for tag in spans_to_tags(spans, len(present), self.scheme)]
-            self._count(piece.window_lengths or (), len(words) - len(present))
-            encoded.append(EncodedExample((piece,), target, (example.texts[0], words, present)))
+                spans = self._to_word_spans(example.target, [words[n] for n in word_ids])
+                target = [tag_ids[tag] for tag in spans_to_tags(spans, len(word_ids), self.scheme)]
+            self._count_row(encoding.window_lengths or (), len(words) - len(word_ids))
+            encoded.append(EncodedExample((encoding,), target, (example.texts[0], words, word_ids)))
         return encoded
 
-    def _on_words(self, spans: Sequence[Span], words: Sequence[tuple[int, int]]) -> list[WordSpan]:
-        """Return the words that each entity covers; what does not fit words is counted."""
+    def _to_word_spans(self, spans: Sequence[Span], words: Sequence[tuple[int, int]]) -> list[WordSpan]:
+        """Return the words that each entity covers; count the entities that do not fit words."""
         starts, ends = [start for start, _ in words], [end for _, end in words]
-        found: list[WordSpan] = []
-        self._found["entities"] += len(spans)
+        word_spans: list[WordSpan] = []
+        self._counts["entities"] += len(spans)
         for span in spans:
-            first = max(bisect_right(ends, span.start), found[-1][1] if found else 0)
-            last = bisect_left(starts, span.end)
-            if first >= last:
-                self._found["lost"] += 1
+            first = max(bisect_right(ends, span.start), word_spans[-1][1] if word_spans else 0)
+            stop = bisect_left(starts, span.end)
+            if first >= stop:
+                self._counts["lost"] += 1
                 continue
-            self._found["inexact"] += (starts[first], ends[last - 1]) != span[:2]
-            found.append((first, last, span.label))
-        return found
+            self._counts["inexact"] += (starts[first], ends[stop - 1]) != span[:2]
+            word_spans.append((first, stop, span.label))
+        return word_spans
 
-    def _count(self, windows: Sequence[int], without_tokens: int) -> None:
-        self._found["rows"] += 1
-        self._found["long"] += len(windows) > 1
-        self._found["windows"] += len(windows) if len(windows) > 1 else 0
-        self._found["without tokens"] += without_tokens
+    def _count_row(self, window_lengths: Sequence[int], num_without_tokens: int) -> None:
+        is_long = len(window_lengths) > 1
+        self._counts["rows"] += 1
+        self._counts["long"] += is_long
+        self._counts["windows"] += len(window_lengths) if is_long else 0
+        self._counts["without tokens"] += num_without_tokens
 
     def report(self) -> list[str]:
-        """Say what did not fit when rows were encoded, and begin anew."""
-        found, self._found = self._found, Counter()
-        lines = self._schemes()
-        if found["long"]:
+        """Return what did not fit when rows were encoded, since the last call."""
+        counts, self._counts = self._counts, Counter()
+        lines = []
+        if counts["long"]:
             lines.append(
-                f"{found['long']} of {found['rows']} texts are longer than max_length and are read in {found['windows']} windows"
+                f"{counts['long']} of {counts['rows']} texts are longer than max_length "
+                f"and are read in {counts['windows']} windows"
             )
-        if found["inexact"]:
+        if counts["inexact"]:
             lines.append(
-                f"{found['inexact']} of {found['entities']} entities begin or end inside a word, or at a blank: learnt as the whole word, "
-                "and scored as they are, so they count as missed; options.units=characters may help"
+                f"{counts['inexact']} of {counts['entities']} entities begin or end inside a word, or at a "
+                "blank: learned as the whole word and scored as they are, so they count as missed; "
+                "options.units=characters may help"
             )
-        if found["lost"]:
-            lost = f"{found['lost']} of {found['entities']} entities"
-            lines.append(f"{lost} have no word of their own: they cannot be learnt, and count as missed")
-        if found["without tokens"]:
-            blank = f"{found['without tokens']} words are blank, or nothing to the tokenizer"
-            lines.append(f"{blank}: they belong to the entity around them, or to none")
+        if counts["lost"]:
+            lost = f"{counts['lost']} of {counts['entities']} entities"
+            lines.append(f"{lost} have no word of their own: they cannot be learned, and count as missed")
+        if counts["without tokens"]:
+            words = f"{counts['without tokens']} words are blank, or have no tokens"
+            lines.append(f"{words}: they belong to the entity around them, or to none")
         return lines
 
     def collate_target(self, targets: list[Any]) -> Any:
-        """Return the tag ids of all words of the batch (M,)."""
+        """Return the tag ids of all words of the batch, (M,)."""
         import torch
 
         return torch.tensor([tag for target in targets for tag in target], dtype=torch.int64)
 
     def head(self, encoder: Encoder, pretrained: dict[str, Tensor]) -> nn.Module:
-        """Build the head that transformers gives the architecture, with or without a CRF on it."""
-        from bertune.encoders.names import TOKEN_DROPOUT_KEYS, token_classification_class
+        """Return the head that transformers gives the architecture, with or without a CRF."""
+        from bertune.encoders.architectures import token_classification_class, token_dropout_keys
         from bertune.heads.token import TokenHead
 
         dropout = self.options.dropout
-        names = TOKEN_DROPOUT_KEYS.get(encoder.model_type, ())
+        dropout_keys = token_dropout_keys(encoder.model_type)
         if dropout is None:
-            stated = (encoder.hf_config().get(name) for name in names)
-            dropout = next((value for value in stated if value is not None), 0.1)
-        crf = self.options.decoder == "crf"
-        head = TokenHead(encoder.hidden_size, self._legal(), crf=crf, dropout=dropout)
-        head.hf_class, head.dropout_config_key = (
-            token_classification_class(encoder.model_type) or "",
-            names[0] if names else "",
+            rates = (encoder.hf_config().get(key) for key in dropout_keys)
+            dropout = next((rate for rate in rates if rate is not None), 0.1)
+        return TokenHead(
+            encoder.hidden_size,
+            self._legal_tags(),
+            crf=self.options.decoder == "crf",
+            dropout=dropout,
+            crf_learning_rate=self.options.crf_learning_rate,
+            hf_class=token_classification_class(encoder.model_type) or "",
+            dropout_config_key=dropout_keys[0] if dropout_keys else "",
         )
-        head.learning_rates = {"crf": self.options.crf_learning_rate}
-        return head
 
-    def _legal(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Return which pairs of tags are legal (N, N), which first ones, and which last ones (N,)."""
+    def _legal_tags(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return which pairs of tags (N, N), first tags (N,) and last tags (N,) are legal, as bool."""
         import torch
 
         tags = [parse_tag(tag) for tag in self.tags]
@@ -264,7 +272,7 @@ class Tag(Task):
         )
 
     def loss(self, out: CRFPotentials, batch: Batch) -> Tensor:
-        """Return the loss summed over words."""
+        """Return the loss, summed over words."""
         from bertune.heads.crf import negative_log_likelihood
         from bertune.losses.classification import cross_entropy
 
@@ -279,49 +287,54 @@ class Tag(Task):
         return float(max(1, sum(batch.ragged.num_words)))
 
     def divergence(self, out: CRFPotentials, other: CRFPotentials) -> Tensor:
-        """Return the symmetric divergence of the tags of each word, summed."""
+        """Return the symmetric Kullback-Leibler divergence of the tags of each word, summed."""
         from bertune.losses.classification import symmetric_kl
 
         return symmetric_kl(out.emissions, other.emissions)
 
     def decode(self, out: CRFPotentials, batch: Batch) -> list[Prediction]:
-        """Return the entities of the best legal chain of each text, each with the probability that its words have just these tags."""
+        """Return the entities of each text's best legal sequence of tags.
+
+        The confidence of an entity is the probability that its words have just these tags.
+        """
         import torch
 
         from bertune.heads.crf import span_log_probability, viterbi
 
-        lengths = batch.ragged.num_words
-        best = viterbi(out, lengths)
-        read = [parse_tag(tag) for tag in self.tags]
-        ids = best.tolist()
-        found: list[list[WordSpan]] = []
-        begins, begin = [], 0
-        for length in lengths:
-            found.append(tags_to_spans([read[n] for n in ids[begin : begin + length]]))
-            begins.append(begin)
-            begin += length
+        num_words = batch.ragged.num_words
+        best = viterbi(out, num_words)
+        tags = [parse_tag(tag) for tag in self.tags]
+        tag_ids = best.tolist()
+        offsets = [0, *itertools.accumulate(num_words)]
+        spans = [
+            tags_to_spans([tags[n] for n in tag_ids[begin:end]]) for begin, end in itertools.pairwise(offsets)
+        ]
         edges = [
-            (b + start, b + end - 1)
-            for b, spans in zip(begins, found, strict=True)
-            for start, end, _ in spans
+            (offset + start, offset + end - 1)
+            for offset, row_spans in zip(offsets, spans, strict=False)
+            for start, end, _ in row_spans
         ]
         firsts, lasts = torch.tensor(edges, dtype=torch.int64, device=best.device).reshape(-1, 2).unbind(1)
-        sure = iter(span_log_probability(out, lengths, best, firsts, lasts).exp().tolist())
+        confidences = iter(span_log_probability(out, num_words, best, firsts, lasts).exp().tolist())
         return [
-            self._prediction(spans, context, [next(sure) for _ in spans])
-            for spans, context in zip(found, batch.contexts, strict=True)
+            self._prediction(row_spans, context, [next(confidences) for _ in row_spans])
+            for row_spans, context in zip(spans, batch.contexts, strict=True)
         ]
 
     def _prediction(
-        self, spans: list[WordSpan], context: tuple[str, WordOffsets, list[int]], sure: list[float]
+        self,
+        spans: list[WordSpan],
+        context: tuple[str, WordOffsets, list[int]],
+        confidences: list[float],
     ) -> Prediction:
-        text, words, present = context
-        whole = [(present[start], present[end - 1] + 1, label) for start, end, label in spans]
+        """Return the prediction of a text; `spans` count words that have tokens, see `encode`."""
+        text, words, word_ids = context
+        word_spans = [(word_ids[start], word_ids[end - 1] + 1, label) for start, end, label in spans]
         entities = []
-        for (start, end, label), confidence in zip(whole, sure, strict=True):
+        for (start, end, label), confidence in zip(word_spans, confidences, strict=True):
             a, b = words[start][0], words[end - 1][1]
             entities.append(Entity(a, b, label, text[a:b], confidence))
-        tags = spans_to_tags(whole, len(words), self.scheme)
+        tags = spans_to_tags(word_spans, len(words), self.scheme)
         return Prediction(
             tuple(entities), tags=tuple((text[a:b], tag) for (a, b), tag in zip(words, tags, strict=True))
         )
@@ -329,35 +342,40 @@ class Tag(Task):
     def score(
         self, predictions: Sequence[Prediction], examples: Sequence[Example], *, intervals: bool = True
     ) -> Scores:
-        """Compare entities: right are those with the same start, end and label."""
+        """Return precision, recall and F1 of entities; right are those with the same start, end and label."""
         gold = [list(e.target) for e in examples]
-        predicted = [[(e.start, e.end, e.label) for e in p.value] for p in predictions]  # type: ignore[union-attr]
+        predicted = [
+            [(e.start, e.end, e.label) for e in p.value]  # type: ignore[union-attr]
+            for p in predictions
+        ]
         counts = count_spans(gold, predicted, self.entity_types)
         main = self.options.metric
-        found = None
+        interval = None
         if intervals:
-            found = bootstrap_interval(lambda *c: span_scores(SpanCounts(*c))[main], *counts)
+            interval = bootstrap_interval(lambda *c: span_scores(SpanCounts(*c))[main], *counts)
         per_label = per_label_scores(self.entity_types, *(c.sum(0) for c in counts[:3]))
-        return Scores(main, True, span_scores(counts), {main: found} if found else {}, per_label)
+        return Scores(main, True, span_scores(counts), {main: interval} if interval else {}, per_label)
 
     def example_labels(self, example: Example) -> tuple[str, ...]:
         """Return the types of the entities of a text."""
         return tuple(span.label for span in example.target)
 
     def stratify_key(self, example: Example) -> str:
-        """Return which types of entities a text has."""
+        """Return the types of entities of a text."""
         return "\0".join(sorted(set(self.example_labels(example))))
 
     def state(self) -> JSON:
         """Return types, scheme and unit."""
-        return {"types": list(self.entity_types), "scheme": self.scheme, "unit": self.unit}
+        return {"entity_types": list(self.entity_types), "scheme": self.scheme, "unit": self.unit}
 
     def load_state(self, state: JSON) -> None:
-        """Take back types, scheme and unit."""
-        self.entity_types, self.scheme, self.unit = tuple(state["types"]), state["scheme"], state["unit"]
+        """Restore types, scheme and unit."""
+        state = rename_keys(state, _FORMAT_1_KEYS)
+        self.entity_types = tuple(state["entity_types"])
+        self.scheme, self.unit = state["scheme"], state["unit"]
 
     def hf_config(self, head: Any) -> JSON:
-        """Give transformers the names of the tags."""
+        """Return the head's part of config.json, with the names of the tags."""
         tags = self.tags
         config: JSON = {
             "id2label": {str(n): tag for n, tag in enumerate(tags)},
@@ -368,23 +386,64 @@ class Tag(Task):
         return {**config, "architectures": [head.hf_class], head.dropout_config_key: head.dropout.p}
 
     def hf_incompatibility(self, head: Any) -> str:
-        """Say why transformers cannot open the head, or nothing."""
+        """Return why transformers cannot open the head, or ""."""
         return "" if head.hf_class else "transformers has no head for tokens of this architecture"
 
     def ignored_by_hf(self, head: Any) -> str:
-        """Say what transformers leaves out of a CRF."""
+        """Return what transformers ignores of windows, words and a CRF."""
         words = "a word is judged at its first token"
         if self.options.decoder == "linear":
-            return f"{words}, and only legal chains of tags are predicted: bertune.load does both"
+            return f"{words}, and only legal sequences of tags are predicted: bertune.load does both"
         return (
-            f"{words}, and the CRF's scores of pairs, first and last tags lie beside the head as bertune_head.crf.* in model.safetensors: "
-            "transformers computes the scores of single tags alone (the emissions), bertune.load all of it"
+            f"{words}, and the CRF's scores of pairs, first and last tags are beside the head, as "
+            "bertune_head.crf.* in model.safetensors: transformers computes the scores of single tags alone "
+            "(the emissions), bertune.load all of it"
         )
 
 
-def _type_of(stated: str) -> str:
-    """Return the type of an entry of data.labels, which may be a tag or a type; nothing for O."""
+def _entity_type(label: str) -> str:
+    """Return the type of an entry of data.labels, which may be a tag or a type; "" for O."""
     try:
-        return parse_tag(stated)[1]
+        return parse_tag(label)[1]
     except DataError:
-        return stated
+        return label
+
+
+class TagReader(RowReader):
+    """Reads the rows of one pass, and counts the tags of its files and the words of its rows.
+
+    Args:
+        task: the task before or after `fit`.
+    """
+
+    def __init__(self, task: Tag) -> None:
+        super().__init__(task)
+        self._tag_task = task
+        self._tag_counts: dict[str, TagCounts] = {}  # by file
+        self._single_character: Counter[bool] = Counter()  # words of rows that define their words
+
+    def read(self, row: Row) -> Example:
+        """Return the text of a row, its words and its entities."""
+        example = super().read(row)
+        tags = get_tags(row, self.task.columns.target)
+        if tags is not None:
+            with contextlib.suppress(DataError):  # a task of your own may rewrite other tags
+                parsed = [parse_tag(tag) for tag in tags]
+                counts = self._tag_counts.setdefault(row.location.source, TagCounts())
+                counts.add(tags, parsed, str(row.location))
+        if tags is not None or isinstance(row.fields.get("text"), list | tuple):
+            self._single_character.update(end - start == 1 for start, end in example.words or ())
+        return example
+
+    def fit(self, examples: Sequence[Example], note: Note) -> None:
+        """Let the task learn types, scheme and unit from the training rows and their files."""
+        super().fit(examples, note)
+        counts = self._tag_counts.get(examples[0].location.source, TagCounts())
+        for line in self.report():
+            note(line)
+        self._tag_task.fit_files(counts, self._single_character, note)
+
+    def report(self) -> list[str]:
+        """Return the scheme of each file that has tags."""
+        tag_counts, self._tag_counts = self._tag_counts, {}
+        return [counts.describe(source) for source, counts in tag_counts.items() if counts.prefixes]

@@ -1,126 +1,138 @@
-"""ChineseBERT's tokenizer: BERT's, and for each token that is one character of the text how it is read there."""
+"""ChineseBERT's tokenizer: BERT's, and for each token that is one character of the text, its reading there."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer as Rust
 
-from bertune.encoders.checkpoint_files import PINYIN_MAP_FILE, PINYIN_TENSOR_FILE
 from bertune.errors import ConfigError
-from bertune.text.load import bert_tokenizer_parts, load_rust_tokenizer
-from bertune.text.pinyin import PYPINYIN_VERSION, PinyinConverter, PinyinVocab, parse_pinyin_vocab
-from bertune.text.tokenizer import LOCAL_SETTINGS, Tokenizer
+from bertune.text.pinyin import (
+    PINYIN_MAP_FILE,
+    PINYIN_TENSOR_FILE,
+    PYPINYIN_VERSION,
+    PinyinConverter,
+    PinyinVocab,
+    parse_pinyin_vocab,
+)
+from bertune.text.tokenizer import Tokenizer
+from bertune.text.tokenizer_files import (
+    LOCAL_SETTINGS,
+    SPECIAL_TOKENS,
+    bert_tokenizer_parts,
+    load_rust_tokenizer,
+)
 from bertune.types import JSON, Encoding
 
 _LISTS = ("pinyin_map", "pinyin2tensor")
-_DROPPED = (*_LISTS, "id2pinyin")  # the last one is in the releases, and nothing reads it
-_NOWHERE = -1
+_DROPPED = (*_LISTS, "id2pinyin")  # the releases have id2pinyin, but nothing reads it
+_NO_CHARACTER = -1
 
 
 class PinyinTokenizer(Tokenizer):
     """Turns texts and pairs into ids and syllables.
 
-    A token has the reading of a character if it stands for just that character of the text, known to the vocabulary or not. Special
-    tokens, word pieces of several characters, letters, digits and signs have none: syllable 0. The reading is that of the whole text,
-    before anything is cut off or cut into words or windows.
+    A token has the reading of a character if it is exactly that character of the text, whether the vocabulary knows
+    it or not. Special tokens, word pieces of several characters, letters, digits and signs have no reading: syllable
+    0. Readings come from the whole text, before it is truncated or split into words or windows.
     """
 
     def __init__(
         self, rust: Rust, settings: JSON, max_length: int, truncation: str, vocab: PinyinVocab
     ) -> None:
-        kept = {name: value for name, value in settings.items() if name not in _DROPPED}
-        super().__init__(rust, {**kept, **vocab.to_json()}, max_length, truncation)
+        plain = {name: value for name, value in settings.items() if name not in _DROPPED}
+        super().__init__(rust, {**plain, **vocab.to_json()}, max_length, truncation)
         self.pinyin = PinyinConverter(vocab)
-        self._word_places: dict[
-            str, tuple[int, ...]
-        ] = {}  # of each token of a word, the character it stands for
+        # by word: for each of its tokens, the index of the character that the token is
+        self._word_characters: dict[str, tuple[int, ...]] = {}
 
     def encode(self, texts: Sequence[tuple[str, ...]]) -> list[Encoding]:
-        """Turn texts or pairs into pieces; see `Tokenizer.encode`. No cache of words: a reading is that of the whole text."""
+        """Turn texts or pairs into encodings; see `Tokenizer.encode`.
+
+        There is no word cache, since a reading depends on the whole text.
+        """
         return self._encode(texts)
 
-    def _piece(self, item: str | tuple[str, ...], found: Any, cut: int) -> Encoding:
+    def _make_encoding(self, item: str | tuple[str, ...], result: Any, num_truncated: int) -> Encoding:
         if isinstance(item, str):
-            heard = self.pinyin.convert(item)
-            syllables = [heard[start] if stop - start == 1 else 0 for start, stop in found.offsets]
+            syllables = self.pinyin.convert(item)
+            pinyin_ids = [syllables[start] if stop - start == 1 else 0 for start, stop in result.offsets]
         else:
-            sides = [self.pinyin.convert(text) for text in item]
-            syllables = [
-                sides[side][start] if side is not None and stop - start == 1 else 0
-                for side, (start, stop) in zip(found.sequence_ids, found.offsets, strict=True)
+            by_text = [self.pinyin.convert(text) for text in item]
+            pinyin_ids = [
+                by_text[number][start] if number is not None and stop - start == 1 else 0
+                for number, (start, stop) in zip(result.sequence_ids, result.offsets, strict=True)
             ]
-        return Encoding(found.ids, found.type_ids, cut, pinyin_ids=syllables)
+        return Encoding(result.ids, result.type_ids, num_truncated, pinyin_ids=pinyin_ids)
 
     def encode_words(
         self, texts: Sequence[tuple[str, Sequence[tuple[int, int]]]], overlap: int
     ) -> list[tuple[Encoding, list[int]]]:
-        """Turn texts that are cut into words into ids and syllables; see `Tokenizer.encode_words`."""
-        before, after, _ = self._frame
-        silent = [0] * len(before), [0] * len(after), 0
-        pieces = []
-        for (text, words), (piece, present) in zip(texts, super().encode_words(texts, overlap), strict=True):
-            heard = self.pinyin.convert(text)
-            of_words = []
+        """Turn texts of words into ids and syllables; see `Tokenizer.encode_words`."""
+        before, after, _ = self._special_tokens
+        no_syllables = [0] * len(before), [0] * len(after), 0
+        encodings = []
+        for (text, words), (encoding, present) in zip(
+            texts, super().encode_words(texts, overlap), strict=True
+        ):
+            syllables = self.pinyin.convert(text)
+            by_word = []
             for start, stop in words:
-                spelt = self._spelt(text, start, stop)
-                first = stop - len(spelt)  # before `start` where a blank belongs to the word
-                of_words.append(
-                    _heard(
-                        heard, (_NOWHERE if p == _NOWHERE else first + p for p in self._word_places[spelt])
-                    )
+                form = self._word_form(text, start, stop)
+                first = stop - len(form)  # before `start` where a blank belongs to the word
+                characters = self._word_characters[form]
+                by_word.append(
+                    tuple(0 if c == _NO_CHARACTER else syllables[first + c] for c in characters)
                 )
-            laid, _ = self._piece_of_words(of_words, overlap, silent)  # they come to lie as the ids do
-            pieces.append((replace(piece, pinyin_ids=laid.input_ids), present))
-        return pieces
+            windows, _ = self._encode_one(by_word, overlap, no_syllables)  # in the order of the ids
+            encodings.append((replace(encoding, pinyin_ids=windows.input_ids), present))
+        return encodings
 
-    def _remember(self, word: str, form: str, found: Any) -> None:
-        super()._remember(word, form, found)
-        aligned = len(form) == len(word)
-        self._word_places[word] = tuple(_places(found.offsets)) if aligned else (_NOWHERE,) * len(found.ids)
+    def _add_word(self, word: str, form: str, result: Any) -> None:
+        super()._add_word(word, form, result)
+        is_aligned = len(form) == len(word)
+        self._word_characters[word] = (
+            tuple(start if stop - start == 1 else _NO_CHARACTER for start, stop in result.offsets)
+            if is_aligned
+            else (_NO_CHARACTER,) * len(result.ids)
+        )
 
-    def _forget_words(self) -> None:
-        super()._forget_words()
-        self._word_places.clear()
+    def _clear_words(self) -> None:
+        super()._clear_words()
+        self._word_characters.clear()
 
     def fingerprint(self) -> str:
-        """Return what decides ids and syllables, as text."""
+        """Return everything that determines ids and syllables, as text."""
         return super().fingerprint() + json.dumps(
             [PYPINYIN_VERSION, self.pinyin.vocab.to_json()], sort_keys=True
         )
 
 
-def _places(offsets: Iterable[tuple[int, int]]) -> list[int]:
-    """Return the character that each token stands for, if it is just one."""
-    return [start if stop - start == 1 else _NOWHERE for start, stop in offsets]
-
-
-def _heard(syllables: Sequence[int], places: Iterable[int]) -> tuple[int, ...]:
-    return tuple(0 if place == _NOWHERE else syllables[place] for place in places)
-
-
 def load_pinyin_tokenizer(folder: Path) -> tuple[Rust, JSON, PinyinVocab]:
-    """Read vocabulary, settings and pinyin lists of a ChineseBERT: ShannonAI's release, junnyu's, or a folder that bertune wrote.
+    """Read vocabulary, settings and pinyin lists of a ChineseBERT.
+
+    The folder is ShannonAI's release, junnyu's, or written by bertune.
 
     Raises:
-        ArtifactError, ConfigError: something is missing or damaged.
+        ArtifactError: bertune wrote the folder, and a file is missing or damaged.
+        ConfigError: a file is missing or damaged.
     """
     if (folder / "bertune.json").is_file():
         rust, settings = load_rust_tokenizer(folder)
-        return rust, settings, _spelling(folder, settings)
+        return rust, settings, _read_pinyin_vocab(folder, settings)
     settings = _read_json(folder / "tokenizer_config.json") or {}
-    spelling = _spelling(folder, settings)
-    # Its class is none of transformers', so AutoTokenizer cannot be asked; the rules are BERT's.
-    own = {
+    vocab = _read_pinyin_vocab(folder, settings)
+    # transformers does not have the class that the folder names; its rules are BERT's.
+    settings = {
         "tokenizer_class": "BertTokenizer",
         **{n: v for n, v in settings.items() if n not in {*LOCAL_SETTINGS, "tokenizer_class"}},
     }
     if (folder / "vocab.txt").is_file():
-        return _from_vocabulary(folder / "vocab.txt", own), own, spelling
+        return _build_bert_tokenizer(folder / "vocab.txt", settings), settings, vocab
     try:
         text = (folder / "tokenizer.json").read_text(encoding="utf-8")
         json.loads(text)["model"]["vocab"]
@@ -131,32 +143,32 @@ def load_pinyin_tokenizer(folder: Path) -> tuple[Rust, JSON, PinyinVocab]:
             else f"tokenizer.json: {error}"
         )
         raise ConfigError(f"model: no tokenizer can be read from {str(folder)!r}: {reason}") from None
-    return Rust.from_str(text), own, spelling
+    return Rust.from_str(text), settings, vocab
 
 
-def _spelling(folder: Path, settings: JSON) -> PinyinVocab:
+def _read_pinyin_vocab(folder: Path, settings: JSON) -> PinyinVocab:
     lists = [settings.get(name) for name in _LISTS]
-    where = f"{folder / 'tokenizer_config.json'}"
+    source = f"{folder / 'tokenizer_config.json'}"
     if lists == [None, None]:
         lists = [_read_json(folder / name) for name in (PINYIN_MAP_FILE, PINYIN_TENSOR_FILE)]
-        where = f"{folder / 'config'}"
-    return PinyinVocab() if lists == [None, None] else parse_pinyin_vocab(lists[0], lists[1], where)
+        source = f"{folder / 'config'}"
+    return PinyinVocab() if lists == [None, None] else parse_pinyin_vocab(lists[0], lists[1], source)
 
 
 def _read_json(path: Path) -> JSON | None:
     if not path.is_file():
         return None
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(found, dict):
-            raise ValueError(f"expected an object, got {type(found).__name__}")
+        values = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(values, dict):
+            raise ValueError(f"expected an object, got {type(values).__name__}")
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from None
-    return found
+    return values
 
 
-def _from_vocabulary(path: Path, settings: JSON) -> Rust:
-    """Make BERT's tokenizer of a vocabulary, a token a line.
+def _build_bert_tokenizer(path: Path, settings: JSON) -> Rust:
+    """Build BERT's tokenizer from a vocabulary, one token per line.
 
     Raises:
         ConfigError: it is not UTF-8, or a special token is missing.
@@ -170,7 +182,7 @@ def _from_vocabulary(path: Path, settings: JSON) -> Rust:
     }
     special = {
         name: str(settings.get(f"{name.lower()}_token") or f"[{name}]")
-        for name in ("UNK", "SEP", "PAD", "CLS", "MASK")
+        for name in SPECIAL_TOKENS
     }
     lacking = [token for token in special.values() if token not in vocabulary]
     if lacking:

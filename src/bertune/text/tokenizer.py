@@ -16,10 +16,9 @@ from bertune.text.word_cache import WordCache
 from bertune.types import JSON, Encoding
 
 MAX_CACHED_WORDS = 1 << 20
-"""Words whose ids are kept."""
+"""The number of words whose ids `encode_words` keeps."""
 MIN_TEXTS_FOR_CACHE = 32
-"""Texts too few for the cache of words to be made."""
-LOCAL_SETTINGS = {"is_local", "local_files_only", "name_or_path"}
+"""The number of texts from which on a word cache pays."""
 PLAIN_PUNCTUATION = str.maketrans(
     {
         **dict.fromkeys("“”„‟«»「」『』", '"'),
@@ -29,235 +28,242 @@ PLAIN_PUNCTUATION = str.maketrans(
         "～": "~",
     }
 )
-"""Typographic signs and their plain forms, tried where the vocabulary lacks the former."""
+"""Typographic signs to plain ones, which are tried where the vocabulary lacks the former."""
 
 
 class Tokenizer:
-    """Turns texts and pairs into ids; knows what it cut."""
+    """Turns texts and pairs into ids, and counts the tokens that truncation removes.
+
+    Args:
+        rust: the tokenizer of the `tokenizers` library; padding and truncation are switched off.
+        settings: tokenizer_config.json.
+        max_length: the most tokens of an input, special tokens included.
+        truncation: which text of a pair is truncated: longest_first, only_first or only_second.
+    """
 
     def __init__(
         self, rust: Rust, settings: JSON, max_length: int, truncation: str = "longest_first"
     ) -> None:
         self.max_length = max_length
         self.truncation = truncation
-        self._settings = settings  # what transformers keeps in tokenizer_config.json
+        self._settings = settings
         rust.no_padding()
         rust.no_truncation()
-        self._whole = rust
-        self._cutters: dict[str, Rust] = {}
+        self._rust = rust
+        self._truncating: dict[str, Rust] = {}
         self._word_ids: dict[str, tuple[int, ...]] = {}
 
     @cached_property
     def unk_token_id(self) -> int | None:
         """Return the id of the unknown token."""
-        model = json.loads(self._whole.to_str())["model"]
+        model = json.loads(self._rust.to_str())["model"]
         if model.get("unk_id") is not None:
             return int(model["unk_id"])
         token = model.get("unk_token")
-        return None if token is None else self._whole.token_to_id(token)
+        return None if token is None else self._rust.token_to_id(token)
 
     def encode(self, texts: Sequence[tuple[str, ...]]) -> list[Encoding]:
-        """Turn texts (1-tuples) or pairs (2-tuples) into pieces of at most `max_length` tokens.
+        """Turn texts (1-tuples) or pairs (2-tuples) into encodings of at most `max_length` tokens.
 
-        A pair of which the text that may not be cut alone is too long is cut from the longer end instead.
+        Where `only_first` or `only_second` cannot make a pair short enough, the longer text is truncated.
         """
-        if self._words is None or len(texts) < MIN_TEXTS_FOR_CACHE:
+        if self._word_cache is None or len(texts) < MIN_TEXTS_FOR_CACHE:
             return self._encode(texts)
-        found = self._words.encode(texts)
-        missing = iter(self._encode([t for t, piece in zip(texts, found, strict=True) if piece is None]))
-        return [next(missing) if piece is None else piece for piece in found]
+        cached = self._word_cache.encode(texts)
+        others = iter(self._encode([t for t, encoding in zip(texts, cached, strict=True) if encoding is None]))
+        return [next(others) if encoding is None else encoding for encoding in cached]
 
     @cached_property
-    def _words(self) -> WordCache | None:
+    def _word_cache(self) -> WordCache | None:
         return WordCache.from_tokenizer(
-            self._whole, self.max_length, truncate_left=self._settings.get("truncation_side") == "left"
+            self._rust, self.max_length, truncate_left=self._settings.get("truncation_side") == "left"
         )
 
     def clear_word_cache(self) -> None:
-        """Let go of the words whose ids are kept, when many texts were encoded and no more are to come."""
-        self.__dict__.pop("_words", None)
+        """Free the memory of the word cache, after many texts."""
+        self.__dict__.pop("_word_cache", None)
 
     def _encode(self, texts: Sequence[tuple[str, ...]]) -> list[Encoding]:
-        """Do the same with the Rust tokenizer alone."""
+        """Encode with the Rust tokenizer alone."""
         items: list[Any] = [t[0] if len(t) == 1 else t for t in texts]
-        pieces = []
-        for item, whole in zip(items, self._whole.encode_batch(items), strict=True):
+        encodings = []
+        for item, whole in zip(items, self._rust.encode_batch(items), strict=True):
             length = len(whole.ids)
             if length <= self.max_length:
-                pieces.append(self._piece(item, whole, 0))
+                encodings.append(self._make_encoding(item, whole, 0))
                 continue
-            kept = self._cutter(self._strategy(item, whole)).encode(
-                *(item if isinstance(item, tuple) else (item,))
-            )
-            pieces.append(self._piece(item, kept, length - len(kept.ids)))
-        return pieces
+            rust = self._truncating_rust(self._truncation_of(item, whole))
+            truncated = rust.encode(*(item if isinstance(item, tuple) else (item,)))
+            encodings.append(self._make_encoding(item, truncated, length - len(truncated.ids)))
+        return encodings
 
     @property
     def truncation_settings(self) -> tuple[str, str]:
-        """Return how texts that are too long are cut: which of a pair, and at which end."""
+        """Return which text of a pair is truncated, and on which side."""
         return self.truncation, self._settings.get("truncation_side", "right")
 
-    def _piece(self, item: str | tuple[str, ...], found: Any, cut: int) -> Encoding:
-        """Turn what the tokenizer found in a text or a pair into a piece."""
-        return Encoding(found.ids, found.type_ids, cut)
+    def _make_encoding(self, item: str | tuple[str, ...], result: Any, num_truncated: int) -> Encoding:
+        """Turn the Rust tokenizer's result for a text or a pair into an encoding."""
+        return Encoding(result.ids, result.type_ids, num_truncated)
 
     def encode_words(
         self, texts: Sequence[tuple[str, Sequence[tuple[int, int]]]], overlap: int
     ) -> list[tuple[Encoding, list[int]]]:
-        """Turn texts that are cut into words into ids: the one place where words meet tokens, in training and prediction alike.
+        """Turn texts of words into ids; the only place where words become tokens, in training and prediction.
 
-        Each word goes through the tokenizer's normalisation by itself, so its tokens never depend on its neighbours. A word stands at
-        the first of its tokens. One that is nothing to the tokenizer, such as a blank, has none.
+        Each word is tokenized by itself, so its tokens never depend on its neighbours. The first token of a word
+        represents it. A word that the tokenizer drops, such as a blank, has no token.
 
         Args:
             texts: each a text, and start and end of its words in it.
             overlap: tokens that two windows of a long text share; see `bertune.text.windows`.
 
         Returns:
-            For each text its piece, with `word_positions` and `window_lengths`, and the places of those words that have tokens.
+            For each text its encoding, with `word_positions` and `window_lengths`, and the indices of the words
+            that have tokens.
         """
-        self._learn_words(texts)
+        self._cache_words(texts)
         return [
-            self._piece_of_words(
-                [self._word_ids[self._spelt(text, *word)] for word in words], overlap, self._frame
+            self._encode_one(
+                [self._word_ids[self._word_form(text, *word)] for word in words], overlap, self._special_tokens
             )
             for text, words in texts
         ]
 
-    def _spelt(self, text: str, start: int, end: int) -> str:
-        """Return a word as the tokenizer is to see it: with the blank before it where that is part of its first token."""
+    def _word_form(self, text: str, start: int, end: int) -> str:
+        """Return a word as it is tokenized: with the blank before it where the first token contains that blank."""
         blank = self._blank_belongs_to_word and start > 0 and text[start - 1].isspace()
         return f" {text[start:end]}" if blank else text[start:end]
 
-    def _learn_words(self, texts: Sequence[tuple[str, Sequence[tuple[int, int]]]]) -> None:
-        """Tokenize every word that was not seen before, each once."""
+    def _cache_words(self, texts: Sequence[tuple[str, Sequence[tuple[int, int]]]]) -> None:
+        """Tokenize every new word once."""
         if len(self._word_ids) > MAX_CACHED_WORDS:
-            self._forget_words()
+            self._clear_words()
         new = {
             w: None
             for text, words in texts
             for start, end in words
-            if (w := self._spelt(text, start, end)) not in self._word_ids
+            if (w := self._word_form(text, start, end)) not in self._word_ids
         }
         unknown = []
-        for word, found in zip(
-            new, self._whole.encode_batch(list(new), add_special_tokens=False), strict=True
-        ):
-            self._remember(word, word, found)
-            if self._unknown in found.ids:
+        results = self._rust.encode_batch(list(new), add_special_tokens=False)
+        for word, result in zip(new, results, strict=True):
+            self._add_word(word, word, result)
+            if self._unk_id in result.ids:
                 unknown.append(word)
         for word in unknown:
             known = next(self._known_forms(word), None)
             if known is not None:
-                self._remember(word, *known)
+                self._add_word(word, *known)
 
-    def _forget_words(self) -> None:
+    def _clear_words(self) -> None:
         self._word_ids.clear()
 
-    def _remember(self, word: str, form: str, found: Any) -> None:
-        """Keep what the tokenizer found in a form of a word."""
-        self._word_ids[word] = tuple(found.ids)
+    def _add_word(self, word: str, form: str, result: Any) -> None:
+        """Keep the Rust tokenizer's result for a form of a word."""
+        self._word_ids[word] = tuple(result.ids)
 
     def _known_forms(self, word: str) -> Iterator[tuple[str, Any]]:
-        """Yield forms of a word that hold no unknown token: half width, lower case, plain quotation marks and dashes."""
+        """Yield forms of a word without unknown tokens: half width, lower case, plain quotation marks and dashes."""
         folded = unicodedata.normalize("NFKC", word)
         for form in dict.fromkeys(
             (folded, word.lower(), folded.lower(), folded.lower().translate(PLAIN_PUNCTUATION))
         ):
-            found = self._whole.encode(form, add_special_tokens=False)
-            if found.ids and self._unknown not in found.ids:
-                yield form, found
+            result = self._rust.encode(form, add_special_tokens=False)
+            if result.ids and self._unk_id not in result.ids:
+                yield form, result
 
-    def _piece_of_words(
-        self, ids: list[tuple[int, ...]], overlap: int, frame: tuple[list[int], list[int], int]
+    def _encode_one(
+        self, word_ids: list[tuple[int, ...]], overlap: int, special: tuple[list[int], list[int], int]
     ) -> tuple[Encoding, list[int]]:
-        before, after, types = frame
+        """Return the encoding of a text whose words have these ids, and the indices of words that have any."""
+        before, after, token_type = special
         room = self.max_length - len(before) - len(after)
-        present = [place for place, word in enumerate(ids) if word]
-        cut = sum(len(ids[place]) - room for place in present if len(ids[place]) > room)
-        shown = [ids[place][:room] for place in present]
-        windows = split_windows([len(word) for word in shown], room, min(overlap, room - 1))
-        speaks = assign_words(windows, len(shown))
+        present = [index for index, word in enumerate(word_ids) if word]
+        num_truncated = sum(len(word_ids[index]) - room for index in present if len(word_ids[index]) > room)
+        words = [word_ids[index][:room] for index in present]
+        windows = split_windows([len(word) for word in words], room, min(overlap, room - 1))
+        window_of_word = assign_words(windows, len(words))
         tokens: list[int] = []
-        words: list[int] = []
-        lengths: list[int] = []
+        word_positions: list[int] = []
+        window_lengths: list[int] = []
         for number, (start, stop) in enumerate(windows):
-            begun = len(tokens)
+            first = len(tokens)
             tokens += before
-            for place in range(start, stop):
-                if speaks[place] == number:
-                    words.append(len(tokens))
-                tokens += shown[place]
+            for index in range(start, stop):
+                if window_of_word[index] == number:
+                    word_positions.append(len(tokens))
+                tokens += words[index]
             tokens += after
-            lengths.append(len(tokens) - begun)
-        return Encoding(tokens, [types] * len(tokens), cut, words, lengths), present
+            window_lengths.append(len(tokens) - first)
+        types = [token_type] * len(tokens)
+        return Encoding(tokens, types, num_truncated, word_positions, window_lengths), present
 
     @cached_property
-    def _frame(self) -> tuple[list[int], list[int], int]:
-        """Return the special tokens before and after a text, and the segment of a text's tokens."""
-        found = self._whole.encode("a")
-        inside = [place for place, special in enumerate(found.special_tokens_mask) if not special]
-        return found.ids[: inside[0]], found.ids[inside[-1] + 1 :], found.type_ids[inside[0]]
+    def _special_tokens(self) -> tuple[list[int], list[int], int]:
+        """Return the special tokens before and after a text, and the segment of the text's own tokens."""
+        result = self._rust.encode("a")
+        inside = [index for index, special in enumerate(result.special_tokens_mask) if not special]
+        return result.ids[: inside[0]], result.ids[inside[-1] + 1 :], result.type_ids[inside[0]]
 
     @cached_property
-    def _unknown(self) -> int:
-        unknown = self.unk_token_id
-        return -1 if unknown is None else unknown
+    def _unk_id(self) -> int:
+        return -1 if self.unk_token_id is None else self.unk_token_id
 
     @cached_property
     def _blank_belongs_to_word(self) -> bool:
         """Tell whether a blank changes the tokens of the word after it, as in RoBERTa's byte-level vocabulary."""
-        plain, spaced = (self._whole.encode(text, add_special_tokens=False).ids for text in ("a", " a"))
+        plain, spaced = (self._rust.encode(text, add_special_tokens=False).ids for text in ("a", " a"))
         return bool(plain != spaced)
 
-    def _strategy(self, item: Any, whole: Any) -> str:
+    def _truncation_of(self, item: Any, whole: Any) -> str:
+        """Return how to truncate a text or a pair whose whole result is too long."""
         if self.truncation == "longest_first" or not isinstance(item, tuple):
             return "longest_first"
-        kept_side = 1 if self.truncation == "only_first" else 0
-        fixed = sum(
-            side != 1 - kept_side for side in whole.sequence_ids
-        )  # the other text and the special tokens
-        return self.truncation if fixed < self.max_length else "longest_first"
+        truncated_text = 0 if self.truncation == "only_first" else 1
+        # the tokens of the other text, and the special tokens
+        num_fixed = sum(text != truncated_text for text in whole.sequence_ids)
+        return self.truncation if num_fixed < self.max_length else "longest_first"
 
-    def _cutter(self, strategy: str) -> Rust:
-        if strategy not in self._cutters:
-            cutter = Rust.from_str(self._whole.to_str())
-            cutter.enable_truncation(
-                self.max_length, strategy=strategy, direction=self._settings.get("truncation_side", "right")
-            )
-            self._cutters[strategy] = cutter
-        return self._cutters[strategy]
+    def _truncating_rust(self, truncation: str) -> Rust:
+        """Return a copy of the Rust tokenizer that truncates."""
+        if truncation not in self._truncating:
+            rust = Rust.from_str(self._rust.to_str())
+            direction = self._settings.get("truncation_side", "right")
+            rust.enable_truncation(self.max_length, strategy=truncation, direction=direction)
+            self._truncating[truncation] = rust
+        return self._truncating[truncation]
 
     @property
     def starts_with_special_token(self) -> bool:
-        """Tell whether a special token, [CLS] or <s>, stands before every text."""
-        return bool(self._whole.encode("a").special_tokens_mask[:1] == [1])
+        """Tell whether a special token, [CLS] or <s>, comes before every text."""
+        return bool(self._rust.encode("a").special_tokens_mask[:1] == [1])
 
     @property
     def vocab_size(self) -> int:
         """Return the number of ids, special and added tokens included."""
-        return int(self._whole.get_vocab_size(with_added_tokens=True))
+        return int(self._rust.get_vocab_size(with_added_tokens=True))
 
     @property
     def max_token_id(self) -> int:
         """Return the highest id; a vocabulary may have gaps."""
-        return int(max(self._whole.get_vocab(with_added_tokens=True).values()))
+        return int(max(self._rust.get_vocab(with_added_tokens=True).values()))
 
     def convert_ids_to_tokens(self, ids: Sequence[int]) -> list[str]:
         """Return the word piece of each id."""
-        return [self._whole.id_to_token(int(i)) or "?" for i in ids]
+        return [self._rust.id_to_token(int(i)) or "?" for i in ids]
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return readable text, special tokens included."""
-        return str(self._whole.decode([int(i) for i in ids], skip_special_tokens=False))
+        return str(self._rust.decode([int(i) for i in ids], skip_special_tokens=False))
 
     def fingerprint(self) -> str:
-        """Return what decides the ids, as text."""
-        return str(self._whole.to_str())
+        """Return everything that determines the ids, as text."""
+        return str(self._rust.to_str())
 
     def save(self, folder: Path) -> None:
         """Write the two files that transformers' AutoTokenizer reads."""
-        (folder / "tokenizer.json").write_text(self._whole.to_str(), encoding="utf-8")
+        (folder / "tokenizer.json").write_text(self._rust.to_str(), encoding="utf-8")
         settings = {**self._settings, "model_max_length": self.max_length}
         text = json.dumps(settings, ensure_ascii=False, indent=2)
         (folder / "tokenizer_config.json").write_text(text + "\n", encoding="utf-8")

@@ -1,7 +1,8 @@
-"""Tokenising with all cores: processes that encode parts of what they are given.
+"""Tokenization with several processes.
 
-A worker is a fresh Python that imports tokenizers and numpy, not torch and not the program it was started from, and ends when its input
-does. So nothing has to be guarded by `if __name__ == "__main__"`, and a process that is killed leaves no worker behind.
+A worker is a new Python process that imports tokenizers and numpy, but neither torch nor the program that started it.
+It ends when its input ends. So no program needs `if __name__ == "__main__"`, and a process that is killed leaves no
+worker behind.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ from bertune.text.word_cache import PackedEncodings
 from bertune.types import Encoding
 
 MAX_WORKERS = 8
-"""Processes beyond which the one that hands out the work is too slow for them."""
+"""More processes are faster than the main process can send texts."""
 MIN_TEXTS = 256
-"""Texts too few to be shared out."""
+"""Fewer texts are not divided among processes."""
 _BEGIN = """
 import pickle, sys
 sys.path[:] = pickle.load(sys.stdin.buffer)
@@ -35,7 +36,7 @@ serve()
 
 
 def num_workers(setting: str | int) -> int:
-    """Return how many processes tokenise, this one among them."""
+    """Return how many processes tokenize, including this one."""
     if isinstance(setting, int):
         return setting
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -46,64 +47,73 @@ def num_workers(setting: str | int) -> int:
 def parallel_tokenizer(
     tokenizer: Tokenizer, workers: str | int, log: Callable[[str], None]
 ) -> Iterator[Tokenizer | ParallelTokenizer]:
-    """Give a tokenizer that encodes with several processes, or itself where there is to be one."""
+    """Yield a tokenizer that encodes with several processes, or the tokenizer itself where one is enough."""
     count = num_workers(workers)
     if count == 1:
         yield tokenizer
         return
-    found = ParallelTokenizer(tokenizer, count, log)
+    parallel = ParallelTokenizer(tokenizer, count, log)
     try:
-        yield found
+        yield parallel
     finally:
-        found.close()
+        parallel.close()
 
 
 class ParallelTokenizer:
-    """A tokenizer that shares its work out; the results are the same and in the same order."""
+    """A tokenizer that divides its work among processes; the results are the same, in the same order.
+
+    Args:
+        tokenizer: is copied to the workers.
+        count: number of processes, including this one.
+        log: takes notes for the user.
+    """
 
     def __init__(self, tokenizer: Tokenizer, count: int, log: Callable[[str], None]) -> None:
-        self._tokenizer, self._say = tokenizer, log
+        self._tokenizer, self._log = tokenizer, log
         self._workers = [_Worker(tokenizer) for _ in range(count - 1)]
 
     def __getattr__(self, name: str) -> Any:
-        """Return whatever else a tokenizer knows."""
+        """Return any other attribute of the tokenizer."""
         return getattr(self._tokenizer, name)
 
     def encode(self, texts: Sequence[tuple[str, ...]]) -> list[Encoding]:
-        """Do as `Tokenizer.encode`."""
-        return self._shared_out("encode", texts)
+        """Encode as `Tokenizer.encode` does."""
+        return self._divide("encode", texts)
 
     def encode_words(
         self, texts: Sequence[tuple[str, Sequence[tuple[int, int]]]], overlap: int
     ) -> list[tuple[Encoding, list[int]]]:
-        """Do as `Tokenizer.encode_words`."""
-        return self._shared_out("encode_words", texts, overlap)
+        """Encode as `Tokenizer.encode_words` does."""
+        return self._divide("encode_words", texts, overlap)
 
-    def _shared_out(self, method: str, texts: Sequence[Any], *more: Any) -> list[Any]:
+    def _divide(self, method: str, texts: Sequence[Any], *arguments: Any) -> list[Any]:
         if len(texts) < MIN_TEXTS or not self._workers:
-            return list(getattr(self._tokenizer, method)(texts, *more))
-        shares = np.cumsum([0, 1] + [2] * len(self._workers))  # this process has the rest to do as well
-        cuts = (shares * len(texts) // shares[-1]).tolist()
+            return list(getattr(self._tokenizer, method)(texts, *arguments))
+        # Half a share for this process, which has other work too.
+        ends = np.cumsum([0, 1] + [2] * len(self._workers))
+        cuts = (ends * len(texts) // ends[-1]).tolist()
         parts = [texts[start:stop] for start, stop in itertools.pairwise(cuts)]
-        asked = [
-            worker.ask((method, part, *more)) for worker, part in zip(self._workers, parts[1:], strict=True)
+        was_sent = [
+            worker.send((method, part, *arguments))
+            for worker, part in zip(self._workers, parts[1:], strict=True)
         ]
-        found = list(getattr(self._tokenizer, method)(parts[0], *more))
-        lost = []
-        for worker, was_asked, part in zip(self._workers, asked, parts[1:], strict=True):
-            answer = worker.answer() if was_asked else None
-            if answer is None:
-                lost.append(worker)
-                answer = getattr(self._tokenizer, method)(part, *more)
-            found += answer.to_list() if isinstance(answer, PackedEncodings) else answer
-        if lost:
-            self._say(
-                f"note: {len(lost)} of {len(self._workers)} processes that tokenise ended; their part is done by the others"
+        results = list(getattr(self._tokenizer, method)(parts[0], *arguments))
+        ended = []
+        for worker, sent, part in zip(self._workers, was_sent, parts[1:], strict=True):
+            result = worker.receive() if sent else None
+            if result is None:
+                ended.append(worker)
+                result = getattr(self._tokenizer, method)(part, *arguments)
+            results += result.to_list() if isinstance(result, PackedEncodings) else result
+        if ended:
+            self._log(
+                f"note: {len(ended)} of {len(self._workers)} processes that tokenise ended; their part is done "
+                "by the others"
             )
-            self._workers = [worker for worker in self._workers if worker not in lost]
-            for worker in lost:
+            self._workers = [worker for worker in self._workers if worker not in ended]
+            for worker in ended:
                 worker.close()
-        return found
+        return results
 
     def close(self) -> None:
         """End the processes."""
@@ -120,28 +130,29 @@ class _Worker:
             stdout=subprocess.PIPE,
             env=environment,
         )
-        self._to, self._from = cast(BinaryIO, self._process.stdin), cast(BinaryIO, self._process.stdout)
-        self.ask(sys.path)
-        self.ask(tokenizer)
+        self._stdin = cast(BinaryIO, self._process.stdin)
+        self._stdout = cast(BinaryIO, self._process.stdout)
+        self.send(sys.path)
+        self.send(tokenizer)
 
-    def ask(self, what: Any) -> bool:
-        """Hand something over; tell whether the process is there to take it."""
+    def send(self, value: Any) -> bool:
+        """Send a value; return False where the process has ended."""
         try:
-            pickle.dump(what, self._to, pickle.HIGHEST_PROTOCOL)
-            self._to.flush()
+            pickle.dump(value, self._stdin, pickle.HIGHEST_PROTOCOL)
+            self._stdin.flush()
         except OSError:
             return False
         return True
 
-    def answer(self) -> Any:
-        """Return what it found, or None where it has ended."""
+    def receive(self) -> Any:
+        """Return the next result, or None where the process has ended."""
         try:
-            return pickle.load(self._from)  # noqa: S301  (from our own process)
+            return pickle.load(self._stdout)  # noqa: S301  (from our own process)
         except (OSError, EOFError, pickle.UnpicklingError):
             return None
 
     def close(self) -> None:
-        for pipe in (self._to, self._from):
+        for pipe in (self._stdin, self._stdout):
             with suppress(OSError):
                 pipe.close()
         try:
@@ -152,30 +163,30 @@ class _Worker:
 
 
 def serve() -> None:
-    """Encode what comes in, until nothing comes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that was started by somebody
+    """Encode the texts from standard input until it ends: the main function of a worker."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the main process
     results = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # nobody else writes where the results go
+    os.dup2(2, 1)  # nothing else may write to the pipe of the results
     with suppress(EOFError, BrokenPipeError):
         tokenizer = pickle.load(sys.stdin.buffer)  # noqa: S301  (from the process that started this one)
         while True:
             method, *arguments = pickle.load(sys.stdin.buffer)  # noqa: S301
-            found = getattr(tokenizer, method)(*arguments)
+            result = getattr(tokenizer, method)(*arguments)
             if method == "encode" and type(tokenizer) is Tokenizer:
-                found = _together(found)
-            pickle.dump(found, results, pickle.HIGHEST_PROTOCOL)
+                result = _pack(result)
+            pickle.dump(result, results, pickle.HIGHEST_PROTOCOL)
             results.flush()
 
 
-def _together(pieces: Sequence[Encoding]) -> PackedEncodings:
-    """Lay pieces out in a few arrays, which cross a pipe much faster than many."""
-    offsets = np.zeros(len(pieces) + 1, np.int64)
-    np.cumsum([len(piece.input_ids) for piece in pieces], out=offsets[1:])
-    ids = np.concatenate([np.asarray(piece.input_ids, np.int32) for piece in pieces])
-    types = np.concatenate([np.asarray(piece.token_type_ids, np.uint8) for piece in pieces])
+def _pack(encodings: Sequence[Encoding]) -> PackedEncodings:
+    """Put encodings into a few arrays, which go through a pipe much faster than many small ones."""
+    offsets = np.zeros(len(encodings) + 1, np.int64)
+    np.cumsum([len(encoding.input_ids) for encoding in encodings], out=offsets[1:])
+    ids = np.concatenate([np.asarray(encoding.input_ids, np.int32) for encoding in encodings])
+    types = np.concatenate([np.asarray(encoding.token_type_ids, np.uint8) for encoding in encodings])
     return PackedEncodings(
         ids,
         types if types.any() else None,
         offsets,
-        np.array([piece.num_truncated for piece in pieces], np.int64),
+        np.array([encoding.num_truncated for encoding in encodings], np.int64),
     )

@@ -11,12 +11,11 @@ from bertune.config.schema import RunConfig
 from bertune.data.dataset import EncodedDataset
 from bertune.encoders.families.glyphs import GlyphOptions
 from bertune.encoders.load import LoadReport, load_encoder
-from bertune.encoders.locate import locate_model
+from bertune.encoders.pretrained import PretrainedFolder, locate_model
 from bertune.errors import ConfigError
 from bertune.heads.model import Model
 from bertune.kernels.ragged_ops import first_token_pooling
 from bertune.tasks.base.task import Task
-from bertune.text.load import load_tokenizer
 from bertune.text.tokenizer import Tokenizer
 from bertune.types import EncodedExample, Encoder
 
@@ -56,23 +55,23 @@ def build_model(run: RunConfig, task: Task) -> BuiltModel:
         ConfigError: the folder cannot be read, or does not fit the task.
         MissingExtra: the package of an embedded encoder is not installed.
     """
-    folder = locate_model(run.model)
+    folder = PretrainedFolder(locate_model(run.model))
     fonts = [run.train.glyph_font] if isinstance(run.train.glyph_font, str) else run.train.glyph_font or []
     encoder, report = load_encoder(folder, GlyphOptions(tuple(fonts), run.train.glyphs == "trained"))
     if run.train.dropout is not None:
         encoder.set_dropout(run.train.dropout)
-    tokenizer = load_tokenizer(folder, encoder.max_positions, run.data)
+    tokenizer = folder.load_tokenizer(run.data, encoder.max_positions)
     vectors = len(encoder.word_embeddings())
     if tokenizer.vocab_size > vectors:
         raise ConfigError(
-            f"model: the tokenizer in {str(folder)!r} has {tokenizer.vocab_size} tokens, its encoder only "
+            f"model: the tokenizer in {str(folder.path)!r} has {tokenizer.vocab_size} tokens, its encoder only "
             f"{vectors}"
         )
     if getattr(task.options, "pooling", "mean") in {"pooler", "cls"} and not _first_token_sees_text(
         encoder, tokenizer
     ):
         raise ConfigError(
-            f"model: in {str(folder)!r} the first token does not represent its text (no special token comes "
+            f"model: in {str(folder.path)!r} the first token does not represent its text (no special token comes "
             "first, or it cannot see "
             "the tokens after it); set options.pooling=mean"
         )

@@ -161,10 +161,11 @@ class TrainingRun:
             raise Interrupted(f"stopped after the last step; {hint}", signal.SIGINT) from stopped
 
     def _evaluate(self, model: Model) -> tuple[float, Scores]:
-        self._latest, loss = predict_dataset(
+        result = predict_dataset(
             model, self.task, self.datasets["dev"], self.accelerator.device, to_score=True
         )
-        return loss, self.task.score(self._latest, self.splits.dev, intervals=False)
+        self._latest = result.predictions
+        return result.loss, self.task.score(self._latest, self.splits.dev, intervals=False)
 
     def _save_best(self, *_: object) -> None:
         """Save the model as the best so far."""
@@ -211,7 +212,7 @@ class TrainingRun:
     def _predict(self, split: str) -> list[Prediction]:
         return predict_dataset(
             self.model, self.task, self.datasets[split], self.accelerator.device, to_score=True
-        )[0]
+        ).predictions
 
     def _note(self, line: str) -> None:
         self.console.info(f"note: {line}")

@@ -1,1 +1,1 @@
-"""One file an architecture family: names, settings, and what is its own."""
+"""One module per family: names, settings, defaults, and what is its own."""

@@ -1,7 +1,7 @@
-"""What tokens look like: a table of pixels for ChineseBERT, a row for each token of the vocabulary.
+"""Glyphs: a table of pixels for ChineseBERT, a row for each token of the vocabulary.
 
-A row is the token's picture in some fonts, one after the other, each of 24 x 24 pixels from left to right and top to bottom.
-Letters: `V` tokens, `G` pixels of a row.
+A row is the picture of the token in some fonts, one font after the other. A picture has 24 x 24 pixels, from left
+to right and from top to bottom. Letters: `V` tokens, `G` pixels of a row.
 
 Source: Sun et al. 2021, arXiv 2106.16038; `GlyphEmbedding` of ShannonAI/ChineseBert.
 """
@@ -22,25 +22,25 @@ from bertune.errors import ConfigError, MissingExtra, listed
 GLYPH_SIZE = 24
 """Height and width of a picture in pixels."""
 _PIXELS = GLYPH_SIZE * GLYPH_SIZE
-_NO_CHARACTER = "\U0010fffe"  # in no font: what a font shows for it, it shows for everything that it lacks
+_NO_CHARACTER = "\U0010fffe"  # in no font: its picture is that of every character that a font lacks
 
 
 class GlyphOptions(NamedTuple):
-    """What a run wants of glyphs."""
+    """The glyph settings of a run."""
 
     fonts: tuple[str, ...] = ()
-    """Font files to render from, where neither the checkpoint nor the folder has pictures."""
+    """Font files to draw from, where neither the checkpoint nor the folder has pictures."""
     trainable: bool = False
-    """Whether pixels learn too."""
+    """Whether the glyph table is trained too."""
 
 
 def find_glyph_files(folder: Path) -> list[Path]:
-    """Return the `.npy` files of a folder or its `config`, sorted by name: the order in which fonts stand in a row."""
+    """Return the `.npy` files of a folder and of its `config`, sorted by name: the order of fonts in a row."""
     return sorted((*folder.glob("*.npy"), *folder.glob("config/*.npy")), key=lambda path: path.name)
 
 
 def read_glyphs(files: Sequence[Path], rows: int, num_pixels: int) -> Tensor:
-    """Put the pictures of several fonts side by side (V, G), values as they are.
+    """Return the pictures of several fonts side by side (V, G), values unchanged.
 
     Args:
         files: each (V, 24, 24).
@@ -53,18 +53,20 @@ def read_glyphs(files: Sequence[Path], rows: int, num_pixels: int) -> Tensor:
     fonts = []
     for file in files:
         try:
-            found = np.load(file, allow_pickle=False)
+            pictures = np.load(file, allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
             raise ConfigError(f"{file}: cannot be read as pictures of characters: {error}") from None
-        if found.shape != (rows, GLYPH_SIZE, GLYPH_SIZE):
+        expected = (rows, GLYPH_SIZE, GLYPH_SIZE)
+        if pictures.shape != expected:
             raise ConfigError(
-                f"{file}: has the shape {found.shape}; pictures of this vocabulary have {(rows, GLYPH_SIZE, GLYPH_SIZE)}"
+                f"{file}: has the shape {pictures.shape}; pictures of this vocabulary have {expected}"
             )
-        fonts.append(found.reshape(rows, _PIXELS).astype(np.float32))
+        fonts.append(pictures.reshape(rows, _PIXELS).astype(np.float32))
     if len(fonts) * _PIXELS != num_pixels:
         names = listed(file.name for file in files)
         raise ConfigError(
-            f"glyph_embedding_dim is {num_pixels}, which is {num_pixels / _PIXELS:g} fonts of {GLYPH_SIZE} x {GLYPH_SIZE}, and there are {names}"
+            f"glyph_embedding_dim is {num_pixels}, which is {num_pixels / _PIXELS:g} fonts of "
+            f"{GLYPH_SIZE} x {GLYPH_SIZE}, and there are {names}"
         )
     return torch.from_numpy(np.concatenate(fonts, 1))
 
@@ -73,16 +75,18 @@ def render_glyphs(fonts: Sequence[str], tokens: Sequence[str], num_pixels: int) 
     """Draw each token that is one character, from 0 (paper) to 1 (ink).
 
     Args:
-        fonts: font files that Pillow reads, such as .ttf, .otf and .ttc; used again from the first on where `num_pixels` asks for more.
-        tokens: V; "##" before a character is left out; what is more than a character, special tokens among them, has no picture.
+        fonts: font files that Pillow reads, such as .ttf, .otf and .ttc. Where `num_pixels` asks for more fonts,
+            they are used again from the first one on.
+        tokens: V. "##" before a character is left out. Tokens of several characters, such as special tokens,
+            have no picture.
         num_pixels: G.
 
     Returns:
-        Pixels (V, G), and how many of the characters a font lacks, which have no picture either.
+        Pixels (V, G), and how many characters at least one font lacks; they have no picture in that font.
 
     Raises:
         MissingExtra: Pillow is not installed.
-        ConfigError: a file is no font, or `num_pixels` is no whole number of pictures.
+        ConfigError: a file is no font, or `num_pixels` is no multiple of the pixels of a picture.
     """
     try:
         from PIL import Image, ImageDraw, ImageFont
@@ -99,7 +103,7 @@ def render_glyphs(fonts: Sequence[str], tokens: Sequence[str], num_pixels: int) 
         except OSError as error:
             raise ConfigError(f"train.glyph_font: {path!r} cannot be read as a font: {error}") from None
 
-    def picture(font: Any, character: str) -> npt.NDArray[np.float32]:
+    def draw(font: Any, character: str) -> npt.NDArray[np.float32]:
         image = Image.new("L", (GLYPH_SIZE, GLYPH_SIZE))
         ImageDraw.Draw(image).text(
             (GLYPH_SIZE / 2, GLYPH_SIZE / 2), character, fill=255, font=font, anchor="mm"
@@ -109,26 +113,26 @@ def render_glyphs(fonts: Sequence[str], tokens: Sequence[str], num_pixels: int) 
     table = np.zeros((len(tokens), num_pixels), np.float32)
     lacking: set[str] = set()
     drawn: dict[int, npt.NDArray[np.float32]] = {}
-    for place in range(num_pixels // _PIXELS):
-        number = place % len(opened)
+    for slot in range(num_pixels // _PIXELS):
+        number = slot % len(opened)
         if number not in drawn:
-            nothing = picture(opened[number], _NO_CHARACTER)
+            unknown = draw(opened[number], _NO_CHARACTER)
             drawn[number] = np.zeros((len(tokens), _PIXELS), np.float32)
             for row, token in enumerate(tokens):
                 character = token.removeprefix("##")
                 if len(character) != 1:
                     continue
-                found = picture(opened[number], character)
-                if np.array_equal(found, nothing):
+                pixels = draw(opened[number], character)
+                if np.array_equal(pixels, unknown):
                     lacking.add(character)
                 else:
-                    drawn[number][row] = found
-        table[:, place * _PIXELS : (place + 1) * _PIXELS] = drawn[number]
+                    drawn[number][row] = pixels
+        table[:, slot * _PIXELS : (slot + 1) * _PIXELS] = drawn[number]
     return torch.from_numpy(table), len(lacking)
 
 
 class FrozenGlyphs(nn.Module):
-    """A table that is kept as it is: no gradient, no moments, no decay."""
+    """A table that is not trained: no gradient, no moments, no decay."""
 
     def __init__(self, table: Tensor) -> None:
         super().__init__()
@@ -141,7 +145,9 @@ class FrozenGlyphs(nn.Module):
 
 
 class ActiveGlyphs(nn.Module):
-    """The same with the rows of training at hand; the whole table stays in main memory, for tokens of other rows and for saving.
+    """A table that is not trained, with only the rows of the training texts on the device.
+
+    The whole table stays in main memory, for tokens of other rows and for saving.
 
     Args:
         table: (V, G).
@@ -150,28 +156,28 @@ class ActiveGlyphs(nn.Module):
 
     def __init__(self, table: Tensor, active: Tensor) -> None:
         super().__init__()
-        slots = torch.full((len(table),), len(active), dtype=torch.int64, device=active.device)
-        slots[active] = torch.arange(len(active), device=active.device)
+        index = torch.full((len(table),), len(active), dtype=torch.int64, device=active.device)
+        index[active] = torch.arange(len(active), device=active.device)
         self.active_index: Tensor
         self.active_rows: Tensor
-        self.register_buffer("active_index", slots, persistent=False)
+        self.register_buffer("active_index", index, persistent=False)
         self.register_buffer("active_rows", table[active.to(table.device)], persistent=False)
-        self._whole = table.cpu()
+        self._full_table = table.cpu()
 
     def forward(self, ids: Tensor) -> Tensor:
         """Return the rows of tokens, (n,) to (n, G).
 
         Raises:
-            IndexError: in training mode, on a processor: a token is not active.
+            IndexError: in training mode, on a CPU: a token is not active.
         """
-        slots = self.active_index[ids]
+        index = self.active_index[ids]
         if self.training:
-            return self.active_rows[slots]
-        other = slots == len(self.active_rows)
-        found = self.active_rows[slots.masked_fill(other, 0)]
-        found[other] = self._whole[ids[other].cpu()].to(found.device)
-        return found
+            return self.active_rows[index]
+        is_inactive = index == len(self.active_rows)
+        rows = self.active_rows[index.masked_fill(is_inactive, 0)]
+        rows[is_inactive] = self._full_table[ids[is_inactive].cpu()].to(rows.device)
+        return rows
 
     def full_weight(self) -> Tensor:
         """Return the table (V, G)."""
-        return self._whole
+        return self._full_table

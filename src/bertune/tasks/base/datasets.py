@@ -1,4 +1,4 @@
-"""Data larger than memory: a run's rows and tokens, read and tokenised once and kept in the cache on disk."""
+"""The rows and tokens of a run, in memory; those of large files in the dataset cache, made once."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ from bertune.console import Console, duration
 from bertune.data import dataset_cache
 from bertune.data.arrow import MappedTable
 from bertune.data.dataset import EncodedDataset
-from bertune.data.example_store import ExampleStore, iter_chunks, value_from_json, value_to_json
+from bertune.data.example_store import ExampleStore, iter_chunks
 from bertune.data.mapped_dataset import DatasetWriter, MappedDataset
 from bertune.data.rows import resolve_files
 from bertune.data.split import min_int_type
 from bertune.distributed import main_process_first
+from bertune.files import sha256
 from bertune.tasks.base.reading import Splits, read_splits
 from bertune.tasks.base.task import Task
 from bertune.text.tokenizer import Tokenizer
@@ -33,14 +34,16 @@ from bertune.text.workers import parallel_tokenizer
 from bertune.types import JSON, EncodedExample, Example
 
 CACHE_THRESHOLD = 1 << 26
-"""Bytes of data files from which on rows are kept on disk."""
+"""Bytes of data files from which rows go through the dataset cache."""
+CHUNK_SIZE = 8192
+"""Rows that are tokenised together."""
 SPLIT_NAMES = ("train", "dev", "test")
-_TOKENS_ALONE = {"cache", "workers", "max_length", "truncation"}
+_NOT_FOR_ROWS = {"cache", "workers", "max_length", "truncation"}
 """Settings of `data` that do not change how files are read."""
 
 
 def uses_cache(data: DataConfig, files: Sequence[Sequence[str]], console: Console) -> bool:
-    """Tell whether these files go through the cache."""
+    """Tell whether these files go through the dataset cache."""
     if data.cache == "off":
         return False
     if any(f.startswith("hub:") or f == "-" for group in files for f in group):
@@ -53,63 +56,62 @@ def uses_cache(data: DataConfig, files: Sequence[Sequence[str]], console: Consol
 
 
 def read_datasets(run: RunConfig, task: Task, console: Console) -> Splits:
-    """Read the data of a run, from the cache where it is there; `task` has learnt from the training rows afterwards.
+    """Read the data of a run, or take it from the cache. The task learns from the training rows.
 
     Raises:
         DataError: a file or a row cannot be used.
         ConfigError: the cache cannot be written.
     """
     files = {split: resolve_files(getattr(run.data, split), split) for split in SPLIT_NAMES}
-    there = all(
-        Path(f).is_file() for group in files.values() for f in group
-    )  # if not, the complaint of reading says more
-    if not uses_cache(run.data, list(files.values()), console) or not there:
+    all_exist = all(Path(f).is_file() for group in files.values() for f in group)
+    # For a missing file, reading raises the better message.
+    if not uses_cache(run.data, list(files.values()), console) or not all_exist:
         splits = read_splits(task, run.data, run.seed, lambda line: console.info(f"data: {line}"))
         splits.fingerprint = _fingerprint(splits)
         return splits
     with main_process_first():
-        return _read_large(run, task, files, console)
+        return _read_cached(run, task, files, console)
 
 
-def _read_large(run: RunConfig, task: Task, files: dict[str, list[str]], console: Console) -> Splits:
-    key = _key_of_rows(run, task, files)
-    entry = (
-        dataset_cache.find_entry("rows", key, console.info) if _says_what_it_learns(task) else None
-    )  # else only reading teaches it
-    if entry is not None:
-        console.info(f"data: rows and what was learnt of them come from the cache, {entry.path}")
+def _read_cached(run: RunConfig, task: Task, files: dict[str, list[str]], console: Console) -> Splits:
+    """Return the rows in the cache; read them first if the cache has none that suffice for the task."""
+    key = _rows_key(run, task, files)
+    entry = dataset_cache.find_entry("rows", key, console.info)
+    if entry is None or entry.meta.get("state") is None:
+        entry = _write_rows(run, task, key, console)
+    else:
+        console.info(f"data: rows and what was learned from them come from the cache, {entry.path}")
         for line in entry.meta["notes"]:
             console.info(f"data: {line}")
-        _recall(task, entry)
-    else:
-        entry = _keep_rows(run, task, key, console)
+        task.load_state(entry.meta["state"])
     train, dev, test = (_open(entry, split) for split in SPLIT_NAMES)
     return Splits(train, dev, test, key, entry.meta["fingerprint"])
 
 
-def _key_of_rows(run: RunConfig, task: Task, files: dict[str, list[str]]) -> str:
+def _rows_key(run: RunConfig, task: Task, files: dict[str, list[str]]) -> str:
     data = run.data
-    given = [data.labels] if isinstance(data.labels, str) else []
-    given += [run.task] if run.task.endswith(".py") else []
-    drawn = data.dev is None or data.limit is not None
+    other_files = [data.labels] if isinstance(data.labels, str) else []
+    other_files += [run.task] if run.task.endswith(".py") else []
+    is_random = data.dev is None or data.limit is not None
     return dataset_cache.cache_key(
         {
             "format": dataset_cache.FORMAT_VERSION,
             "bertune": __version__,
             "files": {
-                split: [[name, dataset_cache.file_sha256(name)] for name in names]
+                split: [[name, sha256(name)] for name in names]
                 for split, names in files.items()
             },
-            "also": [dataset_cache.file_sha256(name) if Path(name).is_file() else "" for name in given],
-            "data": data.model_dump(mode="json", exclude=_TOKENS_ALONE),
+            "also": [sha256(f) if Path(f).is_file() else "" for f in other_files],
+            "data": data.model_dump(mode="json", exclude=_NOT_FOR_ROWS),
             "task": run.task,
             "options": task.options.model_dump(mode="json"),
-            "seed": run.seed if drawn else None,
+            "seed": run.seed if is_random else None,
         }
     )
 
 
-def _keep_rows(run: RunConfig, task: Task, key: str, console: Console) -> dataset_cache.CacheEntry:
+def _write_rows(run: RunConfig, task: Task, key: str, console: Console) -> dataset_cache.CacheEntry:
+    """Read the rows of a run into a new cache entry; the task learns from them."""
     notes: list[str] = []
 
     def note(line: str) -> None:
@@ -117,116 +119,113 @@ def _keep_rows(run: RunConfig, task: Task, key: str, console: Console) -> datase
         console.info(f"data: {line}")
 
     with dataset_cache.create_entry("rows", key) as folder:
-        pace = ProgressReporter(console)
+        progress = ProgressReporter(console)
         splits = read_splits(
             task,
             run.data,
             run.seed,
             note,
             folder,
-            lambda split, rows: pace.report(f"{split}: {rows} rows read"),
+            lambda split, num_rows: progress.report(f"{split}: {num_rows} rows read"),
         )
-        meta: JSON = {"notes": notes, "fingerprint": _fingerprint(splits), "learnt": _learnt(task)}
         for split in SPLIT_NAMES:
             examples = getattr(splits, split)
             if len(examples):
-                whole = examples.indices is None
-                places = np.arange(len(examples)) if whole else examples.indices
-                np.save(folder / f"{split}.places.npy", places.astype(min_int_type(int(places[-1]) + 1)))
-        rows = {split: len(getattr(splits, split)) for split in SPLIT_NAMES}
-        own_dev = run.data.dev is not None
-        console.info(f"data: {_rate(sum(rows.values()), pace.elapsed, 'read and checked')}")
+                indices = np.arange(len(examples)) if examples.indices is None else examples.indices
+                int_type = min_int_type(int(indices[-1]) + 1)
+                np.save(folder / f"{split}.indices.npy", indices.astype(int_type))
+        num_rows = {split: len(getattr(splits, split)) for split in SPLIT_NAMES}
+        meta: JSON = {
+            "notes": notes,
+            "fingerprint": _fingerprint(splits),
+            "state": complete_state(task),
+            "has_dev_file": run.data.dev is not None,
+        }
+        console.info(f"data: {_rate(sum(num_rows.values()), progress.elapsed, 'read and checked')}")
         del splits, examples
-        gc.collect()  # files that are open cannot be moved everywhere
-        about = {"task": run.task, "train": run.data.train, "rows": rows}
-        return dataset_cache.commit_entry(
-            folder, "rows", key, about, {**meta, "own_dev": own_dev, "rows": rows}
-        )
+        gc.collect()  # some systems do not move files that are open
+        about = {"task": run.task, "train": run.data.train, "rows": num_rows}
+        return dataset_cache.commit_entry(folder, "rows", key, about, meta)
 
 
 def _open(entry: dataset_cache.CacheEntry, split: str) -> Sequence[Example]:
-    places = entry.path / f"{split}.places.npy"
-    if not places.exists():
+    indices = entry.path / f"{split}.indices.npy"
+    if not indices.exists():
         return []
-    own = (
-        split if split != "dev" or entry.meta["own_dev"] else "train"
-    )  # a dev set that was split off lies among the training rows
-    return ExampleStore(MappedTable(entry.path / f"{own}.examples.arrow"), np.load(places))
+    # A dev set that was split off lies among the training rows.
+    file = "train" if split == "dev" and not entry.meta["has_dev_file"] else split
+    return ExampleStore(MappedTable(entry.path / f"{file}.examples.arrow"), np.load(indices))
 
 
-def _says_what_it_learns(task: Task) -> bool:
-    """Tell whether the task's own class says so; one that builds on another may learn more than that."""
-    return bool(vars(type(task)).get("learnt"))
+def complete_state(task: Task) -> JSON | None:
+    """Return the task's state, if it holds all that the task has learned.
+
+    A task of your own may set attributes that its `state` leaves out. So a second task is built from the same
+    settings and gets the state, as JSON keeps it. Only if it then equals the first, attribute by attribute,
+    can a cache entry replace reading.
+    """
+    try:
+        state: JSON = json.loads(json.dumps(task.state()))
+        restored = type(task)(task.options, task.data)
+        restored.load_state(state)
+        return state if vars(restored) == vars(task) else None
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError):
+        return None  # not JSON, or attributes that cannot be compared, such as arrays
 
 
-def _learnt(task: Task) -> dict[str, str | None]:
-    """Return what a task has learnt of its rows."""
-    return (
-        {name: value_to_json(getattr(task, name)) for name in type(task).learnt}
-        if _says_what_it_learns(task)
-        else {}
-    )
-
-
-def _recall(task: Task, entry: dataset_cache.CacheEntry) -> None:
-    """Let a task know what it has learnt."""
-    for name, value in entry.meta["learnt"].items():
-        setattr(task, name, value_from_json(value))
-
-
-def _fingerprint(splits: Splits) -> dict[str, Any]:
-    """Return what tells this data from other data: rows and a hash of each split."""
-    result = {}
-    for name in SPLIT_NAMES:
-        examples: Sequence[Example] = getattr(splits, name)
+def _fingerprint(splits: Splits) -> JSON:
+    """Return number of rows and a hash of each split."""
+    fingerprint = {}
+    for split in SPLIT_NAMES:
+        examples: Sequence[Example] = getattr(splits, split)
         if examples:
             digest = hashlib.sha256()
             for example in examples:
                 digest.update(json.dumps([example.texts, example.target], ensure_ascii=False).encode())
-            result[name] = {"rows": len(examples), "sha256": digest.hexdigest()}
-    return result
+            fingerprint[split] = {"rows": len(examples), "sha256": digest.hexdigest()}
+    return fingerprint
 
 
 def encode_datasets(
     run: RunConfig, task: Task, tokenizer: Tokenizer, splits: Splits, console: Console
 ) -> dict[str, EncodedDataset]:
-    """Turn all rows of a run into integers, from the cache where they are there.
+    """Return all rows of a run as token ids, by split; from the cache where they are in it.
 
     Raises:
         ConfigError: the cache cannot be written.
     """
+    datasets: dict[str, EncodedDataset] = {}
     if not splits.cache_key:
-        encoded: dict[str, EncodedDataset] = {}
-        for name in SPLIT_NAMES:
-            examples: Sequence[Example] = getattr(splits, name)
+        for split in SPLIT_NAMES:
+            examples: Sequence[Example] = getattr(splits, split)
             if examples:
-                rows = encoded[name] = EncodedDataset(task.encode(examples, tokenizer))
-                _tell(console, name, rows, tokenizer, task.report())
-        return encoded
-    key = _key_of_tokens(splits.cache_key, task, tokenizer)
+                datasets[split] = EncodedDataset(task.encode(examples, tokenizer))
+                _print_report(console, split, datasets[split], tokenizer, task.report())
+        return datasets
+    key = _tokens_key(splits.cache_key, task, tokenizer)
     with main_process_first():
         entry = dataset_cache.find_entry("tokens", key, console.info)
         if entry is not None:
             console.info(f"data: tokens come from the cache, {entry.path}")
         else:
-            entry = _keep_tokens(run, task, tokenizer, splits, key, console)
-    found: dict[str, EncodedDataset] = {
-        name: MappedDataset(entry.path, name) for name in entry.meta["reports"]
-    }
-    for name, rows in found.items():
-        _tell(console, name, rows, tokenizer, entry.meta["reports"][name])
-    return found
+            entry = _write_tokens(run, task, tokenizer, splits, key, console)
+    for split, report in entry.meta["reports"].items():
+        datasets[split] = MappedDataset(entry.path, split)
+        _print_report(console, split, datasets[split], tokenizer, report)
+    return datasets
 
 
-def _tell(console: Console, name: str, rows: EncodedDataset, tokenizer: Tokenizer, report: list[str]) -> None:
-    for line in [*rows.diagnostics(tokenizer.unk_token_id, tokenizer.max_length), *report]:
-        console.info(f"data: {name}: {line}")
+def _print_report(
+    console: Console, split: str, dataset: EncodedDataset, tokenizer: Tokenizer, report: list[str]
+) -> None:
+    for line in [*dataset.diagnostics(tokenizer.unk_token_id, tokenizer.max_length), *report]:
+        console.info(f"data: {split}: {line}")
 
 
-def _key_of_tokens(rows: str, task: Task, tokenizer: Tokenizer) -> str:
+def _tokens_key(rows_key: str, task: Task, tokenizer: Tokenizer) -> str:
     return dataset_cache.cache_key(
         {
-            "rows": rows,
+            "rows": rows_key,
             "tokenizer": [
                 type(tokenizer).__qualname__,
                 tokenizer.fingerprint(),
@@ -239,26 +238,27 @@ def _key_of_tokens(rows: str, task: Task, tokenizer: Tokenizer) -> str:
     )
 
 
-def _keep_tokens(
+def _write_tokens(
     run: RunConfig, task: Task, tokenizer: Tokenizer, splits: Splits, key: str, console: Console
 ) -> dataset_cache.CacheEntry:
+    """Tokenise the rows of a run into a new cache entry."""
     reports: dict[str, list[str]] = {}
     with (
         dataset_cache.create_entry("tokens", key) as folder,
         parallel_tokenizer(tokenizer, run.data.workers, console.info) as parallel,
     ):
-        for name in SPLIT_NAMES:
-            examples: Sequence[Example] = getattr(splits, name)
+        for split in SPLIT_NAMES:
+            examples: Sequence[Example] = getattr(splits, split)
             if len(examples):
-                write_dataset(folder, name, task, parallel, examples, console)
-                reports[name] = task.report()
+                write_dataset(folder, split, task, parallel, examples, console)
+                reports[split] = task.report()
         tokenizer.clear_word_cache()
         gc.collect()
         about = {
             "task": run.task,
             "model": run.model,
             "train": run.data.train,
-            "rows": {n: len(getattr(splits, n)) for n in SPLIT_NAMES},
+            "rows": {split: len(getattr(splits, split)) for split in SPLIT_NAMES},
         }
         return dataset_cache.commit_entry(folder, "tokens", key, about, {"reports": reports})
 
@@ -266,74 +266,84 @@ def _keep_tokens(
 def write_dataset(
     folder: Path, name: str, task: Task, tokenizer: Any, examples: Sequence[Example], console: Console
 ) -> MappedDataset:
-    """Encode examples part by part into files, and say how fast that was."""
+    """Encode examples chunk by chunk into files; print how fast that was.
+
+    Args:
+        folder: for the files.
+        name: the first part of their names, such as a split.
+        task: encodes the examples.
+        tokenizer: a tokenizer, or one that works in several processes.
+        examples: what to encode.
+        console: shows progress.
+    """
     writer = DatasetWriter(folder, name, tokenizer.max_token_id + 1)
-    pace = ProgressReporter(console)
+    progress = ProgressReporter(console)
     size = CHUNK_SIZE if task.is_chunkable(examples) else len(examples)
 
-    def write(coming: Future[list[EncodedExample]]) -> None:
-        encoded = coming.result()
+    def write(future: Future[list[EncodedExample]]) -> None:
+        encoded = future.result()
         writer.write(encoded)
-        pace.num_done += len(encoded)
-        console.advance(pace.num_done)
-        pace.report(f"{name}: {pace.num_done} of {len(examples)} rows tokenised")
+        progress.num_done += len(encoded)
+        console.advance(progress.num_done)
+        progress.report(f"{name}: {progress.num_done} of {len(examples)} rows tokenised")
 
-    # While a part is encoded, mostly by other processes, the one before is written here.
+    # One thread encodes a chunk, mostly by other processes; this one writes the chunk before it.
     with (
         console.progress(f"tokenising {name}", len(examples)),
-        ThreadPoolExecutor(1, "bertune-encode") as ahead,
+        ThreadPoolExecutor(1, "bertune-encode") as executor,
     ):
-        coming: Future[list[EncodedExample]] | None = None
-        for part in iter_chunks(examples, size):
-            before, coming = coming, ahead.submit(task.encode, part, tokenizer)
-            if before is not None:
-                write(before)
-        if coming is not None:
-            write(coming)
-    rows = writer.finish()
-    console.info(f"data: {name}: {_rate(len(examples), pace.elapsed, 'tokenised')}")
-    return rows
-
-
-CHUNK_SIZE = 8192
-"""Rows that are tokenised together."""
+        next_chunk: Future[list[EncodedExample]] | None = None
+        for chunk in iter_chunks(examples, size):
+            previous, next_chunk = next_chunk, executor.submit(task.encode, chunk, tokenizer)
+            if previous is not None:
+                write(previous)
+        if next_chunk is not None:
+            write(next_chunk)
+    dataset = writer.finish()
+    console.info(f"data: {name}: {_rate(len(examples), progress.elapsed, 'tokenised')}")
+    return dataset
 
 
 class ProgressReporter:
-    """Says how far long work has come, every so many seconds."""
+    """Prints the progress of long work, at most every `INTERVAL` seconds.
+
+    Args:
+        console: where to print.
+    """
 
     INTERVAL = 15.0
 
     def __init__(self, console: Console) -> None:
-        self._console, self._began = console, time.perf_counter()
-        self._said = self._began
+        self._console, self._start = console, time.perf_counter()
+        self._last_report = self._start
         self.num_done = 0
+        """How many rows are done; for the caller to count."""
 
     @property
     def elapsed(self) -> float:
-        """Return the time since it began."""
-        return time.perf_counter() - self._began
+        """Return the seconds since the start."""
+        return time.perf_counter() - self._start
 
     def report(self, line: str) -> None:
-        """Say this, if nothing was said for a while."""
+        """Print a line, unless one was printed less than `INTERVAL` seconds ago."""
         now = time.perf_counter()
-        if now - self._said >= self.INTERVAL:
-            self._said = now
+        if now - self._last_report >= self.INTERVAL:
+            self._last_report = now
             self._console.info(f"data: {line}")
 
 
-def _rate(rows: int, seconds: float, what: str) -> str:
-    """Write how fast something was.
+def _rate(num_rows: int, seconds: float, work: str) -> str:
+    """Return a line about the speed of some work.
 
     >>> _rate(650_000, 20.0, "tokenised")
     '650000 rows tokenised in 20.0 s, 32,500 rows/s'
     """
-    return f"{rows} rows {what} in {duration(seconds)}, {rows / max(seconds, 1e-9):,.0f} rows/s"
+    return f"{num_rows} rows {work} in {duration(seconds)}, {num_rows / max(seconds, 1e-9):,.0f} rows/s"
 
 
 @contextmanager
 def scratch_dir(data: DataConfig, files: Sequence[str], console: Console) -> Iterator[Path | None]:
-    """Give a folder to keep the rows of large files in for a while, or None where they fit into memory."""
+    """Return a context with a folder for the rows of large files, or with None where they fit into memory."""
     if not uses_cache(data, [files], console):
         yield None
         return

@@ -1,4 +1,4 @@
-"""What tasks with one vector a row share: their texts, their head, its options, and how transformers opens it."""
+"""What tasks with one vector a row share: texts, head, its options, and how transformers opens it."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from bertune.config.schema import Section
 from bertune.data.labels import get_text
 from bertune.errors import DataError
 from bertune.tasks.base.task import Note, Task
-from bertune.types import JSON, Encoder, Example, Row
+from bertune.types import JSON, Encoder, Example, Location, Row
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+_TEXTS_OF_A_ROW = {1: "a single text", 2: "a pair of texts"}
 
 
 class PooledOptions(Section):
@@ -28,63 +30,64 @@ class PooledOptions(Section):
 
 
 class PooledTask(Task):
-    """A task whose head gives `num_outputs` numbers a row."""
+    """A task whose head has `num_outputs` outputs a row."""
 
     num_outputs: int
     num_texts: int | None = None
-    """1 for single texts, 2 for pairs; known once `fit` or `load_state` has run."""
+    """1 for single texts, 2 for pairs; None before `fit` or `load_state`."""
 
     def read_texts(self, row: Row) -> tuple[str, ...]:
-        """Return the text of a row, or both of a pair.
+        """Return the text of a row, or both texts of a pair.
 
         Raises:
-            DataError: a text is missing or empty, or the model was trained on pairs and this is none, or the other way round.
+            DataError: a text is missing or empty, or the row is a pair where the training rows are single
+                texts, or the other way round.
         """
         first = get_text(row, "text")
         texts = (first, get_text(row, "text_b")) if "text_b" in row.fields else (first,)
-        self._check_texts(texts, str(row.location))
+        self._check_num_texts(texts, row.location)
         return texts
 
-    def _check_texts(self, texts: tuple[str, ...], place: str) -> None:
+    def _check_num_texts(self, texts: tuple[str, ...], location: Location) -> None:
         if self.num_texts not in {None, len(texts)}:
-            kinds = {1: "a single text", 2: "a pair of texts"}
             raise DataError(
-                f"{place}: {kinds[len(texts)]}, where the training rows have {kinds[self.num_texts or 1]}"
+                f"{location}: {_TEXTS_OF_A_ROW[len(texts)]}, "
+                f"where the training rows have {_TEXTS_OF_A_ROW[self.num_texts or 1]}"
             )
 
     def fit(self, examples: Sequence[Example], note: Note) -> None:
         """Learn whether rows are single texts or pairs."""
         self.num_texts = len(examples[0].texts)
         for example in examples:
-            self._check_texts(example.texts, str(example.location))
+            self._check_num_texts(example.texts, example.location)
 
     def check(self, example: Example) -> None:
-        """Refuse a single text among pairs, and the other way round."""
-        self._check_texts(example.texts, str(example.location))
+        """Check that the example is a single text or a pair, as the training rows are."""
+        self._check_num_texts(example.texts, example.location)
 
     def state(self) -> JSON:
-        """Return what was learnt of the texts."""
+        """Return the number of texts a row."""
         return {"num_texts": self.num_texts}
 
     def load_state(self, state: JSON) -> None:
-        """Take back what was learnt of the texts."""
+        """Restore the number of texts a row."""
         self.num_texts = state["num_texts"]
 
     def head(self, encoder: Encoder, pretrained: dict[str, Tensor]) -> nn.Module:
-        """Build the head that transformers gives the architecture, or a linear layer on pooled states."""
+        """Return the head that transformers gives the architecture, or a linear layer on pooled states."""
         import torch
 
-        from bertune.encoders.names import DEFAULT_HEAD, get_head_spec
+        from bertune.encoders.architectures import DEFAULT_HEAD, get_head_spec
         from bertune.heads.pooled import PooledHead
 
-        native = get_head_spec(encoder.model_type) or DEFAULT_HEAD
-        form = native if self.options.pooling == "pooler" else DEFAULT_HEAD
+        native_head = get_head_spec(encoder.model_type) or DEFAULT_HEAD
+        spec = native_head if self.options.pooling == "pooler" else DEFAULT_HEAD
         dropout = self.options.dropout
         if dropout is None:
             config = encoder.hf_config()
-            stated = (config.get(name) for name in native.dropout_keys)
-            dropout = next((value for value in stated if value is not None), 0.1)
-        head = PooledHead(encoder.hidden_size, self.num_outputs, self.options.pooling, form, dropout)
+            rates = (config.get(name) for name in native_head.dropout_keys)
+            dropout = next((rate for rate in rates if rate is not None), 0.1)
+        head = PooledHead(encoder.hidden_size, self.num_outputs, self.options.pooling, spec, dropout)
         if head.dense is not None and pretrained:
             with torch.no_grad():
                 head.dense.weight.copy_(pretrained["weight"])
@@ -98,7 +101,7 @@ class PooledTask(Task):
         return {"architectures": [head.form.hf_class], head.form.dropout_keys[0]: head.dropout.p}
 
     def hf_incompatibility(self, head: Any) -> str:
-        """Say why transformers cannot open the head, or nothing."""
+        """Return why transformers cannot open the head, or ""."""
         if head.form.hf_class:
             return ""
         if self.options.pooling != "pooler":

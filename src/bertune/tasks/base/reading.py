@@ -1,4 +1,4 @@
-"""From files to examples: every row read, every fault collected, every row left out counted."""
+"""From files to examples: reads every row, collects every bad row, counts every row that is left out."""
 
 from __future__ import annotations
 
@@ -12,14 +12,12 @@ import numpy as np
 from bertune.config.schema import DataConfig
 from bertune.data.dataset import IntArray
 from bertune.data.example_store import ExampleSink, ExampleWriter, example_digests, take
-from bertune.data.formats import BadRows, ReadOptions
+from bertune.data.records import BadRows, ReadOptions
 from bertune.data.rows import open_rows, resolve_files
 from bertune.data.split import factorize, factorize_digests, stratified_sample_codes, train_dev_split_codes
 from bertune.errors import DataError
-from bertune.tasks.base.task import Task
+from bertune.tasks.base.task import Note, RowReader, Task
 from bertune.types import JSON, Example, Row
-
-Note = Callable[[str], None]
 
 
 @dataclass
@@ -30,22 +28,40 @@ class Splits:
     dev: Sequence[Example]
     test: Sequence[Example] = field(default_factory=list)
     cache_key: str = ""
-    """Name of the rows in the cache; empty where they are in memory."""
+    """Key of the rows in the dataset cache; empty where they are in memory."""
     fingerprint: JSON = field(default_factory=dict)
-    """What tells this data from other data: rows and a hash of each split."""
+    """Number of rows and a hash of each split."""
 
 
 def iter_examples(
-    source: str, task: Task, data: DataConfig, bad_rows: BadRows, note: Note, *, require_target: bool
+    source: str,
+    task: Task,
+    data: DataConfig,
+    bad_rows: BadRows,
+    note: Note,
+    *,
+    require_target: bool,
+    reader: RowReader | None = None,
 ) -> Iterator[tuple[Row, Example]]:
-    """Yield each usable row of a file with what it means; bad rows go to `bad_rows`."""
-    must_have = require_target and task.columns.target_required
-    table = open_rows(ReadOptions(source, data, task.columns, bad_rows, note, must_have))
+    """Yield each usable row of a file with its example; bad rows go to `bad_rows`.
+
+    Args:
+        source: the file.
+        task: says what a row means.
+        data: how to read the file.
+        bad_rows: collects the rows that cannot be used.
+        note: called with each line that a user should see.
+        require_target: whether rows are read with their target; for predictions they are read without it.
+        reader: the reader of a pass over several files; without it this file is a pass of its own.
+    """
+    reader = reader or task.new_reader()
+    needs_target = require_target and task.columns.target_required
+    table = open_rows(ReadOptions(source, data, task.columns, bad_rows, note, needs_target))
     note(table.describe())
     for row in table:
         try:
-            example = task.read(row if require_target else _without(row, task.columns.target))
-            if must_have and example.target is None:
+            example = reader.read(row if require_target else _without_field(row, task.columns.target))
+            if needs_target and example.target is None:
                 raise DataError(
                     f"{row.location}: {task.columns.target!r} is missing; every row of this file needs it"
                 )
@@ -55,9 +71,9 @@ def iter_examples(
         yield row, example
 
 
-def _without(row: Row, part: str) -> Row:
-    """Hide a part: whatever stands in a target column must not matter to a prediction."""
-    return replace(row, fields={name: value for name, value in row.fields.items() if name != part})
+def _without_field(row: Row, field_name: str) -> Row:
+    """Return the row without a field: a prediction must not depend on what the target column holds."""
+    return replace(row, fields={name: value for name, value in row.fields.items() if name != field_name})
 
 
 def read_examples(
@@ -69,66 +85,98 @@ def read_examples(
     require_target: bool = True,
     to_score: bool = False,
     arrow_path: Path | None = None,
+) -> Sequence[Example]:
+    """Read all rows of some files, to score or predict them; see `read_files`."""
+    reader = task.new_reader()
+    examples = read_files(
+        files, reader, data, note, require_target=require_target, to_score=to_score, arrow_path=arrow_path
+    )
+    for line in reader.report():
+        note(line)
+    return examples
+
+
+def read_and_fit(files: Sequence[str], task: Task, data: DataConfig, note: Note) -> Sequence[Example]:
+    """Read all rows of some training files, and let the task learn from them; see `read_files`."""
+    reader = task.new_reader()
+    examples = read_files(files, reader, data, note)
+    reader.fit(examples, note)
+    return examples
+
+
+def read_files(
+    files: Sequence[str],
+    reader: RowReader,
+    data: DataConfig,
+    note: Note,
+    *,
+    require_target: bool = True,
+    to_score: bool = False,
+    arrow_path: Path | None = None,
     on_progress: Callable[[int], None] | None = None,
 ) -> Sequence[Example]:
-    """Read all rows of some files.
+    """Read all rows of some files, as a part of a pass.
 
     Args:
         files: one or several.
-        task: says what a row means.
-        data: how to read them.
-        note: hears what a user should know.
+        reader: the reader of the pass.
+        data: how to read the files.
+        note: called with each line that a user should see.
         require_target: whether every row must have its target.
-        to_score: whether they are scored, not learnt from: where targets serve scores alone, `data.drop_labels` leaves these rows be.
-        arrow_path: an Arrow file to keep them in, instead of memory.
-        on_progress: is then told from time to time how many rows there are.
+        to_score: whether the rows are for scoring, not for training. Where targets are for scores only,
+            `data.drop_labels` drops none of these rows.
+        arrow_path: an Arrow file for the examples; without it they are in memory.
+        on_progress: called from time to time with the number of rows read.
 
     Raises:
         DataError: a row cannot be used (unless `data.bad_rows` is skip), or no row is left.
     """
-    faults = BadRows(skip=data.bad_rows == "skip")
+    task = reader.task
+    bad_rows = BadRows(skip=data.bad_rows == "skip")
     examples: ExampleSink = [] if arrow_path is None else ExampleWriter(arrow_path, on_progress)
-    dropped = 0
+    num_dropped = 0
     drops = bool(data.drop_labels) and (task.columns.target_required or not to_score)
     for source in files:
-        for _, example in iter_examples(source, task, data, faults, note, require_target=require_target):
-            if drops and _has_dropped(example, data.drop_labels):
-                dropped += 1
+        for _, example in iter_examples(
+            source, task, data, bad_rows, note, require_target=require_target, reader=reader
+        ):
+            if drops and _has_dropped_label(example, data.drop_labels):
+                num_dropped += 1
             else:
                 examples.append(example)
-    for line in faults.finish():
+    for line in bad_rows.finish():
         note(line)
-    if dropped:
-        note(f"{', '.join(files)}: {dropped} rows left out, since data.drop_labels names their label")
+    if num_dropped:
+        note(f"{', '.join(files)}: {num_dropped} rows left out, since data.drop_labels names their label")
     if not len(examples):
         raise DataError(f"{', '.join(files)}: no usable row is left")
     return examples.finish() if isinstance(examples, ExampleWriter) else cast(list[Example], examples)
 
 
-def _has_dropped(example: Example, dropped: list[str]) -> bool:
-    held = example.target if isinstance(example.target, tuple) else (example.target,)
-    return any(str(label) in dropped for label in held)
+def _has_dropped_label(example: Example, drop_labels: list[str]) -> bool:
+    labels = example.target if isinstance(example.target, tuple) else (example.target,)
+    return any(str(label) in drop_labels for label in labels)
 
 
 def check_examples(
     examples: Sequence[Example], task: Task, data: DataConfig, note: Note
 ) -> Sequence[Example]:
-    """Return the examples whose targets the task knows.
+    """Return the examples whose targets fit what the task has learned.
 
     Raises:
-        DataError: one does not, unless `data.bad_rows` is skip.
+        DataError: one does not fit, unless `data.bad_rows` is skip; or they cannot be scored.
     """
-    faults = BadRows(skip=data.bad_rows == "skip")
-    bad = np.zeros(len(examples), bool)
-    for place, example in enumerate(examples):
+    bad_rows = BadRows(skip=data.bad_rows == "skip")
+    is_bad = np.zeros(len(examples), bool)
+    for index, example in enumerate(examples):
         try:
             task.check(example)
         except DataError as error:
-            faults(str(error))
-            bad[place] = True
-    for line in faults.finish():
+            bad_rows(str(error))
+            is_bad[index] = True
+    for line in bad_rows.finish():
         note(line)
-    good = take(examples, np.flatnonzero(~bad)) if bad.any() else examples
+    good = take(examples, np.flatnonzero(~is_bad)) if is_bad.any() else examples
     if not good:
         raise DataError(f"{examples[0].location.source}: no usable row is left")
     task.check_scorable(good)
@@ -143,73 +191,73 @@ def read_splits(
     folder: Path | None = None,
     on_progress: Callable[[str, int], None] = lambda *_: None,
 ) -> Splits:
-    """Read, check, divide and thin out the data of a run; `task` has learnt from the training rows afterwards.
+    """Read, check, split and subsample the data of a run. The task learns from the training rows.
 
     Args:
         task: says what a row means.
         data: which files, and how to read them.
-        seed: decides who goes to the dev set, and who is drawn.
-        note: hears what a user should know.
-        folder: where to keep the rows as Arrow files, instead of memory.
-        on_progress: is then told the split and how many rows of it were read, from time to time.
+        seed: decides which rows the dev set and a subset get.
+        note: called with each line that a user should see.
+        folder: for Arrow files with the examples; without it they are in memory.
+        on_progress: called from time to time with the name of a split and the number of its rows read.
 
     Raises:
         DataError: a file or a row cannot be used.
     """
+    reader = task.new_reader()
 
     def read(split: str, files: str | list[str] | None) -> Sequence[Example]:
-        into = None if folder is None else folder / f"{split}.examples.arrow"
         if not files:
             return []
-        return read_examples(
+        return read_files(
             resolve_files(files, split),
-            task,
+            reader,
             data,
             note,
             to_score=split != "train",
-            arrow_path=into,
-            on_progress=lambda rows: on_progress(split, rows),
+            arrow_path=None if folder is None else folder / f"{split}.examples.arrow",
+            on_progress=lambda num_rows: on_progress(split, num_rows),
         )
 
     train, dev, test = read("train", data.train), read("dev", data.dev), read("test", data.test)
-    task.fit(train, note)
+    reader.fit(train, note)
     dev, test = (check_examples(part, task, data, note) if part else part for part in (dev, test))
     if not dev:
-        train, dev = _divided(train, task, data, seed, note)
+        train, dev = _split_off_dev(train, task, data, seed, note)
     if data.limit is not None and data.limit < len(train):
         note(f"data.limit: {data.limit} of {len(train)} training rows, drawn by label")
-        train = take(
-            train, stratified_sample_codes(factorize(task.stratify_key(e) for e in train), data.limit, seed)
-        )
+        codes = factorize(task.stratify_key(e) for e in train)
+        train = take(train, stratified_sample_codes(codes, data.limit, seed))
     _note_repeats(train, dev, test, note)
     return Splits(train, dev, test)
 
 
-def _divided(
+def _split_off_dev(
     rows: Sequence[Example], task: Task, data: DataConfig, seed: int, note: Note
 ) -> tuple[Sequence[Example], Sequence[Example]]:
-    """Split a dev set off the training rows."""
+    """Return the training rows and the dev set that is split off."""
     source = rows[0].location.source
     if len(rows) < 2:
         raise DataError(f"{source}: one row cannot be divided into train and dev; give data.dev")
-    keep, held = train_dev_split_codes(
+    train_indices, dev_indices = train_dev_split_codes(
         factorize_digests(example_digests(rows)),
         factorize(task.stratify_key(e) for e in rows),
         data.dev_fraction,
         seed,
     )
-    train, dev = take(rows, keep), take(rows, held)
+    train, dev = take(rows, train_indices), take(rows, dev_indices)
     if not train:
         raise DataError(f"{source}: all rows have the same text; there is nothing to learn")
     try:
         task.check_scorable(dev)
     except DataError as error:
-        share = f"the {len(dev)} rows split off as dev set (data.dev_fraction={data.dev_fraction:g})"
+        rows_split_off = f"the {len(dev)} rows split off as dev set (data.dev_fraction={data.dev_fraction:g})"
         raise DataError(
-            f"{share} cannot be scored: {error}; give data.dev, or a larger data.dev_fraction"
+            f"{rows_split_off} cannot be scored: {error}; give data.dev, or a larger data.dev_fraction"
         ) from None
     note(
-        f"no data.dev: {len(dev)} of {len(rows)} rows split off as dev set, by label, equal texts kept together"
+        f"no data.dev: {len(dev)} of {len(rows)} rows split off as dev set, "
+        "by label, equal texts kept together"
     )
     return train, dev
 
@@ -217,30 +265,31 @@ def _divided(
 def _note_repeats(
     train: Sequence[Example], dev: Sequence[Example], test: Sequence[Example], note: Note
 ) -> None:
-    parts = [train, dev, test]
-    numbers = factorize_digests(np.concatenate([example_digests(part) for part in parts if part]))
-    ends = np.cumsum([len(part) for part in parts])
-    of_train, of_dev, of_test = np.split(numbers, ends[:-1])
-    order = np.argsort(of_train, kind="stable")
-    again = np.flatnonzero(
-        of_train[order][1:] == of_train[order][:-1]
-    )  # places in `order`; the next one has the same text
-    if len(again):
-        conflicting = sum(_differ(train, order, again))
+    """Note how many rows repeat a text of the training rows, in each split."""
+    splits = [train, dev, test]
+    codes = factorize_digests(np.concatenate([example_digests(split) for split in splits if split]))
+    ends = np.cumsum([len(split) for split in splits])
+    train_codes, dev_codes, test_codes = np.split(codes, ends[:-1])
+    order = np.argsort(train_codes, kind="stable")
+    # Positions in `order` whose successor has the same text.
+    repeated = np.flatnonzero(train_codes[order][1:] == train_codes[order][:-1])
+    if len(repeated):
+        conflicting = sum(_targets_differ(train, order, repeated))
         other = f", {conflicting} of them with another target" if conflicting else ""
-        note(f"{len(again)} of {len(train)} training rows repeat the text of an earlier one{other}")
-    for name, part in (("dev", of_dev), ("test", of_test)):
-        known = int(np.isin(part, of_train).sum())
-        if known:
+        note(f"{len(repeated)} of {len(train)} training rows repeat the text of an earlier one{other}")
+    for name, split_codes in (("dev", dev_codes), ("test", test_codes)):
+        num_shared = int(np.isin(split_codes, train_codes).sum())
+        if num_shared:
             note(
-                f"{known} of {len(part)} {name} rows have a text that is also a training row, which flatters the {name} scores"
+                f"{num_shared} of {len(split_codes)} {name} rows have a text that is also a training row, "
+                f"which flatters the {name} scores"
             )
 
 
-def _differ(train: Sequence[Example], order: IntArray, again: IntArray) -> Iterator[bool]:
-    """Say of each row that repeats a text whether its target is another one than that of the row with this text before it."""
-    places = np.unique(np.concatenate([order[again], order[again + 1]]))
-    targets = [e.target for e in take(train, places)]
-    earlier, later = (np.searchsorted(places, order[again + n]).tolist() for n in (0, 1))
+def _targets_differ(train: Sequence[Example], order: IntArray, repeated: IntArray) -> Iterator[bool]:
+    """Yield for each repeated text whether the later row has another target than the row before it."""
+    indices = np.unique(np.concatenate([order[repeated], order[repeated + 1]]))
+    targets = [e.target for e in take(train, indices)]
+    earlier, later = (np.searchsorted(indices, order[repeated + n]).tolist() for n in (0, 1))
     for a, b in zip(earlier, later, strict=True):
         yield targets[a] != targets[b]

