@@ -78,6 +78,7 @@ LONGEST = [
     "tests/cli/test_distributed.py",
     "tests/tasks/test_datasets.py",
     "tests/cli/test_crash.py",
+    "tests/test_docs_site.py",
     "tests/cli/test_sharding.py",
     "tests/cli/test_corpora.py",
     "tests/test_distributed_sums.py",

@@ -13,7 +13,10 @@ FOLDERS = ("src", "benchmarks", "scripts", "examples", ".ci", "tests")
 FILES = ("pyproject.toml", "constraints.txt", "mkdocs.yml", ".gitignore", ".gitattributes")
 SUFFIXES = {".py", ".yaml", ".yml", ""}
 DATA = {ROOT / "examples" / "data", ROOT / "tests" / "fixtures"}
-LONG_LINES_ALLOWED: set[Path] = set()
+LONG_LINES_ALLOWED = {
+    ROOT / "tests" / room
+    for room in ("artifact", "cli", "encoders", "inference", "retrieval", "tasks", "text")
+}
 """Folders of tests that still have long lines; pyproject.toml names the same ones for ruff."""
 
 

@@ -3,11 +3,11 @@
 ```python
 import bertune
 
-trained = bertune.train({"task": "classify", "data": {"train": "reviews.csv"}})
-bertune.load(trained.folder).predict(["What a day!"])
+result = bertune.train({"task": "classify", "data": {"train": "reviews.csv"}})
+bertune.load(result.folder).predict(["What a day!"])
 ```
 
-Importing this loads neither torch nor transformers; they are loaded by what needs them.
+Importing it loads neither torch nor transformers; they are loaded when something needs them.
 """
 
 from __future__ import annotations
@@ -17,14 +17,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bertune.artifact.read import load
-    from bertune.commands.evaluate import evaluate
+    from bertune.commands.evaluate import Evaluation, evaluate
     from bertune.commands.predict import predict
-    from bertune.commands.train import train
+    from bertune.commands.train import train, train_on
     from bertune.errors import (
         ArtifactError,
         BertuneError,
         ConfigError,
         DataError,
+        Interrupted,
         MissingExtra,
         TaskNotFound,
         TrainingError,
@@ -32,63 +33,79 @@ if TYPE_CHECKING:
     from bertune.inference.pipeline import Pipeline
     from bertune.tasks import load_task, task_names
     from bertune.tasks.base.task import Task
+    from bertune.training.build import build_model
+    from bertune.training.listener import Listener, StopTraining
+    from bertune.training.run import TrainResult
     from bertune.types import Example, Location, Prediction, Row, Scores
 
 __version__ = "0.1.0"
 
-_HOMES = {
+_MODULES = {
     "ArtifactError": "errors",
     "BertuneError": "errors",
     "ConfigError": "errors",
     "DataError": "errors",
+    "Evaluation": "commands.evaluate",
     "Example": "types",
     "Interrupted": "errors",
+    "Listener": "training.listener",
     "Location": "types",
     "MissingExtra": "errors",
     "Pipeline": "inference.pipeline",
     "Prediction": "types",
     "Row": "types",
     "Scores": "types",
+    "StopTraining": "training.listener",
     "Task": "tasks.base.task",
     "TaskNotFound": "errors",
+    "TrainResult": "training.run",
     "TrainingError": "errors",
+    "build_model": "training.build",
     "evaluate": "commands.evaluate",
     "load": "artifact.read",
     "load_task": "tasks",
     "predict": "commands.predict",
     "task_names": "tasks",
     "train": "commands.train",
+    "train_on": "commands.train",
 }
+"""Public names, and the modules inside `bertune` that have them; imported when first used."""
 
 __all__ = [
     "ArtifactError",
     "BertuneError",
     "ConfigError",
     "DataError",
+    "Evaluation",
     "Example",
     "Interrupted",
+    "Listener",
     "Location",
     "MissingExtra",
     "Pipeline",
     "Prediction",
     "Row",
     "Scores",
+    "StopTraining",
     "Task",
     "TaskNotFound",
+    "TrainResult",
     "TrainingError",
+    "build_model",
     "evaluate",
     "load",
     "load_task",
     "predict",
     "task_names",
     "train",
+    "train_on",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module 'bertune' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"bertune.{_HOMES[name]}"), name)
+    return getattr(importlib.import_module(f"bertune.{_MODULES[name]}"), name)
 
 
 def __dir__() -> list[str]:

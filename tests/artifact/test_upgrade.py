@@ -56,8 +56,8 @@ def test_progress_of_checkpoints():
     assert values["progress"] == {
         "step": 7, "epoch": 1, "batches_done": 2, "loss_since_log": {"total": 1.5, "count": 2.0},
         "loss_since_epoch": {"total": 2.5, "count": 3.0}, "best_score": 0.5, "best_loss": 0.25,
-        "best_step": 4,         "evals_without_gain": 1, "reference_score": 0.75, "last_logged_step": 6, "last_completed_step": 5,
-        "oom_splits": 2,         "nonfinite_steps": 3,
+        "best_step": 4, "evals_without_gain": 1, "reference_score": 0.75, "last_logged_step": 6,
+        "last_completed_step": 5, "oom_splits": 2, "nonfinite_steps": 3,
     }  # fmt: skip
 
 

@@ -95,7 +95,7 @@ CASES = {
     "max_length": ({"t.csv": GOOD}, ["data.train=t.csv", "data.max_length=999"], ["data.max_length: 999 is more than the 64 positions"]),
     "fp16 on a CPU": ({"t.csv": GOOD}, ["data.train=t.csv", "train.precision=fp16", "device=cpu"], ["precision fp16 needs a CUDA GPU"]),
     "class weight of no label": ({"t.csv": GOOD}, ["data.train=t.csv", "options.class_weights={psi: 2}"], ["options.class_weights: no such labels: 'psi'"]),
-    "positive label of no label": ({"t.csv": GOOD}, ["data.train=t.csv", "options.positive_label=psi"], ["options.positive_label: 'psi' is no label"]),
+    "positive label of no label": ({"t.csv": GOOD}, ["data.train=t.csv", "options.positive_label=psi"], ["options.positive_label: 'psi' is not a label"]),
     "half a letter": ({"t.jsonl": '{"text": "a \\ud83d", "label": "x"}\n'}, ["data.train=t.jsonl"], ["t.jsonl:1: 'text' has half a character"]),
     "out inside a file": ({"t.csv": GOOD, "taken": "x"}, ["data.train=t.csv", "out=taken/x"], ["out: 'taken/x' cannot be written"]),
     "threshold of single labels": ({"t.csv": GOOD}, ["data.train=t.csv", "options.threshold=0.9"], ["options.threshold is for several labels a row"]),
@@ -103,7 +103,7 @@ CASES = {
         {"t.csv": GOOD}, ["data.train=t.csv", "options.problem_type=single_label", "data.label_delimiter=pipe"], ["data.label_delimiter contradicts"],
     ),
     "smoothing under focal loss": (
-        {"t.csv": GOOD}, ["data.train=t.csv", "options.loss=focal", "options.label_smoothing=0.1"], ["options.label_smoothing has no part"],
+        {"t.csv": GOOD}, ["data.train=t.csv", "options.loss=focal", "options.label_smoothing=0.1"], ["options.label_smoothing has no effect"],
     ),
     "unknown tracker": ({"t.csv": GOOD}, ["data.train=t.csv", "log.trackers=[tensorbord]"], ["log.trackers: no tracker 'tensorbord'", "did you mean 'tensorboard'"]),
     "labels file missing": ({"t.csv": GOOD}, ["data.train=t.csv", "data.labels=labels.txt"], ["data.labels: cannot read 'labels.txt'"]),

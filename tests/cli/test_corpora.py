@@ -77,7 +77,7 @@ def test_vectors_of_a_file(place, expected, tmp_path):
 def test_vectors_beside_their_rows(place, expected, tmp_path):
     import pyarrow.parquet as pq
 
-    options = ["--normalize", "--width", "8", "--format", "float16", "--precision", "fp32"]
+    options = ["--normalize", "--truncate-dim", "8", "--dtype", "float16", "--precision", "fp32"]
     assert (
         run("embed", place / "model1", place / "corpus.jsonl", "-o", tmp_path / "x.parquet", *options)[0] == 0
     )
@@ -205,8 +205,8 @@ BAD = {
     "no model": (["embed", "nothing", "corpus.jsonl"], "nothing: no such folder"),
     "no file": (["embed", "model1", "corpus.json"], "no such file; did you mean 'corpus.jsonl'"),
     "unknown name": (["embed", "model1", "corpus.jsonl", "-o", "x.txt"], "x.txt"),
-    "unknown form": (["embed", "model1", "corpus.jsonl", "-o", "x.npy", "--format", "int7"], "'int7' is none of float32"),
-    "too wide": (["embed", "model1", "corpus.jsonl", "--width", "33"], "33 is not from 1 to 32"),
+    "unknown form": (["embed", "model1", "corpus.jsonl", "-o", "x.npy", "--dtype", "int7"], "'int7' is none of float32"),
+    "too wide": (["embed", "model1", "corpus.jsonl", "--truncate-dim", "33"], "33 is not from 1 to 32"),
     "no prompt": (["embed", "model1", "corpus.jsonl", "--prompt-name", "query"], "no prompt 'query'; this model has none"),
     "input read once": (["embed", "model1", "-", "-o", "x.npy"], "standard input can be read only once"),
     "no text": (["embed", "model1", "labels.csv", "data.columns={text: words}"], "no column 'words' for 'text'"),

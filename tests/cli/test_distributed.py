@@ -119,8 +119,8 @@ PROGRAM = textwrap.dedent(
         return {"code": found.exit_code, "stdout": found.stdout, "stderr": found.stderr}
 
     def do_evaluate(job):
-        scores, loss, cut = evaluate(job["model"], job["file"])
-        return [scores.to_json(), loss, cut]
+        found = evaluate(job["model"], job["file"])
+        return [found.scores.to_json(), found.loss, found.num_truncated_rows]
 
     def do_predict(job):
         return [repr(prediction) for _, prediction in predict(job["model"], job["file"]).results]

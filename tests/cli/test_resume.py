@@ -46,8 +46,9 @@ def straight(tiny, tmp_path_factory):
 def settings(tiny, place, *more, out="out"):
     rows = place / "rows.jsonl"
     return [
-        f"model={tiny}", f"data.train={rows}", f"data.dev={rows}", f"out={out}", "device=cpu", "train.precision=fp32",
-        f"train.batch_size={SIZE}", "train.learning_rate=3e-3", "train.epochs=2", "log.every=2", *more,
+        f"model={tiny}", f"data.train={rows}", f"data.dev={rows}", f"out={out}", "device=cpu",
+        "train.precision=fp32", f"train.batch_size={SIZE}", "train.learning_rate=3e-3",
+        "train.epochs=2", "log.every=2", *more,
     ]  # fmt: skip
 
 

@@ -275,7 +275,7 @@ def test_evaluate_prints_figures_and_json(model, tmp_path):
     found = call("evaluate", str(model), str(source), "data.columns=null", "--json")
     report = json.loads(found.stdout)
     assert report["main"] == "accuracy"
-    assert report["rows_cut"] > 0
+    assert report["num_truncated_rows"] > 0
     assert sum(sum(row.values()) for row in report["confusion"].values()) == len(TEXTS)
     assert set(report["values"]) >= {
         "accuracy",
@@ -301,7 +301,7 @@ def test_inspect_shows_what_the_model_sees(tiny, tmp_path):
     found = call("inspect", str(tmp_path / "t.csv"), "--model", str(tiny), "--rows", "10")
     assert found.exit_code == 0, found.output
     for part in (
-        "single-label classification",
+        "task: single-label classification",
         "rows: 3",
         "66.7%  pos",
         "[CLS] the dog ##s [SEP]",
@@ -311,7 +311,10 @@ def test_inspect_shows_what_the_model_sees(tiny, tmp_path):
         assert part in found.stdout
     assert "task: classify, since a label is the text 'pos'" in found.stdout
     report = json.loads(call("inspect", str(tmp_path / "t.csv"), "--model", str(tiny), "--json").stdout)
-    assert report["targets"] == {"pos": 2, "neg": 1}
+    assert report["targets"] == report["rows_with_label"] == {"pos": 2, "neg": 1}
+    assert report["task"] == "classify"
+    assert report["description"].startswith("single-label classification")
+    assert {s["location"].rpartition(":")[2] for s in report["samples"]} == {"2", "3", "4"}
     assert len(report["samples"]) == 3
     assert all(len(s["tokens"]) == len(s["ids"]) == s["length"] for s in report["samples"])
 
@@ -358,3 +361,35 @@ def test_version_and_help():
     assert call("--version").stdout.startswith(f"bertune {bertune.__version__}")
     for verb in ("init", "train", "evaluate", "predict", "inspect", "tasks"):
         assert call(verb, "--help").exit_code == 0
+
+
+def test_help_shows_whole_sentences(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = call("--help").stdout.splitlines()
+    first = shown.index("Commands:") + 1
+    described = [line.split(maxsplit=1) for line in shown[first : shown.index("", first)]]
+    commands = [name for name, _ in described]
+    assert commands == ["init", "train", "evaluate", "predict", "embed", "search", "inspect", "cache", "tasks"]
+    assert all(text.endswith(".") and not text.endswith("..") for _, text in described), described
+    assert all(len(line) <= 80 for line in shown)
+
+
+@pytest.mark.parametrize(
+    ("words", "old", "new"),
+    [
+        (("embed", "model", "corpus.csv"), "--format", "--dtype"),
+        (("embed", "model", "corpus.csv"), "--width", "--truncate-dim"),
+        (("search", "model", "corpus.csv", "--pairs"), "--most", "--max-pairs"),
+        (("search", "model", "corpus.csv", "query"), "--read", "--data"),
+    ],
+)
+def test_renamed_options_answer_with_their_new_name(words, old, new, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for given in ((old, "4"), (f"{old}=4",)):
+        found = call(*words, *given)
+        assert found.exit_code == 2
+        assert found.stdout == ""
+        assert f"'{old}': renamed to {new}" in found.stderr
+    assert f"{new} " in (shown := call(words[0], "--help").stdout)
+    assert old not in shown
+    assert not list(tmp_path.iterdir())

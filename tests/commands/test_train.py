@@ -114,9 +114,9 @@ def test_best_and_last_are_kept_apart(go, write):
         (result.folder, next(h for h in evaluations if h["step"] == best)),
         (result.folder / "last", evaluations[-1]),
     ):
-        scores, loss, _ = bertune.evaluate(folder, file, precision="fp32")
-        assert scores.values["f1_macro"] == pytest.approx(entry["f1_macro"])
-        assert loss == pytest.approx(entry["dev_loss"], rel=1e-4)
+        again = bertune.evaluate(folder, file, precision="fp32")
+        assert again.scores.values["f1_macro"] == pytest.approx(entry["f1_macro"])
+        assert again.loss == pytest.approx(entry["dev_loss"], rel=1e-4)
     assert max(h["f1_macro"] for h in evaluations) == next(
         h["f1_macro"] for h in evaluations if h["step"] == best
     )
@@ -280,7 +280,8 @@ def test_runs_that_share_their_rows_give_what_train_gives(name, tiny, write, tmp
     def settings(out: str, rate: float) -> list[str]:
         return [
             f"data.train={file}", "data.dev_fraction=0.3", f"model={tiny}", f"out={tmp_path / out}",
-            "train.precision=fp32", "train.batch_size=8", "train.epochs=3", f"train.learning_rate={rate}", "device=cpu",
+            "train.precision=fp32", "train.batch_size=8", "train.epochs=3", f"train.learning_rate={rate}",
+            "device=cpu",
         ]  # fmt: skip
 
     run, shared = prepare(task, settings("first", 3e-3))

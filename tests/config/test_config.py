@@ -297,14 +297,17 @@ def test_every_fault_is_reported_at_once() -> None:
             "seed: input should be greater than or equal to 0 (got -1)",
             f"data.trian: no such setting; did you mean 'train'?; {allowed(DataConfig)}",
             "data.dev_fraction: input should be less than 1 (got 2)",
-            "data.encoding: 'utf-99' is not an encoding that Python knows (utf-8, gb18030, big5, utf-16 ...) (got 'utf-99')",
+            "data.encoding: 'utf-99' is not an encoding that Python knows "
+            "(utf-8, gb18030, big5, utf-16 ...) (got 'utf-99')",
             "data.delimiter: must be one character, or tab, comma, semicolon, pipe, blank (got '::')",
             f"options.poolling: no such setting; did you mean 'pooling'?; {allowed(ClassifyOptions)}",
             "options.dropout: input should be less than 1 (got 1)",
             f"options.metric: {one_of('auto accuracy f1 f1_macro f1_micro f1_weighted mcc')} (got 'f2')",
             f"train.lerning_rate: no such setting; did you mean 'learning_rate'?; {allowed(TrainConfig)}",
             "train.batch_size: input should be greater than or equal to 1 (got 0)",
-            f"train.schedule: {one_of('linear cosine cosine_with_restarts polynomial constant constant_with_warmup')} (got 'step')",
+            "train.schedule: "
+            f"{one_of('linear cosine cosine_with_restarts polynomial constant constant_with_warmup')} "
+            "(got 'step')",
             "log.evry: no such setting; did you mean 'every'?; allowed here: every, trackers",
         ]
     )
@@ -352,7 +355,8 @@ def test_every_fault_is_reported_at_once() -> None:
         ),
         (
             {"data": {"format": "xlsx"}},
-            "data.format: input should be 'auto', 'csv', 'tsv', 'json', 'jsonl', 'parquet', 'conll' or 'lines' (got 'xlsx')",
+            "data.format: input should be 'auto', 'csv', 'tsv', 'json', 'jsonl', 'parquet', 'conll' "
+            "or 'lines' (got 'xlsx')",
         ),
         ({"seed": 2**32}, "seed: input should be less than 4294967296 (got 4294967296)"),
     ],
@@ -485,13 +489,44 @@ def test_a_resolved_run_is_readable() -> None:
     "sections",
     [
         {},
-        {"data": {"train": ["a.csv", "b.csv"], "columns": ["_", "label", "text"], "delimiter": "tab", "labels": ["no", "yes"], "limit": 5}},
-        {"data": {"columns": {"text": "内容"}, "label_delimiter": "|", "drop_labels": ["-", "", "null", "~"]}},
-        {"train": {"learning_rate": 3e-5, "adam_epsilon": 1e-8, "eval_every": 7, "epochs": 0.1 + 0.2, "micro_batch_tokens": None, "fgm": 1}},
-        {"options": {"class_weights": {"1": 2.5, "no": 1e-7}, "positive_label": "yes", "dropout": 0}, "log": {"trackers": ["tensorboard"]}},
-        {"seed": 2**32 - 1, "device": "cpu", "model": "./no", "data": {"labels": ["2024-05-01", "12:30", "1.5", "010", "0x1F", "true"]}},
+        {
+            "data": {
+                "train": ["a.csv", "b.csv"],
+                "columns": ["_", "label", "text"],
+                "delimiter": "tab",
+                "labels": ["no", "yes"],
+                "limit": 5,
+            }
+        },
+        {
+            "data": {
+                "columns": {"text": "内容"},
+                "label_delimiter": "|",
+                "drop_labels": ["-", "", "null", "~"],
+            }
+        },
+        {
+            "train": {
+                "learning_rate": 3e-5,
+                "adam_epsilon": 1e-8,
+                "eval_every": 7,
+                "epochs": 0.1 + 0.2,
+                "micro_batch_tokens": None,
+                "fgm": 1,
+            }
+        },
+        {
+            "options": {"class_weights": {"1": 2.5, "no": 1e-7}, "positive_label": "yes", "dropout": 0},
+            "log": {"trackers": ["tensorboard"]},
+        },
+        {
+            "seed": 2**32 - 1,
+            "device": "cpu",
+            "model": "./no",
+            "data": {"labels": ["2024-05-01", "12:30", "1.5", "010", "0x1F", "true"]},
+        },
     ],
-)  # fmt: skip
+)
 def test_a_run_comes_back_as_it_was(sections: dict) -> None:
     run = run_of(**sections)
     assert again(run).model_dump() == run.model_dump()

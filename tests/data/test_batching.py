@@ -1,4 +1,4 @@
-"""Batches hold the tokens of exactly their rows; orders and micro-batches lose no row and keep their limits."""
+"""Batches hold the tokens of exactly their rows; orders and micro-batches lose no row and keep limits."""
 
 from __future__ import annotations
 

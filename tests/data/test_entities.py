@@ -1,4 +1,4 @@
-"""However a row writes its entities, they mean the same; what is wrong is said with its place; words cover what is not blank."""
+"""All forms of entities mean the same; messages name the location; words cover everything but blanks."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def test_types_that_look_like_tags():
     kind = prepare("tag", ["data.train=rows.jsonl", "data.labels=[B-cell, T-cell]"])[1]
     rows = [{"text": f"a {name} here", "label": [[2, 8, name]]} for name in ("B-cell", "T-cell")]
     kind.fit([kind.read(Row(row, Location("rows.jsonl", n))) for n, row in enumerate(rows)], lambda _: None)
-    assert kind.types == ("B-cell", "T-cell")
+    assert kind.entity_types == ("B-cell", "T-cell")
 
 
 def test_numbers_are_words():
@@ -185,7 +185,11 @@ WRONG = {
         [{"start": 4, "end": 7, "label": "x", "text": "a d"}],
         "says that its text is 'a d', but the text there is 'dog'; offsets count characters",
     ),
-    "cluener": ("高勇", {"name": {"高": [[0, 1]]}}, "says that its text is '高', but the text there is '高勇'"),
+    "cluener": (
+        "高勇",
+        {"name": {"高": [[0, 1]]}},
+        "says that its text is '高', but the text there is '高勇'",
+    ),
     "cluener, no places": ("高勇", {"name": {"高勇": [0, 1]}}, r"is not a mapping of the form \{label"),
     "cluener, text": ("高勇", {"name": {"高勇": [["0", "1"]]}}, r"is not a mapping of the form \{label"),
     "a mapping": (

@@ -75,9 +75,14 @@ def test_values_of_other_kinds_are_refused():
 
 
 EXAMPLES = [
-    Example((f"text {n}", *(["second"] if n % 3 else [])), (f"l{n % 4}", 1.5) if n % 2 else None, Location(f"file{n % 2}.csv", n + 2, n % 2), ((0, 4), (5, 6)) if n % 5 else None)
+    Example(
+        (f"text {n}", *(["second"] if n % 3 else [])),
+        (f"l{n % 4}", 1.5) if n % 2 else None,
+        Location(f"file{n % 2}.csv", n + 2, n % 2),
+        ((0, 4), (5, 6)) if n % 5 else None,
+    )
     for n in range(40)
-] + [Example(("好 😀\x00\n", ""), Span(1, 2, "x"), Location("z", 2**40), ())]  # fmt: skip
+] + [Example(("好 😀\x00\n", ""), Span(1, 2, "x"), Location("z", 2**40), ())]
 
 
 @pytest.fixture

@@ -86,7 +86,8 @@ def test_label_of_refuses_containers(value: object, kind: str, shown: str) -> No
     with pytest.raises(DataError) as caught:
         get_label(row(value), "label")
     assert str(caught.value) == (
-        f"data.jsonl:7: 'label' must be one label, got {kind} ({shown}); for several labels a row set options.problem_type=multi_label"
+        f"data.jsonl:7: 'label' must be one label, got {kind} ({shown}); "
+        "for several labels a row set options.problem_type=multi_label"
     )
 
 
@@ -350,6 +351,7 @@ def test_an_unknown_label_names_the_row_and_its_nearest() -> None:
     )
     assert isinstance(error, DataError)
     assert str(error) == (
-        "dev.csv:12: label 'positiv' is not among the 2 labels learned from the training rows ('negative', 'positive'); "
+        "dev.csv:12: label 'positiv' is not among the 2 labels learned from the training rows "
+        "('negative', 'positive'); "
         "did you mean 'positive'?; fix the row, or name every label in data.labels"
     )

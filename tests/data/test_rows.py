@@ -1,4 +1,4 @@
-"""Files of every kind become the same rows, with the right line, and a message that says what to do when they cannot."""
+"""All formats give the same rows, with the right line; messages say what to do."""
 
 from __future__ import annotations
 
@@ -210,7 +210,8 @@ def test_broken_quotation_names_the_record(write, content: str, line: int) -> No
     message = refused(path)
     assert message.startswith(f"{path}:{line}: broken quotation: ")
     assert message.endswith(
-        "a quotation mark inside a quoted field must be doubled; if quotation marks are plain text in this file, set data.quoting=none"
+        "a quotation mark inside a quoted field must be doubled; "
+        "if quotation marks are plain text in this file, set data.quoting=none"
     )
 
 
@@ -417,7 +418,8 @@ def test_a_line_of_another_width_is_no_header(write) -> None:
     read = Read(path, columns=["text", "label"])
     assert read.values == [("d", "x")]
     assert read.faults.first_messages == [
-        f"{path}:1: 3 columns where 2 are expected (text, label); fix the row, or set data.bad_rows=skip; if it is a header, set data.columns=null"
+        f"{path}:1: 3 columns where 2 are expected (text, label); fix the row, or set data.bad_rows=skip; "
+        "if it is a header, set data.columns=null"
     ]
 
 
@@ -511,8 +513,8 @@ def test_a_part_that_the_task_does_not_have(write) -> None:
     with pytest.raises(ConfigError) as caught:
         Read(path, columns={"txt": "text"})
     assert (
-        str(caught.value)
-        == "data.columns: 'txt' is not a field of this task; did you mean 'text'?; fields: text, text_b, label"
+        str(caught.value) == "data.columns: 'txt' is not a field of this task; did you mean 'text'?; "
+        "fields: text, text_b, label"
     )
 
 
@@ -758,7 +760,8 @@ def test_bad_rows_are_left_out_on_request_only(write) -> None:
     examples = read_examples([path], Classify(ClassifyOptions(), data), data, notes.append)
     assert [(e.texts, e.target, e.location.line) for e in examples] == [(("a",), "x", 2), (("d",), "z", 6)]
     assert notes[1].startswith(
-        f"3 rows left out as unusable (data.bad_rows=skip); the first: {path}:3: 1 columns where 2 are expected"
+        "3 rows left out as unusable (data.bad_rows=skip); "
+        f"the first: {path}:3: 1 columns where 2 are expected"
     )
     data = DataConfig()
     with pytest.raises(DataError) as caught:

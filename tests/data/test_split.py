@@ -1,4 +1,4 @@
-"""Drawn subsets and dev sets: exact sizes, kept shares, no text on both sides, and nothing left to chance but the seed."""
+"""Subsets and dev sets have exact sizes, keep shares, and depend on the seed; no text is on both sides."""
 
 from __future__ import annotations
 

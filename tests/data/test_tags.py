@@ -1,4 +1,4 @@
-"""Spans become tags and spans again in every scheme; seqeval reads the same entities; what is legal is what is written."""
+"""Spans become tags and spans again in every scheme, as in seqeval; written tags are legal."""
 
 from __future__ import annotations
 
@@ -149,9 +149,9 @@ def test_no_tag_is_lost_and_no_outside_taken_in(tags):
             assert parse_tag(tags[other[0] - 1])[0] in "ES" or parse_tag(tags[other[0]])[0] in "BS"
 
 
-# seqeval's default mode reads B, I, E and S as `tags_to_spans` does, illegal sequences included. It does not know M, L and U, and takes any
-# of them for a prefix that neither begins nor ends anything while the type stays: ["O", "M-X"] is ('X', 0, 1) there, and
-# ["U-X", "O"] nothing at all. So files in BMES and BILOU are compared after translation.
+# seqeval's default mode reads B, I, E and S as `tags_to_spans` does, illegal sequences included. To it, M, L
+# and U are prefixes that neither begin nor end an entity while the type stays: ["O", "M-X"] is ('X', 0, 1)
+# there, and ["U-X", "O"] nothing at all. So files in BMES and BILOU are compared after translation.
 @settings(max_examples=500)
 @given(tags_with("BIES"))
 def test_any_tags_are_read_as_seqeval_reads_them(tags):
@@ -249,7 +249,8 @@ def test_illegal_places_are_counted_and_the_first_is_named():
     census = census_of(["B-X", "I-X"], ["O", "I-X"], ["B-X", "O", "B-X", "O", "B-X"])
     assert census.detect_scheme() == "BIO"
     assert census.describe("f.txt") == (
-        "f.txt: tags in BIO ('B', 'I', 'O'); 1 transitions are illegal in it, the first in the sentence at f.txt:2: "
+        "f.txt: tags in BIO ('B', 'I', 'O'); 1 transitions are illegal in it, "
+        "the first in the sentence at f.txt:2: "
         "still read as entities"
     )
 

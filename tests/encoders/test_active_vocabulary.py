@@ -85,7 +85,8 @@ def rows_of(ids, count=24, seed=0, even=False) -> EncodedDataset:
 
 def build(folder, active: bool, exact: bool = True, rows: EncodedDataset | None = None, **train) -> TrainStep:
     usual = {
-        "max_steps": STEPS, "batch_size": 8, "learning_rate": 1e-2, "weight_decay": 0.1, "max_grad_norm": 0.5, "warmup_ratio": 0.2,
+        "max_steps": STEPS, "batch_size": 8, "learning_rate": 1e-2, "weight_decay": 0.1,
+        "max_grad_norm": 0.5, "warmup_ratio": 0.2,
         "precision": "fp32", "active_vocabulary": active,
     }  # fmt: skip
     run = {"task": "classify", "model": str(folder), "options": {"dropout": 0.0}, "train": {**usual, **train}}
@@ -136,7 +137,7 @@ def words(weights) -> torch.Tensor:
 
 @pytest.mark.parametrize("tricks", TRICKS.values(), ids=TRICKS)
 def test_training_is_dense_training(tricks, still):
-    """Rows whose gradients are not 0 move by 30 steps of AdamW; the others decay, to the last digits as when trained."""
+    """Rows whose gradients are not 0 move by 30 steps of AdamW; the others decay as when trained."""
     active, dense = build(still("bert"), True, **tricks), build(still("bert"), False, **tricks)
     start = words(everything(dense))
     used = torch.from_numpy(active.dataset.used_ids())
@@ -199,7 +200,7 @@ def test_the_untouched_rows_under_plain_adamw(betas, still):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_words_that_training_never_saw(kind, still):
-    """Scored as dense training would; in training mode they are an error, for their vectors could not learn."""
+    """Scored as after dense training; an error in training mode, since their vectors could not be trained."""
     even = kind in PADDED
     active, dense = (build(still(kind), way, ema=0.9, rows=rows_of(USED, even=even)) for way in (True, False))
     advance(active, 12)
@@ -252,7 +253,7 @@ def test_what_is_saved_and_what_comes_after(kind, still):
 
 @pytest.mark.parametrize("kind", ["bert", "albert"])
 def test_words_can_be_chosen_anew(kind, still):
-    """A model that was trained on some rows can be trained on others: no vector is lost and none is taken for another."""
+    """A model that was trained on some rows can be trained on others: no vector is lost or mixed up."""
     first = build(still(kind), True, exact=False)
     advance(first, 8)
     saved = {n: t.clone() for n, t in first.model.hf_state_dict().items()}
@@ -325,7 +326,7 @@ def test_a_table_answers_as_the_whole_one(size, data):
     for token in set(range(number)) - set(active.tolist()):
         with pytest.raises(IndexError):
             vocabulary(torch.tensor([token]))
-    # what changes the weights and the scale changes the answers and the whole, and never the table that was given
+    # a change of weights and scale changes the outputs and the full table, but never the given table
     with torch.no_grad():
         vocabulary.weight.mul_(-2)
         vocabulary.scale.mul_(0.5)

@@ -576,8 +576,10 @@ def damage(kind: str, folder, state) -> None:
 
 
 DAMAGES = [
-    "none", "safetensors cut", "safetensors empty", "safetensors html", "bin cut", "bin empty", "bin html", "bin old cut", "bin tensor",
-    "bin list", "bin code", "index, part missing", "index, part cut", "index, no JSON", "index, no map", "index, a list", "index, map a list",
+    "none", "safetensors cut", "safetensors empty", "safetensors html", "bin cut", "bin empty",
+    "bin html", "bin old cut", "bin tensor",
+    "bin list", "bin code", "index, part missing", "index, part cut", "index, no JSON", "index, no map",
+    "index, a list", "index, map a list",
 ]  # fmt: skip
 
 
@@ -620,7 +622,7 @@ def test_bf16_is_near_fp32(name, folder_of):
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("name", CASES)
 def test_inference_changes_nothing_and_leaves_nothing(name, precision, folder_of):
-    """In fp32 not a bit; in bf16 what comes after a product is done before it is rounded, so it may be nearer to fp32."""
+    """No bit differs in fp32; in bf16 rounding comes later, so the result may be nearer to fp32."""
     encoder, batch = read(folder_of(name)), batch_of([7, 1, 100, 33, 2, 60])
     with torch.inference_mode():
         exact = encoder(batch)

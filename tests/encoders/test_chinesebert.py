@@ -1,4 +1,4 @@
-"""ChineseBERT against a slow reference from the formulas, its names, where glyphs come from, tables of inference."""
+"""ChineseBERT against a slow reference from the formulas; names, sources of glyphs, tables of inference."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def ragged_of(folder, texts=TEXTS):
     return rows_of(folder, texts).gather_texts(range(len(texts)))
 
 
-# ---------------------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------
 # The reference: one token, one output at a time, from the formulas of the paper and the names of the release.
 
 
@@ -110,8 +110,10 @@ def one_layer(state, name, x):
             shares = torch.exp(scores) / torch.exp(scores).sum()
             heads.append(sum(shares[b] * value[b][cut] for b in range(len(x))))
         mixed.append(torch.cat(heads))
-    x = [layer_norm(state, f"{name}.attention.output.LayerNorm", linear(state, f"{name}.attention.output.dense", m) + t)
-         for m, t in zip(mixed, x, strict=True)]  # fmt: skip
+    mixed = [linear(state, f"{name}.attention.output.dense", m) for m in mixed]
+    x = [
+        layer_norm(state, f"{name}.attention.output.LayerNorm", m + t) for m, t in zip(mixed, x, strict=True)
+    ]
     grown = [linear(state, f"{name}.intermediate.dense", t) for t in x]
     active = [g * 0.5 * (1 + torch.erf(g / math.sqrt(2))) for g in grown]
     return [
@@ -188,7 +190,7 @@ GOLDEN = ([1.722608, -0.103972, -0.717459, -0.964716], [1.26879, -1.244371, 1.55
 """By the reference above."""
 
 
-# ---------------------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("layout", ["junnyu", "shannonai", "by weights alone"])
@@ -211,7 +213,8 @@ def test_a_release_is_read_whole(layout, tmp_path):
 
 def test_names_of_base_and_large_are_those_of_the_release():
     for width, layers, heads in ((768, 12, 12), (1024, 24, 16)):
-        config = {"model_type": "chinesebert", "hidden_size": width, "num_hidden_layers": layers, "num_attention_heads": heads,
+        config = {"model_type": "chinesebert", "hidden_size": width, "num_hidden_layers": layers,
+                  "num_attention_heads": heads,
                   "intermediate_size": 4 * width, "vocab_size": 23236}  # fmt: skip
         assert is_native(config)
         with torch.device("meta"):

@@ -10,6 +10,7 @@ import sys
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tests.encoders.test_load import ragged
 
 import bertune
 from bertune.config.schema import DataConfig
@@ -20,7 +21,6 @@ from bertune.encoders.families import registry
 from bertune.encoders.families.glyphs import GlyphOptions
 from bertune.encoders.load import build_encoder, load_encoder
 from bertune.encoders.pretrained import PretrainedFolder
-from tests.encoders.test_load import ragged
 
 MODULE = '''
 from dataclasses import dataclass
@@ -156,7 +156,9 @@ def test_a_new_family_is_in_the_report(folder):
 def test_a_new_family_is_not_opened_by_transformers(folder):
     (folder / "model.safetensors").unlink()
     save_file({"other": torch.zeros(1)}, folder / "model.safetensors")
-    with pytest.raises(bertune.ConfigError, match=r"holds no scaled that can be read: no weight 'words\.weight'"):
+    with pytest.raises(
+        bertune.ConfigError, match=r"holds no scaled that can be read: no weight 'words\.weight'"
+    ):
         load_encoder(folder)
 
 

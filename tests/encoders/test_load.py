@@ -1,4 +1,4 @@
-"""Ragged encoders compute what transformers computes, whatever the batch is made of: our own and those of transformers."""
+"""Ragged encoders, bertune's own and those of transformers, compute what transformers computes."""
 
 from __future__ import annotations
 

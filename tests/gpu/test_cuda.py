@@ -1,4 +1,4 @@
-"""On a CUDA GPU: the numbers of a processor, bf16 and fp16, gradient caching, resume, short memory. `pytest -m gpu`."""
+"""On a CUDA GPU (`pytest -m gpu`): parity with the CPU, half precision, gradient caching, resume, memory."""
 
 from __future__ import annotations
 
@@ -115,7 +115,9 @@ def test_cached_gradients_repeat_the_dropout(name, tiny, tmp_path):
     vectors = torch.cat([model.vectors(batch.ragged.slice_rows(part[0], part[-1] + 1)) for part in parts])
     task.loss(model.compare(vectors, batch.pair_index), batch).backward()
     for parameter, gradient in cached.items():
-        torch.testing.assert_close(gradient, dict(model.named_parameters())[parameter].grad, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            gradient, dict(model.named_parameters())[parameter].grad, rtol=1e-4, atol=1e-5
+        )
 
 
 class StopAt(Listener):
@@ -144,7 +146,8 @@ def test_predictions_are_those_of_a_processor(name, tiny, tmp_path):
     train(tmp_path, name, tiny, "out", "device=cuda", "train.precision=fp32")
     _, rows, _ = TASKS[name]
     texts = [
-        (row["text"], row["text_b"]) if "text_b" in row else row.get("text", row.get("tokens")) for row in rows[:20]
+        (row["text"], row["text_b"]) if "text_b" in row else row.get("text", row.get("tokens"))
+        for row in rows[:20]
     ]
     found = {
         device: bertune.load(tmp_path / "out", device=device, precision="fp32").predict(texts)

@@ -307,7 +307,8 @@ def test_scored_pairs_have_their_figures(tiny, tmp_path):
     from sentence_transformers.sentence_transformer.evaluation import EmbeddingSimilarityEvaluator
 
     theirs = saved(tiny, tmp_path / "theirs", "mean", True, True)
-    scores, loss, num_cut = evaluated(tmp_path, SCORED)
+    evaluation = evaluated(tmp_path, SCORED)
+    scores, loss, num_cut = evaluation.scores, evaluation.loss, evaluation.num_truncated_rows
     sides = [[row[part] for row in SCORED] for part in ("text", "text_b")]
     expected = EmbeddingSimilarityEvaluator(*sides, [row["label"] for row in SCORED], write_csv=False)(theirs)
     assert (scores.main_metric, scores.higher_is_better, num_cut) == ("spearman", True, 0)
@@ -321,7 +322,7 @@ def test_labelled_pairs_have_their_figures(tiny, tmp_path):
     from sentence_transformers.sentence_transformer.evaluation import BinaryClassificationEvaluator
 
     theirs = saved(tiny, tmp_path / "theirs", "cls", True)
-    scores, _, _ = evaluated(tmp_path, LABELLED)
+    scores = evaluated(tmp_path, LABELLED).scores
     sides = [[row[part] for row in LABELLED] for part in ("text", "text_b")]
     expected = BinaryClassificationEvaluator(*sides, [row["label"] for row in LABELLED], write_csv=False)(
         theirs
@@ -345,7 +346,8 @@ def test_a_search_has_their_figures(tiny, tmp_path):
         {"text": PAIRS[0]["text"], "text_b": PAIRS[9]["text_b"]},
     ]
     theirs = saved(tiny, tmp_path / "theirs", "max", True)
-    scores, loss, _ = evaluated(tmp_path, rows)
+    evaluation = evaluated(tmp_path, rows)
+    scores, loss = evaluation.scores, evaluation.loss
     queries, documents = (list(dict.fromkeys(row[part] for row in rows)) for part in ("text", "text_b"))
     relevant = {q: {row["text_b"] for row in rows if row["text"] == q} for q in queries}
     expected = InformationRetrievalEvaluator(

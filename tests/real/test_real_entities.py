@@ -9,7 +9,7 @@ from tests.real.test_real import chinese, data
 
 import bertune
 from bertune.commands.train import prepare
-from bertune.tasks.base.reading import read_examples
+from bertune.tasks.base.reading import read_and_fit
 
 pytestmark = pytest.mark.real
 
@@ -35,8 +35,7 @@ COUNTS = {
 def read(name):
     _, task = prepare("tag")
     said: list[str] = []
-    examples = read_examples([data(f"ner/{name}")], task, task.data, said.append)
-    task.fit(examples, said.append)
+    examples = read_and_fit([data(f"ner/{name}")], task, task.data, said.append)
     return task, examples, said
 
 

@@ -27,12 +27,13 @@ def test_minilm_has_its_published_figure(tmp_path):
         ("auto", 5e-4),
         *([("int8", 2e-3)] if has_fast_int8(torch.device("cpu")) else []),
     ):
-        scores, _, num_cut = bertune.evaluate(
+        evaluation = bertune.evaluate(
             "minilm", str(file), ["data.columns=[text,text_b,label]"], precision=precision
         )
+        scores = evaluation.scores
         assert scores.values["spearman"] == pytest.approx(0.8203, abs=near)
         assert scores.values["pearson"] == pytest.approx(0.8274, abs=near)
-        assert num_cut == 0
+        assert evaluation.num_truncated_rows == 0
 
 
 @pytest.mark.parametrize(

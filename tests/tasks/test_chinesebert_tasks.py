@@ -23,7 +23,7 @@ from bertune.encoders.load import load_encoder
 from bertune.encoders.pretrained import PretrainedFolder
 from bertune.heads.model import Model
 from bertune.tasks import task_names
-from bertune.tasks.base.reading import read_examples
+from bertune.tasks.base.reading import read_and_fit
 from bertune.training.rng import seed_everything
 from bertune.training.step import TrainStep
 
@@ -73,7 +73,7 @@ def test_it_learns(trained):
 
 def test_it_predicts_as_it_was_scored_whatever_the_batch(trained):
     rows, file, _, result = trained
-    scores, _, _ = bertune.evaluate(result.folder, str(file), precision="fp32")
+    scores = bertune.evaluate(result.folder, str(file), precision="fp32").scores
     assert scores.main_value == pytest.approx(result.scores["dev"].main_value, abs=1e-6)
     model = bertune.load(result.folder, precision="fp32")
     texts = [(r["text"], r["text_b"]) if "text_b" in r else r["text"] for r in rows]
@@ -170,8 +170,7 @@ def fit_of(folder: Path, file: str, *settings: str, trained: bool = False) -> Tr
             *settings,
         ],
     )
-    examples = read_examples([file], task, run.data, lambda _: None)
-    task.fit(examples, lambda _: None)
+    examples = read_and_fit([file], task, run.data, lambda _: None)
     seed_everything(run.seed)
     encoder, report = load_encoder(folder, GlyphOptions(trainable=trained))
     tokenizer = PretrainedFolder(folder).load_tokenizer(run.data, encoder.max_positions)
@@ -264,8 +263,8 @@ def test_the_better_epoch_is_kept(folder, tmp_path):
     assert len(found) == 10
     assert max(found) > found[-1], found
     assert result.scores["dev"].main_value == max(found)
-    assert bertune.evaluate(out, str(dev), precision="fp32")[0].main_value == max(found)
-    assert bertune.evaluate(out / "last", str(dev), precision="fp32")[0].main_value == found[-1]
+    assert bertune.evaluate(out, str(dev), precision="fp32").scores.main_value == max(found)
+    assert bertune.evaluate(out / "last", str(dev), precision="fp32").scores.main_value == found[-1]
 
 
 def test_the_run_of_the_reference(folder, tmp_path, monkeypatch, capsys):
@@ -355,7 +354,7 @@ def test_a_vocabulary_that_does_not_fit_is_refused(folder, small_file, tmp_path)
     with (bad / "vocab.txt").open("a", encoding="utf-8") as file:
         file.write("鱼\n龙\n")
     with pytest.raises(
-        bertune.ConfigError, match=r"the tokenizer in .* knows \d+ tokens, its encoder only \d+"
+        bertune.ConfigError, match=r"the tokenizer in .* has \d+ tokens, its encoder only \d+"
     ):
         bertune.train(
             "classify", [f"data.train={small_file}", f"model={bad}", f"out={tmp_path / 'out'}"], quiet=True

@@ -18,7 +18,7 @@ from bertune.encoders.load import load_encoder
 from bertune.errors import DataError
 from bertune.heads.model import Model
 from bertune.tasks import task_names
-from bertune.tasks.base.reading import read_examples
+from bertune.tasks.base.reading import read_and_fit
 from bertune.text.load import load_tokenizer
 
 ADJECTIVES = {"good": 1.0, "great": 1.0, "fine": 1.0, "bad": -1.0, "awful": -1.0, "poor": -1.0}
@@ -123,8 +123,7 @@ def trained(request, tiny, tmp_path_factory):
 def parts(case: Case, file: Path, tiny: Path):
     """Build the parts of a task by hand, up to one batch."""
     run, task = prepare(case.task, [f"data.train={file}", *case.settings])
-    examples = read_examples([str(file)], task, run.data, lambda _: None)
-    task.fit(examples, lambda _: None)
+    examples = read_and_fit([str(file)], task, run.data, lambda _: None)
     encoder, report = load_encoder(tiny)
     tokenizer = load_tokenizer(tiny, encoder.max_positions, run.data)
     torch.manual_seed(0)
@@ -174,7 +173,8 @@ def same(value, other):
 
 def test_saved_and_loaded_gives_identical_scores(trained):
     _, file, result = trained
-    scores, loss, _ = bertune.evaluate(result.folder, str(file))
+    evaluation = bertune.evaluate(result.folder, str(file))
+    scores, loss = evaluation.scores, evaluation.loss
     assert scores.values == pytest.approx(result.scores["dev"].values, abs=1e-6)
     assert math.isfinite(loss)
     written = json.loads((result.folder / "scores.json").read_text(encoding="utf-8"))

@@ -422,9 +422,9 @@ TEXTUAL = [{**row, "label": "ab"[n % 2]} for n, row in enumerate(PAIRS)]
 REFUSED = {
     "one score": ("match", {"t.jsonl": [{**row, "label": 3} for row in PAIRS]}, [], "t.jsonl: all 24 rows have the score 3; there is nothing to learn"),
     "one label": ("match", {"t.jsonl": [{**row, "label": "x"} for row in PAIRS]}, ["options.loss=softmax"], "all rows have the label 'x'"),
-    "product of another loss": ("match", {"t.jsonl": SCORED}, ["options.concat_product=true"], "options.concat_product has no part in options.loss=cosent"),
+    "product of another loss": ("match", {"t.jsonl": SCORED}, ["options.concat_product=true"], "options.concat_product has no effect with options.loss=cosent"),
     "contrastive on scores": ("match", {"t.jsonl": SCORED}, ["options.loss=contrastive"], "contrastive is for labels 0 and 1"),
-    "widths with softmax": ("match", {"t.jsonl": TEXTUAL}, ["options.loss=softmax", "options.matryoshka=[8]"], "options.matryoshka has no part"),
+    "widths with softmax": ("match", {"t.jsonl": TEXTUAL}, ["options.loss=softmax", "options.matryoshka=[8]"], "options.matryoshka has no effect"),
     "no number": ("match", {"t.jsonl": [*SCORED, {**PAIRS[0], "label": "many"}]}, [], "t.jsonl:25: 'label' must be a number, got 'many'"),
     "not a number": ("match", {"t.jsonl": [*SCORED, {**PAIRS[0], "label": "inf"}]}, [], "t.jsonl:25: 'label' must be a finite number"),
     "an empty text": ("match", {"t.jsonl": [*SCORED, {**PAIRS[0], "text": " ", "label": 1}]}, [], "t.jsonl:25: 'text' is empty"),
@@ -462,16 +462,16 @@ REFUSED = {
     "metric of a search for scores": (
         "embed", {"t.jsonl": PAIRS, "d.jsonl": SCORED}, ["options.metric=ndcg@10"], "options.metric=ndcg@10: d.jsonl gives spearman, pearson",
     ),
-    "margin of another loss": ("match", {"t.jsonl": LABELLED}, ["options.margin=.3"], "options.margin has no part in options.loss=cosent"),
+    "margin of another loss": ("match", {"t.jsonl": LABELLED}, ["options.margin=.3"], "options.margin has no effect with options.loss=cosent"),
     "labels without softmax": ("match", {"t.jsonl": LABELLED}, ["data.labels=[0,1]"], "data.labels is for options.loss=softmax"),
     "several labels a row": ("match", {"t.jsonl": SCORED}, ["data.label_delimiter=pipe"], "data.label_delimiter is for several labels a row"),
     "metric of scores for softmax": (
-        "match", {"t.jsonl": TEXTUAL}, ["options.loss=softmax", "options.metric=spearman"], "options.metric=spearman is no figure of these rows",
+        "match", {"t.jsonl": TEXTUAL}, ["options.loss=softmax", "options.metric=spearman"], "options.metric=spearman is not a metric of these rows",
     ),
     "metric of labels for scores": ("match", {"t.jsonl": SCORED}, ["options.metric=average_precision"], "use auto, spearman, pearson"),
     "several faults at once": (
         "match", {"t.jsonl": SCORED}, ["options.loss=contrastive", "options.concat_product=true"],
-        "options.loss=contrastive is for labels 0 and 1; for scores use cosent or cosine; options.concat_product has no part",
+        "options.loss=contrastive is for labels 0 and 1; for scores use cosent or cosine; options.concat_product has no effect",
     ),
     "text labels with cosent": ("match", {"t.jsonl": TEXTUAL}, [], "t.jsonl:1: 'label' must be a number, got 'a' (and 23 more bad rows"),
     "a score is missing": ("match", {"t.jsonl": [*SCORED, {**PAIRS[0], "label": None}]}, [], "t.jsonl:25: 'label' is missing"),
@@ -537,7 +537,7 @@ def test_match_refuses_to_be_scored_by_one_label(label, bench):
 def test_scale_of_another_loss_is_refused(bench):
     code, said, _ = bench("match", {"t.jsonl": SCORED}, ["options.loss=cosine", "options.scale=5"])
     assert code == 2, said
-    assert "options.scale has no part in options.loss=cosine" in said[-1]
+    assert "options.scale has no effect with options.loss=cosine" in said[-1]
 
 
 @pytest.mark.parametrize("rows", [LABELLED[:8], SCORED[:8]], ids=["labels", "scores"])
@@ -574,7 +574,7 @@ def test_labels_to_be_dropped_stay_in_rows_to_be_scored(bench, tmp_path):
     assert {split: scores[split]["main"] for split in ("dev", "test")} == dict.fromkeys(
         ("dev", "test"), "average_precision"
     )
-    again, _, _ = bertune.evaluate(tmp_path / "o", "e.jsonl")
+    again = bertune.evaluate(tmp_path / "o", "e.jsonl").scores
     assert again.main_value == pytest.approx(scores["test"]["values"]["average_precision"], abs=1e-6)
 
 
@@ -738,7 +738,7 @@ def test_the_best_checkpoint_is_kept(name, tiny, tmp_path):
     scores = result.scores["dev"]
     assert (scores.main_metric, scores.higher_is_better) == (main, main != "uniformity")
     assert scores.main_value == pytest.approx(best, abs=1e-9)
-    again, _, _ = bertune.evaluate(result.folder, str(tmp_path / "d.jsonl"), precision="fp32")
+    again = bertune.evaluate(result.folder, str(tmp_path / "d.jsonl"), precision="fp32").scores
     assert again.main_value == pytest.approx(best, abs=1e-5)
 
 
@@ -762,7 +762,7 @@ def model(tiny, tmp_path_factory):
 def test_uniformity_is_that_of_the_vectors(model, tmp_path):
     (tmp_path / "d.jsonl").write_text(lines_of(SINGLE[:7]), encoding="utf-8")
     examples = read_examples([str(tmp_path / "d.jsonl")], model.task, DataConfig(), lambda _: None)
-    predictions, _ = model.predict_examples(examples)
+    predictions = model.predict_examples(examples).predictions
     x = model.encode([e.texts[0] for e in examples], normalize_embeddings=True).astype(float)
     terms = [math.exp(-2 * float(((x[i] - x[j]) ** 2).sum())) for i in range(7) for j in range(i)]
     scores = model.task.score(predictions, examples)
@@ -777,7 +777,7 @@ def test_a_search_is_that_of_brute_force(model):
         {"text": PAIRS[3]["text_b"], "text_b": PAIRS[4]["text_b"]},
     ]
     examples = examples_of(model.task, rows)
-    scores = model.task.score(model.predict_examples(examples)[0], examples)
+    scores = model.task.score(model.predict_examples(examples).predictions, examples)
     documents = list(dict.fromkeys(row["text_b"] for row in rows))
     assert rows[-1]["text"] in documents
     found = {name: [] for name in scores.values}
@@ -807,7 +807,7 @@ def test_hard_negatives_are_searched_too(model):
         {"text": "the cat", "text_b": "the cat is", "negative": "book"},
     ]
     examples = examples_of(model.task, rows)
-    scores = model.task.score(model.predict_examples(examples)[0], examples)
+    scores = model.task.score(model.predict_examples(examples).predictions, examples)
     documents = ["a big red house", "the dog is", "the cat is", "book"]
     firsts = []
     for row in rows:
@@ -821,7 +821,7 @@ def test_hard_negatives_are_searched_too(model):
 def test_a_pair_of_one_text_is_found(model):
     """Whatever a query is, the text that belongs to it counts as found where it stands first."""
     examples = examples_of(model.task, [{"text": n, "text_b": n} for n in NOUNS])
-    assert model.task.score(model.predict_examples(examples)[0], examples).values["ndcg@10"] > 0
+    assert model.task.score(model.predict_examples(examples).predictions, examples).values["ndcg@10"] > 0
 
 
 # ---------------------------------------------------------------- vectors
@@ -924,12 +924,12 @@ def test_many_pairs_are_compared_in_their_order(model, monkeypatch):
 
 def test_the_loss_of_rows_to_be_scored_is_that_of_training(model):
     examples = examples_of(model.task, HARD)
-    _, loss = model.predict_examples(examples)
+    loss = model.predict_examples(examples).loss
     rows = EncodedDataset(model.task.encode(examples, model.tokenizer))
     batch = rows.get_batch(range(len(HARD)), model.task.collate_target)
     with torch.no_grad():
         assert loss == pytest.approx(float(model.task.loss(model.model(batch), batch)) / len(HARD), rel=1e-5)
-    assert math.isnan(model.predict_examples(examples_of(model.task, SCORED))[1])
+    assert math.isnan(model.predict_examples(examples_of(model.task, SCORED)).loss)
 
 
 def test_odd_lists_of_texts(model):

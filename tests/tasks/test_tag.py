@@ -21,7 +21,7 @@ from bertune.errors import DataError
 from bertune.heads.crf import viterbi
 from bertune.heads.model import Model
 from bertune.inference.pipeline import Pipeline
-from bertune.tasks.base.reading import read_examples
+from bertune.tasks.base.reading import read_and_fit
 from bertune.text.load import load_tokenizer
 from bertune.training.optim import parameter_groups
 from bertune.types import Location, Ragged, Row
@@ -50,8 +50,7 @@ def built(tiny, folder, *overrides, rows=TAGGED, loud=30.0):
     """A model by hand, with random weights that are large enough to be sure of something."""
     file = rows_file(folder, rows)
     run, task = prepare("tag", [f"data.train={file}", *overrides])
-    examples = read_examples([str(file)], task, run.data, lambda _: None)
-    task.fit(examples, lambda _: None)
+    examples = read_and_fit([str(file)], task, run.data, lambda _: None)
     torch.manual_seed(0)
     encoder, report = load_encoder(tiny)
     tokenizer = load_tokenizer(tiny, encoder.max_positions, run.data)
@@ -106,7 +105,7 @@ def emissions(pipeline, encoded):
 
 
 def without_windows(encoded):
-    return [replace(e, inputs=(replace(e.inputs[0], windows=None),)) for e in encoded]
+    return [replace(e, inputs=(replace(e.inputs[0], window_lengths=None),)) for e in encoded]
 
 
 def test_short_texts_are_read_as_if_there_were_no_windows(tiny, tmp_path):

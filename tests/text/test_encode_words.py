@@ -1,4 +1,4 @@
-"""Words to tokens: ids are those of transformers, every word stands at its first piece, and long texts keep all their words."""
+"""Words to tokens: ids are those of transformers, a word is at its first token, long texts keep all words."""
 
 from __future__ import annotations
 

@@ -27,13 +27,17 @@ from bertune.text.pinyin import (
 )
 
 PUBLISHED = {
-    "弗洛伊德的悲剧凸显了在美国和世界范围": "fu2 luo4 yi1 de2 de5 bei1 ju4 tu1 xian3 le5 zai4 mei3 guo2 he2 shi4 jie4 fan4 wei2",
+    "弗洛伊德的悲剧凸显了在美国和世界范围": (
+        "fu2 luo4 yi1 de2 de5 bei1 ju4 tu1 xian3 le5 zai4 mei3 guo2 he2 shi4 jie4 fan4 wei2"
+    ),
     "紧迫性和重要性，国际社会必须立": "jin3 po4 xing4 he2 zhong4 yao4 xing4 - guo2 ji4 she4 hui4 bi4 xu1 li4",
-    "那些存在严重种族主义、种族歧视": "nei4 xie1 cun2 zai4 yan2 zhong4 zhong3 zu2 zhu3 yi4 - zhong3 zu2 qi2 shi4",
+    "那些存在严重种族主义、种族歧视": (
+        "nei4 xie1 cun2 zai4 yan2 zhong4 zhong3 zu2 zhu3 yi4 - zhong3 zu2 qi2 shi4"
+    ),
     "中方对巴基斯坦开普省发": "zhong1 fang1 dui4 ba1 ji1 si1 tan3 kai1 pu3 sheng3 fa1",
     "欢迎使用飞桨！": "huan1 ying2 shi3 yong4 fei1 jiang3 -",
 }
-"""Readings that the authors' own code gave, from README files and tests of JunnYu/ChineseBert_pytorch and PaddleNLP."""
+"""Readings by the authors' own code, from JunnYu/ChineseBert_pytorch and PaddleNLP (README and tests)."""
 WORDS = sorted(phrase for phrase in phrases_dict if RE_HANS.match(phrase))[::97]
 
 

@@ -82,7 +82,7 @@ def test_places_are_those_of_the_text_as_it_was(tokenizer, before):
 
 
 def test_compatibility_characters_are_looked_up_as_they_stand(tokenizer):
-    """Normalisation turns them into usual ones, whose token they get, and pypinyin knows readings of some only."""
+    """Normalization turns them into usual ones, whose token they get; pypinyin has readings of some only."""
     (piece,) = tokenizer.encode([("\uf9fc\u8c48大",)])
     assert heard(tokenizer, piece) == ["", "", "qi3", "da4", ""]
 
@@ -280,9 +280,9 @@ def test_a_tokenizer_json_will_do(tmp_path, tokenizer):
     folder = write_folder(tmp_path / "m")
     (folder / "tokenizer.json").write_text(tokenizer._rust.to_str())
     (folder / "vocab.txt").unlink()
-    assert PretrainedFolder(folder).load_tokenizer(DataConfig(), 64).encode([("我的银行",)]) == tokenizer.encode(
+    assert PretrainedFolder(folder).load_tokenizer(DataConfig(), 64).encode(
         [("我的银行",)]
-    )
+    ) == tokenizer.encode([("我的银行",)])
 
 
 def test_faults_are_one_line(tmp_path):

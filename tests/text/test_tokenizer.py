@@ -102,7 +102,7 @@ def test_a_tokenizer_of_another_encoder_is_refused(tmp_path, write):
     import bertune
 
     folder = make_encoder(tmp_path / "e", vocab_size=40)
-    with pytest.raises(ConfigError, match=r"knows \d+ tokens, its encoder only 40"):
+    with pytest.raises(ConfigError, match=r"has \d+ tokens, its encoder only 40"):
         bertune.train(
             "classify",
             [
@@ -118,7 +118,7 @@ def test_a_tokenizer_of_another_encoder_is_refused(tmp_path, write):
 )
 @pytest.mark.parametrize("agree", [True, False])
 def test_a_bert_tokenizer_is_what_transformers_makes_of_it(tmp_path, settings, agree):
-    """Read directly where tokenizer.json and tokenizer_config.json agree; where they do not, by transformers' rules."""
+    """Read directly where tokenizer.json and tokenizer_config.json agree, else by rules of transformers."""
     import json
 
     from transformers import AutoTokenizer, BertTokenizer

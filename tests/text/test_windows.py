@@ -1,4 +1,4 @@
-"""Windows hold every word, never more than their room, and each word is read where it stands farthest from a cut."""
+"""Windows have every word, never too many tokens, and a word is read where it is farthest from a cut."""
 
 from __future__ import annotations
 

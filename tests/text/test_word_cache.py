@@ -20,8 +20,11 @@ from bertune.text.tokenizer import Tokenizer
 from bertune.text.word_cache import WHITESPACE, WordCache, supports_word_cache
 
 ODD = [
-    *WHITESPACE, "\x00", "�", "\u200b", "\u180e", "\ufeff", "[SEP]", "[CLS]", "[MASK]", "x[SEP]y", "[sep]", "a" * 101, "a" * 100, "好", "好吗", "é", "e\u0301",
-    "\u0301", "İ", "ß", "ﬁ", "Σς", "한국어", "ｆｕｌｌ", "🙂", "\u0e33", "##s", "dogs", "Dogs'", "big_dog", "x-y", "goodest", "<x>", "good", "bad.", "the", "a", " ", " ", " ", "\U000e0001", "\ue000", "\u1e9b\u0323",
+    *WHITESPACE, "\x00", "�", "\u200b", "\u180e", "\ufeff", "[SEP]", "[CLS]", "[MASK]", "x[SEP]y",
+    "[sep]", "a" * 101, "a" * 100, "好", "好吗", "é", "e\u0301",
+    "\u0301", "İ", "ß", "ﬁ", "Σς", "한국어", "ｆｕｌｌ", "🙂", "\u0e33", "##s", "dogs", "Dogs'", "big_dog",
+    "x-y", "goodest", "<x>", "good", "bad.", "the", "a", " ", " ", " ", "\U000e0001", "\ue000",
+    "\u1e9b\u0323",
 ]  # fmt: skip
 TEXT = st.one_of(
     st.text(max_size=60),
@@ -159,8 +162,10 @@ def test_other_tokenizers_have_no_such_cache(tokenizer):
     made = json.loads(tokenizer.fingerprint())
     assert supports_word_cache(made)
     for part, value in (
-        ("normalizer", None), ("normalizer", {"type": "Sequence", "normalizers": []}), ("pre_tokenizer", {"type": "Whitespace"}), ("post_processor", None),
-        ("model", {"type": "BPE"}), ("normalizer", {**made["normalizer"], "clean_text": False}), ("added_tokens", [{"content": "New York"}]),
+        ("normalizer", None), ("normalizer", {"type": "Sequence", "normalizers": []}), ("pre_tokenizer",
+        {"type": "Whitespace"}), ("post_processor", None),
+        ("model", {"type": "BPE"}), ("normalizer", {**made["normalizer"], "clean_text": False}),
+        ("added_tokens", [{"content": "New York"}]),
         ("added_tokens", [{"content": "好"}]),
     ):  # fmt: skip
         assert not supports_word_cache({**made, part: value}), (part, value)

@@ -1,4 +1,4 @@
-"""A checkpoint is whole or is none: what is written, what is found, what is said where it cannot be written."""
+"""A checkpoint is whole or is none: what is written, what is found, and what is said without room."""
 
 from __future__ import annotations
 
@@ -173,8 +173,8 @@ DAMAGES = {
     "state truncated": ("state.safetensors", lambda content: content[:-1], "bytes, not"),
     "state too long": ("state.safetensors", lambda content: content + b" ", "bytes, not"),
     "state empty": ("state.safetensors", lambda _: b"", "has 0 bytes"),
-    "a bit of the weights flipped": ("state.safetensors", lambda content: flipped(content, len(content) // 2), OTHER_BYTES),
-    "a bit of the state's header flipped": ("state.safetensors", lambda content: flipped(content, 40), OTHER_BYTES),
+    "a bit of the weights flipped": ("state.safetensors", lambda x: flipped(x, len(x) // 2), OTHER_BYTES),
+    "a bit of the state's header flipped": ("state.safetensors", lambda old: flipped(old, 40), OTHER_BYTES),
     "state missing": ("state.safetensors", lambda _: None, "No such file"),
     "manifest missing": ("checkpoint.json", lambda _: None, "No such file"),
     "manifest empty": ("checkpoint.json", lambda _: b"", ""),

@@ -61,8 +61,9 @@ def start(tiny, write, tmp_path):
 
     def train(*listeners: Listener, resume: bool = False, settings: tuple[str, ...] = ()) -> TrainResult:
         given = [
-            f"data.train={file}", f"data.dev={file}", f"model={tiny}", f"out={tmp_path / 'out'}", "device=cpu",
-            "train.precision=fp32", "train.batch_size=4", "train.epochs=2", "train.learning_rate=3e-3", "log.every=2", *settings,
+            f"data.train={file}", f"data.dev={file}", f"model={tiny}", f"out={tmp_path / 'out'}",
+            "device=cpu", "train.precision=fp32", "train.batch_size=4", "train.epochs=2",
+            "train.learning_rate=3e-3", "log.every=2", *settings,
         ]  # fmt: skip
         return bertune.train("classify", given, quiet=True, resume=resume, listeners=listeners)
 
@@ -169,8 +170,8 @@ def test_a_listener_ends_training_after_an_evaluation(start):
     assert (summary["steps"], summary["best_step"], summary["stopped_early"]) == (PER_EPOCH, PER_EPOCH, True)
     assert not (result.folder / "checkpoints").exists()
     for folder in (result.folder, result.folder / "last"):
-        scores, *_ = bertune.evaluate(folder, str(result.folder.parent / "rows.jsonl"), precision="fp32")
-        assert scores.values["accuracy"] == result.scores["dev"].values["accuracy"]
+        again = bertune.evaluate(folder, str(result.folder.parent / "rows.jsonl"), precision="fp32")
+        assert again.scores.values["accuracy"] == result.scores["dev"].values["accuracy"]
 
 
 @pytest.mark.parametrize("method", ["on_step", "on_log"])

@@ -96,10 +96,9 @@ def _score_lines(scores: dict[str, Scores]) -> list[str]:
         lines.append("")
         if split_scores.per_label:
             lines += ["| label | precision | recall | F1 | rows |", "|---|---|---|---|---|"]
-            lines += [
-                f"| {_escape(label)} | {v['precision']:.4f} | {v['recall']:.4f} | {v['f1']:.4f} | {v['support']} |"
-                for label, v in split_scores.per_label.items()
-            ]
+            for label, values in split_scores.per_label.items():
+                figures = " | ".join(f"{values[name]:.4f}" for name in ("precision", "recall", "f1"))
+                lines.append(f"| {_escape(label)} | {figures} | {values['support']} |")
             lines.append("")
     lines += [
         "The dev score chose the checkpoint, so the dev figures are a little too good; test figures are not.",
@@ -115,8 +114,9 @@ def _run_lines(artifact: Artifact, summary: JSON) -> list[str]:
         "## Training",
         "",
         f"- rows: {rows}; at most {artifact.tokenizer.max_length} tokens a row",
-        f"- {summary['steps']} steps of {run.train.batch_size} rows, learning rate {run.train.learning_rate:g}, "
-        f"{run.train.schedule} schedule, seed {run.seed}; best at step {summary['best_step']}",
+        f"- {summary['steps']} steps of {run.train.batch_size} rows, "
+        f"learning rate {run.train.learning_rate:g}, {run.train.schedule} schedule, seed {run.seed}; "
+        f"best at step {summary['best_step']}",
         f"- {duration(summary['train_seconds'])} on {summary['device']} in {summary['precision']}, "
         f"{summary['rows_per_s']:.0f} rows/s",
         "- every setting: `run.yaml`; every step: `history.jsonl`",

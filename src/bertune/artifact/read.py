@@ -29,7 +29,6 @@ from bertune.heads.model import Model
 from bertune.heads.sentence import SentenceHead
 from bertune.inference.pipeline import Pipeline
 from bertune.tasks import load_task
-from bertune.tasks.base.sentence import SentenceTask
 from bertune.tasks.base.task import Task
 from bertune.types import JSON
 
@@ -60,7 +59,7 @@ def read_artifact(folder: str | Path, task_file: str | None = None) -> Artifact:
     """Read a saved folder.
 
     Args:
-        folder: what `write_artifact` wrote, a folder of sentence-transformers, or "minilm", which is a package.
+        folder: what `write_artifact` wrote, a folder of sentence-transformers, or "minilm" (a package).
         task_file: the Python file of a task of your own; a folder never says which code to run.
 
     Raises:
@@ -95,7 +94,8 @@ def _build_task(folder: Path, metadata: JSON, run: RunConfig, task_file: str | N
     name = str(metadata["task"])
     if name.endswith(".py") and task_file is None:
         raise ArtifactError(
-            f"{folder}: was made with the task file {name!r}; name that file: --task FILE, or load(..., task=FILE)"
+            f"{folder}: was made with the task file {name!r}; name that file: --task FILE, "
+            "or load(..., task=FILE)"
         )
     task_class = load_task(task_file or name)
     try:
@@ -113,15 +113,21 @@ def _read_sentence_folder(folder: Path) -> Artifact:
     modules = read_modules(folder)
     if modules.prompts and not modules.include_prompt:
         raise ArtifactError(
-            f"{folder / '1_Pooling'}: include_prompt is false, and bertune pools over the tokens of a prompt too"
+            f"{folder / '1_Pooling'}: include_prompt is false, "
+            "and bertune pools over the tokens of a prompt too"
         )
     options = {"pooling": modules.pooling, "normalize": modules.normalize}
     run = RunConfig(task="embed", model=str(folder), options=options)
     task_class = load_task("embed")
-    task = cast(SentenceTask, task_class(task_class.Options.model_validate(options), run.data))
-    task.load_state({"form": 2, "lower": modules.do_lower_case})
-    task.prompt = modules.prompts.get(modules.default_prompt_name or "", "")
-    task.truncate_dim = modules.truncate_dim
+    task = task_class(task_class.Options.model_validate(options), run.data)
+    task.load_state(
+        {
+            "texts_per_row": 2,
+            "do_lower_case": modules.do_lower_case,
+            "prompt": modules.prompts.get(modules.default_prompt_name or "", ""),
+            "truncate_dim": modules.truncate_dim,
+        }
+    )
     encoder_folder = folder / modules.transformer_path
     try:
         pretrained = PretrainedFolder(encoder_folder)

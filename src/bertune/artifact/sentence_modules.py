@@ -1,4 +1,4 @@
-"""What sentence-transformers computes after the encoder, as plain data, and what of it bertune computes too."""
+"""What sentence-transformers computes after the encoder, as plain data, and what bertune supports of it."""
 
 from __future__ import annotations
 
@@ -34,12 +34,15 @@ ACTIVATIONS = {
     "sigmoid": "torch.nn.modules.activation.Sigmoid",
     "silu": "torch.nn.modules.activation.SiLU",
 }
-"""Activations of a dense layer, and their classes. They are made without arguments, so gelu is the exact one."""
+"""Activations of a dense layer, and their classes. These get no arguments, so gelu is the exact one."""
 
 
 @dataclass(frozen=True, eq=False)
 class Dense:
-    """A linear layer on the sentence vector: `activation(weight @ vector + bias)`. Equal numbers are equal layers."""
+    """A linear layer on the sentence vector: `activation(weight @ vector + bias)`.
+
+    Layers with equal numbers are equal.
+    """
 
     weight: Tensor
     """(out, in), fp32."""
@@ -84,7 +87,7 @@ class SentenceModules:
     """Texts to put before a text, by name."""
     default_prompt_name: str | None = None
     similarity_fn_name: str | None = None
-    """One of `SIMILARITIES`; None where the folder names none, which sentence-transformers reads as cosine."""
+    """One of `SIMILARITIES`; None where the folder names none, which means cosine."""
 
 
 def unsupported(file: Path, reason: str) -> ArtifactError:
@@ -101,7 +104,8 @@ def check_path(path: object, file: Path) -> None:
     parsed = PureWindowsPath(path) if isinstance(path, str) else None  # parses POSIX paths too
     if parsed is None or parsed.anchor or ".." in parsed.parts or "\0" in str(path):
         raise ArtifactError(
-            f"{file}: the path of a module is {path!r}, must be that of a folder inside this one; mend the file"
+            f"{file}: the path of a module is {path!r}, must be that of a folder inside this one; "
+            "mend the file"
         )
 
 
@@ -151,7 +155,8 @@ def check_usage(
         raise ArtifactError(f"{file}: prompts are {prompts!r}, must be texts by name; mend them")
     if default_prompt_name is not None and default_prompt_name not in prompts:
         raise ArtifactError(
-            f"{file}: default_prompt_name is {default_prompt_name!r}, must be one of {listed(prompts)}; mend it"
+            f"{file}: default_prompt_name is {default_prompt_name!r}, must be one of {listed(prompts)}; "
+            "mend it"
         )
     if similarity is not None and similarity not in SIMILARITIES:
         raise ArtifactError(

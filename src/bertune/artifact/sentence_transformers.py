@@ -8,9 +8,9 @@
 | 2_Dense/config.json, model.safetensors | a linear layer on that vector, and its activation |
 | config_sentence_transformers.json | prompts, similarity, truncation |
 
-Two layouts are read: the legacy one (up to 5.3) and the new one (from 5.4 on). The legacy one is written, as of
-3.0, which later versions read too. A folder whose vectors bertune would compute differently is refused: otherwise
-a skipped module would give wrong vectors, and nobody would notice.
+Two layouts are read: the legacy one (up to 5.3) and the new one (from 5.4 on). The legacy one is written, as
+of 3.0, which later versions read too. A folder whose vectors bertune would compute differently is refused:
+otherwise a skipped module would give wrong vectors, and nobody would notice.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from bertune.files import part_of, write_json
 from bertune.types import JSON
 
 _LAYOUT = "3.0.0"
-"""The version whose layout is written: the first that reads a similarity, and a Dense in model.safetensors."""
+"""The layout that is written: the first with a similarity, and with a Dense in model.safetensors."""
 _MODULES = ("Transformer", "Pooling", "Dense", "Normalize")
 _PACKAGES = (
     "sentence_transformers.models",
@@ -86,11 +86,11 @@ def is_sentence_transformers_folder(folder: str | Path) -> bool:
 
 
 def read_modules(folder: str | Path) -> SentenceModules:
-    """Read a folder of sentence-transformers except its encoder and tokenizer, in the legacy or the new layout.
+    """Read a folder of sentence-transformers, in either layout, except its encoder and tokenizer.
 
     Raises:
-        ArtifactError: a file is missing or damaged, or asks for something that bertune does not compute, such as
-            another kind of module or pooling; the message names the file.
+        ArtifactError: a file is missing or damaged, or asks for something that bertune does not compute, such
+            as another kind of module or pooling; the message names the file.
     """
     folder = Path(folder)
     (_, encoder), (_, pooling), *others = _read_entries(folder)
@@ -231,7 +231,8 @@ def _read_entries(folder: Path) -> list[tuple[str, str]]:
     if kinds != ["Transformer", "Pooling", *dense, *normalize]:
         raise unsupported(
             file,
-            f"has the modules {kinds}, bertune computes Transformer, Pooling, any Dense, at most one Normalize",
+            f"has the modules {kinds}, bertune computes Transformer, Pooling, any Dense, "
+            "at most one Normalize",
         )
     return entries
 
@@ -243,7 +244,8 @@ def _module_kind(class_path: str, file: Path) -> str:
     if kind not in _MODULES or package not in _PACKAGES:
         raise unsupported(
             file,
-            f"has the module {class_path!r}, bertune computes {listed(_MODULES)} of sentence-transformers only",
+            f"has the module {class_path!r}, bertune computes {listed(_MODULES)} "
+            "of sentence-transformers only",
         )
     return kind
 
@@ -280,7 +282,7 @@ def _read_encoder_settings(folder: Path) -> tuple[int | None, bool]:
 
 
 def _read_tokenizer_length(folder: Path) -> int | None:
-    """Return the most tokens by tokenizer and encoder, which counts where sentence-transformers has no setting."""
+    """Return the most tokens by tokenizer and encoder, for folders without `max_seq_length`."""
     sources = (("tokenizer_config.json", "model_max_length"), ("config.json", "max_position_embeddings"))
     values = [_Settings.read(folder / name, required=False).values.get(key) for name, key in sources]
     numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
@@ -301,7 +303,8 @@ def _read_pooling(file: Path) -> tuple[str, bool, int]:
     dim = settings.positive("embedding_dimension") or settings.positive("word_embedding_dimension")
     if dim is None:
         raise ArtifactError(
-            f"{file}: damaged: has neither embedding_dimension nor word_embedding_dimension; get the file again"
+            f"{file}: damaged: has neither embedding_dimension nor word_embedding_dimension; "
+            "get the file again"
         )
     return mode, settings.get("include_prompt", bool, True), dim
 
@@ -372,8 +375,8 @@ def _read_weights(folder: Path) -> tuple[Path, dict[str, Tensor]]:
     file = next((file for file in files if file.is_file()), None)
     if file is None:
         raise ArtifactError(
-            f"{folder}: holds neither model.safetensors nor pytorch_model.bin; get the weights of this module "
-            "again"
+            f"{folder}: holds neither model.safetensors nor pytorch_model.bin; "
+            "get the weights of this module again"
         )
     try:
         weights: Any = (

@@ -84,7 +84,7 @@ def write_metadata(artifact: Artifact, folder: Path) -> None:
 
 
 def _write_weights(model: Model, folder: Path) -> None:
-    """Write model.safetensors with the care of a checkpoint: hashed and on the disk before it gets its name."""
+    """Write model.safetensors as checkpoints are written: hashed, and on the disk before it gets its name."""
     tensors = {name: tensor.contiguous().cpu() for name, tensor in model.hf_state_dict().items()}
     path = folder / WEIGHTS
     part = part_of(path)

@@ -1,4 +1,4 @@
-"""What every verb shares: errors to exit codes, and where output goes."""
+"""What the commands share: errors as exit codes, and the format of the output."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from bertune.errors import BertuneError, ConfigError, Interrupted
-from bertune.types import JSON, Scores
+from bertune.types import JSON
 
 if TYPE_CHECKING:
-    from bertune.retrieval.search import Hit, NearDuplicates
+    from bertune.commands.evaluate import Evaluation
+    from bertune.commands.search import CorpusDuplicates
+    from bertune.retrieval.search import Hit
 
 DISCONNECT_SIGNS = (
     "Connection closed",
@@ -24,13 +26,16 @@ DISCONNECT_SIGNS = (
     "Socket Timeout",
     "timed out",
 )
-"""What torch.distributed says when another process is gone."""
+"""Parts of torch.distributed's messages when another process has ended."""
 
 EXIT_OK, EXIT_BUG, EXIT_BAD_INPUT, EXIT_CHECK_FAILED = 0, 1, 2, 3
 
 
 def run_guarded(work: Callable[[], object], *, debug: bool) -> int:
-    """Run a verb; return its exit code. An error of the user's is one line, one of ours shows where it happened."""
+    """Run a command; return its exit code.
+
+    A `BertuneError` is one line on standard error. Any other exception is a bug, and is raised.
+    """
     try:
         work()
     except BertuneError as error:
@@ -47,7 +52,7 @@ def run_guarded(work: Callable[[], object], *, debug: bool) -> int:
     except RuntimeError as error:
         if not _process() or not any(sign in str(error) for sign in DISCONNECT_SIGNS):
             raise
-        print(f"bertune: {_process()}another process has ended; what it said is the reason", file=sys.stderr)
+        print(f"bertune: {_process()}another process has ended; its message is the reason", file=sys.stderr)
         return EXIT_BUG
     except BrokenPipeError:  # `bertune predict ... | head` has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -56,88 +61,99 @@ def run_guarded(work: Callable[[], object], *, debug: bool) -> int:
 
 
 def is_main_process() -> bool:
-    """Tell whether this process is the one that writes, of those that a launcher has started."""
+    """Tell whether this process writes the output; of several processes the first one does."""
     return os.environ.get("RANK", "0") == "0"
 
 
-def require_single_process(verb: str) -> None:
-    """Refuse to work in several processes.
+def require_single_process(command: str) -> None:
+    """Refuse to run in several processes.
 
     Raises:
-        ConfigError: a launcher has started them.
+        ConfigError: a launcher has started several.
     """
     if _process():
         raise ConfigError(
-            f"{verb}: works in one process, and {os.environ['WORLD_SIZE']} were started; start it without a launcher"
+            f"{command}: works in one process, and {os.environ['WORLD_SIZE']} were started; "
+            "start it without a launcher"
         )
 
 
 def _process() -> str:
-    """Say which of several processes this is."""
-    number = int(os.environ.get("WORLD_SIZE", "1"))
-    return f"process {os.environ['RANK']} of {number}: " if number > 1 and "RANK" in os.environ else ""
+    """Return a prefix for messages: which of several processes this is; empty for a single one."""
+    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    if world_size == 1 or "RANK" not in os.environ:
+        return ""
+    return f"process {os.environ['RANK']} of {world_size}: "
 
 
-def score_lines(scores: Scores, loss: float, num_truncated_rows: int) -> list[str]:
-    """Lay scores out for reading: figures, labels, confusion matrix."""
+def score_lines(evaluation: Evaluation) -> list[str]:
+    """Format an evaluation: a table of figures, one of labels, and the confusion matrix."""
     from bertune.console import aligned
 
+    scores = evaluation.scores
     figures = []
     for name, value in scores.values.items():
         pair = scores.intervals.get(name)
-        figures.append(
-            [name, f"{value:.4f}", f"95 % interval {pair[0]:.4f} to {pair[1]:.4f}" if pair else ""]
-        )
-    lines = aligned(
-        ["figure", "value", ""], [*figures, *([] if math.isnan(loss) else [["loss", f"{loss:.4f}", ""]])]
-    )
+        interval = f"95 % interval {pair[0]:.4f} to {pair[1]:.4f}" if pair else ""
+        figures.append([name, f"{value:.4f}", interval])
+    if not math.isnan(evaluation.loss):
+        figures.append(["loss", f"{evaluation.loss:.4f}", ""])
+    lines = aligned(["figure", "value", ""], figures)
     if scores.per_label:
         names = ("precision", "recall", "f1")
         rows = [
-            [label, *(f"{v[n]:.4f}" for n in names), str(v["support"])]
-            for label, v in scores.per_label.items()
+            [label, *(f"{values[name]:.4f}" for name in names), str(values["support"])]
+            for label, values in scores.per_label.items()
         ]
         lines += ["", *aligned(["label", *names, "rows"], rows)]
     if scores.confusion:
         labels = list(scores.confusion)
         rows = [[label, *(str(scores.confusion[label][p]) for p in labels)] for label in labels]
-        lines += [
-            "",
-            "rows by gold label (down) and predicted label (across):",
-            *aligned(["", *labels], rows),
-        ]
-    if num_truncated_rows:
-        lines += ["", f"{num_truncated_rows} rows were longer than max_length and were cut"]
+        lines += ["", "rows by gold label (down) and predicted label (across):"]
+        lines += aligned(["", *labels], rows)
+    if evaluation.num_truncated_rows:
+        lines += ["", f"{evaluation.num_truncated_rows} rows were longer than max_length and were cut"]
     return lines
 
 
-def write_predictions(
-    out: str,
+def write_predictions(  # noqa: PLR0913  (the options of `bertune predict`)
+    folder: str,
     file: str,
     overrides: list[str],
     output: str | None,
-    form: str | None,
+    output_format: str | None,
     *,
     quiet: bool,
-    **where: str | None,
+    task: str | None,
+    device: str,
+    precision: str,
 ) -> None:
-    """Predict a file and write the result to a file or to standard output."""
+    """Predict a file, and write the result to a file or to standard output.
+
+    Raises:
+        BertuneError: see `bertune.predict`; or the output cannot be written.
+    """
     from bertune.commands.predict import predict
     from bertune.console import Console
     from bertune.inference import writers
 
     console = Console(quiet or not is_main_process())
-    writers.output_format(output, form, "")  # a name that tells nothing is refused before any work
-    found = predict(out, file, overrides, console=console, **where)
+    writers.output_format(output, output_format, "")  # refuses a wrong name before any work
+    predictions = predict(
+        folder, file, overrides, task=task, device=device, precision=precision, console=console
+    )
     if not is_main_process():
-        deque(found.results, maxlen=0)  # it computes its share, and the first one writes
+        deque(predictions.results, maxlen=0)  # computes this process's share; the first one writes
         return
-    kind = writers.output_format(output, form, found.format)
+    chosen_format = writers.output_format(output, output_format, predictions.format)
     with writers.open_output(output, sys.stdout) as target:
-        if kind == "csv":
-            count = writers.write_csv(target, found.column_names, found.results, found.label_delimiter)
+        if chosen_format == "csv":
+            header, delimiter = predictions.column_names, predictions.label_delimiter
+            count = writers.write_csv(target, header, predictions.results, delimiter)
+        elif chosen_format == "conll":
+            count = writers.write_conll(target, predictions.results)
         else:
-            count = (writers.write_conll if kind == "conll" else writers.write_jsonl)(target, found.results)
+            count = writers.write_jsonl(target, predictions.results)
     console.info(f"{count} rows predicted{f', written to {output}' if output else ''}")
 
 
@@ -149,36 +165,37 @@ def print_vectors(rows: Iterator[JSON]) -> None:
         print(json.dumps(row, ensure_ascii=False, default=str), flush=True)
 
 
-def hit_lines(queries: Sequence[str], found: Sequence[Sequence[Hit]], *, as_json: bool) -> Iterator[str]:
-    """Lay out what was found: a line a query in JSON, else a line a row under its query."""
+def hit_lines(queries: Sequence[str], results: Sequence[Sequence[Hit]], *, as_json: bool) -> Iterator[str]:
+    """Format the hits of each query: one JSON line a query, or the query and a line a hit."""
     import json
 
-    for query, hits in zip(queries, found, strict=True):
+    for query, hits in zip(queries, results, strict=True):
         if as_json:
             rows = [{"row": hit.row + 1, "score": round(hit.score, 6), **hit.raw} for hit in hits]
             yield json.dumps({"query": query, "hits": rows}, ensure_ascii=False, default=str)
             continue
         yield query
-        yield from (f"  {hit.score:.4f}  {hit.row + 1:>6}  {row_text(hit.raw)}" for hit in hits)
+        yield from (f"  {hit.score:.4f}  {hit.row + 1:>6}  {_row_text(hit.raw)}" for hit in hits)
 
 
-def pair_lines(pairs: NearDuplicates, rows: dict[int, JSON], *, as_json: bool) -> Iterator[str]:
-    """Lay out near-duplicates: a line a pair."""
+def pair_lines(duplicates: CorpusDuplicates, *, as_json: bool) -> Iterator[str]:
+    """Format near-duplicates: one JSON line a pair, or a line for each of its rows."""
     import json
 
-    for score, first, second in pairs.pairs:
+    rows = duplicates.rows
+    for score, first, second in duplicates.pairs:
         if as_json:
-            both = {
+            pair = {
                 "score": round(score, 6),
                 "rows": [first + 1, second + 1],
                 "texts": [rows[first], rows[second]],
             }
-            yield json.dumps(both, ensure_ascii=False, default=str)
+            yield json.dumps(pair, ensure_ascii=False, default=str)
         else:
-            yield f"{score:.4f}  {first + 1:>6}  {row_text(rows[first])}\n        {second + 1:>6}  {row_text(rows[second])}"
+            yield f"{score:.4f}  {first + 1:>6}  {_row_text(rows[first])}"
+            yield f"        {second + 1:>6}  {_row_text(rows[second])}"
 
 
-def row_text(raw: JSON) -> str:
-    """Return a row of a corpus in one line: its text, or all of it where it has several columns."""
-    values = [str(v) for v in raw.values()]
-    return " | ".join(values).replace("\n", " ")
+def _row_text(raw: JSON) -> str:
+    """Return the columns of a row in one line."""
+    return " | ".join(str(value) for value in raw.values()).replace("\n", " ")

@@ -66,4 +66,5 @@ def cache_lines(report: JSON) -> Iterable[str]:
     if rows:
         yield from aligned(["run", "kind", "rows", "size", "age"], rows)
     total = sum(e["bytes"] for e in entries) / 1e6
-    yield f"{len(entries)} entries, {total:.1f} MB, {'removed from' if is_removed else 'in'} {report['folder']}"
+    preposition = "removed from" if is_removed else "in"
+    yield f"{len(entries)} entries, {total:.1f} MB, {preposition} {report['folder']}"

@@ -53,8 +53,8 @@ def embed(  # noqa: PLR0913  (what a user can choose)
     Args:
         folder: what `train` has written, a folder of sentence-transformers, or "minilm".
         file: a data file with a text a row.
-        output: a name that ends in .npy, which `numpy.load(mmap_mode="r")` opens, or in .parquet, which keeps every
-            column of the file.
+        output: a name that ends in .npy, which `numpy.load(mmap_mode="r")` opens, or in .parquet, which keeps
+            every column of the file.
         overrides: `data.name=value`, how to read the file.
         options: prompt, width and length of the vectors.
         dtype: float32, float16, int8 or binary; see `bertune.inference.vectors.quantize_vectors`.

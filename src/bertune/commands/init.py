@@ -60,78 +60,84 @@ EXAMPLES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
         ("pairs.en.train.csv", "pairs.en.dev.csv"),
     ),
 }
-"""What a new run file of a task says, and which example files it reads."""
+"""By task: the settings of a new run file, and the example files that it reads."""
 
 
 def examples_folder() -> Path:
     """Return the folder of example files: inside the installed package, or beside its source."""
-    here = Path(__file__).parents[1]
-    inside, beside = here / "examples", here.parents[1] / "examples"
+    package = Path(__file__).parents[1]
+    inside, beside = package / "examples", package.parents[1] / "examples"
     return inside if inside.is_dir() else beside
 
 
 def init(task: str, folder: str | Path = ".") -> list[Path]:
-    """Write TASK.yaml and its example data into a folder; never over a file that is there.
+    """Write TASK.yaml and its example data into a folder; return the files.
+
+    A file that exists with other content is never overwritten.
 
     Raises:
         TaskNotFound: there is no such task.
-        ConfigError: a file is there already.
+        ConfigError: a file exists with other content, or cannot be written.
     """
     task_class = load_task(task)
     name = Path(task).stem
     settings, files = EXAMPLES.get(name, ({"data": {"train": "train.csv"}}, ()))
-    place = Path(folder)
-    contents = {place / f"{name}.yaml": run_file_text(task, settings, task_class.Options)}
+    folder = Path(folder)
+    contents = {folder / f"{name}.yaml": run_file_text(task, settings, task_class.Options)}
     for file in files:
-        contents[place / "data" / file] = (examples_folder() / "data" / file).read_text(encoding="utf-8")
-    different = [p for p, text in contents.items() if p.exists() and p.read_bytes() != text.encode()]
-    if different:
-        raise ConfigError(f"{different[0]} is there already; give another folder: bertune init {task} FOLDER")
+        contents[folder / "data" / file] = (examples_folder() / "data" / file).read_text(encoding="utf-8")
+    for path, text in contents.items():
+        if path.exists() and path.read_bytes() != text.encode():
+            raise ConfigError(f"{path} exists already; give another folder: bertune init {task} FOLDER")
     try:
         for path, text in contents.items():
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(text.encode())
     except OSError as error:
         raise ConfigError(
-            f"{error.filename or place}: cannot be written: {error.strerror or error}"
+            f"{error.filename or folder}: cannot be written: {error.strerror or error}"
         ) from None
     return list(contents)
 
 
 def run_file_text(task: str, settings: dict[str, Any], options: type[Section]) -> str:
-    """Return a run file: what is said, and every other setting as a comment with its default."""
+    """Return a run file: the given settings, and every other setting as a comment with its default."""
     lines = [
         f"# bertune train {Path(task).stem}.yaml",
-        "# Settings behind # have the value shown. Paths are relative to where you run bertune.",
+        "# A setting after # has the value shown. Paths are relative to the folder where you run bertune.",
         "",
     ]
-    lines += _section(RunConfig, {"task": task, **settings}, options, "")
+    lines += _section_lines(RunConfig, {"task": task, **settings}, options, "")
     return "\n".join(lines) + "\n"
 
 
-def _section(
+def _section_lines(
     model: type[BaseModel], settings: dict[str, Any], options: type[Section], indent: str
 ) -> list[str]:
+    """Return the lines of a section, each setting below its description."""
     lines: list[str] = []
     for name, field in model.model_fields.items():
-        inner = options if name == "options" else field.annotation
+        section = options if name == "options" else field.annotation
         lines += textwrap.wrap(
             " ".join((field.description or "").split()),
             110,
             initial_indent=f"{indent}# ",
             subsequent_indent=f"{indent}# ",
         )
-        if is_section(inner):
-            lines += [f"{indent}{name}:", *_section(inner, settings.get(name, {}), options, indent + "  ")]
+        if is_section(section):
+            lines += [
+                f"{indent}{name}:",
+                *_section_lines(section, settings.get(name, {}), options, indent + "  "),
+            ]
         elif name in settings:
-            lines += [f"{indent}{name}: {_value(settings[name])}"]
+            lines += [f"{indent}{name}: {_to_yaml(settings[name])}"]
         else:
-            lines += [f"{indent}# {name}: {_value(field.get_default(call_default_factory=True))}"]
-        lines += [""] if is_section(inner) or not indent else []
+            lines += [f"{indent}# {name}: {_to_yaml(field.get_default(call_default_factory=True))}"]
+        lines += [""] if is_section(section) or not indent else []
     return lines
 
 
-def _value(value: Any) -> str:
+def _to_yaml(value: Any) -> str:
     return (
         str(yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10_000))
         .removesuffix("...\n")

@@ -1,4 +1,4 @@
-"""A look before any training: at a data file, its columns, labels, and what the model will see; or at the folder of a model."""
+"""`bertune inspect`: a look at a data file as the model will see it, or at the folder of a model."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ from bertune.encoders.checkpoint_report import format_checkpoint_report, make_ch
 from bertune.encoders.pretrained import PACKAGED_MODELS, PretrainedFolder, locate_model
 from bertune.errors import BertuneError, ConfigError
 from bertune.tasks import load_task
-from bertune.tasks.base.reading import read_examples
+from bertune.tasks.base.reading import read_and_fit
 from bertune.tasks.base.task import Task
 from bertune.text.tokenizer import Tokenizer
 from bertune.types import JSON, Columns, Example
 
-_ANY = Columns(("text",), ("text_b",), "label")
+_ANY_COLUMNS = Columns(("text",), ("text_b",), "label")
+"""The fields of the rows of most tasks, to guess the task of a file."""
 
 
 def inspect(
@@ -40,29 +41,30 @@ def inspect(
     """Describe a data file, or the folder of a model.
 
     Args:
-        file: a data file with targets; or a folder, for which see `bertune.encoders.checkpoint_report`.
-        overrides: `data.name=value`.
-        task: `auto` looks at the label column: fractions are taken as regress, sentences of words and spans as tag, everything else as
-            classify.
-        model: whose tokenizer shows what the model will see.
+        file: a data file with targets; or a folder, see `bertune.encoders.checkpoint_report`.
+        overrides: `data.name=value`, how to read the file.
+        task: the name of a task. "auto" looks at the label column: fractions are regress, sentences of words
+            and spans are tag, everything else is classify.
+        model: the model whose tokenizer shows the tokens.
         num_samples: how many random rows to show; fewer if the file has fewer.
-        seed: which rows.
+        seed: which random rows.
 
     Returns:
-        `notes`, `problem`, `rows`, `targets` (counts or range), `rows_with` (rows that have a label), `tokens`
-        (lengths) and `samples`, all JSON-ready.
+        `notes`, `task`, `description` (what the task learned from the rows), `rows`, `targets` (label counts,
+        or the range of numbers), `rows_with_label` (by label), `samples` and `tokens` (lengths); JSON-ready.
 
     Raises:
         BertuneError: the file, a row or a setting cannot be used.
     """
     if file == "-":
         raise ConfigError(
-            "inspect looks at a file more than once, so it cannot read standard input; give a file"
+            "inspect reads a file more than once, so it cannot read standard input; give a file"
         )
     if Path(file).is_dir() or (file in PACKAGED_MODELS and not Path(file).exists()):
         if overrides:
             raise ConfigError(
-                f"{overrides[0]!r}: settings say how to read a data file, and {file!r} is a folder; leave them out"
+                f"{overrides[0]!r}: settings say how to read a data file, and {file!r} is a folder; "
+                "leave them out"
             )
         return make_checkpoint_report(Path(file) if Path(file).is_dir() else locate_model(file))
     notes: list[str] = []
@@ -71,71 +73,74 @@ def inspect(
     for override in overrides:
         apply_override(raw, override)
     if task == "auto":
-        raw["task"], why = guess_task(source, resolve_config({**raw, "task": "classify"}, Section)[0].data)
-        notes.append(f"task: {raw['task']}, {why}; --task says otherwise")
+        data = resolve_config({**raw, "task": "classify"}, Section)[0].data
+        raw["task"], reason = guess_task(source, data)
+        notes.append(f"task: {raw['task']}, {reason}; --task says otherwise")
     task_class = load_task(raw["task"])
     run, options = resolve_config(raw, task_class.Options)
-    learner = task_class(options, run.data)
-    examples = read_examples([source], learner, run.data, notes.append)
-    learner.fit(examples, notes.append)
+    fitted = task_class(options, run.data)
+    examples = read_and_fit([source], fitted, run.data, notes.append)
+    sample_rows = np.random.default_rng(seed).permutation(len(examples))[:num_samples].tolist()
+    samples = [examples[row] for row in sample_rows]
     report: JSON = {
         "notes": notes,
-        "problem": learner.describe(),
+        "task": raw["task"],
+        "description": fitted.describe(),
         "rows": len(examples),
-        "targets": _targets(learner, examples),
+        "targets": _count_targets(fitted, examples),
+        "rows_with_label": dict(Counter(label for e in examples for label in set(fitted.example_labels(e)))),
+        "samples": [_sample_to_json(example) for example in samples],
+        "tokens": None,
     }
-    report["rows_with"] = dict(Counter(label for e in examples for label in set(learner.example_labels(e))))
-    chosen = np.random.default_rng(seed).permutation(len(examples))[:num_samples].tolist()
-    report["samples"] = [_sample(examples[i]) for i in chosen]
-    report["tokens"] = None
     try:
         tokenizer = PretrainedFolder(locate_model(model)).load_tokenizer(run.data)
     except BertuneError as error:
         notes.append(f"no tokens shown: {error}")
     else:
-        _add_tokens(report, learner, tokenizer, [examples[i] for i in chosen], examples)
+        _add_tokens(report, fitted, tokenizer, samples, examples)
     return report
 
 
 def guess_task(source: str, data: DataConfig) -> tuple[str, str]:
-    """Return a task by the look of the file and its label column, and why."""
+    """Return a task that fits the file and its label column, and the reason."""
     if looks_like_tagging(source, data):
         return "tag", "since rows are sentences of words, or have spans"
-    faults = BadRows(skip=True)
-    fractions = total = 0
-    for row in open_rows(ReadOptions(source, data, _ANY, faults, lambda _: None)):
+    bad_rows = BadRows(skip=True)
+    num_fractions = num_labels = 0
+    for row in open_rows(ReadOptions(source, data, _ANY_COLUMNS, bad_rows, lambda _: None)):
         value = row.fields.get("label")
         if value is None or isinstance(value, list):
             continue
-        total += 1
+        num_labels += 1
         try:
-            fractions += not float(format_label(value)).is_integer()
+            num_fractions += not float(format_label(value)).is_integer()
         except (ValueError, OverflowError):
             return "classify", f"since a label is the text {format_label(value)!r}"
-    if fractions:
-        return "regress", f"since {fractions} of {total} labels are fractions"
-    return "classify", "since the labels are lists" if not total else "since the labels are whole numbers"
+    if num_fractions:
+        return "regress", f"since {num_fractions} of {num_labels} labels are fractions"
+    return "classify", "since the labels are whole numbers" if num_labels else "since the labels are lists"
 
 
 def looks_like_tagging(source: str, data: DataConfig) -> bool:
     """Tell whether the first row is a sentence with something for each word, or has spans."""
-    kind = detect_format(source, data, _ANY)
-    if kind == "conll":
+    file_format = detect_format(source, data, _ANY_COLUMNS)
+    if file_format == "conll":
         return True
-    first = next(read_records(ReadOptions(source, data, _ANY, BadRows(skip=True), lambda _: None)), None)
-    if first is None or kind in {"csv", "tsv"}:
+    options = ReadOptions(source, data, _ANY_COLUMNS, BadRows(skip=True), lambda _: None)
+    first = next(read_records(options), None)
+    if first is None or file_format in {"csv", "tsv"}:
         return False
     values = {normalize_name(name): value for name, value in first.values.items()}
     lists = [value for value in values.values() if isinstance(value, list)]
-    spans = any(value and isinstance(value[0], dict | list) for value in lists)
+    has_spans = any(value and isinstance(value[0], dict | list) for value in lists)
     return (
-        spans
+        has_spans
         or bool({"spans", "entities", "nertags"} & values.keys())
-        or any(isinstance(values.get(n), list) for n in ("text", "tokens", "words"))
+        or any(isinstance(values.get(name), list) for name in ("text", "tokens", "words"))
     )
 
 
-def _targets(task: Task, examples: Sequence[Example]) -> JSON:
+def _count_targets(task: Task, examples: Sequence[Example]) -> JSON:
     if isinstance(examples[0].target, int | float) and len({e.target for e in examples}) > 2:
         values = np.array([e.target for e in examples])
         low, middle, high = np.percentile(values, [0, 50, 100])
@@ -146,55 +151,60 @@ def _targets(task: Task, examples: Sequence[Example]) -> JSON:
     return dict(counts.most_common())
 
 
-def _sample(example: Example) -> JSON:
+def _sample_to_json(example: Example) -> JSON:
     target = example.target
     if isinstance(target, tuple):
-        target = [list(one) if isinstance(one, tuple) else one for one in target]
-    return {"place": str(example.location), "texts": list(example.texts), "target": target}
+        target = [list(value) if isinstance(value, tuple) else value for value in target]
+    return {"location": str(example.location), "texts": list(example.texts), "target": target}
 
 
 def _add_tokens(
-    report: JSON, task: Task, tokenizer: Tokenizer, shown: list[Example], examples: Sequence[Example]
+    report: JSON, task: Task, tokenizer: Tokenizer, samples: list[Example], examples: Sequence[Example]
 ) -> None:
-    for sample, encoded in zip(report["samples"], task.encode(shown, tokenizer), strict=True):
-        ids = [int(i) for piece in encoded.inputs for i in piece.input_ids]
+    """Add the tokens of the samples to a report, and the lengths of all rows in tokens."""
+    for sample, encoded in zip(report["samples"], task.encode(samples, tokenizer), strict=True):
+        ids = [int(i) for encoding in encoded.inputs for i in encoding.input_ids]
         sample |= {
             "tokens": tokenizer.convert_ids_to_tokens(ids),
             "ids": ids,
             "decoded": tokenizer.decode(ids),
             "length": len(ids),
         }
-    task.report()  # of the samples, which are among the rows
-    rows = EncodedDataset(task.encode(examples, tokenizer))
-    report["notes"] += [*rows.diagnostics(tokenizer.unk_token_id, tokenizer.max_length), *task.report()]
-    names = ("min", "median", "mean", "p95", "max")
-    low, middle, high, longest = np.percentile(rows.lengths, [0, 50, 95, 100])
-    values = (low, middle, rows.lengths.mean(), high, longest)
-    report["tokens"] = {name: round(float(value), 1) for name, value in zip(names, values, strict=True)}
+    task.report()  # drops what it says about the samples: they are among all rows
+    dataset = EncodedDataset(task.encode(examples, tokenizer))
+    report["notes"] += [*dataset.diagnostics(tokenizer.unk_token_id, tokenizer.max_length), *task.report()]
+    shortest, median, p95, longest = np.percentile(dataset.lengths, [0, 50, 95, 100])
+    lengths = {
+        "min": shortest,
+        "median": median,
+        "mean": dataset.lengths.mean(),
+        "p95": p95,
+        "max": longest,
+    }
+    report["tokens"] = {name: round(float(value), 1) for name, value in lengths.items()}
 
 
 def report_lines(report: JSON) -> list[str]:
-    """Lay a report out for reading."""
+    """Format a report of `inspect` as lines."""
     if "weights" in report:
         return format_checkpoint_report(report)
     lines = [
-        f"problem: {report['problem']}",
+        f"task: {report['description']}",
         f"rows: {report['rows']}",
-        *(f"note: {n}" for n in report["notes"]),
+        *(f"note: {note}" for note in report["notes"]),
     ]
     if report["tokens"]:
-        lines.append("tokens a row: " + ", ".join(f"{k} {v:g}" for k, v in report["tokens"].items()))
-    total = report["rows"]
+        lengths = ", ".join(f"{name} {value:g}" for name, value in report["tokens"].items())
+        lines.append(f"tokens a row: {lengths}")
     if set(report["targets"]) == {"min", "median", "mean", "max"}:
-        lines.append("target: " + ", ".join(f"{k} {v:.4g}" for k, v in report["targets"].items()))
+        figures = ", ".join(f"{name} {value:.4g}" for name, value in report["targets"].items())
+        lines.append(f"target: {figures}")
     else:
-        shares = report["rows_with"]
-        lines += ["labels, and the share of rows that have them:"]
-        lines += [
-            f"  {n:>7}  {shares[label] / total:6.1%}  {label}" for label, n in report["targets"].items()
-        ]
+        lines.append("labels, and the share of rows that have them:")
+        for label, count in report["targets"].items():
+            lines.append(f"  {count:>7}  {report['rows_with_label'][label] / report['rows']:6.1%}  {label}")
     for sample in report["samples"]:
-        lines += ["", f"{sample['place']}  target: {sample['target']}"]
+        lines += ["", f"{sample['location']}  target: {sample['target']}"]
         lines += [f"  text    {text}" for text in sample["texts"]]
         if "tokens" in sample:
             lines += [

@@ -22,7 +22,7 @@ from bertune.tasks.base.task import Task
 from bertune.types import Example, Prediction, Row
 
 DEFAULT_LABEL_DELIMITER = "|"
-"""What stands between the labels of a multi-label prediction in csv if the training files had no delimiter."""
+"""Between the labels of a multi-label prediction in csv, if the training files had no delimiter."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,8 @@ def predict(
 ) -> FilePredictions:
     """Predict a file row by row, in its order, in memory that does not grow with it.
 
-    Several processes share the work, and each has the result. A file is first read to its end, so that a bad row
-    ends the call before the first prediction. Standard input ("-") is read once.
+    Several processes share the work, and each has the result. A file is first read to its end, so that a bad
+    row ends the call before the first prediction. Standard input ("-") is read once.
 
     Args:
         folder: what `train` has written.

@@ -38,7 +38,7 @@ TARGET_ALIASES = (
     "label", "labels", "target", "class", "category", "intent", "sentiment", "score", "quality", "rating",
     "stars", "标签", "类别", "分类", "分数", "情感",
 )  # fmt: skip
-OTHER_ALIASES = {
+OTHER_ALIASES: dict[str, tuple[str, ...]] = {
     "negative": ("negative", "neg", "hardnegative", "negtitle", "negativetext", "text3", "sentence3")
 }
 """Names of the fields besides texts and target."""

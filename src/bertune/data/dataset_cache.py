@@ -27,7 +27,7 @@ from bertune.errors import ConfigError
 from bertune.types import JSON
 
 FORMAT_VERSION = 2
-"""Raised whenever the files of an entry change. 2: the attributes that a task learnt have their new names."""
+"""Raised whenever the files of an entry change. 2: what a task learned is stored under its new names."""
 MANIFEST = "manifest.json"
 
 

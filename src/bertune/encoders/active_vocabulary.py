@@ -1,8 +1,8 @@
 """The active vocabulary: train only the word vectors that the training rows use.
 
-A row of the word table that no training row uses never has a gradient. AdamW then only decays it,
-w <- w * (1 - learning rate * weight decay), by the same factor for all such rows. So these rows need no gradient
-and no moments: one number, `scale`, stands for all of them. It is a parameter whose gradient is always 0, so
+A row of the word table that no training row uses never has a gradient. AdamW then only decays it by
+the factor 1 - learning rate * weight decay, the same for all such rows. So these rows need no gradient and no
+moments: one number, `scale`, stands for all of them. It is a parameter whose gradient is always 0, so
 optimizer, moving average and checkpoint treat it as they would treat each of the rows. Gradient clipping is
 unchanged too, since zeros add nothing to a norm.
 
@@ -85,7 +85,7 @@ def make_embedding(table: Tensor) -> nn.Embedding:
 
 
 def with_full_table(state: dict[str, Tensor], name: str, embedding: nn.Module) -> dict[str, Tensor]:
-    """Return a state dict with the whole table of `embedding`, which is called `name`, also where a part is trained."""
+    """Return a state dict with the whole table of `embedding`, called `name`, even if a part is trained."""
     if not isinstance(embedding, ActiveVocabulary):
         return state
     others = {key: tensor for key, tensor in state.items() if not key.startswith(f"{name}.")}

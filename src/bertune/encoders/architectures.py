@@ -10,7 +10,7 @@ from bertune.encoders.families.family import BERT_DROPOUT_KEYS, HeadSpec, bert_h
 from bertune.encoders.families.registry import FAMILIES, get_family
 
 DEFAULT_HEAD = HeadSpec("bertune_head.dense", "bertune_head.out", "tanh", False, BERT_DROPOUT_KEYS, "")
-"""The head of any other architecture, and of poolings that transformers does not have: only bertune opens it."""
+"""The head of all other architectures, and of poolings that transformers lacks. Only bertune opens it."""
 
 _ALBERT_DROPOUT_KEYS = ("classifier_dropout_prob",)
 _DEBERTA_DROPOUT_KEYS = ("cls_dropout", "hidden_dropout_prob")
@@ -80,7 +80,7 @@ def get_head_spec(model_type: str) -> HeadSpec | None:
 
 
 def token_dropout_keys(model_type: str) -> tuple[str, ...]:
-    """Return the names in config.json that state the dropout of the head for tokens; the first one that is there wins.
+    """Return the names in config.json that state the dropout of the head for tokens; the first one wins.
 
     All these heads are dropout and a linear layer called `classifier`. Empty for an architecture without one.
     """
@@ -99,6 +99,6 @@ def token_classification_class(model_type: str) -> str | None:
 
 
 def bertune_only_reason(model_type: str) -> str:
-    """Return why no other tool opens a saved folder with this architecture; empty where transformers has it."""
+    """Return why no other tool opens a folder of this architecture; empty where transformers has it."""
     family = get_family(model_type)
     return family.bertune_only_reason if family is not None else ""

@@ -66,7 +66,7 @@ class AutoEncoder(nn.Module):
         return get_max_positions(self.hf.config)
 
     def forward(self, ragged: Ragged, output: EncoderOutput = "last") -> Tensor:
-        """Return states: (T, W) of all tokens, or (R, W) of each row's first; see `bertune.types.EncoderOutput`."""
+        """Return states: (T, W) of all tokens, or (B, W) of the first tokens; see `EncoderOutput`."""
         with self._autocast(ragged.input_ids.device.type):
             forward = self._forward_packed if self._packed else self._forward_padded
             states = forward(ragged, first_last=output == "first_last")
@@ -84,7 +84,7 @@ class AutoEncoder(nn.Module):
         self.numerics = numerics
 
     def set_dropout(self, rate: float) -> None:
-        """Change the dropout of hidden states and of attention, wherever the module of transformers has it."""
+        """Change the dropout of hidden states and of attention, wherever the encoder has it."""
         for module in self.hf.modules():
             if isinstance(module, nn.Dropout):
                 module.p = rate
@@ -142,7 +142,7 @@ class AutoEncoder(nn.Module):
         return self.hf.get_input_embeddings().weight  # type: ignore[no-any-return]
 
     def use_active_vocabulary(self, ids: Tensor) -> ActiveVocabulary | None:
-        """Train only the rows of the word table that `ids` names; None where it is no plain table of torch."""
+        """Train only the rows `ids` of the word table; None where it is no plain table of torch."""
         self.use_full_vocabulary()
         embedding = self.hf.get_input_embeddings()
         if type(embedding) is not nn.Embedding:
@@ -231,7 +231,8 @@ def load_auto_encoder(folder: Path) -> tuple[AutoEncoder, list[str], list[str], 
     missing = sorted(info["missing_keys"])
     if len(missing) == len(hf.state_dict()):
         raise ConfigError(
-            f"model: {str(folder)!r} holds no weight of a {config.model_type} encoder; is config.json its own?"
+            f"model: {str(folder)!r} holds no weight of a {config.model_type} encoder; is config.json "
+            "its own?"
         )
     if info["mismatched_keys"]:
         raise ConfigError(
@@ -298,7 +299,7 @@ def _take_pooler(hf: Any) -> dict[str, Tensor]:
 
 
 def _is_packable(config: Any) -> bool:
-    """Tell whether bertune's attention computes the same as the model's own: a decoder is causal, for example."""
+    """Tell whether bertune's attention computes the same as the model's own; a decoder is causal, say."""
     return config.model_type in PACKABLE and not getattr(config, "is_decoder", False)
 
 

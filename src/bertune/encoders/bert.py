@@ -4,10 +4,12 @@
     Layer:  x = attention_norm(x + attention_output(attention(query(x), key(x), value(x))))
             x = output_norm(x + output(intermediate(x)))    intermediate ends in the activation, GELU
 
-RoBERTa, XLM-R, CamemBERT, ERNIE, ELECTRA and DistilBERT are the same block; `bertune.encoders.families` has what
-differs. Letters: `T` packed tokens of a batch, `R` its rows, `W` hidden size, `H` heads, `D` size of a head.
+RoBERTa, XLM-R, CamemBERT, ERNIE, ELECTRA and DistilBERT are the same block; `bertune.encoders.families` has
+what differs.
+Letters: `T` packed tokens of a batch, `R` its rows, `W` hidden size, `H` heads, `D` size of a head.
 
-Sources: Devlin et al. 2018, arXiv 1810.04805; Vaswani et al. 2017, arXiv 1706.03762; `modeling_bert.py` of transformers.
+Sources: Devlin et al. 2018, arXiv 1810.04805; Vaswani et al. 2017, arXiv 1706.03762; `modeling_bert.py` of
+transformers.
 """
 
 from __future__ import annotations
@@ -168,7 +170,7 @@ class Layer(nn.Module):
     def forward(
         self, x: Tensor, plan: AttentionPlan, numerics: Numerics, query_positions: Tensor | None = None
     ) -> Tensor:
-        """Return the new states (T, W), or (R, W) where `query_positions` names R tokens, such as the first ones."""
+        """Return the new states (T, W), or (R, W) where `query_positions` names R tokens."""
         if (
             self.int8_forward is not None
             and not torch.is_grad_enabled()
@@ -178,7 +180,11 @@ class Layer(nn.Module):
         queries = x if query_positions is None else x[query_positions]
         attended = self.attention_output(self._attend(queries, x, plan, numerics))
         queries = self._add_and_norm(
-            attended, queries, self.attention_norm, self.config.attention_output_dropout, numerics.fast_dropout
+            attended,
+            queries,
+            self.attention_norm,
+            self.config.attention_output_dropout,
+            numerics.fast_dropout,
         )
         return self._add_and_norm(
             self.output(self.intermediate(queries)),
@@ -236,7 +242,7 @@ class Bert(nn.Module):
         return self.config.max_positions
 
     def forward(self, ragged: Ragged, output: EncoderOutput = "last") -> Tensor:
-        """Return states: (T, W) of all tokens, or (R, W) of each row's first; see `bertune.types.EncoderOutput`.
+        """Return states: (T, W) of all tokens, or (R, W) of the first tokens; see `EncoderOutput`.
 
         For `first_token` the last layer computes only the first tokens. The numbers are the same, for about a
         fifth less work in a model of four layers.
@@ -302,7 +308,7 @@ class Bert(nn.Module):
         return table.weight  # type: ignore[no-any-return]
 
     def use_active_vocabulary(self, ids: Tensor) -> ActiveVocabulary | None:
-        """Train only the rows of the word table that `ids` names; see `bertune.encoders.active_vocabulary`."""
+        """Train only the rows `ids` of the word table; see `bertune.encoders.active_vocabulary`."""
         self.use_full_vocabulary()
         active = make_active_vocabulary(self.word_embeddings().detach(), ids)
         if active is not None:

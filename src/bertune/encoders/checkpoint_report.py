@@ -43,9 +43,10 @@ def make_checkpoint_report(path: Path) -> JSON:
     """Describe the folder of a pretrained or a saved model.
 
     Returns:
-        `folder`, `kind` (the architecture), `read_by`, `settings`, `files` (bytes by name), `weights` (name, shape,
-        how many layers have it, numbers in all), `encoder` (names that are `missing` or `unused`, and
-        `wrong_shapes`; None where transformers reads the folder), `tokenizer`, `pinyin`, `pictures`, and `lacks`:
+        `folder`, `kind` (the architecture), `read_by`, `settings`, `files` (bytes by name), `weights` (name,
+        shape, how many layers have it, numbers in all), `encoder` (names that are `missing` or `unused`, and
+        `wrong_shapes`; None where transformers reads the folder), `tokenizer`, `pinyin`, `pictures`, and
+        `lacks`:
         what keeps the folder from being used as it is. All values are JSON-ready.
 
     Raises:
@@ -122,9 +123,7 @@ def _describe_tokenizer(folder: PretrainedFolder, lacks: list[str]) -> JSON | No
         return None
     num_vectors, num_tokens = folder.config.get("vocab_size"), tokenizer.vocab_size
     if isinstance(num_vectors, int) and num_tokens > num_vectors:
-        lacks.append(
-            f"word vectors: the tokenizer knows {num_tokens} tokens, config.json says {num_vectors}"
-        )
+        lacks.append(f"word vectors: the tokenizer knows {num_tokens} tokens, config.json says {num_vectors}")
     return {"tokens": num_tokens, "unknown_id": tokenizer.unk_token_id, "max_length": tokenizer.max_length}
 
 

@@ -1,17 +1,18 @@
-"""BERT's layers with matrix products in int8, for inference on CPUs: twice as many products per second as in bf16.
+"""BERT's layers with matrix products in int8, for inference on CPUs: twice as fast as products in bf16.
 
-A product takes activations in uint8 and weights in int8 and sums in int32, in oneDNN. Between products, sums and
-norms are in fp32, and attention is in bf16 where the CPU has units for it. A text gives the same numbers in every
-batch, since the quantization is fixed beforehand, from tokens that the encoder sees once (`quantize`).
+A product takes activations in uint8 and weights in int8 and sums in int32, in oneDNN. Between products, sums
+and norms are in fp32, and attention is in bf16 where the CPU has units for it. A text gives the same numbers
+in every batch, since the quantization is fixed beforehand, from tokens that the encoder sees once
+(`quantize`).
 
-- Input of a product: feature j is stored as round((x_j - center_j) / step_j) + 128. Steps differ by feature, so
-  that a few features of large range do not reduce the accuracy of the others. The weights take half of each range
-  into their columns (SmoothQuant, Xiao et al. 2022, arXiv 2211.10438).
+- Input of a product: feature j is stored as round((x_j - center_j) / step_j) + 128. Steps differ by
+  feature, so that a few features of large range do not reduce the accuracy of the others. The weights take
+  half of each range into their columns (SmoothQuant, Xiao et al. 2022, arXiv 2211.10438).
 - Weights have one step per row.
-- Between the two products of the feed-forward network there is one step for all neurons, since GELU is part of the
-  first product. The few neurons of the largest range stay in fp32 there (as in LLM.int8(), Dettmers et al. 2022,
-  arXiv 2208.07339): with 8 of 1,536 of them, the distance of MiniLM's vectors from those of fp32 (1 - cosine) is a
-  quarter of what it is without.
+- Between the two products of the feed-forward network there is one step for all neurons, since GELU is part
+  of the first product. The few neurons of the largest range stay in fp32 there (as in LLM.int8(), Dettmers
+  et al. 2022, arXiv 2208.07339): with 8 of 1,536 neurons in fp32, the distance of MiniLM's vectors from those
+  of fp32 (1 - cosine) is a quarter of the distance without.
 
 Letters: `T` packed tokens, `R` rows, `W` hidden size, `N` features of a product's input, `M` of its output.
 """
@@ -54,7 +55,7 @@ def quantize(encoder: Encoder, calibration: Ragged) -> None:
 
     Args:
         encoder: one of `bertune.encoders.bert`.
-        calibration: tokens from which the ranges of all values are taken; the same tokens give the same numbers.
+        calibration: tokens from which the ranges of all values are taken; the same ones give the same result.
 
     Raises:
         ConfigError: the encoder is one of transformers, or this torch lacks the products.

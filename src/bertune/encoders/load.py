@@ -1,4 +1,4 @@
-"""Pretrained folders to encoders: bertune's own where it computes the architecture, else one of transformers."""
+"""Pretrained folders to encoders: bertune's own where possible, else one of transformers."""
 
 from __future__ import annotations
 

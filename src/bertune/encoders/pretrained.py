@@ -34,7 +34,7 @@ WEIGHT_FILES = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
-"""Files that hold weights; the first one that exists is read. An index names the files of a sharded checkpoint."""
+"""Files of weights; the first one that exists is read. An index names the files of a sharded checkpoint."""
 _SMALL_FILES = ["*.json", "*.txt", "*.model", "*.spm"]
 _Value = TypeVar("_Value")
 
@@ -67,7 +67,7 @@ class PretrainedFolder:
 
     @cached_property
     def family(self) -> Family | None:
-        """Return the family whose encoder computes what config.json describes; None where transformers is needed."""
+        """Return the family whose encoder computes this architecture; None where transformers is needed."""
         return find_native_family(self.config)
 
     @cached_property
@@ -99,7 +99,7 @@ class PretrainedFolder:
 
     @cached_property
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Return the shapes of all weights by name, without the weights themselves where the format allows that.
+        """Return the shapes of all weights by name. The weights are not read where the format allows that.
 
         Raises:
             ConfigError: there are none, or a file is damaged.
@@ -117,7 +117,7 @@ class PretrainedFolder:
 
     @cached_property
     def encoder_weights(self) -> dict[str, Tensor]:
-        """Return all weights, the encoder's under their names inside it; nothing where its word table is missing.
+        """Return all weights, the encoder's by their names inside it; empty without its word table.
 
         Raises:
             ConfigError: there are none, or a file is damaged.
@@ -127,7 +127,7 @@ class PretrainedFolder:
         return {inner: self.weights[name] for inner, name in self.family.inner_names(self.weights).items()}
 
     def pooler(self, hidden_size: int) -> dict[str, Tensor]:
-        """Return a pretrained hidden layer for the head, `weight` and `bias` in fp32; nothing where there is none.
+        """Return a pretrained hidden layer for the head, `weight` and `bias` in fp32; empty without one.
 
         Args:
             hidden_size: of the encoder; a layer of another size is left alone.
@@ -150,7 +150,8 @@ class PretrainedFolder:
             max_positions: how many tokens a row may have, where the encoder is already at hand.
 
         Raises:
-            ConfigError: no tokenizer can be read, or `data.max_length` is more than the encoder has positions.
+            ConfigError: no tokenizer can be read, or `data.max_length` is more than the encoder has
+            positions.
         """
         positions = self.max_positions if max_positions is None else max_positions
         family = get_family(self.config.get("model_type"))
@@ -181,13 +182,12 @@ class PretrainedFolder:
     def _first_weight_file(self) -> Path | None:
         return next((self.path / name for name in WEIGHT_FILES if self.has_file(name)), None)
 
-    def _read_weight_files(
-        self, read: Callable[[Path], Iterable[tuple[str, _Value]]]
-    ) -> dict[str, _Value]:
+    def _read_weight_files(self, read: Callable[[Path], Iterable[tuple[str, _Value]]]) -> dict[str, _Value]:
         first = self._first_weight_file
         if first is None:
             raise ConfigError(
-                f"model: cannot read the weights in {str(self.path)!r}: it holds none of {', '.join(WEIGHT_FILES)}"
+                f"model: cannot read the weights in {str(self.path)!r}: it holds none of "
+                f"{', '.join(WEIGHT_FILES)}"
             )
 
         def read_all() -> dict[str, _Value]:
@@ -241,7 +241,7 @@ def _read_shapes(path: Path) -> Iterable[tuple[str, tuple[int, ...]]]:
 
 
 def _is_zip(path: Path) -> bool:
-    """Tell whether torch can map the file instead of reading it: files before torch 1.6 are no zip archives."""
+    """Tell whether torch can map the file into memory: files before torch 1.6 are no zip archives."""
     with path.open("rb") as file:
         return file.read(2) == b"PK"
 

@@ -1,4 +1,4 @@
-"""A hash of everything that decides the vectors of a model, so that an index is never searched with another model."""
+"""A hash of all that decides the vectors of a model, so that no index is searched with another model."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ FORMAT_1_PARAMETERS = {
 """Parts of parameter names inside a model: in format 1, and today."""
 
 _OWN_MODULES = ("encoder.embeddings.", "encoder.layers.")
-"""Where bertune's own encoders have their parameters. An embedded encoder has transformers' names, which never changed."""
+"""Where bertune's own encoders have their parameters; other encoders have transformers' names, as before."""
 
 
 def model_fingerprint(model: Model, settings: list[Any], tokenizer: str) -> str:
     """Return the SHA-256 of a model's weights and settings, as hex digits.
 
-    Parameters are hashed under their names of format 1, so that an index of that format still belongs to its model.
+    Parameters are hashed under their names of format 1, so that an index of that format still fits its model.
 
     Args:
         model: encoder and head.

@@ -1,8 +1,8 @@
 """Texts that show an encoder in int8 the ranges of its values.
 
-Their words are drawn at random from the vocabulary. So no data is needed, and the same folder always gives the
-same numbers. In MiniLM and m3e-small the ranges are those of real sentences (LOG.md): large values belong to
-features and special tokens more than to meaning.
+Their words are drawn at random from the vocabulary. So no data is needed, and the same folder always gives
+the same numbers. In MiniLM and m3e-small the ranges are those of real sentences (LOG.md): large values belong
+to features and special tokens more than to meaning.
 """
 
 from __future__ import annotations

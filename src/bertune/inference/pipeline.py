@@ -41,7 +41,9 @@ class Pipeline:
     num_truncated_rows: int = 0
 
     def predict(self, texts: Iterable[str | tuple[str, ...] | list[str]]) -> list[Prediction]:
-        """Predict texts, or pairs of texts, in their order. For a task about words, a list is the words of one text.
+        """Predict texts, or pairs of texts, in their order.
+
+        For a task about words, a list is the words of one text.
 
         Raises:
             DataError: a text is empty, or is not a text.

@@ -61,8 +61,8 @@ class SentencePipeline(Pipeline):
             prompt: the text to put before each text.
             normalize_embeddings: give vectors length 1.
             truncate_dim: how many features to keep, for models trained for that (`options.matryoshka`).
-            precision: see `bertune.inference.vectors.quantize_vectors`; int8 and binary keep the direction of a
-                vector.
+            precision: see `bertune.inference.vectors.quantize_vectors`; int8 and binary keep the direction of
+                a vector.
             convert_to_tensor: return a tensor instead of an array.
             convert_to_numpy: without effect, like the next two: for calls written for sentence-transformers.
             batch_size: without effect.
@@ -180,7 +180,7 @@ class SentencePipeline(Pipeline):
         return self.prompts[name]
 
     def fingerprint(self) -> str:
-        """Return a hash of everything that decides the vectors: weights, head, tokenizer and `max_seq_length`."""
+        """Return a hash of all that decides the vectors: weights, head, tokenizer and `max_seq_length`."""
         head: Any = self.model.head
         settings = [
             head.pooling,
@@ -206,7 +206,7 @@ class SentencePipeline(Pipeline):
         return _unit_vectors(a) @ _unit_vectors(b).T
 
     def similarity_pairwise(self, a: Any, b: Any) -> Any:
-        """Return the cosine of each vector of `a` (n, E) with its counterpart in `b` (n, E): a tensor (n,)."""
+        """Return the cosine of each vector of `a` (n, E) with its counterpart in `b`: a tensor (n,)."""
         return (_unit_vectors(a) * _unit_vectors(b)).sum(-1)
 
     @property
@@ -256,6 +256,6 @@ def _check_pair(example: Example) -> Example:
 
 
 def _unit_vectors(vectors: Any) -> torch.Tensor:
-    """Return vectors as a tensor (n, E) with length 1. torch rounds differently from numpy's `l2_normalize`."""
+    """Return vectors as a tensor (n, E) with length 1; torch rounds differently from `l2_normalize`."""
     x = vectors if isinstance(vectors, torch.Tensor) else torch.from_numpy(np.asarray(vectors))
     return torch.nn.functional.normalize(x.float().cpu().reshape(-1, x.shape[-1]), dim=-1)

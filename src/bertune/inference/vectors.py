@@ -57,7 +57,7 @@ def l2_normalize(vectors: FloatArray) -> FloatArray:
 
 
 def cosines(left: npt.NDArray[Any], right: npt.NDArray[Any]) -> FloatArray:
-    """Return the cosine of each row of `left` (n, d) with the same row of `right`; 0 where one of them is zero.
+    """Return the cosine of each row of `left` (n, d) with the same row of `right`; 0 for a zero vector.
 
     A row's cosine does not depend on the other rows, as it may in a matrix product.
     """

@@ -136,8 +136,8 @@ def write_csv(
 def write_conll(file: IO[str], results: Iterable[tuple[Row, Prediction]]) -> int:
     """Write a word a line; return how many rows.
 
-    A line has the columns of a CoNLL input, or the word, and then the tag, with tabs between them. An empty line
-    ends each row.
+    A line has the columns of a CoNLL input, or the word, and then the tag, with tabs between them. An empty
+    line ends each row.
 
     Raises:
         ConfigError: the model gives no tags.

@@ -1,7 +1,7 @@
 """Columns of rows as Arrow arrays, chunk by chunk, for parquet files of any length.
 
-The first chunk with values in a column decides its type. Values of several types, objects and decimals become JSON
-text.
+The first chunk with values in a column decides its type. Values of several types, objects and decimals become
+JSON text.
 """
 
 from __future__ import annotations
@@ -57,7 +57,8 @@ class ArrowColumns:
             row = next((n for n, value in enumerate(values) if _fit([value], field.type) is None), 0)
             raise DataError(
                 f"{location_of(row)}: the column {name!r} holds {values[row]!r}, and in the rows before it "
-                f"{field.type}; give the column values of one kind, or write a .npy file, which holds only vectors"
+                f"{field.type}; give the column values of one kind, or write a .npy file, "
+                "which holds only vectors"
             )
         return array
 
@@ -75,7 +76,7 @@ class ArrowColumns:
 
 
 def json_text(value: Any, indent: int | None = None) -> str:
-    """Return a value as JSON that UTF-8 can encode, lone surrogates included; on one line unless `indent` is set."""
+    """Return a value as JSON that UTF-8 can encode, lone surrogates too; on one line without `indent`."""
     text = json.dumps(value, ensure_ascii=False, default=str, indent=indent)
     try:
         text.encode()

@@ -50,8 +50,8 @@ def build_index(
         How many rows were done already; all of them where the index is finished.
 
     Raises:
-        ConfigError: the dtype is not for search, the folder cannot be written, or it holds an unfinished index of
-            something else.
+        ConfigError: the dtype is not for search, the folder cannot be written, or it holds an unfinished
+            index of something else.
         DataError: there are more or fewer rows than counted.
     """
     if info.dtype not in {"float32", "float16"}:
@@ -130,8 +130,8 @@ def open_index(folder: str | Path, model_fingerprint: str) -> Index:
     is_finished = values is not None and (folder / "vectors.npy").exists()
     if not is_finished and (folder / "vectors.npy.part.json").exists():
         raise ArtifactError(
-            f"{folder}: the index is not finished; run the command that was making it again, it goes on where it "
-            "stopped"
+            f"{folder}: the index is not finished; run the command that was making it again, "
+            "it goes on where it stopped"
         )
     if values is None:
         reason = "holds no index.json" if folder.is_dir() else "no such folder"
@@ -153,8 +153,8 @@ def open_index(folder: str | Path, model_fingerprint: str) -> Index:
         ) from None
     if info.model_fingerprint != model_fingerprint:
         raise ArtifactError(
-            f"{folder}: was made by another model (has {info.model_fingerprint}, this is {model_fingerprint}); "
-            "build the index again: --rebuild"
+            f"{folder}: was made by another model (has {info.model_fingerprint}, "
+            f"this is {model_fingerprint}); build the index again: --rebuild"
         )
     fits = (
         vectors.shape == (info.num_rows, info.dim)

@@ -105,8 +105,8 @@ class Index:
         Args:
             queries: (q, dim), of any length but zero.
             k: how many rows for each query; all rows, if there are fewer.
-            engine: "exact" compares with every row. "usearch" walks a graph and may miss some; the first call builds
-                the graph.
+            engine: "exact" compares with every row. "usearch" walks a graph and may miss some; the first call
+                builds the graph.
 
         Returns:
             For each query its hits, the best first; of equal scores the earlier row first.
@@ -169,7 +169,7 @@ class Index:
     def near_duplicates(
         self, threshold: float, max_pairs: int, on_progress: Callable[[int], None] = lambda _: None
     ) -> NearDuplicates:
-        """Find the pairs of rows whose cosine is at least the threshold. Every row is compared with every other.
+        """Compare every row with every other; return the pairs whose cosine is at least the threshold.
 
         Args:
             threshold: -1 to 1.
@@ -210,7 +210,7 @@ class Index:
         return block
 
     def _cosines(self, left: npt.NDArray[Any], left_rows: IntArray, rows: IntArray) -> FloatArray:
-        """Return the score of each of some rows of `left` (n, dim) with its counterpart among the rows of the corpus."""
+        """Return the scores of rows `left_rows` of `left` (n, dim) with as many rows of the corpus."""
         scores = np.empty(len(rows), dtype=np.float32)
         for first in range(0, len(rows), _COSINE_BATCH_SIZE):
             batch = slice(first, first + _COSINE_BATCH_SIZE)
@@ -319,7 +319,7 @@ class _BestPairs:
         self._rows = np.empty((2, 0), dtype=np.int64)
 
     def add(self, products: FloatArray, first: int, second: int) -> None:
-        """Add a tile (n, m) of products; its row 0 and column 0 are rows `first` and `second` of the corpus."""
+        """Add a tile (n, m) of products, of the rows from `first` on with those from `second` on."""
         left, right = np.nonzero((products >= self._low) & (products < self._high))
         self._total += int(np.count_nonzero(products >= self._high))
         exact = self._exact_cosines(left + first, right + second)

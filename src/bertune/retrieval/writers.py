@@ -1,8 +1,8 @@
-"""Writes the vectors of a corpus to a file, in memory that does not grow with it; a killed call can be continued.
+"""Writes the vectors of a corpus to a file, in little memory. A killed call can be continued.
 
-While `PATH` is unfinished there are two files. `PATH.part` has the vectors so far. `PATH.part.json` says what they
-are made of, and how many rows are safe on the disk: a chunk is on the disk before it is counted there. `PATH`
-appears when everything is written.
+While `PATH` is unfinished there are two files. `PATH.part` has the vectors so far. `PATH.part.json` says what
+they are made of, and how many rows are safe on the disk: a chunk is on the disk before it is counted there.
+`PATH` appears when everything is written.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ def write_json(path: Path, value: JSON) -> None:
 
 
 def upgrade_source(values: JSON) -> JSON:
-    """Return values with the settings in `source` under today's names, if they have any; see `config.renames`."""
+    """Return values with the settings in `source`, if any, under today's names; see `config.renames`."""
     source = values.get("source")
     if not isinstance(source, dict) or not isinstance(source.get("data"), dict):
         return values
@@ -231,7 +231,7 @@ def _resume(job: VectorFile, partial: _PartialFile) -> int:
 def _describe_difference(recorded: JSON, wanted: JSON) -> str:
     """Name the first value that differs.
 
-    >>> _describe_difference({"form": "int8", "identity": {"model": "a"}}, {"form": "int8", "identity": {"model": "b"}})
+    >>> _describe_difference({"identity": {"model": "a"}}, {"identity": {"model": "b"}})
     "model: 'a' there, 'b' here"
     """
     identity = recorded.get("identity")
@@ -270,7 +270,8 @@ def _encode_chunk(job: VectorFile, encode: EmbedFn, texts: list[str], first: int
     vectors = np.asarray(encode(unique_texts), dtype=np.float32)
     if vectors.shape != (len(unique_texts), job.dim):
         raise ConfigError(
-            f"encode: {len(unique_texts)} texts became {vectors.shape}, expected {(len(unique_texts), job.dim)}"
+            f"encode: {len(unique_texts)} texts became {vectors.shape}, "
+            f"expected {(len(unique_texts), job.dim)}"
         )
 
     def check_finite(numbers: npt.NDArray[Any], problem: str) -> None:
@@ -286,7 +287,7 @@ def _encode_chunk(job: VectorFile, encode: EmbedFn, texts: list[str], first: int
 
 
 class _Npy(_PartialFile):
-    """A .npy file, header first. It is written, not mapped: on a full disk a mapped file kills the process."""
+    """A .npy file, header first. It is written, not mapped: a full disk would kill a process that maps it."""
 
     def __init__(self, job: VectorFile) -> None:
         super().__init__(job, job.partial_path)
@@ -316,7 +317,7 @@ class _Npy(_PartialFile):
 
 
 class _Parquet(_PartialFile):
-    """A folder with a parquet file a chunk, since nothing can be appended to parquet; they are joined at the end."""
+    """A folder with a parquet file a chunk, since parquet cannot be appended to; `seal` joins them."""
 
     def __init__(self, job: VectorFile) -> None:
         super().__init__(job, job.partial_path / "joined.parquet")
@@ -356,7 +357,8 @@ class _Parquet(_PartialFile):
         if self._embedding in names:
             row = next(n for n, raw in enumerate(raws) if self._embedding in raw)
             raise DataError(
-                f"{location_of(row)}: has a column {self._embedding!r}, which the rows before it lack; rename it"
+                f"{location_of(row)}: has a column {self._embedding!r}, which the rows before it lack; "
+                "rename it"
             )
         columns = [
             self._columns.to_array(name, [raw.get(name) for raw in raws], location_of) for name in names

@@ -1,4 +1,4 @@
-"""What a row means, what the head is, how wrong it was. The name of a file here is the name of a task."""
+"""Tasks: what a row means, what the head is, how wrong the output was. A file is a task of its name."""
 
 from __future__ import annotations
 
@@ -21,11 +21,14 @@ def task_names() -> list[str]:
 
 
 def load_task(name: str) -> type[Task]:
-    """Return a task by name, or from a Python file of yours.
+    """Return the class of a task.
+
+    Args:
+        name: the name of a task, or a Python file with a task of your own.
 
     Raises:
         TaskNotFound: there is no such task, or no such file.
-        ConfigError: the file holds no task, or more than one.
+        ConfigError: the file does not have exactly one task.
     """
     from bertune.tasks.base.task import Task
 
@@ -38,9 +41,7 @@ def load_task(name: str) -> type[Task]:
         if spec is None or spec.loader is None:
             raise TaskNotFound(f"{name!r} cannot be imported")
         module = importlib.util.module_from_spec(spec)
-        sys.modules[module_name] = (
-            module  # before it runs: dataclasses and pydantic look a class's module up here
-        )
+        sys.modules[module_name] = module  # before it runs: dataclasses and pydantic look up modules here
         try:
             spec.loader.exec_module(module)
         except (SyntaxError, ImportError) as error:
@@ -49,12 +50,12 @@ def load_task(name: str) -> type[Task]:
         module = importlib.import_module(f"bertune.tasks.{name}")
     else:
         raise TaskNotFound(
-            f"no task {name!r}{did_you_mean(name, task_names())}; tasks: {', '.join(task_names())}, or a file such as ./mine.py"
+            f"no task {name!r}{did_you_mean(name, task_names())}; "
+            f"tasks: {', '.join(task_names())}, or a file such as ./mine.py"
         )
-    classes = [
-        v for v in vars(module).values() if isinstance(v, type) and get_origin(v) is None
-    ]  # 3.10 takes list[str] for a class
-    found = [v for v in classes if issubclass(v, Task) and v.__module__ == module.__name__]
-    if len(found) != 1:
-        raise ConfigError(f"{name!r} must hold exactly one subclass of bertune.Task, found {len(found)}")
-    return found[0]
+    # In Python 3.10 list[str] is an instance of type.
+    classes = [v for v in vars(module).values() if isinstance(v, type) and get_origin(v) is None]
+    tasks = [v for v in classes if issubclass(v, Task) and v.__module__ == module.__name__]
+    if len(tasks) != 1:
+        raise ConfigError(f"{name!r} must hold exactly one subclass of bertune.Task, found {len(tasks)}")
+    return tasks[0]

@@ -353,7 +353,7 @@ class Classify(PooledTask):
         )
 
     def compact_prediction(self, prediction: Prediction) -> Prediction:
-        """Return the label alone. Multi-label predictions stay whole: thresholds are tuned on probabilities."""
+        """Return the label alone; multi-label predictions stay whole, for the thresholds."""
         return prediction if self.is_multi_label else Prediction(prediction.value)
 
     def stratify_key(self, example: Example) -> str:

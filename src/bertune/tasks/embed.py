@@ -62,8 +62,8 @@ class EmbedOptions(SentenceOptions):
     symmetric: bool = False
     """Also find the text, given its partner (bertorch's `mean_loss`)."""
     mask_false_negatives: bool = True
-    """Leave out false negatives: the text itself, its partner in another row, and partners of the same text in
-    other rows."""
+    """Leave out false negatives: the text itself, its partner in another row, and partners of the same text
+    in other rows."""
     metric: Literal[
         "auto",
         "spearman",
@@ -126,8 +126,8 @@ class Embed(SentenceTask):
         if unrelated is not None:
             raise DataError(
                 f"{unrelated.location}: the label is {unrelated.target:g}, and embed learns from pairs that "
-                "belong together; leave such rows out (data.drop_labels=[0]), or learn from scores and labels "
-                "with task match"
+                "belong together; leave such rows out (data.drop_labels=[0]), or learn from scores and "
+                "labels with task match"
             )
 
     def _set_texts_per_row(self, texts_per_row: int) -> None:
@@ -153,17 +153,18 @@ class Embed(SentenceTask):
             check_not_constant([e.target for e in examples], first.location.source, labels=kind == "labels")
         if self.options.metric not in {"auto", *METRICS[kind]}:
             raise ConfigError(
-                f"options.metric={self.options.metric}: {first.location.source} gives {', '.join(METRICS[kind])}"
+                f"options.metric={self.options.metric}: "
+                f"{first.location.source} gives {', '.join(METRICS[kind])}"
             )
 
     def encode(self, examples: Sequence[Example], tokenizer: Tokenizer) -> list[EncodedExample]:
-        """Return examples as token ids. Pairs that belong together have no target, since the loss needs none."""
+        """Return examples as token ids; pairs that belong together get no target: the loss needs none."""
         if _belong_together(examples):
             examples = [replace(e, target=None) for e in examples]
         return super().encode(examples, tokenizer)
 
     def is_chunkable(self, examples: Sequence[Example]) -> bool:
-        """Tell whether chunks are encoded as the whole: of scored pairs, a chunk may have only those labelled 1."""
+        """Tell whether chunks are encoded as the whole is; a chunk of scored pairs may be all labelled 1."""
         return _belong_together(examples)
 
     def build_encoded_example(self, encodings: tuple[Encoding, ...], example: Example) -> EncodedExample:
@@ -179,8 +180,8 @@ class Embed(SentenceTask):
     def loss(self, out: SentenceOutput, batch: Batch) -> Tensor:
         """Return the loss, summed over the rows of all processes and divided by the number of processes.
 
-        Sources: Gao et al. 2021 (SimCSE), arXiv 2104.08821; Henderson et al. 2017, arXiv 1705.00652; margin as
-        in bertorch and PaddleNLP.
+        Sources: Gao et al. 2021 (SimCSE), arXiv 2104.08821; Henderson et al. 2017, arXiv 1705.00652; margin
+        as in bertorch and PaddleNLP.
         """
         import torch
 

@@ -39,18 +39,18 @@ class MatchOptions(SentenceOptions):
     """Settings of matching."""
 
     loss: Literal["cosent", "cosine", "softmax", "contrastive"] = "cosent"
-    """`cosent`: of two pairs the one with the higher score gets the higher cosine. `cosine`: the cosine becomes
-    the score, scaled to 0 to 1 by the range of the training rows. `softmax`: labels are predicted from
-    [u; v; |u - v|] (Sentence-BERT), for paraphrase and NLI labels. `contrastive`: pairs labelled 1 come closer,
-    pairs labelled 0 move apart."""
+    """`cosent`: of two pairs the one with the higher score gets the higher cosine. `cosine`: the cosine
+    becomes the score, scaled to 0 to 1 by the range of the training rows. `softmax`: labels are predicted
+    from [u; v; |u - v|] (Sentence-BERT), for paraphrase and NLI labels. `contrastive`: pairs labelled 1 come
+    closer, pairs labelled 0 move apart."""
     margin: Annotated[float, Field(gt=0)] = 0.5
     """contrastive: the distance (1 - cosine) from which pairs labelled 0 have no loss."""
     concat_product: bool = False
     """softmax: also predict labels from u * v (bertorch's `concat_multiply`)."""
     classifier_learning_rate: Annotated[float, Field(gt=0)] = 1e-3
-    """softmax: peak learning rate of the layer that predicts labels. It begins at random: at the encoder's rate
-    it learns little within a few hundred steps. It has no weight decay; `train.head_learning_rate` is for the
-    layers before it."""
+    """softmax: peak learning rate of the layer that predicts labels. It begins at random: at the encoder's
+    rate it learns little within a few hundred steps. It has no weight decay; `train.head_learning_rate` is
+    for the layers before it."""
     metric: Literal[
         "auto", "spearman", "pearson", "average_precision", "accuracy", "f1", "f1_macro", "mcc"
     ] = "auto"
@@ -133,7 +133,7 @@ class Match(SentenceTask):
         if options.loss == "contrastive" and not self.is_binary:
             faults.append("options.loss=contrastive is for labels 0 and 1; for scores use cosent or cosine")
         if options.loss == "softmax" and options.matryoshka:
-            faults.append("options.matryoshka has no effect with options.loss=softmax: it compares no cosines")
+            faults.append("options.matryoshka has no effect with options.loss=softmax, which has no cosines")
         if not self.labels and self.data.labels is not None:
             faults.append("data.labels is for options.loss=softmax; leave it out")
         for name, loss in (
@@ -143,7 +143,9 @@ class Match(SentenceTask):
             ("classifier_learning_rate", "softmax"),
         ):
             if options.loss != loss and getattr(options, name) != MatchOptions.model_fields[name].default:
-                faults.append(f"options.{name} has no effect with options.loss={options.loss}; it is for {loss}")
+                faults.append(
+                    f"options.{name} has no effect with options.loss={options.loss}; it belongs to {loss}"
+                )
         if faults:
             raise ConfigError("; ".join(faults))
 
@@ -278,4 +280,5 @@ class Match(SentenceTask):
         super().load_state(state)
         state = rename_keys(state, _FORMAT_1_KEYS)
         low, high = state["score_range"]
-        self.labels, self.score_range, self.is_binary = tuple(state["labels"]), (low, high), state["is_binary"]
+        self.labels, self.score_range = tuple(state["labels"]), (low, high)
+        self.is_binary = state["is_binary"]

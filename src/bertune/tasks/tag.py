@@ -58,11 +58,11 @@ class TagOptions(Section):
     """Settings of sequence labelling."""
 
     decoder: Literal["linear", "crf"] = "linear"
-    """`linear`: labels of words are scored one by one. `crf`: labels of neighbouring words are scored together,
-    by scores that are learned. Both predict the best legal sequence of tags."""
+    """`linear`: labels of words are scored one by one. `crf`: labels of neighbouring words are scored
+    together, by learned scores. Both predict the best legal sequence of tags."""
     crf_learning_rate: Annotated[float, Field(gt=0)] = 1e-2
-    """Peak learning rate of the scores of a CRF. They begin at 0 and must grow to several units in one run, so
-    it is far above the encoder's."""
+    """Peak learning rate of the scores of a CRF. They begin at 0 and must grow to several units in one run,
+    so it is far above the encoder's."""
     scheme: Literal["auto", "BIO", "BIOS", "BIOES", "BMES"] = "auto"
     """The tags that the model works with; files may have any scheme. `auto`: as in the training file, BIO for
     IOB1 and for spans."""
@@ -136,12 +136,11 @@ class Tag(Task):
             self.check(example)
         unseen = [label for label in self.entity_types if label not in counts]
         if unseen:
-            note(
-                f"labels without an entity in the training rows: {listed(unseen)}; the model cannot learn them"
-            )
+            labels = f"labels without an entity in the training rows: {listed(unseen)}"
+            note(f"{labels}; the model cannot learn them")
 
     def fit_files(self, tag_counts: TagCounts, single_character: Counter[bool], note: Note) -> None:
-        """Learn the scheme and what a word is, from what the files show beyond the entities of their rows.
+        """Learn the scheme and what a word is, from what files show beyond the entities of their rows.
 
         Args:
             tag_counts: the tags of the training file, as it writes them.

@@ -1,12 +1,12 @@
-"""Readings of Chinese characters for ChineseBERT: a syllable of at most 8 symbols for each character of a text.
+"""Readings of Chinese characters for ChineseBERT: a syllable of at most 8 symbols per character.
 
     的 -> "de5" -> 9 10 5 0 0 0 0 0        0 nothing, 1 to 5 the tones, 6 to 31 the letters a to z; v is ü
 
-A reading depends on the words around a character: 长 is zhang3 in 成长 and chang2 in 长江. So a text is first split by
-a dictionary of phrases: forward, the longest prefix of a phrase. The dictionaries are those of pypinyin, in the
-version whose readings ChineseBERT was trained with. The readings are those of
-`pypinyin.pinyin(text, style=TONE3, heteronym=True)`, the first of each, about fifteen times as fast; tests compare
-the two.
+A reading depends on the words around a character: 长 is zhang3 in 成长 and chang2 in 长江. So a text is first
+split by a dictionary of phrases: forward, the longest prefix of a phrase. The dictionaries are those of
+pypinyin, in the version whose readings ChineseBERT was trained with. The readings are those of
+`pypinyin.pinyin(text, style=TONE3, heteronym=True)`, the first of each, about fifteen times as fast; tests
+compare the two.
 
 Sources: Sun et al. 2021 (ChineseBERT), arXiv 2106.16038; `bert_dataset.py` of ShannonAI/ChineseBert;
 `seg/mmseg.py` and `converter.py` of pypinyin 0.38.1.
@@ -31,9 +31,9 @@ NUM_SYMBOLS = 1 << SYMBOL_BITS
 SYMBOLS: dict[str, int] = {s: n for n, s in enumerate("12345abcdefghijklmnopqrstuvwxyz", 1)}
 """The id of each symbol; 0 is no symbol. Derived from published samples; tests compare it with them."""
 PYPINYIN_VERSION = "0.38.1"
-"""The version of pypinyin that ChineseBERT's authors name. Every later version reads some characters differently:
-of the characters of 3,000 titles 0.39 changes 0.08 %, 0.44 0.2 % (among them 那 from nei4 to na4), and 0.55 0.64 %,
-which is one title in ten."""
+"""The version of pypinyin that ChineseBERT's authors name. Later versions read some characters differently:
+of the characters of 3,000 titles 0.39 changes 0.08 %, 0.44 0.2 % (among them 那 from nei4 to na4), and 0.55
+0.64 %, which is one title in ten."""
 
 PINYIN_MAP_FILE, PINYIN_TENSOR_FILE = "config/pinyin_map.json", "config/pinyin2tensor.json"
 """Where ShannonAI's release of ChineseBERT keeps the numbers of letters and of syllables."""
@@ -78,7 +78,8 @@ class PinyinVocab:
     def encode(self, reading: str) -> int:
         """Return the packed syllable of a reading such as zhang3; 0 where a letter has no id, such as ê.
 
-        >>> unpack_syllable(PinyinVocab().encode("lv4")), PinyinVocab().encode("de") == PinyinVocab().encode("de5")
+        >>> vocab = PinyinVocab()
+        >>> unpack_syllable(vocab.encode("lv4")), vocab.encode("de") == vocab.encode("de5")
         ([17, 27, 4, 0, 0, 0, 0, 0], True)
         """
         if self.pinyin_ids is not None and reading in self.pinyin_ids:
@@ -129,7 +130,8 @@ def parse_pinyin_vocab(pinyin_map: JSON | None, pinyin2tensor: JSON | None, sour
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ConfigError(
             f"{source}: no lists of pinyin: {type(error).__name__}: {error}; needed are char2idx "
-            f"{{letter: 0 to {NUM_SYMBOLS - 1}}} and pinyin2tensor {{reading: {SYLLABLE_LENGTH} such numbers}}"
+            f"{{letter: 0 to {NUM_SYMBOLS - 1}}} and pinyin2tensor "
+            f"{{reading: {SYLLABLE_LENGTH} such numbers}}"
         ) from None
     return PinyinVocab(symbols, syllables)
 
@@ -164,7 +166,8 @@ class PinyinConverter:
 
         >>> pinyin = PinyinConverter()
         >>> [pinyin.convert(text) == [pinyin.vocab.encode(reading) for reading in readings.split()]
-        ...  for text, readings in (("成长", "cheng2 zhang3"), ("长江", "chang2 jiang1"), ("绿的", "lv4 de5"))]
+        ...  for text, readings in (
+        ...      ("成长", "cheng2 zhang3"), ("长江", "chang2 jiang1"), ("绿的", "lv4 de5"))]
         [True, True, True]
         """
         syllables = [0] * len(text)
@@ -201,7 +204,7 @@ class PinyinConverter:
 
 @lru_cache(maxsize=1)
 def _dictionaries() -> tuple[dict[str, list[str]], set[str]]:
-    """Return the first readings of phrases and characters, and all prefixes of phrases, from two characters on.
+    """Return the first readings of phrases and characters, and all prefixes of phrases (two letters on).
 
     They come from pypinyin's own modules, without phrases that a program has added with `load_phrases_dict`.
     """
@@ -226,7 +229,7 @@ def _import_pypinyin() -> ModuleType:
 
     Raises:
         MissingExtra: it is not installed.
-        ConfigError: it is another version, which reads some characters differently from the training of the model.
+        ConfigError: it is another version, which reads some characters differently from the model's training.
     """
     try:
         import pypinyin

@@ -1,4 +1,4 @@
-"""ChineseBERT's tokenizer: BERT's, and for each token that is one character of the text, its reading there."""
+"""ChineseBERT's tokenizer: BERT's, with the reading of each token that is one character of the text."""
 
 from __future__ import annotations
 
@@ -36,9 +36,10 @@ _NO_CHARACTER = -1
 class PinyinTokenizer(Tokenizer):
     """Turns texts and pairs into ids and syllables.
 
-    A token has the reading of a character if it is exactly that character of the text, whether the vocabulary knows
-    it or not. Special tokens, word pieces of several characters, letters, digits and signs have no reading: syllable
-    0. Readings come from the whole text, before it is truncated or split into words or windows.
+    A token has the reading of a character if it is exactly that character of the text, whether the vocabulary
+    knows it or not. Special tokens, word pieces of several characters, letters, digits and signs have no
+    reading: syllable 0. Readings come from the whole text, before it is truncated or split into words or
+    windows.
     """
 
     def __init__(
@@ -85,9 +86,7 @@ class PinyinTokenizer(Tokenizer):
                 form = self._word_form(text, start, stop)
                 first = stop - len(form)  # before `start` where a blank belongs to the word
                 characters = self._word_characters[form]
-                by_word.append(
-                    tuple(0 if c == _NO_CHARACTER else syllables[first + c] for c in characters)
-                )
+                by_word.append(tuple(0 if c == _NO_CHARACTER else syllables[first + c] for c in characters))
             windows, _ = self._encode_one(by_word, overlap, no_syllables)  # in the order of the ids
             encodings.append((replace(encoding, pinyin_ids=windows.input_ids), present))
         return encodings
@@ -180,10 +179,7 @@ def _build_bert_tokenizer(path: Path, settings: JSON) -> Rust:
     vocabulary = {
         line.rstrip("\r"): number for number, line in enumerate(lines[:-1] if lines[-1] == "" else lines)
     }
-    special = {
-        name: str(settings.get(f"{name.lower()}_token") or f"[{name}]")
-        for name in SPECIAL_TOKENS
-    }
+    special = {name: str(settings.get(f"{name.lower()}_token") or f"[{name}]") for name in SPECIAL_TOKENS}
     lacking = [token for token in special.values() if token not in vocabulary]
     if lacking:
         raise ConfigError(

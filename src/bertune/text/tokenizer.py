@@ -70,7 +70,9 @@ class Tokenizer:
         if self._word_cache is None or len(texts) < MIN_TEXTS_FOR_CACHE:
             return self._encode(texts)
         cached = self._word_cache.encode(texts)
-        others = iter(self._encode([t for t, encoding in zip(texts, cached, strict=True) if encoding is None]))
+        others = iter(
+            self._encode([t for t, encoding in zip(texts, cached, strict=True) if encoding is None])
+        )
         return [next(others) if encoding is None else encoding for encoding in cached]
 
     @cached_property
@@ -111,27 +113,29 @@ class Tokenizer:
     ) -> list[tuple[Encoding, list[int]]]:
         """Turn texts of words into ids; the only place where words become tokens, in training and prediction.
 
-        Each word is tokenized by itself, so its tokens never depend on its neighbours. The first token of a word
-        represents it. A word that the tokenizer drops, such as a blank, has no token.
+        Each word is tokenized by itself, so its tokens never depend on its neighbours. The first token of a
+        word represents it. A word that the tokenizer drops, such as a blank, has no token.
 
         Args:
             texts: each a text, and start and end of its words in it.
             overlap: tokens that two windows of a long text share; see `bertune.text.windows`.
 
         Returns:
-            For each text its encoding, with `word_positions` and `window_lengths`, and the indices of the words
-            that have tokens.
+            For each text its encoding, with `word_positions` and `window_lengths`, and the indices of the
+            words that have tokens.
         """
         self._cache_words(texts)
         return [
             self._encode_one(
-                [self._word_ids[self._word_form(text, *word)] for word in words], overlap, self._special_tokens
+                [self._word_ids[self._word_form(text, *word)] for word in words],
+                overlap,
+                self._special_tokens,
             )
             for text, words in texts
         ]
 
     def _word_form(self, text: str, start: int, end: int) -> str:
-        """Return a word as it is tokenized: with the blank before it where the first token contains that blank."""
+        """Return a word as it is tokenized: with the blank before it where that is part of the token."""
         blank = self._blank_belongs_to_word and start > 0 and text[start - 1].isspace()
         return f" {text[start:end]}" if blank else text[start:end]
 
@@ -164,7 +168,7 @@ class Tokenizer:
         self._word_ids[word] = tuple(result.ids)
 
     def _known_forms(self, word: str) -> Iterator[tuple[str, Any]]:
-        """Yield forms of a word without unknown tokens: half width, lower case, plain quotation marks and dashes."""
+        """Yield forms of a word without unknown tokens: half width, lower case, plain punctuation."""
         folded = unicodedata.normalize("NFKC", word)
         for form in dict.fromkeys(
             (folded, word.lower(), folded.lower(), folded.lower().translate(PLAIN_PUNCTUATION))
@@ -176,7 +180,7 @@ class Tokenizer:
     def _encode_one(
         self, word_ids: list[tuple[int, ...]], overlap: int, special: tuple[list[int], list[int], int]
     ) -> tuple[Encoding, list[int]]:
-        """Return the encoding of a text whose words have these ids, and the indices of words that have any."""
+        """Return the encoding of a text from the ids of its words, and the indices of words with ids."""
         before, after, token_type = special
         room = self.max_length - len(before) - len(after)
         present = [index for index, word in enumerate(word_ids) if word]
@@ -212,7 +216,7 @@ class Tokenizer:
 
     @cached_property
     def _blank_belongs_to_word(self) -> bool:
-        """Tell whether a blank changes the tokens of the word after it, as in RoBERTa's byte-level vocabulary."""
+        """Tell whether a blank changes the tokens of the next word, as in RoBERTa's byte-level vocabulary."""
         plain, spaced = (self._rust.encode(text, add_special_tokens=False).ids for text in ("a", " a"))
         return bool(plain != spaced)
 

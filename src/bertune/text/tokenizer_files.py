@@ -1,4 +1,4 @@
-"""The files of a tokenizer: tokenizer.json and tokenizer_config.json, or what transformers can convert to them."""
+"""The files of a tokenizer: tokenizer.json and tokenizer_config.json, or files that transformers converts."""
 
 from __future__ import annotations
 
@@ -45,7 +45,8 @@ def load_rust_tokenizer(folder: Path) -> tuple[Rust, JSON]:
 def _convert_tokenizer(folder: Path) -> tuple[Rust, JSON]:
     """Let transformers read the tokenizer.
 
-    tokenizer_config.json may overrule tokenizer.json (`do_lower_case`, for example), by rules of transformers.
+    tokenizer_config.json may overrule tokenizer.json (`do_lower_case`, for example), by rules of
+    transformers.
     """
     from transformers import AutoTokenizer
 
@@ -69,8 +70,8 @@ def _without_local(settings: JSON) -> JSON:
 def _read_bert_tokenizer(folder: Path) -> tuple[Rust, JSON] | None:
     """Read BERT's tokenizer where its two files agree, as they nearly always do; None elsewhere.
 
-    This saves the import of transformers. Source: `BertTokenizer` of transformers 5, which makes its tokenizer
-    from these settings.
+    This saves the import of transformers. Source: `BertTokenizer` of transformers 5, which makes its
+    tokenizer from these settings.
     """
     try:
         settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
@@ -79,9 +80,7 @@ def _read_bert_tokenizer(folder: Path) -> tuple[Rust, JSON] | None:
         if settings.get("tokenizer_class") not in {"BertTokenizer", "BertTokenizerFast"}:
             return None
         vocabulary = written["model"].pop("vocab")
-        special = {
-            name: settings.get(f"{name.lower()}_token", f"[{name}]") for name in SPECIAL_TOKENS
-        }
+        special = {name: settings.get(f"{name.lower()}_token", f"[{name}]") for name in SPECIAL_TOKENS}
         parts = {name: written[name] for name in ("normalizer", "pre_tokenizer", "post_processor", "model")}
         added = {token["content"]: token["id"] for token in written["added_tokens"]}
         agrees = parts == bert_tokenizer_parts(settings, special, vocabulary) and added == {

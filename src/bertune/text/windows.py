@@ -1,7 +1,8 @@
 """Long texts in overlapping windows: which words each window has, and which window represents which word.
 
-Merge rule: a word is represented by the window in which it is farthest from a cut, so each word counts exactly
-once, in training and in prediction. The ends of the text are no cuts. Among equals the earlier window wins.
+Merge rule: a word is represented by the window in which it is farthest from a cut, so each word counts
+exactly once, in training and in prediction. The ends of the text are no cuts. Among equals the earlier window
+wins.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Tokenization with several processes.
 
-A worker is a new Python process that imports tokenizers and numpy, but neither torch nor the program that started it.
-It ends when its input ends. So no program needs `if __name__ == "__main__"`, and a process that is killed leaves no
-worker behind.
+A worker is a new Python process that imports tokenizers and numpy, but neither torch nor the program that
+started it. It ends when its input ends. So no program needs `if __name__ == "__main__"`, and a process that
+is killed leaves no worker behind.
 """
 
 from __future__ import annotations
@@ -107,8 +107,8 @@ class ParallelTokenizer:
             results += result.to_list() if isinstance(result, PackedEncodings) else result
         if ended:
             self._log(
-                f"note: {len(ended)} of {len(self._workers)} processes that tokenise ended; their part is done "
-                "by the others"
+                f"note: {len(ended)} of {len(self._workers)} processes that tokenise ended; their part is "
+                "done by the others"
             )
             self._workers = [worker for worker in self._workers if worker not in ended]
             for worker in ended:

@@ -64,14 +64,16 @@ def build_model(run: RunConfig, task: Task) -> BuiltModel:
     vectors = len(encoder.word_embeddings())
     if tokenizer.vocab_size > vectors:
         raise ConfigError(
-            f"model: the tokenizer in {str(folder.path)!r} has {tokenizer.vocab_size} tokens, its encoder only "
+            f"model: the tokenizer in {str(folder.path)!r} has {tokenizer.vocab_size} tokens, its encoder "
+            "only "
             f"{vectors}"
         )
     if getattr(task.options, "pooling", "mean") in {"pooler", "cls"} and not _first_token_sees_text(
         encoder, tokenizer
     ):
         raise ConfigError(
-            f"model: in {str(folder.path)!r} the first token does not represent its text (no special token comes "
+            f"model: in {str(folder.path)!r} the first token does not represent its text (no special token "
+            "comes "
             "first, or it cannot see "
             "the tokens after it); set options.pooling=mean"
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -132,7 +133,8 @@ def nonfinite_rows(
     model.eval()
     bad = []
     for row in rows:
-        batch = dataset.get_batch([row], task.collate_target).to(device)
+        batch = task.prepare(dataset.get_batch([row], task.collate_target), np.random.default_rng(row))
+        batch = batch.to(device)
         if not math.isfinite(float(task.loss(model(batch), batch))):
             bad.append(row)
     return bad

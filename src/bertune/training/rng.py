@@ -36,6 +36,18 @@ def seed_process(seed: int, step: int, rank: int) -> None:
     DROPOUT_GENERATOR.seed(own_seed)
 
 
+def micro_batch_rng(seed: int, step: int, rank: int, micro_batch: int) -> np.random.Generator:
+    """Return the generator of `Task.prepare` for one micro-batch: always the same, so that a run can resume.
+
+    Args:
+        seed: seed of the run.
+        step: steps done.
+        rank: number of the process.
+        micro_batch: number of the micro-batch in the step.
+    """
+    return np.random.default_rng(np.random.SeedSequence((seed, step, rank), spawn_key=(micro_batch,)))
+
+
 @dataclass(frozen=True)
 class RngState:
     """The state of the generators of dropout.

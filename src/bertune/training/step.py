@@ -22,7 +22,7 @@ from bertune.training.nonfinite import FiniteCheck
 from bertune.training.oom import is_out_of_memory, split_further
 from bertune.training.optim import build_optimizer, lr_schedule, set_learning_rates
 from bertune.training.regularization import EMA, fgm
-from bertune.training.rng import RngState, seed_process
+from bertune.training.rng import RngState, micro_batch_rng, seed_process
 from bertune.training.signals import StopSignals
 from bertune.training.state import TrainState
 from bertune.types import Batch
@@ -177,7 +177,7 @@ class TrainStep:
         parts = self.gradient.micro_batches(own, self.dataset.lengths, progress.oom_splits)
         idle = self.sharded is not None and not own  # a process with a shard must take part in every sum
         parts = [[rows[0]]] if idle else parts
-        batches = [self.dataset.get_batch(part, self.task.collate_target) for part in parts]
+        batches = [self._get_batch(part, number) for number, part in enumerate(parts)]
         own_count = 0.0 if idle else sum(self.task.loss_denominator(batch) for batch in batches)
         count, stops = all_reduce_sum([own_count, float(self.signals.received or 0)], self.device)
         self._some_process_stops = bool(stops)
@@ -190,6 +190,14 @@ class TrainStep:
         if loss is None or shortage is not None:
             return None, count, f"{shortage} (step {progress.step + 1})"
         return (torch.zeros_like(loss) if idle else loss), count, None
+
+    def _get_batch(self, rows: list[int], number: int) -> Batch:
+        """Return a micro-batch of this process, as the task prepares it; `number` counts from 0."""
+        batch = self.dataset.get_batch(rows, self.task.collate_target)
+        if type(self.task).prepare is Task.prepare:
+            return batch
+        rng = micro_batch_rng(self.run.seed, self.state.progress.step, rank(), number)
+        return self.task.prepare(batch, rng)
 
     def _add_gradients(self, batches: list[Batch], count: float) -> tuple[Tensor | None, str | None]:
         """Add the gradient of some micro-batches.

@@ -2,7 +2,8 @@
 
 The encoder is in `chinesebert_encoder.py`.
 
-Sources: Sun et al. 2021, arXiv 2106.16038; names of weights as in ShannonAI/ChineseBert and junnyu/ChineseBERT-base.
+Sources: Sun et al. 2021, arXiv 2106.16038; names of weights as in ShannonAI/ChineseBert and
+junnyu/ChineseBERT-base.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class ChineseBertFamily(Family):
     """BERT's layers after embeddings of word, pinyin and glyph."""
 
     def recognizes(self, config: JSON, folder: PretrainedFolder) -> bool:
-        """Recognize the releases, which call themselves "bert": by settings, else by files, else by names of weights."""
+        """Recognize the releases, which call themselves "bert", by settings, files or names of weights."""
         if config.get("model_type", "bert") != "bert":
             return False
         classes = config.get("architectures")
@@ -85,9 +86,7 @@ class ChineseBertFamily(Family):
         return [f"pinyin: {report['pinyin']}", f"pictures of characters: {pictures}"]
 
 
-def _fill_glyphs(
-    encoder: Bert, folder: PretrainedFolder, glyphs: GlyphOptions
-) -> tuple[str, list[str]]:
+def _fill_glyphs(encoder: Bert, folder: PretrainedFolder, glyphs: GlyphOptions) -> tuple[str, list[str]]:
     """Fill the glyph table from pictures in the folder, else from fonts; return the source and notes."""
     from bertune.encoders.families.chinesebert_encoder import GLYPH_TABLE
     from bertune.encoders.families.glyphs import find_glyph_files, read_glyphs, render_glyphs

@@ -6,9 +6,10 @@
     token    (T, W)      a linear layer on word, pinyin and glyph side by side
     Then positions, segments, norm and layers as in BERT.
 
-The embedding of a token does not depend on its position. So in training, word and glyph are computed once for each
-different token of the batch, pinyin once for each different syllable, and the linear layer on the three is split
-into three. For inference, tables keep both from one call to the next; they fill as tokens and syllables occur.
+The embedding of a token does not depend on its position. So in training, word and glyph are computed once
+for each different token of the batch, pinyin once for each different syllable, and the linear layer on the
+three is split into three. For inference, tables keep both from one call to the next; they fill as tokens and
+syllables occur.
 Letters: `T` packed tokens of a batch, `U` different tokens, `S` different syllables, `W` hidden size,
 `V` vocabulary, `G` pixels.
 
@@ -63,14 +64,15 @@ class ChineseBertEmbeddings(Embeddings):
         """Tables for calls that change no weight."""
 
     def embed_tokens(self, ragged: Ragged, numerics: Numerics) -> Tensor:
-        """Return word, pinyin and glyph (T, W), in fp32; matrix products of training have the layers' precision.
+        """Return the fusion of word, pinyin and glyph (T, W), in fp32; training computes it as the layers.
 
         Raises:
             ConfigError: the batch has no syllables.
         """
         if ragged.pinyin_ids is None:
             raise ConfigError(
-                "a ChineseBERT needs the syllables of its tokens: encode texts with the tokenizer of its own folder"
+                "a ChineseBERT needs the syllables of its tokens: encode texts with the tokenizer of its own "
+                "folder"
             )
         cache = self.cache  # read once: another thread may release it
         if cache is not None and not torch.is_grad_enabled():
@@ -89,14 +91,14 @@ class ChineseBertEmbeddings(Embeddings):
     def embed_words_and_glyphs(
         self, ids: Tensor, word_fusion: Tensor, glyph_fusion: Tensor, dtype: torch.dtype
     ) -> Tensor:
-        """Return the share of word and glyph in the last layer, and its bias: (U,) to (U, W), products in `dtype`."""
+        """Return the part of word, glyph and bias in the fusion: (U,) to (U, W), products in `dtype`."""
         words = self.word_embeddings(ids).to(dtype)
         glyphs = self.glyph_map(self.glyph_embeddings(ids).to(dtype))
         fused = F.linear(words, word_fusion.to(dtype)) + F.linear(glyphs, glyph_fusion.to(dtype))
         return fused.to(word_fusion.dtype) + self.fusion.bias
 
     def embed_pinyin(self, syllables: Tensor, pinyin_fusion: Tensor, dtype: torch.dtype) -> Tensor:
-        """Return the share of pinyin in the last layer: syllables (S,) to (S, W), the last product in `dtype`."""
+        """Return the part of pinyin in the fusion: syllables (S,) to (S, W), the last product in `dtype`."""
         shifts = torch.arange(SYLLABLE_LENGTH, device=syllables.device) * SYMBOL_BITS
         symbols = syllables[:, None] >> shifts & NUM_SYMBOLS - 1  # (S, 8)
         # There are only 32 symbols, so each side of the convolution is a table of 32 rows: (32, W).
@@ -213,7 +215,7 @@ class ChineseBert(Bert):
 
     @contextmanager
     def inference(self) -> Iterator[None]:
-        """Keep tables of tokens and syllables, and cast the weights once, while nobody changes the weights."""
+        """Keep tables of tokens and syllables, and cast the weights once, while nobody changes them."""
         is_outermost = self.embeddings.cache is None
         if is_outermost:
             self.embeddings.cache = EmbeddingCache(self.embeddings)
@@ -234,7 +236,7 @@ class ChineseBert(Bert):
         return [module for module in self.layers.modules() if isinstance(module, Linear)]
 
     def use_active_vocabulary(self, ids: Tensor) -> ActiveVocabulary | None:
-        """Train only the rows `ids` of the word table; of the glyph table keep only these at hand, or train them."""
+        """Train only the rows `ids` of the word table, and of the glyph table where that is trained."""
         active = super().use_active_vocabulary(ids)
         if active is not None:
             glyphs = cast(Any, self.embeddings.glyph_embeddings)

@@ -1,7 +1,7 @@
-"""What a family of encoders is: the block of BERT under names, settings and defaults of its own. Loads no torch.
+"""A family of encoders: BERT's block under names, settings and defaults of its own. Loads no torch.
 
-To add a family, write one module beside this one with a `Family` in it, and name it in `registry.py`. What data cannot
-express is a method of a subclass: see `chinesebert.py`.
+To add a family, write one module beside this one with a `Family` in it, and name it in `registry.py`. What
+data cannot express is a method of a subclass: see `chinesebert.py`.
 """
 
 from __future__ import annotations
@@ -92,8 +92,8 @@ def no_overrides(settings: JSON) -> JSON:  # noqa: ARG001  (the signature of `Fa
 class Family:
     """Names, settings and defaults of an architecture that `bertune.encoders.bert.Bert` computes.
 
-    Names are the parameter names of transformers; tests compare them, the defaults, the states and the logits with
-    transformers. Source: `modeling_*.py` and `configuration_*.py` of transformers 5.23.
+    Names are the parameter names of transformers; tests compare them, the defaults, the states and the logits
+    with transformers. Source: `modeling_*.py` and `configuration_*.py` of transformers 5.23.
     """
 
     base_model_prefix: str
@@ -103,7 +103,7 @@ class Family:
     head: HeadSpec
     """The family's own head for one label per row."""
     token_dropout_keys: tuple[str, ...] = BERT_DROPOUT_KEYS
-    """Names in config.json that state the dropout of the head for tokens: dropout, then a layer `classifier`."""
+    """Names in config.json that state the dropout of the head for tokens, which is a layer `classifier`."""
 
     defaults: Mapping[str, Any] = field(default_factory=lambda: BERT_DEFAULTS)
     """The values of settings that config.json leaves out."""
@@ -169,13 +169,13 @@ class Family:
         return f"{self.embedding_names['word_embeddings']}.weight"
 
     def find_prefix(self, names: Iterable[str]) -> str | None:
-        """Return what comes before the encoder's names in a checkpoint; None where the word table is missing."""
+        """Return what comes before the encoder's names in a checkpoint; None without the word table."""
         found = set(names)
         prefixes = (f"{self.base_model_prefix}.", "")
         return next((prefix for prefix in prefixes if f"{prefix}{self.word_table}" in found), None)
 
     def inner_names(self, names: Iterable[str]) -> dict[str, str]:
-        """Return names inside the encoder to names in a checkpoint; checkpoints of TensorFlow have gamma and beta."""
+        """Return names inside the encoder to names in a checkpoint. TensorFlow's have gamma and beta."""
         names = list(names)
         prefix = self.find_prefix(names) or ""
         return {_modern_name(name.removeprefix(prefix)): name for name in names}

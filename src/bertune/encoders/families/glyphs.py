@@ -1,7 +1,7 @@
 """Glyphs: a table of pixels for ChineseBERT, a row for each token of the vocabulary.
 
-A row is the picture of the token in some fonts, one font after the other. A picture has 24 x 24 pixels, from left
-to right and from top to bottom. Letters: `V` tokens, `G` pixels of a row.
+A row is the picture of the token in some fonts, one font after the other. A picture has 24 x 24 pixels, from
+left to right and from top to bottom. Letters: `V` tokens, `G` pixels of a row.
 
 Source: Sun et al. 2021, arXiv 2106.16038; `GlyphEmbedding` of ShannonAI/ChineseBert.
 """
@@ -35,7 +35,7 @@ class GlyphOptions(NamedTuple):
 
 
 def find_glyph_files(folder: Path) -> list[Path]:
-    """Return the `.npy` files of a folder and of its `config`, sorted by name: the order of fonts in a row."""
+    """Return the `.npy` files of a folder and its `config`, sorted by name: the order of fonts in a row."""
     return sorted((*folder.glob("*.npy"), *folder.glob("config/*.npy")), key=lambda path: path.name)
 
 
@@ -75,8 +75,8 @@ def render_glyphs(fonts: Sequence[str], tokens: Sequence[str], num_pixels: int) 
     """Draw each token that is one character, from 0 (paper) to 1 (ink).
 
     Args:
-        fonts: font files that Pillow reads, such as .ttf, .otf and .ttc. Where `num_pixels` asks for more fonts,
-            they are used again from the first one on.
+        fonts: font files that Pillow reads, such as .ttf, .otf and .ttc. Where `num_pixels` asks for more
+            fonts, they are used again from the first one on.
         tokens: V. "##" before a character is left out. Tokens of several characters, such as special tokens,
             have no picture.
         num_pixels: G.

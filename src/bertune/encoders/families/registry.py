@@ -1,4 +1,4 @@
-"""Every family that bertune's own encoder computes, by `model_type`. Loads no torch until an activation is asked for."""
+"""Every family that bertune's own encoder computes, by `model_type`. Importing this loads no torch."""
 
 from __future__ import annotations
 

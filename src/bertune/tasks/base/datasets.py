@@ -97,10 +97,7 @@ def _rows_key(run: RunConfig, task: Task, files: dict[str, list[str]]) -> str:
         {
             "format": dataset_cache.FORMAT_VERSION,
             "bertune": __version__,
-            "files": {
-                split: [[name, sha256(name)] for name in names]
-                for split, names in files.items()
-            },
+            "files": {split: [[name, sha256(name)] for name in names] for split, names in files.items()},
             "also": [sha256(f) if Path(f).is_file() else "" for f in other_files],
             "data": data.model_dump(mode="json", exclude=_NOT_FOR_ROWS),
             "task": run.task,
@@ -168,9 +165,11 @@ def complete_state(task: Task) -> JSON | None:
         state: JSON = json.loads(json.dumps(task.state()))
         restored = type(task)(task.options, task.data)
         restored.load_state(state)
-        return state if vars(restored) == vars(task) else None
+        names = vars(task).keys() | vars(restored).keys()
+        is_complete = all(getattr(restored, name) == getattr(task, name) for name in names)
+        return state if is_complete else None
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError):
-        return None  # not JSON, or attributes that cannot be compared, such as arrays
+        return None  # not JSON, an attribute is missing, or attributes cannot be compared, such as arrays
 
 
 def _fingerprint(splits: Splits) -> JSON:

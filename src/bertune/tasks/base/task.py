@@ -238,8 +238,8 @@ class Task(ABC):
 class RowReader:
     """Reads the rows of one pass over data files: all files of a training run, or those to score or predict.
 
-    `Task.read` looks at one row. What rows must have in common, and what a file shows beyond the meaning of its
-    rows, is for a subclass, which the task returns from `new_reader`.
+    `Task.read` looks at one row. What rows must have in common, and what a file shows beyond the meaning of
+    its rows, is for a subclass, which the task returns from `new_reader`.
 
     Args:
         task: says what a row means.

@@ -1,0 +1,136 @@
+"""The options and arguments of the commands, as types."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+
+Debug = Annotated[bool, typer.Option("--debug", help="Show where an error came from.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing on standard error.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+Precision = Annotated[
+    str, typer.Option(help="auto, fp32, bf16, fp16, or int8 on processors with units for it.")
+]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(help="Settings, each as section.name=value.", show_default=False)
+]
+DataOverrides = Annotated[
+    list[str] | None,
+    typer.Argument(help="How to read the file, each as data.name=value.", show_default=False),
+]
+TaskFile = Annotated[
+    str | None, typer.Option("--task", help="The Python file of a task of your own.", show_default=False)
+]
+Model = Annotated[str, typer.Argument(metavar="MODEL", help="A folder that bertune train has written.")]
+VectorModel = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="A folder that bertune train has written, a folder of sentence-transformers, or minilm.",
+    ),
+]
+
+# init, train
+TaskName = Annotated[str, typer.Argument(metavar="TASK", help="classify, regress, ...")]
+NewFolder = Annotated[str, typer.Argument(metavar="[FOLDER]", help="Where to write.")]
+RunSource = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN.yaml|TASK|OUT", help="A run file or a task; with --resume also the folder of a run."
+    ),
+]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Go on from the newest checkpoint; begin where there is none.")
+]
+
+# evaluate, predict
+ScoredFile = Annotated[str, typer.Argument(help="A data file with targets.")]
+TextFile = Annotated[
+    str,
+    typer.Argument(metavar="FILE|-", help="A data file, or - for standard input with a text a line."),
+]
+PredictionsFile = Annotated[
+    str | None,
+    typer.Option("-o", "--output", help="The file to write: .csv, .jsonl or .conll.", show_default=False),
+]
+PredictionsFormat = Annotated[
+    str | None, typer.Option("--format", help="csv, jsonl or conll.", show_default=False)
+]
+
+# embed
+VectorsFile = Annotated[
+    str | None,
+    typer.Option("-o", "--output", help="The file to write: .npy or .parquet.", show_default=False),
+]
+Dtype = Annotated[
+    str, typer.Option("--dtype", help="How vectors are stored: float32, float16, int8 or binary.")
+]
+Normalize = Annotated[bool, typer.Option("--normalize", help="Give vectors length 1.")]
+TruncateDim = Annotated[
+    int | None,
+    typer.Option("--truncate-dim", min=1, help="Keep the first N features.", show_default=False),
+]
+Prompt = Annotated[str | None, typer.Option(help="Text to put before each text.", show_default=False)]
+PromptName = Annotated[
+    str | None, typer.Option(help="The name of a prompt of the model.", show_default=False)
+]
+
+# search
+CorpusFile = Annotated[str, typer.Argument(metavar="CORPUS", help="A data file with a text a row.")]
+Queries = Annotated[
+    list[str] | None, typer.Argument(metavar="[QUERY]...", help="What to search for.", show_default=False)
+]
+QueryFile = Annotated[
+    str | None, typer.Option("--queries", help="A data file with a query a row.", show_default=False)
+]
+NumHits = Annotated[int, typer.Option("-k", min=1, help="How many rows to find for each query.")]
+Pairs = Annotated[bool, typer.Option("--pairs", help="Find near-duplicates in the corpus instead.")]
+Threshold = Annotated[float, typer.Option(min=-1, max=1, help="--pairs: least cosine.")]
+MaxPairs = Annotated[int, typer.Option("--max-pairs", min=1, help="--pairs: how many pairs to show at most.")]
+IndexFolder = Annotated[
+    str | None,
+    typer.Option("--index", help="The folder of the index; by default CORPUS.index.", show_default=False),
+]
+Rebuild = Annotated[bool, typer.Option("--rebuild", help="Build the index again.")]
+SearchEngine = Annotated[str, typer.Option(help="exact, or usearch (approximate, an extra).")]
+CorpusOverrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--data", help="How to read CORPUS, as data.name=value; can be repeated.", show_default=False
+    ),
+]
+
+# inspect, cache
+InspectedPath = Annotated[
+    str, typer.Argument(metavar="FILE|FOLDER", help="A data file with targets, or the folder of a model.")
+]
+GuessedTask = Annotated[str, typer.Option("--task", help="auto, or the name of a task.")]
+TokenizerModel = Annotated[str, typer.Option("--model", help="The model whose tokenizer shows the tokens.")]
+NumSamples = Annotated[int, typer.Option("--rows", min=0, help="How many random rows to show.")]
+SampleSeed = Annotated[int, typer.Option("--seed", min=0, help="Which random rows.")]
+CacheAction = Annotated[
+    str, typer.Argument(metavar="list|clear", help="list shows what is on disk, clear removes it.")
+]
+OlderThan = Annotated[
+    float, typer.Option("--older-than", min=0, help="clear: only what is older than this many days.")
+]
+
+
+def _refuse_renamed(new_name: str) -> Callable[[str | None], None]:
+    def refuse(value: str | None) -> None:
+        if value is not None:
+            raise typer.BadParameter(f"renamed to {new_name}")
+
+    return refuse
+
+
+# Options of earlier versions: they stay known, so that the answer is the new name.
+OldFormat = Annotated[str | None, typer.Option("--format", hidden=True, callback=_refuse_renamed("--dtype"))]
+OldWidth = Annotated[
+    str | None, typer.Option("--width", hidden=True, callback=_refuse_renamed("--truncate-dim"))
+]
+OldMost = Annotated[str | None, typer.Option("--most", hidden=True, callback=_refuse_renamed("--max-pairs"))]
+OldRead = Annotated[str | None, typer.Option("--read", hidden=True, callback=_refuse_renamed("--data"))]
