@@ -815,7 +815,7 @@ def failed(tiny, tmp_path_factory) -> tuple[Path, dict[str, Ran]]:
     )
 
 
-LOST = "bertune: process {} of 2: another process has ended; what it said is the reason"
+LOST = "bertune: process {} of 2: another process has ended; its message is the reason"
 
 
 def test_a_process_that_cannot_read_its_rows_ends_all_and_says_why(failed):

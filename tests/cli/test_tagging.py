@@ -145,7 +145,7 @@ def test_inspect_recognises_sentences(tagger, tiny, write):
     ):
         found = call("inspect", name, "--model", tiny)
         assert found.exit_code == 0, found.output
-        assert "problem: sequence labelling" in found.stdout
+        assert "task: sequence labelling" in found.stdout
     found = call(
         "inspect",
         write("m.jsonl", [{"text": "a dog", "label": ["x", "y"]}, {"text": "a cat", "label": ["x"]}]),

@@ -187,6 +187,15 @@ def test_a_run_that_is_ended_before_its_first_evaluation_is_scored(method, start
     assert bertune.load(result.folder).predict(["the dog is good"])
 
 
+def test_a_listener_may_end_the_run_at_its_start(start):
+    heard = when("on_start", 0, stop)
+    result = start(heard)
+    ((outcome,),) = heard.of("on_end")
+    assert (outcome.steps, outcome.stopped_early) == (0, True)
+    assert heard.names == ["on_start", "on_evaluate", "on_end", "close"]
+    assert bertune.load(result.folder).predict(["the dog is good"])
+
+
 def fail() -> None:
     raise ValueError("a bug of mine")
 

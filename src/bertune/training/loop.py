@@ -60,11 +60,7 @@ class TrainLoop:
             Interrupted: a signal came; a checkpoint is written.
             TrainingError: training cannot go on.
         """
-        train_step, progress = self.train_step, self.train_step.state.progress
         try:
-            evaluated = progress.last_completed_step == progress.step
-            with self.throughput.paused():
-                self.listeners.on_start(progress.step, train_step.total_steps, evaluated=evaluated)
             stopped_early = self._run_steps()
             outcome = self._outcome(stopped_early)
             self.listeners.on_end(outcome)
@@ -110,6 +106,9 @@ class TrainLoop:
 
     def _all_steps(self) -> None:
         train_step, progress = self.train_step, self.train_step.state.progress
+        with self.throughput.paused():
+            evaluated = progress.last_completed_step == progress.step
+            self.listeners.on_start(progress.step, train_step.total_steps, evaluated=evaluated)
         if progress.last_completed_step < progress.step:  # the run stopped in the middle of an evaluation
             self._after_step()
         for rows in train_step.batches():
@@ -160,9 +159,8 @@ class TrainLoop:
         Raises:
             Interrupted: always.
         """
-        number = (
-            self.train_step.signals.received or signal.SIGTERM
-        )  # another process got it, from whatever ends jobs
+        # Without a signal here another process got one, from whatever ends jobs.
+        number = self.train_step.signals.received or signal.SIGTERM
         if self.checkpoints is None:
             raise KeyboardInterrupt
         self._write_checkpoint()

@@ -197,7 +197,10 @@ class TrainingRun:
         barrier()
 
     def _score_best(self) -> dict[str, Scores]:
-        self.model.load_hf_state_dict(read_weights(self.out, verify=True))
+        try:
+            self.model.load_hf_state_dict(read_weights(self.out, verify=True))
+        except ArtifactError as error:
+            raise TrainingError(f"{error}. The best model is lost; start a new run (out=...)") from None
         if not self._best:  # it was found before the run went on
             self._best = self._predict("dev")
         scores = {

@@ -171,7 +171,8 @@ class Task(ABC):
         """Return a batch for training, which the task may change, such as by masking tokens.
 
         The training step calls it once for each micro-batch, before it counts and before the forward pass.
-        Evaluation and prediction do not call it.
+        Evaluation and prediction do not call it. Token ids that no training row has need
+        `train.active_vocabulary=false`.
 
         Args:
             batch: a micro-batch, on the CPU.
