@@ -126,7 +126,9 @@ def test_run_files_answer_with_every_new_name(scratch, name, monkeypatch):
     result = CliRunner().invoke(app, ["train", name, "out=never"])
     assert result.exit_code == 2
     settings = yaml.safe_load((scratch / name).read_text(encoding="utf-8"))
-    old_names = {f"{section}.{leaf}" for section in ("data", "options", "train") for leaf in settings[section]}
+    old_names = {
+        f"{section}.{leaf}" for section in ("data", "options", "train") for leaf in settings[section]
+    }
     old_names &= renames.RENAMED.keys()
     assert old_names
     for old in old_names:

@@ -163,7 +163,8 @@ class Flip(Listener):
 def test_a_run_does_not_finish_on_damaged_weights(settings, tmp_path):
     out = tmp_path / "out"
     with pytest.raises(
-        TrainingError, match=r"model\.safetensors: damaged: the weights are not those that were written. .*new run"
+        TrainingError,
+        match=r"model\.safetensors: damaged: the weights are not those that were written. .*new run",
     ) as failed:
         bertune.train("classify", settings, quiet=True, listeners=[Flip(out)])
     assert str(out) in str(failed.value)

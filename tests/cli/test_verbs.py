@@ -369,7 +369,17 @@ def test_help_shows_whole_sentences(monkeypatch):
     first = shown.index("Commands:") + 1
     described = [line.split(maxsplit=1) for line in shown[first : shown.index("", first)]]
     commands = [name for name, _ in described]
-    assert commands == ["init", "train", "evaluate", "predict", "embed", "search", "inspect", "cache", "tasks"]
+    assert commands == [
+        "init",
+        "train",
+        "evaluate",
+        "predict",
+        "embed",
+        "search",
+        "inspect",
+        "cache",
+        "tasks",
+    ]
     assert all(text.endswith(".") and not text.endswith("..") for _, text in described), described
     assert all(len(line) <= 80 for line in shown)
 

@@ -132,7 +132,9 @@ def test_a_task_of_your_own_learns_again(name, tiny, tmp_path, place, said):
         said.clear()
         on = train(str(mine), file, tiny, tmp_path / out, "data.cache=on")
         assert on["weights"] == off["weights"]
-    assert any("rows and what was learned from them come from the cache" in line for line in said) == is_complete
+    assert (
+        any("rows and what was learned from them come from the cache" in line for line in said) == is_complete
+    )
     assert any("tokens come from the cache" in line for line in said)
     assert names(place) == ["rows", "tokens"]
     mine.write_text(mine.read_text() + "# changed\n")

@@ -76,8 +76,8 @@ def when(method: str, step: int, act: Callable[[], None]) -> Recorder:
     class Acting(Recorder):
         pass
 
-    def acting(self: Recorder, first: object, *more: object) -> None:
-        recording(method)(self, first, *more)
+    def acting(self: Recorder, first: object, *more: object, **named: object) -> None:
+        recording(method)(self, first, *more, **named)
         if (first["step"] if isinstance(first, dict) else first) == step:
             act()
 
