@@ -20,6 +20,7 @@ def peak_memory_gb(device: str) -> float:
     except ImportError:  # Windows
         import psutil
 
-        return float(psutil.Process().memory_info().peak_wset) / 1e9  # type: ignore[attr-defined, unused-ignore]
+        info = psutil.Process().memory_info()
+        return float(info.peak_wset) / 1e9  # type: ignore[attr-defined, unused-ignore]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 1e9 if sys.platform == "darwin" else peak * 1024 / 1e9

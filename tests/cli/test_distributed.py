@@ -296,7 +296,8 @@ PARITY = {
     "classify, FGM and EMA": ("classify", "labels", NO_DROPOUT, {"fgm": 0.5, "ema": 0.9}),
     "classify, R-Drop, all words": ("classify", "labels", NO_DROPOUT, {"r_drop": 1.0, "active_vocabulary": False}),
     "classify, several labels": ("classify", "several", {**NO_DROPOUT, "class_weights": "balanced"}, {"eval_every": 4}),
-    "regress": ("regress", "numbers", NO_DROPOUT, {"micro_batches": 3}),
+    # A correlation multiplies rounding: on some processors 1.6e-5 with the epsilon of the others.
+    "regress": ("regress", "numbers", NO_DROPOUT, {"micro_batches": 3, "adam_epsilon": 0.1}),
     "tag": ("tag", "tags", NO_DROPOUT, {}),
     "tag, CRF in windows": ("tag", "tags", {**NO_DROPOUT, "decoder": "crf", "window_overlap": 4}, {"micro_batch_tokens": 40}),
     "match, CoSENT": ("match", "scores", {}, {}),

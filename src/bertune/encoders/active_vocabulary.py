@@ -49,7 +49,8 @@ class ActiveVocabulary(nn.Module):
         index = self.active_index[ids]
         if self.training:
             vectors = F.embedding(index, self.weight)
-            return _WithZeroGradient.apply(vectors, self.scale)  # type: ignore[no-any-return, no-untyped-call]
+            output: Tensor = _WithZeroGradient.apply(vectors, self.scale)  # type: ignore[no-untyped-call]
+            return output
         is_inactive = index == len(self.active_ids)
         vectors = F.embedding(index.masked_fill(is_inactive, 0), self.weight)
         decayed = F.embedding(ids, self.pretrained_weight) * self.scale

@@ -313,15 +313,22 @@ def _with_ragged_attention(hf: Any) -> Any:
 
 
 def _attend(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None,  # noqa: ARG001
-    dropout: float = 0.0, scaling: float | None = None, *, bertune_call: tuple[AttentionPlan, bool], **_: Any,
-) -> tuple[Tensor, None]:  # fmt: skip
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,  # noqa: ARG001
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    *,
+    bertune_call: tuple[AttentionPlan, bool],
+    **_: Any,
+) -> tuple[Tensor, None]:
     """Answer transformers' attention call: query, key, value (1, H, T, D) -> (1, T, H, D)."""
     plan, fast_dropout = bertune_call
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))  # (T, H, D)
-    return ragged_attention(q, k, v, plan, dropout if module.training else 0.0, scaling, fast_dropout)[
-        None
-    ], None
+    rate = dropout if module.training else 0.0
+    return ragged_attention(q, k, v, plan, rate, scaling, fast_dropout)[None], None
 
 
 @contextmanager

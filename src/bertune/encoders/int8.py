@@ -190,7 +190,8 @@ class _Product:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Map bytes (T, N) to (T, M)."""
-        return torch.ops.onednn.qlinear_pointwise(x, *self._arguments, *self._post_op)  # type: ignore[no-any-return]
+        output: Tensor = torch.ops.onednn.qlinear_pointwise(x, *self._arguments, *self._post_op)
+        return output
 
 
 class _Int8Layer:

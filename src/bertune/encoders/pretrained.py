@@ -237,7 +237,8 @@ def _read_shapes(path: Path) -> Iterable[tuple[str, tuple[int, ...]]]:
     if path.suffix != ".safetensors":
         return [(name, tuple(tensor.shape)) for name, tensor in _read_tensors(path)]
     with safe_open(path, framework="pt") as file:
-        return [(name, tuple(file.get_slice(name).get_shape())) for name in file.keys()]  # noqa: SIM118  (not a dict)
+        names = list(file.keys())
+        return [(name, tuple(file.get_slice(name).get_shape())) for name in names]
 
 
 def _is_zip(path: Path) -> bool:

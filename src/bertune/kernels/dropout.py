@@ -91,7 +91,9 @@ def dropout_add_layer_norm(
         fast: on a processor, use `DROPOUT_GENERATOR`.
     """
     if fast and rate and x.device.type == "cpu":
-        return _DropAddNorm.apply(x, residual, weight, bias, eps, rate)  # type: ignore[no-any-return, no-untyped-call]
+        arguments = x, residual, weight, bias, eps, rate
+        output: Tensor = _DropAddNorm.apply(*arguments)  # type: ignore[no-untyped-call]
+        return output
     summed = residual + F.dropout(x, rate) if rate else residual + x
     return layer_norm(summed, weight, bias, eps)
 

@@ -39,7 +39,8 @@ PINYIN_MAP_FILE, PINYIN_TENSOR_FILE = "config/pinyin_map.json", "config/pinyin2t
 """Where ShannonAI's release of ChineseBERT keeps the numbers of letters and of syllables."""
 
 _HAN = re.compile(
-    "[\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002a6df\U0002a703-\U0002b81d\U0002f80a-\U0002fa1f]+"
+    "[\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+    "\U00020000-\U0002a6df\U0002a703-\U0002b81d\U0002f80a-\U0002fa1f]+"
 )
 """Runs of characters that may have a reading."""
 

@@ -87,5 +87,6 @@ def shard_like(tensor: Tensor, pattern: Tensor) -> Tensor:
         return tensor
     from torch.distributed.tensor import distribute_tensor
 
-    sharded: Tensor = distribute_tensor(tensor.to(pattern.device), pattern.device_mesh, pattern.placements)  # type: ignore[attr-defined]
+    mesh, placements = pattern.device_mesh, pattern.placements  # type: ignore[attr-defined]
+    sharded: Tensor = distribute_tensor(tensor.to(pattern.device), mesh, placements)
     return sharded
