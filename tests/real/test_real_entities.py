@@ -46,7 +46,7 @@ def test_every_entity_of_a_known_file_is_read(name):
     assert (len(examples), sum(len(e.target) for e in examples)) == (sentences, entities), said
     assert task.scheme == scheme
     (line,) = [line for line in said if f"tags in {scheme}" in line]
-    assert ("places are illegal" in line) == (illegal > 0)
+    assert ("transitions are illegal" in line) == (illegal > 0)
 
 
 @pytest.mark.parametrize(
