@@ -84,9 +84,8 @@ class PlainGradient:
         loss = self.task.loss(out, batch)
         if self.config.r_drop:
             other = self.model(batch)
-            loss = (loss + self.task.loss(other, batch)) / 2 + self.config.r_drop * self.task.divergence(
-                out, other
-            )
+            mean_loss = (loss + self.task.loss(other, batch)) / 2
+            loss = mean_loss + self.config.r_drop * self.task.divergence(out, other)
         self.run_backward(loss / count)
         return loss.detach()
 
@@ -140,9 +139,8 @@ class CachedGradient:
             for part in ragged:
                 rng_states.append(RngState.capture(device))
                 vectors.append(model.vectors(part))
-        no_vectors = torch.zeros(
-            0, model.embedding_dim, device=device
-        )  # a process may have no row of a small batch
+        # A process may have no row of a small batch.
+        no_vectors = torch.zeros(0, model.embedding_dim, device=device)
         cached = torch.cat(vectors or [no_vectors]).requires_grad_()
         loss = self.plain.task.loss(model.compare(cached, batch.pair_index), batch)
         self.plain.run_backward(loss / count)

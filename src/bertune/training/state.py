@@ -20,6 +20,7 @@ from bertune.artifact.upgrade import upgrade_training_state
 from bertune.distributed import all_gather_object, num_processes, rank
 from bertune.encoders.active_vocabulary import ActiveVocabulary
 from bertune.errors import ArtifactError
+from bertune.files import part_of
 from bertune.heads.model import Model
 from bertune.training.fsdp import full_tensor, shard_like
 from bertune.training.regularization import EMA
@@ -192,7 +193,7 @@ class TrainState:
         if rank():
             return
         folder.mkdir(parents=True, exist_ok=True)
-        part = folder / f"{STATE}.part"
+        part = part_of(folder / STATE)
         try:
             save_file(tensors, part, metadata={"state": json.dumps(values)})
         except SafetensorError as error:  # it hides the errno of the OSError beneath
