@@ -25,6 +25,7 @@ from bertune.config.schema import DataConfig, RunConfig
 from bertune.encoders.load import build_encoder, load_encoder
 from bertune.encoders.pretrained import PACKAGED_MODELS, PretrainedFolder, locate_model
 from bertune.errors import ArtifactError, ConfigError, listed
+from bertune.files import expand_user
 from bertune.heads.model import Model
 from bertune.heads.sentence import SentenceHead
 from bertune.inference.pipeline import Pipeline
@@ -65,7 +66,7 @@ def read_artifact(folder: str | Path, task_file: str | None = None) -> Artifact:
     Raises:
         ArtifactError: the folder is missing, damaged, or not bertune's.
     """
-    path = Path(folder)
+    path = Path(expand_user(folder))
     if str(folder) in PACKAGED_MODELS and not path.is_dir():
         path = locate_model(str(folder))
     if not (path / "bertune.json").is_file() and is_sentence_transformers_folder(path):

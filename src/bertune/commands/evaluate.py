@@ -10,6 +10,7 @@ from bertune import distributed
 from bertune.artifact.read import read_artifact
 from bertune.config.reading import reading_config
 from bertune.console import Console, prefixed
+from bertune.files import expand_user
 from bertune.kernels.precision import choose_device
 from bertune.tasks.base.datasets import scratch_dir, write_dataset
 from bertune.tasks.base.reading import check_examples, read_examples
@@ -30,7 +31,7 @@ class Evaluation:
 
 def evaluate(
     folder: str | Path,
-    files: str | Sequence[str],
+    files: str | Path | Sequence[str | Path],
     overrides: Sequence[str] = (),
     *,
     device: str = "auto",
@@ -56,7 +57,7 @@ def evaluate(
     console = console or Console(quiet=True)
     note = prefixed(console)
     artifact = read_artifact(folder, task)
-    sources = [files] if isinstance(files, str) else list(files)
+    sources = [expand_user(file) for file in ([files] if isinstance(files, str | Path) else files)]
     data = reading_config(artifact.run_config.data, sources[0], overrides)
     artifact = artifact.for_reading(data)
     scored_task = artifact.task

@@ -15,6 +15,7 @@ from bertune.console import Console, prefixed
 from bertune.data.formats import detect_format
 from bertune.data.records import BadRows
 from bertune.errors import ConfigError
+from bertune.files import expand_user
 from bertune.inference.pipeline import Pipeline
 from bertune.kernels.precision import choose_device
 from bertune.tasks.base.reading import iter_examples
@@ -41,7 +42,7 @@ class FilePredictions:
 
 def predict(
     folder: str | Path,
-    file: str,
+    file: str | Path,
     overrides: Sequence[str] = (),
     *,
     device: str = "auto",
@@ -66,6 +67,7 @@ def predict(
     Raises:
         BertuneError: the folder, a setting or a row cannot be used.
     """
+    file = expand_user(file)
     distributed.init(use_cpu=choose_device(device).type == "cpu")
     if file == "-" and distributed.num_processes() > 1:
         raise ConfigError(

@@ -19,6 +19,7 @@ from bertune.config.schema import DataConfig
 from bertune.encoders.families.family import Family
 from bertune.encoders.families.registry import FAMILIES, find_native_family, get_family
 from bertune.errors import ConfigError, MissingExtra, did_you_mean
+from bertune.files import expand_user
 from bertune.text.load import load_tokenizer
 from bertune.text.tokenizer import Tokenizer
 from bertune.types import JSON
@@ -260,7 +261,7 @@ def locate_model(name: str) -> Path:
         if spec is None or not spec.submodule_search_locations:
             raise MissingExtra(package, "starter", f"the encoder {name!r}")
         return Path(spec.submodule_search_locations[0]) / inside
-    path = Path(name).expanduser()
+    path = Path(expand_user(name))
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise ConfigError(
