@@ -20,6 +20,8 @@ from typing import Any
 from bertune.errors import DataError
 
 _BLANKS = re.compile("[ \t]+")  # not str.split(): an ideographic space can be a word
+DOCUMENT_START = "-DOCSTART-"
+"""The beginning of a line that divides documents."""
 _HEAD_LINES = 50
 """Lines that decide the layout of a file."""
 
@@ -61,7 +63,7 @@ def detect_layout(lines: Sequence[str]) -> ConllLayout:
     >>> detect_layout(["高 勇" + chr(9) + "B-NAME E-NAME"]).sentence_per_line
     True
     """
-    full = [line.rstrip("\r\n") for line in lines if not is_blank(line) and not line.startswith("-DOCSTART-")]
+    full = [line.rstrip("\r\n") for line in lines if not is_blank(line) and not line.startswith(DOCUMENT_START)]
     full = [line for line in full if not _is_comment(line)] or full
     if not full:
         return ConllLayout(False, False, 0)
@@ -123,7 +125,7 @@ def _word_lines(
     words: list[list[str]] = []
     first, has_error = 0, False
     for number, line in itertools.chain(lines, [(0, "")]):
-        new_document = line.startswith("-DOCSTART-")
+        new_document = line.startswith(DOCUMENT_START)
         if is_blank(line) or new_document:
             if words and not has_error:
                 yield Sentence(first, tuple(zip(*words, strict=True)))

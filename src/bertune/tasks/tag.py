@@ -24,6 +24,7 @@ from bertune.data.tags import (
     tag_set,
     tags_to_spans,
 )
+from bertune.data.word_rows import SENTENCE_ID
 from bertune.errors import ConfigError, DataError, listed
 from bertune.metrics.bootstrap import bootstrap_interval
 from bertune.metrics.classification import per_label_scores
@@ -84,7 +85,7 @@ class Tag(Task):
     Options = TagOptions
     columns: ClassVar[Columns] = Columns(
         ("text",),
-        (),
+        (SENTENCE_ID,),
         "label",
         ("tokens", "words", "chars", "characters"),
         ("tags", "nertags", "entities", "spans"),
