@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from bertune.data.columns import ColumnMapping, columns_of, describe_mapping, field_value, match_columns
 from bertune.data.formats import read_records
 from bertune.data.records import ReadOptions, Record
-from bertune.data.word_rows import group_words
+from bertune.data.word_rows import group_words, word_columns
 from bertune.errors import DataError, listed
 from bertune.types import Location, Row
 
@@ -91,15 +91,21 @@ def open_rows(options: ReadOptions) -> RowReader:
         DataError: the file is missing, empty, of another encoding, or lacks a column.
     """
     records = read_records(options)
-    recognised: dict[str, str] = {}
+    table: dict[str, str] = {}
     if options.columns.is_word_level:
-        records, recognised = group_words(records, options)
+        records, table = group_words(records, options)
     first = next(records, None)
+    if first is not None and options.settings.sentence_ends and not (first.stride or first.word_records):
+        options.note(
+            f"{options.source}: data.sentence_ends has no effect, since each row is a whole text already"
+        )
     if first is None:
         for line in options.bad_rows.finish():
             options.note(line)
         raise DataError(f"{options.source}: holds no rows")
-    return RowReader(options, list(first.values), itertools.chain([first], records), recognised)
+    header = list(first.values)
+    recognised = table or (word_columns(header, options.columns) if options.columns.is_word_level else {})
+    return RowReader(options, header, itertools.chain([first], records), recognised)
 
 
 def resolve_files(given: str | list[str] | None, split: str) -> list[str]:

@@ -17,11 +17,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bertune.data.columns import normalize_name
+from bertune.data.columns import TARGET_ALIASES, TEXT_ALIASES, normalize_name
 from bertune.data.labels import format_label, is_missing
 from bertune.data.records import ReadOptions, Record
 from bertune.data.tags import is_tag, parse_tag
 from bertune.errors import DataError, did_you_mean, listed
+from bertune.types import Columns
 
 SENTENCE_ID = "sentence_id"
 """The field of `data.columns` that names the column with the numbers of the sentences."""
@@ -34,6 +35,7 @@ _WORD_ALIASES = (
     "word", "words", "token", "tokens", "form", "char", "chars", "character", "characters", "text", "字", "词",
 )  # fmt: skip
 _TAG_ALIASES = ("tag", "tags", "nertag", "nertags", "ner", "bio", "iob", "label", "labels", "标签")
+_POS_ALIASES = ("upos", "pos", "postag", "postags", "xpos")
 _HEAD_ROWS = 200
 """Rows that decide whether a file has a word a row."""
 _SENTENCE_MARKS = frozenset((*".!?,;:", *"。！？，；、"))
@@ -54,6 +56,21 @@ class WordTable:
     def mapping(self, target: str) -> dict[str, str]:
         """Return the columns of text and target by field, for the search for columns."""
         return {"text": self.word, **({target: self.tag} if self.tag else {})}
+
+
+def word_columns(header: Sequence[str], columns: Columns) -> dict[str, str]:
+    """Return the columns of words and tags by field, where the header has none of the usual names.
+
+    >>> word_columns(["word", "pos"], Columns(("text",), (), "label"))
+    {'text': 'word', 'label': 'pos'}
+    """
+    names = {normalize_name(column) for column in header}
+    found: dict[str, str | None] = {}
+    if not names & {*columns.text_aliases, *TEXT_ALIASES}:
+        found["text"] = _first(_WORD_ALIASES, header, set())
+    if not names & {*columns.target_aliases, *TARGET_ALIASES}:
+        found[columns.target] = _first((*_TAG_ALIASES, *_POS_ALIASES), header, set())
+    return {field: column for field, column in found.items() if column}
 
 
 def group_words(records: Iterator[Record], options: ReadOptions) -> tuple[Iterator[Record], dict[str, str]]:
@@ -101,13 +118,15 @@ def find_word_table(head: Sequence[Record], options: ReadOptions) -> WordTable |
     if not head:
         return None
     header = list(head[0].values)
-    given = options.settings.columns if isinstance(options.settings.columns, dict) else {}
+    columns = options.settings.columns
+    given = {field: name for field, name in columns.items() if isinstance(name, str)} if isinstance(columns, dict) else {}
     number = _number_column(header, given.get(SENTENCE_ID), options)
     taken = {number} if number else set()
     word = given.get("text") or _first(_WORD_ALIASES, header, taken)
     if word is None or word not in header:
         return None
-    tag = given.get(options.columns.target) or _first(_TAG_ALIASES, header, {*taken, word})
+    target = given.get(options.columns.target)
+    tag = target or _first((*_TAG_ALIASES, *_POS_ALIASES), header, {*taken, word})
     tag = tag if tag in header else None
     rows = [row for row in head if not _is_blank_row(row, word, tag)]
     if not rows or not _are_single_words(rows, word, tag):
@@ -117,9 +136,19 @@ def find_word_table(head: Sequence[Record], options: ReadOptions) -> WordTable |
         return WordTable(word, tag, number, document)
     if not _are_parts_of_sentences(rows, word, tag):
         return None
-    if len(rows) < len(head) or any(_is_gap(a, b) for a, b in itertools.pairwise(head)):
+    has_gaps = len(rows) < len(head) or any(_is_gap(a, b) for a, b in itertools.pairwise(head))
+    if has_gaps or options.settings.sentence_ends is not None:
         return WordTable(word, tag, None)
     raise DataError(_no_sentences_message(options.source, rows, word, header))
+
+
+def has_word_rows(head: Sequence[Record], options: ReadOptions) -> bool:
+    """Tell whether the first records of a file have a word each, and numbers of sentences."""
+    try:
+        table = find_word_table(head, options)
+    except DataError:
+        return False
+    return table is not None and table.number is not None and table.tag is not None
 
 
 def _number_column(header: Sequence[str], given: str | None, options: ReadOptions) -> str | None:
@@ -197,7 +226,8 @@ def _no_sentences_message(source: str, rows: Sequence[Record], word: str, header
     return (
         f"{source}: each row is one word ({begin} ...), and nothing says where a sentence ends; name the "
         f"column that numbers the sentences, data.columns={{{SENTENCE_ID}: {name}}}, or put a blank line "
-        "between them (if each row is a text of its own, give each a number of its own)"
+        'between them, or cut after some words, data.sentence_ends=[".","?","!"] '
+        "(if each row is a text of its own, give each a number of its own)"
     )
 
 
@@ -283,6 +313,8 @@ def _sentences(
     rows: list[Record] = []
     previous: Record | None = None
     num_rows = num_sentences = 0
+    sentence_ends = options.settings.sentence_ends or () if table.number is None else ()
+    may_end = False  # whether a new sentence begins after the word before, by data.sentence_ends
     is_damaged = ends = False  # whether a row of the sentence was bad; whether the sentence has ended
     for record, follows_bad in records:
         is_damaged = is_damaged or follows_bad
@@ -294,18 +326,26 @@ def _sentences(
             ends = True
             continue
         begins = numbering.begins_sentence(record) if table.number else ends or not rows
+        begins = begins or (may_end and not _goes_on(record, table))
         if begins:
             yield from _finish(rows, options, is_damaged=is_damaged)
             rows, is_damaged, num_sentences = [], follows_bad, num_sentences + 1
+        may_end = str(record.values.get(table.word)).strip() in sentence_ends
         ends = False
         num_rows += 1
         rows.append(record)
     yield from _finish(rows, options, is_damaged=is_damaged)
-    by = f"by column {table.number!r}" if table.number else "at blank lines and rows"
+    ends_by = "after data.sentence_ends" if sentence_ends else "at blank lines and rows"
+    by = f"by column {table.number!r}" if table.number else ends_by
     again = f", whose numbers begin anew {numbering.num_restarts} times" if numbering.num_restarts else ""
     options.note(
         f"{options.source}: a word a row: {num_rows} rows grouped to {num_sentences} sentences {by}{again}"
     )
+
+
+def _goes_on(record: Record, table: WordTable) -> bool:
+    """Tell whether a word is inside the entity of the word before it."""
+    return bool(table.tag) and bool(re.match(r"[IMEL][-_]", str(record.values.get(table.tag))))
 
 
 def _finish(rows: list[Record], options: ReadOptions, *, is_damaged: bool) -> Iterator[Record]:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from bertune.data.conll import DOCUMENT_START
+from bertune.data.conll_layout import DOCUMENT_START
 from bertune.errors import ConfigError, DataError
 from bertune.files import part_of
 from bertune.types import JSON, Entity, Prediction, Row
