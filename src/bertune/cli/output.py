@@ -151,7 +151,7 @@ def write_predictions(  # noqa: PLR0913  (the options of `bertune predict`)
             header, delimiter = predictions.column_names, predictions.label_delimiter
             count = writers.write_csv(target, header, predictions.results, delimiter)
         elif chosen_format == "conll":
-            count = writers.write_conll(target, predictions.results)
+            count = writers.write_conll(target, predictions.results, console.info)
         else:
             count = writers.write_jsonl(target, predictions.results)
     console.info(f"{count} rows predicted{f', written to {output}' if output else ''}")

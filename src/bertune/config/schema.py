@@ -61,10 +61,14 @@ class DataConfig(Section):
     """File format; `auto` goes by the file name. `conll` has one word a line, in columns, or one sentence a
     line: words, a tab, tags. `lines` has one text or one JSON object a line, for prediction."""
     delimiter: str | None = None
-    """Character between the columns of csv and tsv. Without it: a comma for csv, a tab for tsv and txt."""
+    """Character between the columns of csv, tsv and conll. Without it: a comma for csv, a tab for tsv and txt,
+    tabs or blanks for conll."""
     quoting: Literal["auto", "standard", "none"] = "auto"
     """`standard`: a field in double quotes may hold delimiters and newlines. `none`: quotation marks are
     text. `auto`: standard for csv; none for tsv and txt, as in GLUE and most Chinese data sets."""
+    sentence_ends: list[str] | None = None
+    """Words after which a sentence ends, such as [".", "?", "!", "。"], in files with a word a line or a row
+    that do not divide sentences. An empty list reads long texts as they are, without a word about it."""
     encoding: str = "utf-8"
     """Text encoding, such as gb18030 or utf-16. A byte-order mark is removed."""
     labels: list[str] | LocalPath | None = None

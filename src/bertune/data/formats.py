@@ -194,27 +194,7 @@ def _broken_array(source: str, first_line: int, text: str, offset: int, problem:
 
 def _conll_records(options: ReadOptions, text: Iterable[str]) -> Iterator[Record]:
     """Read sentences in columns; see `bertune.data.conll`."""
-    source, require_target = options.source, options.require_target
-    skipped: dict[str, int] = {}
-    layout, sentences = conll.read_sentences(text, skipped)
-    if layout.num_columns == 1 and not require_target and options.settings.format == "auto":
-        raise DataError(
-            f"{source}: has one column; say whether it holds a word a line (data.format=conll) or a text a "
-            "line (data.format=lines)"
-        )
-    given = options.settings.columns
-    given_names = given if isinstance(given, list) else None
-    names = conll.column_names(layout, given_names, source, require_target=require_target)
-    hint = "" if require_target else "; if the file holds a text a line, set data.format=lines"
-    stride = 0 if layout.sentence_per_line else 1
-    for sentence in sentences:
-        if sentence.error:
-            options.bad_rows(f"{source}:{sentence.line}: {sentence.error}{hint}")
-        else:
-            yield Record(sentence.line, conll.columns_by_name(sentence, names), stride)
-    if skipped:
-        counts = ", ".join(f"{count} {kind}" for kind, count in skipped.items())
-        options.note(f"{source}: {counts} skipped")
+    return conll.read_conll(options, text)
 
 
 def _parquet_records(source: str) -> Iterator[Record]:

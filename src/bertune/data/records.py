@@ -20,6 +20,8 @@ class Record(NamedTuple):
     """Value by column name."""
     stride: int = 0
     """Lines from one word to the next, for files with one word a line; else 0."""
+    word_records: tuple[dict[str, Any], ...] = ()
+    """The records of the words of a sentence, for tables with a word a row."""
 
 
 @dataclass

@@ -65,6 +65,19 @@ def parse_tag(tag: str) -> Tag:
     )
 
 
+def is_tag(text: str) -> bool:
+    """Tell whether a text is a tag.
+
+    >>> is_tag("B-PER"), is_tag("PER")
+    (True, False)
+    """
+    try:
+        parse_tag(text)
+    except DataError:
+        return False
+    return True
+
+
 def tags_to_spans(tags: Iterable[Tag]) -> list[WordSpan]:
     """Return the entities of a sentence, by the rule in this module's docstring.
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from bertune.config.schema import DataConfig, Section
+from bertune.data.conll import CUT_ADVICE, MANY_WORDS
 from bertune.data.entities import WordOffsets, WordUnit, get_entities, get_sentence, get_tags
 from bertune.data.labels import read_labels, sort_labels, unknown_label_error
 from bertune.data.tags import (
@@ -24,6 +25,7 @@ from bertune.data.tags import (
     tag_set,
     tags_to_spans,
 )
+from bertune.data.word_rows import SENTENCE_ID
 from bertune.errors import ConfigError, DataError, listed
 from bertune.metrics.bootstrap import bootstrap_interval
 from bertune.metrics.classification import per_label_scores
@@ -84,7 +86,7 @@ class Tag(Task):
     Options = TagOptions
     columns: ClassVar[Columns] = Columns(
         ("text",),
-        (),
+        (SENTENCE_ID,),
         "label",
         ("tokens", "words", "chars", "characters"),
         ("tags", "nertags", "entities", "spans"),
@@ -123,6 +125,7 @@ class Tag(Task):
         for name in ("label_delimiter", "drop_labels"):
             if getattr(self.data, name):
                 raise ConfigError(f"data.{name} is for labels of whole texts; leave it out")
+        _refuse_single_text(examples, self.data)
         counts = Counter(span.label for e in examples for span in e.target)
         given = read_labels(self.data.labels)
         if given:
@@ -397,6 +400,22 @@ class Tag(Task):
             f"{words}, and the CRF's scores of pairs, first and last tags are beside the head, as "
             "bertune_head.crf.* in model.safetensors: transformers computes the scores of single tags alone "
             "(the emissions), bertune.load all of it"
+        )
+
+
+def _refuse_single_text(examples: Sequence[Example], data: DataConfig) -> None:
+    """Refuse training rows that are one sentence, in a file with a word a line, without blank lines.
+
+    Raises:
+        DataError: how many words there are, and how to divide them.
+    """
+    first = examples[0]
+    num_words = len(first.words or ())
+    is_undivided = first.location.stride and num_words > MANY_WORDS and data.sentence_ends is None
+    if len(examples) == 1 and is_undivided:
+        raise DataError(
+            f"{first.location.source}: all {num_words} words of the training rows are one sentence: no blank "
+            f"line divides them; {CUT_ADVICE}"
         )
 
 
