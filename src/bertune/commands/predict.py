@@ -101,9 +101,10 @@ def _predict_rows(
 ) -> Iterator[tuple[Row, Prediction]]:
     bad_rows = BadRows(skip=data.bad_rows == "skip")
     pending: deque[Row] = deque()
+    note = prefixed(console) if file == "-" else lambda _: None  # a file was read before, and noted then
 
     def examples() -> Iterator[Example]:
-        rows = iter_examples(file, pipeline.task, data, bad_rows, lambda _: None, require_target=False)
+        rows = iter_examples(file, pipeline.task, data, bad_rows, note, require_target=False)
         for row, example in rows:
             pending.append(row)
             yield example

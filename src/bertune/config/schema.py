@@ -57,12 +57,13 @@ class DataConfig(Section):
     """A list names the columns of a file without header, from left to right; "_" ignores a column. A mapping
     gives the column of each field: {text: review, label: stars}; a list where a field is spread over several
     columns: {text: review, label: [toxic, obscene]}. Without it, well-known names are recognised."""
-    format: Literal["auto", "csv", "tsv", "json", "jsonl", "parquet", "conll", "lines"] = "auto"
-    """File format; `auto` goes by the file name. `conll` has one word a line, in columns, or one sentence a
-    line: words, a tab, tags. `lines` has one text or one JSON object a line, for prediction."""
+    format: Literal["auto", "csv", "tsv", "json", "jsonl", "fasttext", "parquet", "conll", "lines"] = "auto"
+    """File format; `auto` goes by the file name, and by the first bytes where they say otherwise. `conll` has
+    one word a line, in columns, or one sentence a line: words, a tab, tags. `fasttext` has `__label__` and a
+    label before each text. `lines` has one text or one JSON object a line."""
     delimiter: str | None = None
-    """Character between the columns of csv, tsv and conll. Without it: a comma for csv, a tab for tsv and txt,
-    tabs or blanks for conll."""
+    """Character between the columns of csv, tsv and conll. Without it: a comma for csv, a tab for tsv and txt, or
+    another one if the first lines leave no doubt; tabs or blanks for conll."""
     quoting: Literal["auto", "standard", "none"] = "auto"
     """`standard`: a field in double quotes may hold delimiters and newlines. `none`: quotation marks are
     text. `auto`: standard for csv; none for tsv and txt, as in GLUE and most Chinese data sets."""
