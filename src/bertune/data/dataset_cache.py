@@ -26,8 +26,9 @@ from bertune import files
 from bertune.errors import ConfigError
 from bertune.types import JSON
 
-FORMAT_VERSION = 2
-"""Raised whenever the files of an entry change. 2: what a task learned is stored under its new names."""
+FORMAT_VERSION = 3
+"""Raised whenever the files of an entry change. 2: what a task learned is stored under its new names. 3: rows
+may have different numbers of texts."""
 MANIFEST = "manifest.json"
 
 

@@ -5,7 +5,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator
 
-from bertune.data.columns import ColumnMapping, columns_of, describe_mapping, field_value, match_columns
+from bertune.data.columns import (
+    ColumnMapping,
+    columns_of,
+    describe_mapping,
+    field_value,
+    match_columns,
+    unread_pair,
+)
 from bertune.data.formats import read_records
 from bertune.data.records import ReadOptions, Record
 from bertune.data.word_rows import group_words, word_columns
@@ -79,9 +86,17 @@ class RowReader:
         """Return a line that says which column holds which field, and which columns are not used."""
         used = columns_of(self.mapping)
         unused = [column for column in self.header if column not in used]
-        return f"{self.source}: {describe_mapping(self.mapping)}" + (
-            f"; not used: {listed(unused)}" if unused else ""
-        )
+        line = f"{self.source}: {describe_mapping(self.mapping)}"
+        return line + (f"; not used: {listed(unused)}" if unused else "") + self._pair_advice()
+
+    def _pair_advice(self) -> str:
+        """Return what to type where a second text may have been left out."""
+        pair = unread_pair(self.header, self.mapping, self._options.columns)
+        if pair is None or self._options.settings.columns is not None:
+            return ""
+        target = self.mapping.get(self._options.columns.target)
+        label = f", {self._options.columns.target}: {target}" if isinstance(target, str) else ""
+        return f" (data.columns={{text: {pair[0]}, text_b: {pair[1]}{label}}} reads both texts)"
 
 
 def open_rows(options: ReadOptions) -> RowReader:
