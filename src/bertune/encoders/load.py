@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from bertune.encoders.asked_settings import check_numbers, check_settings
 from bertune.encoders.bert import Bert
 from bertune.encoders.families.family import Family
 from bertune.encoders.families.glyphs import GlyphOptions
@@ -58,13 +59,15 @@ def load_encoder(
     """
     folder = _opened(folder)
     if folder.family is not None and folder.encoder_weights:
+        notes = check_folder_settings(folder, folder.family)
         encoder, report = _load_native(folder, folder.family, glyphs or GlyphOptions())
+        report.notes = [*notes, *report.notes]
         return encoder, _note_unused_glyphs(encoder, report, glyphs)
     _refuse_outside_transformers(folder)
-    from bertune.encoders.auto import load_auto_encoder
+    from bertune.encoders.auto_load import load_auto_encoder
 
     auto, missing, unexpected, pooler = load_auto_encoder(folder.path)
-    return auto, _note_unused_glyphs(auto, LoadReport(missing, unexpected, pooler), glyphs)
+    return auto, _note_unused_glyphs(auto, LoadReport(missing, unexpected, pooler, auto.notes), glyphs)
 
 
 def build_encoder(folder: PretrainedFolder | Path) -> Encoder:
@@ -77,7 +80,7 @@ def build_encoder(folder: PretrainedFolder | Path) -> Encoder:
     if folder.family is not None:
         return _build_native(folder, folder.family)
     _refuse_outside_transformers(folder)
-    from bertune.encoders.auto import build_auto_encoder
+    from bertune.encoders.auto_load import build_auto_encoder
 
     return build_auto_encoder(folder.path)
 
@@ -102,6 +105,20 @@ def compare_weights(folder: PretrainedFolder) -> WeightComparison:
         [full for name, full in names.items() if name not in wanted and not _is_buffer(name)],
         [full for name, full in names.items() if wanted.get(name, shapes[full]) != shapes[full]],
     )
+
+
+def check_folder_settings(folder: PretrainedFolder, family: Family) -> list[str]:
+    """Look for settings that bertune's own encoder would ignore, and return notes for the user.
+
+    A folder that bertune wrote has been through this when it was trained.
+
+    Raises:
+        ConfigError: config.json asks for something that would not be computed.
+    """
+    check_numbers(folder.config, family.defaults)
+    if folder.is_saved_by_bertune:
+        return []
+    return check_settings(folder.config, family.setting_names, f"bertune's own {folder.config['model_type']}")
 
 
 def _opened(folder: PretrainedFolder | Path) -> PretrainedFolder:

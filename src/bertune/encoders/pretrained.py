@@ -83,7 +83,8 @@ class PretrainedFolder:
             from bertune.encoders.bert import BertConfig
 
             return BertConfig.from_hf_config(self.config, self.family).max_positions
-        from bertune.encoders.auto import get_max_positions, load_hf_config
+        from bertune.encoders.auto import get_max_positions
+        from bertune.encoders.auto_load import load_hf_config
 
         return get_max_positions(load_hf_config(self.path))
 
