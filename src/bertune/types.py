@@ -40,6 +40,8 @@ class Columns:
     """Whether a row is a sentence of words with something for each, as in CoNLL files."""
     target_required: bool = True
     """Whether rows must have the target in training and evaluation."""
+    spreadable: tuple[str, ...] = ()
+    """Fields that may be spread over several columns; the value of a row is then a dict, value by column."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -116,7 +116,11 @@ def _read_sentence_folder(folder: Path) -> Artifact:
             f"{folder / '1_Pooling'}: include_prompt is false, "
             "and bertune pools over the tokens of a prompt too"
         )
-    options = {"pooling": modules.pooling, "normalize": modules.normalize}
+    options = {
+        "pooling": modules.pooling,
+        "normalize": modules.normalize,
+        "similarity": modules.similarity_fn_name or "cosine",
+    }
     run = RunConfig(task="embed", model=str(folder), options=options)
     task_class = load_task("embed")
     task = task_class(task_class.Options.model_validate(options), run.data)

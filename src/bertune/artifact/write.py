@@ -66,7 +66,7 @@ def _sentence_modules(artifact: Artifact) -> SentenceModules:
         pooling=head.pooling,
         dense=dense,
         normalize=head.normalize,
-        similarity_fn_name="cosine",
+        similarity_fn_name=cast(SentenceTask, artifact.task).similarity,
     )
 
 

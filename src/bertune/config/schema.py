@@ -42,10 +42,10 @@ class DataConfig(Section):
     becomes the dev set."""
     test: Files | None = None
     """File or files to score at the end with the best checkpoint."""
-    columns: list[str] | dict[str, str] | None = None
+    columns: list[str] | dict[str, str | list[str]] | None = None
     """A list names the columns of a file without header, from left to right; "_" ignores a column. A mapping
-    gives the column of each field: {text: review, label: stars}. Without it, well-known names are
-    recognised."""
+    gives the column of each field: {text: review, label: stars}; a list where a field is spread over several
+    columns: {text: review, label: [toxic, obscene]}. Without it, well-known names are recognised."""
     format: Literal["auto", "csv", "tsv", "json", "jsonl", "parquet", "conll", "lines"] = "auto"
     """File format; `auto` goes by the file name. `conll` has one word a line, in columns, or one sentence a
     line: words, a tab, tags. `lines` has one text or one JSON object a line, for prediction."""
@@ -93,11 +93,25 @@ class DataConfig(Section):
 
     @field_validator("columns")
     @classmethod
-    def _no_column_twice(cls, value: list[str] | dict[str, str] | None) -> list[str] | dict[str, str] | None:
-        names = [name for name in value if name != "_"] if isinstance(value, list) else []
-        twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
-        if twice:
-            raise ValueError(f"names {listed(twice)} twice")
+    def _no_column_twice(
+        cls, value: list[str] | dict[str, str | list[str]] | None
+    ) -> list[str] | dict[str, str | list[str]] | None:
+        lists = [value] if isinstance(value, list) else (value or {}).values()
+        for names in lists:
+            twice = [name for name in dict.fromkeys(names) if name != "_" and names.count(name) > 1]
+            if isinstance(names, list) and twice:
+                raise ValueError(f"names {listed(twice)} twice")
+        return value
+
+    @field_validator("columns", mode="before")
+    @classmethod
+    def _columns_have_names(cls, value: Any) -> Any:
+        for field, names in value.items() if isinstance(value, dict) else ():
+            if names in (None, []) and ":" in str(field):
+                written = str(field).replace(":", ": ", 1)
+                raise ValueError(f"YAML needs a blank after the colon: {{{written}}}")
+            if names in (None, []):
+                raise ValueError(f"{field!r} has no column; write {{{field}: NAME}}")
         return value
 
     @field_validator("encoding")

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from bertune.errors import ConfigError, DataError, did_you_mean, listed
 from bertune.types import Columns
+
+ColumnMapping = dict[str, str | tuple[str, ...]]
+"""Column by field; a tuple of columns for a field that is spread over several."""
 
 # Names are compared without case, blanks, "_" and "-": "Sentence 1" is "sentence1".
 PAIR_ALIASES: tuple[tuple[str, str], ...] = (
@@ -55,12 +59,12 @@ def normalize_name(name: str) -> str:
 
 def match_columns(
     header: Sequence[str],
-    given: dict[str, str] | None,
+    given: Mapping[str, str | list[str]] | None,
     columns: Columns,
     source: str,
     *,
     require_target: bool,
-) -> dict[str, str]:
+) -> ColumnMapping:
     """Find the column of each field.
 
     Args:
@@ -71,10 +75,12 @@ def match_columns(
         require_target: whether a missing target is an error.
 
     Returns:
-        Column name by field; an optional field without column is left out.
+        Column name by field, a tuple of names for a field that is spread over several columns; an optional
+        field without column is left out.
 
     Raises:
-        ConfigError: the mapping names a field that the task does not have.
+        ConfigError: the mapping names a field that the task does not have, or several columns for a field
+            that has one.
         DataError: a column is missing, or two columns match one field.
     """
     given = given or {}
@@ -85,16 +91,20 @@ def match_columns(
                 f"data.columns: {field!r} is not a field of this task{did_you_mean(field, fields)}; "
                 f"fields: {', '.join(fields)}"
             )
-    mapping: dict[str, str] = {}
-    for field, column in given.items():
-        if column in header:
-            mapping[field] = column
+    mapping: ColumnMapping = {}
+    for field, names in given.items():
+        if isinstance(names, list) and field not in columns.spreadable:
+            raise ConfigError(f"data.columns: {field!r} is one column, got {len(names)}: {listed(names)}")
+        absent = next((name for name in _as_tuple(names) if name not in header), None)
+        if absent is None:
+            mapping[field] = tuple(names) if isinstance(names, list) else names
         elif field != columns.target or require_target:
-            raise DataError(f"{source}: no column {column!r} for {field!r}; columns found: {listed(header)}")
-    rest = [column for column in header if column not in mapping.values()]
+            raise DataError(f"{source}: no column {absent!r} for {field!r}; columns found: {listed(header)}")
+    taken = columns_of(mapping)
+    rest = [column for column in header if column not in taken]
     recognised = _recognise([field for field in fields if field not in given], rest, columns)
     _refuse_ambiguous(recognised, rest, source)
-    mapping.update(recognised)
+    mapping |= recognised
     needed = (*columns.required, *([columns.target] if require_target else []))
     missing = [field for field in needed if field not in mapping]
     if missing:
@@ -106,6 +116,38 @@ def match_columns(
             "or name the columns of a file without header, as in data.columns=[text,label]"
         )
     return mapping
+
+
+def columns_of(mapping: ColumnMapping) -> list[str]:
+    """Return every column that holds a field, or a part of one.
+
+    >>> columns_of({"text": "t", "label": ("toxic", "obscene")})
+    ['t', 'toxic', 'obscene']
+    """
+    return [name for names in mapping.values() for name in _as_tuple(names)]
+
+
+def field_value(record: Mapping[str, Any], names: str | tuple[str, ...]) -> Any:
+    """Return the value of a field: that of its column, or a dict of values by column name."""
+    return record.get(names) if isinstance(names, str) else {name: record.get(name) for name in names}
+
+
+def describe_mapping(mapping: ColumnMapping) -> str:
+    """Return one line that says which columns hold which field.
+
+    >>> describe_mapping({"text": "t", "label": ("toxic", "obscene")})
+    "text = column 't', label = columns 'toxic', 'obscene'"
+    """
+    return ", ".join(
+        f"{field} = column {names!r}"
+        if isinstance(names, str)
+        else f"{field} = columns {', '.join(map(repr, names))}"
+        for field, names in mapping.items()
+    )
+
+
+def _as_tuple(names: str | Sequence[str]) -> tuple[str, ...]:
+    return (names,) if isinstance(names, str) else tuple(names)
 
 
 def _recognise(fields: Sequence[str], header: Sequence[str], columns: Columns) -> dict[str, str]:

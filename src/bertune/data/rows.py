@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator
 
-from bertune.data.columns import match_columns
+from bertune.data.columns import ColumnMapping, columns_of, describe_mapping, field_value, match_columns
 from bertune.data.formats import read_records
 from bertune.data.records import ReadOptions, Record
 from bertune.errors import DataError, listed
@@ -20,12 +20,12 @@ class RowReader:
         self.header = header
         self._options = options
         self._records = records
-        self._mappings: dict[tuple[str, ...], dict[str, str]] = {}
+        self._mappings: dict[tuple[str, ...], ColumnMapping] = {}
         self.mapping = self._match(header)
-        """Column name by field."""
+        """Column by field, or a tuple of columns."""
 
-    def _match(self, header: Iterable[str]) -> dict[str, str]:
-        """Return column name by field, for a record with these columns."""
+    def _match(self, header: Iterable[str]) -> ColumnMapping:
+        """Return column by field, for a record with these columns."""
         key = tuple(header)
         if key not in self._mappings:
             columns = self._options.settings.columns
@@ -48,7 +48,7 @@ class RowReader:
         for line, record, stride in self._records:
             mapping = self.mapping
             if record.keys() != set(self.header):
-                missing = [column for column in self.mapping.values() if column not in record]
+                missing = [column for column in columns_of(self.mapping) if column not in record]
                 mapping = self._match([*record, *missing])  # the task decides about missing values
                 if set(mapping) != expected:
                     different = ", ".join(sorted(set(mapping) ^ expected))
@@ -57,14 +57,16 @@ class RowReader:
                         "give every row the same keys"
                     )
                     continue
-            fields = {field: record.get(column) for field, column in mapping.items()}
+            fields = {field: field_value(record, names) for field, names in mapping.items()}
             yield Row(fields, Location(self.source, line, stride), record)
 
     def describe(self) -> str:
         """Return a line that says which column holds which field, and which columns are not used."""
-        used = ", ".join(f"{field} = column {column!r}" for field, column in self.mapping.items())
-        unused = [column for column in self.header if column not in self.mapping.values()]
-        return f"{self.source}: {used}" + (f"; not used: {listed(unused)}" if unused else "")
+        used = columns_of(self.mapping)
+        unused = [column for column in self.header if column not in used]
+        return f"{self.source}: {describe_mapping(self.mapping)}" + (
+            f"; not used: {listed(unused)}" if unused else ""
+        )
 
 
 def open_rows(options: ReadOptions) -> RowReader:

@@ -16,7 +16,8 @@ from bertune.inference.fingerprint import model_fingerprint
 from bertune.inference.pipeline import Pipeline
 from bertune.inference.predict import embed_texts
 from bertune.inference.vectors import FloatArray, VectorDtype, quantize_vectors
-from bertune.metrics.similarity import l2_normalize
+from bertune.losses.similarity import pairwise_similarity, similarity_matrix
+from bertune.metrics.similarity import Similarity, l2_normalize
 from bertune.tasks.base.sentence import SentenceTask
 from bertune.types import EncodedExample, Example, Location, Prediction, Row
 
@@ -202,12 +203,24 @@ class SentencePipeline(Pipeline):
         return vectors if len(unique) == len(texts) else vectors[[unique[text] for text in texts]]
 
     def similarity(self, a: Any, b: Any) -> Any:
-        """Return the cosine of every vector of `a` (n, E) with every one of `b` (m, E): a tensor (n, m)."""
-        return _unit_vectors(a) @ _unit_vectors(b).T
+        """Return the similarity of every vector of `a` (n, E) with every one of `b` (m, E): a tensor (n, m).
+
+        It is the model's own, see `similarity_fn_name`; distances are negative.
+        """
+        if self.task.similarity == "cosine":
+            return _unit_vectors(a) @ _unit_vectors(b).T
+        return similarity_matrix(_as_tensor(a), _as_tensor(b), self.task.similarity)
 
     def similarity_pairwise(self, a: Any, b: Any) -> Any:
-        """Return the cosine of each vector of `a` (n, E) with its counterpart in `b`: a tensor (n,)."""
-        return (_unit_vectors(a) * _unit_vectors(b)).sum(-1)
+        """Return the similarity of each vector of `a` (n, E) with its counterpart in `b`: a tensor (n,)."""
+        if self.task.similarity == "cosine":
+            return (_unit_vectors(a) * _unit_vectors(b)).sum(-1)
+        return pairwise_similarity(_as_tensor(a), _as_tensor(b), self.task.similarity)
+
+    @property
+    def similarity_fn_name(self) -> Similarity:
+        """Return how vectors are compared: cosine, dot, euclidean or manhattan."""
+        return self.task.similarity
 
     @property
     def max_seq_length(self) -> int:
@@ -257,5 +270,10 @@ def _check_pair(example: Example) -> Example:
 
 def _unit_vectors(vectors: Any) -> torch.Tensor:
     """Return vectors as a tensor (n, E) with length 1; torch rounds differently from `l2_normalize`."""
+    return torch.nn.functional.normalize(_as_tensor(vectors), dim=-1)
+
+
+def _as_tensor(vectors: Any) -> torch.Tensor:
+    """Return vectors, or one vector, as a tensor (n, E)."""
     x = vectors if isinstance(vectors, torch.Tensor) else torch.from_numpy(np.asarray(vectors))
-    return torch.nn.functional.normalize(x.float().cpu().reshape(-1, x.shape[-1]), dim=-1)
+    return x.float().cpu().reshape(-1, x.shape[-1])

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bertune.metrics.classification import Bools, Floats, Ints
+from bertune.metrics.similarity import Similarity, similarity_matrix
 
 Vectors = npt.NDArray[np.float32]
 
@@ -36,8 +37,9 @@ def retrieval_scores(
     relevant: Sequence[Collection[int]],
     ks: Sequence[int] = (1, 5, 10),
     excluded: Ints | None = None,
+    similarity: Similarity = "dot",
 ) -> RetrievalScores:
-    """Rank all documents for each query by cosine, and return the metrics of the ranking.
+    """Rank all documents for each query by similarity, and return the metrics of the ranking.
 
     - `mrr@10`: 1 / rank of the first relevant document; 0 beyond rank 10. - `ndcg@10`: sum of 1 / log2(1 +
     rank) over the relevant documents of the first 10, divided by its maximum. - `recall@k`: fraction of the
@@ -46,17 +48,18 @@ def retrieval_scores(
     A query without a relevant document scores 0 in all of them.
 
     Args:
-        queries: (q, d) of length 1.
-        documents: (n, d) of length 1.
+        queries: (q, d).
+        documents: (n, d).
         relevant: the relevant documents of each query, each document once.
         ks: the values of k for `recall@k`.
         excluded: (q,) a document to leave out of each query's search, such as the query itself; -1 for none.
+        similarity: how vectors are compared; the product of vectors of length 1 is their cosine.
 
     Source: Thakur et al. 2021 (BEIR), arXiv 2104.08663; Järvelin and Kekäläinen 2002 for nDCG. trec_eval has
         the same metrics.
     """
     excluded = np.full(len(queries), -1) if excluded is None else excluded
-    neighbors = nearest_neighbors(queries, documents, max(_CUTOFF, *ks), excluded)
+    neighbors = nearest_neighbors(queries, documents, max(_CUTOFF, *ks), excluded, similarity)
     pairs = _relevant_pairs(relevant, excluded, len(documents))
     hits = np.isin(np.arange(len(queries))[:, None] * len(documents) + neighbors, pairs)  # (q, k)
     count = np.bincount(pairs // len(documents), minlength=len(queries))
@@ -91,10 +94,12 @@ def _discounted_gain(hits: Bools, count: Ints) -> Floats:
     return gain
 
 
-def nearest_neighbors(queries: Vectors, documents: Vectors, k: int, excluded: Ints) -> Ints:
-    """Return the documents with the highest product with each query, best first: (q, k).
+def nearest_neighbors(
+    queries: Vectors, documents: Vectors, k: int, excluded: Ints, similarity: Similarity = "dot"
+) -> Ints:
+    """Return the documents with the highest similarity to each query, best first: (q, k).
 
-    With fewer than k documents it is (q, n). Documents with equal products keep their order. An excluded
+    With fewer than k documents it is (q, n). Documents that are equally similar keep their order. An excluded
     document comes last.
 
     Args:
@@ -102,14 +107,15 @@ def nearest_neighbors(queries: Vectors, documents: Vectors, k: int, excluded: In
         documents: (n, d).
         k: the number of documents to return.
         excluded: (q,) one document a query; -1 for none.
+        similarity: how vectors are compared.
     """
     k = min(k, len(documents))
     neighbors = np.empty((len(queries), k), np.int64)
     for block in _blocks(len(queries), max(1, _BLOCK // max(1, len(documents)))):
-        similarity = queries[block] @ documents.T
+        similarities = similarity_matrix(queries[block], documents, similarity)
         rows = np.flatnonzero(excluded[block] >= 0)
-        similarity[rows, excluded[block][rows]] = -np.inf
-        neighbors[block] = _top_k(similarity, k)
+        similarities[rows, excluded[block][rows]] = -np.inf
+        neighbors[block] = _top_k(similarities, k)
     return neighbors
 
 

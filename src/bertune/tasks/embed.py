@@ -14,7 +14,7 @@ from bertune.data.labels import get_number
 from bertune.errors import ConfigError, DataError
 from bertune.metrics.bootstrap import bootstrap_interval
 from bertune.metrics.ranking import retrieval_scores
-from bertune.metrics.similarity import l2_normalize
+from bertune.metrics.similarity import Similarity, l2_normalize
 from bertune.tasks.base.sentence import (
     METRICS,
     SentenceOptions,
@@ -205,6 +205,7 @@ class Embed(SentenceTask):
                 self.options.margin,
                 self.options.scale,
                 self.options.symmetric,
+                self.similarity,
             )
 
         return self.matryoshka_loss(out, loss) / num_processes()
@@ -236,16 +237,16 @@ class Embed(SentenceTask):
         return [f"{share} were left out, since they are the text itself or belong to it"]
 
     def decode(self, out: SentenceOutput, batch: Batch) -> list[Prediction]:
-        """Return the cosine of each pair; also the vectors of its texts where it has no score."""
+        """Return the similarity of each pair; also the vectors of its texts where it has no score."""
         truncated = self.truncate(out)
-        cosines = self.similarities(truncated).tolist()
+        similarities = self.similarities(truncated).tolist()
         if batch.target is not None:
-            return [Prediction(value) for value in cosines]
+            return [Prediction(value) for value in similarities]
         positions = range(len(out.pair_index.text_index))
         vectors = [truncated.text_vectors(n).cpu().numpy() for n in positions]
         return [
             Prediction(value, vectors=row_vectors)
-            for value, row_vectors in zip(cosines, zip(*vectors, strict=True), strict=True)
+            for value, row_vectors in zip(similarities, zip(*vectors, strict=True), strict=True)
         ]
 
     def score(
@@ -265,7 +266,7 @@ class Embed(SentenceTask):
         if kind == "texts":
             vectors = l2_normalize(np.stack([_vectors(p)[0] for p in predictions]))
             return Scores(main, False, {main: _uniformity(vectors)})
-        return _search_scores(predictions, examples, main, intervals=intervals)
+        return _search_scores(predictions, examples, main, self.similarity, intervals=intervals)
 
     def state(self) -> JSON:
         """Return the number of texts of a training row, and how texts and vectors are treated."""
@@ -305,7 +306,12 @@ def _vectors(prediction: Prediction) -> tuple[Any, ...]:
 
 
 def _search_scores(
-    predictions: Sequence[Prediction], examples: Sequence[Example], main: str, *, intervals: bool
+    predictions: Sequence[Prediction],
+    examples: Sequence[Example],
+    main: str,
+    similarity: Similarity,
+    *,
+    intervals: bool,
 ) -> Scores:
     """Score a search: every different first text is a query, every other text is a document.
 
@@ -324,11 +330,12 @@ def _search_scores(
     relevant_ids = [{index_of[text] for text in relevant[query]} for query in queries]
     # A query that is a document too must not find itself, unless that is relevant.
     own_ids = np.array([index_of.get(query, -1) if query not in relevant[query] else -1 for query in queries])
+    query_vectors, document_vectors = (np.stack(list(texts.values())) for texts in (queries, documents))
+    if similarity == "cosine":
+        query_vectors, document_vectors = l2_normalize(query_vectors), l2_normalize(document_vectors)
+        similarity = "dot"
     result = retrieval_scores(
-        l2_normalize(np.stack(list(queries.values()))),
-        l2_normalize(np.stack(list(documents.values()))),
-        relevant_ids,
-        excluded=own_ids,
+        query_vectors, document_vectors, relevant_ids, excluded=own_ids, similarity=similarity
     )
     interval = None
     if intervals:

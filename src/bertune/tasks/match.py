@@ -15,6 +15,7 @@ from bertune.metrics.bootstrap import bootstrap_interval
 from bertune.metrics.classification import confusion_matrix, per_label_scores, single_label_scores
 from bertune.tasks.base.sentence import (
     METRICS,
+    UNBOUNDED_SCALE,
     SentenceOptions,
     SentenceTask,
     check_not_constant,
@@ -136,13 +137,21 @@ class Match(SentenceTask):
             faults.append("options.matryoshka has no effect with options.loss=softmax, which has no cosines")
         if not self.labels and self.data.labels is not None:
             faults.append("data.labels is for options.loss=softmax; leave it out")
+        if options.loss in {"cosine", "contrastive"} and options.similarity != "cosine":
+            faults.append(
+                f"options.loss={options.loss} is for cosines, and vectors are compared by "
+                f"{options.similarity}; set options.loss=cosent or options.similarity=cosine"
+            )
         for name, loss in (
             ("scale", "cosent"),
             ("margin", "contrastive"),
             ("concat_product", "softmax"),
             ("classifier_learning_rate", "softmax"),
         ):
-            if options.loss != loss and getattr(options, name) != MatchOptions.model_fields[name].default:
+            defaults = {MatchOptions.model_fields[name].default}
+            if name == "scale":
+                defaults.add(UNBOUNDED_SCALE)  # filled in where it fits the similarity
+            if options.loss != loss and getattr(options, name) not in defaults:
                 faults.append(
                     f"options.{name} has no effect with options.loss={options.loss}; it belongs to {loss}"
                 )
@@ -158,6 +167,8 @@ class Match(SentenceTask):
             )
         low, high = self.score_range
         targets = "labels 0 and 1" if self.is_binary else f"scores from {low:g} to {high:g}"
+        if self.options.loss == "cosine" and (low, high) != (0, 1):
+            targets += ", learnt as cosines from 0 to 1"
         return f"matching by {self.options.loss}; {targets}"
 
     def check(self, example: Example) -> None:
@@ -237,7 +248,7 @@ class Match(SentenceTask):
         return self.matryoshka_loss(out, lambda x: cosine_mse_loss(self.similarities(x), target))
 
     def decode(self, out: SentenceOutput, batch: Batch) -> list[Prediction]:
-        """Return the cosine of each pair, or its label and the probability of each label."""
+        """Return the similarity of each pair, or its label and the probability of each label."""
         if out.logits is None:
             return super().decode(out, batch)
         predictions = []

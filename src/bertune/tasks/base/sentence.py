@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from bertune.config.schema import Section
 from bertune.data.labels import format_label, get_text
 from bertune.errors import ConfigError, DataError
 from bertune.metrics.bootstrap import bootstrap_interval
-from bertune.metrics.similarity import binary_similarity_scores, correlation_scores
+from bertune.metrics.similarity import Similarity, binary_similarity_scores, correlation_scores
 from bertune.tasks.base.task import Task
 from bertune.types import (
     JSON,
@@ -40,6 +40,8 @@ METRICS = {
     "texts": ("uniformity",),
 }
 """Metrics by the kind of rows that are scored; the first one is the default."""
+UNBOUNDED_SCALE = 1.0
+"""The scale of similarities that are not limited to -1 ... 1, where no other is given."""
 
 
 class SentenceOptions(Section):
@@ -54,14 +56,28 @@ class SentenceOptions(Section):
     encoder's width."""
     normalize: bool = False
     """Whether vectors have length 1. Cosines are the same either way."""
+    similarity: Similarity = "cosine"
+    """How alike two vectors are, in the loss, in scores and in predictions. `dot`: their product;
+    `euclidean`, `manhattan`: their distance, negative, as in sentence-transformers."""
     scale: Annotated[float, Field(gt=0)] = 20.0
-    """The factor of cosines in the loss: 1 / temperature."""
+    """The factor of similarities in the loss: 1 / temperature. For another similarity than the cosine, which
+    is not limited to -1 ... 1, the default is 1; 20 for `dot` with `normalize`."""
     matryoshka: list[Dim] = []
     """Widths at which vectors may be truncated: the loss at each of them is added."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _scale_fits_similarity(cls, values: Any) -> Any:
+        """Fill in the scale of a similarity that may be far from -1 ... 1, where none is given."""
+        if not isinstance(values, dict) or "scale" in values:
+            return values
+        similarity = values.get("similarity", "cosine")
+        is_cosine = similarity == "cosine" or (similarity == "dot" and values.get("normalize") is True)
+        return values if is_cosine else {**values, "scale": UNBOUNDED_SCALE}
+
 
 class SentenceTask(Task):
-    """A task with one vector a text; the similarity of two texts is the cosine of their vectors."""
+    """A task with one vector a text."""
 
     pipeline_tag: ClassVar[str] = "sentence-similarity"
     options: SentenceOptions
@@ -71,6 +87,11 @@ class SentenceTask(Task):
     """The default prompt of such a folder, before every text."""
     truncate_dim: int | None = None
     """The number of features that such a folder keeps of a vector; None for all."""
+
+    @property
+    def similarity(self) -> Similarity:
+        """Return how vectors are compared; see `bertune.losses.similarity.pairwise_similarity`."""
+        return self.options.similarity
 
     def read_texts(self, row: Row, *optional_fields: str) -> tuple[str, ...]:
         """Return the text of a row, and those texts of `optional_fields` that it has.
@@ -163,13 +184,13 @@ class SentenceTask(Task):
         return total
 
     def similarities(self, out: SentenceOutput) -> Tensor:
-        """Return the cosine (B,) of the first two texts of each row."""
-        from bertune.losses.similarity import cosine_similarity
+        """Return the similarity (B,) of the first two texts of each row."""
+        from bertune.losses.similarity import pairwise_similarity
 
-        return cosine_similarity(out.text_vectors(0), out.text_vectors(1))
+        return pairwise_similarity(out.text_vectors(0), out.text_vectors(1), self.similarity)
 
     def decode(self, out: SentenceOutput, batch: Batch) -> list[Prediction]:
-        """Return the cosine of each pair."""
+        """Return the similarity of each pair."""
         return [Prediction(value) for value in self.similarities(self.truncate(out)).tolist()]
 
     def state(self) -> JSON:
@@ -201,7 +222,7 @@ class SentenceTask(Task):
 def score_correlation(
     gold: Sequence[float], predictions: Sequence[Prediction], main: str, *, intervals: bool
 ) -> Scores:
-    """Score cosines against scores by rank correlation and correlation; `main` is the main metric."""
+    """Score similarities against scores by rank correlation and correlation; `main` is the main metric."""
     columns = np.array(gold, float), np.array([p.value for p in predictions], float)
     interval = None
     if intervals:
@@ -212,7 +233,7 @@ def score_correlation(
 def score_binary(
     gold: Sequence[bool], predictions: Sequence[Prediction], main: str, *, intervals: bool
 ) -> Scores:
-    """Score cosines against labels 0 and 1 by average precision and by the best thresholds."""
+    """Score similarities against labels 0 and 1 by average precision and by the best thresholds."""
     columns = np.array(gold, bool), np.array([p.value for p in predictions], float)
     interval = None
     if intervals:
