@@ -12,7 +12,7 @@ from typing import IO, Any
 
 from bertune.data.conll_layout import DOCUMENT_START
 from bertune.errors import ConfigError, DataError
-from bertune.files import part_of
+from bertune.files import locked, part_of
 from bertune.types import JSON, Entity, Prediction, Row
 
 FORMAT_BY_SUFFIX = {
@@ -70,20 +70,21 @@ def open_output(path: str | None, stdout: IO[str]) -> Iterator[IO[str]]:
     """Yield a file to write to, which gets its name when everything is written. Without a path: `stdout`.
 
     Raises:
-        ConfigError: the file cannot be written.
+        ConfigError: the file cannot be written, or another process is writing it.
     """
     if path is None:
         yield stdout
         return
     part = part_of(Path(path))
-    try:
-        with part.open("w", encoding="utf-8", newline="") as file:
-            yield file
-        part.replace(path)
-    except OSError as error:
-        raise ConfigError(f"-o {path}: cannot be written: {error.strerror or error}") from None
-    finally:
-        part.unlink(missing_ok=True)
+    with locked(Path(path)):
+        try:
+            with part.open("w", encoding="utf-8", newline="") as file:
+                yield file
+            part.replace(path)
+        except OSError as error:
+            raise ConfigError(f"-o {path}: cannot be written: {error.strerror or error}") from None
+        finally:
+            part.unlink(missing_ok=True)
 
 
 def write_jsonl(file: IO[str], results: Iterable[tuple[Row, Prediction]]) -> int:

@@ -1,6 +1,6 @@
 """Writes the vectors of a corpus to a file, in little memory. A killed call can be continued.
 
-While `PATH` is unfinished there are two files. `PATH.part` has the vectors so far. `PATH.part.json` says what
+One process at a time writes a file: it holds the lock `PATH.part.lock`, and a second one is refused. While `PATH` is unfinished there are two files. `PATH.part` has the vectors so far. `PATH.part.json` says what
 they are made of, and how many rows are safe on the disk: a chunk is on the disk before it is counted there.
 `PATH` appears when everything is written.
 """
@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from bertune.config.renames import upgrade_settings
 from bertune.errors import ConfigError, DataError
-from bertune.files import fsync, part_of, write_text
+from bertune.files import fsync, locked, part_of, write_text
 from bertune.inference.vectors import NUMPY_DTYPES, VECTOR_DTYPES, FloatArray, VectorDtype, quantize_vectors
 from bertune.inference.writers import free_column_names
 from bertune.retrieval.arrow_columns import ArrowColumns, json_text
@@ -93,11 +93,22 @@ def write_vectors(
         How many rows an earlier call had done.
 
     Raises:
-        ConfigError: the name tells no format, the file cannot be written, or the unfinished file has another
-            identity.
+        ConfigError: the name tells no format, the file cannot be written, another process is writing it, or
+            the unfinished file has another identity.
         DataError: there are more or fewer rows than counted, or a row cannot be written.
     """
     partial = _open_partial(job)
+    with locked(job.path):
+        return _write_rows(job, partial, rows, encode, on_progress)
+
+
+def _write_rows(
+    job: VectorFile,
+    partial: _PartialFile,
+    rows: Iterable[tuple[JSON, str]],
+    encode: EmbedFn,
+    on_progress: Callable[[int], None],
+) -> int:
     with report_write_errors(job.path):
         rows_before = _resume(job, partial)
     on_progress(rows_before)
