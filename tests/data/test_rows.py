@@ -16,41 +16,18 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from tests.data.reading import PARTS, Read, refused
 
 from bertune.config.schema import DataConfig
 from bertune.data.columns import PAIR_ALIASES, TARGET_ALIASES, TEXT_ALIASES, match_columns
 from bertune.data.formats import detect_format
 from bertune.data.records import BadRows, ReadOptions
-from bertune.data.rows import RowReader, open_rows, resolve_files
+from bertune.data.rows import open_rows, resolve_files
 from bertune.errors import ConfigError, DataError
 from bertune.tasks.base.reading import read_examples
 from bertune.tasks.classify import Classify, ClassifyOptions
 from bertune.tasks.tag import Tag
 from bertune.types import Columns
-
-PARTS = Columns(("text",), ("text_b",), "label")
-
-
-class Read:
-    """A file read to its end."""
-
-    def __init__(self, source: str, *, need_target: bool = True, **data: object) -> None:
-        self.faults, self.notes = BadRows(), list[str]()
-        self.table: RowReader = open_rows(
-            ReadOptions(source, DataConfig(**data), PARTS, self.faults, self.notes.append, need_target)
-        )
-        self.rows = list(self.table)
-        self.fields = [row.fields for row in self.rows]
-        self.lines = [row.location.line for row in self.rows]
-        self.values = [tuple(row.fields.values()) for row in self.rows]
-
-
-def refused(source: str, *, need_target: bool = True, **data: object) -> str:
-    """The message of the DataError with which a file is refused."""
-    with pytest.raises(DataError) as caught:
-        Read(source, need_target=need_target, **data)
-    return str(caught.value)
-
 
 # ---------------------------------------------------------------- every format
 

@@ -80,6 +80,7 @@ class _QuotedFields:
         self._options, self._dialect = options, dialect
         self.num_columns = 0
         """Columns of the file, as soon as they are known."""
+        self._separator = re.compile(re.escape(dialect.delimiter) + ("" if dialect.skips_blanks else "(?! )"))
         self._num_unquoted = 0
         self._swallowed: list[str] = []
 
@@ -117,12 +118,11 @@ class _QuotedFields:
         return values
 
     def _note_swallowed(self, first: int, last: int, values: Sequence[str]) -> None:
-        """Remember a field whose lines look like rows: each as many delimiters, without a blank behind."""
+        """Remember a field whose lines look like rows: as many delimiters, without the blank of prose."""
         most = max(len(values), self.num_columns) - 1
-        pattern = re.compile(re.escape(self._dialect.delimiter) + "(?! )")
         for value in values:
-            inner = value.splitlines()[1:-1]
-            alike = sum(len(pattern.findall(line)) == most for line in inner)
+            inner = value.split("\n")[1:-1]
+            alike = sum(len(self._separator.findall(line)) == most for line in inner)
             if most and alike >= _MIN_SWALLOWED and alike >= 0.9 * len(inner):
                 self._swallowed.append(
                     f"{self._options.source}:{first}-{last}: one quoted field spans {last - first + 1} "

@@ -78,7 +78,7 @@ def choose_dialect(options: ReadOptions, kind: str, head: Sequence[str]) -> tupl
     elif best != delimiter and all(len(row) == 1 for row in tables[delimiter]):
         raise DataError(
             f"{source}: no line is divided by {delimiter_name(delimiter)} (data.delimiter), but by "
-            f"{delimiter_name(best)}; leave data.delimiter out, or set it to {_SETTING.get(best, repr(best))}"
+            f"{delimiter_name(best)}; set data.delimiter={_SETTING.get(best, best)}"
         )
     if separator:
         options.note(f"{source}: the first line, sep={separator[1]}, names the delimiter, as for Excel")

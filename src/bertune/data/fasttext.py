@@ -13,8 +13,9 @@ _LABEL = re.compile(r"(?:^|(?<=\s))__label__(\S+)\s*")
 
 def looks_like_fasttext(text: str) -> bool:
     """Tell whether the first lines of a file, the last maybe cut, are labelled as for fastText."""
-    lines = [line for line in text.split("\n") if line.strip()]
-    return bool(lines) and all(line.startswith(PREFIX) for line in lines[:50])
+    lines = [line for line in text.split("\n")[:50] if line.strip()]
+    labelled = bool(lines) and all(line.startswith(PREFIX) for line in lines)
+    return labelled and not all("," in line.split()[0] for line in lines)  # `__label__x,text` is a table
 
 
 def split_labels(line: str) -> tuple[list[str], str]:

@@ -138,15 +138,18 @@ def wide_encoding(head: bytes) -> str | None:
     """
     if b"\x00" not in head:
         return None
-    best: tuple[int, str] | None = None
+    is_dense = head.count(b"\x00") >= 0.2 * len(head)
+    if not is_dense and decodes(head, "utf-8", final=False):
+        return None  # a stray byte 0
+    best, most = None, 0
     for encoding in ("utf-32-le", "utf-32-be", "utf-16-le", "utf-16-be"):
-        if not decodes(head, encoding, final=False):
+        if not is_text(head, encoding, final=False):
             continue
         text = codecs.getincrementaldecoder(encoding)().decode(head)
         score = sum(character < "\x80" for character in text)
-        if not _CONTROLS.search(text) and score > (best[0] if best else 0):
-            best = score, encoding
-    return best[1] if best else None
+        if score > most and (is_dense or "\n" in text or "\r" in text):
+            best, most = encoding, score
+    return best
 
 
 def is_text(head: bytes, encoding: str, *, final: bool) -> bool:

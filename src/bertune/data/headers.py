@@ -90,8 +90,11 @@ def _listed_header(
         mapping = match_columns(names, None, options.columns, options.source, require_target=False)
         target = mapping.get(options.columns.target)
         if target is not None:
+            names = [name for name in names if name != target]
             options.note(f"{fewer}: taken as rows without {target!r}")
-            return Header([name for name in names if name != target], True)
+            rest = [name for name in columns if name != target]
+            is_header = _same_names(values, rest) or _is_header(options, rest, line, values, rows[1:])
+            return Header(names, not is_header)
     if not options.columns.target_required and len(values) < len(names):
         names = names[: len(values)]
         options.note(f"{fewer}: taken as {listed(names)}")
@@ -169,12 +172,15 @@ class RepeatedHeaders:
 
     def __init__(self, options: ReadOptions, header: Sequence[str]) -> None:
         self._options = options
-        self._header = [cell.strip() for cell in header]
+        self._header = [normalize_name(cell) for cell in header]
+        self._longest = len(header[0]) + 8  # so that most rows need one comparison only
         self._lines: list[int] = []
 
     def match(self, line: int, values: Sequence[str]) -> bool:
         """Tell whether a line is the header again. With one column it may be a text, so it stays a row."""
-        if values[0].strip() != self._header[0] or [value.strip() for value in values] != self._header:
+        if len(values[0]) > self._longest or len(values) != len(self._header):
+            return False
+        if normalize_name(values[0]) != self._header[0] or list(map(normalize_name, values)) != self._header:
             return False
         self._lines.append(line)
         return len(values) > 1
@@ -190,7 +196,5 @@ class RepeatedHeaders:
                 f"the header again, as of joined files: {len(self._lines)} such lines left out ({lines})"
             )
         else:
-            message = (
-                f"the name of the column again, read as a text ({lines}); remove it if files were joined"
-            )
+            message = f"the name of the column again, read as a text ({lines}); remove it if it is none"
         self._options.note(place + message)

@@ -262,12 +262,16 @@ def _read_lines(options: ReadOptions, lines: Iterable[Line], num_blank: int) -> 
             num_blank += 1
             continue
         try:
-            values = list(_line_values(content))
+            values = (json.loads(content),)
         except json.JSONDecodeError as error:
-            options.bad_rows(f"{options.source}:{line}: {_fault(content, error, is_first=is_first)}")
-            values = []
+            values = _split_objects(content)
+            if not values:
+                options.bad_rows(f"{options.source}:{line}: {_fault(content, error, is_first=is_first)}")
         is_first = False
-        yield from (record for value in values if (record := rows.read(line, value)) is not None)
+        for value in values:
+            record = rows.read(line, value)
+            if record is not None:
+                yield record
     if num_blank:
         options.note(f"{options.source}: {num_blank} blank lines skipped")
 
@@ -277,23 +281,18 @@ def read_json_line(options: ReadOptions, line: int, content: str) -> Iterator[Re
     return _read_lines(options, [(line, content)], num_blank=0)
 
 
-def _line_values(content: str) -> Iterator[Any]:
-    """Yield the values of a line: one, or several objects behind each other.
-
-    Raises:
-        JSONDecodeError: the line is broken.
-    """
-    try:
-        yield json.loads(content)
-    except json.JSONDecodeError as error:
-        if error.msg != "Extra data" or content[error.pos] != "{":
-            raise
-        offset = skip_blanks(content, 0)
-        decoder = json.JSONDecoder()
-        while offset < len(content):
-            value, end = decoder.raw_decode(content, offset)
-            yield value
-            offset = skip_blanks(content, end)
+def _split_objects(content: str) -> tuple[Any, ...]:
+    """Return the objects of a line that has several behind each other; none if it is broken."""
+    values = []
+    offset = skip_blanks(content, 0)
+    while offset < len(content):
+        try:
+            value, offset = decode(content, offset)
+        except JsonError:
+            return ()
+        values.append(value)
+        offset = skip_blanks(content, offset)
+    return tuple(values) if all(isinstance(value, dict) for value in values) else ()
 
 
 def _fault(content: str, error: json.JSONDecodeError, *, is_first: bool) -> str:

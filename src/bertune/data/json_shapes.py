@@ -135,10 +135,20 @@ def find_rows(options: ReadOptions, text: str, offset: int, value: dict[str, Any
             "put each into a file of its own"
         )
     if not paths:
-        return Found(iter([(offset, value)]))
+        return _find_inside(options, text, offset, value) or Found(iter([(offset, value)]))
     for key in paths[0]:
         offset = _member_offsets(text, offset)[key]
     return Found(read_elements(text, offset), f"the rows are under {'.'.join(paths[0])!r}")
+
+
+def _find_inside(options: ReadOptions, text: str, offset: int, value: dict[str, Any]) -> Found | None:
+    """Find the rows of an object whose only inner object is a table or holds columns."""
+    inner = [key for key, member in value.items() if isinstance(member, dict | list)]
+    if len(inner) != 1 or not isinstance(value[inner[0]], dict):
+        return None
+    start = _member_offsets(text, offset)[inner[0]]
+    found = find_rows(options, text, start, value[inner[0]])
+    return found._replace(how=f"under {inner[0]!r}: {found.how}") if found.how else None
 
 
 def _is_annotated_row(value: dict[str, Any]) -> bool:

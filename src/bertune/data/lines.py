@@ -113,12 +113,20 @@ def is_gzip(source: str) -> bool:
 
 
 def open_binary(source: str) -> BinaryIO:
-    """Open a file, compressed by gzip or not, or standard input ("-")."""
+    """Open a file, compressed by gzip or not, or standard input ("-").
+
+    Raises:
+        DataError: the name ends in .gz, and the file is of another known kind.
+    """
     if source == "-":
         stdin = io.BufferedReader(io.FileIO(sys.stdin.fileno(), closefd=False), HEAD_BYTES)
         compressed = stdin.peek(len(GZIP_MARK)).startswith(GZIP_MARK)
         return cast(BinaryIO, gzip.GzipFile(fileobj=stdin)) if compressed else stdin
     if is_gzip(source):
+        with Path(source).open("rb") as file:
+            head = file.read(HEAD_BYTES)
+        if not head.startswith(GZIP_MARK):
+            refuse_other_kinds(source, head)
         return cast(BinaryIO, gzip.open(source, "rb"))
     return Path(source).open("rb", HEAD_BYTES)
 
