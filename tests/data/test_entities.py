@@ -167,8 +167,8 @@ WRONG = {
     "twice": ("a dog", [[2, 5, "x"], [2, 5, "x"]], "overlap, and a word has one label only"),
     "within": (
         "a dog",
-        [[0, 5, "x"], [1, 2, "y"], [3, 4, "z"]],
-        "the spans 0 to 5 'x' .* and 1 to 2 'y' .* overlap",
+        [[0, 5, "x"], [2, 3, "y"], [3, 4, "z"]],
+        "the spans 0 to 5 'x' .* and 2 to 3 'y' .* overlap",
     ),
     "no label": ("a dog", [{"start": 0, "end": 1}], no_span({"start": 0, "end": 1})),
     "label is null": ("a dog", [[0, 1, None]], no_span([0, 1, None])),

@@ -50,8 +50,8 @@ class DataConfig(Section):
     """File format; `auto` goes by the file name. `conll` has one word a line, in columns, or one sentence a
     line: words, a tab, tags. `lines` has one text or one JSON object a line, for prediction."""
     delimiter: str | None = None
-    """Character between the columns of csv, tsv and conll. Without it: a comma for csv, a tab for tsv and txt,
-    tabs or blanks for conll."""
+    """Character between the columns of csv, tsv and conll. Without it: a comma for csv, a tab for tsv and
+    txt, tabs or blanks for conll."""
     quoting: Literal["auto", "standard", "none"] = "auto"
     """`standard`: a field in double quotes may hold delimiters and newlines. `none`: quotation marks are
     text. `auto`: standard for csv; none for tsv and txt, as in GLUE and most Chinese data sets."""
