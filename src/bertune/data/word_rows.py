@@ -136,6 +136,8 @@ def find_word_table(head: Sequence[Record], options: ReadOptions) -> WordTable |
     document = _first(_DOCUMENT_ALIASES, header, {*taken, word, tag or word})
     if number and (SENTENCE_ID in given or _numbers_sentences(rows, number, document)):
         return WordTable(word, tag, number, document)
+    if number and all(re.search(r"\d", _key(row, number, None)[1]) for row in rows):
+        return None  # each row has a number of its own
     if not _are_parts_of_sentences(rows, word, tag):
         return None
     has_gaps = len(rows) < len(head) or any(_is_gap(a, b) for a, b in itertools.pairwise(head))
