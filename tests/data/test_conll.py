@@ -8,14 +8,11 @@ import hypothesis
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.builders import read_tagging_file
 
-from bertune.config.schema import DataConfig
 from bertune.data.conll import Sentence, column_names, columns_by_name, read_sentences
 from bertune.data.conll_layout import ConllLayout, detect_layout, is_blank
-from bertune.data.records import BadRows, ReadOptions
-from bertune.data.rows import open_rows
 from bertune.errors import DataError
-from bertune.tasks.tag import Tag
 
 SPACE = chr(0x3000)  # ideographic
 TAB = "\t"
@@ -266,24 +263,24 @@ def test_columns_by_name():
     }
 
 
-# ---------------------------------------------------------------- comments, numbers, delimiters, sentence ends
+# ---------------------------------------------------------------- other lines, other columns
 
 
-def read_file(write, name: str, text: str, *, target: bool = True, **settings: object):
+def read_file(write, name: str, text: str, **settings: object):
     """Text and label of each row of a file, and the notes about it, without the path."""
-    notes: list[str] = []
-    bad = BadRows()
     path = write(name, text)
-    reader = open_rows(ReadOptions(path, DataConfig(**settings), Tag.columns, bad, notes.append, target))
-    rows = [(row.fields["text"], row.fields.get("label")) for row in reader]
-    bad.finish()
-    return rows, [note.removeprefix(f"{path}: ") for note in notes]
+    rows, notes = read_tagging_file(path, **settings)
+    found = [(row.fields["text"], row.fields.get("label")) for row in rows]
+    return found, [note.removeprefix(f"{path}: ") for note in notes]
 
 
 COMMENTS = {
     "GermEval": ("#\thttp://example.org/0 [2009-10-17]\na\tB-x\nb\tO\n\n#\thttp://y.org\nc\tO\n", 2),
     "GermEval, one word": ("#\thttp://example.org/0 [2009]\na\tB-x\n\n#\tn-tv.de vom 26.02.2005\nb\tO\n", 2),
-    "CoNLL-U": ("# newdoc id = d\n# newpar\n# sent_id = 1\n# text = a b\na\tB-x\nb\tO\n\n# newpar\nc\tO\n", 5),
+    "CoNLL-U": (
+        "# newdoc id = d\n# newpar\n# sent_id = 1\n# text = a b\na\tB-x\nb\tO\n\n# newpar\nc\tO\n",
+        5,
+    ),
     "documents": ("#begin document (x/y); part 000\na\tB-x\nb\tO\n\n#end document\n", 2),
     "documents in blanks": ("#begin document (x)\na B-x\nb O\n#end document\n#begin document (z)\nc O\n", 3),
     "any key": ("# source: news of the day\na B-x\nb O\n\n# checked\nc O\n", 2),
@@ -331,7 +328,11 @@ def conllu(*rows: tuple[str, str, str]) -> str:
 
 def test_conllu_has_columns_of_its_own(write):
     text = "# sent_id = 1\n" + conllu(
-        ("1", "She", "PRON"), ("2-3", "doesn't", "_"), ("2", "does", "AUX"), ("3", "n't", "PART"), ("3.1", "x", "_")
+        ("1", "She", "PRON"),
+        ("2-3", "doesn't", "_"),
+        ("2", "does", "AUX"),
+        ("3", "n't", "PART"),
+        ("3.1", "x", "_"),
     )
     text += conllu(("1", "Go", "VERB"))
     words = [["She", "does", "n't"], ["Go"]]
@@ -359,7 +360,9 @@ def test_a_column_that_counts_words_holds_no_words(write):
     assert read_file(write, "t.conll", "1\ta\n2\tb\n\n1\tc\n", target=False)[0][0][0] == ["a", "b"]
 
 
-@pytest.mark.parametrize("text", ["1 O\n2 B-x\n\n1 O\n", "1 a O\n3 b O\n\n1 c O\n", "1 a O\n\n1 b O\n\n1 c O\n"])
+@pytest.mark.parametrize(
+    "text", ["1 O\n2 B-x\n\n1 O\n", "1 a O\n3 b O\n\n1 c O\n", "1 a O\n\n1 b O\n\n1 c O\n"]
+)
 def test_words_that_are_numbers_stay_words(text, write):
     assert read_file(write, "t.conll", text)[0][0][0][0] == "1"
 
@@ -453,10 +456,14 @@ def test_a_file_without_blank_lines_is_said(write):
     assert "50 of its words usually end one" in said
     assert 'data.sentence_ends=[".","?","!"]' in said
     chinese = "".join(f"字{n} O\n。 O\n" for n in range(300)) + "\n"
-    assert any("2 sentences have 1200 words, 600 each" in n for n in read_file(write, "t.bmes", 2 * chinese)[1])
+    assert any(
+        "2 sentences have 1200 words, 600 each" in n for n in read_file(write, "t.bmes", 2 * chinese)[1]
+    )
 
 
-@pytest.mark.parametrize("text", [UNDIVIDED + "\ny O\n" * 3, "a O\n. O\n" * 40, UNDIVIDED.replace("\n. O", "\n. O\n")])
+@pytest.mark.parametrize(
+    "text", [UNDIVIDED + "\ny O\n" * 3, "a O\n. O\n" * 40, UNDIVIDED.replace("\n. O", "\n. O\n")]
+)
 def test_sentences_of_usual_length_are_no_matter(text, write):
     assert not any("sentence" in note for note in read_file(write, "t.conll", text)[1])
 

@@ -223,7 +223,9 @@ def test_what_is_no_tag(tag):
 def test_an_empty_tag_and_a_number_say_what_to_do():
     with pytest.raises(DataError, match="the tag is empty; a word outside of entities has the tag O"):
         parse_tag("")
-    with pytest.raises(DataError, match=r"is the number 7; name the tags by .* data\.labels=\[O,B-PER,I-PER\]"):
+    with pytest.raises(
+        DataError, match=r"is the number 7; name the tags by .* data\.labels=\[O,B-PER,I-PER\]"
+    ):
         parse_tag("7")
 
 

@@ -249,9 +249,7 @@ def count_trimmed(row: Row, target: str, text: str, words: WordOffsets) -> int:
     return _spans(row, target, value, text, words)[1]
 
 
-def _spans(
-    row: Row, target: str, value: Any, text: str, words: WordOffsets
-) -> tuple[tuple[Span, ...], int]:
+def _spans(row: Row, target: str, value: Any, text: str, words: WordOffsets) -> tuple[tuple[Span, ...], int]:
     """Return the spans of a row, in order, and how many had blanks at their edges; they must not overlap."""
     written = [_span(row, target, item, text) for item in _span_items(row, target, value)]
     trimmed = [_trim_blanks(span, text, words) for span in written]

@@ -1,7 +1,7 @@
 """Exports of annotation tools -> rows with a text and spans: Label Studio's full JSON, Prodigy, displaCy.
 
-A task of Label Studio is `{"data": {"text": ...}, "annotations": [{"result": [{"value": {"start": 0, "end": 4,
-"labels": ["PER"]}}]}]}`. Prodigy writes `answer`, and `tokens` that describe the text beside them.
+A task of Label Studio is `{"data": {"text": ...}, "annotations": [{"result": [{"value": {"start": 0,
+"end": 4, "labels": ["PER"]}}]}]}`. Prodigy writes `answer`, and `tokens` that describe the text beside them.
 """
 
 from __future__ import annotations

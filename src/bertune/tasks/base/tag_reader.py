@@ -81,8 +81,8 @@ class TagReader(RowReader):
             if (len(tag) == 1) != (len(first) == 1):
                 one, other = ("no type", "has one") if len(tag) == 1 else ("a type", "has none")
                 raise DataError(
-                    f"{location}: the tag {tag!r} has {one}, and {first!r} at {there} {other}; write a type in "
-                    "every tag, such as B-PER, or in none"
+                    f"{location}: the tag {tag!r} has {one}, and {first!r} at {there} {other}; write a type "
+                    "in every tag, such as B-PER, or in none"
                 )
 
     def fit(self, examples: Sequence[Example], note: Note) -> None:
@@ -107,4 +107,3 @@ class TagReader(RowReader):
             if count
         ]
         return lines
-
