@@ -62,8 +62,8 @@ class DataConfig(Section):
     one word a line, in columns, or one sentence a line: words, a tab, tags. `fasttext` has `__label__` and a
     label before each text. `lines` has one text or one JSON object a line."""
     delimiter: str | None = None
-    """Character between the columns of csv, tsv and conll. Without it: a comma for csv, a tab for tsv and txt,
-    or another one if the first lines leave no doubt; tabs or blanks for conll."""
+    """Character between the columns of csv, tsv and conll. Without it: a comma for csv, a tab for tsv and
+    txt, or another one if the first lines leave no doubt; tabs or blanks for conll."""
     quoting: Literal["auto", "standard", "none"] = "auto"
     """`standard`: a field in double quotes may hold delimiters and newlines. `none`: quotation marks are
     text. `auto`: standard for csv; none for tsv and txt, as in GLUE and most Chinese data sets."""
@@ -193,8 +193,8 @@ class TrainConfig(Section):
     warmup_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Fraction of all steps in which the learning rate rises from 0."""
     warmup_steps: Annotated[int, Field(ge=0)] | None = None
-    """Number of steps in which the learning rate rises from 0; `warmup_ratio` has no effect then. A warm-up as
-    long as the run is shortened by one step, and the log says so."""
+    """Number of steps in which the learning rate rises from 0; `warmup_ratio` has no effect then. A warm-up
+    as long as the run is shortened by one step, and the log says so."""
     schedule_cycles: PositiveInt = 1
     """Number of cycles of cosine_with_restarts."""
     schedule_power: PositiveFloat = 1.0

@@ -1,4 +1,4 @@
-"""How a file in columns is laid out: what divides cells, which column holds what, which lines are comments."""
+"""How a file in columns is laid out: what divides cells, what columns hold, which lines are comments."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ CONLLU_COLUMNS = ("id", "form", "lemma", "upos", "xpos", "feats", "head", "depre
 _BLANKS = re.compile("[ \t]+")  # not str.split(): an ideographic space can be a word
 _WORD_NAMES = {"word", "words", "token", "tokens", "form", "text", "char", "character", "字", "词"}
 _OTHER_NAMES = {
-    "tag", "tags", "nertag", "nertags", "ner", "label", "labels", "bio", "iob", "pos", "upos", "xpos", "lemma",
-    "sentenceid", "sentence#", "sentid", "sentenceidx", "sentence", "标签",
+    "tag", "tags", "nertag", "nertags", "ner", "label", "labels", "bio", "iob", "pos", "upos", "xpos",
+    "lemma", "sentenceid", "sentence#", "sentid", "sentenceidx", "sentence", "标签",
 }  # fmt: skip
 _NUMBER_NAMES = {"sentenceid", "sentence#", "sentid", "sentenceidx"}
 _DOCUMENT_COMMENT = re.compile(r"#\s*(begin|end) document\b")
@@ -143,9 +143,9 @@ def _delimited_cells(line: str, delimiter: str, num_columns: int) -> list[str]:
 def halves(line: str, layout: ConllLayout) -> list[tuple[str, ...]]:
     """Split a line at its tabs or its delimiter, and each part at its blanks; empty parts at its end go."""
     parts = line.rstrip("\r\n").split(layout.delimiter or "\t")
-    while len(parts) > 2 and not parts[-1].strip(" "):  # noqa: PLR2004
+    while len(parts) > 2 and not parts[-1].strip(" "):
         parts.pop()
-    while len(parts) > 2 and not parts[0].strip(" "):  # noqa: PLR2004
+    while len(parts) > 2 and not parts[0].strip(" "):
         del parts[0]
     return [tuple(part.strip(" ").split(" ")) for part in parts]
 
@@ -171,7 +171,7 @@ def detect_layout(lines: Sequence[str], delimiter: str | None = None) -> ConllLa
     layout = ConllLayout(tab, False, 0, other or "")
     if delimiter != " ":
         parts = [halves(line, layout) for line in full]
-        aligned = [p for p in parts if len(p) == 2 and len(p[0]) == len(p[1]) and _may_be_tags(p[1])]  # noqa: PLR2004
+        aligned = [p for p in parts if len(p) == 2 and len(p[0]) == len(p[1]) and _may_be_tags(p[1])]
         if len(aligned) * 2 > len(full) and any(len(p[1]) > 1 for p in aligned):
             return ConllLayout(not other, True, 2, other or "")
     rows = [split_cells(line, layout) for line in full]
@@ -210,7 +210,7 @@ def _count_columns(rows: Sequence[Sequence[str]], *, may_be_ragged: bool) -> int
     count = max(set(counts), key=lambda number: (counts.count(number), number))
     typical = [row for row in rows if len(row) == count]
     for edge in (-1, 0):
-        while may_be_ragged and count > 2 and not any(row[edge].strip(" ") for row in typical):  # noqa: PLR2004
+        while may_be_ragged and count > 2 and not any(row[edge].strip(" ") for row in typical):
             typical = [row[:-1] if edge else row[1:] for row in typical]
             count -= 1
     return count
@@ -229,7 +229,8 @@ def _name_columns(layout: ConllLayout, lines: Sequence[str]) -> ConllLayout:
     if _is_header(first):
         has_rows = bool(_NUMBER_NAMES & {normalize_name(cell) for cell in first})
         names = tuple(cell.strip() for cell in first)
-        return replace(layout, names=names, has_header=True, has_rows=has_rows, note="the first line is a header")
+        note = "the first line is a header"
+        return replace(layout, names=names, has_header=True, has_rows=has_rows, note=note)
     last = {row[-1] for rows in sentences for row in rows}
     if layout.num_columns > 1 and not all(map(is_tag, last)):
         layout = replace(layout, known_tags=frozenset(last))
@@ -267,7 +268,7 @@ def _is_header(cells: Sequence[str]) -> bool:
 
 def _counts_words(sentences: Sequence[Sequence[Sequence[str]]], layout: ConllLayout) -> bool:
     """Tell whether the first column counts the words of each sentence, beside a column of words."""
-    has_words = layout.num_columns > 2 or (layout.num_columns == 2 and bool(layout.known_tags))  # noqa: PLR2004
+    has_words = layout.num_columns > 2 or (layout.num_columns == 2 and bool(layout.known_tags))
     longest = 0
     for rows in sentences:
         cells = [row[0] for row in rows if not _PART_OF_WORD.fullmatch(row[0])]
@@ -285,17 +286,20 @@ def _named_after_counts(layout: ConllLayout, sentences: Sequence[Sequence[Sequen
     rows = [row for rows in sentences for row in rows]
     others = [f"column_{number}" for number in range(3, layout.num_columns + 1)]
     note = "column 1 counts the words, which are in column 2"
-    if layout.num_columns == 4 and all(is_tag(row[2]) and is_tag(row[3]) for row in rows):  # noqa: PLR2004
+    if layout.num_columns == 4 and all(is_tag(row[2]) and is_tag(row[3]) for row in rows):
         others[0] = "tags"  # GermEval 2014
-        note += "; columns 3 and 4 hold tags: the outer ones of column 3 are read, data.columns=[_,text,_,label] reads column 4"
+        note += (
+            "; columns 3 and 4 hold tags: the outer ones of column 3 are read, "
+            "data.columns=[_,text,_,label] reads column 4"
+        )
     elif others:
         others[-1] = "tags"
     return replace(layout, names=("column_1", "words", *others), note=note)
 
 
 def _numbers_sentences(sentences: Sequence[Sequence[Sequence[str]]], layout: ConllLayout) -> bool:
-    """Tell whether the first column has whole numbers that stay the same within sentences, without blank lines."""
-    if len(sentences) != 1 or layout.num_columns < 3:  # noqa: PLR2004
+    """Tell whether the first column has whole numbers that never fall, in a file without blank lines."""
+    if len(sentences) != 1 or layout.num_columns < 3:
         return False
     numbers = [row[0] for row in sentences[0]]
     if not all(number.isdecimal() for number in numbers):

@@ -13,6 +13,7 @@ from bertune.data.columns import (
     match_columns,
     unread_pair,
 )
+from bertune.data.exports import convert_exports, text_column
 from bertune.data.formats import read_records
 from bertune.data.records import ReadOptions, Record
 from bertune.data.word_rows import group_words, word_columns
@@ -108,7 +109,7 @@ def open_rows(options: ReadOptions) -> RowReader:
     records = read_records(options)
     table: dict[str, str] = {}
     if options.columns.is_word_level:
-        records, table = group_words(records, options)
+        records, table = group_words(convert_exports(records, options), options)
     first = next(records, None)
     if first is not None and options.settings.sentence_ends and not (first.stride or first.word_records):
         options.note(
@@ -119,7 +120,9 @@ def open_rows(options: ReadOptions) -> RowReader:
             options.note(line)
         raise DataError(f"{options.source}: holds no rows")
     header = list(first.values)
-    recognised = table or (word_columns(header, options.columns) if options.columns.is_word_level else {})
+    recognised = table
+    if options.columns.is_word_level and not table:
+        recognised = {**word_columns(header, options.columns), **text_column(first)}
     return RowReader(options, header, itertools.chain([first], records), recognised)
 
 

@@ -32,7 +32,8 @@ _NUMBER_ALIASES = (
 )  # fmt: skip
 _DOCUMENT_ALIASES = ("documentid", "docid", "document", "doc", "docname", "file", "filename")
 _WORD_ALIASES = (
-    "word", "words", "token", "tokens", "form", "char", "chars", "character", "characters", "text", "字", "词",
+    "word", "words", "token", "tokens", "form", "char", "chars", "character", "characters", "text",
+    "字", "词",
 )  # fmt: skip
 _TAG_ALIASES = ("tag", "tags", "nertag", "nertags", "ner", "bio", "iob", "label", "labels", "标签")
 _POS_ALIASES = ("upos", "pos", "postag", "postags", "xpos")
@@ -119,7 +120,8 @@ def find_word_table(head: Sequence[Record], options: ReadOptions) -> WordTable |
         return None
     header = list(head[0].values)
     columns = options.settings.columns
-    given = {field: name for field, name in columns.items() if isinstance(name, str)} if isinstance(columns, dict) else {}
+    columns = columns if isinstance(columns, dict) else {}
+    given = {field: name for field, name in columns.items() if isinstance(name, str)}
     number = _number_column(header, given.get(SENTENCE_ID), options)
     taken = {number} if number else set()
     word = given.get("text") or _first(_WORD_ALIASES, header, taken)
@@ -134,6 +136,8 @@ def find_word_table(head: Sequence[Record], options: ReadOptions) -> WordTable |
     document = _first(_DOCUMENT_ALIASES, header, {*taken, word, tag or word})
     if number and (SENTENCE_ID in given or _numbers_sentences(rows, number, document)):
         return WordTable(word, tag, number, document)
+    if number and all(re.search(r"\d", _key(row, number, None)[1]) for row in rows):
+        return None  # each row has a number of its own
     if not _are_parts_of_sentences(rows, word, tag):
         return None
     has_gaps = len(rows) < len(head) or any(_is_gap(a, b) for a, b in itertools.pairwise(head))
@@ -210,7 +214,7 @@ def _are_parts_of_sentences(rows: Sequence[Record], word: str, tag: str | None) 
     inner = [n for n, (prefix, _) in enumerate(parsed) if n and prefix in "IE"]
     following = [n for n in inner if parsed[n - 1][0] in "BI" and parsed[n - 1][1] == parsed[n][1]]
     begun = any(parsed[n - 1][0] == "B" for n in following)
-    return (begun and len(following) * 5 >= len(inner) * 4) or marks >= 2  # noqa: PLR2004  (once is chance)
+    return (begun and len(following) * 5 >= len(inner) * 4) or marks >= 2  # one mark may be chance
 
 
 def _is_gap(first: Record, second: Record) -> bool:

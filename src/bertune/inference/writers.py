@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from bertune.data.conll_layout import DOCUMENT_START
+from bertune.data.conll_layout import ends_document
 from bertune.errors import ConfigError, DataError
 from bertune.files import locked, part_of
 from bertune.types import JSON, Entity, Prediction, Row
@@ -199,10 +199,11 @@ def _conll_columns(row: Row, tags: Sequence[tuple[str, str]]) -> Iterator[list[s
         DataError: a word looks like the line that begins a document.
     """
     words, predicted = [word for word, _ in tags], [tag for _, tag in tags]
-    if any(word.startswith(DOCUMENT_START) for word in words):
+    marks = [word for word in words if ends_document(word)]
+    if marks:
         raise DataError(
-            f"{row.location}: a word begins with {DOCUMENT_START}, which begins a document in CoNLL columns; "
-            "write JSON lines instead: --format jsonl"
+            f"{row.location}: the word {marks[0]!r} would begin or end a document in CoNLL columns; write "
+            "JSON lines instead: --format jsonl"
         )
     lists = [v for v in row.raw.values() if isinstance(v, list) and len(v) == len(words)]
     is_conll = len(lists) == len(row.raw) and row.location.stride and not row.word_records
