@@ -24,6 +24,7 @@ from bertune.config.load import dump_config
 from bertune.errors import ArtifactError
 from bertune.files import fsync, part_of, write_json, write_text
 from bertune.heads.model import Model
+from bertune.tasks.base.pooled import CROSS_ENCODER_SETTINGS
 from bertune.tasks.base.sentence import SentenceTask
 from bertune.types import JSON, Scores
 
@@ -115,7 +116,8 @@ def _sort_metadata(path: Path) -> None:
 
 def _hf_config(artifact: Artifact) -> JSON:
     head, encoder = artifact.model.head, artifact.model.encoder
-    config = {**encoder.hf_config(), **artifact.task.hf_config(head), "dtype": "float32"}
+    base = {name: value for name, value in encoder.hf_config().items() if name not in CROSS_ENCODER_SETTINGS}
+    config = {**base, **artifact.task.hf_config(head), "dtype": "float32"}
     if config.get("architectures") is None:
         config["architectures"] = [encoder.hf_class]  # or transformers would add a head of random weights
     for name in ("_name_or_path", "torch_dtype", "num_labels"):
