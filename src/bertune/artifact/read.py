@@ -55,25 +55,30 @@ def read_weights(folder: Path, *, verify: bool = False) -> dict[str, torch.Tenso
     return weights
 
 
-def read_artifact(folder: str | Path, task_file: str | None = None) -> Artifact:
+def read_artifact(folder: str | Path, task_file: str | None = None, model_code: str = "never") -> Artifact:
     """Read a saved folder.
 
     Args:
         folder: what `write_artifact` wrote, a folder of sentence-transformers, or "minilm" (a package).
         task_file: the Python file of a task of your own; a folder never says which code to run.
+        model_code: "trusted" runs the Python code that the folder brings for its encoder.
 
     Raises:
         ArtifactError: the folder is missing, damaged, or not bertune's.
+        ConfigError: `model_code` is neither never nor trusted.
     """
+    if model_code not in {"never", "trusted"}:
+        raise ConfigError(f"model_code: {model_code!r} is neither 'never' nor 'trusted'")
+    trusts_code = model_code == "trusted"
     path = Path(folder)
     if str(folder) in PACKAGED_MODELS and not path.is_dir():
         path = locate_model(str(folder))
     if not (path / "bertune.json").is_file() and is_sentence_transformers_folder(path):
-        return _read_sentence_folder(path)
+        return _read_sentence_folder(path, trusts_code)
     metadata = _read_metadata(path)
     run = _read_run(path)
     task = _build_task(path, metadata, run, task_file)
-    pretrained = PretrainedFolder(path)
+    pretrained = PretrainedFolder(path, trusts_code=trusts_code)
     try:
         encoder = build_encoder(pretrained)
     except ConfigError as error:
@@ -108,7 +113,7 @@ def _build_task(folder: Path, metadata: JSON, run: RunConfig, task_file: str | N
     return task
 
 
-def _read_sentence_folder(folder: Path) -> Artifact:
+def _read_sentence_folder(folder: Path, trusts_code: bool) -> Artifact:
     """Read a folder of sentence-transformers as a model of task embed."""
     modules = read_modules(folder)
     if modules.prompts and not modules.include_prompt:
@@ -130,7 +135,7 @@ def _read_sentence_folder(folder: Path) -> Artifact:
     )
     encoder_folder = folder / modules.transformer_path
     try:
-        pretrained = PretrainedFolder(encoder_folder)
+        pretrained = PretrainedFolder(encoder_folder, trusts_code=trusts_code)
         encoder, report = load_encoder(pretrained)
         data = DataConfig(
             max_length=min(modules.max_length, encoder.max_positions) if modules.max_length else None
@@ -194,7 +199,12 @@ def _read_run(folder: Path) -> RunConfig:
 
 
 def load(
-    folder: str | Path, *, device: str = "auto", precision: str = "auto", task: str | None = None
+    folder: str | Path,
+    *,
+    device: str = "auto",
+    precision: str = "auto",
+    task: str | None = None,
+    model_code: str = "never",
 ) -> Pipeline:
     """Open a saved folder, ready to predict.
 
@@ -203,8 +213,9 @@ def load(
         device: auto, cpu, cuda or mps.
         precision: auto, fp32, bf16 or fp16; or int8, on processors with units for it.
         task: the Python file of a task of your own.
+        model_code: "trusted" runs the Python code that the folder brings for its encoder; read it first.
 
     Raises:
         ArtifactError: the folder is missing, damaged, or not bertune's.
     """
-    return read_artifact(folder, task).pipeline(device, precision)
+    return read_artifact(folder, task, model_code).pipeline(device, precision)

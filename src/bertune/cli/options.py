@@ -24,6 +24,10 @@ DataOverrides = Annotated[
 TaskFile = Annotated[
     str | None, typer.Option("--task", help="The Python file of a task of your own.", show_default=False)
 ]
+ModelCode = Annotated[
+    str,
+    typer.Option("--model-code", help="never, or trusted: run the Python code that the folder brings."),
+]
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="A folder that bertune train has written.")]
 VectorModel = Annotated[
     str,

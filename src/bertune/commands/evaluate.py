@@ -35,6 +35,7 @@ def evaluate(
     *,
     device: str = "auto",
     precision: str = "auto",
+    model_code: str = "never",
     task: str | None = None,
     console: Console | None = None,
 ) -> Evaluation:
@@ -46,6 +47,7 @@ def evaluate(
         overrides: `data.name=value`, such as data.encoding=gb18030.
         device: auto, cpu, cuda or mps.
         precision: auto, fp32, bf16 or fp16; or int8, on processors with units for it.
+        model_code: "trusted" runs the Python code that the folder brings for its encoder; read it first.
         task: the Python file of a task of your own.
         console: shows progress; without it nothing is shown.
 
@@ -55,7 +57,7 @@ def evaluate(
     distributed.init(use_cpu=choose_device(device).type == "cpu")
     console = console or Console(quiet=True)
     note = prefixed(console)
-    artifact = read_artifact(folder, task)
+    artifact = read_artifact(folder, task, model_code)
     sources = [files] if isinstance(files, str) else list(files)
     data = reading_config(artifact.run_config.data, sources[0], overrides)
     artifact = artifact.for_reading(data)

@@ -18,6 +18,7 @@ HARMLESS = frozenset(
     [
         "_name_or_path",
         "name_or_path",
+        "name",
         "model_type",
         "model_name",
         "architectures",
@@ -168,8 +169,8 @@ ONLY_VALUES: Mapping[str, tuple[Any, ...]] = {
 }
 """Settings of many encoders, and the values with which BERT and its relatives compute what they compute."""
 _COMPUTING_WORDS = re.compile(
-    r"position|rotary|rope|alibi|relative|att(ention|n)|norm|(^|_)act(ivation)?(_|$)|gelu|glu|bias|feed_?forward"
-    r"|ffn|(^|_)ff(_|$)|mlp|hidden|layer|embed|residual|expert|moe(_|$)|router|window|scal(e|ing)|kernel|conv"
+    r"position|rotary|rope|alibi|relative|att(ention|n)|norm|(^|_)act(ivation)?(_|$)|gelu|glu|bias"
+    r"|feed_?forward|ffn|(^|_)ff(_|$)|mlp|hidden|layer|embed|residual|expert|moe(_|$)|router|window|scal(e|ing)|kernel|conv"
     r"|causal|(^|_)mask|lora|(^|_)rank|factor|quant|sparse|prun|bucket|(^|_)eps|gate|adapter|width|depth|dilat"
     r"|stride|group|mixer|recur|memory|head|direction|decoder|chunk"
 )
@@ -236,7 +237,7 @@ def _is_ignored(name: str, value: Any, config: JSON, read: Collection[str]) -> b
     if name in ONLY_VALUES:
         return value not in ONLY_VALUES[name]
     if name in {"head_dim", "attention_head_size", "size_per_head"}:
-        return _product(value, config.get("num_attention_heads")) != config.get("hidden_size")
+        return bool(_product(value, config.get("num_attention_heads")) != config.get("hidden_size"))
     if name in {"embedding_size", "embedding_dim", "hidden_dim", "d_model"}:
         return bool(value != config.get("hidden_size"))
     if _HAS_PART.search(name) and isinstance(value, bool):

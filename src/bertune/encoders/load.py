@@ -13,6 +13,7 @@ from bertune.encoders.bert import Bert
 from bertune.encoders.families.family import Family
 from bertune.encoders.families.glyphs import GlyphOptions
 from bertune.encoders.families.registry import get_family
+from bertune.encoders.model_code import check_code, code_of
 from bertune.encoders.pretrained import PretrainedFolder
 from bertune.errors import ConfigError, listed
 from bertune.types import Encoder
@@ -58,16 +59,34 @@ def load_encoder(
         ConfigError: the architecture or the weights cannot be read.
     """
     folder = _opened(folder)
+    notes = _check_code(folder)
     if folder.family is not None and folder.encoder_weights:
-        notes = check_folder_settings(folder, folder.family)
+        notes += check_folder_settings(folder, folder.family)
         encoder, report = _load_native(folder, folder.family, glyphs or GlyphOptions())
         report.notes = [*notes, *report.notes]
         return encoder, _note_unused_glyphs(encoder, report, glyphs)
     _refuse_outside_transformers(folder)
     from bertune.encoders.auto_load import load_auto_encoder
 
-    auto, missing, unexpected, pooler = load_auto_encoder(folder.path)
-    return auto, _note_unused_glyphs(auto, LoadReport(missing, unexpected, pooler, auto.notes), glyphs)
+    auto, missing, unexpected, pooler = load_auto_encoder(folder.path, trusts_code=folder.runs_code)
+    report = LoadReport(missing, unexpected, pooler, [*notes, *auto.notes])
+    return auto, _note_unused_glyphs(auto, report, glyphs)
+
+
+def check_folder(folder: PretrainedFolder) -> None:
+    """Refuse a folder whose encoder cannot be run, without reading its weights.
+
+    Raises:
+        ConfigError: see `load_encoder`.
+    """
+    _check_code(folder)
+    if folder.family is not None and folder.family.find_prefix(folder.weight_shapes) is not None:
+        check_folder_settings(folder, folder.family)
+        return
+    _refuse_outside_transformers(folder)
+    from bertune.encoders.auto_load import check_auto_folder
+
+    check_auto_folder(folder.path, trusts_code=folder.runs_code)
 
 
 def build_encoder(folder: PretrainedFolder | Path) -> Encoder:
@@ -77,12 +96,13 @@ def build_encoder(folder: PretrainedFolder | Path) -> Encoder:
         ConfigError: the architecture cannot be read.
     """
     folder = _opened(folder)
+    _check_code(folder)
     if folder.family is not None:
         return _build_native(folder, folder.family)
     _refuse_outside_transformers(folder)
     from bertune.encoders.auto_load import build_auto_encoder
 
-    return build_auto_encoder(folder.path)
+    return build_auto_encoder(folder.path, trusts_code=folder.runs_code)
 
 
 def compare_weights(folder: PretrainedFolder) -> WeightComparison:
@@ -119,6 +139,15 @@ def check_folder_settings(folder: PretrainedFolder, family: Family) -> list[str]
     if folder.is_saved_by_bertune:
         return []
     return check_settings(folder.config, family.setting_names, f"bertune's own {folder.config['model_type']}")
+
+
+def _check_code(folder: PretrainedFolder) -> list[str]:
+    family = get_family(folder.config.get("model_type"))
+    if not folder.names_code or (family is not None and family.bertune_only_reason):
+        return []
+    if not folder.runs_code:
+        return check_code(folder.path, folder.config)
+    return [f"Python code of the folder is run, as you trust it: {', '.join(code_of(folder.config))}"]
 
 
 def _opened(folder: PretrainedFolder | Path) -> PretrainedFolder:

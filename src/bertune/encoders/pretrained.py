@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from bertune.config.schema import DataConfig
 from bertune.encoders.families.family import Family
 from bertune.encoders.families.registry import FAMILIES, find_native_family, get_family
+from bertune.encoders.model_code import code_of
 from bertune.errors import ConfigError, MissingExtra, did_you_mean
 from bertune.text.load import load_tokenizer
 from bertune.text.tokenizer import Tokenizer
@@ -46,10 +47,12 @@ class PretrainedFolder:
 
     Args:
         path: holds config.json, weights and a tokenizer.
+        trusts_code: whether Python code that the folder brings may be run; see `bertune.encoders.model_code`.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, trusts_code: bool = False) -> None:
         self.path = path
+        self._trusts_code = trusts_code
 
     @cached_property
     def config(self) -> JSON:
@@ -68,7 +71,22 @@ class PretrainedFolder:
     @cached_property
     def family(self) -> Family | None:
         """Return the family whose encoder computes this architecture; None where transformers is needed."""
-        return find_native_family(self.config)
+        return None if self.runs_code else find_native_family(self.config)
+
+    @property
+    def runs_code(self) -> bool:
+        """Tell whether Python code of the folder computes the encoder, as the user has allowed."""
+        return self._trusts_code and self.names_code
+
+    @cached_property
+    def names_code(self) -> bool:
+        """Tell whether config.json says that Python code of the folder computes the encoder.
+
+        A folder of bertune says so in bertune.json: its config.json may come from elsewhere.
+        """
+        if self.is_saved_by_bertune and not self.read_json("bertune.json").get("model_code"):
+            return False
+        return bool(code_of(self.config))
 
     @cached_property
     def max_positions(self) -> int:
@@ -84,7 +102,7 @@ class PretrainedFolder:
         from bertune.encoders.auto import get_max_positions
         from bertune.encoders.auto_load import load_hf_config
 
-        return get_max_positions(load_hf_config(self.path))
+        return get_max_positions(load_hf_config(self.path, trusts_code=self.runs_code))
 
     @cached_property
     def weight_files(self) -> list[Path]:
@@ -248,8 +266,12 @@ def _is_zip(path: Path) -> bool:
         return file.read(2) == b"PK"
 
 
-def locate_model(name: str) -> Path:
+def locate_model(name: str, *, with_code: bool = False) -> Path:
     """Return the folder of a model by its path, its id on the Hub, or the name of a packaged encoder.
+
+    Args:
+        name: path, id or name.
+        with_code: whether Python files are downloaded too.
 
     Raises:
         MissingExtra: the package of a packaged encoder is not installed.
@@ -273,17 +295,17 @@ def locate_model(name: str) -> Path:
         raise ConfigError(
             f"model: no folder {name!r}; give a folder, a Hub id such as bert-base-chinese, or minilm"
         )
-    return _download(name)
+    return _download(name, [*_SMALL_FILES, *(["*.py"] if with_code else [])])
 
 
-def _download(name: str) -> Path:
+def _download(name: str, small_files: list[str]) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        folder = Path(snapshot_download(name, allow_patterns=[*_SMALL_FILES, "*.safetensors"]))
+        folder = Path(snapshot_download(name, allow_patterns=[*small_files, "*.safetensors"]))
         if not list(folder.glob("*.safetensors")):
-            folder = Path(snapshot_download(name, allow_patterns=[*_SMALL_FILES, "pytorch_model*.bin"]))
+            folder = Path(snapshot_download(name, allow_patterns=[*small_files, "pytorch_model*.bin"]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ConfigError(

@@ -10,7 +10,7 @@ import torch
 from bertune.config.schema import RunConfig
 from bertune.data.dataset import EncodedDataset
 from bertune.encoders.families.glyphs import GlyphOptions
-from bertune.encoders.load import LoadReport, load_encoder
+from bertune.encoders.load import LoadReport, check_folder, load_encoder
 from bertune.encoders.pretrained import PretrainedFolder, locate_model
 from bertune.errors import ConfigError
 from bertune.heads.model import Model
@@ -44,6 +44,27 @@ class BuiltModel:
         return [*lines, f"in the checkpoint but not used: {', '.join(unused)}"] if unused else lines
 
 
+def open_folder(run: RunConfig) -> PretrainedFolder:
+    """Return the folder of a run's encoder.
+
+    Raises:
+        ConfigError: there is none.
+        MissingExtra: the package of an embedded encoder is not installed.
+    """
+    trusts_code = run.model_code == "trusted"
+    return PretrainedFolder(locate_model(run.model, with_code=trusts_code), trusts_code=trusts_code)
+
+
+def check_model(run: RunConfig) -> None:
+    """Refuse an encoder that cannot be run, before any data is read.
+
+    Raises:
+        ConfigError: the folder's architecture, settings or files cannot be used.
+        MissingExtra: the package of an embedded encoder is not installed.
+    """
+    check_folder(open_folder(run))
+
+
 def build_model(run: RunConfig, task: Task) -> BuiltModel:
     """Read the pretrained encoder of a run, and build the head of its task on it.
 
@@ -55,7 +76,7 @@ def build_model(run: RunConfig, task: Task) -> BuiltModel:
         ConfigError: the folder cannot be read, or does not fit the task.
         MissingExtra: the package of an embedded encoder is not installed.
     """
-    folder = PretrainedFolder(locate_model(run.model))
+    folder = open_folder(run)
     fonts = [run.train.glyph_font] if isinstance(run.train.glyph_font, str) else run.train.glyph_font or []
     encoder, report = load_encoder(folder, GlyphOptions(tuple(fonts), run.train.glyphs == "trained"))
     if run.train.dropout is not None:
