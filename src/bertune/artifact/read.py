@@ -22,7 +22,7 @@ from bertune.artifact.sentence_transformers import is_sentence_transformers_fold
 from bertune.config.load import read_config
 from bertune.config.renames import upgrade_settings
 from bertune.config.schema import DataConfig, RunConfig
-from bertune.encoders.load import build_encoder, load_encoder
+from bertune.encoders.load import build_encoder, check_token_ids, load_encoder
 from bertune.encoders.pretrained import PACKAGED_MODELS, PretrainedFolder, locate_model
 from bertune.errors import ArtifactError, ConfigError, listed
 from bertune.heads.model import Model
@@ -92,6 +92,10 @@ def read_artifact(folder: str | Path, task_file: str | None = None, model_code: 
         ) from None
     data = DataConfig(max_length=metadata["max_length"], truncation=run.data.truncation)
     tokenizer = pretrained.load_tokenizer(data, encoder.max_positions)
+    try:
+        check_token_ids(tokenizer, encoder, path)
+    except ConfigError as error:
+        raise ArtifactError(str(error).removeprefix("model: ")) from None
     return Artifact(model.eval(), task, tokenizer, run, metadata)
 
 
@@ -141,6 +145,7 @@ def _read_sentence_folder(folder: Path, trusts_code: bool) -> Artifact:
             max_length=min(modules.max_length, encoder.max_positions) if modules.max_length else None
         )
         tokenizer = pretrained.load_tokenizer(data, encoder.max_positions)
+        check_token_ids(tokenizer, encoder, encoder_folder)
     except ConfigError as error:
         raise ArtifactError(str(error).removeprefix("model: ")) from None
     if report.missing_keys:

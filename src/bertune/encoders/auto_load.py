@@ -8,14 +8,17 @@ from __future__ import annotations
 import inspect
 import json
 import logging
+import shutil
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from bertune.encoders.architectures import VERIFIED, get_head_spec
@@ -52,21 +55,23 @@ def load_auto_encoder(
     Raises:
         ConfigError: the folder's architecture or its weights cannot be read.
     """
+    if weights is not None:
+        with TemporaryDirectory() as copy:
+            _write_copy(folder, Path(copy), weights)
+            return load_auto_encoder(Path(copy), trusts_code=trusts_code)
     config = load_hf_config(folder, trusts_code=trusts_code)
     notes = _check(config, folder, trusts_code=trusts_code)
     with quiet():
         from transformers import AutoModel
 
-        given = {} if weights is None else {"state_dict": dict(weights)}
         try:
             hf, info = AutoModel.from_pretrained(
-                None if given and not trusts_code else str(folder),
+                str(folder),
                 config=config,
                 dtype=torch.float32,
                 local_files_only=True,
                 trust_remote_code=trusts_code,
                 output_loading_info=True,
-                **given,
             )
         except MemoryError:
             raise
@@ -113,6 +118,23 @@ def build_auto_encoder(folder: Path, *, trusts_code: bool = False) -> AutoEncode
             ) from None
     _take_pooler(hf)
     return _wrap(hf, notes)
+
+
+def _write_copy(folder: Path, copy: Path, weights: Mapping[str, Tensor]) -> None:
+    """Write a folder that transformers reads, with other weights."""
+    for file in (folder / "config.json", *folder.glob("*.py")):
+        shutil.copyfile(file, copy / file.name)
+    tensors = {name: tensor.contiguous().clone() for name, tensor in weights.items()}  # none are shared
+    save_file(tensors, copy / "model.safetensors", metadata={"format": "pt"})
+
+
+def check_auto_settings(folder: Path, *, trusts_code: bool = False) -> list[str]:
+    """Refuse an architecture or settings of it that are not run; return notes.
+
+    Raises:
+        ConfigError: see `load_auto_encoder`.
+    """
+    return _check(load_hf_config(folder, trusts_code=trusts_code), folder, trusts_code=trusts_code)
 
 
 def check_auto_folder(folder: Path, *, trusts_code: bool = False) -> None:
@@ -193,9 +215,11 @@ def _check(config: Any, folder: Path, *, trusts_code: bool) -> list[str]:
         )
     if (folder / "bertune.json").is_file():  # was checked when it was trained
         return []
-    return check_settings(
-        _written_config(folder), settings_read_by(config), f"transformers' {config.model_type}"
-    )
+    written = _written_config(folder)
+    notes = []
+    if "model_type" not in written:
+        notes = [f"config.json names no model_type; by the folder's name it is taken for {config.model_type}"]
+    return notes + check_settings(written, settings_read_by(config), f"transformers' {config.model_type}")
 
 
 def settings_read_by(config: Any) -> frozenset[str]:

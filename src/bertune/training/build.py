@@ -10,7 +10,7 @@ import torch
 from bertune.config.schema import RunConfig
 from bertune.data.dataset import EncodedDataset
 from bertune.encoders.families.glyphs import GlyphOptions
-from bertune.encoders.load import LoadReport, check_folder, load_encoder
+from bertune.encoders.load import LoadReport, check_folder, check_token_ids, load_encoder
 from bertune.encoders.pretrained import PretrainedFolder, locate_model
 from bertune.errors import ConfigError
 from bertune.heads.model import Model
@@ -82,13 +82,7 @@ def build_model(run: RunConfig, task: Task) -> BuiltModel:
     if run.train.dropout is not None:
         encoder.set_dropout(run.train.dropout)
     tokenizer = folder.load_tokenizer(run.data, encoder.max_positions)
-    vectors = len(encoder.word_embeddings())
-    if tokenizer.vocab_size > vectors:
-        raise ConfigError(
-            f"model: the tokenizer in {str(folder.path)!r} has {tokenizer.vocab_size} tokens, its encoder "
-            "only "
-            f"{vectors}"
-        )
+    check_token_ids(tokenizer, encoder, folder.path)
     if getattr(task.options, "pooling", "mean") in {"pooler", "cls"} and not _first_token_sees_text(
         encoder, tokenizer
     ):
