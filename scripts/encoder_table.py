@@ -14,10 +14,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import inspect
 import io
 import json
 import logging
 import tempfile
+import textwrap
 import traceback
 import warnings
 from pathlib import Path
@@ -52,6 +54,14 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "mobilebert": {"embedding_size": 32, "true_hidden_size": 32, "intra_bottleneck_size": 32},
     "nystromformer": {"num_landmarks": 4, "segment_means_seq_len": 4},
     "longformer": {"attention_window": 8},
+    "mamba2": {"num_heads": 8, "head_dim": 8, "n_groups": 1},
+    "gpt_neo": {"attention_types": [[["global", "local"], 1]], "num_layers": 2},
+    "gptj": {"rotary_dim": 4},
+    "codegen": {"rotary_dim": 4},
+    "lilt": {"hidden_size": 48, "max_2d_position_embeddings": 64},
+    "layoutlmv3": {"coordinate_size": 6, "shape_size": 4, "max_2d_position_embeddings": 64},
+    "luke": {"entity_vocab_size": 10, "entity_emb_size": 16},
+    "reformer": {"axial_pos_embds_dim": [16, 16], "axial_pos_shape": [8, 8], "attn_layers": ["local", "lsh"]},
     "big_bird": {"attention_type": "block_sparse", "block_size": 2, "num_random_blocks": 1},
     "layoutlm": {"max_2d_position_embeddings": 64},
     "xmod": {"languages": ["en_XX"], "default_language": "en_XX"},
@@ -74,6 +84,15 @@ VOCABULARY = [
     *"abcdefghijklmnopqrstuvwxyz0123456789",
 ]
 TOLERANCE = 1e-4
+MARKS = ("<!-- encoder table -->", "<!-- end of the table -->")
+TRIED_HEADER = '''"""Types of transformers' models that run; `scripts/encoder_table.py --write` wrote this."""
+
+from __future__ import annotations
+
+'''
+TRIED_END = (
+    '"""Loaded, compared with transformers, trained and saved by that script, with random weights."""\n'
+)
 LARGEST = 20_000_000
 
 
@@ -124,7 +143,9 @@ def states_of_transformers(folder: Path, ragged: Any, takes_mask: bool) -> torch
         # a new model for each row: BigBird changes itself when a row is short
         model = AutoModel.from_pretrained(str(folder), dtype=torch.float32).eval()
         ids = ragged.input_ids[None, start:stop]
-        mask = {"attention_mask": torch.ones_like(ids)} if takes_mask else {}
+        mask: dict[str, Any] = {"attention_mask": torch.ones_like(ids)} if takes_mask else {}
+        if "use_cache" in inspect.signature(model.forward).parameters:
+            mask["use_cache"] = False
         with torch.no_grad():
             rows.append(model(input_ids=ids, **mask).last_hidden_state[0])
     return torch.cat(rows)
@@ -137,8 +158,6 @@ def difference(a: torch.Tensor, b: torch.Tensor) -> float:
 
 def try_type(model_type: str, config_class: Any, work: Path) -> dict[str, Any]:
     """Try one type of model; return `result` (runs, refused, or a failure) and details."""
-    import inspect
-
     from transformers import AutoModel
 
     from bertune.encoders.auto_load import reason_to_refuse
@@ -148,7 +167,11 @@ def try_type(model_type: str, config_class: Any, work: Path) -> dict[str, Any]:
         config = tiny_config(config_class, model_type)
         reason = reason_to_refuse(config)
     except Exception as error:
-        return {"result": "no tiny configuration", "why": repr(error)[:300]}
+        reason = ""
+        with contextlib.suppress(Exception):
+            reason = reason_to_refuse(config_class())
+        if not reason:
+            return {"result": "no tiny configuration", "why": repr(error)[:300]}
     if reason:
         return {"result": "refused", "why": reason}
     folder = work / model_type
@@ -173,7 +196,7 @@ def try_type(model_type: str, config_class: Any, work: Path) -> dict[str, Any]:
     except BertuneError as error:
         return {"result": "refused", "why": str(error)}
     except Exception:
-        return {"result": "TRACEBACK", "why": traceback.format_exc()[-1500:]}
+        return {"result": "TRACEBACK", "why": traceback.format_exc()[-700:]}
 
 
 def _run(folder: Path, takes_mask: bool) -> dict[str, Any]:
@@ -213,8 +236,67 @@ def _run(folder: Path, takes_mask: bool) -> dict[str, Any]:
     again = bertune.load(folder / "out", precision="fp32")
     first, second = pipeline.predict(TEXTS), again.predict(TEXTS[::-1])[::-1]
     found["saved"] = max(abs(a.confidence - b.confidence) for a, b in zip(first, second, strict=True))
+    found["class"] = encoder.hf_class
     found["result"] = "runs" if found["difference"] < TOLERANCE else "DIFFERS"
     return found
+
+
+def table_lines(results: dict[str, Any]) -> list[str]:
+    """Return the lines between the marks of docs/encoders.md."""
+    import transformers
+
+    lines = [f"Made by `scripts/encoder_table.py` with transformers {transformers.__version__}.", ""]
+    lines += ["| type | class | how | precision |", "|---|---|---|---|"]
+    for name, found in results.items():
+        if found["result"] == "runs":
+            low = "bf16" if found["precision"] == "bf16" else "fp32 alone"
+            lines.append(f"| {name} | {found['class']} | {_how(found)} | {low} |")
+    groups: dict[str, list[str]] = {}
+    for name, found in results.items():
+        if found["result"] != "runs":
+            groups.setdefault(_group(found), []).append(name)
+    lines += ["", "All other types, by what bertune says of them:"]
+    for reason, names in sorted(groups.items(), key=lambda group: -len(group[1])):
+        text = f"**{reason}** ({len(names)}): {', '.join(names)}."
+        lines += ["", *textwrap.wrap(text, 108, break_long_words=False, break_on_hyphens=False)]
+    return lines
+
+
+def _how(found: dict[str, Any]) -> str:
+    if found["native"] == "bertune.encoders.bert":
+        return "bertune's own BERT"
+    if found["by_length"]:
+        return "rows of one length at a time"
+    return "without padding" if found["packed"] else "padded"
+
+
+def _group(found: dict[str, Any]) -> str:
+    if found["result"] == "refused":
+        reason = found["why"].partition(" can run: ")[2] or found["why"]
+        known = {
+            "a trial with": "a trial with a short text fails",
+            "transformers cannot import": "refused: a package is missing",
+            "it also needs": "refused: it needs more than the ids of tokens",
+            "it reads": "refused: it reads no ids of tokens",
+        }
+        return next(
+            (group for begin, group in known.items() if reason.startswith(begin)), f"refused: {reason}"
+        )
+    return "no tiny model could be made here; it is tried when it is opened"
+
+
+def write_files(results: dict[str, Any]) -> None:
+    """Write the table into docs/encoders.md, and the types that run into encoders/tried.py."""
+    root = Path(__file__).parent.parent
+    page = root / "docs" / "encoders.md"
+    before, _, rest = page.read_text(encoding="utf-8").partition(MARKS[0])
+    after = rest.partition(MARKS[1])[2]
+    table = "\n".join(table_lines(results))
+    page.write_text(f"{before}{MARKS[0]}\n{table}\n{MARKS[1]}{after}", encoding="utf-8")
+    names = [name for name, found in results.items() if found["result"] == "runs"]
+    listed = "".join(f"    {line}\n" for line in textwrap.wrap(" ".join(f'"{name}",' for name in names), 100))
+    text = f"{TRIED_HEADER}TRIED = frozenset({{\n{listed}}})  # fmt: skip\n{TRIED_END}"
+    (root / "src" / "bertune" / "encoders" / "tried.py").write_text(text, encoding="utf-8")
 
 
 def main() -> None:
@@ -223,9 +305,13 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("types", nargs="*")
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--write", action="store_true")
+    parser.add_argument("--json", type=Path, help="a file for all that was found")
+    parser.add_argument("--write", action="store_true", help="write docs/encoders.md and encoders/tried.py")
+    parser.add_argument("--from-json", action="store_true", help="take what --json has found before")
     arguments = parser.parse_args()
+    if arguments.from_json:
+        write_files(json.loads(arguments.json.read_text()))
+        return
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
@@ -243,6 +329,8 @@ def main() -> None:
         print(model_type, json.dumps(results[model_type], default=str)[:400], flush=True)
         if arguments.json:
             arguments.json.write_text(json.dumps(results, indent=1, default=str))
+    if arguments.write:
+        write_files(results)
 
 
 if __name__ == "__main__":

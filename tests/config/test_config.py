@@ -318,7 +318,8 @@ def test_every_fault_is_reported_at_once() -> None:
     [
         (
             {"zzz": 1},
-            "zzz: no such setting; allowed here: data, device, log, model, options, out, seed, task, train",
+            "zzz: no such setting; allowed here: data, device, log, model, model_code, options, out, seed, "
+            "task, train",
         ),
         (
             {"log": {"trackres": 1}},

@@ -22,7 +22,7 @@ from bertune.artifact.sentence_transformers import is_sentence_transformers_fold
 from bertune.config.load import read_config
 from bertune.config.renames import upgrade_settings
 from bertune.config.schema import DataConfig, RunConfig
-from bertune.encoders.load import build_encoder, load_encoder
+from bertune.encoders.load import build_encoder, check_token_ids, load_encoder
 from bertune.encoders.pretrained import PACKAGED_MODELS, PretrainedFolder, locate_model
 from bertune.errors import ArtifactError, ConfigError, listed
 from bertune.files import expand_user
@@ -56,25 +56,30 @@ def read_weights(folder: Path, *, verify: bool = False) -> dict[str, torch.Tenso
     return weights
 
 
-def read_artifact(folder: str | Path, task_file: str | None = None) -> Artifact:
+def read_artifact(folder: str | Path, task_file: str | None = None, model_code: str = "never") -> Artifact:
     """Read a saved folder.
 
     Args:
         folder: what `write_artifact` wrote, a folder of sentence-transformers, or "minilm" (a package).
         task_file: the Python file of a task of your own; a folder never says which code to run.
+        model_code: "trusted" runs the Python code that the folder brings for its encoder.
 
     Raises:
         ArtifactError: the folder is missing, damaged, or not bertune's.
+        ConfigError: `model_code` is neither never nor trusted.
     """
+    if model_code not in {"never", "trusted"}:
+        raise ConfigError(f"model_code: {model_code!r} is neither 'never' nor 'trusted'")
+    trusts_code = model_code == "trusted"
     path = Path(expand_user(folder))
     if str(folder) in PACKAGED_MODELS and not path.is_dir():
         path = locate_model(str(folder))
     if not (path / "bertune.json").is_file() and is_sentence_transformers_folder(path):
-        return _read_sentence_folder(path)
+        return _read_sentence_folder(path, trusts_code)
     metadata = read_metadata(path)
     run = read_run(path)
     task = _build_task(path, metadata, run, task_file)
-    pretrained = PretrainedFolder(path)
+    pretrained = PretrainedFolder(path, trusts_code=trusts_code)
     try:
         encoder = build_encoder(pretrained)
     except ConfigError as error:
@@ -88,6 +93,10 @@ def read_artifact(folder: str | Path, task_file: str | None = None) -> Artifact:
         ) from None
     data = DataConfig(max_length=metadata["max_length"], truncation=run.data.truncation)
     tokenizer = pretrained.load_tokenizer(data, encoder.max_positions)
+    try:
+        check_token_ids(tokenizer, encoder, path)
+    except ConfigError as error:
+        raise ArtifactError(str(error).removeprefix("model: ")) from None
     return Artifact(model.eval(), task, tokenizer, run, metadata)
 
 
@@ -109,7 +118,7 @@ def _build_task(folder: Path, metadata: JSON, run: RunConfig, task_file: str | N
     return task
 
 
-def _read_sentence_folder(folder: Path) -> Artifact:
+def _read_sentence_folder(folder: Path, trusts_code: bool) -> Artifact:
     """Read a folder of sentence-transformers as a model of task embed."""
     modules = read_modules(folder)
     task_class = load_task("embed")
@@ -118,12 +127,13 @@ def _read_sentence_folder(folder: Path) -> Artifact:
     task = task_class(options, run.data)
     encoder_folder = folder / modules.transformer_path
     try:
-        pretrained = PretrainedFolder(encoder_folder)
+        pretrained = PretrainedFolder(encoder_folder, trusts_code=trusts_code)
         encoder, report = load_encoder(pretrained)
         data = DataConfig(
             max_length=min(modules.max_length, encoder.max_positions) if modules.max_length else None
         )
         tokenizer = pretrained.load_tokenizer(data, encoder.max_positions)
+        check_token_ids(tokenizer, encoder, encoder_folder)
     except ConfigError as error:
         raise ArtifactError(str(error).removeprefix("model: ")) from None
     if report.missing_keys:
@@ -174,7 +184,12 @@ def read_run(folder: Path) -> RunConfig:
 
 
 def load(
-    folder: str | Path, *, device: str = "auto", precision: str = "auto", task: str | None = None
+    folder: str | Path,
+    *,
+    device: str = "auto",
+    precision: str = "auto",
+    task: str | None = None,
+    model_code: str = "never",
 ) -> Pipeline:
     """Open a saved folder, ready to predict.
 
@@ -183,8 +198,9 @@ def load(
         device: auto, cpu, cuda or mps.
         precision: auto, fp32, bf16 or fp16; or int8, on processors with units for it.
         task: the Python file of a task of your own.
+        model_code: "trusted" runs the Python code that the folder brings for its encoder; read it first.
 
     Raises:
         ArtifactError: the folder is missing, damaged, or not bertune's.
     """
-    return read_artifact(folder, task).pipeline(device, precision)
+    return read_artifact(folder, task, model_code).pipeline(device, precision)

@@ -83,6 +83,7 @@ def evaluate(
     overrides: opt.DataOverrides = None,
     as_json: opt.Json = False,
     task: opt.TaskFile = None,
+    model_code: opt.ModelCode = "never",
     device: opt.Device = "auto",
     precision: opt.Precision = "auto",
     quiet: opt.Quiet = False,
@@ -97,7 +98,14 @@ def evaluate(
 
         console = Console(quiet or not is_main_process())
         evaluation = evaluate(
-            model, file, overrides or [], task=task, device=device, precision=precision, console=console
+            model,
+            file,
+            overrides or [],
+            task=task,
+            device=device,
+            precision=precision,
+            model_code=model_code,
+            console=console,
         )
         if not is_main_process():
             return
@@ -125,6 +133,7 @@ def predict(
     output: opt.PredictionsFile = None,
     output_format: opt.PredictionsFormat = None,
     task: opt.TaskFile = None,
+    model_code: opt.ModelCode = "never",
     device: opt.Device = "auto",
     precision: opt.Precision = "auto",
     quiet: opt.Quiet = False,
@@ -145,6 +154,7 @@ def predict(
             task=task,
             device=device,
             precision=precision,
+            model_code=model_code,
         )
 
     _exit(work, debug)
@@ -161,6 +171,7 @@ def embed(
     truncate_dim: opt.TruncateDim = None,
     prompt: opt.Prompt = None,
     prompt_name: opt.PromptName = None,
+    model_code: opt.ModelCode = "never",
     device: opt.Device = "auto",
     precision: opt.Precision = "auto",
     quiet: opt.Quiet = False,
@@ -191,6 +202,7 @@ def embed(
                     options=options,
                     device=device,
                     precision=precision,
+                    model_code=model_code,
                     console=console,
                 )
             )
@@ -204,6 +216,7 @@ def embed(
             dtype=cast("VectorDtype", dtype),
             device=device,
             precision=precision,
+            model_code=model_code,
             console=console,
         )
         console.info(f"{result.num_rows} vectors written to {output}")
@@ -226,6 +239,7 @@ def search(
     engine: opt.SearchEngine = "exact",
     data: opt.CorpusOverrides = None,
     as_json: opt.Json = False,
+    model_code: opt.ModelCode = "never",
     device: opt.Device = "auto",
     precision: opt.Precision = "auto",
     quiet: opt.Quiet = False,
@@ -247,7 +261,15 @@ def search(
         require_single_process("search")
         console = Console(quiet)
         request = search.SearchRequest(
-            model, corpus, data or [], index, rebuild, device=device, precision=precision, console=console
+            model,
+            corpus,
+            data or [],
+            index,
+            rebuild,
+            device=device,
+            precision=precision,
+            model_code=model_code,
+            console=console,
         )
         if pairs:
             duplicates = search.near_duplicates(request, threshold, max_pairs)

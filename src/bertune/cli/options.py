@@ -32,6 +32,10 @@ TaskFile = Annotated[
 Model = Annotated[
     str, typer.Argument(metavar="MODEL", help="A folder that bertune train has written.", parser=expand_user)
 ]
+ModelCode = Annotated[
+    str,
+    typer.Option("--model-code", help="never, or trusted: run the Python code that the folder brings."),
+]
 VectorModel = Annotated[
     str,
     typer.Argument(

@@ -127,6 +127,7 @@ def write_predictions(  # noqa: PLR0913  (the options of `bertune predict`)
     task: str | None,
     device: str,
     precision: str,
+    model_code: str,
 ) -> None:
     """Predict a file, and write the result to a file or to standard output.
 
@@ -140,7 +141,14 @@ def write_predictions(  # noqa: PLR0913  (the options of `bertune predict`)
     console = Console(quiet or not is_main_process())
     writers.output_format(output, output_format, "")  # refuses a wrong name before any work
     predictions = predict(
-        folder, file, overrides, task=task, device=device, precision=precision, console=console
+        folder,
+        file,
+        overrides,
+        task=task,
+        device=device,
+        precision=precision,
+        model_code=model_code,
+        console=console,
     )
     if not is_main_process():
         deque(predictions.results, maxlen=0)  # computes this process's share; the first one writes

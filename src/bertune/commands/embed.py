@@ -44,6 +44,7 @@ def embed(  # noqa: PLR0913  (what a user can choose)
     dtype: VectorDtype = "float32",
     device: str = "auto",
     precision: str = "auto",
+    model_code: str = "never",
     console: Console | None = None,
 ) -> EmbedResult:
     """Write the vector of every row of a file, in its order, in memory that does not grow with it.
@@ -60,6 +61,7 @@ def embed(  # noqa: PLR0913  (what a user can choose)
         dtype: float32, float16, int8 or binary; see `bertune.inference.vectors.quantize_vectors`.
         device: auto, cpu, cuda or mps.
         precision: auto, fp32, bf16 or fp16; or int8, on processors with units for it.
+        model_code: "trusted" runs the Python code that the folder brings for its encoder; read it first.
         console: shows progress; without it nothing is shown.
 
     Raises:
@@ -71,7 +73,7 @@ def embed(  # noqa: PLR0913  (what a user can choose)
             "leave -o out for JSON lines, or give a file"
         )
     console, options = console or Console(quiet=True), options or VectorOptions()
-    pipeline = load_sentence_pipeline(folder, device=device, precision=precision)
+    pipeline = load_sentence_pipeline(folder, device=device, precision=precision, model_code=model_code)
     corpus = Corpus(file, corpus_data_config(pipeline, file, overrides), console)
     encode = make_embed_fn(pipeline, options, console)
     dim = encode([" "]).shape[1]
@@ -104,6 +106,7 @@ def embed_stream(
     options: VectorOptions | None = None,
     device: str = "auto",
     precision: str = "auto",
+    model_code: str = "never",
     console: Console | None = None,
 ) -> Iterator[JSON]:
     """Yield every row of a file, or of standard input ("-"), with its vector under `embedding`.
@@ -114,7 +117,7 @@ def embed_stream(
         BertuneError: the folder, a setting or a row cannot be used.
     """
     console, options = console or Console(quiet=True), options or VectorOptions()
-    pipeline = load_sentence_pipeline(folder, device=device, precision=precision)
+    pipeline = load_sentence_pipeline(folder, device=device, precision=precision, model_code=model_code)
     corpus = Corpus(file, corpus_data_config(pipeline, file, overrides), console)
     encode = make_embed_fn(pipeline, options, console)
     rows = corpus.rows(verbose=True)

@@ -36,6 +36,7 @@ def evaluate(
     *,
     device: str = "auto",
     precision: str = "auto",
+    model_code: str = "never",
     task: str | None = None,
     console: Console | None = None,
 ) -> Evaluation:
@@ -47,6 +48,7 @@ def evaluate(
         overrides: `data.name=value`, such as data.encoding=gb18030.
         device: auto, cpu, cuda or mps.
         precision: auto, fp32, bf16 or fp16; or int8, on processors with units for it.
+        model_code: "trusted" runs the Python code that the folder brings for its encoder; read it first.
         task: the Python file of a task of your own.
         console: shows progress; without it nothing is shown.
 
@@ -56,7 +58,7 @@ def evaluate(
     distributed.init(use_cpu=choose_device(device).type == "cpu")
     console = console or Console(quiet=True)
     note = prefixed(console)
-    artifact = read_artifact(folder, task)
+    artifact = read_artifact(folder, task, model_code)
     sources = [expand_user(file) for file in ([files] if isinstance(files, str | Path) else files)]
     data = reading_config(artifact.run_config.data, sources[0], overrides)
     artifact = artifact.for_reading(data)

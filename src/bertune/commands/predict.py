@@ -47,6 +47,7 @@ def predict(
     *,
     device: str = "auto",
     precision: str = "auto",
+    model_code: str = "never",
     task: str | None = None,
     console: Console | None = None,
 ) -> FilePredictions:
@@ -61,6 +62,7 @@ def predict(
         overrides: `data.name=value`, how to read the file.
         device: auto, cpu, cuda or mps.
         precision: auto, fp32, bf16 or fp16; or int8, on processors with units for it.
+        model_code: "trusted" runs the Python code that the folder brings for its encoder; read it first.
         task: the Python file of a task of your own.
         console: shows progress; without it nothing is shown.
 
@@ -74,7 +76,7 @@ def predict(
             "standard input cannot be read by several processes; give a file, or start one process"
         )
     console = console or Console(quiet=True)
-    artifact = read_artifact(folder, task)
+    artifact = read_artifact(folder, task, model_code)
     data = reading_config(artifact.run_config.data, file, overrides)
     artifact = artifact.for_reading(data)
     return FilePredictions(

@@ -290,6 +290,10 @@ class RunConfig(Section):
     """How the model is trained."""
     log: LogConfig = LogConfig()
     """What is told while it runs."""
+    model_code: Literal["never", "trusted"] = "never"
+    """Whether Python code that the folder of `model` brings (`auto_map` in its config.json) is run. `trusted`
+    runs it with all your rights: read it first. It is copied into OUT, and whoever opens OUT must trust it
+    too."""
 
 
 def is_section(annotation: Any) -> TypeGuard[type[BaseModel]]:

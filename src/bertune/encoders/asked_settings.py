@@ -15,145 +15,32 @@ from bertune.errors import ConfigError
 from bertune.types import JSON
 
 HARMLESS = frozenset(
-    [
-        "_name_or_path",
-        "name_or_path",
-        "model_type",
-        "model_name",
-        "architectures",
-        "transformers_version",
-        "torch_dtype",
-        "dtype",
-        "auto_map",
-        "custom_pipelines",
-        "id2label",
-        "label2id",
-        "num_labels",
-        "_num_labels",
-        "label_names",
-        "problem_type",
-        "finetuning_task",
-        "task",
-        "task_name",
-        "task_specific_params",
-        "tokenizer_class",
-        "prefix",
-        "language",
-        "languages",
-        "lang",
-        "license",
-        "tags",
-        "return_dict",
-        "use_return_dict",
-        "output_attentions",
-        "output_hidden_states",
-        "output_past",
-        "output_scores",
-        "return_dict_in_generate",
-        "use_cache",
-        "gradient_checkpointing",
-        "torchscript",
-        "use_bfloat16",
-        "tf_legacy_loss",
-        "xla_device",
-        "tie_word_embeddings",
-        "tie_weights_",
-        "tie_encoder_decoder",
-        "cross_attention_hidden_size",
-        "chunk_size_feed_forward",
-        "bos_token_id",
-        "eos_token_id",
-        "pad_token_id",
-        "sep_token_id",
-        "cls_token_id",
-        "mask_token_id",
-        "unk_token_id",
-        "decoder_start_token_id",
-        "forced_bos_token_id",
-        "forced_eos_token_id",
-        "ignore_index",
-        "pad_idx",
-        "max_length",
-        "min_length",
-        "do_sample",
-        "early_stopping",
-        "num_beams",
-        "num_beam_groups",
-        "diversity_penalty",
-        "temperature",
-        "top_k",
-        "top_p",
-        "typical_p",
-        "repetition_penalty",
-        "length_penalty",
-        "no_repeat_ngram_size",
-        "encoder_no_repeat_ngram_size",
-        "bad_words_ids",
-        "num_return_sequences",
-        "remove_invalid_values",
-        "exponential_decay_length_penalty",
-        "suppress_tokens",
-        "begin_suppress_tokens",
-        "initializer_range",
-        "initializer_factor",
-        "initializer_cutoff_factor",
-        "classifier_dropout",
-        "classifier_dropout_prob",
-        "classifier_activation",
-        "classifier_pooling",
-        "classifier_bias",
-        "cls_dropout",
-        "seq_classif_dropout",
-        "qa_dropout",
-        "summary_type",
-        "summary_use_proj",
-        "summary_activation",
-        "summary_last_dropout",
-        "summary_first_dropout",
-        "summary_proj_to_labels",
-        "pooler_fc_size",
-        "pooler_num_attention_heads",
-        "pooler_num_fc_layers",
-        "pooler_size_per_head",
-        "pooler_type",
-        "pooler_hidden_size",
-        "pooler_hidden_act",
-        "pooler_dropout",
-        "pooler_activation",
-        "emb_pooler",
-        "pooling",
-        "pooling_mode",
-        "sinusoidal_pos_embds",
-        "generator_size",
-        "generator_hidden_size",
-        "attn_implementation",
-        "_attn_implementation",
-        "_attn_implementation_autoset",
-        "_attn_implementation_internal",
-        "use_flash_attn",
-        "use_flash_attention",
-        "use_flash_attention_2",
-        "use_sdpa",
-        "use_memory_efficient_attention",
-        "use_xformers",
-        "fused_dropout_add_ln",
-        "fused_bias_fc",
-        "unpad_inputs",
-        "deterministic_flash_attn",
-        "reference_compile",
-        "sentence_transformers",
-        "matryoshka_dimensions",
-        "max_seq_length",
-        "model_max_length",
-        "max_len",
-        "do_lower_case",
-        "seed",
-        "lm_head_bias",
-        "mlm_probability",
-        "mlm_mask_prob",
-        "_commit_hash",
-        "_experts_implementation",
-    ]
+    """
+    _name_or_path name_or_path name model_type model_name architectures transformers_version torch_dtype
+    dtype auto_map custom_pipelines id2label label2id num_labels _num_labels label_names problem_type
+    finetuning_task task task_name task_specific_params tokenizer_class prefix language languages lang
+    license tags return_dict use_return_dict output_attentions output_hidden_states output_past
+    output_scores return_dict_in_generate use_cache gradient_checkpointing torchscript use_bfloat16
+    tf_legacy_loss xla_device tie_word_embeddings tie_weights_ tie_encoder_decoder
+    cross_attention_hidden_size chunk_size_feed_forward bos_token_id eos_token_id pad_token_id sep_token_id
+    cls_token_id mask_token_id unk_token_id decoder_start_token_id forced_bos_token_id forced_eos_token_id
+    ignore_index pad_idx max_length min_length do_sample early_stopping num_beams num_beam_groups
+    diversity_penalty temperature top_k top_p typical_p repetition_penalty length_penalty
+    no_repeat_ngram_size encoder_no_repeat_ngram_size bad_words_ids num_return_sequences
+    remove_invalid_values exponential_decay_length_penalty suppress_tokens begin_suppress_tokens
+    initializer_range initializer_factor initializer_cutoff_factor classifier_dropout
+    classifier_dropout_prob classifier_activation classifier_pooling classifier_bias cls_dropout
+    seq_classif_dropout qa_dropout summary_type summary_use_proj summary_activation summary_last_dropout
+    summary_first_dropout summary_proj_to_labels pooler_fc_size pooler_num_attention_heads
+    pooler_num_fc_layers pooler_size_per_head pooler_type pooler_hidden_size pooler_hidden_act
+    pooler_dropout pooler_activation emb_pooler pooling pooling_mode sinusoidal_pos_embds generator_size
+    generator_hidden_size attn_implementation _attn_implementation _attn_implementation_autoset
+    _attn_implementation_internal use_flash_attn use_flash_attention use_flash_attention_2 use_sdpa
+    use_memory_efficient_attention use_xformers fused_dropout_add_ln fused_bias_fc unpad_inputs
+    deterministic_flash_attn reference_compile sentence_transformers matryoshka_dimensions max_seq_length
+    model_max_length max_len do_lower_case seed lm_head_bias mlm_probability mlm_mask_prob _commit_hash
+    _experts_implementation
+    """.split()  # noqa: SIM905  (a list of strings would take a hundred lines)
 )
 """Settings that say nothing of the numbers: of training, of heads, of generation, of other programs."""
 ONLY_VALUES: Mapping[str, tuple[Any, ...]] = {
@@ -168,10 +55,10 @@ ONLY_VALUES: Mapping[str, tuple[Any, ...]] = {
 }
 """Settings of many encoders, and the values with which BERT and its relatives compute what they compute."""
 _COMPUTING_WORDS = re.compile(
-    r"position|rotary|rope|alibi|relative|att(ention|n)|norm|(^|_)act(ivation)?(_|$)|gelu|glu|bias|feed_?forward"
-    r"|ffn|(^|_)ff(_|$)|mlp|hidden|layer|embed|residual|expert|moe(_|$)|router|window|scal(e|ing)|kernel|conv"
-    r"|causal|(^|_)mask|lora|(^|_)rank|factor|quant|sparse|prun|bucket|(^|_)eps|gate|adapter|width|depth|dilat"
-    r"|stride|group|mixer|recur|memory|head|direction|decoder|chunk"
+    r"position|rotary|rope|alibi|relative|att(ention|n)|norm|(^|_)act(ivation)?(_|$)|gelu|glu|bias"
+    r"|feed_?forward|ffn|(^|_)ff(_|$)|mlp|hidden|layer|embed|residual|expert|moe(_|$)|router|window"
+    r"|scal(e|ing)|kernel|conv|causal|(^|_)mask|lora|(^|_)rank|factor|quant|sparse|prun|bucket|(^|_)eps|gate"
+    r"|adapter|width|depth|dilat|stride|group|mixer|recur|memory|head|direction|decoder|chunk"
 )
 _OF_TRAINING = re.compile(r"drop|init|loss|label|token_id|learning|epoch|batch|warmup|train|optim|loss")
 """Words of settings that change training alone, whatever else their name says."""
@@ -236,7 +123,7 @@ def _is_ignored(name: str, value: Any, config: JSON, read: Collection[str]) -> b
     if name in ONLY_VALUES:
         return value not in ONLY_VALUES[name]
     if name in {"head_dim", "attention_head_size", "size_per_head"}:
-        return _product(value, config.get("num_attention_heads")) != config.get("hidden_size")
+        return bool(_product(value, config.get("num_attention_heads")) != config.get("hidden_size"))
     if name in {"embedding_size", "embedding_dim", "hidden_dim", "d_model"}:
         return bool(value != config.get("hidden_size"))
     if _HAS_PART.search(name) and isinstance(value, bool):

@@ -11,6 +11,7 @@ import inspect
 import re
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,6 +28,7 @@ from bertune.encoders.architectures import (
     PACKABLE,
     POSITIONS_AFTER_PADDING,
     SHORTER_BY_PADDING,
+    VERIFIED,
 )
 from bertune.encoders.auto_probe import computes_in
 from bertune.errors import ConfigError
@@ -51,6 +53,8 @@ class AutoEncoder(nn.Module):
         self.hf_class: str = type(hf).__name__
         self.numerics = FP32
         self.notes: list[str] = []
+        self.code_map: JSON = {}
+        self.code_files: list[Path] = []
         self._computed: dict[str, bool] = {}
         self.one_length_at_a_time = self.model_type in ONE_LENGTH_AT_A_TIME
         numbers = [int(match[1]) for name, _ in hf.named_parameters() if (match := _LAYER.search(f".{name}"))]
@@ -58,6 +62,7 @@ class AutoEncoder(nn.Module):
         parameters = inspect.signature(hf.forward).parameters
         num_segments = getattr(hf.config, "type_vocab_size", 0) or 0
         self._takes_token_types = "token_type_ids" in parameters and num_segments > 1
+        self._takes_cache = "use_cache" in parameters
         self._takes_mask = "attention_mask" in parameters
         self._sparse = getattr(hf.config, "attention_type", "") == "block_sparse" and hasattr(
             hf, "set_attention_type"
@@ -66,6 +71,11 @@ class AutoEncoder(nn.Module):
         self._pad_id = pad_id(hf.config)
         self._packed = _is_packable(hf.config)
         self._first_position = first_position(hf.config)
+
+    def use_own_code(self) -> None:
+        """Take the model for one that nothing is known of: a folder's own code computes it."""
+        self.model_type = f"{self.model_type} by {self.hf_class}"
+        self._packed = False
 
     @property
     def num_vectors(self) -> int:
@@ -161,14 +171,24 @@ class AutoEncoder(nn.Module):
         column = torch.arange(ragged.input_ids.numel(), device=row.device) - ragged.offsets[row]
         ids = ragged.input_ids.new_full(shape, self._pad_id)
         ids[row, column] = ragged.input_ids
-        inputs: dict[str, Tensor] = {}
+        inputs: dict[str, Any] = {}
         if self._takes_mask:
             inputs["attention_mask"] = torch.zeros_like(ids)
             inputs["attention_mask"][row, column] = 1
         if self._takes_token_types:
             inputs["token_type_ids"] = torch.zeros_like(ids)
             inputs["token_type_ids"][row, column] = ragged.token_type_ids
-        out = self.hf(input_ids=ids, output_hidden_states=first_last, **inputs)
+        if self._takes_cache:
+            inputs["use_cache"] = False
+        try:
+            out = self.hf(input_ids=ids, output_hidden_states=first_last, **inputs)
+        except (LookupError, TypeError, ValueError, AttributeError, NotImplementedError) as error:
+            if self.model_type in VERIFIED:
+                raise
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            raise ConfigError(
+                f"model: transformers' {self.hf_class} cannot compute rows of {shape[1]} tokens: {reason}"
+            ) from error
         return _states(out, first_last)[row, column]  # of (B, S, W)
 
     def layer_index(self, name: str) -> int:
@@ -191,8 +211,12 @@ class AutoEncoder(nn.Module):
         if not self._packed:  # rows are padded
             ids = torch.cat([ids, ids.new_tensor([self._pad_id])])
         active = make_active_vocabulary(embedding.weight.detach(), ids)
-        if active is not None:
-            self.hf.set_input_embeddings(active)
+        if active is None:
+            return None
+        self.hf.set_input_embeddings(active)
+        if self.model_type not in VERIFIED and not computes_in(self, "fp32"):  # CTRL changes vectors in place
+            self.use_full_vocabulary()
+            return None
         return active
 
     def use_full_vocabulary(self) -> None:
@@ -248,7 +272,8 @@ def _states(out: Any, first_last: bool) -> Tensor:
             "options.pooling: first_last_avg needs states of the first layer, which this encoder does not "
             "return; set options.pooling=mean"
         )
-    return (hidden[1] + last) / 2
+    mean: Tensor = (hidden[1] + last) / 2
+    return mean
 
 
 def pad_id(config: Any) -> int:
@@ -264,7 +289,8 @@ def first_position(config: Any) -> int:
 
 def get_max_positions(config: Any) -> int:
     """Return how many tokens a row may have; 512 where config.json does not say."""
-    positions = getattr(config, "max_position_embeddings", None)
+    names = ("max_position_embeddings", "max_seq_len", "max_sequence_length", "seq_length")
+    positions = next((getattr(config, name) for name in names if getattr(config, name, None)), None)
     # MPNet's padding_idx is a constant in its code
     padding_idx = 1 if config.model_type == "mpnet" else pad_id(config)
     num_unused = padding_idx + 1 if config.model_type in SHORTER_BY_PADDING else 0

@@ -8,20 +8,25 @@ from __future__ import annotations
 import inspect
 import json
 import logging
+import shutil
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from bertune.encoders.architectures import VERIFIED, get_head_spec
 from bertune.encoders.asked_settings import check_settings, known_settings
 from bertune.encoders.auto import AutoEncoder, WithoutPooler, use_ragged_attention
-from bertune.encoders.auto_probe import probe
+from bertune.encoders.auto_probe import probe, try_longest_row
+from bertune.encoders.model_code import places_of_code
+from bertune.encoders.tried import TRIED
 from bertune.errors import ConfigError, listed
 from bertune.types import JSON
 
@@ -29,6 +34,8 @@ _SHARED_SOURCES = ("transformers.configuration_utils", "transformers.modeling_ro
 """Modules that read settings for many architectures."""
 _OTHER_INPUTS = {"pixel_values": "images", "input_features": "sound", "input_values": "sound"}
 _ACTIVATION_NAMES = {"hidden_act", "hidden_activation", "activation", "activation_function"}
+_LARGEST_TRIAL = 4e9
+"""Bytes of weights up to which an unknown encoder is built once more, before data is read."""
 SEE_TABLE = "give an encoder of texts: docs/encoders.md has the table"
 
 
@@ -48,21 +55,23 @@ def load_auto_encoder(
     Raises:
         ConfigError: the folder's architecture or its weights cannot be read.
     """
+    if weights is not None:
+        with TemporaryDirectory() as copy:
+            _write_copy(folder, Path(copy), weights)
+            return load_auto_encoder(Path(copy), trusts_code=trusts_code)
     config = load_hf_config(folder, trusts_code=trusts_code)
     notes = _check(config, folder, trusts_code=trusts_code)
     with quiet():
         from transformers import AutoModel
 
-        given = {} if weights is None else {"state_dict": dict(weights)}
         try:
             hf, info = AutoModel.from_pretrained(
-                None if given and not trusts_code else str(folder),
+                str(folder),
                 config=config,
                 dtype=torch.float32,
                 local_files_only=True,
                 trust_remote_code=trusts_code,
                 output_loading_info=True,
-                **given,
             )
         except MemoryError:
             raise
@@ -111,13 +120,37 @@ def build_auto_encoder(folder: Path, *, trusts_code: bool = False) -> AutoEncode
     return _wrap(hf, notes)
 
 
-def check_auto_folder(folder: Path, *, trusts_code: bool = False) -> None:
-    """Refuse a folder that transformers or bertune cannot run, without reading its weights.
+def _write_copy(folder: Path, copy: Path, weights: Mapping[str, Tensor]) -> None:
+    """Write a folder that transformers reads, with other weights."""
+    for file in (folder / "config.json", *folder.glob("*.py")):
+        shutil.copyfile(file, copy / file.name)
+    tensors = {name: tensor.contiguous().clone() for name, tensor in weights.items()}  # none are shared
+    save_file(tensors, copy / "model.safetensors", metadata={"format": "pt"})
+
+
+def check_auto_settings(folder: Path, *, trusts_code: bool = False) -> list[str]:
+    """Refuse an architecture or settings of it that are not run; return notes.
 
     Raises:
         ConfigError: see `load_auto_encoder`.
     """
-    _check(load_hf_config(folder, trusts_code=trusts_code), folder, trusts_code=trusts_code)
+    return _check(load_hf_config(folder, trusts_code=trusts_code), folder, trusts_code=trusts_code)
+
+
+def check_auto_folder(folder: Path, *, trusts_code: bool = False) -> None:
+    """Refuse a folder that transformers or bertune cannot run, without reading its weights.
+
+    A type that nobody has tried is built with random weights, if it is not too large, and tried.
+
+    Raises:
+        ConfigError: see `load_auto_encoder`.
+    """
+    config = load_hf_config(folder, trusts_code=trusts_code)
+    _check(config, folder, trusts_code=trusts_code)
+    size = sum(file.stat().st_size for pattern in ("*.safetensors", "*.bin") for file in folder.glob(pattern))
+    if (trusts_code or config.model_type not in TRIED | VERIFIED) and size < _LARGEST_TRIAL:
+        encoder = build_auto_encoder(folder, trusts_code=trusts_code)
+        try_longest_row(encoder.train(False))
 
 
 def load_hf_config(folder: Path, *, trusts_code: bool = False) -> Any:
@@ -151,7 +184,7 @@ def reason_to_refuse(config: Any) -> str:
     if getattr(config, "is_encoder_decoder", False):
         return "it is an encoder with a decoder"
     try:
-        hf_class = _first(MODEL_MAPPING[type(config)])
+        hf_class = model_class(config)
     except Exception as error:
         return f"transformers cannot import it: {first_line(error)}"
     parts = {"text_config", "vision_config", "audio_config", "vision_encoder_config"}
@@ -182,16 +215,16 @@ def _check(config: Any, folder: Path, *, trusts_code: bool) -> list[str]:
         )
     if (folder / "bertune.json").is_file():  # was checked when it was trained
         return []
-    return check_settings(
-        _written_config(folder), settings_read_by(config), f"transformers' {config.model_type}"
-    )
+    written = _written_config(folder)
+    notes = []
+    if "model_type" not in written:
+        notes = [f"config.json names no model_type; by the folder's name it is taken for {config.model_type}"]
+    return notes + check_settings(written, settings_read_by(config), f"transformers' {config.model_type}")
 
 
 def settings_read_by(config: Any) -> frozenset[str]:
     """Return the words of all code that may read a setting of this architecture."""
-    from transformers.models.auto.modeling_auto import MODEL_MAPPING
-
-    hf_class = _first(MODEL_MAPPING[type(config)])
+    hf_class = model_class(config)
     modules = [sys.modules[c.__module__] for c in (*type(config).__mro__, *hf_class.__mro__) if c.__module__]
     names = {m.__name__: m for m in modules if m.__name__.startswith("transformers.models.")}
     __import__(_SHARED_SOURCES[1])
@@ -206,14 +239,28 @@ def _words_of(hf_class: type) -> frozenset[str]:
     return known_settings([inspect.getsource(sys.modules[hf_class.__module__])])
 
 
-def _first(classes: Any) -> Any:
-    return classes[0] if isinstance(classes, tuple | list) else classes
+def model_class(config: Any) -> Any:
+    """Return the class that AutoModel takes; of several the one in `architectures`, else the first."""
+    from transformers.models.auto.modeling_auto import MODEL_MAPPING
+
+    classes = MODEL_MAPPING[type(config)]
+    if not isinstance(classes, tuple | list):
+        return classes
+    by_name = {cls.__name__: cls for cls in classes}
+    named = next((name for name in config.architectures or () if name in by_name), classes[0].__name__)
+    config.architectures = config.architectures or [named]  # AutoModel fails without
+    return by_name[named]
 
 
 def _wrap(hf: Any, notes: list[str]) -> AutoEncoder:
     """Put a model of transformers behind the Encoder protocol, after a trial with three short rows."""
-    encoder = AutoEncoder(use_ragged_attention(hf))
-    encoder.notes = [*notes, *([] if hf.config.model_type in VERIFIED else probe(encoder))]
+    auto_map, files = places_of_code(hf)
+    encoder = AutoEncoder(hf if auto_map else use_ragged_attention(hf))
+    encoder.code_map, encoder.code_files = auto_map, files
+    if auto_map:
+        encoder.use_own_code()
+    verified = not auto_map and encoder.model_type in VERIFIED
+    encoder.notes = [*notes, *([] if verified else probe(encoder))]
     return encoder
 
 

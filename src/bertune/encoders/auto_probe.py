@@ -6,7 +6,7 @@ beside it. The latter get rows of one length at a time.
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,7 +14,10 @@ from torch import Tensor
 
 from bertune.errors import ConfigError
 from bertune.kernels.precision import FP32
-from bertune.types import ComputePrecision, EncoderOutput, Numerics, Ragged
+from bertune.types import ComputePrecision, Numerics, Ragged
+
+if TYPE_CHECKING:
+    from bertune.encoders.auto import AutoEncoder
 
 TOLERANCE = 1e-4
 """The largest difference of a state, relative to the largest state, that rounding explains."""
@@ -23,27 +26,7 @@ _SMALLEST = 4
 """Ids below are left out of the trial, since they are special tokens."""
 
 
-class Probed(Protocol):
-    """What a trial needs of an encoder, which is also a `torch.nn.Module`."""
-
-    model_type: str
-    hf_class: str
-    hidden_size: int
-    num_vectors: int
-    numerics: Numerics
-    trial_length: int
-    one_length_at_a_time: bool
-    training: bool
-    train: Any
-    zero_grad: Any
-    word_embeddings: Any
-
-    def __call__(self, ragged: Ragged, output: EncoderOutput = "last") -> Tensor:
-        """Return states."""
-        ...
-
-
-def probe(encoder: Probed) -> list[str]:
+def probe(encoder: AutoEncoder) -> list[str]:
     """Try an encoder, set how its batches are made, and return notes for the user.
 
     Raises:
@@ -58,7 +41,7 @@ def probe(encoder: Probed) -> list[str]:
         encoder.train(training)
 
 
-def _probe(encoder: Probed) -> list[str]:
+def _probe(encoder: AutoEncoder) -> list[str]:
     alone = [_try(encoder, [length]) for length in _LENGTHS]
     shapes = [tuple(states.shape) for states in alone]
     if any(len(shape) != 2 or shape[0] != n for shape, n in zip(shapes, _LENGTHS, strict=True)):
@@ -78,6 +61,8 @@ def _probe(encoder: Probed) -> list[str]:
             encoder.one_length_at_a_time = True
         else:
             encoder.one_length_at_a_time = _differ(torch.cat(alone), together)
+    if not computes_in(encoder, "fp32"):
+        raise _refusal(encoder, "it has no gradient for a batch of short texts")
     if encoder.one_length_at_a_time:
         _try(encoder, list(_LENGTHS))
         notes.append(
@@ -87,7 +72,17 @@ def _probe(encoder: Probed) -> list[str]:
     return notes
 
 
-def computes_in(encoder: Probed, precision: ComputePrecision) -> bool:
+def try_longest_row(encoder: AutoEncoder) -> None:
+    """Try a row of as many tokens as the encoder is said to take, 512 at most.
+
+    Raises:
+        ConfigError: it takes fewer.
+    """
+    with torch.no_grad():
+        _try(encoder, [min(encoder.max_positions, 512)])
+
+
+def computes_in(encoder: AutoEncoder, precision: ComputePrecision) -> bool:
     """Tell whether the encoder computes in a precision: states and gradients of two short rows."""
     before, training = encoder.numerics, encoder.training
     encoder.numerics = Numerics(precision, fast_dropout=False)
@@ -104,21 +99,22 @@ def computes_in(encoder: Probed, precision: ComputePrecision) -> bool:
         encoder.train(training)
 
 
-def _try(encoder: Probed, lengths: list[int]) -> Tensor:
+def _try(encoder: AutoEncoder, lengths: list[int]) -> Tensor:
     before, encoder.numerics = encoder.numerics, FP32
     try:
-        states = encoder(_ragged(encoder, lengths))
+        states: Tensor = encoder(_ragged(encoder, lengths))
     except MemoryError:
         raise
     except Exception as error:
         reason = (str(error).strip().splitlines() or [""])[0]
-        raise _refusal(encoder, f"a trial with short texts fails: {type(error).__name__}: {reason}") from None
+        trial = f"a trial with {max(lengths)} tokens fails"
+        raise _refusal(encoder, f"{trial}: {type(error).__name__}: {reason}") from None
     finally:
         encoder.numerics = before
     return states
 
 
-def _ragged(encoder: Probed, lengths: list[int]) -> Ragged:
+def _ragged(encoder: AutoEncoder, lengths: list[int]) -> Ragged:
     """Return rows of a trial: row of length n is the same in every batch."""
     size = max(encoder.num_vectors, _SMALLEST + 1)
     device = encoder.word_embeddings().device
@@ -133,7 +129,7 @@ def _differ(a: Tensor, b: Tensor) -> bool:
     return bool((a - b).abs().max().item() > TOLERANCE * scale)
 
 
-def _refusal(encoder: Probed, reason: str) -> ConfigError:
+def _refusal(encoder: AutoEncoder, reason: str) -> ConfigError:
     return ConfigError(
         f"model: transformers' {encoder.hf_class} is no encoder that bertune can run: {reason}; give "
         "another: docs/encoders.md has the table"

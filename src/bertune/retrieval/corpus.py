@@ -76,14 +76,14 @@ class Corpus:
 
 
 def load_sentence_pipeline(
-    folder: str | Path, *, device: str = "auto", precision: str = "auto"
+    folder: str | Path, *, device: str = "auto", precision: str = "auto", model_code: str = "never"
 ) -> SentencePipeline:
     """Open a model of sentence vectors; the arguments are those of `bertune.load`.
 
     Raises:
         ArtifactError: the folder holds another kind of model.
     """
-    pipeline = load(folder, device=device, precision=precision)
+    pipeline = load(folder, device=device, precision=precision, model_code=model_code)
     if not isinstance(pipeline, SentencePipeline):
         task = type(pipeline.task).__name__.lower()
         raise ArtifactError(
