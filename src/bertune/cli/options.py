@@ -66,7 +66,7 @@ VectorsFile = Annotated[
     typer.Option("-o", "--output", help="The file to write: .npy or .parquet.", show_default=False),
 ]
 Dtype = Annotated[
-    str, typer.Option("--dtype", help="How vectors are stored: float32, float16, int8 or binary.")
+    str, typer.Option("--dtype", help="How vectors are stored: float32, float16, int8, binary or ubinary.")
 ]
 Normalize = Annotated[bool, typer.Option("--normalize", help="Give vectors length 1.")]
 TruncateDim = Annotated[
@@ -86,16 +86,29 @@ Queries = Annotated[
 QueryFile = Annotated[
     str | None, typer.Option("--queries", help="A data file with a query a row.", show_default=False)
 ]
-NumHits = Annotated[int, typer.Option("-k", min=1, help="How many rows to find for each query.")]
+NumHits = Annotated[
+    int | None,
+    typer.Option("-k", min=1, help="How many rows to find for each query: 10.", show_default=False),
+]
 Pairs = Annotated[bool, typer.Option("--pairs", help="Find near-duplicates in the corpus instead.")]
-Threshold = Annotated[float, typer.Option(min=-1, max=1, help="--pairs: least cosine.")]
-MaxPairs = Annotated[int, typer.Option("--max-pairs", min=1, help="--pairs: how many pairs to show at most.")]
+Threshold = Annotated[
+    float | None, typer.Option(min=-1, max=1, help="--pairs: least cosine, 0.9.", show_default=False)
+]
+MaxPairs = Annotated[
+    int | None,
+    typer.Option(
+        "--max-pairs", min=1, help="--pairs: how many pairs to show at most: 1,000.", show_default=False
+    ),
+]
 IndexFolder = Annotated[
     str | None,
     typer.Option("--index", help="The folder of the index; by default CORPUS.index.", show_default=False),
 ]
 Rebuild = Annotated[bool, typer.Option("--rebuild", help="Build the index again.")]
-SearchEngine = Annotated[str, typer.Option(help="exact, or usearch (approximate, an extra).")]
+SearchEngine = Annotated[
+    str | None,
+    typer.Option(help="exact (default), or usearch (approximate, an extra).", show_default=False),
+]
 CorpusOverrides = Annotated[
     list[str] | None,
     typer.Option(
