@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 from pydantic import ValidationError
@@ -17,7 +17,7 @@ from bertune.artifact.artifact import (
     Artifact,
     sha256_of_tensors,
 )
-from bertune.artifact.sentence_modules import SentenceModules
+from bertune.artifact.sentence_head import copy_dense, sentence_options
 from bertune.artifact.sentence_transformers import is_sentence_transformers_folder, read_modules
 from bertune.config.load import read_config
 from bertune.config.renames import upgrade_settings
@@ -70,8 +70,8 @@ def read_artifact(folder: str | Path, task_file: str | None = None) -> Artifact:
         path = locate_model(str(folder))
     if not (path / "bertune.json").is_file() and is_sentence_transformers_folder(path):
         return _read_sentence_folder(path)
-    metadata = _read_metadata(path)
-    run = _read_run(path)
+    metadata = read_metadata(path)
+    run = read_run(path)
     task = _build_task(path, metadata, run, task_file)
     pretrained = PretrainedFolder(path)
     try:
@@ -111,27 +111,10 @@ def _build_task(folder: Path, metadata: JSON, run: RunConfig, task_file: str | N
 def _read_sentence_folder(folder: Path) -> Artifact:
     """Read a folder of sentence-transformers as a model of task embed."""
     modules = read_modules(folder)
-    if modules.prompts and not modules.include_prompt:
-        raise ArtifactError(
-            f"{folder / '1_Pooling'}: include_prompt is false, "
-            "and bertune pools over the tokens of a prompt too"
-        )
-    options = {
-        "pooling": modules.pooling,
-        "normalize": modules.normalize,
-        "similarity": modules.similarity_fn_name or "cosine",
-    }
-    run = RunConfig(task="embed", model=str(folder), options=options)
     task_class = load_task("embed")
-    task = task_class(task_class.Options.model_validate(options), run.data)
-    task.load_state(
-        {
-            "texts_per_row": 2,
-            "do_lower_case": modules.do_lower_case,
-            "prompt": modules.prompts.get(modules.default_prompt_name or "", ""),
-            "truncate_dim": modules.truncate_dim,
-        }
-    )
+    options = task_class.Options.model_validate(sentence_options(modules, folder))
+    run = RunConfig(task="embed", model=str(folder), options=options.model_dump())
+    task = task_class(options, run.data)
     encoder_folder = folder / modules.transformer_path
     try:
         pretrained = PretrainedFolder(encoder_folder)
@@ -144,31 +127,18 @@ def _read_sentence_folder(folder: Path) -> Artifact:
         raise ArtifactError(str(error).removeprefix("model: ")) from None
     if report.missing_keys:
         raise ArtifactError(f"{encoder_folder}: lacks the weights {listed(report.missing_keys, 3)}")
-    metadata = {
-        "max_length": tokenizer.max_length,
-        "prompts": modules.prompts,
-        "default_prompt_name": modules.default_prompt_name,
-        "truncate_dim": modules.truncate_dim,
-    }
-    model = Model(encoder, _build_sentence_head(modules, encoder.hidden_size))
-    return Artifact(model.eval(), task, tokenizer, run, metadata)
+    head = cast(SentenceHead, task.head(encoder, {}))
+    copy_dense(head, modules.dense)
+    model = Model(encoder, head)
+    return Artifact(model.eval(), task, tokenizer, run, {"max_length": tokenizer.max_length})
 
 
-def _build_sentence_head(modules: SentenceModules, hidden_size: int) -> SentenceHead:
-    dense = [
-        (len(layer.weight), "none" if layer.activation == "identity" else layer.activation)
-        for layer in modules.dense
-    ]
-    head = SentenceHead(hidden_size, cast(Any, modules.pooling), dense, normalize=modules.normalize)
-    with torch.no_grad():
-        for target, layer in zip(head.dense, modules.dense, strict=True):
-            bias = torch.zeros(len(layer.weight)) if layer.bias is None else layer.bias
-            target.get_parameter("weight").copy_(layer.weight)
-            target.get_parameter("bias").copy_(bias)
-    return head
+def read_metadata(folder: Path) -> JSON:
+    """Read bertune.json.
 
-
-def _read_metadata(folder: Path) -> JSON:
+    Raises:
+        ArtifactError: it is missing or damaged, or of a format that is not known.
+    """
     path = folder / "bertune.json"
     try:
         metadata = json.loads(path.read_text(encoding="utf-8"))
@@ -189,7 +159,12 @@ def _read_metadata(folder: Path) -> JSON:
     return dict(metadata)
 
 
-def _read_run(folder: Path) -> RunConfig:
+def read_run(folder: Path) -> RunConfig:
+    """Read the settings of the run that made a folder.
+
+    Raises:
+        ArtifactError: run.yaml is damaged.
+    """
     path = folder / "run.yaml"
     try:
         return RunConfig.model_validate(upgrade_settings(read_config(str(path))))

@@ -19,7 +19,7 @@ from bertune.artifact.artifact import (
     sha256_of_tensors,
 )
 from bertune.artifact.sentence_modules import Dense, SentenceModules
-from bertune.artifact.sentence_transformers import write_modules
+from bertune.artifact.sentence_transformers_write import write_modules
 from bertune.config.load import dump_config
 from bertune.errors import ArtifactError
 from bertune.files import fsync, part_of, write_json, write_text
@@ -52,6 +52,7 @@ def write_artifact(artifact: Artifact, folder: Path) -> None:
 def _sentence_modules(artifact: Artifact) -> SentenceModules:
     """Return the head as modules of sentence-transformers."""
     head: Any = artifact.model.head
+    options = cast(SentenceTask, artifact.task).options
     dense = tuple(
         Dense(
             layer.weight.detach().cpu(),
@@ -62,11 +63,14 @@ def _sentence_modules(artifact: Artifact) -> SentenceModules:
     )
     return SentenceModules(
         max_length=artifact.tokenizer.max_length,
-        do_lower_case=cast(SentenceTask, artifact.task).do_lower_case,
+        do_lower_case=options.do_lower_case,
         pooling=head.pooling,
         dense=dense,
         normalize=head.normalize,
-        similarity_fn_name=cast(SentenceTask, artifact.task).similarity,
+        truncate_dim=options.truncate_dim,
+        prompts=options.prompts,
+        default_prompt_name=options.default_prompt_name,
+        similarity_fn_name=options.similarity,
     )
 
 

@@ -35,7 +35,7 @@ WEIGHT_FILES = (
     "pytorch_model.bin.index.json",
 )
 """Files of weights; the first one that exists is read. An index names the files of a sharded checkpoint."""
-_SMALL_FILES = ["*.json", "*.txt", "*.model", "*.spm"]
+_SMALL_FILES = ["*.json", "*.txt", "*.model", "*.spm", "*_Dense/pytorch_model.bin"]
 _Value = TypeVar("_Value")
 
 
@@ -45,11 +45,12 @@ class PretrainedFolder:
     Drop the object after loading: it keeps the weights of the checkpoint.
 
     Args:
-        path: holds config.json, weights and a tokenizer.
+        path: holds config.json, weights and a tokenizer; or has a folder with them, as early versions of
+            sentence-transformers wrote them.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path = _encoder_folder(path)
 
     @cached_property
     def config(self) -> JSON:
@@ -247,6 +248,18 @@ def _is_zip(path: Path) -> bool:
         return file.read(2) == b"PK"
 
 
+def _encoder_folder(path: Path) -> Path:
+    """Return the folder of the encoder: another one in early folders of sentence-transformers."""
+    if (path / "config.json").is_file():
+        return path
+    try:
+        first = json.loads((path / "modules.json").read_text(encoding="utf-8"))[0]
+        inside = path / first["path"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return path
+    return inside if (inside / "config.json").is_file() else path
+
+
 def locate_model(name: str) -> Path:
     """Return the folder of a model by its path, its id on the Hub, or the name of a packaged encoder.
 
@@ -262,7 +275,7 @@ def locate_model(name: str) -> Path:
         return Path(spec.submodule_search_locations[0]) / inside
     path = Path(name).expanduser()
     if path.is_dir():
-        if not (path / "config.json").is_file():
+        if not (_encoder_folder(path) / "config.json").is_file():
             raise ConfigError(
                 f"model: the folder {name!r} holds no config.json; give the folder of a pretrained encoder"
             )

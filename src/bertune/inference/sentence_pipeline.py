@@ -190,7 +190,7 @@ class SentencePipeline(Pipeline):
             head.pooling,
             head.activations,
             head.normalize,
-            self.task.do_lower_case,
+            self.task.options.do_lower_case,
             self.max_seq_length,
         ]
         return model_fingerprint(self.model, settings, self.tokenizer.fingerprint())
