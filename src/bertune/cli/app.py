@@ -81,6 +81,10 @@ def evaluate(
     model: opt.Model,
     file: opt.ScoredFile,
     overrides: opt.DataOverrides = None,
+    corpus: opt.ScoredCorpus = None,
+    qrels: opt.Qrels = None,
+    data: opt.CorpusOverrides = None,
+    truncate_dim: opt.TruncateDim = None,
     as_json: opt.Json = False,
     task: opt.TaskFile = None,
     device: opt.Device = "auto",
@@ -88,16 +92,27 @@ def evaluate(
     quiet: opt.Quiet = False,
     debug: opt.Debug = False,
 ) -> None:
-    """Score a model on a file that has targets."""
+    """Score a model on a file that has targets.
+
+    With --corpus and --qrels: FILE has queries, and relevant documents are to be found.
+    """
 
     def work() -> None:
-        from bertune.cli.output import is_main_process, score_lines
+        from bertune.cli.output import is_main_process, score_lines, search_files
         from bertune.commands.evaluate import evaluate
         from bertune.console import Console
 
         console = Console(quiet or not is_main_process())
         evaluation = evaluate(
-            model, file, overrides or [], task=task, device=device, precision=precision, console=console
+            model,
+            file,
+            overrides or [],
+            search=search_files(corpus, qrels, data, task),
+            truncate_dim=truncate_dim,
+            task=task,
+            device=device,
+            precision=precision,
+            console=console,
         )
         if not is_main_process():
             return

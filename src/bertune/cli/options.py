@@ -47,7 +47,19 @@ Resume = Annotated[
 ]
 
 # evaluate, predict
-ScoredFile = Annotated[str, typer.Argument(help="A data file with targets.")]
+ScoredFile = Annotated[
+    str, typer.Argument(help="A data file with targets; with --corpus, the queries with their ids.")
+]
+ScoredCorpus = Annotated[
+    str | None,
+    typer.Option("--corpus", help="A data file with an id and a text a row.", show_default=False),
+]
+Qrels = Annotated[
+    str | None,
+    typer.Option(
+        "--qrels", help="Relevant documents of each query, as BEIR or TREC have them.", show_default=False
+    ),
+]
 TextFile = Annotated[
     str,
     typer.Argument(metavar="FILE|-", help="A data file, or - for standard input with a text a line."),

@@ -14,7 +14,7 @@ from bertune.errors import BertuneError, ConfigError, Interrupted
 from bertune.types import JSON
 
 if TYPE_CHECKING:
-    from bertune.commands.evaluate import Evaluation
+    from bertune.commands.evaluate import Evaluation, SearchFiles
     from bertune.commands.search import CorpusDuplicates
     from bertune.retrieval.search import Hit
 
@@ -91,6 +91,26 @@ def refuse_idle(reason: str, given: Mapping[str, object]) -> None:
     idle = [name for name, value in given.items() if value not in (None, [])]
     if idle:
         raise ConfigError(f"{', '.join(idle)}: without effect here, since {reason}; leave it out")
+
+
+def search_files(
+    corpus: str | None, qrels: str | None, data: list[str] | None, task: str | None
+) -> SearchFiles | None:
+    """Return the files of `evaluate --corpus --qrels`, or None where neither is given.
+
+    Raises:
+        ConfigError: one is given without the other, or something is given that has no effect.
+    """
+    from bertune.commands.evaluate import SearchFiles
+
+    if corpus is None and qrels is None:
+        refuse_idle("there is no --corpus to read", {"--data": data})
+        return None
+    if corpus is None or qrels is None:
+        missing = "--corpus FILE (the documents)" if corpus is None else "--qrels FILE (which are relevant)"
+        raise ConfigError(f"evaluate: the scores of a search need {missing} too")
+    refuse_idle("a search is scored without a task", {"--task": task})
+    return SearchFiles(corpus, qrels, data or [])
 
 
 def _process() -> str:

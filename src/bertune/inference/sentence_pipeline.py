@@ -160,6 +160,13 @@ class SentencePipeline(Pipeline):
         """Return the name of the prompt that documents get, if there is one."""
         return self._first_prompt_of("document", "passage", "corpus")
 
+    def search_prompts(self) -> tuple[str, str]:
+        """Return what `encode_query` puts before a query, and `encode_document` before a document."""
+        query, document = (
+            self.resolve_prompt(name, None) for name in (self.query_prompt_name, self.document_prompt_name)
+        )
+        return query, document
+
     def _first_prompt_of(self, *names: str) -> str | None:
         return next((name for name in names if name in self.prompts), None)
 

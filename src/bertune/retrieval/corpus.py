@@ -24,7 +24,7 @@ from bertune.inference.sentence_pipeline import SentencePipeline, truncate_vecto
 from bertune.inference.vectors import FloatArray
 from bertune.types import JSON, Columns
 
-CORPUS_COLUMNS = Columns(("text",), (), "label", target_required=False)
+CORPUS_COLUMNS = Columns(("text",), (), "label", target_required=False, spreadable=("text",))
 """The fields that are read from a row of a corpus."""
 
 
@@ -164,7 +164,7 @@ class CorpusEncoder:
             )
         self._pipeline = pipeline
         self._console = console
-        self._counts = TokenCounts()
+        self.counts = TokenCounts()
         self._normalize = options.normalize
         self.prompt: str = pipeline.resolve_prompt(options.prompt_name, options.prompt)
         self.truncate_dim: int | None = (
@@ -180,7 +180,7 @@ class CorpusEncoder:
     def __call__(self, texts: Sequence[str]) -> FloatArray:
         """Return the vectors of texts (n, dim)."""
         vectors = self._pipeline.embed_texts([self.prompt + text for text in texts])
-        self._counts += self._pipeline.token_counts
+        self.counts += self._pipeline.token_counts
         return self._finish(vectors)
 
     def _finish(self, vectors: FloatArray) -> FloatArray:
@@ -190,7 +190,7 @@ class CorpusEncoder:
         """Return what decides the vectors besides the model, as JSON."""
         return {"prompt": self.prompt, "truncate_dim": self.truncate_dim, "normalize": self._normalize}
 
-    def report(self) -> None:
+    def report(self, name: str = "data") -> None:
         """Show how many of all texts were truncated, and whether the vocabulary lacks many tokens."""
-        for line in self._counts.lines(self._pipeline.max_seq_length):
-            self._console.info(f"data: {line}")
+        for line in self.counts.lines(self._pipeline.max_seq_length):
+            self._console.info(f"{name}: {line}")
