@@ -1,4 +1,4 @@
-"""Files that are whole or are not there: atomic writes, locks, fsync, SHA-256, safe removal. Loads no torch."""
+"""Files that are whole or are not there: atomic writes, locks, fsync, SHA-256, removal. Loads no torch."""
 
 from __future__ import annotations
 

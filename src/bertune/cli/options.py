@@ -61,7 +61,27 @@ Resume = Annotated[
 ]
 
 # evaluate, predict
-ScoredFile = Annotated[str, typer.Argument(help="A data file with targets.", parser=expand_user)]
+ScoredFile = Annotated[
+    str,
+    typer.Argument(
+        help="A data file with targets; with --corpus, the queries with their ids.", parser=expand_user
+    ),
+]
+ScoredCorpus = Annotated[
+    str | None,
+    typer.Option(
+        "--corpus", help="A data file with an id and a text a row.", show_default=False, parser=expand_user
+    ),
+]
+Qrels = Annotated[
+    str | None,
+    typer.Option(
+        "--qrels",
+        help="Relevant documents of each query, as BEIR or TREC have them.",
+        show_default=False,
+        parser=expand_user,
+    ),
+]
 TextFile = Annotated[
     str,
     typer.Argument(
@@ -90,7 +110,7 @@ VectorsFile = Annotated[
     ),
 ]
 Dtype = Annotated[
-    str, typer.Option("--dtype", help="How vectors are stored: float32, float16, int8 or binary.")
+    str, typer.Option("--dtype", help="How vectors are stored: float32, float16, int8, binary or ubinary.")
 ]
 Normalize = Annotated[bool, typer.Option("--normalize", help="Give vectors length 1.")]
 TruncateDim = Annotated[
@@ -113,10 +133,20 @@ QueryFile = Annotated[
     str | None,
     typer.Option("--queries", help="A data file with a query a row.", show_default=False, parser=expand_user),
 ]
-NumHits = Annotated[int, typer.Option("-k", min=1, help="How many rows to find for each query.")]
+NumHits = Annotated[
+    int | None,
+    typer.Option("-k", min=1, help="How many rows to find for each query: 10.", show_default=False),
+]
 Pairs = Annotated[bool, typer.Option("--pairs", help="Find near-duplicates in the corpus instead.")]
-Threshold = Annotated[float, typer.Option(min=-1, max=1, help="--pairs: least cosine.")]
-MaxPairs = Annotated[int, typer.Option("--max-pairs", min=1, help="--pairs: how many pairs to show at most.")]
+Threshold = Annotated[
+    float | None, typer.Option(min=-1, max=1, help="--pairs: least cosine, 0.9.", show_default=False)
+]
+MaxPairs = Annotated[
+    int | None,
+    typer.Option(
+        "--max-pairs", min=1, help="--pairs: how many pairs to show at most: 1,000.", show_default=False
+    ),
+]
 IndexFolder = Annotated[
     str | None,
     typer.Option(
@@ -127,7 +157,10 @@ IndexFolder = Annotated[
     ),
 ]
 Rebuild = Annotated[bool, typer.Option("--rebuild", help="Build the index again.")]
-SearchEngine = Annotated[str, typer.Option(help="exact, or usearch (approximate, an extra).")]
+SearchEngine = Annotated[
+    str | None,
+    typer.Option(help="exact (default), or usearch (approximate, an extra).", show_default=False),
+]
 CorpusOverrides = Annotated[
     list[str] | None,
     typer.Option(
