@@ -271,4 +271,5 @@ def _text_column(options: ReadOptions, value: dict[str, Any]) -> str:
     if isinstance(given, str) and given in value:
         return given
     pair = "text_b" in (*options.columns.required, *options.columns.optional)
-    return match_text_columns(list(value), options.columns, pair=pair).get("text", "")
+    name = match_text_columns(list(value), options.columns, pair=pair).get("text", "")
+    return name if isinstance(name, str) else ""
