@@ -66,7 +66,7 @@ def evaluate(
         examples = check_examples(examples, scored_task, data, note)
         pipeline = artifact.pipeline(device, precision)
         if scratch is None:
-            result = pipeline.predict_examples(examples)
+            result = pipeline.predict_examples(examples, to_score=True)
         else:
             dataset = write_dataset(scratch, "rows", scored_task, pipeline.tokenizer, examples, console)
             result = pipeline.predict_dataset(dataset)

@@ -5,8 +5,17 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator
 
-from bertune.data.columns import ColumnMapping, columns_of, describe_mapping, field_value, match_columns
+from bertune.data.columns import (
+    ColumnMapping,
+    MissingColumn,
+    columns_of,
+    describe_mapping,
+    field_value,
+    match_columns,
+    match_text_columns,
+)
 from bertune.data.formats import read_records
+from bertune.data.multi_hot import unnamed_label_columns
 from bertune.data.records import ReadOptions, Record
 from bertune.errors import DataError, listed
 from bertune.types import Location, Row
@@ -81,7 +90,24 @@ def open_rows(options: ReadOptions) -> RowReader:
         for line in options.bad_rows.finish():
             options.note(line)
         raise DataError(f"{options.source}: holds no rows")
-    return RowReader(options, list(first.values), itertools.chain([first], records))
+    try:
+        return RowReader(options, list(first.values), itertools.chain([first], records))
+    except MissingColumn as error:
+        advice = _label_columns_advice(options, error, [first, *itertools.islice(records, 100)])
+        raise DataError(f"{error}{advice}") from None
+
+
+def _label_columns_advice(options: ReadOptions, error: MissingColumn, records: list[Record]) -> str:
+    """Return how to name columns of 0 and 1 as labels, where the file has no other column of labels."""
+    columns, given = options.columns, options.settings.columns
+    if columns.target not in error.fields or columns.target not in columns.spreadable:
+        return ""
+    if isinstance(given, list):
+        return ""
+    rows = [record.values for record in records]
+    texts = match_text_columns(list(rows[0]), columns) | (given or {})
+    advice = unnamed_label_columns(rows, {f: c for f, c in texts.items() if isinstance(c, str)})
+    return advice and f"; {advice}"
 
 
 def resolve_files(given: str | list[str] | None, split: str) -> list[str]:
