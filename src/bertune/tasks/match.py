@@ -9,7 +9,8 @@ import numpy as np
 from pydantic import Field
 
 from bertune.config.schema import DataConfig
-from bertune.data.labels import get_label, get_number, read_labels, sort_labels, unknown_label_error
+from bertune.data.label_settings import all_labels
+from bertune.data.labels import get_label, get_number, unknown_label_error
 from bertune.errors import ConfigError, DataError, listed
 from bertune.metrics.bootstrap import bootstrap_interval
 from bertune.metrics.classification import confusion_matrix, per_label_scores, single_label_scores
@@ -106,7 +107,7 @@ class Match(SentenceTask):
             )
         source = examples[0].location.source
         if self.options.loss == "softmax":
-            self.labels = read_labels(self.data.labels) or sort_labels(e.target for e in examples)
+            self.labels = all_labels(self.data.labels, [e.target for e in examples])
             if len(self.labels) < 2:
                 raise DataError(
                     f"{source}: all rows have the label {self.labels[0]!r}; at least two are needed"
