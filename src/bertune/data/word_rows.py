@@ -349,7 +349,7 @@ def _sentences(
 
 def _goes_on(record: Record, table: WordTable) -> bool:
     """Tell whether a word is inside the entity of the word before it."""
-    return bool(table.tag) and bool(re.match(r"[IMEL][-_]", str(record.values.get(table.tag))))
+    return table.tag is not None and bool(re.match(r"[IMEL][-_]", str(record.values.get(table.tag))))
 
 
 def _finish(rows: list[Record], options: ReadOptions, *, is_damaged: bool) -> Iterator[Record]:
