@@ -74,6 +74,8 @@ class Row:
     location: Location
     raw: dict[str, Any] = field(default_factory=dict)
     """Every column under the file's own name."""
+    word_records: tuple[dict[str, Any], ...] = ()
+    """The records of its words, where the file is a table with a word a row."""
 
 
 class Span(NamedTuple):

@@ -15,8 +15,8 @@ from bertune.artifact.sentence_modules import ACTIVATIONS, POOLINGS, Dense, Sent
 from bertune.artifact.sentence_transformers import (
     is_sentence_transformers_folder,
     read_modules,
-    write_modules,
 )
+from bertune.artifact.sentence_transformers_write import write_modules
 from bertune.errors import ArtifactError
 
 WIDTH = 32
@@ -82,7 +82,12 @@ def by_formula(folder, texts, modules):
         inputs = tokenizer(text, return_tensors="pt", truncation=True, max_length=modules.max_length)
         with torch.inference_mode():
             states = encoder(**inputs).last_hidden_state[0]
-        vector = {"cls": states[0], "mean": states.mean(0), "max": states.amax(0)}[modules.pooling]
+        place = torch.arange(1, len(states) + 1)[:, None]
+        vector = {
+            "cls": states[0], "mean": states.mean(0), "max": states.amax(0), "lasttoken": states[-1],
+            "mean_sqrt_len_tokens": states.sum(0) / len(states) ** 0.5,
+            "weightedmean": (states * place).sum(0) / place.sum(),
+        }[modules.pooling]  # fmt: skip
         for layer in modules.dense:
             vector = layer.weight @ vector + (0 if layer.bias is None else layer.bias)
             vector = COMPUTED[layer.activation](vector)
@@ -417,9 +422,7 @@ def test_a_module_outside_the_folder_is_refused(path, folder):
     refused(folder, "modules.json", repr(path))
 
 
-@pytest.mark.parametrize(
-    "mode", ["mean_sqrt_len_tokens", "weightedmean", "lasttoken", "clss", ["cls", "mean"], [], 3, {"a": 1}]
-)
+@pytest.mark.parametrize("mode", ["clss", "attention", ["cls", "mean"], [], 3, {"a": 1}])
 def test_other_poolings_are_refused(mode, folder):
     write_modules(folder, FULL, WIDTH)
     put(folder / "1_Pooling/config.json", {"embedding_dimension": WIDTH, "pooling_mode": mode})
@@ -430,13 +433,6 @@ def test_other_legacy_poolings_are_refused(folder):
     write_modules(folder, FULL, WIDTH)
     changed(folder / "1_Pooling/config.json", pooling_mode_max_tokens=True)
     refused(folder, "1_Pooling/config.json", "['cls', 'max']")
-    changed(
-        folder / "1_Pooling/config.json",
-        pooling_mode_cls_token=False,
-        pooling_mode_max_tokens=False,
-        pooling_mode_lasttoken=True,
-    )
-    refused(folder, "1_Pooling/config.json", "'lasttoken'")
     changed(folder / "1_Pooling/config.json", pooling_mode_lasttoken="yes")
     refused(folder, "1_Pooling/config.json", "'yes'", "bool")
 
@@ -577,7 +573,7 @@ def test_missing_and_damaged_dense_weights_are_refused(folder):
 
 
 WRONG = [
-    {"pooling": "lasttoken"},
+    {"pooling": "first_last_avg"},
     {"transformer_path": "../elsewhere"},
     {"max_length": 0},
     {"truncate_dim": 0},

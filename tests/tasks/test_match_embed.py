@@ -1044,7 +1044,7 @@ def ragged_of(folder, encoder, texts):
 def test_pooling_is_that_of_transformers(pooling, kind, encoder_of):
     from transformers import AutoModel
 
-    _, task = prepare("embed", [f"options.pooling={pooling}"])
+    _, task = prepare("embed", [f"options.pooling={pooling}", f"model={encoder_of(kind)}"])
     encoder, report = load_encoder(encoder_of(kind))
     texts = ["the dog", "a very big red house is not small and not good", "天"]
     ragged = ragged_of(encoder_of(kind), encoder, texts)
@@ -1075,7 +1075,7 @@ def test_a_pretrained_pooler_is_taken_over(kind, tmp_path):
     for parameter in theirs.parameters():
         parameter.data += 0.1 * torch.randn_like(parameter)
     theirs.save_pretrained(folder)
-    _, task = prepare("match", ["options.pooling=pooler"])
+    _, task = prepare("match", ["options.pooling=pooler", f"model={folder}"])
     encoder, report = load_encoder(folder)
     ragged = ragged_of(folder, encoder, ["the dog is good", "a cat"])
     with torch.no_grad():

@@ -83,12 +83,16 @@ class Artifact:
         model.encoder.prepare_inference()
         if not isinstance(self.task, SentenceTask):
             return Pipeline(model, self.task, self.tokenizer, torch_device)
-        defaults = {
-            name: self.metadata[name]
-            for name in ("prompts", "default_prompt_name", "truncate_dim")
-            if self.metadata.get(name)
-        }
-        return SentencePipeline(model, self.task, self.tokenizer, torch_device, **defaults)
+        options = self.task.options
+        return SentencePipeline(
+            model,
+            self.task,
+            self.tokenizer,
+            torch_device,
+            prompts=dict(options.prompts),
+            default_prompt_name=options.default_prompt_name,
+            truncate_dim=options.truncate_dim,
+        )
 
 
 def opens_in_sentence_transformers(artifact: Artifact) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 from pydantic import ValidationError
@@ -17,14 +17,15 @@ from bertune.artifact.artifact import (
     Artifact,
     sha256_of_tensors,
 )
-from bertune.artifact.sentence_modules import SentenceModules
+from bertune.artifact.sentence_head import copy_dense, sentence_options
 from bertune.artifact.sentence_transformers import is_sentence_transformers_folder, read_modules
 from bertune.config.load import read_config
 from bertune.config.renames import upgrade_settings
 from bertune.config.schema import DataConfig, RunConfig
-from bertune.encoders.load import build_encoder, load_encoder
+from bertune.encoders.load import build_encoder, check_token_ids, load_encoder
 from bertune.encoders.pretrained import PACKAGED_MODELS, PretrainedFolder, locate_model
 from bertune.errors import ArtifactError, ConfigError, listed
+from bertune.files import expand_user
 from bertune.heads.model import Model
 from bertune.heads.sentence import SentenceHead
 from bertune.inference.pipeline import Pipeline
@@ -55,25 +56,30 @@ def read_weights(folder: Path, *, verify: bool = False) -> dict[str, torch.Tenso
     return weights
 
 
-def read_artifact(folder: str | Path, task_file: str | None = None) -> Artifact:
+def read_artifact(folder: str | Path, task_file: str | None = None, model_code: str = "never") -> Artifact:
     """Read a saved folder.
 
     Args:
         folder: what `write_artifact` wrote, a folder of sentence-transformers, or "minilm" (a package).
         task_file: the Python file of a task of your own; a folder never says which code to run.
+        model_code: "trusted" runs the Python code that the folder brings for its encoder.
 
     Raises:
         ArtifactError: the folder is missing, damaged, or not bertune's.
+        ConfigError: `model_code` is neither never nor trusted.
     """
-    path = Path(folder)
+    if model_code not in {"never", "trusted"}:
+        raise ConfigError(f"model_code: {model_code!r} is neither 'never' nor 'trusted'")
+    trusts_code = model_code == "trusted"
+    path = Path(expand_user(folder))
     if str(folder) in PACKAGED_MODELS and not path.is_dir():
         path = locate_model(str(folder))
     if not (path / "bertune.json").is_file() and is_sentence_transformers_folder(path):
-        return _read_sentence_folder(path)
-    metadata = _read_metadata(path)
-    run = _read_run(path)
+        return _read_sentence_folder(path, trusts_code)
+    metadata = read_metadata(path)
+    run = read_run(path)
     task = _build_task(path, metadata, run, task_file)
-    pretrained = PretrainedFolder(path)
+    pretrained = PretrainedFolder(path, trusts_code=trusts_code)
     try:
         encoder = build_encoder(pretrained)
     except ConfigError as error:
@@ -87,6 +93,10 @@ def read_artifact(folder: str | Path, task_file: str | None = None) -> Artifact:
         ) from None
     data = DataConfig(max_length=metadata["max_length"], truncation=run.data.truncation)
     tokenizer = pretrained.load_tokenizer(data, encoder.max_positions)
+    try:
+        check_token_ids(tokenizer, encoder, path)
+    except ConfigError as error:
+        raise ArtifactError(str(error).removeprefix("model: ")) from None
     return Artifact(model.eval(), task, tokenizer, run, metadata)
 
 
@@ -108,63 +118,38 @@ def _build_task(folder: Path, metadata: JSON, run: RunConfig, task_file: str | N
     return task
 
 
-def _read_sentence_folder(folder: Path) -> Artifact:
+def _read_sentence_folder(folder: Path, trusts_code: bool) -> Artifact:
     """Read a folder of sentence-transformers as a model of task embed."""
     modules = read_modules(folder)
-    if modules.prompts and not modules.include_prompt:
-        raise ArtifactError(
-            f"{folder / '1_Pooling'}: include_prompt is false, "
-            "and bertune pools over the tokens of a prompt too"
-        )
-    options = {"pooling": modules.pooling, "normalize": modules.normalize}
-    run = RunConfig(task="embed", model=str(folder), options=options)
     task_class = load_task("embed")
-    task = task_class(task_class.Options.model_validate(options), run.data)
-    task.load_state(
-        {
-            "texts_per_row": 2,
-            "do_lower_case": modules.do_lower_case,
-            "prompt": modules.prompts.get(modules.default_prompt_name or "", ""),
-            "truncate_dim": modules.truncate_dim,
-        }
-    )
+    options = task_class.Options.model_validate(sentence_options(modules, folder))
+    run = RunConfig(task="embed", model=str(folder), options=options.model_dump())
+    task = task_class(options, run.data)
     encoder_folder = folder / modules.transformer_path
     try:
-        pretrained = PretrainedFolder(encoder_folder)
+        pretrained = PretrainedFolder(encoder_folder, trusts_code=trusts_code)
         encoder, report = load_encoder(pretrained)
         data = DataConfig(
             max_length=min(modules.max_length, encoder.max_positions) if modules.max_length else None
         )
         tokenizer = pretrained.load_tokenizer(data, encoder.max_positions)
+        check_token_ids(tokenizer, encoder, encoder_folder)
     except ConfigError as error:
         raise ArtifactError(str(error).removeprefix("model: ")) from None
     if report.missing_keys:
         raise ArtifactError(f"{encoder_folder}: lacks the weights {listed(report.missing_keys, 3)}")
-    metadata = {
-        "max_length": tokenizer.max_length,
-        "prompts": modules.prompts,
-        "default_prompt_name": modules.default_prompt_name,
-        "truncate_dim": modules.truncate_dim,
-    }
-    model = Model(encoder, _build_sentence_head(modules, encoder.hidden_size))
-    return Artifact(model.eval(), task, tokenizer, run, metadata)
+    head = cast(SentenceHead, task.head(encoder, {}))
+    copy_dense(head, modules.dense)
+    model = Model(encoder, head)
+    return Artifact(model.eval(), task, tokenizer, run, {"max_length": tokenizer.max_length})
 
 
-def _build_sentence_head(modules: SentenceModules, hidden_size: int) -> SentenceHead:
-    dense = [
-        (len(layer.weight), "none" if layer.activation == "identity" else layer.activation)
-        for layer in modules.dense
-    ]
-    head = SentenceHead(hidden_size, cast(Any, modules.pooling), dense, normalize=modules.normalize)
-    with torch.no_grad():
-        for target, layer in zip(head.dense, modules.dense, strict=True):
-            bias = torch.zeros(len(layer.weight)) if layer.bias is None else layer.bias
-            target.get_parameter("weight").copy_(layer.weight)
-            target.get_parameter("bias").copy_(bias)
-    return head
+def read_metadata(folder: Path) -> JSON:
+    """Read bertune.json.
 
-
-def _read_metadata(folder: Path) -> JSON:
+    Raises:
+        ArtifactError: it is missing or damaged, or of a format that is not known.
+    """
     path = folder / "bertune.json"
     try:
         metadata = json.loads(path.read_text(encoding="utf-8"))
@@ -185,7 +170,12 @@ def _read_metadata(folder: Path) -> JSON:
     return dict(metadata)
 
 
-def _read_run(folder: Path) -> RunConfig:
+def read_run(folder: Path) -> RunConfig:
+    """Read the settings of the run that made a folder.
+
+    Raises:
+        ArtifactError: run.yaml is damaged.
+    """
     path = folder / "run.yaml"
     try:
         return RunConfig.model_validate(upgrade_settings(read_config(str(path))))
@@ -194,7 +184,12 @@ def _read_run(folder: Path) -> RunConfig:
 
 
 def load(
-    folder: str | Path, *, device: str = "auto", precision: str = "auto", task: str | None = None
+    folder: str | Path,
+    *,
+    device: str = "auto",
+    precision: str = "auto",
+    task: str | None = None,
+    model_code: str = "never",
 ) -> Pipeline:
     """Open a saved folder, ready to predict.
 
@@ -203,8 +198,9 @@ def load(
         device: auto, cpu, cuda or mps.
         precision: auto, fp32, bf16 or fp16; or int8, on processors with units for it.
         task: the Python file of a task of your own.
+        model_code: "trusted" runs the Python code that the folder brings for its encoder; read it first.
 
     Raises:
         ArtifactError: the folder is missing, damaged, or not bertune's.
     """
-    return read_artifact(folder, task).pipeline(device, precision)
+    return read_artifact(folder, task, model_code).pipeline(device, precision)

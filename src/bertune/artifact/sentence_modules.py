@@ -4,27 +4,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
+from typing import get_args
 
 import torch
 from torch import Tensor
 
 from bertune.errors import ArtifactError, listed
+from bertune.metrics.similarity import Similarity
 
 POOLINGS = {
     "cls": "pooling_mode_cls_token",
     "mean": "pooling_mode_mean_tokens",
     "max": "pooling_mode_max_tokens",
-}
-"""Poolings of bertune, and their names in the legacy layout."""
-
-OTHER_POOLINGS = {
     "mean_sqrt_len_tokens": "pooling_mode_mean_sqrt_len_tokens",
     "weightedmean": "pooling_mode_weightedmean_tokens",
     "lasttoken": "pooling_mode_lasttoken",
 }
-"""Poolings that bertune lacks."""
+"""Poolings, and their names in the legacy layout."""
 
-SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan")
+SIMILARITIES: tuple[Similarity, ...] = get_args(Similarity)
 
 ACTIVATIONS = {
     "tanh": "torch.nn.modules.activation.Tanh",
@@ -95,8 +93,8 @@ def unsupported(file: Path, reason: str) -> ArtifactError:
     return ArtifactError(f"{file}: {reason}; open this folder with sentence-transformers itself")
 
 
-def check_path(path: object, file: Path) -> None:
-    """Refuse the path of a module that leads out of the folder.
+def check_path(path: object, file: Path) -> str:
+    """Return the path of a module, unless it leads out of the folder.
 
     Raises:
         ArtifactError: names `file`.
@@ -107,6 +105,7 @@ def check_path(path: object, file: Path) -> None:
             f"{file}: the path of a module is {path!r}, must be that of a folder inside this one; "
             "mend the file"
         )
+    return str(path)
 
 
 def check_pooling(mode: object, file: Path) -> str:

@@ -1,4 +1,4 @@
-"""Reads and writes the folders of sentence-transformers as plain data; the package itself is not needed.
+"""Reads the folders of sentence-transformers as plain data; the package itself is not needed.
 
 | file | what |
 |---|---|
@@ -15,7 +15,6 @@ otherwise a skipped module would give wrong vectors, and nobody would notice.
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -23,13 +22,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from bertune.artifact.sentence_modules import (
     ACTIVATIONS,
-    OTHER_POOLINGS,
     POOLINGS,
     Dense,
     SentenceModules,
@@ -41,11 +38,8 @@ from bertune.artifact.sentence_modules import (
     unsupported,
 )
 from bertune.errors import ArtifactError, listed
-from bertune.files import part_of, write_json
 from bertune.types import JSON
 
-_LAYOUT = "3.0.0"
-"""The layout that is written: the first with a similarity, and with a Dense in model.safetensors."""
 _MODULES = ("Transformer", "Pooling", "Dense", "Normalize")
 _PACKAGES = (
     "sentence_transformers.models",
@@ -85,6 +79,26 @@ def is_sentence_transformers_folder(folder: str | Path) -> bool:
     return (Path(folder) / "modules.json").is_file()
 
 
+def is_cross_encoder_folder(folder: Path) -> bool:
+    """Tell whether a folder of sentence-transformers predicts pairs of texts, and so makes no vectors.
+
+    Raises:
+        ArtifactError: its file is damaged.
+    """
+    settings = _Settings.read(folder / "config_sentence_transformers.json", required=False)
+    return settings.values.get("model_type") == "CrossEncoder"
+
+
+def read_max_length(folder: Path) -> int | None:
+    """Return the most tokens of a text, None where the folder is none of sentence-transformers or damaged."""
+    try:
+        entries = _read_json(folder / "modules.json")
+        encoder = folder / check_path(entries[0]["path"], folder / "modules.json")
+        return _find_encoder_settings(encoder).positive("max_seq_length") or _read_tokenizer_length(encoder)
+    except (ArtifactError, LookupError, TypeError):
+        return None
+
+
 def read_modules(folder: str | Path) -> SentenceModules:
     """Read a folder of sentence-transformers, in either layout, except its encoder and tokenizer.
 
@@ -117,49 +131,6 @@ def read_modules(folder: str | Path) -> SentenceModules:
         default_prompt_name=default_prompt_name,
         similarity_fn_name=similarity,
     )
-
-
-def write_modules(folder: str | Path, modules: SentenceModules, hidden_size: int) -> None:
-    """Write a folder of sentence-transformers except its encoder and tokenizer, in the legacy layout.
-
-    modules.json comes last. Older versions ignore what they do not know: 5.1 reads no `truncate_dim` from a
-    folder, and 2.7 finds no weights of a dense layer.
-
-    Args:
-        folder: made if missing; each file replaces an older one atomically.
-        modules: what to write.
-        hidden_size: width of a token vector.
-
-    Raises:
-        ArtifactError: the folder cannot be written, or `modules` could not be read back.
-    """
-    folder = Path(folder)
-    usage = folder / "config_sentence_transformers.json"
-    check_path(modules.transformer_path, folder / "modules.json")
-    check_pooling(modules.pooling, folder / "1_Pooling" / "config.json")
-    check_dense(modules.dense, hidden_size, folder / "modules.json")
-    check_usage(modules.prompts, modules.default_prompt_name, modules.similarity_fn_name, usage)
-    for name, value in (("max_length", modules.max_length), ("truncate_dim", modules.truncate_dim)):
-        check_positive(name, value, folder)
-    entries = [("Transformer", modules.transformer_path), ("Pooling", "1_Pooling")]
-    entries += [("Dense", f"{number}_Dense") for number in range(2, 2 + len(modules.dense))]
-    entries += [("Normalize", f"{len(entries)}_Normalize")] if modules.normalize else []
-    encoder_settings = {"max_seq_length": modules.max_length, "do_lower_case": modules.do_lower_case}
-    try:
-        _write_json(folder / modules.transformer_path / "sentence_bert_config.json", encoder_settings)
-        _write_json(folder / "1_Pooling" / "config.json", _pooling_config(modules, hidden_size))
-        for number, layer in enumerate(modules.dense, 2):
-            _write_dense(folder / f"{number}_Dense", layer)
-        _write_json(usage, _usage_config(modules))
-        listing = [
-            {"idx": n, "name": str(n), "path": path, "type": f"{_PACKAGES[0]}.{kind}"}
-            for n, (kind, path) in enumerate(entries)
-        ]
-        _write_json(folder / "modules.json", listing)
-    except (OSError, SafetensorError) as error:
-        raise ArtifactError(
-            f"{folder}: cannot be written: {getattr(error, 'strerror', None) or error}"
-        ) from None
 
 
 @dataclass(frozen=True)
@@ -252,9 +223,7 @@ def _module_kind(class_path: str, file: Path) -> str:
 
 def _read_encoder_settings(folder: Path) -> tuple[int | None, bool]:
     """Return the most tokens of a text, and whether texts are lower-cased."""
-    files = [_Settings.read(folder / name, required=False) for name in _ENCODER_FILES]
-    # sentence-transformers too takes the first that is not empty
-    settings = next((settings for settings in files if settings.values), files[0])
+    settings = _find_encoder_settings(folder)
     lengths = ("max_seq_length", "do_lower_case")
     tasks = ("transformer_task", "modality_config", "module_output_name", "processing_kwargs", "unpad_inputs")
     multi_vector = ("query_length", "document_length", "query_expansion")
@@ -281,6 +250,12 @@ def _read_encoder_settings(folder: Path) -> tuple[int | None, bool]:
     return max_length, settings.get("do_lower_case", bool, False)
 
 
+def _find_encoder_settings(folder: Path) -> _Settings:
+    files = [_Settings.read(folder / name, required=False) for name in _ENCODER_FILES]
+    # sentence-transformers too takes the first that is not empty
+    return next((settings for settings in files if settings.values), files[0])
+
+
 def _read_tokenizer_length(folder: Path) -> int | None:
     """Return the most tokens by tokenizer and encoder, for folders without `max_seq_length`."""
     sources = (("tokenizer_config.json", "model_max_length"), ("config.json", "max_position_embeddings"))
@@ -292,13 +267,18 @@ def _read_tokenizer_length(folder: Path) -> int | None:
 def _read_pooling(file: Path) -> tuple[str, bool, int]:
     """Return the pooling, whether the tokens of prompts count, and the width of a token vector."""
     settings = _Settings.read(file)
-    flags = {**POOLINGS, **OTHER_POOLINGS}
     settings.no_others(
-        ["word_embedding_dimension", "embedding_dimension", "pooling_mode", "include_prompt", *flags.values()]
+        [
+            "word_embedding_dimension",
+            "embedding_dimension",
+            "pooling_mode",
+            "include_prompt",
+            *POOLINGS.values(),
+        ]
     )
     modes: Any = settings.values.get("pooling_mode")
     if modes is None:
-        modes = [mode for mode, flag in flags.items() if settings.get(flag, bool, False)] or ["mean"]
+        modes = [mode for mode, flag in POOLINGS.items() if settings.get(flag, bool, False)] or ["mean"]
     mode = check_pooling(modes[0] if isinstance(modes, list) and len(modes) == 1 else modes, file)
     dim = settings.positive("embedding_dimension") or settings.positive("word_embedding_dimension")
     if dim is None:
@@ -390,43 +370,3 @@ def _read_weights(folder: Path) -> tuple[Path, dict[str, Tensor]]:
     if not isinstance(weights, dict) or not all(isinstance(tensor, Tensor) for tensor in weights.values()):
         raise ArtifactError(f"{file}: damaged: holds no tensors by name; get the file again")
     return file, weights
-
-
-def _pooling_config(modules: SentenceModules, hidden_size: int) -> JSON:
-    flags = {flag: mode == modules.pooling for mode, flag in {**POOLINGS, **OTHER_POOLINGS}.items()}
-    return {"word_embedding_dimension": hidden_size, **flags, "include_prompt": modules.include_prompt}
-
-
-def _usage_config(modules: SentenceModules) -> JSON:
-    versions = {
-        name: importlib.metadata.version(package)
-        for name, package in (("transformers", "transformers"), ("pytorch", "torch"))
-    }
-    config: JSON = {
-        "__version__": {"sentence_transformers": _LAYOUT, **versions},
-        "prompts": modules.prompts,
-        "default_prompt_name": modules.default_prompt_name,
-        "similarity_fn_name": modules.similarity_fn_name,
-    }
-    return config if modules.truncate_dim is None else {**config, "truncate_dim": modules.truncate_dim}
-
-
-def _write_dense(folder: Path, layer: Dense) -> None:
-    out_features, in_features = layer.weight.shape
-    config = {"in_features": in_features, "out_features": out_features, "bias": layer.bias is not None}
-    _write_json(folder / "config.json", {**config, "activation_function": ACTIVATIONS[layer.activation]})
-    tensors = {"linear.weight": layer.weight}
-    if layer.bias is not None:
-        tensors["linear.bias"] = layer.bias
-    path = folder / "model.safetensors"
-    save_file(
-        {name: tensor.detach().float().cpu().contiguous().clone() for name, tensor in tensors.items()},
-        part_of(path),
-        metadata={"format": "pt"},
-    )
-    part_of(path).replace(path)
-
-
-def _write_json(file: Path, value: Any) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_json(file, value)

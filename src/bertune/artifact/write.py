@@ -1,4 +1,4 @@
-"""Writes a saved folder: data only, never code."""
+"""Writes a saved folder: data only; code goes there only with an encoder of `model_code=trusted`."""
 
 from __future__ import annotations
 
@@ -19,13 +19,15 @@ from bertune.artifact.artifact import (
     sha256_of_tensors,
 )
 from bertune.artifact.sentence_modules import Dense, SentenceModules
-from bertune.artifact.sentence_transformers import write_modules
+from bertune.artifact.sentence_transformers_write import write_modules
 from bertune.config.load import dump_config
+from bertune.encoders.model_code import copy_code
 from bertune.errors import ArtifactError
 from bertune.files import fsync, part_of, write_json, write_text
 from bertune.heads.model import Model
+from bertune.tasks.base.pooled import CROSS_ENCODER_SETTINGS
 from bertune.tasks.base.sentence import SentenceTask
-from bertune.types import JSON, Scores
+from bertune.types import JSON, Encoder, Scores
 
 
 def write_artifact(artifact: Artifact, folder: Path) -> None:
@@ -38,6 +40,7 @@ def write_artifact(artifact: Artifact, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         _write_weights(artifact.model, folder)
         write_json(folder / "config.json", _hf_config(artifact))
+        copy_code(code_files(artifact.model.encoder), folder)
         artifact.tokenizer.save(folder)
         if opens_in_sentence_transformers(artifact):
             write_modules(folder, _sentence_modules(artifact), artifact.model.encoder.hidden_size)
@@ -52,6 +55,7 @@ def write_artifact(artifact: Artifact, folder: Path) -> None:
 def _sentence_modules(artifact: Artifact) -> SentenceModules:
     """Return the head as modules of sentence-transformers."""
     head: Any = artifact.model.head
+    options = cast(SentenceTask, artifact.task).options
     dense = tuple(
         Dense(
             layer.weight.detach().cpu(),
@@ -62,11 +66,14 @@ def _sentence_modules(artifact: Artifact) -> SentenceModules:
     )
     return SentenceModules(
         max_length=artifact.tokenizer.max_length,
-        do_lower_case=cast(SentenceTask, artifact.task).do_lower_case,
+        do_lower_case=options.do_lower_case,
         pooling=head.pooling,
         dense=dense,
         normalize=head.normalize,
-        similarity_fn_name="cosine",
+        truncate_dim=options.truncate_dim,
+        prompts=options.prompts,
+        default_prompt_name=options.default_prompt_name,
+        similarity_fn_name=options.similarity,
     )
 
 
@@ -77,6 +84,7 @@ def write_metadata(artifact: Artifact, folder: Path) -> None:
         "task": artifact.run_config.task,
         "state": artifact.task.state(),
         "encoder": artifact.model.encoder.model_type,
+        **({"model_code": "trusted"} if code_files(artifact.model.encoder) else {}),
         "versions": {name: package_version(name) for name in RECORDED_PACKAGES},
         **artifact.metadata,
     }
@@ -111,12 +119,20 @@ def _sort_metadata(path: Path) -> None:
 
 def _hf_config(artifact: Artifact) -> JSON:
     head, encoder = artifact.model.head, artifact.model.encoder
-    config = {**encoder.hf_config(), **artifact.task.hf_config(head), "dtype": "float32"}
+    base = {name: value for name, value in encoder.hf_config().items() if name not in CROSS_ENCODER_SETTINGS}
+    config = {**base, **artifact.task.hf_config(head), "dtype": "float32"}
     if config.get("architectures") is None:
         config["architectures"] = [encoder.hf_class]  # or transformers would add a head of random weights
-    for name in ("_name_or_path", "torch_dtype", "num_labels"):
+    for name in ("_name_or_path", "torch_dtype", "num_labels", "auto_map"):
         config.pop(name, None)
+    if code_files(encoder):
+        config["auto_map"] = getattr(encoder, "code_map")  # noqa: B009  (of encoders with code alone)
     return config
+
+
+def code_files(encoder: Encoder) -> list[Path]:
+    """Return the Python files that compute an encoder, where the user trusts those of its folder."""
+    return list(getattr(encoder, "code_files", ()))
 
 
 def write_scores(folder: Path, scores: dict[str, Scores], extra: JSON) -> None:

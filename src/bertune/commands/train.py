@@ -10,6 +10,7 @@ from typing import Any
 
 from bertune import distributed
 from bertune.artifact.artifact import Artifact
+from bertune.artifact.base_model import take_over
 from bertune.config.load import idle_settings, read_config, resolve_config
 from bertune.config.schema import RunConfig
 from bertune.console import Console, duration, prefixed
@@ -19,8 +20,8 @@ from bertune.kernels.precision import choose_device
 from bertune.tasks import load_task
 from bertune.tasks.base.datasets import encode_datasets, read_datasets
 from bertune.tasks.base.reading import Splits
-from bertune.tasks.base.task import Task
-from bertune.training.build import BuiltModel, build_model
+from bertune.tasks.base.task import Note, Task
+from bertune.training.build import BuiltModel, build_model, check_model
 from bertune.training.launch import apply_launcher_settings, build_accelerator, check_environment
 from bertune.training.listener import Listener
 from bertune.training.resume import RunDir, choose_run_dir, finished_scores, settings_to_resume
@@ -52,8 +53,10 @@ def train(
         Interrupted: Ctrl-C or SIGTERM; a checkpoint is written.
     """
     began = time.perf_counter()
-    run, task = prepare(settings_to_resume(source) if resume else source, overrides)
     notes: list[str] = []
+    run, task = _resolve(settings_to_resume(source) if resume else source, overrides)
+    _check_run(run, task)
+    run = take_over(run, task, notes.append)
     run = apply_launcher_settings(run, notes.append)
     distributed.init(use_cpu=choose_device(run.device).type == "cpu")
     console = Console(quiet or distributed.rank() > 0)
@@ -65,25 +68,35 @@ def train(
         return TrainResult(run_dir.path, finished_scores(run_dir.path))
     for line in idle_settings(run):
         console.info(f"note: {line}")
-    _check_run(run, task)
     check_environment(run)
+    check_model(run)
     splits = read_datasets(run, task, console)
     result = train_on(run, task, splits, listeners, run_dir=run_dir, console=console)
     console.info(f"done in {duration(time.perf_counter() - began)}")
     return result
 
 
-def prepare(source: str | Path | dict[str, Any], overrides: Sequence[str] = ()) -> tuple[RunConfig, Task]:
+def prepare(
+    source: str | Path | dict[str, Any], overrides: Sequence[str] = (), note: Note = lambda _: None
+) -> tuple[RunConfig, Task]:
     """Check a run's settings and build its task.
+
+    Settings that are not given have the values of the model's folder, where that makes sentence vectors.
 
     Args:
         source: a run file, the name of a task, or the settings as a dictionary.
         overrides: `section.name=value`, applied to the settings.
+        note: called with each line that a user should see.
 
     Raises:
         ConfigError: settings are wrong; all of them are named.
         TaskNotFound: there is no such task.
     """
+    run, task = _resolve(source, overrides)
+    return take_over(run, task, note), task
+
+
+def _resolve(source: str | Path | dict[str, Any], overrides: Sequence[str]) -> tuple[RunConfig, Task]:
     raw = read_config(source, overrides)
     if not isinstance(raw.get("task"), str):
         raise ConfigError("task: must be given, such as task: classify")

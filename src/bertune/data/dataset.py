@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,7 +18,7 @@ from bertune.types import Batch, EncodedExample, Encoding, PairIndex, Ragged
 IntArray = npt.NDArray[np.int64]
 
 
-def _offsets(lengths: Sequence[int]) -> IntArray:
+def _offsets(lengths: Sequence[int] | npt.NDArray[Any]) -> IntArray:
     offsets = np.zeros(len(lengths) + 1, np.int64)
     np.cumsum(lengths, out=offsets[1:])
     return offsets
@@ -135,6 +135,45 @@ def encoding_key(encoding: Encoding) -> bytes:
     return ids if encoding.pinyin_ids is None else ids + np.asarray(encoding.pinyin_ids, np.int64).tobytes()
 
 
+@dataclass(frozen=True)
+class TokenCounts:
+    """What became of the tokens of some rows; sums of several chunks can be added."""
+
+    rows: int = 0
+    truncated_rows: int = 0
+    """Rows that were longer than max_length."""
+    tokens: int = 0
+    truncated_tokens: int = 0
+    """Tokens that max_length cut off."""
+    unknown_tokens: int = 0
+    """Tokens that the vocabulary lacks."""
+
+    def __add__(self, other: TokenCounts) -> TokenCounts:
+        """Return the counts of both together."""
+        return TokenCounts(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
+
+    def lines(self, max_length: int) -> list[str]:
+        """Return lines about truncated rows, and about many tokens that the vocabulary lacks."""
+        return describe_tokens(self, max_length, self.unknown_tokens / max(1, self.tokens))
+
+
+def describe_tokens(counts: TokenCounts, max_length: int, unknown_fraction: float) -> list[str]:
+    """Return lines about truncated rows, and about many tokens that the vocabulary lacks."""
+    lines = []
+    if counts.truncated_tokens:
+        fraction = counts.truncated_tokens / (counts.tokens + counts.truncated_tokens)
+        lines.append(
+            f"{counts.truncated_rows} of {counts.rows} rows are longer than max_length {max_length} "
+            f"and were cut, {fraction:.1%} of all tokens"
+        )
+    if unknown_fraction > 0.02:
+        lines.append(
+            f"{unknown_fraction:.1%} of all tokens are unknown to this encoder's vocabulary; "
+            "is it made for this language?"
+        )
+    return lines
+
+
 class EncodedDataset:
     """An encoded data set in flat arrays, so that millions of rows cost little more than their tokens.
 
@@ -207,22 +246,27 @@ class EncodedDataset:
 
     def diagnostics(self, unknown_id: int | None, max_length: int) -> list[str]:
         """Return lines about truncated rows, and about many tokens that the vocabulary lacks."""
-        lines = []
-        cut = int(self.num_truncated.sum(dtype=np.int64))
         total = int(self.lengths.sum())
-        if cut:
-            lines.append(
-                f"{self.num_truncated_rows} of {len(self)} rows are longer than max_length {max_length} "
-                f"and were cut, {cut / (total + cut):.1%} of all tokens"
-            )
-        if unknown_id is not None and total:
-            unknown = self._fraction_of(unknown_id)
-            if unknown > 0.02:
-                lines.append(
-                    f"{unknown:.1%} of all tokens are unknown to this encoder's vocabulary; "
-                    "is it made for this language?"
-                )
-        return lines
+        truncated = int(self.num_truncated.sum(dtype=np.int64))
+        counts = TokenCounts(len(self), self.num_truncated_rows, total, truncated)
+        unknown = self._fraction_of(unknown_id) if unknown_id is not None and total else 0.0
+        return describe_tokens(counts, max_length, unknown)
+
+    def count_tokens(self, unknown_id: int | None, rows: Sequence[int]) -> TokenCounts:
+        """Count the tokens of rows of one text each; a row that is named twice counts twice."""
+        index = np.asarray(rows, np.int64)
+        is_unknown = self._flat_ids == (-1 if unknown_id is None else unknown_id)
+        unknown_before = np.append(0, np.cumsum(is_unknown, dtype=np.int64))
+        offsets = _offsets(self.text_lengths)
+        num_unknown = unknown_before[offsets[1:]] - unknown_before[offsets[:-1]]
+        truncated = self.num_truncated[index]
+        return TokenCounts(
+            len(index),
+            int(np.count_nonzero(truncated)),
+            int(self.lengths[index].sum(dtype=np.int64)),
+            int(truncated.sum(dtype=np.int64)),
+            int(num_unknown[index].sum()),
+        )
 
     def _fraction_of(self, token: int) -> float:
         """Return the fraction of all tokens that are this one; shared texts count once."""

@@ -66,7 +66,7 @@ def cache_dir() -> Path:
     """Return the folder of the cache: BERTUNE_CACHE, or `bertune` in the system's folder for caches."""
     given = os.environ.get("BERTUNE_CACHE")
     if given:
-        return Path(given)
+        return Path(files.expand_user(given))
     if sys.platform == "win32":
         return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "bertune" / "cache"
     if sys.platform == "darwin":

@@ -6,7 +6,7 @@ Letters: `T` packed tokens, `U` texts, `B` rows, `N` labels, `W` encoder width, 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,10 +16,27 @@ from torch.nn import functional as F
 
 from bertune.heads.head import Head
 from bertune.kernels.linear import ACTIVATIONS
-from bertune.kernels.ragged_ops import max_pooling, mean_pooling
+from bertune.kernels.ragged_ops import (
+    last_token_pooling,
+    max_pooling,
+    mean_pooling,
+    mean_sqrt_len_pooling,
+    weighted_mean_pooling,
+)
 from bertune.types import Batch, EncoderOutput, PairIndex, Ragged
 
-Pooling = Literal["mean", "cls", "max", "pooler", "first_last_avg"]
+Pooling = Literal[
+    "mean", "cls", "max", "pooler", "first_last_avg", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"
+]
+_POOLING: dict[str, Callable[[Tensor, Ragged], Tensor]] = {
+    "mean": mean_pooling,
+    "first_last_avg": mean_pooling,
+    "max": max_pooling,
+    "mean_sqrt_len_tokens": mean_sqrt_len_pooling,
+    "weightedmean": weighted_mean_pooling,
+    "lasttoken": last_token_pooling,
+}
+"""What makes one vector of the states that a head reads, where they are more than one a text."""
 _READS: dict[str, EncoderOutput] = {"cls": "first_token", "first_last_avg": "first_last"}
 
 
@@ -89,9 +106,7 @@ class SentenceHead(Head):
 
     def vectors(self, states: Tensor, ragged: Ragged) -> Tensor:
         """Return the vector of each text: (T, W), or (U, W) of first tokens, to (U, E)."""
-        x = states
-        if self.pooling != "cls":
-            x = (max_pooling if self.pooling == "max" else mean_pooling)(states, ragged)
+        x = states if self.pooling == "cls" else _POOLING[self.pooling](states, ragged)
         for layer, activation in zip(self.dense, self.activations, strict=True):
             x = ACTIVATIONS[activation](layer(x))
         return F.normalize(x, dim=-1) if self.normalize else x

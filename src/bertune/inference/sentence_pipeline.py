@@ -9,14 +9,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from bertune.data.dataset import EncodedDataset
+from bertune.data.dataset import EncodedDataset, TokenCounts
 from bertune.data.labels import check_surrogates
 from bertune.errors import ConfigError, DataError
 from bertune.inference.fingerprint import model_fingerprint
 from bertune.inference.pipeline import Pipeline
 from bertune.inference.predict import embed_texts
 from bertune.inference.vectors import FloatArray, VectorDtype, quantize_vectors
-from bertune.metrics.similarity import l2_normalize
+from bertune.losses.similarity import pairwise_similarity, similarity_matrix
+from bertune.metrics.similarity import Similarity, l2_normalize
 from bertune.tasks.base.sentence import SentenceTask
 from bertune.types import EncodedExample, Example, Location, Prediction, Row
 
@@ -29,15 +30,15 @@ class SentencePipeline(Pipeline):
         prompts: texts to put before a text, by name.
         default_prompt_name: the prompt that is used when a call names none.
         truncate_dim: how many features of a vector are kept when a call does not say.
-        notes: what a user should know of the texts of the last call: how many were truncated, how many tokens
-            the vocabulary lacks.
+        token_counts: of the texts of the last call, how many were truncated, and how many tokens the
+            vocabulary lacks.
     """
 
     task: SentenceTask
     prompts: dict[str, str] = field(default_factory=dict)
     default_prompt_name: str | None = None
     truncate_dim: int | None = None
-    notes: list[str] = field(default_factory=list)
+    token_counts: TokenCounts = field(default_factory=TokenCounts)
 
     def encode(  # noqa: PLR0913  (the arguments of sentence-transformers)
         self,
@@ -159,6 +160,13 @@ class SentencePipeline(Pipeline):
         """Return the name of the prompt that documents get, if there is one."""
         return self._first_prompt_of("document", "passage", "corpus")
 
+    def search_prompts(self) -> tuple[str, str]:
+        """Return what `encode_query` puts before a query, and `encode_document` before a document."""
+        query, document = (
+            self.resolve_prompt(name, None) for name in (self.query_prompt_name, self.document_prompt_name)
+        )
+        return query, document
+
     def _first_prompt_of(self, *names: str) -> str | None:
         return next((name for name in names if name in self.prompts), None)
 
@@ -180,13 +188,16 @@ class SentencePipeline(Pipeline):
         return self.prompts[name]
 
     def fingerprint(self) -> str:
-        """Return a hash of all that decides the vectors: weights, head, tokenizer and `max_seq_length`."""
+        """Return a hash of the model: weights, architecture, head, tokenizer and `max_seq_length`.
+
+        What a call may choose is not in it: prompt, width, length and precision of the vectors.
+        """
         head: Any = self.model.head
         settings = [
             head.pooling,
             head.activations,
             head.normalize,
-            self.task.do_lower_case,
+            self.task.options.do_lower_case,
             self.max_seq_length,
         ]
         return model_fingerprint(self.model, settings, self.tokenizer.fingerprint())
@@ -196,18 +207,36 @@ class SentencePipeline(Pipeline):
         unique = {text: n for n, text in enumerate(dict.fromkeys(texts))}
         encodings = self.tokenizer.encode([self.task.preprocess_text(text) for text in unique])
         dataset = EncodedDataset([EncodedExample((encoding,)) for encoding in encodings])
-        self.num_truncated_rows = dataset.num_truncated_rows
-        self.notes = dataset.diagnostics(self.tokenizer.unk_token_id, self.tokenizer.max_length)
+        index = [unique[text] for text in texts]
+        self.token_counts = dataset.count_tokens(self.tokenizer.unk_token_id, index)
+        self.num_truncated_rows = self.token_counts.truncated_rows
         vectors: FloatArray = embed_texts(self.model, dataset, self.device).numpy()
-        return vectors if len(unique) == len(texts) else vectors[[unique[text] for text in texts]]
+        return vectors if len(unique) == len(texts) else vectors[index]
+
+    @property
+    def notes(self) -> list[str]:
+        """Return what a user should know of the texts of the last call."""
+        return self.token_counts.lines(self.tokenizer.max_length)
 
     def similarity(self, a: Any, b: Any) -> Any:
-        """Return the cosine of every vector of `a` (n, E) with every one of `b` (m, E): a tensor (n, m)."""
-        return _unit_vectors(a) @ _unit_vectors(b).T
+        """Return the similarity of every vector of `a` (n, E) with every one of `b` (m, E): a tensor (n, m).
+
+        It is the model's own, see `similarity_fn_name`; distances are negative.
+        """
+        if self.task.similarity == "cosine":
+            return _unit_vectors(a) @ _unit_vectors(b).T
+        return similarity_matrix(_as_tensor(a), _as_tensor(b), self.task.similarity)
 
     def similarity_pairwise(self, a: Any, b: Any) -> Any:
-        """Return the cosine of each vector of `a` (n, E) with its counterpart in `b`: a tensor (n,)."""
-        return (_unit_vectors(a) * _unit_vectors(b)).sum(-1)
+        """Return the similarity of each vector of `a` (n, E) with its counterpart in `b`: a tensor (n,)."""
+        if self.task.similarity == "cosine":
+            return (_unit_vectors(a) * _unit_vectors(b)).sum(-1)
+        return pairwise_similarity(_as_tensor(a), _as_tensor(b), self.task.similarity)
+
+    @property
+    def similarity_fn_name(self) -> Similarity:
+        """Return how vectors are compared: cosine, dot, euclidean or manhattan."""
+        return self.task.similarity
 
     @property
     def max_seq_length(self) -> int:
@@ -257,5 +286,10 @@ def _check_pair(example: Example) -> Example:
 
 def _unit_vectors(vectors: Any) -> torch.Tensor:
     """Return vectors as a tensor (n, E) with length 1; torch rounds differently from `l2_normalize`."""
+    return torch.nn.functional.normalize(_as_tensor(vectors), dim=-1)
+
+
+def _as_tensor(vectors: Any) -> torch.Tensor:
+    """Return vectors, or one vector, as a tensor (n, E)."""
     x = vectors if isinstance(vectors, torch.Tensor) else torch.from_numpy(np.asarray(vectors))
-    return torch.nn.functional.normalize(x.float().cpu().reshape(-1, x.shape[-1]), dim=-1)
+    return x.float().cpu().reshape(-1, x.shape[-1])

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from bertune.metrics.similarity import Similarity
+
 _MIN_NORM = 1e-6
 """Vectors up to this length are treated as zero vectors."""
 
@@ -36,6 +38,33 @@ def cosine_similarity(a: Tensor, b: Tensor) -> Tensor:
 def cosine_similarity_matrix(a: Tensor, b: Tensor) -> Tensor:
     """Return the cosine (B, N) of each row of `a` (B, E) with each of `b` (N, E); 0 with a zero vector."""
     return _l2_normalize(a) @ _l2_normalize(b).t()
+
+
+def pairwise_similarity(a: Tensor, b: Tensor, similarity: Similarity) -> Tensor:
+    """Return the similarity (B,) of each row of `a` (B, E) with the same row of `b`; distances are negative.
+
+    Source: sentence-transformers' `SimilarityFunction`, with the same values.
+    """
+    if similarity == "cosine":
+        return cosine_similarity(a, b)
+    if similarity == "dot":
+        return (a.float() * b.float()).sum(-1)
+    order = 1 if similarity == "manhattan" else 2
+    distances: Tensor = torch.linalg.vector_norm(a.float() - b.float(), order, dim=-1)
+    return -distances
+
+
+def similarity_matrix(a: Tensor, b: Tensor, similarity: Similarity) -> Tensor:
+    """Return the similarity (B, N) of each row of `a` (B, E) with each of `b` (N, E); distances are negative.
+
+    Source: sentence-transformers' `SimilarityFunction`, with the same values.
+    """
+    if similarity == "cosine":
+        return cosine_similarity_matrix(a, b)
+    if similarity == "dot":
+        return a.float() @ b.float().t()
+    order = 1.0 if similarity == "manhattan" else 2.0  # by differences: a product is inexact near 0
+    return -torch.cdist(a.float(), b.float(), order, compute_mode="donot_use_mm_for_euclid_dist")
 
 
 def cosent_loss(similarity: Tensor, score: Tensor, scale: float) -> Tensor:
@@ -93,8 +122,9 @@ def in_batch_negatives_loss(
     margin: float,
     scale: float,
     symmetric: bool,
+    similarity: Similarity = "cosine",
 ) -> Tensor:
-    """Return the cross-entropy of the positive among all candidates of the batch by cosine, summed over rows.
+    """Return the cross-entropy of the positive among all candidates of the batch, summed over rows.
 
     Args:
         anchors: (B, E).
@@ -102,23 +132,24 @@ def in_batch_negatives_loss(
         positive: (B,) the index of each row's positive among the candidates.
         false: (B, N) of bool, the false negatives of each row, which are left out; see `false_negative_mask`.
             The value for the row's own positive has no effect.
-        margin: how much higher than the other cosines the one with the positive must be.
-        scale: factor on cosines.
+        margin: how much higher than the other similarities the one with the positive must be.
+        scale: factor on similarities.
         symmetric: return the mean of this loss and the loss of the opposite direction: the anchor of each
             positive among all anchors of the batch. Left out there are anchors whose false negative the
             positive is, and anchors with the same positive.
+        similarity: how vectors are compared.
 
     Source: Gao, Yao and Chen 2021 (SimCSE), arXiv 2104.08821, equation 1, with the margin of PaddleNLP's and
         bertorch's `BatchNegModel`; `symmetric` is bertorch's `--mean_loss`.
     """
-    similarity = cosine_similarity_matrix(anchors, candidates)
-    forward = _ranking_loss(similarity, positive, false, margin, scale)
+    similarities = similarity_matrix(anchors, candidates, similarity)
+    forward = _ranking_loss(similarities, positive, false, margin, scale)
     if not symmetric:
         return forward
     same_positive = positive[:, None] == positive
     anchor = torch.arange(len(positive), device=positive.device)
     false = false[:, positive].t() | same_positive
-    backward = _ranking_loss(similarity[:, positive].t(), anchor, false, margin, scale)
+    backward = _ranking_loss(similarities[:, positive].t(), anchor, false, margin, scale)
     return (forward + backward) / 2
 
 

@@ -5,13 +5,16 @@ Letters: `n` rows, `c` thresholds.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from bertune.metrics.classification import Bools, Floats, Ints, precision_recall_f1
 from bertune.metrics.regression import pearson, spearman
+
+Similarity = Literal["cosine", "dot", "euclidean", "manhattan"]
+"""How alike two vectors are: their cosine, their product, or their distance, negative."""
 
 _MIN_NORM = 1e-12
 """`torch.nn.functional.normalize` has the same limit."""
@@ -34,6 +37,31 @@ def l2_normalize(vectors: npt.ArrayLike, dtype: npt.DTypeLike | None = None) -> 
         np.linalg.norm(array, axis=-1, keepdims=True), _MIN_NORM
     )
     return normalized
+
+
+def similarity_matrix(
+    a: npt.NDArray[np.floating], b: npt.NDArray[np.floating], similarity: Similarity
+) -> npt.NDArray[np.floating]:
+    """Return the similarity (n, m) of each row of `a` (n, d) with each row of `b` (m, d).
+
+    Distances are negative, so that more is always more alike, as in sentence-transformers.
+
+    >>> similarity_matrix(np.array([[0.0, 0.0]]), np.array([[3.0, 4.0]]), "euclidean").tolist()
+    [[-5.0]]
+    """
+    distances: npt.NDArray[np.floating]
+    if similarity == "manhattan":
+        distances = np.stack([np.abs(b - row).sum(1) for row in a])
+        return -distances
+    if similarity == "euclidean":  # in fp64: small distances of long vectors are small differences
+        x, y = a.astype(np.float64), b.astype(np.float64)
+        squares = (x * x).sum(1)[:, None] + (y * y).sum(1) - 2 * (x @ y.T)
+        distances = np.sqrt(np.maximum(squares, 0))
+        return -distances
+    if similarity == "cosine":
+        a, b = l2_normalize(a), l2_normalize(b)
+    products: npt.NDArray[np.floating] = a @ b.T
+    return products
 
 
 def correlation_scores(gold: Floats, similarity: npt.NDArray[np.floating]) -> dict[str, float]:

@@ -395,6 +395,11 @@ class Classify(PooledTask):
         self.problem_reason = state.get("problem_reason", "as trained")
         self.class_weights, self.thresholds = state["class_weights"], state["thresholds"]
 
+    @property
+    def cross_encoder_activation(self) -> str:  # type: ignore[override]
+        """Return what makes probabilities of several labels; one label has logits, as in transformers."""
+        return "activation.Sigmoid" if self.is_multi_label else "linear.Identity"
+
     def hf_config(self, head: Any) -> JSON:
         """Return the head's part of config.json, and the names of the labels."""
         return {

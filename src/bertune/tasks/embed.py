@@ -257,6 +257,7 @@ class Embed(SentenceTask):
                 self.options.margin,
                 self.options.scale,
                 self.options.symmetric,
+                self.similarity,
             )
 
         return self.matryoshka_loss(out, loss) / num_processes()
@@ -315,16 +316,16 @@ class Embed(SentenceTask):
         return lines
 
     def decode(self, out: SentenceOutput, batch: Batch) -> list[Prediction]:
-        """Return the cosine of each pair; also the vectors of its texts where it has no score."""
+        """Return the similarity of each pair; also the vectors of its texts where it has no score."""
         truncated = self.truncate(out)
-        cosines = self.similarities(truncated).tolist()
+        similarities = self.similarities(truncated).tolist()
         if batch.target is not None:
-            return [Prediction(value) for value in cosines]
+            return [Prediction(value) for value in similarities]
         vectors = truncated.vectors.cpu().numpy()
         rows = zip(*(index.tolist() for index in out.pair_index.text_index), strict=True)
         return [
             Prediction(value, vectors=tuple(vectors[text] for text in row if text >= 0))
-            for value, row in zip(cosines, rows, strict=True)
+            for value, row in zip(similarities, rows, strict=True)
         ]
 
     def score(
@@ -344,7 +345,7 @@ class Embed(SentenceTask):
         if kind == "texts":
             vectors = l2_normalize(np.stack([text_vectors(p)[0] for p in predictions]))
             return Scores(main, False, {main: uniformity(vectors)})
-        return search_scores(predictions, examples, main, intervals=intervals)
+        return search_scores(predictions, examples, main, self.similarity, intervals=intervals)
 
     def state(self) -> JSON:
         """Return what training rows are like, and how texts and vectors are treated."""

@@ -24,6 +24,7 @@ from bertune.metrics.classification import confusion_matrix, per_label_scores, s
 from bertune.tasks.base.pair_labels import TargetKind, choose_target, read_number_or_label
 from bertune.tasks.base.sentence import (
     METRICS,
+    UNBOUNDED_SCALE,
     SentenceOptions,
     SentenceTask,
     check_not_constant,
@@ -182,13 +183,21 @@ class Match(SentenceTask):
             faults.append(f"options.matryoshka has no effect with {chosen}, which has no cosines")
         if not self.labels and self.data.labels is not None:
             faults.append("data.labels is for options.loss=softmax; leave it out")
+        if loss in {"cosine", "contrastive"} and options.similarity != "cosine":
+            faults.append(
+                f"options.loss={loss} is for cosines, and vectors are compared by "
+                f"{options.similarity}; set options.loss=cosent or options.similarity=cosine"
+            )
         for name, owner in (
             ("scale", "cosent"),
             ("margin", "contrastive"),
             ("concat_product", "softmax"),
             ("classifier_learning_rate", "softmax"),
         ):
-            if loss != owner and getattr(options, name) != MatchOptions.model_fields[name].default:
+            defaults = {MatchOptions.model_fields[name].default}
+            if name == "scale":
+                defaults.add(UNBOUNDED_SCALE)  # filled in where it fits the similarity
+            if loss != owner and getattr(options, name) not in defaults:
                 faults.append(f"options.{name} has no effect with {chosen}; it belongs to {owner}")
         if faults:
             raise ConfigError("; ".join(faults))
@@ -292,7 +301,7 @@ class Match(SentenceTask):
         return self.matryoshka_loss(out, lambda x: cosine_mse_loss(self.similarities(x), target))
 
     def decode(self, out: SentenceOutput, batch: Batch) -> list[Prediction]:
-        """Return the cosine of each pair, or its label and the probability of each label."""
+        """Return the similarity of each pair, or its label and the probability of each label."""
         if out.logits is None:
             return super().decode(out, batch)
         predictions = []

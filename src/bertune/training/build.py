@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import cast
 
 import torch
 
+from bertune.artifact.base_model import read_base_modules
+from bertune.artifact.sentence_head import copy_dense
 from bertune.config.schema import RunConfig
 from bertune.data.dataset import EncodedDataset
 from bertune.encoders.families.glyphs import GlyphOptions
-from bertune.encoders.load import LoadReport, load_encoder
+from bertune.encoders.load import LoadReport, check_folder, check_token_ids, load_encoder
 from bertune.encoders.pretrained import PretrainedFolder, locate_model
-from bertune.errors import ConfigError
+from bertune.errors import ArtifactError, ConfigError
 from bertune.heads.model import Model
+from bertune.heads.sentence import SentenceHead
 from bertune.kernels.ragged_ops import first_token_pooling
+from bertune.tasks.base.sentence import SentenceTask
 from bertune.tasks.base.task import Task
 from bertune.text.tokenizer import Tokenizer
 from bertune.types import EncodedExample, Encoder
@@ -28,20 +33,41 @@ class BuiltModel:
     tokenizer: Tokenizer
     report: LoadReport
     """Weights that the checkpoint lacks or has in addition."""
+    pretrained_head: frozenset[str] = frozenset()
+    """Parameters of the head whose weights come from the checkpoint."""
 
     def describe(self) -> list[str]:
         """Say which weights are new and which are not used, a line each."""
         names = [name for name, _ in self.model.head.named_parameters()]
-        pretrained = {
-            f"dense.{kind}" for kind in self.report.pooler
-        }  # taken over by the head, if it has such a layer
-        new = [*self.report.missing_keys, *(f"head.{name}" for name in names if name not in pretrained)]
-        unused = [
-            *self.report.unexpected_keys,
-            *(f"pooler {name}" for name in sorted(pretrained - set(names))),
-        ]
+        new = [f"head.{name}" for name in names if name not in self.pretrained_head]
+        new = [*self.report.missing_keys, *new]
+        used = {self.model.head.hf_name(name) for name in self.pretrained_head}
+        unused = [name for name in self.report.unexpected_keys if name not in used]
+        if not self.pretrained_head:
+            unused += [f"pooler dense.{kind}" for kind in sorted(self.report.pooler)]
         lines = [f"new, to be learnt: {', '.join(new) or 'none'}"]
         return [*lines, f"in the checkpoint but not used: {', '.join(unused)}"] if unused else lines
+
+
+def open_folder(run: RunConfig) -> PretrainedFolder:
+    """Return the folder of a run's encoder.
+
+    Raises:
+        ConfigError: there is none.
+        MissingExtra: the package of an embedded encoder is not installed.
+    """
+    trusts_code = run.model_code == "trusted"
+    return PretrainedFolder(locate_model(run.model, with_code=trusts_code), trusts_code=trusts_code)
+
+
+def check_model(run: RunConfig) -> None:
+    """Refuse an encoder that cannot be run, before any data is read.
+
+    Raises:
+        ConfigError: the folder's architecture, settings or files cannot be used.
+        MissingExtra: the package of an embedded encoder is not installed.
+    """
+    check_folder(open_folder(run))
 
 
 def build_model(run: RunConfig, task: Task) -> BuiltModel:
@@ -55,19 +81,13 @@ def build_model(run: RunConfig, task: Task) -> BuiltModel:
         ConfigError: the folder cannot be read, or does not fit the task.
         MissingExtra: the package of an embedded encoder is not installed.
     """
-    folder = PretrainedFolder(locate_model(run.model))
+    folder = open_folder(run)
     fonts = [run.train.glyph_font] if isinstance(run.train.glyph_font, str) else run.train.glyph_font or []
     encoder, report = load_encoder(folder, GlyphOptions(tuple(fonts), run.train.glyphs == "trained"))
     if run.train.dropout is not None:
         encoder.set_dropout(run.train.dropout)
     tokenizer = folder.load_tokenizer(run.data, encoder.max_positions)
-    vectors = len(encoder.word_embeddings())
-    if tokenizer.vocab_size > vectors:
-        raise ConfigError(
-            f"model: the tokenizer in {str(folder.path)!r} has {tokenizer.vocab_size} tokens, its encoder "
-            "only "
-            f"{vectors}"
-        )
+    check_token_ids(tokenizer, encoder, folder.path)
     if getattr(task.options, "pooling", "mean") in {"pooler", "cls"} and not _first_token_sees_text(
         encoder, tokenizer
     ):
@@ -77,7 +97,27 @@ def build_model(run: RunConfig, task: Task) -> BuiltModel:
             "first, or it cannot see "
             "the tokens after it); set options.pooling=mean"
         )
-    return BuiltModel(Model(encoder, task.head(encoder, report.pooler)), tokenizer, report)
+    model = Model(encoder, task.head(encoder, report.pooler))
+    return BuiltModel(model, tokenizer, report, _load_head(model, task, folder.root, report))
+
+
+def _load_head(model: Model, task: Task, folder: Path, report: LoadReport) -> frozenset[str]:
+    """Give a head the weights of a folder of sentence vectors; return the names of all that are pretrained.
+
+    Raises:
+        ConfigError: the folder asks for something that bertune does not compute.
+    """
+    names = {name for name, _ in model.head.named_parameters()}
+    if not isinstance(model.head, SentenceHead) or not isinstance(task, SentenceTask):
+        return frozenset(f"dense.{kind}" for kind in report.pooler) & names
+    try:
+        modules = read_base_modules(folder)
+    except ArtifactError as error:
+        raise ConfigError(f"model: {error}") from None
+    pretrained = set(copy_dense(model.head, modules.dense)) if modules is not None else set()
+    if task.options.pooling == "pooler":
+        pretrained |= {f"dense.0.{kind}" for kind in report.pooler}
+    return frozenset(pretrained & names)
 
 
 def _first_token_sees_text(encoder: Encoder, tokenizer: Tokenizer) -> bool:

@@ -9,7 +9,7 @@ import numpy as np
 
 from bertune.metrics.bootstrap import bootstrap_interval
 from bertune.metrics.ranking import retrieval_scores
-from bertune.metrics.similarity import l2_normalize
+from bertune.metrics.similarity import Similarity, l2_normalize
 from bertune.types import Example, Prediction, Scores
 
 
@@ -19,7 +19,12 @@ def text_vectors(prediction: Prediction) -> tuple[Any, ...]:
 
 
 def search_scores(
-    predictions: Sequence[Prediction], examples: Sequence[Example], main: str, *, intervals: bool
+    predictions: Sequence[Prediction],
+    examples: Sequence[Example],
+    main: str,
+    similarity: Similarity,
+    *,
+    intervals: bool,
 ) -> Scores:
     """Score a search: every different first text is a query, every other text is a document.
 
@@ -38,11 +43,12 @@ def search_scores(
     relevant_ids = [{index_of[text] for text in relevant[query]} for query in queries]
     # A query that is a document too must not find itself, unless that is relevant.
     own_ids = np.array([index_of.get(query, -1) if query not in relevant[query] else -1 for query in queries])
+    query_vectors, document_vectors = (np.stack(list(texts.values())) for texts in (queries, documents))
+    if similarity == "cosine":
+        query_vectors, document_vectors = l2_normalize(query_vectors), l2_normalize(document_vectors)
+        similarity = "dot"
     result = retrieval_scores(
-        l2_normalize(np.stack(list(queries.values()))),
-        l2_normalize(np.stack(list(documents.values()))),
-        relevant_ids,
-        excluded=own_ids,
+        query_vectors, document_vectors, relevant_ids, excluded=own_ids, similarity=similarity
     )
     interval = None
     if intervals:

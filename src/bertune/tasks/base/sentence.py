@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from bertune.config.schema import Section
 from bertune.data.labels import format_label, get_text
-from bertune.errors import ConfigError, DataError
+from bertune.errors import ConfigError, DataError, listed
 from bertune.metrics.bootstrap import bootstrap_interval
-from bertune.metrics.similarity import binary_similarity_scores, correlation_scores
+from bertune.metrics.similarity import Similarity, binary_similarity_scores, correlation_scores
 from bertune.tasks.base.task import Task
 from bertune.types import (
     JSON,
@@ -40,37 +40,88 @@ METRICS = {
     "texts": ("uniformity",),
 }
 """Metrics by the kind of rows that are scored; the first one is the default."""
+UNBOUNDED_SCALE = 1.0
+"""The scale of similarities that are not limited to -1 ... 1, where no other is given."""
+
+
+DenseActivation = Literal["none", "tanh", "relu", "gelu", "sigmoid", "silu"]
 
 
 class SentenceOptions(Section):
-    """Settings of sentence vectors."""
+    """Settings of sentence vectors.
 
-    pooling: Literal["mean", "cls", "max", "pooler", "first_last_avg"] = "mean"
+    Those from `pooling` to `truncate_dim` have the values of the model's folder where that is one of sentence
+    vectors, of sentence-transformers or of bertune.
+    """
+
+    pooling: Literal[
+        "mean", "cls", "max", "pooler", "first_last_avg", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"
+    ] = "mean"
     """How a text becomes one vector. `mean`, `max`: the mean or maximum over its tokens; `cls`: its first
     token; `pooler`: the first token and a hidden layer (bertorch's `linear`); `first_last_avg`: the mean of
-    the first and the last layer over its tokens."""
+    the first and the last layer over its tokens. As in sentence-transformers: `lasttoken`: its last token;
+    `weightedmean`: later tokens count more; `mean_sqrt_len_tokens`: the sum by the root of the length."""
+    dense: list[tuple[Dim, DenseActivation]] = []
+    """Layers after pooling, each by its width and its activation, such as [[512, tanh]]. Those of the model's
+    folder have its weights."""
     embedding_dim: Dim | None = None
-    """Width of the vectors, by a linear layer after pooling (bertorch's `output_emb_size`); without it the
-    encoder's width."""
+    """Width of the vectors, by one more linear layer (bertorch's `output_emb_size`); without it the width of
+    `dense`, or the encoder's."""
     normalize: bool = False
     """Whether vectors have length 1. Cosines are the same either way."""
+    similarity: Similarity = "cosine"
+    """How alike two vectors are, in the loss, in scores and in predictions. `dot`: their product;
+    `euclidean`, `manhattan`: their distance, negative, as in sentence-transformers."""
+    prompts: dict[str, str] = {}
+    """Texts to put before a text, by name, such as {query: "query: ", document: "passage: "}."""
+    default_prompt_name: str | None = None
+    """The name of the prompt that every text gets, in training too, unless a call says otherwise."""
+    do_lower_case: bool = False
+    """Whether texts are put in lower case before the tokenizer reads them."""
+    truncate_dim: Dim | None = None
+    """How many features of a vector are kept, in scores and predictions; without it all."""
     scale: Annotated[float, Field(gt=0)] = 20.0
-    """The factor of cosines in the loss: 1 / temperature."""
+    """The factor of similarities in the loss: 1 / temperature. For another similarity than the cosine, which
+    is not limited to -1 ... 1, the default is 1; 20 for `dot` with `normalize`."""
     matryoshka: list[Dim] = []
     """Widths at which vectors may be truncated: the loss at each of them is added."""
 
+    @model_validator(mode="after")
+    def _scale_fits_similarity(self) -> SentenceOptions:
+        """Fill in the scale of a similarity that may be far from -1 ... 1, where none is given."""
+        is_cosine = self.similarity == "cosine" or (self.similarity == "dot" and self.normalize)
+        if not is_cosine and "scale" not in self.model_fields_set:
+            self.__dict__["scale"] = UNBOUNDED_SCALE  # frozen, and it still counts as not given
+        return self
+
 
 class SentenceTask(Task):
-    """A task with one vector a text; the similarity of two texts is the cosine of their vectors."""
+    """A task with one vector a text."""
 
     pipeline_tag: ClassVar[str] = "sentence-similarity"
     options: SentenceOptions
-    do_lower_case: bool = False
-    """Whether texts are put in lower case first, as a folder of sentence-transformers may ask."""
-    prompt: str = ""
-    """The default prompt of such a folder, before every text."""
-    truncate_dim: int | None = None
-    """The number of features that such a folder keeps of a vector; None for all."""
+    search_prompts: tuple[str, str] | None = None
+    """What is put before a query, and before the texts to find, where rows are searches; None in training."""
+
+    @property
+    def similarity(self) -> Similarity:
+        """Return how vectors are compared; see `bertune.losses.similarity.pairwise_similarity`."""
+        return self.options.similarity
+
+    @property
+    def prompt(self) -> str:
+        """Return the default prompt, which stands before every text.
+
+        Raises:
+            ConfigError: `options.default_prompt_name` names none of the prompts.
+        """
+        name, prompts = self.options.default_prompt_name, self.options.prompts
+        if name is not None and name not in prompts:
+            raise ConfigError(
+                f"options.default_prompt_name: {name!r} is none of options.prompts, "
+                f"which are {listed(prompts) or 'none'}"
+            )
+        return "" if name is None else prompts[name]
 
     def read_texts(self, row: Row, *optional_fields: str) -> tuple[str, ...]:
         """Return the text of a row, and those texts of `optional_fields` that it has.
@@ -87,21 +138,29 @@ class SentenceTask(Task):
 
     def encode(self, examples: Sequence[Example], tokenizer: Tokenizer) -> list[EncodedExample]:
         """Return examples as token ids, each text by itself and each different text encoded once."""
-        texts = dict.fromkeys(text for e in examples for text in e.texts)
+        texts_of = [self._with_prompts(e) for e in examples]
+        texts = dict.fromkeys(text for texts in texts_of for text in texts)
         index_of = {text: n for n, text in enumerate(texts)}
-        encodings = tokenizer.encode([self.preprocess_text(self.prompt + text) for text in texts])
+        encodings = tokenizer.encode([self.preprocess_text(text) for text in texts])
         return [
-            self.build_encoded_example(tuple(encodings[index_of[text]] for text in e.texts), e)
-            for e in examples
+            self.build_encoded_example(tuple(encodings[index_of[text]] for text in texts), e)
+            for texts, e in zip(texts_of, examples, strict=True)
         ]
+
+    def _with_prompts(self, example: Example) -> list[str]:
+        """Return the texts of a row behind their prompts: those of a search if it has no score."""
+        first = others = self.prompt
+        if self.search_prompts is not None and example.target is None and len(example.texts) > 1:
+            first, others = self.search_prompts
+        return [(first if n == 0 else others) + text for n, text in enumerate(example.texts)]
 
     def preprocess_text(self, text: str) -> tuple[str]:
         """Return a text as the tokenizer must get it."""
-        return (text.lower() if self.do_lower_case else text,)
+        return (text.lower() if self.options.do_lower_case else text,)
 
     def truncate(self, out: SentenceOutput) -> SentenceOutput:
         """Return the output with the features that the model keeps."""
-        return out if self.truncate_dim is None else out.truncate(self.truncate_dim)
+        return out if self.options.truncate_dim is None else out.truncate(self.options.truncate_dim)
 
     def build_encoded_example(self, encodings: tuple[Encoding, ...], example: Example) -> EncodedExample:
         """Return an encoded example from the encodings of its texts."""
@@ -117,18 +176,28 @@ class SentenceTask(Task):
         """Return the head that makes vectors from states and compares them."""
         import torch
 
-        o = self.options
-        self._check_matryoshka(encoder.hidden_size)
-        dense = [
-            *([(encoder.hidden_size, "tanh")] if o.pooling == "pooler" else []),
-            *([(o.embedding_dim, "none")] if o.embedding_dim else []),
-        ]
+        dense = self.dense_layers(encoder.hidden_size)
+        self._check_widths(dense[-1][0] if dense else encoder.hidden_size)
         head = self.build_head(encoder.hidden_size, dense)
-        if o.pooling == "pooler" and pretrained:
+        if self.options.pooling == "pooler" and pretrained:
             with torch.no_grad():
                 head.dense.get_parameter("0.weight").copy_(pretrained["weight"])
                 head.dense.get_parameter("0.bias").copy_(pretrained["bias"])
         return head
+
+    def dense_layers(self, hidden_size: int) -> list[tuple[int, str]]:
+        """Return width and activation of each layer after pooling.
+
+        `pooler` and `embedding_dim` stand for a layer each: before and after `options.dense`, unless it
+        begins or ends with that layer already.
+        """
+        dense: list[tuple[int, str]] = list(self.options.dense)
+        hidden, last = (hidden_size, "tanh"), (self.options.embedding_dim or 0, "none")
+        if self.options.pooling == "pooler" and dense[:1] != [hidden]:
+            dense.insert(0, hidden)
+        if self.options.embedding_dim and dense[-1:] != [last]:
+            dense.append(last)
+        return dense
 
     def build_head(self, hidden_size: int, dense: Sequence[tuple[int, str]]) -> SentenceHead:
         """Return a new head.
@@ -141,15 +210,18 @@ class SentenceTask(Task):
 
         return SentenceHead(hidden_size, self.options.pooling, dense, normalize=self.options.normalize)
 
-    def _check_matryoshka(self, hidden_size: int) -> None:
-        dims = self.options.matryoshka
-        embedding_dim = self.options.embedding_dim or hidden_size
+    def _check_widths(self, embedding_dim: int) -> None:
+        dims, truncate_dim = self.options.matryoshka, self.options.truncate_dim
         too_wide = [dim for dim in dims if dim >= embedding_dim]
         if len(set(dims)) < len(dims):
             raise ConfigError(f"options.matryoshka: {dims} names a width twice")
         if too_wide:
             raise ConfigError(
                 f"options.matryoshka: {too_wide} must be less than the width of the vectors, {embedding_dim}"
+            )
+        if truncate_dim is not None and truncate_dim > embedding_dim:
+            raise ConfigError(
+                f"options.truncate_dim: {truncate_dim} is more than the width of the vectors, {embedding_dim}"
             )
 
     def matryoshka_loss(self, out: SentenceOutput, loss: Callable[[SentenceOutput], Tensor]) -> Tensor:
@@ -163,28 +235,14 @@ class SentenceTask(Task):
         return total
 
     def similarities(self, out: SentenceOutput) -> Tensor:
-        """Return the cosine (B,) of the first two texts of each row."""
-        from bertune.losses.similarity import cosine_similarity
+        """Return the similarity (B,) of the first two texts of each row."""
+        from bertune.losses.similarity import pairwise_similarity
 
-        return cosine_similarity(out.text_vectors(0), out.text_vectors(1))
+        return pairwise_similarity(out.text_vectors(0), out.text_vectors(1), self.similarity)
 
     def decode(self, out: SentenceOutput, batch: Batch) -> list[Prediction]:
-        """Return the cosine of each pair."""
+        """Return the similarity of each pair."""
         return [Prediction(value) for value in self.similarities(self.truncate(out)).tolist()]
-
-    def state(self) -> JSON:
-        """Return how texts and vectors are treated, as a folder of sentence-transformers may ask."""
-        return {
-            "do_lower_case": self.do_lower_case,
-            "prompt": self.prompt,
-            "truncate_dim": self.truncate_dim,
-        }
-
-    def load_state(self, state: JSON) -> None:
-        """Restore what `state` returned."""
-        self.do_lower_case = state.get("do_lower_case", False)
-        self.prompt = state.get("prompt", "")
-        self.truncate_dim = state.get("truncate_dim")
 
     def hf_config(self, head: Any) -> JSON:
         """Return that config.json describes the encoder alone."""
@@ -201,7 +259,7 @@ class SentenceTask(Task):
 def score_correlation(
     gold: Sequence[float], predictions: Sequence[Prediction], main: str, *, intervals: bool
 ) -> Scores:
-    """Score cosines against scores by rank correlation and correlation; `main` is the main metric."""
+    """Score similarities against scores by rank correlation and correlation; `main` is the main metric."""
     columns = np.array(gold, float), np.array([p.value for p in predictions], float)
     interval = None
     if intervals:
@@ -212,7 +270,7 @@ def score_correlation(
 def score_binary(
     gold: Sequence[bool], predictions: Sequence[Prediction], main: str, *, intervals: bool
 ) -> Scores:
-    """Score cosines against labels 0 and 1 by average precision and by the best thresholds."""
+    """Score similarities against labels 0 and 1 by average precision and by the best thresholds."""
     columns = np.array(gold, bool), np.array([p.value for p in predictions], float)
     interval = None
     if intervals:

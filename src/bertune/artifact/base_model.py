@@ -1,0 +1,180 @@
+"""What training takes over from the folder of its pretrained model, where that makes sentence vectors.
+
+Such a folder says how a text becomes a vector. Training goes on from that: what the user has not set has the
+value of the folder, and the layers after pooling have its weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bertune.artifact.read import read_metadata, read_run, read_weights
+from bertune.artifact.sentence_head import sentence_options
+from bertune.artifact.sentence_modules import Dense, SentenceModules
+from bertune.artifact.sentence_transformers import (
+    is_cross_encoder_folder,
+    is_sentence_transformers_folder,
+    read_max_length,
+    read_modules,
+)
+from bertune.config.schema import RunConfig
+from bertune.encoders.pretrained import PretrainedFolder, locate_model
+from bertune.errors import ArtifactError, BertuneError, ConfigError
+from bertune.tasks import load_task
+from bertune.tasks.base.sentence import SentenceTask
+from bertune.tasks.base.task import Task
+from bertune.text.load import DEFAULT_MAX_LENGTH
+from bertune.types import JSON
+
+Note = Callable[[str], None]
+_SAYS_NOTHING: tuple[Any, ...] = ([], {}, False, None, "cosine")
+"""Values that are bertune's own defaults too."""
+
+
+def take_over(run: RunConfig, task: Task, note: Note) -> RunConfig:
+    """Return a run with those settings of the model's folder that the user has not given.
+
+    A task of sentence vectors takes over how the folder makes them, and the longest text; other tasks take
+    over the longest text, where it is shorter than theirs.
+
+    Args:
+        run: the settings, which still tell what was given.
+        task: built from them; it gets the new settings too.
+        note: called with a line that says what was taken over, and one that says what was not.
+
+    Raises:
+        ConfigError: the folder asks for something that bertune does not compute, or does not fit the options.
+    """
+    try:
+        folder = locate_model(run.model)
+    except BertuneError:
+        return run  # building the model says more
+    settings = _Settings()
+    if isinstance(task, SentenceTask):
+        try:
+            modules = read_base_modules(folder)
+            offered = {} if modules is None else sentence_options(modules, folder)
+        except ArtifactError as error:
+            raise ConfigError(
+                f"model: {error}; to train its encoder alone, give a copy of the folder without modules.json"
+            ) from None
+        if modules is not None:
+            run = _with_options(run, task, offered, settings)
+            run = _with_max_length(run, _fitting_length(folder, modules.max_length), settings)
+    elif (length := _fitting_length(folder, read_max_length(folder))) and length < DEFAULT_MAX_LENGTH:
+        run = _with_max_length(run, length, settings)
+    task.data = run.data
+    settings.say(run.model, note)
+    return run
+
+
+def read_base_modules(folder: Path) -> SentenceModules | None:
+    """Read how a folder makes sentence vectors; None where it does not.
+
+    Raises:
+        ArtifactError: the folder is damaged, or asks for something that bertune does not compute.
+    """
+    if is_sentence_transformers_folder(folder):
+        return None if is_cross_encoder_folder(folder) else read_modules(folder)
+    return _read_own_modules(folder) if (folder / "bertune.json").is_file() else None
+
+
+@dataclass
+class _Settings:
+    """Settings of a folder that are used, and those in whose place others are given."""
+
+    used: list[str] = field(default_factory=list)
+    replaced: list[str] = field(default_factory=list)
+
+    def add(self, name: str, offered: Any, chosen: Any) -> None:
+        """Note a setting of the folder, and what is used."""
+        short = name.rpartition(".")[2]
+        if offered != chosen:
+            self.replaced.append(f"{name}={_text(chosen)} instead of {_text(offered)}")
+        elif short in {"pooling", "max_length"} or offered not in _SAYS_NOTHING:
+            self.used.append(f"{short}={_text(offered)}")
+
+    def say(self, model: str, note: Note) -> None:
+        """Say both, a line each."""
+        if self.used:
+            note(f"model {model}: {', '.join(self.used)} taken over from the folder")
+        if self.replaced:
+            note(f"model {model}: not as its folder says, as given: {', '.join(self.replaced)}")
+
+
+def _text(value: Any) -> str:
+    """Write a value in a line.
+
+    >>> _text({"query": "q: ", "document": ""}), _text([(8, "tanh")]), _text(True), _text(None)
+    ("{query: 'q: '}", '[[8, tanh]]', 'true', 'null')
+    """
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{name}: {text!r}' for name, text in value.items() if text)}}}"
+    if isinstance(value, list):
+        return f"[{', '.join(f'[{width}, {activation}]' for width, activation in value)}]"
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _with_options(run: RunConfig, task: SentenceTask, offered: JSON, settings: _Settings) -> RunConfig:
+    """Return a run whose options are those given, and else those of the folder; the task gets them too."""
+    given = task.options.model_dump(include=task.options.model_fields_set)
+    if "prompts" in given and offered["default_prompt_name"] not in given["prompts"]:
+        offered = {**offered, "default_prompt_name": None}
+    task.options = type(task.options).model_validate({**offered, **given})
+    for name, value in offered.items():
+        if name != "prompts" or any(value.values()) or any(task.options.prompts.values()):
+            settings.add(f"options.{name}", value, getattr(task.options, name))
+    return run.model_copy(update={"options": task.options.model_dump()})
+
+
+def _with_max_length(run: RunConfig, length: int | None, settings: _Settings) -> RunConfig:
+    if length is None:
+        return run
+    if "max_length" not in run.data.model_fields_set:
+        run = run.model_copy(update={"data": run.data.model_copy(update={"max_length": length})})
+    settings.add("data.max_length", length, run.data.max_length)
+    return run
+
+
+def _fitting_length(folder: Path, length: int | None) -> int | None:
+    """Return a length, or the encoder's positions where they are fewer."""
+    try:
+        return None if length is None else min(length, PretrainedFolder(folder).max_positions)
+    except BertuneError:
+        return None  # building the model says more
+
+
+def _read_own_modules(folder: Path) -> SentenceModules | None:
+    """Read a folder of bertune that sentence-transformers cannot open, such as one of ChineseBERT."""
+    run, metadata = read_run(folder), read_metadata(folder)
+    if run.task.endswith(".py"):
+        return None
+    task_class = load_task(run.task)
+    task = task_class(task_class.Options.model_validate(run.options), run.data)
+    if not isinstance(task, SentenceTask):
+        return None
+    weights, names = read_weights(folder), "bertune_head.dense.{}.{}"
+    hidden_size = PretrainedFolder(folder).config.get("hidden_size", 0)
+    dense = tuple(
+        Dense(
+            weights[names.format(number, "weight")],
+            weights[names.format(number, "bias")],
+            "identity" if activation == "none" else activation,
+        )
+        for number, (_, activation) in enumerate(task.dense_layers(hidden_size))
+    )
+    options = task.options
+    return SentenceModules(
+        max_length=metadata["max_length"],
+        do_lower_case=options.do_lower_case,
+        pooling="cls" if options.pooling == "pooler" else options.pooling,
+        dense=dense,
+        normalize=options.normalize,
+        truncate_dim=options.truncate_dim,
+        prompts=options.prompts,
+        default_prompt_name=options.default_prompt_name,
+        similarity_fn_name=options.similarity,
+    )
