@@ -35,7 +35,6 @@ from bertune.types import JSON, Numerics
 FORMAT_VERSION = 2
 READABLE_FORMATS = {1, FORMAT_VERSION}
 """Formats that can be opened; see `bertune.artifact.upgrade`."""
-WEIGHTS = "model.safetensors"
 RECORDED_PACKAGES = ("bertune", "torch", "transformers", "tokenizers", "accelerate")
 
 
@@ -48,7 +47,7 @@ class Artifact:
         task: knows what the outputs mean.
         tokenizer: texts to token ids.
         run_config: the settings of the run.
-        metadata: further values of bertune.json, such as `max_length`.
+        metadata: further values of bertune.json: `max_length`, and of the data.
     """
 
     model: Model

@@ -55,7 +55,7 @@ def evaluate(
     distributed.init(use_cpu=choose_device(device).type == "cpu")
     console = console or Console(quiet=True)
     note = prefixed(console)
-    artifact = read_artifact(folder, task)
+    artifact = read_artifact(folder, task, lambda line: console.info(f"note: {line}"))
     sources = [files] if isinstance(files, str) else list(files)
     data = reading_config(artifact.run_config.data, sources[0], overrides)
     artifact = artifact.for_reading(data)
