@@ -1,20 +1,38 @@
-"""Files that are whole or are not there: atomic writes, fsync, SHA-256, safe removal. Loads no torch."""
+"""Files that are whole or are not there: atomic writes, locks, fsync, SHA-256, removal. Loads no torch."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
 import shutil
+import socket
+import time
 import uuid
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from bertune.errors import ConfigError
 from bertune.types import JSON
 
 PART = ".part"
 """The suffix of what is not finished: nobody reads such a name."""
+
+
+def expand_user(path: str | os.PathLike[str]) -> str:
+    """Return a path as text whose leading "~" is the home folder, where the shell has left it as it is.
+
+    A shell expands `~/a.csv`, but not `data.train=~/a.csv`, nor what a run file or Python says.
+
+    >>> expand_user("a.csv")
+    'a.csv'
+    """
+    # Not Path.expanduser, which raises for the name of a user that does not exist, such as "~backup.csv".
+    return os.path.expanduser(path)  # noqa: PTH111
 
 
 def write_text(path: Path, text: str, *, durable: bool = False) -> None:
@@ -54,6 +72,63 @@ def unique_part_of(path: Path) -> Path:
     """Return an unfinished name that no other call gets, for folders that several processes write at once."""
     suffix = f"{os.getpid()}-{uuid.uuid4().hex[:8]}{PART}"
     return path.with_name(f"{path.name.removesuffix(PART)}.{suffix}")
+
+
+@contextlib.contextmanager
+def locked(path: Path, on_wait: Callable[[str], None] | None = None) -> Iterator[None]:
+    """Let one process or thread at a time write an output: hold its lock while the block runs.
+
+    The lock is a file beside the output, and goes with the block. The system frees the lock of a process that
+    was killed, so a lock file that stays behind holds nobody up.
+
+    Args:
+        path: the file that is written; its folder must exist.
+        on_wait: called with a description of who holds the lock, before waiting for it. Without it a held
+            lock is an error.
+
+    Raises:
+        ConfigError: another process writes this file, or the lock cannot be made in its folder.
+    """
+    from filelock import FileLock, SoftFileLock, Timeout
+
+    lock_path, owner_path = (path.with_name(f"{path.name}{PART}.{kind}") for kind in ("lock", "owner"))
+    lock = FileLock(lock_path)
+    try:
+        if not path.parent.is_dir():
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))  # or the lock would make it
+        with warnings.catch_warnings():  # of file systems without such locks; another kind is used there
+            warnings.simplefilter("ignore")
+            try:
+                lock.acquire(blocking=False)
+            except Timeout:
+                owner = _read_owner(owner_path)
+                if on_wait is None:
+                    raise ConfigError(
+                        f"-o {path}: is being written by {owner}; wait until that has ended, "
+                        "or give another name"
+                    ) from None
+                on_wait(owner)
+                lock.acquire()
+    except OSError as error:
+        raise ConfigError(f"-o {path}: cannot be written: {error.strerror or error}") from None
+    try:
+        with contextlib.suppress(OSError):
+            since = time.strftime("%Y-%m-%d %H:%M:%S")
+            owner_path.write_text(f"process {os.getpid()} on {socket.gethostname()} since {since}")
+        yield
+    finally:
+        try:
+            owner_path.unlink(missing_ok=True)
+            if os.name == "posix" and not isinstance(lock, SoftFileLock):
+                lock_path.unlink(missing_ok=True)  # while it is held: who waits sees that this file has gone
+        finally:
+            lock.release()
+
+
+def _read_owner(path: Path) -> str:
+    with contextlib.suppress(OSError, ValueError):
+        return path.read_text(encoding="utf-8") or "another process"
+    return "another process"
 
 
 def fsync(path: Path) -> None:

@@ -108,11 +108,24 @@ def test_int8_hardly_moves_cosines_between_vectors():
         assert np.abs(cosine(x, np.roll(x, shift, 0)) - cosine(back, np.roll(back, shift, 0))).max() < 0.01
 
 
+@pytest.mark.parametrize(("form", "dtype"), [("binary", np.int8), ("ubinary", np.uint8)])
 @given(directions)
-def test_binary_keeps_the_signs(x):
-    packed = quantize_vectors(x, "binary")
-    assert packed.dtype == np.uint8 and packed.shape == (len(x), -(-x.shape[1] // 8))
-    assert (dequantize_vectors(packed, "binary", x.shape[1]) == np.where(x > 0, 1, -1)).all()
+def test_bits_keep_the_signs(form, dtype, x):
+    packed = quantize_vectors(x, form)
+    assert packed.dtype == dtype and packed.shape == (len(x), -(-x.shape[1] // 8))
+    assert (dequantize_vectors(packed, form, x.shape[1]) == np.where(x > 0, 1, -1)).all()
+
+
+def test_bits_have_the_values_of_sentence_transformers():
+    """And "binary" files of earlier versions, which had the values of `ubinary`, can still be read."""
+    quantization = pytest.importorskip("sentence_transformers.quantization")
+    x = np.random.default_rng(0).normal(size=(9, 64)).astype(np.float32)
+    for form in ("binary", "ubinary"):
+        theirs = quantization.quantize_embeddings(x, form)
+        ours = quantize_vectors(x, form)
+        assert ours.dtype == theirs.dtype and (ours == theirs).all()
+    earlier = np.packbits(x > 0, axis=1)
+    assert (dequantize_vectors(earlier, "binary", 64) == np.where(x > 0, 1, -1)).all()
 
 
 def test_binary_tells_near_from_far():
@@ -138,7 +151,7 @@ def test_zeros_stay_zeros_and_the_smallest_numbers_keep_their_direction():
 
 
 def test_an_unknown_form_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="'int4' is none of float32, float16, int8, binary"):
+    with pytest.raises(ConfigError, match="'int4' is none of float32, float16, int8, binary, ubinary"):
         quantize_vectors(np.zeros((1, 2), dtype=np.float32), "int4")
     with pytest.raises(ConfigError, match="int4"):
         write_vectors(job_of(tmp_path / "out.npy", form="int4"), corpus(), Encoder())
@@ -171,14 +184,6 @@ def test_a_npy_file_has_the_bytes_that_numpy_writes(tmp_path):
     write_vectors(job_of(tmp_path / "out.npy"), corpus(), Encoder())
     np.save(tmp_path / "numpy.npy", expected(corpus()))
     assert (tmp_path / "out.npy").read_bytes() == (tmp_path / "numpy.npy").read_bytes()
-
-
-def test_equal_texts_of_a_chunk_are_encoded_once(tmp_path):
-    rows = [({}, text) for text in "abacabad" + "aaaa"]
-    encoder = Encoder()
-    write_vectors(job_of(tmp_path / "out.npy", 12), rows, encoder)
-    assert encoder.calls == [["a", "b", "c", "d"], ["a"]]
-    assert (np.load(tmp_path / "out.npy") == expected(rows)).all()
 
 
 def test_an_older_file_is_replaced_only_when_the_new_one_is_whole(tmp_path):

@@ -48,8 +48,9 @@ def take_over(run: RunConfig, task: Task, note: Note) -> RunConfig:
     """
     if not isinstance(task, SentenceTask):
         return run
+    trusts_code = run.model_code == "trusted"
     try:
-        folder = locate_model(run.model)
+        folder = locate_model(run.model, with_code=trusts_code)
     except BertuneError:
         return run  # building the model says more
     try:
@@ -63,7 +64,8 @@ def take_over(run: RunConfig, task: Task, note: Note) -> RunConfig:
         ) from None
     settings = _Settings()
     run = _with_options(run, task, offered, settings)
-    run = _with_max_length(run, _fitting_length(folder, modules.max_length), settings)
+    pretrained = PretrainedFolder(folder, trusts_code=trusts_code)
+    run = _with_max_length(run, _fitting_length(pretrained, modules.max_length), settings)
     task.data = run.data
     settings.say(run.model, note)
     return run
@@ -137,10 +139,10 @@ def _with_max_length(run: RunConfig, length: int | None, settings: _Settings) ->
     return run
 
 
-def _fitting_length(folder: Path, length: int | None) -> int | None:
+def _fitting_length(folder: PretrainedFolder, length: int | None) -> int | None:
     """Return a length, or the encoder's positions where they are fewer."""
     try:
-        return None if length is None else min(length, PretrainedFolder(folder).max_positions)
+        return None if length is None else min(length, folder.max_positions)
     except BertuneError:
         return None  # building the model says more
 

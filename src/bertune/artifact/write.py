@@ -1,4 +1,4 @@
-"""Writes a saved folder: data only, never code."""
+"""Writes a saved folder: data only; code goes there only with an encoder of `model_code=trusted`."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ from bertune.artifact.file_hashes import WEIGHTS, hash_files
 from bertune.artifact.sentence_modules import Dense, SentenceModules
 from bertune.artifact.sentence_transformers_write import write_modules
 from bertune.config.load import dump_config
+from bertune.encoders.model_code import copy_code
 from bertune.errors import ArtifactError
 from bertune.files import fsync, part_of, write_json, write_text
 from bertune.heads.model import Model
 from bertune.tasks.base.pooled import CROSS_ENCODER_SETTINGS
 from bertune.tasks.base.sentence import SentenceTask
-from bertune.types import JSON, Scores
+from bertune.types import JSON, Encoder, Scores
 
 
 def write_artifact(artifact: Artifact, folder: Path) -> None:
@@ -39,6 +40,7 @@ def write_artifact(artifact: Artifact, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         _write_weights(artifact.model, folder)
         write_json(folder / "config.json", _hf_config(artifact))
+        copy_code(code_files(artifact.model.encoder), folder)
         artifact.tokenizer.save(folder)
         if opens_in_sentence_transformers(artifact):
             write_modules(folder, _sentence_modules(artifact), artifact.model.encoder.hidden_size)
@@ -82,6 +84,7 @@ def write_metadata(artifact: Artifact, folder: Path) -> None:
         "task": artifact.run_config.task,
         "state": artifact.task.state(),
         "encoder": artifact.model.encoder.model_type,
+        **({"model_code": "trusted"} if code_files(artifact.model.encoder) else {}),
         "versions": {name: package_version(name) for name in RECORDED_PACKAGES},
         **artifact.metadata,
         "files": hash_files(folder),
@@ -121,9 +124,16 @@ def _hf_config(artifact: Artifact) -> JSON:
     config = {**base, **artifact.task.hf_config(head), "dtype": "float32"}
     if config.get("architectures") is None:
         config["architectures"] = [encoder.hf_class]  # or transformers would add a head of random weights
-    for name in ("_name_or_path", "torch_dtype", "num_labels"):
+    for name in ("_name_or_path", "torch_dtype", "num_labels", "auto_map"):
         config.pop(name, None)
+    if code_files(encoder):
+        config["auto_map"] = getattr(encoder, "code_map")  # noqa: B009  (of encoders with code alone)
     return config
+
+
+def code_files(encoder: Encoder) -> list[Path]:
+    """Return the Python files that compute an encoder, where the user trusts those of its folder."""
+    return list(getattr(encoder, "code_files", ()))
 
 
 def write_scores(folder: Path, scores: dict[str, Scores], extra: JSON) -> None:

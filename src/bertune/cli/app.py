@@ -81,23 +81,40 @@ def evaluate(
     model: opt.Model,
     file: opt.ScoredFile,
     overrides: opt.DataOverrides = None,
+    corpus: opt.ScoredCorpus = None,
+    qrels: opt.Qrels = None,
+    data: opt.CorpusOverrides = None,
+    truncate_dim: opt.TruncateDim = None,
     as_json: opt.Json = False,
     task: opt.TaskFile = None,
+    model_code: opt.ModelCode = "never",
     device: opt.Device = "auto",
     precision: opt.Precision = "auto",
     quiet: opt.Quiet = False,
     debug: opt.Debug = False,
 ) -> None:
-    """Score a model on a file that has targets."""
+    """Score a model on a file that has targets.
+
+    With --corpus and --qrels: FILE has queries, and relevant documents are to be found.
+    """
 
     def work() -> None:
-        from bertune.cli.output import is_main_process, score_lines
+        from bertune.cli.output import is_main_process, score_lines, search_files
         from bertune.commands.evaluate import evaluate
         from bertune.console import Console
 
         console = Console(quiet or not is_main_process())
         evaluation = evaluate(
-            model, file, overrides or [], task=task, device=device, precision=precision, console=console
+            model,
+            file,
+            overrides or [],
+            search=search_files(corpus, qrels, data, task),
+            truncate_dim=truncate_dim,
+            task=task,
+            device=device,
+            precision=precision,
+            model_code=model_code,
+            console=console,
         )
         if not is_main_process():
             return
@@ -125,6 +142,7 @@ def predict(
     output: opt.PredictionsFile = None,
     output_format: opt.PredictionsFormat = None,
     task: opt.TaskFile = None,
+    model_code: opt.ModelCode = "never",
     device: opt.Device = "auto",
     precision: opt.Precision = "auto",
     quiet: opt.Quiet = False,
@@ -145,6 +163,7 @@ def predict(
             task=task,
             device=device,
             precision=precision,
+            model_code=model_code,
         )
 
     _exit(work, debug)
@@ -161,6 +180,7 @@ def embed(
     truncate_dim: opt.TruncateDim = None,
     prompt: opt.Prompt = None,
     prompt_name: opt.PromptName = None,
+    model_code: opt.ModelCode = "never",
     device: opt.Device = "auto",
     precision: opt.Precision = "auto",
     quiet: opt.Quiet = False,
@@ -189,8 +209,10 @@ def embed(
                     file,
                     overrides or [],
                     options=options,
+                    dtype=cast("VectorDtype", dtype),
                     device=device,
                     precision=precision,
+                    model_code=model_code,
                     console=console,
                 )
             )
@@ -204,6 +226,7 @@ def embed(
             dtype=cast("VectorDtype", dtype),
             device=device,
             precision=precision,
+            model_code=model_code,
             console=console,
         )
         console.info(f"{result.num_rows} vectors written to {output}")
@@ -217,15 +240,16 @@ def search(
     corpus: opt.CorpusFile,
     queries: opt.Queries = None,
     query_file: opt.QueryFile = None,
-    k: opt.NumHits = 10,
+    k: opt.NumHits = None,
     pairs: opt.Pairs = False,
-    threshold: opt.Threshold = 0.9,
-    max_pairs: opt.MaxPairs = 1000,
+    threshold: opt.Threshold = None,
+    max_pairs: opt.MaxPairs = None,
     index: opt.IndexFolder = None,
     rebuild: opt.Rebuild = False,
-    engine: opt.SearchEngine = "exact",
+    engine: opt.SearchEngine = None,
     data: opt.CorpusOverrides = None,
     as_json: opt.Json = False,
+    model_code: opt.ModelCode = "never",
     device: opt.Device = "auto",
     precision: opt.Precision = "auto",
     quiet: opt.Quiet = False,
@@ -239,22 +263,43 @@ def search(
     """
 
     def work() -> None:
-        from bertune.cli.output import hit_lines, pair_lines, require_single_process
+        from bertune.cli.output import hit_lines, pair_lines, refuse_idle, require_single_process
         from bertune.commands import search
         from bertune.console import Console
         from bertune.errors import ConfigError
 
         require_single_process("search")
+        if pairs:
+            reason = "--pairs compares the rows of CORPUS with each other"
+            refuse_idle(reason, {"QUERY": queries, "--queries": query_file, "-k": k, "--engine": engine})
+        else:
+            refuse_idle(
+                "without --pairs, rows are compared with queries",
+                {"--threshold": threshold, "--max-pairs": max_pairs},
+            )
+        for text in queries or []:
+            if text.startswith("data.") and "=" in text.split()[0]:
+                raise ConfigError(
+                    f"search: {text!r} is a setting, not a query; how to read CORPUS: --data {text}"
+                )
         console = Console(quiet)
         request = search.SearchRequest(
-            model, corpus, data or [], index, rebuild, device=device, precision=precision, console=console
+            model,
+            corpus,
+            data or [],
+            index,
+            rebuild,
+            device=device,
+            precision=precision,
+            model_code=model_code,
+            console=console,
         )
         if pairs:
-            duplicates = search.near_duplicates(request, threshold, max_pairs)
-            lines = pair_lines(duplicates, as_json=as_json)
+            least = 0.9 if threshold is None else threshold
+            duplicates = search.near_duplicates(request, least, max_pairs or 1000)
+            lines = pair_lines(corpus, duplicates, as_json=as_json)
             console.info(
-                f"{duplicates.total} pairs with a cosine of at least {threshold:g}, "
-                f"{len(duplicates.pairs)} shown"
+                f"{duplicates.total} pairs with a cosine of at least {least:g}, {len(duplicates.pairs)} shown"
             )
         else:
             texts = list(queries or [])
@@ -262,8 +307,8 @@ def search(
                 texts += search.read_texts(query_file, console=console)
             if not texts:
                 raise ConfigError("search: give a query, --queries FILE, or --pairs")
-            hits = search.search(request, texts, k, cast("Engine", engine))
-            lines = hit_lines(texts, hits, as_json=as_json)
+            hits = search.search(request, texts, k or 10, cast("Engine", engine or "exact"))
+            lines = hit_lines(corpus, texts, hits, as_json=as_json)
         for line in lines:
             print(line)
 

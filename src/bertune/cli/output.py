@@ -7,14 +7,14 @@ import os
 import sys
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from bertune.errors import BertuneError, ConfigError, Interrupted
 from bertune.types import JSON
 
 if TYPE_CHECKING:
-    from bertune.commands.evaluate import Evaluation
+    from bertune.commands.evaluate import Evaluation, SearchFiles
     from bertune.commands.search import CorpusDuplicates
     from bertune.retrieval.search import Hit
 
@@ -78,6 +78,41 @@ def require_single_process(command: str) -> None:
         )
 
 
+def refuse_idle(reason: str, given: Mapping[str, object]) -> None:
+    """Refuse what is given and would have no effect.
+
+    Args:
+        reason: why it has none.
+        given: by the name of the option, what it is set to; None or an empty list if it is not given.
+
+    Raises:
+        ConfigError: something is given.
+    """
+    idle = [name for name, value in given.items() if value not in (None, [])]
+    if idle:
+        raise ConfigError(f"{', '.join(idle)}: without effect here, since {reason}; leave it out")
+
+
+def search_files(
+    corpus: str | None, qrels: str | None, data: list[str] | None, task: str | None
+) -> SearchFiles | None:
+    """Return the files of `evaluate --corpus --qrels`, or None where neither is given.
+
+    Raises:
+        ConfigError: one is given without the other, or something is given that has no effect.
+    """
+    from bertune.commands.evaluate import SearchFiles
+
+    if corpus is None and qrels is None:
+        refuse_idle("there is no --corpus to read", {"--data": data})
+        return None
+    if corpus is None or qrels is None:
+        missing = "--corpus FILE (the documents)" if corpus is None else "--qrels FILE (which are relevant)"
+        raise ConfigError(f"evaluate: the scores of a search need {missing} too")
+    refuse_idle("a search is scored without a task", {"--task": task})
+    return SearchFiles(corpus, qrels, data or [])
+
+
 def _process() -> str:
     """Return a prefix for messages: which of several processes this is; empty for a single one."""
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
@@ -127,6 +162,7 @@ def write_predictions(  # noqa: PLR0913  (the options of `bertune predict`)
     task: str | None,
     device: str,
     precision: str,
+    model_code: str,
 ) -> None:
     """Predict a file, and write the result to a file or to standard output.
 
@@ -140,7 +176,14 @@ def write_predictions(  # noqa: PLR0913  (the options of `bertune predict`)
     console = Console(quiet or not is_main_process())
     writers.output_format(output, output_format, "")  # refuses a wrong name before any work
     predictions = predict(
-        folder, file, overrides, task=task, device=device, precision=precision, console=console
+        folder,
+        file,
+        overrides,
+        task=task,
+        device=device,
+        precision=precision,
+        model_code=model_code,
+        console=console,
     )
     if not is_main_process():
         deque(predictions.results, maxlen=0)  # computes this process's share; the first one writes
@@ -151,7 +194,7 @@ def write_predictions(  # noqa: PLR0913  (the options of `bertune predict`)
             header, delimiter = predictions.column_names, predictions.label_delimiter
             count = writers.write_csv(target, header, predictions.results, delimiter)
         elif chosen_format == "conll":
-            count = writers.write_conll(target, predictions.results)
+            count = writers.write_conll(target, predictions.results, console.info)
         else:
             count = writers.write_jsonl(target, predictions.results)
     console.info(f"{count} rows predicted{f', written to {output}' if output else ''}")
@@ -165,35 +208,46 @@ def print_vectors(rows: Iterator[JSON]) -> None:
         print(json.dumps(row, ensure_ascii=False, default=str), flush=True)
 
 
-def hit_lines(queries: Sequence[str], results: Sequence[Sequence[Hit]], *, as_json: bool) -> Iterator[str]:
+def hit_lines(
+    corpus: str, queries: Sequence[str], results: Sequence[Sequence[Hit]], *, as_json: bool
+) -> Iterator[str]:
     """Format the hits of each query: one JSON line a query, or the query and a line a hit."""
     import json
 
     for query, hits in zip(queries, results, strict=True):
         if as_json:
-            rows = [{"row": hit.row + 1, "score": round(hit.score, 6), **hit.raw} for hit in hits]
+            rows = [_hit_to_json(hit) for hit in hits]
             yield json.dumps({"query": query, "hits": rows}, ensure_ascii=False, default=str)
             continue
         yield query
-        yield from (f"  {hit.score:.4f}  {hit.row + 1:>6}  {_row_text(hit.raw)}" for hit in hits)
+        yield from (f"  {hit.score:.4f}  {corpus}:{hit.line}  {_row_text(hit.raw)}" for hit in hits)
 
 
-def pair_lines(duplicates: CorpusDuplicates, *, as_json: bool) -> Iterator[str]:
+def _hit_to_json(hit: Hit) -> JSON:
+    from bertune.inference.writers import free_column_names
+
+    values = {"row": hit.row + 1, "line": hit.line, "score": round(hit.score, 6)}
+    names = free_column_names(hit.raw, values)
+    return {**{names[name]: value for name, value in values.items()}, **hit.raw}
+
+
+def pair_lines(corpus: str, duplicates: CorpusDuplicates, *, as_json: bool) -> Iterator[str]:
     """Format near-duplicates: one JSON line a pair, or a line for each of its rows."""
     import json
 
-    rows = duplicates.rows
+    rows, lines = duplicates.rows, duplicates.lines
     for score, first, second in duplicates.pairs:
         if as_json:
             pair = {
                 "score": round(score, 6),
                 "rows": [first + 1, second + 1],
+                "lines": [lines[first], lines[second]],
                 "texts": [rows[first], rows[second]],
             }
             yield json.dumps(pair, ensure_ascii=False, default=str)
         else:
-            yield f"{score:.4f}  {first + 1:>6}  {_row_text(rows[first])}"
-            yield f"        {second + 1:>6}  {_row_text(rows[second])}"
+            yield f"{score:.4f}  {corpus}:{lines[first]}  {_row_text(rows[first])}"
+            yield f"        {corpus}:{lines[second]}  {_row_text(rows[second])}"
 
 
 def _row_text(raw: JSON) -> str:

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from bertune import distributed
+from bertune.artifact.artifact import Artifact
 from bertune.artifact.read import read_artifact
 from bertune.config.reading import reading_config
 from bertune.console import Console, prefixed
+from bertune.errors import ConfigError
+from bertune.files import expand_user
+from bertune.inference.sentence_pipeline import SentencePipeline, truncate_vectors
 from bertune.kernels.precision import choose_device
+from bertune.retrieval.benchmark import Benchmark
+from bertune.retrieval.corpus import Corpus, corpus_data_config, load_sentence_pipeline
+from bertune.retrieval.judgements import read_judgements
 from bertune.tasks.base.datasets import scratch_dir, write_dataset
 from bertune.tasks.base.reading import check_examples, read_examples
-from bertune.types import Scores
+from bertune.tasks.base.sentence import SentenceTask
+from bertune.types import Example, Scores
 
 
 @dataclass(frozen=True)
@@ -28,13 +39,28 @@ class Evaluation:
     """How many rows were longer than max_length."""
 
 
-def evaluate(
+@dataclass(frozen=True)
+class SearchFiles:
+    """The files of a search that is scored, besides its queries."""
+
+    corpus: str
+    """A file with an id and a text a row."""
+    qrels: str
+    """Which documents are relevant to which query: see `bertune.retrieval.judgements.read_judgements`."""
+    overrides: Sequence[str] = ()
+    """`data.name=value`, how to read the corpus."""
+
+
+def evaluate(  # noqa: PLR0913  (what a user can choose)
     folder: str | Path,
-    files: str | Sequence[str],
+    files: str | Path | Sequence[str | Path],
     overrides: Sequence[str] = (),
     *,
+    search: SearchFiles | None = None,
+    truncate_dim: int | None = None,
     device: str = "auto",
     precision: str = "auto",
+    model_code: str = "never",
     task: str | None = None,
     console: Console | None = None,
 ) -> Evaluation:
@@ -42,10 +68,13 @@ def evaluate(
 
     Args:
         folder: what `train` has written.
-        files: one file or several.
+        files: one file or several; with `search` the file of the queries.
         overrides: `data.name=value`, such as data.encoding=gb18030.
+        search: score how high the relevant documents of a corpus rank, for a model of sentence vectors.
+        truncate_dim: score the first features of its vectors only.
         device: auto, cpu, cuda or mps.
         precision: auto, fp32, bf16 or fp16; or int8, on processors with units for it.
+        model_code: "trusted" runs the Python code that the folder brings for its encoder; read it first.
         task: the Python file of a task of your own.
         console: shows progress; without it nothing is shown.
 
@@ -55,16 +84,23 @@ def evaluate(
     distributed.init(use_cpu=choose_device(device).type == "cpu")
     console = console or Console(quiet=True)
     note = prefixed(console)
-    artifact = read_artifact(folder, task, lambda line: console.info(f"note: {line}"))
-    sources = [files] if isinstance(files, str) else list(files)
+    sources = [expand_user(file) for file in ([files] if isinstance(files, str | Path) else files)]
+    if search is not None:
+        searcher = load_sentence_pipeline(folder, device=device, precision=precision, model_code=model_code)
+        return _evaluate_search(searcher, sources, overrides, search, truncate_dim, console)
+    artifact = read_artifact(folder, task, model_code, lambda line: console.info(f"note: {line}"))
     data = reading_config(artifact.run_config.data, sources[0], overrides)
     artifact = artifact.for_reading(data)
     scored_task = artifact.task
+    if truncate_dim is not None:
+        _truncate(artifact, truncate_dim)
     with scratch_dir(data, sources, console) as scratch:
         arrow_path = None if scratch is None else scratch / "examples.arrow"
         examples = read_examples(sources, scored_task, data, note, to_score=True, arrow_path=arrow_path)
         examples = check_examples(examples, scored_task, data, note)
         pipeline = artifact.pipeline(device, precision)
+        if isinstance(pipeline, SentencePipeline):
+            _use_search_prompts(pipeline, examples, note)
         if scratch is None:
             result = pipeline.predict_examples(examples)
         else:
@@ -74,3 +110,53 @@ def evaluate(
             note(line)
         scores = scored_task.score(result.predictions, examples)
         return Evaluation(scores, result.loss, pipeline.num_truncated_rows)
+
+
+def _truncate(artifact: Artifact, truncate_dim: int) -> None:
+    """Let a task of sentence vectors keep the first features of a vector.
+
+    Raises:
+        ConfigError: another task, or the vectors are narrower.
+    """
+    scored_task = artifact.task
+    if not isinstance(scored_task, SentenceTask):
+        name = type(scored_task).__name__.lower()
+        raise ConfigError(f"truncate_dim: is for sentence vectors, and this is a model of task {name}")
+    if getattr(scored_task.options, "loss", None) == "softmax":
+        raise ConfigError("truncate_dim: has no effect on a model that learned with options.loss=softmax")
+    truncate_vectors(np.zeros((1, artifact.model.embedding_dim), np.float32), truncate_dim, normalize=False)
+    scored_task.options = scored_task.options.model_copy(update={"truncate_dim": truncate_dim})
+
+
+def _use_search_prompts(
+    pipeline: SentencePipeline, examples: Sequence[Example], note: Callable[[str], None]
+) -> None:
+    """Let rows that are searches get the prompts that `bertune search` uses."""
+    query, document = pipeline.search_prompts()
+    default = pipeline.resolve_prompt(None, None)
+    pipeline.task.search_prompts = query, document
+    is_search = all(len(e.texts) > 1 and e.target in {None, 1} for e in examples)
+    if is_search and (query, document) != (default, default):
+        note(f"queries get the prompt {query!r}, texts to find {document!r}")
+
+
+def _evaluate_search(
+    pipeline: SentencePipeline,
+    queries: Sequence[str],
+    overrides: Sequence[str],
+    search: SearchFiles,
+    truncate_dim: int | None,
+    console: Console,
+) -> Evaluation:
+    if len(queries) != 1:
+        raise ConfigError(f"a search takes one file of queries, got {len(queries)}")
+    query_data = corpus_data_config(pipeline, queries[0], overrides)
+    corpus_data = corpus_data_config(pipeline, search.corpus, search.overrides)
+    benchmark = Benchmark(
+        Corpus(queries[0], query_data, console),
+        Corpus(search.corpus, corpus_data, console),
+        read_judgements(search.qrels),
+        search.qrels,
+    )
+    result = benchmark.run(pipeline, truncate_dim, console)
+    return Evaluation(result.scores, math.nan, result.num_truncated_rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from bertune.data.formats import detect_format, read_records
 from bertune.data.labels import format_label
 from bertune.data.records import BadRows, ReadOptions
 from bertune.data.rows import open_rows, resolve_files
+from bertune.data.word_rows import has_word_rows
 from bertune.encoders.checkpoint_report import format_checkpoint_report, make_checkpoint_report
 from bertune.encoders.pretrained import PACKAGED_MODELS, PretrainedFolder, locate_model
 from bertune.errors import BertuneError, ConfigError
@@ -25,6 +27,8 @@ from bertune.tasks.base.task import Task
 from bertune.text.tokenizer import Tokenizer
 from bertune.types import JSON, Columns, Example
 
+_GUESS_ROWS = 200
+"""Rows that show whether a file has a word a row."""
 _ANY_COLUMNS = Columns(("text",), ("text_b",), "label")
 """The fields of the rows of most tasks, to guess the task of a file."""
 
@@ -127,14 +131,16 @@ def looks_like_tagging(source: str, data: DataConfig) -> bool:
     if file_format == "conll":
         return True
     options = ReadOptions(source, data, _ANY_COLUMNS, BadRows(skip=True), lambda _: None)
-    first = next(read_records(options), None)
-    if first is None or file_format in {"csv", "tsv"}:
-        return False
+    head = list(itertools.islice(read_records(options), _GUESS_ROWS))
+    if not head or file_format in {"csv", "tsv"}:
+        return bool(head) and has_word_rows(head, options)
+    first = head[0]
     values = {normalize_name(name): value for name, value in first.values.items()}
     lists = [value for value in values.values() if isinstance(value, list)]
     has_spans = any(value and isinstance(value[0], dict | list) for value in lists)
     return (
         has_spans
+        or has_word_rows(head, options)
         or bool({"spans", "entities", "nertags"} & values.keys())
         or any(isinstance(values.get(name), list) for name in ("text", "tokens", "words"))
     )

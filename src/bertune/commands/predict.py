@@ -15,6 +15,7 @@ from bertune.console import Console, prefixed
 from bertune.data.formats import detect_format
 from bertune.data.records import BadRows
 from bertune.errors import ConfigError
+from bertune.files import expand_user
 from bertune.inference.pipeline import Pipeline
 from bertune.kernels.precision import choose_device
 from bertune.tasks.base.reading import iter_examples
@@ -41,11 +42,12 @@ class FilePredictions:
 
 def predict(
     folder: str | Path,
-    file: str,
+    file: str | Path,
     overrides: Sequence[str] = (),
     *,
     device: str = "auto",
     precision: str = "auto",
+    model_code: str = "never",
     task: str | None = None,
     console: Console | None = None,
 ) -> FilePredictions:
@@ -60,19 +62,21 @@ def predict(
         overrides: `data.name=value`, how to read the file.
         device: auto, cpu, cuda or mps.
         precision: auto, fp32, bf16 or fp16; or int8, on processors with units for it.
+        model_code: "trusted" runs the Python code that the folder brings for its encoder; read it first.
         task: the Python file of a task of your own.
         console: shows progress; without it nothing is shown.
 
     Raises:
         BertuneError: the folder, a setting or a row cannot be used.
     """
+    file = expand_user(file)
     distributed.init(use_cpu=choose_device(device).type == "cpu")
     if file == "-" and distributed.num_processes() > 1:
         raise ConfigError(
             "standard input cannot be read by several processes; give a file, or start one process"
         )
     console = console or Console(quiet=True)
-    artifact = read_artifact(folder, task, lambda line: console.info(f"note: {line}"))
+    artifact = read_artifact(folder, task, model_code, lambda line: console.info(f"note: {line}"))
     data = reading_config(artifact.run_config.data, file, overrides)
     artifact = artifact.for_reading(data)
     return FilePredictions(
@@ -99,9 +103,10 @@ def _predict_rows(
 ) -> Iterator[tuple[Row, Prediction]]:
     bad_rows = BadRows(skip=data.bad_rows == "skip")
     pending: deque[Row] = deque()
+    note = prefixed(console) if file == "-" else lambda _: None  # a file was read before, and noted then
 
     def examples() -> Iterator[Example]:
-        rows = iter_examples(file, pipeline.task, data, bad_rows, lambda _: None, require_target=False)
+        rows = iter_examples(file, pipeline.task, data, bad_rows, note, require_target=False)
         for row, example in rows:
             pending.append(row)
             yield example

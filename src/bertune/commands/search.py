@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from bertune.config.reading import reading_config
 from bertune.config.schema import DataConfig
 from bertune.console import Console
-from bertune.errors import ConfigError, DataError
+from bertune.errors import ArtifactError, ConfigError, DataError
+from bertune.files import locked, sha256
 from bertune.inference.sentence_pipeline import SentencePipeline
 from bertune.retrieval.corpus import (
     Corpus,
+    CorpusEncoder,
     VectorOptions,
     corpus_data_config,
     load_sentence_pipeline,
-    make_embed_fn,
 )
-from bertune.retrieval.index import build_index, open_index
+from bertune.retrieval.index import build_index, has_index, has_older_index, open_index
 from bertune.retrieval.search import Engine, Hit, Index, IndexInfo, NearDuplicate
+from bertune.retrieval.writers import report_write_errors
 from bertune.types import JSON
 
 
@@ -35,6 +39,7 @@ class SearchRequest:
         rebuild: build the index again.
         device: auto, cpu, cuda or mps.
         precision: auto, fp32, bf16 or fp16; or int8, on processors with units for it.
+        model_code: "trusted" runs the Python code that the folder brings for its encoder; read it first.
         console: shows progress; without it nothing is shown.
     """
 
@@ -45,6 +50,7 @@ class SearchRequest:
     rebuild: bool = False
     device: str = "auto"
     precision: str = "auto"
+    model_code: str = "never"
     console: Console = field(default_factory=lambda: Console(quiet=True))
 
     def open(self) -> tuple[SentencePipeline, Index]:
@@ -53,7 +59,9 @@ class SearchRequest:
         Raises:
             BertuneError: the folder, a setting, a row or the index cannot be used.
         """
-        pipeline = load_sentence_pipeline(self.model_folder, device=self.device, precision=self.precision)
+        pipeline = load_sentence_pipeline(
+            self.model_folder, device=self.device, precision=self.precision, model_code=self.model_code
+        )
         data = corpus_data_config(pipeline, self.corpus_file, self.overrides)
         corpus = Corpus(self.corpus_file, data, self.console)
         index_folder = Path(self.index_folder or f"{self.corpus_file}.index")
@@ -70,6 +78,8 @@ class CorpusDuplicates:
     """How many pairs reach the threshold, those beyond `max_pairs` included."""
     rows: dict[int, JSON]
     """The columns of the rows in `pairs`, by row number."""
+    lines: dict[int, int]
+    """The line of the corpus on which each of these rows begins."""
 
 
 def search(
@@ -87,7 +97,10 @@ def search(
         BertuneError: the folder, a setting, a row or the index cannot be used.
     """
     pipeline, index = request.open()
-    return index.search(pipeline.encode_query(list(queries), normalize_embeddings=True), k, engine)
+    vectors = pipeline.encode_query(list(queries), normalize_embeddings=index.info.similarity == "cosine")
+    for line in pipeline.notes:
+        request.console.info(f"queries: {line}")
+    return index.search(vectors, k, engine)
 
 
 def near_duplicates(
@@ -104,10 +117,13 @@ def near_duplicates(
         BertuneError: the folder, a setting, a row or the index cannot be used.
     """
     _, index = request.open()
+    if index.info.similarity != "cosine":
+        request.console.info(f"pairs: compared by cosine; the model compares by {index.info.similarity}")
     with request.console.progress("comparing", index.info.num_rows):
         duplicates = index.near_duplicates(threshold, max_pairs, request.console.advance)
     rows = index.read_rows(row for pair in duplicates.pairs for row in (pair.first, pair.second))
-    return CorpusDuplicates(duplicates.pairs, duplicates.total, rows)
+    lines = {row: int(index.lines[row]) for row in rows}
+    return CorpusDuplicates(duplicates.pairs, duplicates.total, rows, lines)
 
 
 def open_or_build_index(
@@ -115,40 +131,128 @@ def open_or_build_index(
 ) -> Index:
     """Open the index of a corpus; build it if there is none, or continue an unfinished one.
 
+    Of several calls at once one builds it, and the others wait for it. Without the file of the corpus, its
+    index is used as it is.
+
     Raises:
         ArtifactError: another model made it.
-        ConfigError: it belongs to another corpus, or to an earlier state of this one.
+        ConfigError: it belongs to another corpus, to other content of this one, or to other prompts.
     """
-    fingerprint, source = pipeline.fingerprint(), _describe_source(corpus)
-    if (folder / "index.json").is_file() and (folder / "vectors.npy").is_file() and not rebuild:
-        index = open_index(folder, fingerprint)
-        if index.info.source != source:
-            raise ConfigError(
-                f"{folder}: was made of another state of {index.info.source.get('file')}; "
-                "build the index again: --rebuild"
+    encode = CorpusEncoder(pipeline, VectorOptions(prompt_name=pipeline.document_prompt_name), corpus.console)
+    builder = _IndexBuilder(folder, pipeline, corpus, encode)
+    if not rebuild:
+        try:
+            index = builder.open()
+        except ArtifactError:
+            if not os.access(folder, os.W_OK):
+                raise
+            index = None  # a call that builds it again may be the reason: wait for its end
+        if index is not None:
+            return index
+    return builder.build(rebuild=rebuild)
+
+
+@dataclass(frozen=True)
+class _IndexBuilder:
+    """Opens or builds the index of a corpus in a folder."""
+
+    folder: Path
+    pipeline: SentencePipeline
+    corpus: Corpus
+    encode: CorpusEncoder
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        return self.pipeline.fingerprint()
+
+    @property
+    def _settings(self) -> JSON:
+        """What decides the vectors besides the model: they are stored for its own similarity."""
+        return {"prompt": self.encode.prompt, "truncate_dim": self.encode.truncate_dim}
+
+    def open(self) -> Index | None:
+        """Open a finished index; None where there is none of today's format."""
+        if not has_index(self.folder) or has_older_index(self.folder):
+            return None
+        index = open_index(self.folder, self._fingerprint)
+        wanted = {**self._settings, "similarity": self.pipeline.similarity_fn_name}
+        self._check_equal({**index.info.settings, "similarity": index.info.similarity}, wanted)
+        if Path(self.corpus.file).exists():
+            self._check_equal(index.info.source, self._source)
+        else:
+            self.corpus.console.info(
+                f"index: {self.corpus.file} is not there; the rows that {self.folder} has kept are searched"
             )
         return index
-    options = VectorOptions(prompt_name=pipeline.document_prompt_name, normalize=True)
-    encode = make_embed_fn(pipeline, options, corpus.console)
-    num_rows, _ = corpus.count_and_hash()
-    info = IndexInfo(num_rows, encode([" "]).shape[1], "float16", fingerprint, source)
-    with corpus.console.progress("indexing", num_rows):
-        build_index(folder, info, corpus.rows(), encode, corpus.console.advance, rebuild=rebuild)
-    corpus.console.info(f"index: {num_rows} rows, {folder}")
-    return open_index(folder, fingerprint)
+
+    def build(self, *, rebuild: bool) -> Index:
+        """Build the index, or open what another call has built meanwhile."""
+        source, console = self._source, self.corpus.console
+        with report_write_errors(self.folder, "--index"):
+            self.folder.mkdir(parents=True, exist_ok=True)
+
+        def on_wait(owner: str) -> None:
+            console.info(f"index: {self.folder} is being built by {owner}; waiting for its end")
+
+        with locked(self.folder / "index.json", on_wait):
+            index = None if rebuild else self.open()
+            if index is not None:
+                return index
+            if has_older_index(self.folder):
+                console.info(
+                    f"index: {self.folder} is of an earlier version of bertune, which did not write down "
+                    "prompts and similarity; it is built again"
+                )
+                rebuild = True
+            summary = self.corpus.scan()
+            info = IndexInfo(
+                summary.num_rows,
+                self.encode.dim,
+                "float16" if self.pipeline.similarity_fn_name == "cosine" else "float32",
+                self._fingerprint,
+                source,
+                self._settings,
+                self.pipeline.similarity_fn_name,
+            )
+            precision = self.pipeline.model.encoder.numerics.precision
+            rows = ((row.raw, row.text, row.line) for row in self.corpus.rows_again(summary))
+            with console.progress("indexing", info.num_rows):
+                build_index(
+                    self.folder,
+                    info,
+                    rows,
+                    self.encode,
+                    console.advance,
+                    precision=precision,
+                    rebuild=rebuild,
+                )
+            self.encode.report()
+            console.info(f"index: {info.num_rows} rows, {self.folder}")
+            return open_index(self.folder, info.model_fingerprint)
+
+    def _check_equal(self, there: JSON, here: JSON) -> None:
+        """Raise a ConfigError that names the first value that differs."""
+        for name, value in here.items():
+            if there.get(name) == value:
+                continue
+            if name == "sha256":
+                problem = f"was made of other content than {self.corpus.file} has now"
+            else:
+                problem = f"was made with another {name}: {there.get(name)!r} there, {value!r} here"
+            raise ConfigError(f"{self.folder}: {problem}; build the index again: --rebuild")
+
+    @cached_property
+    def _source(self) -> JSON:
+        """Say which corpus: its bytes, not its place, and how it is read."""
+        path = Path(self.corpus.file)
+        if not path.is_file():
+            raise DataError(f"{self.corpus.file}: no such file; an index is made of a file")
+        reading = self.corpus.data.model_dump(mode="json", include=set(_READING))
+        return {"sha256": sha256(path), **{f"data.{name}": reading[name] for name in _READING}}
 
 
-def _describe_source(corpus: Corpus) -> JSON:
-    path = Path(corpus.file)
-    if not path.is_file():
-        raise DataError(f"{corpus.file}: no such file; an index is made of a file")
-    stat = path.stat()
-    return {
-        "file": str(path.resolve()),
-        "bytes": stat.st_size,
-        "changed": stat.st_mtime_ns,
-        "data": corpus.data.model_dump(exclude_unset=True),
-    }
+_READING = ("columns", "format", "delimiter", "quoting", "encoding", "bad_rows")
+"""Settings of `data` that decide which rows and texts a corpus has."""
 
 
 def read_texts(file: str, overrides: Sequence[str] = (), console: Console | None = None) -> list[str]:
@@ -158,4 +262,4 @@ def read_texts(file: str, overrides: Sequence[str] = (), console: Console | None
         DataError: a row cannot be used.
     """
     corpus = Corpus(file, reading_config(DataConfig(), file, overrides), console or Console(quiet=True))
-    return [text for _, text in corpus.rows(verbose=True)]
+    return [row.text for row in corpus.rows(verbose=True)]

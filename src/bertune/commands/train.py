@@ -21,7 +21,7 @@ from bertune.tasks import load_task
 from bertune.tasks.base.datasets import encode_datasets, read_datasets
 from bertune.tasks.base.reading import Splits
 from bertune.tasks.base.task import Note, Task
-from bertune.training.build import BuiltModel, build_model
+from bertune.training.build import BuiltModel, build_model, check_model
 from bertune.training.launch import apply_launcher_settings, build_accelerator, check_environment
 from bertune.training.listener import Listener
 from bertune.training.resume import RunDir, choose_run_dir, finished_scores, settings_to_resume
@@ -69,6 +69,7 @@ def train(
     for line in idle_settings(run):
         console.info(f"note: {line}")
     check_environment(run)
+    check_model(run)
     splits = read_datasets(run, task, console)
     result = train_on(run, task, splits, listeners, run_dir=run_dir, console=console)
     console.info(f"done in {duration(time.perf_counter() - began)}")

@@ -13,6 +13,7 @@ from bertune.config.renames import new_name_of
 from bertune.config.schema import RunConfig, Section, is_section
 from bertune.config.yaml import dump_yaml, parse_yaml
 from bertune.errors import ConfigError, did_you_mean
+from bertune.files import expand_user
 
 
 def read_config(source: str | Path | dict[str, Any], overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -25,7 +26,7 @@ def read_config(source: str | Path | dict[str, Any], overrides: Sequence[str] = 
     if isinstance(source, dict):
         raw = copy.deepcopy(source)
     elif Path(source).suffix in {".yaml", ".yml"}:
-        path = Path(source)
+        path = Path(expand_user(source))
         try:
             text = path.read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:

@@ -5,11 +5,13 @@ The docstring of a field feeds the settings page of the documentation and `bertu
 
 from __future__ import annotations
 
+import os
 from typing import Annotated, Any, Literal, TypeGuard, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from bertune.errors import listed
+from bertune.files import expand_user
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 UsePrecision = Literal[Precision, "int8"]
@@ -17,7 +19,16 @@ UsePrecision = Literal[Precision, "int8"]
 Schedule = Literal[
     "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup"
 ]
-Files = str | list[str]
+
+
+def _path_text(value: Any) -> Any:
+    """Return a path as text; what else may be wrong with it is for pydantic to say."""
+    return expand_user(value) if isinstance(value, str | os.PathLike) else value
+
+
+LocalPath = Annotated[str, BeforeValidator(_path_text)]
+"""A file or folder as text; "~" at its start is the home folder."""
+Files = LocalPath | list[LocalPath]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 PositiveInt = Annotated[int, Field(ge=1)]
@@ -46,17 +57,22 @@ class DataConfig(Section):
     """A list names the columns of a file without header, from left to right; "_" ignores a column. A mapping
     gives the column of each field: {text: review, label: stars}; a list where a field is spread over several
     columns: {text: review, label: [toxic, obscene]}. Without it, well-known names are recognised."""
-    format: Literal["auto", "csv", "tsv", "json", "jsonl", "parquet", "conll", "lines"] = "auto"
-    """File format; `auto` goes by the file name. `conll` has one word a line, in columns, or one sentence a
-    line: words, a tab, tags. `lines` has one text or one JSON object a line, for prediction."""
+    format: Literal["auto", "csv", "tsv", "json", "jsonl", "fasttext", "parquet", "conll", "lines"] = "auto"
+    """File format; `auto` goes by the file name, and by the first bytes where they say otherwise. `conll` has
+    one word a line, in columns, or one sentence a line: words, a tab, tags. `fasttext` has `__label__` and a
+    label before each text. `lines` has one text or one JSON object a line."""
     delimiter: str | None = None
-    """Character between the columns of csv and tsv. Without it: a comma for csv, a tab for tsv and txt."""
+    """Character between the columns of csv, tsv and conll. Without it: a comma for csv, a tab for tsv and
+    txt, or another one if the first lines leave no doubt; tabs or blanks for conll."""
     quoting: Literal["auto", "standard", "none"] = "auto"
     """`standard`: a field in double quotes may hold delimiters and newlines. `none`: quotation marks are
     text. `auto`: standard for csv; none for tsv and txt, as in GLUE and most Chinese data sets."""
+    sentence_ends: list[str] | None = None
+    """Words after which a sentence ends, such as [".", "?", "!", "。"], in files with a word a line or a row
+    that do not divide sentences. An empty list reads long texts as they are, without a word about it."""
     encoding: str = "utf-8"
     """Text encoding, such as gb18030 or utf-16. A byte-order mark is removed."""
-    labels: list[str] | str | None = None
+    labels: list[str] | LocalPath | None = None
     """All labels in the order of their ids, or a file with one label a line. Without it: the labels of the
     training rows, sorted."""
     drop_labels: list[str] = []
@@ -177,7 +193,8 @@ class TrainConfig(Section):
     warmup_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Fraction of all steps in which the learning rate rises from 0."""
     warmup_steps: Annotated[int, Field(ge=0)] | None = None
-    """Number of steps in which the learning rate rises from 0; `warmup_ratio` has no effect then."""
+    """Number of steps in which the learning rate rises from 0; `warmup_ratio` has no effect then. A warm-up
+    as long as the run is shortened by one step, and the log says so."""
     schedule_cycles: PositiveInt = 1
     """Number of cycles of cosine_with_restarts."""
     schedule_power: PositiveFloat = 1.0
@@ -254,12 +271,12 @@ class LogConfig(Section):
 class RunConfig(Section):
     """All settings of a run."""
 
-    task: str
+    task: LocalPath
     """What to learn: the name of a task (`bertune tasks`), or a Python file with a task of your own."""
-    model: str = "minilm"
+    model: LocalPath = "minilm"
     """The pretrained encoder: a folder, a Hub id, or minilm (English, from the package of the extra
     `starter`)."""
-    out: str | None = None
+    out: LocalPath | None = None
     """Folder of the result. Without it: the first free one of runs/TASK-1, runs/TASK-2, ..."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
     """Decides the initial weights of the head, the order of rows, dropout, the split and the subset."""
@@ -273,6 +290,10 @@ class RunConfig(Section):
     """How the model is trained."""
     log: LogConfig = LogConfig()
     """What is told while it runs."""
+    model_code: Literal["never", "trusted"] = "never"
+    """Whether Python code that the folder of `model` brings (`auto_map` in its config.json) is run. `trusted`
+    runs it with all your rights: read it first. It is copied into OUT, and whoever opens OUT must trust it
+    too."""
 
 
 def is_section(annotation: Any) -> TypeGuard[type[BaseModel]]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,7 +18,7 @@ from bertune.types import Batch, EncodedExample, Encoding, PairIndex, Ragged
 IntArray = npt.NDArray[np.int64]
 
 
-def _offsets(lengths: Sequence[int]) -> IntArray:
+def _offsets(lengths: Sequence[int] | npt.NDArray[Any]) -> IntArray:
     offsets = np.zeros(len(lengths) + 1, np.int64)
     np.cumsum(lengths, out=offsets[1:])
     return offsets
@@ -135,6 +135,45 @@ def encoding_key(encoding: Encoding) -> bytes:
     return ids if encoding.pinyin_ids is None else ids + np.asarray(encoding.pinyin_ids, np.int64).tobytes()
 
 
+@dataclass(frozen=True)
+class TokenCounts:
+    """What became of the tokens of some rows; sums of several chunks can be added."""
+
+    rows: int = 0
+    truncated_rows: int = 0
+    """Rows that were longer than max_length."""
+    tokens: int = 0
+    truncated_tokens: int = 0
+    """Tokens that max_length cut off."""
+    unknown_tokens: int = 0
+    """Tokens that the vocabulary lacks."""
+
+    def __add__(self, other: TokenCounts) -> TokenCounts:
+        """Return the counts of both together."""
+        return TokenCounts(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
+
+    def lines(self, max_length: int) -> list[str]:
+        """Return lines about truncated rows, and about many tokens that the vocabulary lacks."""
+        return describe_tokens(self, max_length, self.unknown_tokens / max(1, self.tokens))
+
+
+def describe_tokens(counts: TokenCounts, max_length: int, unknown_fraction: float) -> list[str]:
+    """Return lines about truncated rows, and about many tokens that the vocabulary lacks."""
+    lines = []
+    if counts.truncated_tokens:
+        fraction = counts.truncated_tokens / (counts.tokens + counts.truncated_tokens)
+        lines.append(
+            f"{counts.truncated_rows} of {counts.rows} rows are longer than max_length {max_length} "
+            f"and were cut, {fraction:.1%} of all tokens"
+        )
+    if unknown_fraction > 0.02:
+        lines.append(
+            f"{unknown_fraction:.1%} of all tokens are unknown to this encoder's vocabulary; "
+            "is it made for this language?"
+        )
+    return lines
+
+
 class EncodedDataset:
     """An encoded data set in flat arrays, so that millions of rows cost little more than their tokens.
 
@@ -148,7 +187,7 @@ class EncodedDataset:
             [sum(encoding.num_truncated for encoding in row.inputs) for row in rows], np.int32
         )
         """(rows,), tokens that max_length cut from each row."""
-        self._text_index: IntArray | None = None  # (rows, sides), the text of each side of each row
+        self._text_index: IntArray | None = None  # (rows, sides), the text of each side; -1 for none
         self._text_ids: IntArray | None = None  # (texts,), equal for two passes of one text
         is_single = all(len(row.inputs) == 1 for row in rows)
         flat = FlatEncodings.from_encodings(
@@ -158,10 +197,14 @@ class EncodedDataset:
         self._flat_ids = flat.input_ids
         self.text_lengths: npt.NDArray[Any] = np.diff(flat.offsets)
         """(texts,), tokens of each text."""
-        self.lengths: npt.NDArray[Any] = (
-            self.text_lengths if self._text_index is None else self.text_lengths[self._text_index].sum(1)
-        )
+        self.lengths: npt.NDArray[Any] = self._row_lengths()
         """(rows,), tokens of each row, all its inputs together."""
+
+    def _row_lengths(self) -> npt.NDArray[Any]:
+        if self._text_index is None:
+            return self.text_lengths
+        lengths: npt.NDArray[Any] = self.text_lengths[self._text_index].sum(1, where=self._text_index >= 0)
+        return lengths
 
     def _unique_texts(self, rows: Sequence[EncodedExample]) -> list[Encoding]:
         """Return each text once; set `_text_index` and `_text_ids`."""
@@ -169,7 +212,7 @@ class EncodedDataset:
         numbers: dict[tuple[bytes, int], int] = {}
         ids: dict[bytes, int] = {}
         text_ids: list[int] = []
-        self._text_index = np.empty((len(rows), len(rows[0].inputs)), np.int64)
+        self._text_index = np.full((len(rows), max(len(row.inputs) for row in rows)), -1)
         for n, row in enumerate(rows):
             for side, encoding in enumerate(row.inputs):
                 content = encoding_key(encoding)
@@ -192,28 +235,38 @@ class EncodedDataset:
         return self._text_index is not None
 
     @property
+    def max_texts_per_row(self) -> int:
+        """The number of texts of the row that has most of them."""
+        return 1 if self._text_index is None else self._text_index.shape[1]
+
+    @property
     def num_truncated_rows(self) -> int:
         """The number of rows that were longer than max_length."""
         return int(np.count_nonzero(self.num_truncated))
 
     def diagnostics(self, unknown_id: int | None, max_length: int) -> list[str]:
         """Return lines about truncated rows, and about many tokens that the vocabulary lacks."""
-        lines = []
-        cut = int(self.num_truncated.sum(dtype=np.int64))
         total = int(self.lengths.sum())
-        if cut:
-            lines.append(
-                f"{self.num_truncated_rows} of {len(self)} rows are longer than max_length {max_length} "
-                f"and were cut, {cut / (total + cut):.1%} of all tokens"
-            )
-        if unknown_id is not None and total:
-            unknown = self._fraction_of(unknown_id)
-            if unknown > 0.02:
-                lines.append(
-                    f"{unknown:.1%} of all tokens are unknown to this encoder's vocabulary; "
-                    "is it made for this language?"
-                )
-        return lines
+        truncated = int(self.num_truncated.sum(dtype=np.int64))
+        counts = TokenCounts(len(self), self.num_truncated_rows, total, truncated)
+        unknown = self._fraction_of(unknown_id) if unknown_id is not None and total else 0.0
+        return describe_tokens(counts, max_length, unknown)
+
+    def count_tokens(self, unknown_id: int | None, rows: Sequence[int]) -> TokenCounts:
+        """Count the tokens of rows of one text each; a row that is named twice counts twice."""
+        index = np.asarray(rows, np.int64)
+        is_unknown = self._flat_ids == (-1 if unknown_id is None else unknown_id)
+        unknown_before = np.append(0, np.cumsum(is_unknown, dtype=np.int64))
+        offsets = _offsets(self.text_lengths)
+        num_unknown = unknown_before[offsets[1:]] - unknown_before[offsets[:-1]]
+        truncated = self.num_truncated[index]
+        return TokenCounts(
+            len(index),
+            int(np.count_nonzero(truncated)),
+            int(self.lengths[index].sum(dtype=np.int64)),
+            int(truncated.sum(dtype=np.int64)),
+            int(num_unknown[index].sum()),
+        )
 
     def _fraction_of(self, token: int) -> float:
         """Return the fraction of all tokens that are this one; shared texts count once."""
@@ -266,6 +319,8 @@ class EncodedDataset:
         if self._text_index is None or self._text_ids is None:
             return rows, None
         texts, inverse = np.unique(self._text_index[list(rows)], return_inverse=True)
+        if len(texts) and texts[0] < 0:  # the places of texts that a row lacks stay -1
+            texts, inverse = texts[1:], inverse - 1
         sides = inverse.reshape(len(rows), self._text_index.shape[1]).T
         text_index = tuple(torch.from_numpy(np.ascontiguousarray(side)) for side in sides)
         return texts.tolist(), PairIndex(text_index, torch.from_numpy(self._text_ids[texts]))

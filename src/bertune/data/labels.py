@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from bertune.data.columns import SpreadValue
 from bertune.errors import ConfigError, DataError, did_you_mean, listed
 from bertune.types import Example, Row
 
@@ -70,12 +71,14 @@ def is_missing(value: Any) -> bool:
 
 
 def get_text(row: Row, field: str) -> str:
-    """Return a text of a row.
+    """Return a text of a row; a text that is spread over several columns is joined by blanks.
 
     Raises:
         DataError: the value is missing, empty, or not text.
     """
     value = row.fields.get(field)
+    if isinstance(value, SpreadValue):
+        value = _join_texts(value, row, field)
     if is_missing(value):
         raise DataError(f"{row.location}: {field!r} is missing; every row needs it")
     if not isinstance(value, str | int | float):
@@ -84,6 +87,15 @@ def get_text(row: Row, field: str) -> str:
     if not text.strip():
         raise DataError(f"{row.location}: {field!r} is empty; remove the row, or set data.bad_rows=skip")
     return check_surrogates(text, row, field)
+
+
+def _join_texts(values: SpreadValue, row: Row, field: str) -> str:
+    """Return the texts of several columns, joined by blanks; empty ones are left out."""
+    parts = [part for part in values.values() if not is_missing(part) and str(part).strip()]
+    wrong = next((part for part in parts if not isinstance(part, str | int | float)), None)
+    if wrong is not None:
+        raise DataError(f"{row.location}: {field!r} must be text, got {type(wrong).__name__} {_short(wrong)}")
+    return " ".join(str(part).strip() for part in parts)
 
 
 def _short(value: Any) -> str:

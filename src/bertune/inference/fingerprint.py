@@ -1,10 +1,11 @@
-"""A hash of all that decides the vectors of a model, so that no index is searched with another model."""
+"""A hash of a model, so that vectors of two models are never compared or mixed."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import asdict, is_dataclass
 from typing import Any
 
 import numpy as np
@@ -29,25 +30,23 @@ FORMAT_1_PARAMETERS = {
 }
 """Parts of parameter names inside a model: in format 1, and today."""
 
-_OWN_MODULES = ("encoder.embeddings.", "encoder.layers.")
-"""Where bertune's own encoders have their parameters; other encoders have transformers' names, as before."""
-
 
 def model_fingerprint(model: Model, settings: list[Any], tokenizer: str) -> str:
     """Return the SHA-256 of a model's weights and settings, as hex digits.
 
-    Parameters are hashed under their names of format 1, so that an index of that format still fits its model.
-
     Args:
-        model: encoder and head.
+        model: encoder and head. Of bertune's own encoders the sizes, activation and epsilons count too.
         settings: whatever else decides the vectors, JSON-ready.
         tokenizer: the fingerprint of the tokenizer.
     """
     digest = hashlib.sha256()
     for name, weight in model.state_dict().items():
-        digest.update(_hashed_name(name).encode())
+        digest.update(name.encode())
         digest.update(np.ascontiguousarray(weight.detach().cpu().numpy()).data)
-    digest.update(json.dumps(settings).encode())
+    config = getattr(model.encoder, "config", None)
+    sizes = asdict(config) if is_dataclass(config) and not isinstance(config, type) else {}
+    sizes = {name: value for name, value in sizes.items() if "dropout" not in name}
+    digest.update(json.dumps([settings, sizes], sort_keys=True, default=str).encode())
     digest.update(tokenizer.encode())
     return digest.hexdigest()
 
@@ -61,10 +60,3 @@ def rename_parameter(name: str, names: Mapping[str, str]) -> str:
     for before, after in names.items():
         name = name.replace(before, after)
     return name
-
-
-_HASHED_PARAMETERS = {today: format_1 for format_1, today in FORMAT_1_PARAMETERS.items()}
-
-
-def _hashed_name(name: str) -> str:
-    return rename_parameter(name, _HASHED_PARAMETERS) if name.startswith(_OWN_MODULES) else name

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bertune.data.dataset import EncodedDataset
+from bertune.data.dataset import EncodedDataset, TokenCounts
 from bertune.data.labels import check_surrogates
 from bertune.errors import ConfigError, DataError
 from bertune.inference.fingerprint import model_fingerprint
@@ -30,15 +30,15 @@ class SentencePipeline(Pipeline):
         prompts: texts to put before a text, by name.
         default_prompt_name: the prompt that is used when a call names none.
         truncate_dim: how many features of a vector are kept when a call does not say.
-        notes: what a user should know of the texts of the last call: how many were truncated, how many tokens
-            the vocabulary lacks.
+        token_counts: of the texts of the last call, how many were truncated, and how many tokens the
+            vocabulary lacks.
     """
 
     task: SentenceTask
     prompts: dict[str, str] = field(default_factory=dict)
     default_prompt_name: str | None = None
     truncate_dim: int | None = None
-    notes: list[str] = field(default_factory=list)
+    token_counts: TokenCounts = field(default_factory=TokenCounts)
 
     def encode(  # noqa: PLR0913  (the arguments of sentence-transformers)
         self,
@@ -160,6 +160,13 @@ class SentencePipeline(Pipeline):
         """Return the name of the prompt that documents get, if there is one."""
         return self._first_prompt_of("document", "passage", "corpus")
 
+    def search_prompts(self) -> tuple[str, str]:
+        """Return what `encode_query` puts before a query, and `encode_document` before a document."""
+        query, document = (
+            self.resolve_prompt(name, None) for name in (self.query_prompt_name, self.document_prompt_name)
+        )
+        return query, document
+
     def _first_prompt_of(self, *names: str) -> str | None:
         return next((name for name in names if name in self.prompts), None)
 
@@ -181,7 +188,10 @@ class SentencePipeline(Pipeline):
         return self.prompts[name]
 
     def fingerprint(self) -> str:
-        """Return a hash of all that decides the vectors: weights, head, tokenizer and `max_seq_length`."""
+        """Return a hash of the model: weights, architecture, head, tokenizer and `max_seq_length`.
+
+        What a call may choose is not in it: prompt, width, length and precision of the vectors.
+        """
         head: Any = self.model.head
         settings = [
             head.pooling,
@@ -197,10 +207,16 @@ class SentencePipeline(Pipeline):
         unique = {text: n for n, text in enumerate(dict.fromkeys(texts))}
         encodings = self.tokenizer.encode([self.task.preprocess_text(text) for text in unique])
         dataset = EncodedDataset([EncodedExample((encoding,)) for encoding in encodings])
-        self.num_truncated_rows = dataset.num_truncated_rows
-        self.notes = dataset.diagnostics(self.tokenizer.unk_token_id, self.tokenizer.max_length)
+        index = [unique[text] for text in texts]
+        self.token_counts = dataset.count_tokens(self.tokenizer.unk_token_id, index)
+        self.num_truncated_rows = self.token_counts.truncated_rows
         vectors: FloatArray = embed_texts(self.model, dataset, self.device).numpy()
-        return vectors if len(unique) == len(texts) else vectors[[unique[text] for text in texts]]
+        return vectors if len(unique) == len(texts) else vectors[index]
+
+    @property
+    def notes(self) -> list[str]:
+        """Return what a user should know of the texts of the last call."""
+        return self.token_counts.lines(self.tokenizer.max_length)
 
     def similarity(self, a: Any, b: Any) -> Any:
         """Return the similarity of every vector of `a` (n, E) with every one of `b` (m, E): a tensor (n, m).

@@ -6,13 +6,13 @@ Letters: `q` queries, `n` documents, `d` width of a vector, `k` results of a que
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from bertune.metrics.classification import Bools, Floats, Ints
-from bertune.metrics.similarity import Similarity, similarity_matrix
+from bertune.metrics.similarity import Similarity, l2_normalize, similarity_matrix
 
 Vectors = npt.NDArray[np.float32]
 
@@ -63,9 +63,26 @@ def retrieval_scores(
     pairs = _relevant_pairs(relevant, excluded, len(documents))
     hits = np.isin(np.arange(len(queries))[:, None] * len(documents) + neighbors, pairs)  # (q, k)
     count = np.bincount(pairs // len(documents), minlength=len(queries))
+    return scores_of_rankings(hits.astype(float), [np.ones(n) for n in count], ks)
+
+
+def scores_of_rankings(
+    found: Floats, relevant: Sequence[Floats], ks: Sequence[int] = (1, 5, 10)
+) -> RetrievalScores:
+    """Return the metrics of rankings whose documents may be relevant in degrees; see `retrieval_scores`.
+
+    The degree is the gain in nDCG, as in trec_eval. For the other metrics every degree above 0 is relevant.
+
+    Args:
+        found: (q, k) the degree of each document of a ranking, best first; 0 for others.
+        relevant: for each query the degrees of all its relevant documents, those that no search can find too.
+        ks: the values of k for `recall@k`.
+    """
+    hits = found > 0
+    count = np.array([len(degrees) for degrees in relevant])
     per_query = {
         f"mrr@{_CUTOFF}": _reciprocal_rank(hits[:, :_CUTOFF]),
-        f"ndcg@{_CUTOFF}": _discounted_gain(hits[:, :_CUTOFF], count),
+        f"ndcg@{_CUTOFF}": _discounted_gain(found[:, :_CUTOFF], relevant),
         **{f"recall@{k}": hits[:, :k].sum(1) / np.maximum(count, 1) for k in ks},
         "accuracy@1": hits[:, :1].any(1).astype(float),
     }
@@ -86,11 +103,12 @@ def _reciprocal_rank(hits: Bools) -> Floats:
     return reciprocal
 
 
-def _discounted_gain(hits: Bools, count: Ints) -> Floats:
-    """Return the nDCG (q,) of hits (q, k), where each query has `count` (q,) relevant documents in all."""
+def _discounted_gain(found: Floats, relevant: Sequence[Floats]) -> Floats:
+    """Return the nDCG (q,) of rankings (q, k); `relevant` has the degrees of all relevant documents."""
     discount = 1 / np.log2(2.0 + np.arange(_CUTOFF))
-    ideal = np.append(0.0, np.cumsum(discount))[np.minimum(count, _CUTOFF)]
-    gain: Floats = hits @ discount[: hits.shape[1]] / np.where(count, ideal, 1.0)
+    best = [np.sort(degrees)[::-1][:_CUTOFF] for degrees in relevant]
+    ideal = np.array([degrees @ discount[: len(degrees)] for degrees in best])
+    gain: Floats = found @ discount[: found.shape[1]] / np.where(ideal, ideal, 1.0)
     return gain
 
 
@@ -119,11 +137,47 @@ def nearest_neighbors(
     return neighbors
 
 
+class TopDocuments:
+    """The documents nearest to each query, of documents that come in parts.
+
+    Args:
+        queries: (q, d).
+        k: how many documents to keep for each query.
+        similarity: how vectors are compared.
+    """
+
+    def __init__(self, queries: Vectors, k: int, similarity: Similarity) -> None:
+        self._queries = l2_normalize(queries) if similarity == "cosine" else queries
+        self._k = k
+        self._similarity = similarity
+        self._num_documents = 0
+        self._scores = np.empty((len(queries), 0))
+        self.documents: Ints = np.empty((len(queries), 0), np.int64)
+        """(q, k) best first, and in the order in which they came where they are equally near."""
+
+    def add(self, documents: Vectors) -> None:
+        """Compare further documents (n, d); they are numbered in the order in which they come."""
+        similarity = "dot" if self._similarity == "cosine" else self._similarity
+        vectors = l2_normalize(documents) if self._similarity == "cosine" else documents
+        new_scores = np.concatenate(
+            [
+                similarity_matrix(self._queries[block], vectors, similarity)
+                for block in _blocks(len(self._queries), max(1, _BLOCK // max(1, len(documents))))
+            ]
+        )
+        new = np.broadcast_to(self._num_documents + np.arange(len(documents)), new_scores.shape)
+        scores = np.concatenate([self._scores, new_scores], axis=1)
+        order = _top_k(scores, min(self._k, scores.shape[1]))
+        self._scores = np.take_along_axis(scores, order, axis=1)
+        self.documents = np.take_along_axis(np.concatenate([self.documents, new], axis=1), order, axis=1)
+        self._num_documents += len(documents)
+
+
 def _blocks(total: int, size: int) -> Iterator[slice]:
     return (slice(start, start + size) for start in range(0, total, size))
 
 
-def _top_k(values: Vectors, k: int) -> Ints:
+def _top_k(values: npt.NDArray[Any], k: int) -> Ints:
     """Return the columns (b, k) of the highest values of each row (b, n), highest first, ties in order."""
     num_lower = values.shape[1] - k
     lowest = np.partition(values, num_lower, axis=1)[:, num_lower, None]

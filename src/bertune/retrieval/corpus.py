@@ -7,21 +7,24 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
 
 from bertune.artifact.read import load
 from bertune.config.reading import reading_config
 from bertune.config.schema import DataConfig
 from bertune.console import Console, prefixed
+from bertune.data.dataset import TokenCounts
 from bertune.data.labels import get_text
 from bertune.data.records import BadRows, ReadOptions
 from bertune.data.rows import open_rows
-from bertune.errors import ArtifactError, DataError
+from bertune.errors import ArtifactError, ConfigError, DataError
 from bertune.inference.sentence_pipeline import SentencePipeline, truncate_vectors
 from bertune.inference.vectors import FloatArray
-from bertune.retrieval.writers import EmbedFn
 from bertune.types import JSON, Columns
 
-CORPUS_COLUMNS = Columns(("text",), (), "label", target_required=False)
+CORPUS_COLUMNS = Columns(("text",), (), "label", target_required=False, spreadable=("text",))
 """The fields that are read from a row of a corpus."""
 
 
@@ -35,6 +38,26 @@ class VectorOptions:
     normalize: bool = False
 
 
+class CorpusRow(NamedTuple):
+    """A row of a corpus."""
+
+    raw: JSON
+    """Its columns."""
+    text: str
+    line: int
+    """The line of the file on which it begins; for parquet and the Hub, the number of the row."""
+
+
+class CorpusSummary(NamedTuple):
+    """What one pass over a corpus shows."""
+
+    num_rows: int
+    digest: str
+    """SHA-256 of the rows."""
+    has_gaps: bool
+    """Whether row n is not on the nth line after the first row: rows were left out, or have several lines."""
+
+
 @dataclass(frozen=True)
 class Corpus:
     """A file of texts, the settings it is read with, and where its diagnostics are shown."""
@@ -43,8 +66,8 @@ class Corpus:
     data: DataConfig
     console: Console
 
-    def rows(self, *, verbose: bool = False) -> Iterator[tuple[JSON, str]]:
-        """Yield each row: its columns and its text. `verbose` shows what is unusual about the file.
+    def rows(self, *, verbose: bool = False) -> Iterator[CorpusRow]:
+        """Yield each row. `verbose` shows what is unusual about the file.
 
         Raises:
             DataError: a row cannot be used, unless data.bad_rows is skip.
@@ -54,36 +77,57 @@ class Corpus:
         options = ReadOptions(self.file, self.data, CORPUS_COLUMNS, bad_rows, note, require_target=False)
         for row in open_rows(options):
             try:
-                yield row.raw, get_text(row, "text")
+                yield CorpusRow(row.raw, get_text(row, "text"), row.location.line)
             except DataError as error:
                 bad_rows(str(error))
         for line in bad_rows.finish():
             note(line)
 
-    def count_and_hash(self) -> tuple[int, str]:
-        """Read the file to its end; return how many rows it has, and their SHA-256.
+    def scan(self) -> CorpusSummary:
+        """Read the file to its end, and show what is unusual about it.
 
         Raises:
             DataError: a row cannot be used, or there are none.
         """
-        digest, count = hashlib.sha256(), 0
-        for raw, text in self.rows(verbose=True):
-            digest.update(json.dumps([raw, text], ensure_ascii=False, default=str).encode())
-            count += 1
-        if not count:
+        digest, num_rows, first_line, has_gaps = hashlib.sha256(), 0, 0, False
+        for row in self.rows(verbose=True):
+            first_line = first_line or row.line
+            has_gaps = has_gaps or row.line != first_line + num_rows
+            digest.update(_row_bytes(row))
+            num_rows += 1
+        if not num_rows:
             raise DataError(f"{self.file}: no usable row is left")
-        return count, digest.hexdigest()
+        return CorpusSummary(num_rows, digest.hexdigest(), has_gaps)
+
+    def rows_again(self, summary: CorpusSummary) -> Iterator[CorpusRow]:
+        """Yield each row, and check at the end that they are those that `scan` has seen.
+
+        Raises:
+            DataError: the file has changed.
+        """
+        digest = hashlib.sha256()
+        for row in self.rows():
+            digest.update(_row_bytes(row))
+            yield row
+        if digest.hexdigest() != summary.digest:
+            raise DataError(
+                f"{self.file}: has changed while it was read; run it again on a file that does not change"
+            )
+
+
+def _row_bytes(row: CorpusRow) -> bytes:
+    return json.dumps([row.raw, row.text], ensure_ascii=False, default=str).encode(errors="surrogatepass")
 
 
 def load_sentence_pipeline(
-    folder: str | Path, *, device: str = "auto", precision: str = "auto"
+    folder: str | Path, *, device: str = "auto", precision: str = "auto", model_code: str = "never"
 ) -> SentencePipeline:
     """Open a model of sentence vectors; the arguments are those of `bertune.load`.
 
     Raises:
         ArtifactError: the folder holds another kind of model.
     """
-    pipeline = load(folder, device=device, precision=precision)
+    pipeline = load(folder, device=device, precision=precision, model_code=model_code)
     if not isinstance(pipeline, SentencePipeline):
         task = type(pipeline.task).__name__.lower()
         raise ArtifactError(
@@ -102,22 +146,51 @@ def corpus_data_config(pipeline: SentencePipeline, file: str, overrides: Sequenc
     return data
 
 
-def make_embed_fn(pipeline: SentencePipeline, options: VectorOptions, console: Console) -> EmbedFn:
-    """Return a function from texts to vectors (n, dim), which shows notes about the texts once."""
-    prefix = pipeline.resolve_prompt(options.prompt_name, options.prompt)
-    has_shown_notes = False
+class CorpusEncoder:
+    """Texts to their vectors (n, dim), as some options say; counts what became of the texts.
 
-    def encode(texts: list[str]) -> FloatArray:
-        nonlocal has_shown_notes
-        vectors = truncate_vectors(
-            pipeline.embed_texts([prefix + text for text in texts]),
-            pipeline.truncate_dim if options.truncate_dim is None else options.truncate_dim,
-            options.normalize,
+    Raises:
+        ConfigError: there is no such prompt, two are named, or the vectors are narrower than `truncate_dim`.
+    """
+
+    def __init__(self, pipeline: SentencePipeline, options: VectorOptions, console: Console) -> None:
+        if options.prompt is not None and options.prompt_name is not None:
+            raise ConfigError(
+                "prompt and prompt_name: two prompts are given, and a text gets one; leave one of them out"
+            )
+        if options.prompt_name == "":
+            raise ConfigError(
+                f"prompt_name: is empty; this model has {', '.join(pipeline.prompts) or 'no prompts'}"
+            )
+        self._pipeline = pipeline
+        self._console = console
+        self.counts = TokenCounts()
+        self._normalize = options.normalize
+        self.prompt: str = pipeline.resolve_prompt(options.prompt_name, options.prompt)
+        self.truncate_dim: int | None = (
+            pipeline.truncate_dim if options.truncate_dim is None else options.truncate_dim
         )
-        if pipeline.notes and not has_shown_notes:
-            has_shown_notes = True
-            for line in pipeline.notes:
-                console.info(f"data: of the first {len(texts)} texts: {line}")
-        return vectors
+        full_width = pipeline.get_embedding_dimension()
+        self.dim: int = self._finish(np.zeros((1, full_width), np.float32)).shape[1]
+        """Width of the vectors."""
+        default = pipeline.resolve_prompt(None, None)
+        if options.prompt == "" and default:
+            console.info(f"prompt: none is put before a text; the model's default, {default!r}, is left out")
 
-    return encode
+    def __call__(self, texts: Sequence[str]) -> FloatArray:
+        """Return the vectors of texts (n, dim)."""
+        vectors = self._pipeline.embed_texts([self.prompt + text for text in texts])
+        self.counts += self._pipeline.token_counts
+        return self._finish(vectors)
+
+    def _finish(self, vectors: FloatArray) -> FloatArray:
+        return truncate_vectors(vectors, self.truncate_dim, self._normalize)
+
+    def settings(self) -> JSON:
+        """Return what decides the vectors besides the model, as JSON."""
+        return {"prompt": self.prompt, "truncate_dim": self.truncate_dim, "normalize": self._normalize}
+
+    def report(self, name: str = "data") -> None:
+        """Show how many of all texts were truncated, and whether the vocabulary lacks many tokens."""
+        for line in self.counts.lines(self._pipeline.max_seq_length):
+            self._console.info(f"{name}: {line}")

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
+import numpy.typing as npt
 
 from bertune.errors import ArtifactError, ConfigError
 from bertune.files import fsync, part_of
@@ -18,32 +21,39 @@ from bertune.retrieval.writers import (
     VectorFile,
     npy_header,
     report_write_errors,
-    upgrade_source,
     write_json,
     write_vectors,
 )
 from bertune.types import JSON
 
+IndexRow = tuple[JSON, str, int]
+"""The columns of a row of the corpus, its text, and the line on which it begins."""
+_FILES = ("index.json", "vectors.npy", "usearch.index")
+"""What makes a folder an index; index.json goes first, so nobody opens what is being removed."""
+
 
 def build_index(
     folder: Path,
     info: IndexInfo,
-    rows: Iterable[tuple[JSON, str]],
+    rows: Iterable[IndexRow],
     encode: EmbedFn,
     on_progress: Callable[[int], None] = lambda _: None,
     *,
+    precision: str = "",
     rebuild: bool = False,
 ) -> int:
     """Build an index; continue where an earlier call for the same was stopped.
 
-    A finished index of something else is replaced.
+    A finished index of something else is replaced. One call at a time may build an index in a folder: see
+    `bertune.files.locked`.
 
     Args:
         folder: made if missing.
         info: what the index is made of.
-        rows: for each row of the corpus, in order, its columns and its text.
+        rows: the rows of the corpus, in order.
         encode: gets at most a chunk of texts a call.
         on_progress: called with the number of rows that are done.
+        precision: how vectors are computed; an unfinished index is continued in this precision only.
         rebuild: use nothing of what the folder holds.
 
     Returns:
@@ -56,9 +66,16 @@ def build_index(
     """
     if info.dtype not in {"float32", "float16"}:
         raise ConfigError(f"dtype: {info.dtype!r} is not for an index; use float32 or float16")
-    identity = {"model": info.model_fingerprint, "source": info.source, "for": "search"}
-    job = VectorFile(folder / "vectors.npy", info.num_rows, info.dim, info.dtype, identity)
-    with report_write_errors(folder):
+    identity = {
+        "model": info.model_fingerprint,
+        "vectors": info.settings,
+        "source": info.source,
+        "similarity": info.similarity,
+        "precision": precision,
+        "for": "search",
+    }
+    job = VectorFile(folder / "vectors.npy", info.num_rows, info.dim, info.dtype, identity, "--index")
+    with report_write_errors(folder, "--index"):
         folder.mkdir(parents=True, exist_ok=True)
         if rebuild:
             job.progress_path.unlink(missing_ok=True)
@@ -69,8 +86,12 @@ def build_index(
             return info.num_rows
         elif _read_index_json(folder) != info.to_json() or job.path.exists():
             _remove_finished(folder)
+    is_cosine = info.similarity == "cosine"  # vectors of length 1 lose nothing that a cosine needs
     return write_vectors(
-        job, _write_texts(folder, info, rows), lambda texts: l2_normalize(encode(texts)), on_progress
+        job,
+        _write_texts(folder, info, rows),
+        (lambda texts: l2_normalize(encode(texts))) if is_cosine else encode,
+        on_progress,
     )
 
 
@@ -82,37 +103,55 @@ def _is_finished(folder: Path, info: IndexInfo) -> bool:
 
 
 def _remove_finished(folder: Path) -> None:
-    for name in ("index.json", "vectors.npy", "usearch.index"):
+    for name in _FILES:
         (folder / name).unlink(missing_ok=True)
 
 
-def _write_texts(
-    folder: Path, info: IndexInfo, rows: Iterable[tuple[JSON, str]]
-) -> Iterator[tuple[JSON, str]]:
-    """Yield the rows; when the last was asked for, texts.jsonl, offsets.npy and index.json are written.
+def _write_texts(folder: Path, info: IndexInfo, rows: Iterable[IndexRow]) -> Iterator[tuple[JSON, str]]:
+    """Yield the rows; when the last was asked for, all files are there but the vectors.
 
     The vectors get their name after that, so a folder with vectors.npy and index.json is complete.
     """
-    texts_path, offsets_path = folder / "texts.jsonl", folder / "offsets.npy"
-    with report_write_errors(texts_path):
-        texts_file, offsets_file = part_of(texts_path).open("wb"), part_of(offsets_path).open("wb")
-    with texts_file, offsets_file:
-        offsets_file.write(npy_header((info.num_rows,), np.int64))
+    paths = [folder / name for name in ("texts.jsonl", "offsets.npy", "lines.npy")]
+    with ExitStack() as stack:
+        with report_write_errors(paths[0], "--index"):
+            files: list[BinaryIO] = [stack.enter_context(part_of(path).open("wb")) for path in paths]
+        texts, *numbers = files
+        for file in numbers:
+            file.write(npy_header((info.num_rows,), np.int64))
         offset = count = 0
-        for raw, text in rows:
+        for raw, text, source_line in rows:
             line = json_text(raw).encode() + b"\n"
-            with report_write_errors(texts_path):
-                texts_file.write(line)
-                offsets_file.write(np.int64(offset).tobytes())
+            with report_write_errors(paths[0], "--index"):
+                texts.write(line)
+                for file, number in zip(numbers, (offset, source_line), strict=True):
+                    file.write(np.int64(number).tobytes())
             offset += len(line)
             count += 1
             yield raw, text
     if count == info.num_rows:
-        with report_write_errors(texts_path):
-            for path in (texts_path, offsets_path):
+        with report_write_errors(paths[0], "--index"):
+            for path in paths:
                 fsync(part_of(path))
                 part_of(path).replace(path)
             write_json(folder / "index.json", info.to_json())
+
+
+def has_index(folder: Path) -> bool:
+    """Tell whether the folder holds a finished index, of whatever format."""
+    return (folder / "index.json").is_file() and (folder / "vectors.npy").is_file()
+
+
+def has_older_index(folder: Path) -> bool:
+    """Tell whether the folder holds an index of an earlier format, finished or not; it is built again."""
+    version = (_read_index_json(folder) or {}).get("format")
+    if version is not None:
+        return isinstance(version, int) and version < FORMAT_VERSION
+    try:
+        progress = json.loads((folder / "vectors.npy.part.json").read_text(encoding="utf-8"))
+        return "vectors" not in progress["identity"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def open_index(folder: str | Path, model_fingerprint: str) -> Index:
@@ -127,6 +166,40 @@ def open_index(folder: str | Path, model_fingerprint: str) -> Index:
     """
     folder = Path(folder)
     values = _read_index_json(folder)
+    _check_readable(folder, values)
+    try:
+        field_names = {key: name for name, key in INDEX_KEYS.items()}
+        given = {field_names[key]: value for key, value in (values or {}).items() if key != "format"}
+        info = IndexInfo(**given)
+        vectors, offsets, lines = (
+            np.load(folder / name, mmap_mode="r") for name in ("vectors.npy", "offsets.npy", "lines.npy")
+        )
+        texts: npt.NDArray[Any] = np.memmap(folder / "texts.jsonl", np.uint8, "r")
+    except (OSError, ValueError, TypeError, KeyError, EOFError) as error:
+        raise ArtifactError(
+            f"{folder}: damaged: {' '.join(str(error).split())}; build the index again: --rebuild"
+        ) from None
+    if _read_index_json(folder) != values:
+        raise ArtifactError(f"{folder}: another process is building this index again; repeat the call")
+    if info.model_fingerprint != model_fingerprint:
+        raise ArtifactError(
+            f"{folder}: was made by another model (has {info.model_fingerprint}, "
+            f"this is {model_fingerprint}); build the index again: --rebuild"
+        )
+    fits = (
+        vectors.shape == (info.num_rows, info.dim)
+        and vectors.dtype == info.dtype
+        and offsets.shape == lines.shape == (info.num_rows,)
+    )
+    if not fits or not info.num_rows or not 0 <= offsets[-1] < len(texts):
+        raise ArtifactError(
+            f"{folder}: damaged: its files do not belong together; build the index again: --rebuild"
+        )
+    return Index(folder, info, vectors, offsets, lines, texts)
+
+
+def _check_readable(folder: Path, values: JSON | None) -> None:
+    """Raise an ArtifactError where index.json is missing, of another format, or the index is unfinished."""
     is_finished = values is not None and (folder / "vectors.npy").exists()
     if not is_finished and (folder / "vectors.npy.part.json").exists():
         raise ArtifactError(
@@ -141,31 +214,6 @@ def open_index(folder: str | Path, model_fingerprint: str) -> Index:
             f"{folder}: has format {values.get('format')!r}, this bertune reads format {FORMAT_VERSION}; "
             "build the index again: --rebuild"
         )
-    try:
-        field_names = {key: name for name, key in INDEX_KEYS.items()}
-        info = IndexInfo(**{field_names[key]: value for key, value in values.items() if key != "format"})
-        vectors = np.load(folder / "vectors.npy", mmap_mode="r")
-        offsets = np.load(folder / "offsets.npy", mmap_mode="r")
-        num_bytes = (folder / "texts.jsonl").stat().st_size
-    except (OSError, ValueError, TypeError, KeyError, EOFError) as error:
-        raise ArtifactError(
-            f"{folder}: damaged: {' '.join(str(error).split())}; build the index again: --rebuild"
-        ) from None
-    if info.model_fingerprint != model_fingerprint:
-        raise ArtifactError(
-            f"{folder}: was made by another model (has {info.model_fingerprint}, "
-            f"this is {model_fingerprint}); build the index again: --rebuild"
-        )
-    fits = (
-        vectors.shape == (info.num_rows, info.dim)
-        and vectors.dtype == info.dtype
-        and offsets.shape == (info.num_rows,)
-    )
-    if not fits or not info.num_rows or not 0 <= offsets[-1] < num_bytes:
-        raise ArtifactError(
-            f"{folder}: damaged: its files do not belong together; build the index again: --rebuild"
-        )
-    return Index(folder, info, vectors, offsets)
 
 
 def _read_index_json(folder: Path) -> JSON | None:
@@ -176,4 +224,4 @@ def _read_index_json(folder: Path) -> JSON | None:
         return None
     except ValueError:
         return {}
-    return upgrade_source(values) if isinstance(values, dict) else {}
+    return values if isinstance(values, dict) else {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -13,12 +13,14 @@ import numpy as np
 import numpy.typing as npt
 
 from bertune.errors import ArtifactError, ConfigError, MissingExtra
-from bertune.files import part_of
-from bertune.inference.vectors import FloatArray, cosines, l2_normalize
+from bertune.files import unique_part_of
+from bertune.inference.vectors import FloatArray, l2_normalize, pair_similarities
+from bertune.metrics.similarity import Similarity, similarity_matrix
 from bertune.retrieval.writers import report_write_errors
 from bertune.types import JSON
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""Format 1 did not say which prompt, width and similarity vectors have, nor on which line a row stands."""
 IntArray = npt.NDArray[np.int64]
 Engine = Literal["exact", "usearch"]
 ENGINES: tuple[Engine, ...] = ("exact", "usearch")
@@ -34,10 +36,13 @@ INDEX_KEYS = {
     "dtype": "form",
     "model_fingerprint": "model",
     "source": "source",
+    "settings": "vectors",
+    "similarity": "similarity",
 }
 """Fields of `IndexInfo`, and their keys in index.json."""
-_COSINE_BATCH_SIZE = 4096
-"""Pairs of vectors whose cosines are computed together, in float64."""
+_PAIR_BATCH_SIZE = 4096
+"""Pairs of vectors whose similarities are computed together, in float64."""
+_USEARCH_METRICS = {"cosine": "cos", "dot": "ip", "euclidean": "l2sq"}
 _MAX_BATCH_HITS = 1 << 22
 """Most hits that are kept for the queries of a batch."""
 
@@ -46,8 +51,9 @@ class Hit(NamedTuple):
     """A row of the corpus that is near a query."""
 
     row: int  # its number in the corpus, from 0
-    score: float  # cosine, -1 to 1
+    score: float  # how similar, as the model compares: a cosine is -1 to 1, a distance is negative
     raw: JSON  # its columns
+    line: int  # the line of the corpus on which it begins
 
 
 class NearDuplicate(NamedTuple):
@@ -80,7 +86,11 @@ class IndexInfo:
     model_fingerprint: str
     """`SentencePipeline.fingerprint()`: vectors of two models cannot be compared."""
     source: JSON
-    """Which corpus, and the settings it was read with."""
+    """Which corpus, by its content, and the settings it was read with."""
+    settings: JSON = field(default_factory=dict)
+    """What decides the vectors besides the model, such as the prompt of the rows."""
+    similarity: Similarity = "cosine"
+    """How the model compares vectors. For cosines they are stored with length 1, else as they are."""
 
     def to_json(self) -> JSON:
         """Return what index.json holds."""
@@ -97,7 +107,11 @@ class Index:
     vectors: npt.NDArray[Any]
     """(num_rows, dim), mapped from the disk."""
     offsets: IntArray
-    """(num_rows,), mapped from the disk: where in texts.jsonl each row begins."""
+    """(num_rows,), mapped from the disk: where in `texts` each row begins."""
+    lines: IntArray
+    """(num_rows,), mapped from the disk: the line of the corpus on which each row begins."""
+    texts: npt.NDArray[np.uint8]
+    """texts.jsonl, mapped from the disk, so that an index which is built again meanwhile changes nothing."""
 
     def search(self, queries: FloatArray, k: int = 10, engine: Engine = "exact") -> list[list[Hit]]:
         """Find the rows nearest to each query.
@@ -119,7 +133,10 @@ class Index:
         results = self.nearest(queries, k, engine)
         raws = self.read_rows(int(row) for _, rows in results for row in rows)
         return [
-            [Hit(int(row), float(score), raws[int(row)]) for score, row in zip(scores, rows, strict=True)]
+            [
+                Hit(int(row), float(score), raws[int(row)], int(self.lines[row]))
+                for score, row in zip(scores, rows, strict=True)
+            ]
             for scores, rows in results
         ]
 
@@ -151,25 +168,24 @@ class Index:
         Raises:
             ArtifactError: a row cannot be read.
         """
-        path = self.folder / "texts.jsonl"
         raws = {}
-        row = -1
-        try:
-            with path.open("rb") as file:
-                for row in sorted(set(rows)):
-                    file.seek(int(self.offsets[row]))
-                    raws[row] = json.loads(file.readline())
-        except (OSError, ValueError) as error:
-            raise ArtifactError(
-                f"{path}: row {row + 1} cannot be read: {' '.join(str(error).split())}; "
-                "build the index again: --rebuild"
-            ) from None
+        for row in sorted(set(rows)):
+            end = self.offsets[row + 1] if row + 1 < self.info.num_rows else len(self.texts)
+            try:
+                raws[row] = json.loads(self.texts[self.offsets[row] : end].tobytes())
+            except ValueError as error:
+                raise ArtifactError(
+                    f"{self.folder / 'texts.jsonl'}: row {row + 1} cannot be read: "
+                    f"{' '.join(str(error).split())}; build the index again: --rebuild"
+                ) from None
         return raws
 
     def near_duplicates(
         self, threshold: float, max_pairs: int, on_progress: Callable[[int], None] = lambda _: None
     ) -> NearDuplicates:
         """Compare every row with every other; return the pairs whose cosine is at least the threshold.
+
+        It is the cosine whatever the similarity of the model is.
 
         Args:
             threshold: -1 to 1.
@@ -184,7 +200,10 @@ class Index:
         if max_pairs < 1:
             raise ConfigError(f"max_pairs: got {max_pairs}, must be at least 1")
         best = _BestPairs(
-            threshold, max_pairs, self._margin, lambda left, right: self._cosines(self.vectors, left, right)
+            threshold,
+            max_pairs,
+            self._margin,
+            lambda left, right: self._similarities(self.vectors, left, right, "cosine"),
         )
         for first in range(0, self.info.num_rows, TILE_ROWS):
             left = self._block(first, TILE_ROWS)
@@ -204,36 +223,49 @@ class Index:
     def _block(self, first: int, count: int) -> FloatArray:
         """Return rows as float32 (n, dim) with length 1, exact enough to choose candidates."""
         block = np.asarray(self.vectors[first : first + count], dtype=np.float32)
-        if self.info.dtype == "float16":
+        if self.info.dtype == "float16" or self.info.similarity != "cosine":
             lengths = np.sqrt(np.einsum("nd,nd->n", block, block))[:, None]
-            block /= np.where(lengths, lengths, 1)
+            block = np.divide(block, np.where(lengths, lengths, 1), dtype=np.float32)
         return block
 
-    def _cosines(self, left: npt.NDArray[Any], left_rows: IntArray, rows: IntArray) -> FloatArray:
+    def _similarities(
+        self, left: npt.NDArray[Any], left_rows: IntArray, rows: IntArray, similarity: Similarity
+    ) -> FloatArray:
         """Return the scores of rows `left_rows` of `left` (n, dim) with as many rows of the corpus."""
         scores = np.empty(len(rows), dtype=np.float32)
-        for first in range(0, len(rows), _COSINE_BATCH_SIZE):
-            batch = slice(first, first + _COSINE_BATCH_SIZE)
-            scores[batch] = cosines(left[left_rows[batch]], self.vectors[rows[batch]])
+        for first in range(0, len(rows), _PAIR_BATCH_SIZE):
+            batch = slice(first, first + _PAIR_BATCH_SIZE)
+            scores[batch] = pair_similarities(left[left_rows[batch]], self.vectors[rows[batch]], similarity)
         return scores
+
+    def _estimate(self, queries: FloatArray, first: int) -> tuple[npt.NDArray[Any], float]:
+        """Return the scores (q, n) of a block of rows, nearly, and a bound of their error."""
+        if self.info.similarity == "cosine":
+            return l2_normalize(queries) @ self._block(first, BLOCK_ROWS).T, self._margin
+        a: npt.NDArray[np.float64] = queries.astype(np.float64)
+        b: npt.NDArray[np.float64] = np.asarray(self.vectors[first : first + BLOCK_ROWS], dtype=np.float64)
+        order = 1 if self.info.similarity == "manhattan" else 2
+        size = sum(float(np.linalg.norm(x, order, axis=1).max(initial=0)) for x in (a, b))
+        # Scores are float32 in the end. The square root of a small difference has lost half of its digits.
+        margin = {"dot": size * size * 2.0**-22, "euclidean": size * 2.0**-18, "manhattan": size * 2.0**-22}
+        return similarity_matrix(a, b, self.info.similarity), margin[self.info.similarity]
 
     def _search_exact(self, queries: FloatArray, k: int) -> list[tuple[FloatArray, IntArray]]:
         """Compare with every row, and keep the best k of the blocks so far."""
-        unit_queries = l2_normalize(queries)
         scores = np.empty((len(queries), 0), dtype=np.float32)
         rows = np.empty((len(queries), 0), dtype=np.int64)
         for first in range(0, self.info.num_rows, BLOCK_ROWS):
-            products = unit_queries @ self._block(first, BLOCK_ROWS).T
+            products, margin = self._estimate(queries, first)
             num_seen = first + products.shape[1]
             if scores.shape[1] == k:
-                floor = scores[:, -1] - self._margin
+                floor = scores[:, -1] - margin
             elif products.shape[1] > k:  # twice the margin: two products may both be wrong
-                floor = np.partition(products, -k, axis=1)[:, -k] - 2 * self._margin
+                floor = np.partition(products, -k, axis=1)[:, -k] - 2 * margin
             else:
                 floor = np.full(len(queries), -np.inf)
             query, column = np.nonzero(products >= floor[:, None])
             if len(query):
-                new_scores = self._cosines(queries, query, first + column)
+                new_scores = self._similarities(queries, query, first + column, self.info.similarity)
                 scores, rows = _merge_best(scores, rows, query, new_scores, first + column, min(k, num_seen))
         return list(zip(scores, rows, strict=True))
 
@@ -241,13 +273,13 @@ class Index:
         """Ask the approximate engine for rows, and score them as the exact engine does."""
         graph = self._graph()
         graph.expansion_search = max(graph.expansion_search, k)
-        matches = graph.search(l2_normalize(queries), k)
+        matches = graph.search(l2_normalize(queries) if self.info.similarity == "cosine" else queries, k)
         keys = np.asarray(matches.keys).reshape(len(queries), -1).astype(np.int64)
         counts = np.broadcast_to(getattr(matches, "counts", keys.shape[1]), len(queries))
         results = []
         for query, (row_keys, count) in enumerate(zip(keys, counts, strict=True)):
             rows = np.unique(row_keys[:count])
-            scores = self._cosines(queries, np.full(len(rows), query), rows)
+            scores = self._similarities(queries, np.full(len(rows), query), rows, self.info.similarity)
             order = np.lexsort((rows, -scores))
             results.append((scores[order], rows[order]))
         return results
@@ -258,6 +290,9 @@ class Index:
             usearch = importlib.import_module("usearch.index")
         except ImportError:
             raise MissingExtra("usearch", "search", "the search engine 'usearch'") from None
+        similarity = self.info.similarity
+        if similarity not in _USEARCH_METRICS:
+            raise ConfigError(f"engine: usearch does not compare by {similarity}; use --engine exact")
         path = self.folder / "usearch.index"
         try:
             graph = usearch.Index.restore(str(path), view=True) if path.exists() else None
@@ -265,14 +300,29 @@ class Index:
             graph = None
         if graph is not None and (len(graph), graph.ndim) == (self.info.num_rows, self.info.dim):
             return graph
-        graph = usearch.Index(ndim=self.info.dim, metric="cos", dtype="f16")
+        is_cosine = similarity == "cosine"
+        dtype = "f16" if is_cosine else "f32"
+        graph = usearch.Index(ndim=self.info.dim, metric=_USEARCH_METRICS[similarity], dtype=dtype)
         for first in range(0, self.info.num_rows, BLOCK_ROWS):
-            block = self._block(first, BLOCK_ROWS)
-            graph.add(np.arange(first, first + len(block)), block)
-        with report_write_errors(path):
-            graph.save(str(part_of(path)))
-            part_of(path).replace(path)
+            block = self._block(first, BLOCK_ROWS) if is_cosine else self.vectors[first : first + BLOCK_ROWS]
+            graph.add(np.arange(first, first + len(block)), np.asarray(block, dtype=np.float32))
+        part = unique_part_of(path)
+        try:
+            with report_write_errors(path, "--index"):
+                graph.save(str(part))
+                if self._is_current():
+                    part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
         return graph
+
+    def _is_current(self) -> bool:
+        """Tell whether the folder still holds this index: a graph of another one must not stand beside it."""
+        try:
+            values = json.loads((self.folder / "index.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return False
+        return bool(values == self.info.to_json())
 
 
 def _merge_best(

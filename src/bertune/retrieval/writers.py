@@ -2,7 +2,7 @@
 
 While `PATH` is unfinished there are two files. `PATH.part` has the vectors so far. `PATH.part.json` says what
 they are made of, and how many rows are safe on the disk: a chunk is on the disk before it is counted there.
-`PATH` appears when everything is written.
+`PATH` appears when everything is written. One process at a time writes it; a second one is refused.
 """
 
 from __future__ import annotations
@@ -15,15 +15,21 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from bertune.config.renames import upgrade_settings
 from bertune.errors import ConfigError, DataError
-from bertune.files import fsync, part_of, write_text
-from bertune.inference.vectors import NUMPY_DTYPES, VECTOR_DTYPES, FloatArray, VectorDtype, quantize_vectors
+from bertune.files import fsync, locked, part_of, write_text
+from bertune.inference.vectors import (
+    NUMPY_DTYPES,
+    PACKED_DTYPES,
+    FloatArray,
+    VectorDtype,
+    check_vector_dtype,
+    quantize_vectors,
+)
 from bertune.inference.writers import free_column_names
 from bertune.retrieval.arrow_columns import ArrowColumns, json_text
 from bertune.types import JSON
@@ -47,6 +53,13 @@ class VectorFile:
     dtype: VectorDtype
     identity: JSON
     """Which model, corpus and settings it is made of. A file with another identity is not continued."""
+    option: Literal["-o", "--index"] = "-o"
+    """Where the user named it, for messages."""
+
+    @property
+    def location(self) -> str:
+        """Return where the file is, for messages."""
+        return f"{self.option} {self.path}"
 
     @property
     def partial_path(self) -> Path:
@@ -60,8 +73,8 @@ class VectorFile:
 
     @property
     def stored_dim(self) -> int:
-        """Return the width of a vector in the file: bytes for binary, else numbers."""
-        return -(-self.dim // 8) if self.dtype == "binary" else self.dim
+        """Return the width of a vector in the file: bytes for packed bits, else numbers."""
+        return -(-self.dim // 8) if self.dtype in PACKED_DTYPES else self.dim
 
     def to_json(self) -> JSON:
         """Return everything that decides the bytes of the file, as JSON gives it back."""
@@ -86,19 +99,30 @@ def write_vectors(
     Args:
         job: what to write.
         rows: for each row of the corpus, in order, its columns, which only parquet keeps, and its text.
-        encode: gets at most `CHUNK_ROWS` texts a call, equal texts of a chunk once.
+        encode: gets at most `CHUNK_ROWS` texts a call.
         on_progress: called with the number of rows that are done.
 
     Returns:
         How many rows an earlier call had done.
 
     Raises:
-        ConfigError: the name tells no format, the file cannot be written, or the unfinished file has another
-            identity.
+        ConfigError: the name tells no format, the file cannot be written, another process is writing it, or
+            the unfinished file has another identity.
         DataError: there are more or fewer rows than counted, or a row cannot be written.
     """
     partial = _open_partial(job)
-    with report_write_errors(job.path):
+    with locked(job.path):
+        return _write_rows(job, partial, rows, encode, on_progress)
+
+
+def _write_rows(
+    job: VectorFile,
+    partial: _PartialFile,
+    rows: Iterable[tuple[JSON, str]],
+    encode: EmbedFn,
+    on_progress: Callable[[int], None],
+) -> int:
+    with report_write_errors(job.path, job.option):
         rows_before = _resume(job, partial)
     on_progress(rows_before)
     if partial.is_released:
@@ -112,13 +136,13 @@ def write_vectors(
         if rows_done < min(first + CHUNK_ROWS, job.num_rows):
             raise _row_count_error(job, f"only {rows_done}")
         vectors = _encode_chunk(job, encode, [text for _, text in chunk], first)
-        with report_write_errors(job.path):
+        with report_write_errors(job.path, job.option):
             partial.put(first, [raw for raw, _ in chunk], vectors)
             _record_progress(job, rows_done)
         on_progress(rows_done)
     if next(iterator, None) is not None:
         raise _row_count_error(job, "more")
-    with report_write_errors(job.path):
+    with report_write_errors(job.path, job.option):
         partial.seal()
         _record_progress(job, job.num_rows, is_sealed=True)
         _release(job, partial)
@@ -138,25 +162,17 @@ def npy_header(shape: tuple[int, ...], dtype: npt.DTypeLike) -> bytes:
 
 
 @contextmanager
-def report_write_errors(path: Path) -> Iterator[None]:
+def report_write_errors(path: Path, option: str = "-o") -> Iterator[None]:
     """Turn an OSError of the block into a ConfigError: `path` cannot be written."""
     try:
         yield
     except OSError as error:
-        raise ConfigError(f"-o {path}: cannot be written: {error.strerror or error}") from None
+        raise ConfigError(f"{option} {path}: cannot be written: {error.strerror or error}") from None
 
 
 def write_json(path: Path, value: JSON) -> None:
     """Write a JSON file atomically, on the disk before it gets its name. Lone surrogates survive."""
     write_text(path, json_text(value, indent=2) + "\n", durable=True)
-
-
-def upgrade_source(values: JSON) -> JSON:
-    """Return values with the settings in `source`, if any, under today's names; see `config.renames`."""
-    source = values.get("source")
-    if not isinstance(source, dict) or not isinstance(source.get("data"), dict):
-        return values
-    return {**values, "source": {**source, **upgrade_settings({"data": source["data"]})}}
 
 
 class _PartialFile:
@@ -190,13 +206,12 @@ def _open_partial(job: VectorFile) -> _PartialFile:
     formats: dict[str, Callable[[VectorFile], _PartialFile]] = {".npy": _Npy, ".parquet": _Parquet}
     suffix = job.path.suffix.lower()
     if suffix not in formats:
-        raise ConfigError(f"-o {job.path}: vectors are written to names that end in {' or '.join(formats)}")
-    if job.dtype not in VECTOR_DTYPES:
-        raise ConfigError(f"dtype: {job.dtype!r} is none of {', '.join(VECTOR_DTYPES)}")
+        raise ConfigError(f"{job.location}: vectors are written to names that end in {' or '.join(formats)}")
+    check_vector_dtype(job.dtype)
     if job.path.is_dir():
-        raise ConfigError(f"-o {job.path}: is a folder; give the name of a file")
+        raise ConfigError(f"{job.location}: is a folder; give the name of a file")
     if job.num_rows < 1:
-        raise DataError(f"-o {job.path}: there are no rows to write")
+        raise DataError(f"{job.location}: there are no rows to write")
     return formats[suffix](job)
 
 
@@ -205,18 +220,19 @@ def _resume(job: VectorFile, partial: _PartialFile) -> int:
     try:
         recorded = json.loads(job.progress_path.read_text(encoding="utf-8"))
         num_rows, is_sealed = int(recorded.pop("rows")), bool(recorded.pop("sealed"))
-        recorded["identity"] = upgrade_source(recorded["identity"])
+        if not isinstance(recorded["identity"], dict):
+            raise TypeError
     except FileNotFoundError:
         recorded, num_rows, is_sealed = job.to_json(), 0, False
     except (ValueError, KeyError, TypeError, AttributeError):
         raise ConfigError(
-            f"-o {job.path}: {job.progress_path} is damaged; remove it and {job.partial_path}"
+            f"{job.location}: {job.progress_path} is damaged; remove it and {job.partial_path}"
         ) from None
     if num_rows and recorded != job.to_json():
+        remedy = f"remove {job.partial_path} and {job.progress_path}" if job.option == "-o" else "--rebuild"
         raise ConfigError(
-            f"-o {job.path}: {job.partial_path} is the beginning of something else "
-            f"({_describe_difference(recorded, job.to_json())}); "
-            f"to start again, remove {job.partial_path} and {job.progress_path}"
+            f"{job.location}: {job.partial_path} is the beginning of something else "
+            f"({_describe_difference(recorded, job.to_json())}); to start again, {remedy}"
         )
     if is_sealed and (partial.finished.exists() or job.path.exists()):
         _release(job, partial)
@@ -234,13 +250,24 @@ def _describe_difference(recorded: JSON, wanted: JSON) -> str:
     >>> _describe_difference({"identity": {"model": "a"}}, {"identity": {"model": "b"}})
     "model: 'a' there, 'b' here"
     """
-    identity = recorded.get("identity")
-    there = {**recorded, **(identity if isinstance(identity, dict) else {})}
-    here = {**wanted, **wanted["identity"]}
+    there, here = _flat(recorded), _flat(wanted)
+    if "vectors.prompt" in here and "vectors.prompt" not in there:
+        return "an earlier version of bertune began it, and did not write down which prompt and width it used"
     for name in {**here, **there}:
-        if name != "identity" and there.get(name) != here.get(name):
-            return f"{name}: {there.get(name)!r} there, {here.get(name)!r} here"
+        if there.get(name) != here.get(name):
+            return f"{name.split('.')[-1]}: {there.get(name)!r} there, {here.get(name)!r} here"
     return "another identity"
+
+
+def _flat(values: JSON, prefix: str = "") -> JSON:
+    """Return nested values by their path; the identity's own come without a prefix."""
+    flat: JSON = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, "" if name == "identity" else f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat
 
 
 def _record_progress(job: VectorFile, num_rows: int, *, is_sealed: bool = False) -> None:
@@ -258,32 +285,28 @@ def _release(job: VectorFile, partial: _PartialFile) -> None:
 
 def _row_count_error(job: VectorFile, count: str) -> DataError:
     return DataError(
-        f"-o {job.path}: {job.num_rows} rows were counted, and then there were {count}; "
+        f"{job.location}: {job.num_rows} rows were counted, and then there were {count}; "
         "run it again on a file that does not change"
     )
 
 
 def _encode_chunk(job: VectorFile, encode: EmbedFn, texts: list[str], first: int) -> npt.NDArray[Any]:
-    """Encode the texts of a chunk, equal ones once; return for each row what is stored."""
-    index_of = {text: index for index, text in enumerate(dict.fromkeys(texts))}
-    unique_texts = list(index_of)
-    vectors = np.asarray(encode(unique_texts), dtype=np.float32)
-    if vectors.shape != (len(unique_texts), job.dim):
+    """Encode the texts of a chunk; return for each row what is stored."""
+    vectors = np.asarray(encode(texts), dtype=np.float32)
+    if vectors.shape != (len(texts), job.dim):
         raise ConfigError(
-            f"encode: {len(unique_texts)} texts became {vectors.shape}, "
-            f"expected {(len(unique_texts), job.dim)}"
+            f"encode: {len(texts)} texts became {vectors.shape}, expected {(len(texts), job.dim)}"
         )
 
     def check_finite(numbers: npt.NDArray[Any], problem: str) -> None:
         is_bad = ~np.isfinite(numbers).all(axis=1)
         if is_bad.any():
-            row = first + texts.index(unique_texts[int(is_bad.argmax())])
-            raise DataError(f"-o {job.path}: row {row + 1}: {problem}")
+            raise DataError(f"{job.location}: row {first + int(is_bad.argmax()) + 1}: {problem}")
 
     check_finite(vectors, "the model gives a vector that is not finite; look at its weights and at the text")
     stored = quantize_vectors(vectors, job.dtype)
     check_finite(stored, "the vector holds numbers above 65504, which float16 cannot hold; write float32")
-    return stored[[index_of[text] for text in texts]]
+    return stored
 
 
 class _Npy(_PartialFile):
@@ -343,14 +366,14 @@ class _Parquet(_PartialFile):
         self._remove_files()
         foreign = next(self.job.partial_path.iterdir(), None)
         if foreign:
-            raise ConfigError(f"-o {self.job.path}: {foreign} is in the way and not bertune's; move it away")
+            raise ConfigError(f"{self.job.location}: {foreign} is in the way and not bertune's; move it away")
 
     def put(self, first: int, raws: Sequence[JSON], vectors: npt.NDArray[Any]) -> None:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         def location_of(row: int) -> str:
-            return f"-o {self.job.path}: row {first + row + 1}"
+            return f"{self.job.location}: row {first + row + 1}"
 
         names = dict.fromkeys([*self._columns.fields, *(name for raw in raws for name in raw)])
         self._embedding = self._embedding or free_column_names(names, ["embedding"])["embedding"]
@@ -396,7 +419,7 @@ class _Parquet(_PartialFile):
         except pa.ArrowInvalid as error:
             reason = " ".join(str(error).split())
             raise ConfigError(
-                f"-o {self.job.path}: {self.job.partial_path} is damaged: {reason}; "
+                f"{self.job.location}: {self.job.partial_path} is damaged: {reason}; "
                 f"remove it and {self.job.progress_path}"
             ) from None
 

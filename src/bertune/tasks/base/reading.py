@@ -58,6 +58,7 @@ def iter_examples(
     needs_target = require_target and task.columns.target_required
     table = open_rows(ReadOptions(source, data, task.columns, bad_rows, note, needs_target))
     note(table.describe())
+    reader.see_columns(table.mapping)
     for row in table:
         try:
             example = reader.read(row if require_target else _without_field(row, task.columns.target))

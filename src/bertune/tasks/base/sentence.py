@@ -100,6 +100,8 @@ class SentenceTask(Task):
 
     pipeline_tag: ClassVar[str] = "sentence-similarity"
     options: SentenceOptions
+    search_prompts: tuple[str, str] | None = None
+    """What is put before a query, and before the texts to find, where rows are searches; None in training."""
 
     @property
     def similarity(self) -> Similarity:
@@ -136,14 +138,21 @@ class SentenceTask(Task):
 
     def encode(self, examples: Sequence[Example], tokenizer: Tokenizer) -> list[EncodedExample]:
         """Return examples as token ids, each text by itself and each different text encoded once."""
-        texts = dict.fromkeys(text for e in examples for text in e.texts)
+        texts_of = [self._with_prompts(e) for e in examples]
+        texts = dict.fromkeys(text for texts in texts_of for text in texts)
         index_of = {text: n for n, text in enumerate(texts)}
-        prompt = self.prompt
-        encodings = tokenizer.encode([self.preprocess_text(prompt + text) for text in texts])
+        encodings = tokenizer.encode([self.preprocess_text(text) for text in texts])
         return [
-            self.build_encoded_example(tuple(encodings[index_of[text]] for text in e.texts), e)
-            for e in examples
+            self.build_encoded_example(tuple(encodings[index_of[text]] for text in texts), e)
+            for texts, e in zip(texts_of, examples, strict=True)
         ]
+
+    def _with_prompts(self, example: Example) -> list[str]:
+        """Return the texts of a row behind their prompts: those of a search if it has no score."""
+        first = others = self.prompt
+        if self.search_prompts is not None and example.target is None and len(example.texts) > 1:
+            first, others = self.search_prompts
+        return [(first if n == 0 else others) + text for n, text in enumerate(example.texts)]
 
     def preprocess_text(self, text: str) -> tuple[str]:
         """Return a text as the tokenizer must get it."""

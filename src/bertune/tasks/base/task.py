@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from bertune.config.schema import DataConfig, Section
+from bertune.data.columns import ColumnMapping
 from bertune.errors import ConfigError
 from bertune.types import (
     JSON,
@@ -248,6 +249,9 @@ class RowReader:
 
     def __init__(self, task: Task) -> None:
         self.task = task
+
+    def see_columns(self, mapping: ColumnMapping) -> None:
+        """Hear which columns of the next file hold which field, before its rows are read."""
 
     def read(self, row: Row) -> Example:
         """Return what a row means.
