@@ -88,7 +88,7 @@ def evaluate(  # noqa: PLR0913  (what a user can choose)
     if search is not None:
         searcher = load_sentence_pipeline(folder, device=device, precision=precision, model_code=model_code)
         return _evaluate_search(searcher, sources, overrides, search, truncate_dim, console)
-    artifact = read_artifact(folder, task, model_code)
+    artifact = read_artifact(folder, task, model_code, lambda line: console.info(f"note: {line}"))
     data = reading_config(artifact.run_config.data, sources[0], overrides)
     artifact = artifact.for_reading(data)
     scored_task = artifact.task

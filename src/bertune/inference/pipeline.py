@@ -6,18 +6,26 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from bertune.data.dataset import EncodedDataset
+from bertune.encoders.int8 import quantize
 from bertune.errors import DataError
 from bertune.heads.model import Model
+from bertune.inference.int8_sample import sample_texts
 from bertune.inference.predict import PredictionResult, predict_dataset
+from bertune.kernels.allocator import limit_kernel_caches, retain_freed_memory
 from bertune.tasks.base.task import Task
 from bertune.text.tokenizer import Tokenizer
 from bertune.types import Example, Location, Prediction, Row
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+KERNEL_CACHES = 32
+"""Shapes of which oneDNN keeps prepared kernels."""
 CHUNK_ROWS = 4096
 """Rows of a file that are read, encoded and sorted by length together."""
 MIN_CHUNK_ROWS, MOST_OUTPUTS = 64, 1 << 20
@@ -41,6 +49,25 @@ class Pipeline:
     tokenizer: Tokenizer
     device: torch.device
     num_truncated_rows: int = 0
+
+    def prepare(self) -> Self:
+        """Prepare the weights for many calls in this process; return the pipeline.
+
+        Raises:
+            ConfigError: the precision is int8, and processor or encoder lack it.
+        """
+        retain_freed_memory()
+        limit_kernel_caches(KERNEL_CACHES)
+        encoder = self.model.encoder
+        if encoder.numerics.precision == "int8":
+            quantize(encoder, sample_texts(self.tokenizer))
+        encoder.prepare_inference()
+        return self
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore a pickled or copied pipeline, and prepare its weights in this process."""
+        self.__dict__.update(state)
+        self.prepare()
 
     def predict(self, texts: Iterable[str | tuple[str, ...] | list[str]]) -> list[Prediction]:
         """Predict texts, or pairs of texts, in their order.
