@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import cast
 
@@ -59,15 +60,14 @@ def read_artifact(folder: str | Path, task_file: str | None = None) -> Artifact:
     """Read a saved folder.
 
     Args:
-        folder: what `write_artifact` wrote, a folder of sentence-transformers, or "minilm" (a package).
+        folder: what `write_artifact` wrote, a folder of sentence-transformers, the Hub id of either, or
+            "minilm" (a package).
         task_file: the Python file of a task of your own; a folder never says which code to run.
 
     Raises:
         ArtifactError: the folder is missing, damaged, or not bertune's.
     """
-    path = Path(folder)
-    if str(folder) in PACKAGED_MODELS and not path.is_dir():
-        path = locate_model(str(folder))
+    path = _locate(folder)
     if not (path / "bertune.json").is_file() and is_sentence_transformers_folder(path):
         return _read_sentence_folder(path)
     metadata = read_metadata(path)
@@ -88,6 +88,28 @@ def read_artifact(folder: str | Path, task_file: str | None = None) -> Artifact:
     data = DataConfig(max_length=metadata["max_length"], truncation=run.data.truncation)
     tokenizer = pretrained.load_tokenizer(data, encoder.max_positions)
     return Artifact(model.eval(), task, tokenizer, run, metadata)
+
+
+def _locate(folder: str | Path) -> Path:
+    """Return the folder of a saved model by its path, its id on the Hub, or the name of a package.
+
+    Raises:
+        ArtifactError: there is no such folder, and the Hub does not give it.
+    """
+    name, path = str(folder), Path(folder).expanduser()
+    if name in PACKAGED_MODELS and not path.is_dir():
+        return locate_model(name)
+    is_hub_id = re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", name) is not None and isinstance(folder, str)
+    if path.exists() or not is_hub_id or ("/" in name and path.parent.is_dir()):
+        return path
+    try:
+        return locate_model(name)
+    except ConfigError as error:
+        reason = str(error).partition("from the Hub: ")[2] or str(error)
+        raise ArtifactError(
+            f"{folder}: no such folder; nor can it be had from the Hub: {reason}; give a folder that "
+            "`bertune train` or sentence-transformers has written, the Hub id of one, or minilm"
+        ) from None
 
 
 def _build_task(folder: Path, metadata: JSON, run: RunConfig, task_file: str | None) -> Task:
@@ -178,7 +200,8 @@ def load(
     """Open a saved folder, ready to predict.
 
     Args:
-        folder: what `train` has written, a folder of sentence-transformers, or "minilm".
+        folder: what `train` has written, a folder of sentence-transformers, the Hub id of either, or
+            "minilm".
         device: auto, cpu, cuda or mps.
         precision: auto, fp32, bf16 or fp16; or int8, on processors with units for it.
         task: the Python file of a task of your own.

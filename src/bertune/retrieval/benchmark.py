@@ -156,7 +156,7 @@ class Benchmark:
             relevant.append(np.array(list(grades.values())))
         result = scores_of_rankings(found, relevant, CUTOFFS)
         interval = bootstrap_interval(lambda each: float(each.mean()), result.per_query[MAIN_METRIC])
-        return Scores(MAIN_METRIC, True, result.values, {MAIN_METRIC: interval})
+        return Scores(MAIN_METRIC, True, result.values, {MAIN_METRIC: interval} if interval else {})
 
 
 def _rows_with_ids(
