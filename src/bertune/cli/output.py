@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import sys
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from bertune.errors import BertuneError, ConfigError, Interrupted
 from bertune.types import JSON
@@ -92,6 +93,35 @@ def refuse_idle(reason: str, given: Mapping[str, object]) -> None:
     idle = [name for name, value in given.items() if value not in (None, [])]
     if idle:
         raise ConfigError(f"{', '.join(idle)}: without effect here, since {reason}; leave it out")
+
+
+def check_search_options(
+    of_pairs: Mapping[str, object], of_queries: Mapping[str, object], *, pairs: bool
+) -> None:
+    """Check that a search has something to search for, and that every option of the call has an effect.
+
+    Args:
+        of_pairs: the options that need --pairs, by name; None where one is not given.
+        of_queries: the options that need queries.
+        pairs: whether --pairs is given.
+
+    Raises:
+        ConfigError: an option has no effect, a query is a setting, or there is nothing to search for.
+    """
+    if pairs:
+        refuse_idle("--pairs compares the rows of CORPUS with each other", of_queries)
+        return
+    refuse_idle("only --pairs uses it", of_pairs)
+    queries, file = cast("list[str] | None", of_queries["QUERY"]), of_queries["--queries"]
+    if not file:
+        refuse_idle("there is no --queries FILE to read", {"--query-data": of_queries["--query-data"]})
+    for text in queries or []:
+        if re.match(r"data\.\w+\s*=", text):
+            raise ConfigError(f"search: {text!r} is a setting, not a query; for CORPUS type --data {text!r}")
+        if not text.strip():
+            raise ConfigError("search: a query is empty; give a text")
+    if not queries and not file:
+        raise ConfigError("search: give a query, --queries FILE, or --pairs")
 
 
 def search_files(
@@ -224,15 +254,23 @@ def print_vectors(rows: Iterator[JSON]) -> None:
 
 
 def hit_lines(
-    corpus: str, queries: Sequence[str], results: Sequence[Sequence[Hit]], *, as_json: bool
+    corpus: str,
+    queries: Sequence[tuple[JSON, str]],
+    results: Sequence[Sequence[Hit]],
+    *,
+    as_json: bool,
 ) -> Iterator[str]:
-    """Format the hits of each query: one JSON line a query, or the query and a line a hit."""
+    """Format the hits of each query: one JSON line a query, or the query and a line a hit.
+
+    A query is its columns and its text. The columns are printed as JSON only, if there are others than text.
+    """
     import json
 
-    for query, hits in zip(queries, results, strict=True):
+    for (raw, query), hits in zip(queries, results, strict=True):
         if as_json:
-            rows = [_hit_to_json(hit) for hit in hits]
-            yield json.dumps({"query": query, "hits": rows}, ensure_ascii=False, default=str)
+            columns = {"query_row": raw} if len(raw) > 1 else {}
+            line = {"query": query, **columns, "hits": [_hit_to_json(hit) for hit in hits]}
+            yield json.dumps(line, ensure_ascii=False, default=str)
             continue
         yield query
         yield from (f"  {hit.score:.4f}  {corpus}:{hit.line}  {_row_text(hit.raw)}" for hit in hits)

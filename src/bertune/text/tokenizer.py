@@ -82,6 +82,12 @@ class Tokenizer:
             self._rust, self.max_length, truncate_left=self._settings.get("truncation_side") == "left"
         )
 
+    def set_max_length(self, max_length: int) -> None:
+        """Change the most tokens of an input, special tokens included."""
+        self.max_length = max_length
+        self._truncating.clear()
+        self.clear_word_cache()
+
     def clear_word_cache(self) -> None:
         """Free the memory of the word cache, after many texts."""
         self.__dict__.pop("_word_cache", None)
