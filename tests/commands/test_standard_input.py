@@ -73,7 +73,7 @@ def texts(*values: str) -> list[dict[str, str]]:
         ("\n\na\n   \nb\n\n", "data: -: 4 blank lines skipped (line 1, 2, 4, 6)"),
         ("a\r\n\r\nb\r\n", "data: -: 1 blank lines skipped (line 2)"),
         ("a\rb\r", "data: -: lines end with CR alone, as on old Macs, and are read so"),
-        ("a\n\ufeffb\n", "data: -:2: a byte-order mark inside the file, as of joined files, left out"),
+        ("a\n\ufeffb\n", "data: -:2: a byte-order mark inside the file, left out"),
     ],
 )
 def test_every_text_has_a_row_and_the_rest_is_said(ask: Ask, content: str, said: str) -> None:

@@ -64,7 +64,8 @@ def read_header(options: ReadOptions, line: int, values: list[str], rows: Cells)
         raise DataError(
             f"{source}:{line}: the header names {listed(repeated)} twice; names found: {listed(names)}"
         )
-    if len(names) == 1 and columns is None and ".txt" in Path(source.lower()).suffixes:
+    is_plain = columns is None and ".txt" in Path(source.lower()).suffixes
+    if len(names) == 1 and is_plain and options.has_columns(names):
         options.note(
             f"{source}:{line}: the first line, {names[0]!r}, is taken as the name of the column; "
             "if it is a text, set data.columns=[text]"

@@ -83,7 +83,7 @@ def _without_marks(source: str, text: Iterator[str], note: Callable[[str], None]
         yield line
     if num_marks:
         more = f" (and {num_marks - 1} more)" if num_marks > 1 else ""
-        note(f"{source}:{first_line}: a byte-order mark inside the file, as of joined files, left out{more}")
+        note(f"{source}:{first_line}: a byte-order mark inside the file, left out{more}")
 
 
 def _with_lf(line: str) -> str:
