@@ -94,6 +94,8 @@ def open_rows(options: ReadOptions) -> RowReader:
         return RowReader(options, list(first.values), itertools.chain([first], records))
     except MissingColumn as error:
         advice = _label_columns_advice(options, error, [first, *itertools.islice(records, 100)])
+        if not advice:
+            raise
         raise DataError(f"{error}{advice}") from None
 
 

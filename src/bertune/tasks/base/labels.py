@@ -65,12 +65,17 @@ def read_target(
     names = multi_hot_labels
     if not names and is_multi_label is None and values is not None and len(values) > 2 and all_flags(values):
         names = tuple(map(str, range(len(values))))
-    if names:
+    if names and not _name_labels(values, names):
         labels = labels_of_list(row, field, [value] if values is None else values, names)
         return _one_or_all(row, field, labels, is_multi_label)
     if is_multi_label or (is_multi_label is None and values is not None):
         return get_labels(row, field, delimiter)
     return get_label(row, field)
+
+
+def _name_labels(values: list[Any] | None, labels: Sequence[str]) -> bool:
+    """Tell whether a list names labels although the other rows write 0 or 1, as predictions do."""
+    return bool(values) and all(parse_flag(v) is None and v in labels for v in values or ())
 
 
 def _check_columns(row: Row, field: str, value: dict[str, Any], labels: Sequence[str]) -> None:
