@@ -36,7 +36,8 @@ class ClassifyOptions(PooledOptions):
 
     problem_type: Literal["auto", "single_label", "multi_label"] = "auto"
     """`single_label`: exactly one label a row. `multi_label`: any number of labels. `auto`: multi_label when
-    the labels are lists or `data.label_delimiter` is given; a line of the log says which."""
+    the labels are lists, also as text, a 0 or 1 for each label, or `data.label_delimiter` is given; a line of
+    the log says which."""
     loss: Literal["cross_entropy", "focal"] = "cross_entropy"
     """`focal` lets easy rows count less."""
     focal_gamma: Annotated[float, Field(ge=0)] = 2.0
