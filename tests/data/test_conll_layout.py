@@ -88,6 +88,21 @@ def test_conllu_has_columns_of_its_own(write):
     assert read_file(write, "t.conllup", plus)[0] == [(["a", "b"], ["B-x", "O"])]
 
 
+def test_usual_names_of_columns_stay(write):
+    """Whoever has named columns by position goes on to do so."""
+    nested = "1\ta\tB-x\tO\n2\tb\tO\tB-y\n\n1\tc\tO\tO\n"
+    for label, tags in (("column_3", ["B-x", "O"]), ("tags", ["O", "B-y"])):
+        rows, _ = read_file(write, "t.tsv", nested, columns={"text": "column_2", "label": label})
+        assert rows[0] == (["a", "b"], tags)
+    rows, _ = read_file(
+        write,
+        "t.conllu",
+        conllu(("1", "a", "X"), ("2", "b", "Y")),
+        columns={"text": "column_3", "label": "column_4"},
+    )
+    assert rows == [(["l", "l"], ["X", "Y"])]
+
+
 def test_a_column_that_counts_words_holds_no_words(write):
     for text in ("1\ta\tB-x\n2\tb\tO\n\n1\tc\tO\n", "0 a NN B-x\n1 b NN O\n\n0 c NN O\n"):
         rows, notes = read_file(write, "t.conll", text)
