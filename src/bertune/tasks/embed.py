@@ -116,6 +116,7 @@ class Embed(SentenceTask):
 
     def learn_columns(self, mapping: ColumnMapping) -> None:
         """Hear which columns the training rows come from; their names may say what labels mean."""
+        super().learn_columns(mapping)
         self._is_nli = has_nli_columns(mapping)
 
     def fit(self, examples: Sequence[Example], note: Note) -> None:
@@ -355,6 +356,7 @@ class Embed(SentenceTask):
             "positives": list(self.shape.positives),
             "negatives": list(self.shape.negatives),
             "related_label": self.related_label,
+            "text_columns": list(self.text_columns),
         }
 
     def load_state(self, state: JSON) -> None:
@@ -365,6 +367,7 @@ class Embed(SentenceTask):
         (least, most), (fewest, largest) = state.get("positives", [1, 1]), state.get("negatives", negatives)
         self._set_shape(state["texts_per_row"], RowShape((least, most), (fewest, largest)))
         self.related_label = state.get("related_label", 1)
+        self.text_columns = tuple(state.get("text_columns", ()))
 
 
 class EmbedReader(RowReader):
