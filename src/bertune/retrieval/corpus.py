@@ -77,7 +77,10 @@ class Corpus:
         note = prefixed(self.console) if verbose else lambda _: None
         bad_rows = BadRows(skip=self.data.bad_rows == "skip")
         options = ReadOptions(self.file, self.data, self.columns, bad_rows, note, require_target=False)
-        for row in open_rows(options):
+        reader = open_rows(options)
+        if reader.header != ["text"]:
+            note(reader.describe())
+        for row in reader:
             try:
                 yield CorpusRow(row.raw, get_text(row, "text"), row.location.line)
             except DataError as error:
