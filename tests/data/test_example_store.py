@@ -191,7 +191,7 @@ def test_rows_and_splits_are_the_same_in_files(name, tiny, tmp_path):
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     found = []
     for folder in (None, tmp_path):
-        run, task = prepare(task_name, [f"data.train={file}", "data.limit=40", *settings])
+        run, task = prepare(task_name, [f"data.train={file}", f"model={tiny}", "data.limit=40", *settings])
         notes: list[str] = []
         splits = read_splits(task, run.data, run.seed, notes.append, folder)
         tokenizer = load_tokenizer(tiny, 64, run.data)

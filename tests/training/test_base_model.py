@@ -204,17 +204,22 @@ def test_a_stopped_run_goes_on_with_what_it_took_over(tiny, tmp_path):
         assert bertune.load(folder).get_embedding_dimension() == 12
 
 
-def test_other_tasks_take_over_a_shorter_length_only(tiny, tmp_path):
+def test_other_tasks_take_over_nothing(tiny, tmp_path):
     save_sentence_folder(tiny, tmp_path / "base", **BASES["bge"])
-    run, task, said = prepared(tmp_path / "base", task="classify")
-    assert run.data.max_length == task.data.max_length == 20
-    assert said == [f"model {tmp_path / 'base'}: max_length=20 taken over from the folder"]
-    run, _, said = prepared(tmp_path / "base", "data.max_length=null", task="tag")
-    assert run.data.max_length is None
-    assert said[0].endswith("data.max_length=null instead of 20")
-    assert prepared(tiny, task="classify")[2] == prepared(tiny, task="embed")[2] == []
+    run, _, said = prepared(tmp_path / "base", task="classify")
+    assert (run.data.max_length, said) == (None, [])
+    assert prepared(tiny, task="embed")[2] == []
     (tmp_path / "base" / "modules.json").write_text("not JSON")
-    assert prepared(tmp_path / "base", task="classify")[2] == []
+    assert prepared(tmp_path / "base", task="tag")[2] == []
+    with pytest.raises(ConfigError, match=r"modules\.json: damaged"):
+        prepared(tmp_path / "base", task="match")
+
+
+def test_null_is_the_limit_of_the_encoder(tiny, tmp_path):
+    save_sentence_folder(tiny, tmp_path / "base", **BASES["bge"])
+    run, _, said = prepared(tmp_path / "base", "data.max_length=null")
+    assert run.data.max_length is None
+    assert said[1].endswith("data.max_length=null instead of 20")
 
 
 def test_early_folders_have_the_encoder_inside(tiny, tmp_path):
@@ -235,7 +240,6 @@ def test_early_folders_have_the_encoder_inside(tiny, tmp_path):
     before = bertune.load(tmp_path / "base", precision="fp32").encode(TEXTS)
     folder = trained(tmp_path / "base", tmp_path)
     assert least_cosine(bertune.load(folder, precision="fp32").encode(TEXTS), before) >= 0.9999
-    assert prepared(tmp_path / "base", task="classify")[0].data.max_length == 20
 
 
 @pytest.mark.parametrize("kind", ["SpladePooling", "LSTM", "WeightedLayerPooling"])

@@ -12,12 +12,12 @@ from safetensors.torch import save_file
 from bertune.artifact.artifact import (
     FORMAT_VERSION,
     RECORDED_PACKAGES,
-    WEIGHTS,
     Artifact,
     opens_in_sentence_transformers,
     package_version,
     sha256_of_tensors,
 )
+from bertune.artifact.file_hashes import WEIGHTS, hash_files
 from bertune.artifact.sentence_modules import Dense, SentenceModules
 from bertune.artifact.sentence_transformers_write import write_modules
 from bertune.config.load import dump_config
@@ -87,6 +87,7 @@ def write_metadata(artifact: Artifact, folder: Path) -> None:
         **({"model_code": "trusted"} if code_files(artifact.model.encoder) else {}),
         "versions": {name: package_version(name) for name in RECORDED_PACKAGES},
         **artifact.metadata,
+        "files": hash_files(folder),
     }
     write_json(folder / "bertune.json", metadata)
 

@@ -88,7 +88,7 @@ def evaluate(  # noqa: PLR0913  (what a user can choose)
     if search is not None:
         searcher = load_sentence_pipeline(folder, device=device, precision=precision, model_code=model_code)
         return _evaluate_search(searcher, sources, overrides, search, truncate_dim, console)
-    artifact = read_artifact(folder, task, model_code)
+    artifact = read_artifact(folder, task, model_code, lambda line: console.info(f"note: {line}"))
     data = reading_config(artifact.run_config.data, sources[0], overrides)
     artifact = artifact.for_reading(data)
     scored_task = artifact.task
@@ -102,7 +102,7 @@ def evaluate(  # noqa: PLR0913  (what a user can choose)
         if isinstance(pipeline, SentencePipeline):
             _use_search_prompts(pipeline, examples, note)
         if scratch is None:
-            result = pipeline.predict_examples(examples)
+            result = pipeline.predict_examples(examples, to_score=True)
         else:
             dataset = write_dataset(scratch, "rows", scored_task, pipeline.tokenizer, examples, console)
             result = pipeline.predict_dataset(dataset)

@@ -76,7 +76,7 @@ def predict(
             "standard input cannot be read by several processes; give a file, or start one process"
         )
     console = console or Console(quiet=True)
-    artifact = read_artifact(folder, task, model_code)
+    artifact = read_artifact(folder, task, model_code, lambda line: console.info(f"note: {line}"))
     data = reading_config(artifact.run_config.data, file, overrides)
     artifact = artifact.for_reading(data)
     return FilePredictions(

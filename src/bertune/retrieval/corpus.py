@@ -183,9 +183,10 @@ class CorpusEncoder:
         full_width = pipeline.get_embedding_dimension()
         self.dim: int = self._finish(np.zeros((1, full_width), np.float32)).shape[1]
         """Width of the vectors."""
-        default = pipeline.resolve_prompt(None, None)
-        if options.prompt == "" and default:
-            console.info(f"prompt: none is put before a text; the model's default, {default!r}, is left out")
+        if options.prompt == "":
+            default = pipeline.resolve_prompt(None, None)
+            left_out = f"; the model's own, {default!r}, is left out" if default else ""
+            console.info(f"prompt: is empty, so nothing is put before a text{left_out}")
 
     def __call__(self, texts: Sequence[str]) -> FloatArray:
         """Return the vectors of texts (n, dim)."""

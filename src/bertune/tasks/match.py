@@ -10,14 +10,8 @@ from pydantic import Field
 
 from bertune.config.schema import DataConfig
 from bertune.data.columns import RELATED_PAIRS, ColumnMapping
-from bertune.data.labels import (
-    format_label,
-    get_label,
-    get_number,
-    read_labels,
-    sort_labels,
-    unknown_label_error,
-)
+from bertune.data.label_settings import all_labels
+from bertune.data.labels import format_label, get_label, get_number, unknown_label_error
 from bertune.errors import ConfigError, DataError, listed
 from bertune.metrics.bootstrap import bootstrap_interval
 from bertune.metrics.classification import confusion_matrix, per_label_scores, single_label_scores
@@ -153,7 +147,7 @@ class Match(SentenceTask):
 
     def _fit_labels(self, examples: Sequence[Example]) -> None:
         source = examples[0].location.source
-        labels = read_labels(self.data.labels) or sort_labels(format_label(e.target) for e in examples)
+        labels = all_labels(self.data.labels, [format_label(e.target) for e in examples])
         if len(labels) < 2:
             raise DataError(f"{source}: all rows have the label {labels[0]!r}; at least two are needed")
         self.labels = labels
