@@ -22,7 +22,7 @@ from bertune.data.dataset import EncodedDataset
 from bertune.data.mapped_dataset import DatasetWriter
 from bertune.errors import DataError
 from bertune.heads.sentence import SentenceOutput
-from bertune.tasks.base.reading import check_examples, read_and_fit, read_examples
+from bertune.tasks.base.reading import check_examples, read_and_fit, read_examples, read_splits
 from bertune.tasks.base.task import Task
 from bertune.tasks.embed import Embed, EmbedOptions
 from bertune.types import EncodedExample, Encoding, Example, Location, Prediction
@@ -246,6 +246,30 @@ def test_lists_of_texts(tmp_path: Path) -> None:
     ]
 
 
+def test_lists_written_as_text(tmp_path: Path) -> None:
+    rows = rows_of(
+        query=QUESTIONS,
+        pos=[f"['{ANSWERS[0]}']", json.dumps(ANSWERS[1:3]), ANSWERS[2], "[late] where is it?"],
+        neg=[str(OTHERS[:2]), "[]", "", f"['{OTHERS[3]}' '{OTHERS[0]}']"],
+    )
+    _, examples, notes = learn(tmp_path, rows, name="t.csv")
+    assert [parts(e)[1:] for e in examples] == [
+        ((ANSWERS[0],), tuple(OTHERS[:2])),
+        (tuple(ANSWERS[1:3]), ()),
+        ((ANSWERS[2],), ()),
+        (("[late] where is it?",), (OTHERS[3], OTHERS[0])),
+    ]
+    assert notes[1] == f"lists written as text are read as lists (3 rows, such as {tmp_path / 't.csv'}:2)"
+    labelled = [
+        {"query": q, "documents": str([a, o]), "labels": "[1, 0]"}
+        for q, a, o in zip(QUESTIONS, ANSWERS, OTHERS, strict=True)
+    ]
+    _, examples, _ = learn(tmp_path, labelled, name="t.csv")
+    assert [parts(e)[1:] for e in examples] == [((a,), (o,)) for a, o in zip(ANSWERS, OTHERS, strict=True)]
+    _, examples, notes = learn(tmp_path, rows_of(text=QUESTIONS, text_b=["[1]", "[2, 3]", "[]x", "[a]"]))
+    assert ([e.texts[1] for e in examples], len(notes)) == (["[1]", "[2, 3]", "[]x", "[a]"], 1)
+
+
 def test_documents_with_labels(tmp_path: Path) -> None:
     rows = rows_of(
         query=QUESTIONS,
@@ -303,6 +327,27 @@ def test_rows_with_nothing_to_tell_apart_are_refused(
 
 def test_one_partner_with_negatives_is_something_to_learn(tmp_path: Path) -> None:
     learn(tmp_path, rows_of(query=QUESTIONS, pos=["the same"] * 4, neg=OTHERS))
+
+
+def test_one_text_to_find_is_no_search(tmp_path: Path) -> None:
+    task, examples, _ = learn(tmp_path, rows_of(text=QUESTIONS, text_b=ANSWERS))
+    same = [Example((q, "the same"), None, Location("d.jsonl", n)) for n, q in enumerate(QUESTIONS, 1)]
+    with pytest.raises(DataError, match=r"d\.jsonl: all 4 rows have the same text to find"):
+        task.check_scorable(same)
+    task.check_scorable(same[:1])  # the dev set of a small file
+    task.check_scorable([*same, examples[0]])
+
+
+def test_single_texts_to_score_beside_pairs_are_said(tmp_path: Path) -> None:
+    write(tmp_path, rows_of(text=QUESTIONS, text_b=ANSWERS), "t.jsonl")
+    for dev, said in (({"text": OTHERS}, True), ({"text": OTHERS, "text_b": ANSWERS}, False)):
+        run, task = prepare(
+            "embed",
+            [f"data.train={tmp_path / 't.jsonl'}", f"data.dev={write(tmp_path, rows_of(**dev), 'd.jsonl')}"],
+        )
+        notes: list[str] = []
+        read_splits(task, run.data, 0, notes.append)
+        assert any("rows to score are single texts" in line for line in notes) == said
 
 
 @pytest.mark.parametrize("texts", [["one"], ["one", "one"]])

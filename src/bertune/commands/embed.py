@@ -15,6 +15,7 @@ from bertune.retrieval.corpus import (
     Corpus,
     CorpusEncoder,
     VectorOptions,
+    corpus_columns,
     corpus_data_config,
     load_sentence_pipeline,
 )
@@ -78,7 +79,8 @@ def embed(  # noqa: PLR0913  (what a user can choose)
         )
     console, options = console or Console(quiet=True), options or VectorOptions()
     pipeline = load_sentence_pipeline(folder, device=device, precision=precision, model_code=model_code)
-    corpus = Corpus(file, corpus_data_config(pipeline, file, overrides), console)
+    data = corpus_data_config(pipeline, file, overrides)
+    corpus = Corpus(file, data, console, corpus_columns(pipeline))
     encode = CorpusEncoder(pipeline, options, console)
     summary = corpus.scan()
     identity = {
@@ -124,7 +126,8 @@ def embed_stream(
     check_vector_dtype(dtype)
     console, options = console or Console(quiet=True), options or VectorOptions()
     pipeline = load_sentence_pipeline(folder, device=device, precision=precision, model_code=model_code)
-    corpus = Corpus(file, corpus_data_config(pipeline, file, overrides), console)
+    data = corpus_data_config(pipeline, file, overrides)
+    corpus = Corpus(file, data, console, corpus_columns(pipeline))
     encode = CorpusEncoder(pipeline, options, console)
     rows = corpus.rows(verbose=True)
     while chunk := list(itertools.islice(rows, STREAM_CHUNK_ROWS)):

@@ -19,7 +19,7 @@ from bertune.files import expand_user
 from bertune.inference.sentence_pipeline import SentencePipeline, truncate_vectors
 from bertune.kernels.precision import choose_device
 from bertune.retrieval.benchmark import Benchmark
-from bertune.retrieval.corpus import Corpus, corpus_data_config, load_sentence_pipeline
+from bertune.retrieval.corpus import Corpus, corpus_columns, corpus_data_config, load_sentence_pipeline
 from bertune.retrieval.judgements import read_judgements
 from bertune.tasks.base.datasets import scratch_dir, write_dataset
 from bertune.tasks.base.reading import check_examples, read_examples
@@ -153,8 +153,8 @@ def _evaluate_search(
     query_data = corpus_data_config(pipeline, queries[0], overrides)
     corpus_data = corpus_data_config(pipeline, search.corpus, search.overrides)
     benchmark = Benchmark(
-        Corpus(queries[0], query_data, console),
-        Corpus(search.corpus, corpus_data, console),
+        Corpus(queries[0], query_data, console, corpus_columns(pipeline)),
+        Corpus(search.corpus, corpus_data, console, corpus_columns(pipeline)),
         read_judgements(search.qrels),
         search.qrels,
     )

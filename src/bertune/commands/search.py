@@ -19,6 +19,7 @@ from bertune.retrieval.corpus import (
     CorpusEncoder,
     CorpusRow,
     VectorOptions,
+    corpus_columns,
     corpus_data_config,
     load_sentence_pipeline,
 )
@@ -64,7 +65,7 @@ class SearchRequest:
             self.model_folder, device=self.device, precision=self.precision, model_code=self.model_code
         )
         data = corpus_data_config(pipeline, self.corpus_file, self.overrides)
-        corpus = Corpus(self.corpus_file, data, self.console)
+        corpus = Corpus(self.corpus_file, data, self.console, corpus_columns(pipeline))
         index_folder = Path(self.index_folder or f"{self.corpus_file}.index")
         return pipeline, open_or_build_index(pipeline, corpus, index_folder, rebuild=self.rebuild)
 

@@ -16,6 +16,7 @@ from bertune.metrics.similarity import l2_normalize
 from bertune.tasks.base.candidates import Candidates, gather_candidates
 from bertune.tasks.base.pair_labels import has_nli_columns, look_like_classes, relatedness
 from bertune.tasks.base.related import RowShape, are_single, check_negatives, note_pairs, read_related
+from bertune.tasks.base.related_reader import RelatedReader
 from bertune.tasks.base.search_scores import search_scores, text_vectors, uniformity
 from bertune.tasks.base.sentence import (
     METRICS,
@@ -26,8 +27,7 @@ from bertune.tasks.base.sentence import (
     score_binary,
     score_correlation,
 )
-from bertune.tasks.base.task import Note, RowReader, rename_keys
-from bertune.tasks.base.unused_texts import UnusedTexts
+from bertune.tasks.base.task import Note, rename_keys
 from bertune.types import (
     JSON,
     Batch,
@@ -110,12 +110,13 @@ class Embed(SentenceTask):
         """Return the texts of a row, and its score or label where it has one."""
         return read_related(row, self.columns.target)
 
-    def new_reader(self) -> EmbedReader:
+    def new_reader(self) -> RelatedReader:
         """Return a reader that notices columns of texts that no field has."""
-        return EmbedReader(self)
+        return RelatedReader(self)
 
     def learn_columns(self, mapping: ColumnMapping) -> None:
         """Hear which columns the training rows come from; their names may say what labels mean."""
+        super().learn_columns(mapping)
         self._is_nli = has_nli_columns(mapping)
 
     def fit(self, examples: Sequence[Example], note: Note) -> None:
@@ -194,6 +195,11 @@ class Embed(SentenceTask):
             raise DataError(
                 f"{source}: the labels {labels} look like classes, such as those of NLI data; "
                 "where a higher one says that texts are more alike, set options.metric=spearman"
+            )
+        if kind == "search" and len(examples) > 1 and len({t for e in examples for t in e.texts[1:]}) == 1:
+            raise DataError(
+                f"{source}: all {len(examples)} rows have the same text to find, so every search finds it; "
+                "give rows with different ones"
             )
         if kind == "texts" and len({e.texts for e in examples}) < 2:
             raise DataError(
@@ -355,6 +361,7 @@ class Embed(SentenceTask):
             "positives": list(self.shape.positives),
             "negatives": list(self.shape.negatives),
             "related_label": self.related_label,
+            "text_columns": list(self.text_columns),
         }
 
     def load_state(self, state: JSON) -> None:
@@ -365,51 +372,7 @@ class Embed(SentenceTask):
         (least, most), (fewest, largest) = state.get("positives", [1, 1]), state.get("negatives", negatives)
         self._set_shape(state["texts_per_row"], RowShape((least, most), (fewest, largest)))
         self.related_label = state.get("related_label", 1)
-
-
-class EmbedReader(RowReader):
-    """Reads rows, and notices texts of the training file that no field has."""
-
-    def __init__(self, task: Embed) -> None:
-        super().__init__(task)
-        self.task: Embed = task
-        self._unused: UnusedTexts | None = None  # of the first file
-
-    def see_columns(self, mapping: ColumnMapping) -> None:
-        """Remember which columns of the first file are read."""
-        if self._unused is None:
-            self._unused = UnusedTexts(mapping)
-
-    def read(self, row: Row) -> Example:
-        """Return what a row means."""
-        if self._unused is not None:
-            self._unused.look_at(row)
-        return super().read(row)
-
-    def fit(self, examples: Sequence[Example], note: Note) -> None:
-        """Let the task learn from the training rows, unless texts in them would go unread.
-
-        Raises:
-            DataError: rows are single texts, and another column holds texts too.
-        """
-        unused = self._unused
-        if unused is not None:
-            self.task.learn_columns(unused.mapping)
-            if self.task.data.columns is None:
-                self._check_unused(unused, examples, note)
-        super().fit(examples, note)
-
-    def _check_unused(self, unused: UnusedTexts, examples: Sequence[Example], note: Note) -> None:
-        if len(examples[0].texts) == 1:
-            advice = unused.advice_for_single_texts()
-            if advice:
-                raise DataError(f"{examples[0].location.source}: {advice}")
-            return
-        advice = unused.advice_for_pairs()
-        if advice:
-            note(f"{examples[0].location.source}: {advice}")
-        if unused.has("prompt"):
-            note("column 'prompt' is not used: in training no prompt is put before texts")
+        self.text_columns = tuple(state.get("text_columns", ()))
 
 
 def _num_positives(batch: Batch) -> list[int]:

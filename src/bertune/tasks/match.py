@@ -135,6 +135,7 @@ class Match(SentenceTask):
 
     def learn_columns(self, mapping: ColumnMapping) -> None:
         """Hear which columns the training rows come from; their names may say what numbers mean."""
+        super().learn_columns(mapping)
         self._mapping = mapping
 
     def _choose_target(self, examples: Sequence[Example]) -> TargetKind:
@@ -330,6 +331,7 @@ class Match(SentenceTask):
         return {
             **super().state(),
             "loss": self.loss_name,
+            "text_columns": list(self.text_columns),
             "labels": list(self.labels),
             "score_range": list(self.score_range),
             "is_binary": self.is_binary,
@@ -342,6 +344,7 @@ class Match(SentenceTask):
         low, high = state["score_range"]
         self.labels, self.score_range = tuple(state["labels"]), (low, high)
         self.is_binary = state["is_binary"]
+        self.text_columns = tuple(state.get("text_columns", ()))
         if self.options.loss == "auto":
             self._set_loss(state.get("loss", "softmax" if self.labels else "cosent"))
 

@@ -9,6 +9,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from bertune.config.schema import Section
+from bertune.data.columns import ColumnMapping, normalize_name
 from bertune.data.labels import format_label, get_text
 from bertune.errors import ConfigError, DataError, listed
 from bertune.metrics.bootstrap import bootstrap_interval
@@ -102,6 +103,14 @@ class SentenceTask(Task):
     options: SentenceOptions
     search_prompts: tuple[str, str] | None = None
     """What is put before a query, and before the texts to find, where rows are searches; None in training."""
+    text_columns: tuple[str, ...] = ()
+    """The columns of the texts of training rows, as names are compared. A corpus is read from the first of
+    these that it has."""
+
+    def learn_columns(self, mapping: ColumnMapping) -> None:
+        """Hear which columns the training rows come from."""
+        columns = [mapping.get(field) for field in ("text", "text_b")]
+        self.text_columns = tuple(normalize_name(name) for name in columns if isinstance(name, str))
 
     @property
     def similarity(self) -> Similarity:
