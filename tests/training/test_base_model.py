@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from bertune.commands.train import prepare
 from bertune.errors import ConfigError
 
 pytest.importorskip("sentence_transformers")
+FORMAT_1 = Path(__file__).parents[1] / "fixtures" / "format-1"
 TANH, IDENTITY, GELU = torch.nn.Tanh(), torch.nn.Identity(), torch.nn.GELU()
 PROMPTS = {"document": "not a ", "passage": "three ", "query": "the Dog "}
 BASES = {
@@ -277,3 +279,18 @@ def test_a_default_prompt_without_its_prompt_is_refused(tiny, tmp_path):
         bertune.train(
             "embed", [f"data.train={file}", f"model={tiny}", "options.default_prompt_name=q"], quiet=True
         )
+
+
+@pytest.mark.parametrize("kind", ["embed", "match"])
+def test_folders_of_format_1_are_bases_too(kind, tmp_path):
+    base = FORMAT_1 / kind
+    before = bertune.load(base, precision="fp32")
+    after = bertune.load(trained(base, tmp_path, kind), precision="fp32")
+    assert least_cosine(after.encode(TEXTS), before.encode(TEXTS)) >= 0.9999
+    assert after.max_seq_length == before.max_seq_length
+    assert len(after.model.head.dense) == len(before.model.head.dense)
+
+
+@pytest.mark.parametrize("kind", ["classify", "tag", "regress"])
+def test_folders_without_vectors_are_encoders(kind):
+    assert prepared(FORMAT_1 / kind)[2] == []
