@@ -140,7 +140,7 @@ def test_what_is_given_counts_and_is_said(tiny, tmp_path):
     assert (run.data.max_length, task.data.max_length, task.prompt) == (30, 30, "")
     assert task.options.model_dump() == run.options
     assert said == [
-        f"model {tmp_path / 'base'}: not as its folder says, as given: options.pooling=mean instead of cls, "
+        f"model {tmp_path / 'base'}: given, unlike the folder: options.pooling=mean instead of cls, "
         "options.normalize=false instead of true, options.prompts={} instead of "
         "{document: 'not a ', passage: 'three ', query: 'the Dog '}, data.max_length=30 instead of 20"
     ]
@@ -271,6 +271,14 @@ def test_a_cross_encoder_is_an_encoder_like_any_other(tiny, tmp_path):
     with silenced():
         CrossEncoder(str(tiny), num_labels=1, device="cpu").save(str(tmp_path / "base"))
     assert prepared(tmp_path / "base")[2] == []
+
+
+def test_what_the_folder_leaves_open_is_not_said(tiny, tmp_path):
+    save_sentence_folder(tiny, tmp_path / "base", max_length=20)
+    given = ["options.normalize=true", "options.prompts={query: 'a '}", "options.truncate_dim=8"]
+    _, task, said = prepared(tmp_path / "base", *given)
+    assert said == [f"model {tmp_path / 'base'}: pooling=mean, max_length=20 taken over from the folder"]
+    assert task.options.normalize
 
 
 def test_a_default_prompt_without_its_prompt_is_refused(tiny, tmp_path):
