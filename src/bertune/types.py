@@ -240,7 +240,8 @@ class Prediction:
     tags: tuple[tuple[str, str], ...] | None = None
     """Each word and its tag, for word-level tasks."""
     vectors: tuple[Any, ...] | None = field(default=None, repr=False)
-    """The vector (E,) of each text of the row, numpy fp32, where the metrics need them."""
+    """The vector (E,) of each text of the row, numpy fp32, where the metrics need them; of a row that is
+    scored for several labels the probabilities (N,)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,7 +254,8 @@ class Scores:
     intervals: dict[str, tuple[float, float]] = field(default_factory=dict)  # 95 % bootstrap intervals
     per_label: dict[str, dict[str, float]] = field(default_factory=dict)
     confusion: dict[str, dict[str, int]] = field(default_factory=dict)
-    """Number of rows by gold label, then by predicted label."""
+    """Number of rows by gold label, then by predicted label; with more than 100 labels only of the pairs
+    that are most often confused."""
 
     @property
     def main_value(self) -> float:

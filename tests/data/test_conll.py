@@ -421,6 +421,20 @@ def test_a_delimiter_has_its_effect(name, write):
             read_file(write, "t.conll", DELIMITED[name])
 
 
+def test_delimiters_at_the_ends_of_lines_are_no_columns(write):
+    rows, _ = read_file(write, "t.conll", "a,B-x,\nb,O,\n\nc,O\n", delimiter="comma")
+    assert rows == [(["a", "b"], ["B-x", "O"]), (["c"], ["O"])]
+
+
+def test_words_and_types_with_blanks_are_no_sentences(write):
+    text = "a\tO\nNew York City\twork of art\nb\tO\n"
+    assert read_file(write, "t.conll", text)[0] == [(["a", "New York City", "b"], ["O", "work of art", "O"])]
+    text = text.replace("work", "B-work")
+    assert read_file(write, "t.conll", text)[0][0][1] == ["O", "B-work of art", "O"]
+    pos = "a dog\tDET NOUN\ngo\tVERB\n"
+    assert [words for words, _ in read_file(write, "t.txt", pos)[0]] == [["a", "dog"], ["go"]]
+
+
 def test_the_delimiter_may_be_a_word(write):
     rows, _ = read_file(write, "t.conll", 'a,O\n",",O\n,,O\n"b,c",B-x\n', delimiter="comma")
     assert rows == [(["a", ",", ",", "b,c"], ["O", "O", "O", "B-x"])]

@@ -334,6 +334,7 @@ BLANKS = {
     "line end": ("Anna\nlives", [{"start": 0, "end": 5, "labels": ["x"]}], "Anna"),
     "its own text": ("Anna lives", [{"start": 0, "end": 5, "label": "x", "text": "Anna"}], "Anna"),
     "CLUENER": ("Anna lives", {"x": {"Anna ": [[0, 4]]}}, "Anna"),
+    "invisible": ("\u200bAnna\ufeff lives", [[0, 6, "x"]], "Anna"),
     "inside": ("New York", [[0, 8, "x"]], "New York"),
     "words": (["Anna", " ", "b"], [[0, 6, "x"]], "Anna"),
 }

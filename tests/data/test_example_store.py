@@ -253,7 +253,7 @@ def test_what_cannot_be_kept_is_refused(tmp_path, tiny):
     with pytest.raises(DataError, match="beyond 9"):
         writer.write([EncodedExample((Encoding([3, 10], [0, 0]),))])
     one, two = EncodedExample((Encoding([1], [0]),)), EncodedExample((Encoding([1], [0]), Encoding([2], [0])))
-    with pytest.raises(DataError, match="different numbers"):
+    with pytest.raises(DataError, match="some rows have one input and others several"):
         writer.write([one, two])
 
 

@@ -173,3 +173,32 @@ def test_columns_are_named_in_the_singular_too(write):
 def test_a_setting_without_effect_is_named(write):
     _, notes = read_tagging_file(write("t.jsonl", [{"text": ["a"], "label": ["O"]}]), sentence_ends=["."])
     assert any("data.sentence_ends has no effect" in note for note in notes)
+
+
+def test_the_text_of_a_sentence_beside_each_of_its_words(write):
+    rows = [("Anna in 2010", "Anna", "B-x"), ("Anna in 2010", "in", "O"), ("Anna in 2010", "2010", "O"),
+            ("So what", "So", "O"), ("So what", "what", "O"), ("Anna in 2010", "Anna", "B-x")]  # fmt: skip
+    file = write("t.csv", table(rows, ("sentence", "word", "tag")))
+    found = sentences(read_tagging_file(file)[0])
+    assert [text for text, _ in found] == [["Anna", "in", "2010"], ["So", "what"], ["Anna"]]
+
+
+def test_an_id_that_rows_share_is_no_id_of_rows(write):
+    rows = [(1, "Anna", "B-x"), (1, "lives", "O"), (2, "Bo", "B-x"), (2, "eats", "O")]
+    with pytest.raises(DataError, match=r"each row is one word .*data\.columns=\{sentence_id: id\}"):
+        read_tagging_file(write("t.csv", table(rows, ("id", "word", "tag"))))
+    found, _ = read_tagging_file(write("t.csv", table(rows, ("year", "word", "tag"))))
+    assert len(found) == 4
+
+
+def test_many_rows_of_one_word_are_said(write):
+    rows = [("Anna", "B-x"), ("dog", "O")] * 10
+    found, notes = read_tagging_file(write("t.csv", table(rows, ("text", "label"))))
+    assert len(found) == 20
+    assert any("each row is a text of one word" in note for note in notes)
+
+
+def test_names_of_columns_may_be_listed(write):
+    file = write("t.csv", table(NUMBERED[1:], NUMBERED[0]))
+    found, _ = read_tagging_file(file, columns=["sentence_id", "text", "label"])
+    assert sentences(found) == SENTENCES

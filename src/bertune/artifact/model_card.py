@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 from bertune.artifact.artifact import Artifact, bertune_only_reason, opens_in_sentence_transformers
 from bertune.console import duration
 from bertune.types import JSON, Scores
+
+_MOST_LABELS = 100
+"""Labels that the card lists."""
 
 
 def write_model_card(artifact: Artifact, folder: Path, scores: dict[str, Scores], summary: JSON) -> None:
@@ -106,9 +110,11 @@ def _score_lines(scores: dict[str, Scores]) -> list[str]:
         lines.append("")
         if split_scores.per_label:
             lines += ["| label | precision | recall | F1 | rows |", "|---|---|---|---|---|"]
-            for label, values in split_scores.per_label.items():
+            for label, values in itertools.islice(split_scores.per_label.items(), _MOST_LABELS):
                 figures = " | ".join(f"{values[name]:.4f}" for name in ("precision", "recall", "f1"))
                 lines.append(f"| {_escape(label)} | {figures} | {values['support']} |")
+            if len(split_scores.per_label) > _MOST_LABELS:
+                lines += ["", f"All {len(split_scores.per_label)} labels are in `scores.json`."]
             lines.append("")
     lines += [
         "The dev score chose the checkpoint, so the dev figures are a little too good; test figures are not.",

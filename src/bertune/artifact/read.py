@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -70,7 +71,8 @@ def read_artifact(
     """Read a saved folder.
 
     Args:
-        folder: what `write_artifact` wrote, a folder of sentence-transformers, or "minilm" (a package).
+        folder: what `write_artifact` wrote, a folder of sentence-transformers, the Hub id of either, or
+            "minilm" (a package).
         task_file: the Python file of a task of your own; a folder never says which code to run.
         model_code: "trusted" runs the Python code that the folder brings for its encoder.
         note: called with each line that a user should see; without it they are warnings.
@@ -82,9 +84,7 @@ def read_artifact(
     if model_code not in {"never", "trusted"}:
         raise ConfigError(f"model_code: {model_code!r} is neither 'never' nor 'trusted'")
     trusts_code = model_code == "trusted"
-    path = Path(expand_user(folder))
-    if str(folder) in PACKAGED_MODELS and not path.is_dir():
-        path = locate_model(str(folder))
+    path = _locate(folder, with_code=trusts_code)
     if not (path / "bertune.json").is_file() and is_sentence_transformers_folder(path):
         return _read_sentence_folder(path, trusts_code)
     metadata = read_metadata(path)
@@ -161,6 +161,28 @@ def _use_newer_settings(folder: Path, task: SentenceTask, max_length: int) -> in
     kept = {name: newer[name] for name in newer if name not in {"pooling", "dense", "normalize"}}
     task.options = type(task.options).model_validate({**task.options.model_dump(), **kept})
     return modules.max_length or max_length
+
+
+def _locate(folder: str | Path, *, with_code: bool) -> Path:
+    """Return the folder of a saved model by its path, its id on the Hub, or the name of a package.
+
+    Raises:
+        ArtifactError: there is no such folder, and the Hub does not give it.
+    """
+    name, path = str(folder), Path(expand_user(folder))
+    if name in PACKAGED_MODELS and not path.is_dir():
+        return locate_model(name)
+    is_hub_id = re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", name) is not None and isinstance(folder, str)
+    if path.exists() or not is_hub_id or ("/" in name and path.parent.is_dir()):
+        return path
+    try:
+        return locate_model(name, with_code=with_code)
+    except ConfigError as error:
+        reason = str(error).partition("from the Hub: ")[2] or str(error)
+        raise ArtifactError(
+            f"{folder}: no such folder; nor can it be had from the Hub: {reason}; give a folder that "
+            "`bertune train` or sentence-transformers has written, the Hub id of one, or minilm"
+        ) from None
 
 
 def _build_task(folder: Path, metadata: JSON, run: RunConfig, task_file: str | None) -> Task:
@@ -257,7 +279,8 @@ def load(
     """Open a saved folder, ready to predict.
 
     Args:
-        folder: what `train` has written, a folder of sentence-transformers, or "minilm".
+        folder: what `train` has written, a folder of sentence-transformers, the Hub id of either, or
+            "minilm".
         device: auto, cpu, cuda or mps.
         precision: auto, fp32, bf16 or fp16; or int8, on processors with units for it.
         task: the Python file of a task of your own.

@@ -240,6 +240,7 @@ def search(
     corpus: opt.CorpusFile,
     queries: opt.Queries = None,
     query_file: opt.QueryFile = None,
+    query_data: opt.QueryOverrides = None,
     k: opt.NumHits = None,
     pairs: opt.Pairs = False,
     threshold: opt.Threshold = None,
@@ -263,25 +264,14 @@ def search(
     """
 
     def work() -> None:
-        from bertune.cli.output import hit_lines, pair_lines, refuse_idle, require_single_process
+        from bertune.cli.output import check_search_options, hit_lines, pair_lines, require_single_process
         from bertune.commands import search
         from bertune.console import Console
-        from bertune.errors import ConfigError
 
         require_single_process("search")
-        if pairs:
-            reason = "--pairs compares the rows of CORPUS with each other"
-            refuse_idle(reason, {"QUERY": queries, "--queries": query_file, "-k": k, "--engine": engine})
-        else:
-            refuse_idle(
-                "without --pairs, rows are compared with queries",
-                {"--threshold": threshold, "--max-pairs": max_pairs},
-            )
-        for text in queries or []:
-            if text.startswith("data.") and "=" in text.split()[0]:
-                raise ConfigError(
-                    f"search: {text!r} is a setting, not a query; how to read CORPUS: --data {text}"
-                )
+        of_pairs = {"--threshold": threshold, "--max-pairs": max_pairs}
+        of_queries = {"QUERY": queries, "--queries": query_file, "-k": k, "--engine": engine}
+        check_search_options(of_pairs, {**of_queries, "--query-data": query_data}, pairs=pairs)
         console = Console(quiet)
         request = search.SearchRequest(
             model,
@@ -302,13 +292,13 @@ def search(
                 f"{duplicates.total} pairs with a cosine of at least {least:g}, {len(duplicates.pairs)} shown"
             )
         else:
-            texts = list(queries or [])
+            rows: list[tuple[JSON, str]] = [({}, text) for text in queries or []]
             if query_file:
-                texts += search.read_texts(query_file, console=console)
-            if not texts:
-                raise ConfigError("search: give a query, --queries FILE, or --pairs")
+                read = search.read_queries(query_file, query_data or [], console)
+                rows += [(row.raw, row.text) for row in read]
+            texts = [text for _, text in rows]
             hits = search.search(request, texts, k or 10, cast("Engine", engine or "exact"))
-            lines = hit_lines(corpus, texts, hits, as_json=as_json)
+            lines = hit_lines(corpus, rows, hits, as_json=as_json)
         for line in lines:
             print(line)
 

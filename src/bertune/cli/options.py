@@ -133,6 +133,14 @@ QueryFile = Annotated[
     str | None,
     typer.Option("--queries", help="A data file with a query a row.", show_default=False, parser=expand_user),
 ]
+QueryOverrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--query-data",
+        help="How to read the file of --queries, as data.name=value; can be repeated.",
+        show_default=False,
+    ),
+]
 NumHits = Annotated[
     int | None,
     typer.Option("-k", min=1, help="How many rows to find for each query: 10.", show_default=False),

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import sys
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from bertune.errors import BertuneError, ConfigError, Interrupted
 from bertune.types import JSON
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from bertune.commands.evaluate import Evaluation, SearchFiles
     from bertune.commands.search import CorpusDuplicates
     from bertune.retrieval.search import Hit
+    from bertune.types import Scores
 
 DISCONNECT_SIGNS = (
     "Connection closed",
@@ -93,6 +95,35 @@ def refuse_idle(reason: str, given: Mapping[str, object]) -> None:
         raise ConfigError(f"{', '.join(idle)}: without effect here, since {reason}; leave it out")
 
 
+def check_search_options(
+    of_pairs: Mapping[str, object], of_queries: Mapping[str, object], *, pairs: bool
+) -> None:
+    """Check that a search has something to search for, and that every option of the call has an effect.
+
+    Args:
+        of_pairs: the options that need --pairs, by name; None where one is not given.
+        of_queries: the options that need queries.
+        pairs: whether --pairs is given.
+
+    Raises:
+        ConfigError: an option has no effect, a query is a setting, or there is nothing to search for.
+    """
+    if pairs:
+        refuse_idle("--pairs compares the rows of CORPUS with each other", of_queries)
+        return
+    refuse_idle("only --pairs uses it", of_pairs)
+    queries, file = cast("list[str] | None", of_queries["QUERY"]), of_queries["--queries"]
+    if not file:
+        refuse_idle("there is no --queries FILE to read", {"--query-data": of_queries["--query-data"]})
+    for text in queries or []:
+        if re.match(r"data\.\w+\s*=", text):
+            raise ConfigError(f"search: {text!r} is a setting, not a query; for CORPUS type --data {text!r}")
+        if not text.strip():
+            raise ConfigError("search: a query is empty; give a text")
+    if not queries and not file:
+        raise ConfigError("search: give a query, --queries FILE, or --pairs")
+
+
 def search_files(
     corpus: str | None, qrels: str | None, data: list[str] | None, task: str | None
 ) -> SearchFiles | None:
@@ -142,13 +173,27 @@ def score_lines(evaluation: Evaluation) -> list[str]:
         ]
         lines += ["", *aligned(["label", *names, "rows"], rows)]
     if scores.confusion:
-        labels = list(scores.confusion)
-        rows = [[label, *(str(scores.confusion[label][p]) for p in labels)] for label in labels]
-        lines += ["", "rows by gold label (down) and predicted label (across):"]
-        lines += aligned(["", *labels], rows)
+        lines += ["", *_confusion_lines(scores)]
     if evaluation.num_truncated_rows:
         lines += ["", f"{evaluation.num_truncated_rows} rows were longer than max_length and were cut"]
     return lines
+
+
+def _confusion_lines(scores: Scores) -> list[str]:
+    """Format the confusion matrix; of many labels the pairs that are most often confused."""
+    from bertune.console import aligned
+
+    labels = list(scores.confusion)
+    if len(labels) == len(scores.per_label) and all(
+        len(row) == len(labels) for row in scores.confusion.values()
+    ):
+        rows = [[label, *(str(scores.confusion[label][p]) for p in labels)] for label in labels]
+        title = "rows by gold label (down) and predicted label (across):"
+        return [title, *aligned(["", *labels], rows)]
+    pairs = [(n, gold, p) for gold, row in scores.confusion.items() for p, n in row.items()]
+    pairs.sort(key=lambda pair: -pair[0])
+    rows = [[gold, predicted, str(count)] for count, gold, predicted in pairs[:20]]
+    return ["the labels that are most often confused:", *aligned(["gold", "predicted", "rows"], rows)]
 
 
 def write_predictions(  # noqa: PLR0913  (the options of `bertune predict`)
@@ -209,15 +254,23 @@ def print_vectors(rows: Iterator[JSON]) -> None:
 
 
 def hit_lines(
-    corpus: str, queries: Sequence[str], results: Sequence[Sequence[Hit]], *, as_json: bool
+    corpus: str,
+    queries: Sequence[tuple[JSON, str]],
+    results: Sequence[Sequence[Hit]],
+    *,
+    as_json: bool,
 ) -> Iterator[str]:
-    """Format the hits of each query: one JSON line a query, or the query and a line a hit."""
+    """Format the hits of each query: one JSON line a query, or the query and a line a hit.
+
+    A query is its columns and its text. The columns are printed as JSON only, if there are others than text.
+    """
     import json
 
-    for query, hits in zip(queries, results, strict=True):
+    for (raw, query), hits in zip(queries, results, strict=True):
         if as_json:
-            rows = [_hit_to_json(hit) for hit in hits]
-            yield json.dumps({"query": query, "hits": rows}, ensure_ascii=False, default=str)
+            columns = {"query_row": raw} if len(raw) > 1 else {}
+            line = {"query": query, **columns, "hits": [_hit_to_json(hit) for hit in hits]}
+            yield json.dumps(line, ensure_ascii=False, default=str)
             continue
         yield query
         yield from (f"  {hit.score:.4f}  {corpus}:{hit.line}  {_row_text(hit.raw)}" for hit in hits)

@@ -55,7 +55,8 @@ def embed(  # noqa: PLR0913  (what a user can choose)
     `OUTPUT.rows.tsv` says on which line of the file each row of a .npy file stands.
 
     Args:
-        folder: what `train` has written, a folder of sentence-transformers, or "minilm".
+        folder: what `train` has written, a folder of sentence-transformers, the Hub id of either, or
+            "minilm".
         file: a data file with a text a row.
         output: a name that ends in .npy, which `numpy.load(mmap_mode="r")` opens, or in .parquet, which keeps
             every column of the file.

@@ -102,7 +102,7 @@ def evaluate(  # noqa: PLR0913  (what a user can choose)
         if isinstance(pipeline, SentencePipeline):
             _use_search_prompts(pipeline, examples, note)
         if scratch is None:
-            result = pipeline.predict_examples(examples)
+            result = pipeline.predict_examples(examples, to_score=True)
         else:
             dataset = write_dataset(scratch, "rows", scored_task, pipeline.tokenizer, examples, console)
             result = pipeline.predict_dataset(dataset)

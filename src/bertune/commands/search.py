@@ -17,6 +17,7 @@ from bertune.inference.sentence_pipeline import SentencePipeline
 from bertune.retrieval.corpus import (
     Corpus,
     CorpusEncoder,
+    CorpusRow,
     VectorOptions,
     corpus_data_config,
     load_sentence_pipeline,
@@ -255,11 +256,11 @@ _READING = ("columns", "format", "delimiter", "quoting", "encoding", "bad_rows")
 """Settings of `data` that decide which rows and texts a corpus has."""
 
 
-def read_texts(file: str, overrides: Sequence[str] = (), console: Console | None = None) -> list[str]:
-    """Read the texts of a data file, such as queries.
+def read_queries(file: str, overrides: Sequence[str] = (), console: Console | None = None) -> list[CorpusRow]:
+    """Read the rows of a file of queries.
 
     Raises:
         DataError: a row cannot be used.
     """
     corpus = Corpus(file, reading_config(DataConfig(), file, overrides), console or Console(quiet=True))
-    return [row.text for row in corpus.rows(verbose=True)]
+    return list(corpus.rows(verbose=True))

@@ -42,6 +42,26 @@ class Section(BaseModel):
     )
 
 
+def label_to_text(label: Any) -> Any:
+    """Return a label of a setting, which Python or YAML may have as a number, as text.
+
+    >>> [label_to_text(v) for v in (2, 1.0, True, "02")]
+    ['2', '1', 'true', '02']
+    """
+    if isinstance(label, bool):
+        return str(label).lower()
+    if isinstance(label, float) and label.is_integer():
+        return str(int(label))
+    return str(label)
+
+
+def _names_as_text(names: Any) -> Any:
+    """Return names of columns that are numbers, as pandas gives them, as text."""
+    if isinstance(names, list):
+        return [_names_as_text(name) for name in names]
+    return str(names) if isinstance(names, int | float) else names
+
+
 class DataConfig(Section):
     """Where the rows are and how to read them."""
 
@@ -128,7 +148,9 @@ class DataConfig(Section):
                 raise ValueError(f"YAML needs a blank after the colon: {{{written}}}")
             if names in (None, []):
                 raise ValueError(f"{field!r} has no column; write {{{field}: NAME}}")
-        return value
+        if isinstance(value, dict):
+            return {field: _names_as_text(names) for field, names in value.items()}
+        return _names_as_text(value)
 
     @field_validator("encoding")
     @classmethod
@@ -146,7 +168,7 @@ class DataConfig(Section):
     def _labels_are_text(cls, value: Any) -> Any:
         if not isinstance(value, list):
             return value
-        return [str(v).lower() if isinstance(v, bool) else str(v) for v in value]
+        return [label_to_text(v) for v in value]
 
     @field_validator("labels")
     @classmethod

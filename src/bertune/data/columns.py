@@ -9,6 +9,19 @@ from typing import Any
 from bertune.errors import ConfigError, DataError, did_you_mean, listed
 from bertune.types import Columns
 
+
+class MissingColumn(DataError):
+    """No column holds a field that is needed.
+
+    Attributes:
+        fields: the fields.
+    """
+
+    def __init__(self, message: str, fields: Sequence[str]) -> None:
+        super().__init__(message)
+        self.fields = tuple(fields)
+
+
 ColumnMapping = dict[str, str | tuple[str, ...]]
 """Column by field; a tuple of columns for a field that is spread over several."""
 
@@ -140,10 +153,11 @@ def match_columns(
     if missing:
         has_tabs = len(header) == 1 and "\t" in header[0]
         hint = "the line holds tabs: set data.delimiter=tab; " if has_tabs else ""
-        raise DataError(
+        raise MissingColumn(
             f"{source}: no column for {' and '.join(map(repr, missing))}; columns found: {listed(header)}; "
             f"{hint}say which is which, as in data.columns={{{missing[0]}: NAME}}, "
-            "or name the columns of a file without header, as in data.columns=[text,label]"
+            "or name the columns of a file without header, as in data.columns=[text,label]",
+            missing,
         )
     return mapping
 

@@ -113,11 +113,12 @@ def split_cells(line: str, layout: ConllLayout) -> list[str]:
 
     Tabs at either end of a line are no columns where it has more cells than the layout.
     """
-    if layout.delimiter:
-        return _delimited_cells(line, layout.delimiter, layout.num_columns)
-    if not layout.tab_separated:
+    if not layout.delimiter and not layout.tab_separated:
         return [cell for cell in _BLANKS.split(line) if cell]
-    cells = line.split("\t")
+    if layout.delimiter:
+        cells = _delimited_cells(line, layout.delimiter, layout.num_columns)
+    else:
+        cells = line.split("\t")
     num_columns = layout.num_columns or len(cells)
     while len(cells) > num_columns and not cells[-1].strip(" "):
         cells.pop()
@@ -135,9 +136,10 @@ def _delimited_cells(line: str, delimiter: str, num_columns: int) -> list[str]:
             quoted = []
         if len(quoted) > 1:
             return quoted
-    if num_columns > 1 and line.startswith(2 * delimiter):
-        return [delimiter, *line[2:].split(delimiter)]
-    return line.split(delimiter)
+    cells = line.split(delimiter)
+    if line.startswith(2 * delimiter) and num_columns > 1 and len(cells) == num_columns + 1:
+        return [delimiter, *cells[2:]]
+    return cells
 
 
 def halves(line: str, layout: ConllLayout) -> list[tuple[str, ...]]:
@@ -172,10 +174,13 @@ def detect_layout(lines: Sequence[str], delimiter: str | None = None) -> ConllLa
     if delimiter != " ":
         parts = [halves(line, layout) for line in full]
         aligned = [p for p in parts if len(p) == 2 and len(p[0]) == len(p[1]) and _may_be_tags(p[1])]
-        if len(aligned) * 2 > len(full) and any(len(p[1]) > 1 for p in aligned):
+        several = [p[1] for p in aligned if len(p[1]) > 1]
+        are_tags = all(is_tag(tag) for tags in several for tag in tags)
+        # Other words and tags may have blanks inside, "New York" and "work of art", on some lines.
+        if len(aligned) * 2 > len(full) and several and (are_tags or len(several) * 2 >= len(full)):
             return ConllLayout(not other, True, 2, other or "")
     rows = [split_cells(line, layout) for line in full]
-    layout = replace(layout, num_columns=_count_columns(rows, may_be_ragged=tab))
+    layout = replace(layout, num_columns=_count_columns(rows, may_be_ragged=tab or bool(other)))
     return _name_columns(layout, stripped)
 
 

@@ -142,6 +142,24 @@ def _written_tags(row: Row, target: str) -> list[Any] | None:
     return None
 
 
+def is_invisible(letter: str) -> bool:
+    """Tell whether a character shows nothing: blanks, control characters, and marks such as U+200B.
+
+    >>> [is_invisible(letter) for letter in " \u3000\u200b\ufeffa"]
+    [True, True, True, True, False]
+    """
+    return letter.isspace() or unicodedata.category(letter) in {"Cc", "Cf"}
+
+
+def _visible_range(text: str, start: int, end: int) -> tuple[int, int]:
+    """Return the part of a range without blanks at its edges; an empty one where it is nothing else."""
+    while start < end and is_invisible(text[start]):
+        start += 1
+    while start < end and is_invisible(text[end - 1]):
+        end -= 1
+    return start, end
+
+
 def get_tags(row: Row, target: str, names: Sequence[str] = ()) -> list[str] | None:
     """Return the tags of a row, of a list or a text with blanks between them; None for spans or nothing.
 
@@ -237,7 +255,7 @@ def parse_tags(
 def _trim_words(span: WordSpan, text: str, words: WordOffsets) -> WordSpan:
     """Return a span of words without blank words at its edges, unless all are blank."""
     start, end, label = span
-    full = [n for n in range(start, end) if text[slice(*words[n])].strip()]
+    full = [n for n in range(start, end) if len(set(_visible_range(text, *words[n]))) > 1]
     return (full[0], full[-1] + 1, label) if full else span
 
 
@@ -271,11 +289,9 @@ def _spans(row: Row, target: str, value: Any, text: str, words: WordOffsets) -> 
 
 def _trim_blanks(span: Span, text: str, words: WordOffsets) -> Span:
     """Return a span without blanks at its edges; words that have blanks of their own keep them."""
-    inside = text[span.start : span.end]
-    start = span.start + len(inside) - len(inside.lstrip())
-    end = max(start, span.end - (len(inside) - len(inside.rstrip())))
+    start, end = _visible_range(text, span.start, span.end)
     if start < end and (start, end) != span[:2]:
-        full = [word for word in words if text[slice(*word)].strip()]
+        full = [word for word in words if len(set(_visible_range(text, *word))) > 1]
         start = span.start if any(span.start == word[0] for word in full) else start
         end = span.end if any(span.end == word[1] for word in full) else end
     return Span(start, end, span.label)

@@ -35,11 +35,11 @@ class BadRows:
     """At most five."""
     count: int = 0
 
-    def __call__(self, message: str) -> None:
-        """Add a bad row; its message begins with `file:line: `."""
+    def __call__(self, message: str | DataError) -> None:
+        """Add a bad row; its message begins with `file:line: `. Few messages are shown, so few are made."""
         self.count += 1
         if len(self.first_messages) < 5:
-            self.first_messages.append(message)
+            self.first_messages.append(str(message))
 
     def finish(self) -> list[str]:
         """Return a line that says how many rows were left out, or nothing when none was bad.

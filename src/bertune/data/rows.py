@@ -7,14 +7,17 @@ from collections.abc import Iterable, Iterator
 
 from bertune.data.columns import (
     ColumnMapping,
+    MissingColumn,
     columns_of,
     describe_mapping,
     field_value,
     match_columns,
+    match_text_columns,
     unread_pair,
 )
 from bertune.data.exports import convert_exports, text_column
 from bertune.data.formats import read_records
+from bertune.data.multi_hot import unnamed_label_columns
 from bertune.data.records import ReadOptions, Record
 from bertune.data.word_rows import group_words, word_columns
 from bertune.errors import DataError, listed
@@ -123,7 +126,24 @@ def open_rows(options: ReadOptions) -> RowReader:
     recognised = table
     if options.columns.is_word_level and not table:
         recognised = {**word_columns(header, options.columns), **text_column(first)}
-    return RowReader(options, header, itertools.chain([first], records), recognised)
+    try:
+        return RowReader(options, header, itertools.chain([first], records), recognised)
+    except MissingColumn as error:
+        advice = _label_columns_advice(options, error, [first, *itertools.islice(records, 100)])
+        raise DataError(f"{error}{advice}") from None
+
+
+def _label_columns_advice(options: ReadOptions, error: MissingColumn, records: list[Record]) -> str:
+    """Return how to name columns of 0 and 1 as labels, where the file has no other column of labels."""
+    columns, given = options.columns, options.settings.columns
+    if columns.target not in error.fields or columns.target not in columns.spreadable:
+        return ""
+    if isinstance(given, list):
+        return ""
+    rows = [record.values for record in records]
+    texts = match_text_columns(list(rows[0]), columns) | (given or {})
+    advice = unnamed_label_columns(rows, {f: c for f, c in texts.items() if isinstance(c, str)})
+    return advice and f"; {advice}"
 
 
 def resolve_files(given: str | list[str] | None, split: str) -> list[str]:

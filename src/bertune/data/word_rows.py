@@ -37,6 +37,9 @@ _WORD_ALIASES = (
 )  # fmt: skip
 _TAG_ALIASES = ("tag", "tags", "nertag", "nertags", "ner", "bio", "iob", "label", "labels", "标签")
 _POS_ALIASES = ("upos", "pos", "postag", "postags", "xpos")
+_ID_NAMES = ("id", "sid", "idx", "index", "docid", "documentid", "sentences", "satz", "group")
+"""Names of columns that number sentences where rows share a number; else they number rows."""
+_MANY_ROWS = 20
 _HEAD_ROWS = 200
 """Rows that decide whether a file has a word a row."""
 _SENTENCE_MARKS = frozenset((*".!?,;:", *"。！？，；、"))
@@ -136,14 +139,27 @@ def find_word_table(head: Sequence[Record], options: ReadOptions) -> WordTable |
     document = _first(_DOCUMENT_ALIASES, header, {*taken, word, tag or word})
     if number and (SENTENCE_ID in given or _numbers_sentences(rows, number, document)):
         return WordTable(word, tag, number, document)
-    if number and all(re.search(r"\d", _key(row, number, None)[1]) for row in rows):
+    if number and all(_to_int(_key(row, number, None)[1]) is not None for row in rows):
         return None  # each row has a number of its own
-    if not _are_parts_of_sentences(rows, word, tag):
+    if not _are_parts_of_sentences(rows, word, tag) and not any(
+        normalize_name(column) in _ID_NAMES and _rises(rows, column) for column in header
+    ):
+        _note_single_words(rows, tag, options)
         return None
     has_gaps = len(rows) < len(head) or any(_is_gap(a, b) for a, b in itertools.pairwise(head))
     if has_gaps or options.settings.sentence_ends is not None:
         return WordTable(word, tag, None)
     raise DataError(_no_sentences_message(options.source, rows, word, header))
+
+
+def _note_single_words(rows: Sequence[Record], tag: str | None, options: ReadOptions) -> None:
+    """Say that many rows with tags have one word each: they may be words of longer texts."""
+    if len(rows) >= _MANY_ROWS and tag and all(is_tag(str(row.values.get(tag)).strip()) for row in rows):
+        options.note(
+            f"{options.source}: each row is a text of one word; if they are words of sentences, name the "
+            f"column that numbers the sentences, data.columns={{{SENTENCE_ID}: NAME}}, or put blank lines "
+            "between them"
+        )
 
 
 def has_word_rows(head: Sequence[Record], options: ReadOptions) -> bool:
@@ -200,8 +216,7 @@ def _numbers_sentences(rows: Sequence[Record], number: str, document: str | None
     if any(isinstance(value, list | dict) for value in values):
         return False
     keys = [_key(row, number, document) for row in rows]
-    is_text = any(not re.search(r"\d", key) for _, key in keys if key)
-    return not is_text and (any(not key for _, key in keys[1:]) or len(set(keys)) < len(keys))
+    return any(not key for _, key in keys[1:]) or len(set(keys)) < len(keys)
 
 
 def _are_parts_of_sentences(rows: Sequence[Record], word: str, tag: str | None) -> bool:
@@ -286,6 +301,8 @@ class _Numbering:
     def _restart(self, key: tuple[str, str], record: Record) -> None:
         """Begin the numbers anew, as each document may do."""
         number, last = _to_int(key[1]), _to_int((self._current or key)[1])
+        if number is None and " " in key[1]:
+            return  # the text of a sentence instead of its number
         begins_anew = number is not None and number == self._first and last is not None and number < last
         if not begins_anew or self._longest == 1:
             raise DataError(
@@ -298,9 +315,9 @@ class _Numbering:
 
 
 def _to_int(text: str) -> int | None:
-    """Return the last number in a text, such as 3 in "Sentence: 3"."""
-    found = re.findall(r"\d+", text)
-    return int(found[-1]) if found else None
+    """Return the number of a sentence, such as 3 in "Sentence: 3"; None for a text."""
+    found = re.fullmatch(r"[^\W\d]*[\W_]*(\d+)(\.0)?", text)
+    return int(found[1]) if found else None
 
 
 def _sentences(
@@ -349,8 +366,7 @@ def _sentences(
 
 def _goes_on(record: Record, table: WordTable) -> bool:
     """Tell whether a word is inside the entity of the word before it."""
-    tag = record.values.get(table.tag) if table.tag else None
-    return bool(re.match(r"[IMEL][-_]", str(tag)))
+    return table.tag is not None and bool(re.match(r"[IMEL][-_]", str(record.values.get(table.tag))))
 
 
 def _finish(rows: list[Record], options: ReadOptions, *, is_damaged: bool) -> Iterator[Record]:

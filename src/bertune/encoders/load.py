@@ -136,8 +136,8 @@ def check_token_ids(tokenizer: Tokenizer, encoder: Encoder, folder: Path) -> Non
     num_vectors, highest = len(encoder.word_embeddings()), tokenizer.max_token_id
     if highest >= num_vectors:
         raise ConfigError(
-            f"model: the tokenizer in {str(folder)!r} has {tokenizer.vocab_size} tokens with ids up to "
-            f"{highest}, its encoder only {num_vectors} word vectors; they do not belong together"
+            f"model: the tokenizer in {str(folder)!r} has {tokenizer.vocab_size} tokens, its encoder "
+            f"only {num_vectors} word vectors, and its highest id is {highest}; they do not belong together"
         )
 
 

@@ -11,7 +11,7 @@ import torch
 
 from bertune.data.dataset import EncodedDataset, TokenCounts
 from bertune.data.labels import check_surrogates
-from bertune.errors import ConfigError, DataError
+from bertune.errors import ConfigError, DataError, did_you_mean
 from bertune.inference.fingerprint import model_fingerprint
 from bertune.inference.pipeline import Pipeline
 from bertune.inference.predict import embed_texts
@@ -199,6 +199,7 @@ class SentencePipeline(Pipeline):
             head.normalize,
             self.task.options.do_lower_case,
             self.max_seq_length,
+            *self.tokenizer.truncation_settings,
         ]
         return model_fingerprint(self.model, settings, self.tokenizer.fingerprint())
 
@@ -240,8 +241,31 @@ class SentencePipeline(Pipeline):
 
     @property
     def max_seq_length(self) -> int:
-        """Return how many tokens of a text are read."""
+        """How many tokens of a text are read; it can be set.
+
+        Raises:
+            ConfigError: the encoder does not have so many positions, or special tokens alone need more.
+        """
         return self.tokenizer.max_length
+
+    @max_seq_length.setter
+    def max_seq_length(self, tokens: int) -> None:
+        least, most = 3, self.model.encoder.max_positions
+        if not isinstance(tokens, int) or not least <= tokens <= most:
+            raise ConfigError(f"max_seq_length: got {tokens!r}, must be from {least} to {most}")
+        self.tokenizer.set_max_length(tokens)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set a setting; refuse a name that looks like a slip of one, which would have no effect.
+
+        Raises:
+            AttributeError: there is no such setting, and another one has nearly this name.
+        """
+        known = ["max_seq_length", "prompts", "default_prompt_name", "truncate_dim"]
+        hint = did_you_mean(name, known)
+        if hint and name not in self.__dataclass_fields__ and not hasattr(type(self), name):
+            raise AttributeError(f"{name!r} is no setting of a model of sentence vectors{hint}")
+        super().__setattr__(name, value)
 
     def get_embedding_dimension(self) -> int:
         """Return the width E of the vectors."""

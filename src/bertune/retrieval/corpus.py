@@ -75,7 +75,10 @@ class Corpus:
         note = prefixed(self.console) if verbose else lambda _: None
         bad_rows = BadRows(skip=self.data.bad_rows == "skip")
         options = ReadOptions(self.file, self.data, CORPUS_COLUMNS, bad_rows, note, require_target=False)
-        for row in open_rows(options):
+        reader = open_rows(options)
+        if reader.header != ["text"]:
+            note(reader.describe())
+        for row in reader:
             try:
                 yield CorpusRow(row.raw, get_text(row, "text"), row.location.line)
             except DataError as error:
@@ -173,9 +176,10 @@ class CorpusEncoder:
         full_width = pipeline.get_embedding_dimension()
         self.dim: int = self._finish(np.zeros((1, full_width), np.float32)).shape[1]
         """Width of the vectors."""
-        default = pipeline.resolve_prompt(None, None)
-        if options.prompt == "" and default:
-            console.info(f"prompt: none is put before a text; the model's default, {default!r}, is left out")
+        if options.prompt == "":
+            default = pipeline.resolve_prompt(None, None)
+            left_out = f"; the model's own, {default!r}, is left out" if default else ""
+            console.info(f"prompt: is empty, so nothing is put before a text{left_out}")
 
     def __call__(self, texts: Sequence[str]) -> FloatArray:
         """Return the vectors of texts (n, dim)."""

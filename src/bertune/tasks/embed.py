@@ -10,20 +10,12 @@ import numpy as np
 from pydantic import Field
 
 from bertune.config.schema import DataConfig
-from bertune.data.columns import RELATED_PAIRS, ColumnMapping, columns_of, normalize_name
+from bertune.data.columns import RELATED_PAIRS, ColumnMapping
 from bertune.errors import ConfigError, DataError, listed
 from bertune.metrics.similarity import l2_normalize
 from bertune.tasks.base.candidates import Candidates, gather_candidates
-from bertune.tasks.base.related import (
-    NLI_COLUMNS,
-    RowShape,
-    are_single,
-    check_negatives,
-    look_like_classes,
-    note_pairs,
-    read_related,
-    relatedness,
-)
+from bertune.tasks.base.pair_labels import has_nli_columns, look_like_classes, relatedness
+from bertune.tasks.base.related import RowShape, are_single, check_negatives, note_pairs, read_related
 from bertune.tasks.base.search_scores import search_scores, text_vectors, uniformity
 from bertune.tasks.base.sentence import (
     METRICS,
@@ -111,8 +103,7 @@ class Embed(SentenceTask):
         """How many texts the training rows have."""
         self.related_label = 1
         """The label of pairs that belong together: 0 for NLI data whose classes are numbers."""
-        self.nli_columns = False
-        """Whether the columns of the training rows have the names of NLI data."""
+        self._is_nli = False  # whether training rows have the columns of NLI data, while the task learns
         self._counts: Tensor | None = None  # (4,) since the last report: see `_count`
 
     def read(self, row: Row) -> Example:
@@ -122,6 +113,10 @@ class Embed(SentenceTask):
     def new_reader(self) -> EmbedReader:
         """Return a reader that notices columns of texts that no field has."""
         return EmbedReader(self)
+
+    def learn_columns(self, mapping: ColumnMapping) -> None:
+        """Hear which columns the training rows come from; their names may say what labels mean."""
+        self._is_nli = has_nli_columns(mapping)
 
     def fit(self, examples: Sequence[Example], note: Note) -> None:
         """Learn how many texts a training row has."""
@@ -149,7 +144,7 @@ class Embed(SentenceTask):
         Where the classes of NLI data are numbers, 0 is entailment: the rows that are left when 1 and 2 are
         dropped.
         """
-        targets = {e.target for e in examples}
+        targets, is_nli, self._is_nli = {e.target for e in examples}, self._is_nli, False
         if targets == {0} and {"1", "2"} <= set(self.data.drop_labels or ()):
             self.related_label = 0
             note("pairs labelled 0 belong together (entailment), since data.drop_labels names 1 and 2")
@@ -162,7 +157,7 @@ class Embed(SentenceTask):
         drop = f"data.drop_labels=[{','.join(others)}]"
         if len(others) > 3:  # these are scores
             drop = "with data.drop_labels"
-        elif numbers and (self.nli_columns or look_like_classes(numbers)):
+        elif numbers and (is_nli or look_like_classes(numbers)):
             reason = f"the labels {listed(sorted(map(str, targets)))} look like classes;"
             drop = "data.drop_labels=[1,2] where 0 is entailment, as in most NLI data"
         raise DataError(f"{unrelated.location}: {reason} {_NOT_RELATED.format(drop=drop, match=_BY_MATCH)}")
@@ -360,7 +355,6 @@ class Embed(SentenceTask):
             "positives": list(self.shape.positives),
             "negatives": list(self.shape.negatives),
             "related_label": self.related_label,
-            "nli_columns": self.nli_columns,
         }
 
     def load_state(self, state: JSON) -> None:
@@ -371,7 +365,6 @@ class Embed(SentenceTask):
         (least, most), (fewest, largest) = state.get("positives", [1, 1]), state.get("negatives", negatives)
         self._set_shape(state["texts_per_row"], RowShape((least, most), (fewest, largest)))
         self.related_label = state.get("related_label", 1)
-        self.nli_columns = state.get("nli_columns", False)
 
 
 class EmbedReader(RowReader):
@@ -401,8 +394,7 @@ class EmbedReader(RowReader):
         """
         unused = self._unused
         if unused is not None:
-            names = {normalize_name(column) for column in columns_of(unused.mapping)}
-            self.task.nli_columns = names >= set(NLI_COLUMNS)
+            self.task.learn_columns(unused.mapping)
             if self.task.data.columns is None:
                 self._check_unused(unused, examples, note)
         super().fit(examples, note)

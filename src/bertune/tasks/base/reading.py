@@ -67,7 +67,7 @@ def iter_examples(
                     f"{row.location}: {task.columns.target!r} is missing; every row of this file needs it"
                 )
         except DataError as error:
-            bad_rows(str(error))
+            bad_rows(error)
             continue
         yield row, example
 
@@ -101,6 +101,8 @@ def read_and_fit(files: Sequence[str], task: Task, data: DataConfig, note: Note)
     """Read all rows of some training files, and let the task learn from them; see `read_files`."""
     reader = task.new_reader()
     examples = read_files(files, reader, data, note)
+    for line in reader.label_filter.idle():
+        note(line)
     reader.fit(examples, note)
     return examples
 
@@ -137,26 +139,31 @@ def read_files(
     examples: ExampleSink = [] if arrow_path is None else ExampleWriter(arrow_path, on_progress)
     num_dropped = 0
     drops = bool(data.drop_labels) and (task.columns.target_required or not to_score)
+    label_filter = reader.label_filter
     for source in files:
         for _, example in iter_examples(
             source, task, data, bad_rows, note, require_target=require_target, reader=reader
         ):
-            if drops and _has_dropped_label(example, data.drop_labels):
+            if drops and label_filter.drops(example.target, len(examples)):
                 num_dropped += 1
             else:
                 examples.append(example)
     for line in bad_rows.finish():
         note(line)
-    if num_dropped:
-        note(f"{', '.join(files)}: {num_dropped} rows left out, since data.drop_labels names their label")
     if not len(examples):
         raise DataError(f"{', '.join(files)}: no usable row is left")
-    return examples.finish() if isinstance(examples, ExampleWriter) else cast(list[Example], examples)
-
-
-def _has_dropped_label(example: Example, drop_labels: list[str]) -> bool:
-    labels = example.target if isinstance(example.target, tuple) else (example.target,)
-    return any(str(label) in drop_labels for label in labels)
+    kept = examples.finish() if isinstance(examples, ExampleWriter) else cast(Sequence[Example], examples)
+    dropped = label_filter.finish_file() if drops else []
+    if dropped:
+        kept = take(kept, np.delete(np.arange(len(kept)), dropped))
+    if num_dropped + len(dropped):
+        note(
+            f"{', '.join(files)}: {num_dropped + len(dropped)} rows left out, since data.drop_labels names "
+            "their label"
+        )
+    if not len(kept):
+        raise DataError(f"{', '.join(files)}: no usable row is left")
+    return kept
 
 
 def check_examples(
@@ -173,7 +180,7 @@ def check_examples(
         try:
             task.check(example)
         except DataError as error:
-            bad_rows(str(error))
+            bad_rows(error)
             is_bad[index] = True
     for line in bad_rows.finish():
         note(line)
@@ -221,6 +228,8 @@ def read_splits(
         )
 
     train, dev, test = read("train", data.train), read("dev", data.dev), read("test", data.test)
+    for line in reader.label_filter.idle():
+        note(line)
     reader.fit(train, note)
     dev, test = (check_examples(part, task, data, note) if part else part for part in (dev, test))
     if not dev:

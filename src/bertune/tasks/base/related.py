@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from bertune.data.columns import SpreadValue
-from bertune.data.labels import get_label, get_number, get_text, is_missing
+from bertune.data.labels import get_number, get_text, is_missing
 from bertune.errors import DataError
-from bertune.tasks.base.sentence import int_if_whole
+from bertune.tasks.base.pair_labels import read_relatedness
 from bertune.tasks.base.task import Note
 from bertune.types import Example, Row
-
-RELATED_LABELS = {"entailment", "蕴含"}
-"""Labels in words of pairs that belong together."""
-UNRELATED_LABELS = {"neutral", "contradiction", "not_entailment", "non_entailment", "中立", "中性", "矛盾"}
-"""Labels in words of pairs that do not."""
-NLI_COLUMNS = ("premise", "hypothesis")
-"""The columns of NLI data. Their numbers are classes; in most such files 0 is entailment."""
 
 
 def read_related(row: Row, target: str) -> Example:
@@ -87,41 +79,6 @@ def _divide(row: Row, texts: list[str], labels: list[Any], target: str) -> tuple
             "remove the row, or set data.bad_rows=skip"
         )
     return positives, [text for text, n in pairs if not n]
-
-
-def read_relatedness(row: Row, field: str) -> int | float | str | None:
-    """Return the score of a pair, or its label in words as NLI data has it.
-
-    Raises:
-        DataError: it is another text.
-    """
-    value = row.fields.get(field)
-    if isinstance(value, str) and _label_key(value) in RELATED_LABELS | UNRELATED_LABELS:
-        return get_label(row, field)
-    return int_if_whole(get_number(row, field))
-
-
-def _label_key(label: str) -> str:
-    return re.sub(r"[\s_\-]+", "_", label.strip().lower())
-
-
-def relatedness(target: Any) -> Any:
-    """Return a score as it is, and 1 or 0 for a label in words."""
-    return int(_label_key(target) in RELATED_LABELS) if isinstance(target, str) else target
-
-
-def look_like_classes(numbers: Iterable[float]) -> bool:
-    """Tell whether whole numbers may be numbers of classes: three that follow each other, as in NLI data.
-
-    >>> look_like_classes([0, 2, 1]), look_like_classes([0, 1]), look_like_classes([0, 1, 2, 3, 4, 5])
-    (True, False, False)
-    >>> look_like_classes([-1, 0, 1, 2])  # as in SNLI, where -1 is for pairs without a label
-    True
-    """
-    values = set(numbers)
-    if not all(float(value).is_integer() for value in values):
-        return False
-    return values == {-1, 0, 1, 2} or (len(values) == 3 and max(values) - min(values) == 2)
 
 
 @dataclass(frozen=True)

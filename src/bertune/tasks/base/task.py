@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from bertune.config.schema import DataConfig, Section
 from bertune.data.columns import ColumnMapping
+from bertune.data.label_settings import LabelFilter
 from bertune.errors import ConfigError
 from bertune.types import (
     JSON,
@@ -210,6 +211,10 @@ class Task(ABC):
         """Choose decision settings on the dev rows, after training; return the new predictions."""
         return predictions
 
+    def decode_to_score(self, out: Any, batch: Batch) -> list[Prediction]:
+        """Return as much of the predictions of a batch as `score` and `calibrate` need."""
+        return [self.compact_prediction(prediction) for prediction in self.decode(out, batch)]
+
     def compact_prediction(self, prediction: Prediction) -> Prediction:
         """Return the part of a prediction that `score` and `calibrate` need, to save memory on large data."""
         return prediction
@@ -249,6 +254,8 @@ class RowReader:
 
     def __init__(self, task: Task) -> None:
         self.task = task
+        self.label_filter = LabelFilter(task.data.drop_labels)
+        """Which rows `data.drop_labels` leaves out."""
 
     def see_columns(self, mapping: ColumnMapping) -> None:
         """Hear which columns of the next file hold which field, before its rows are read."""
