@@ -302,3 +302,28 @@ def test_folders_of_format_1_are_bases_too(kind, tmp_path):
 @pytest.mark.parametrize("kind", ["classify", "tag", "regress"])
 def test_folders_without_vectors_are_encoders(kind):
     assert prepared(FORMAT_1 / kind)[2] == []
+
+
+@pytest.mark.parametrize(
+    ("prompts", "default"),
+    [(PROMPTS, "passage"), ({"any": "big red "}, "any"), ({"query": "not very "}, None)],
+)
+def test_dev_rows_of_training_are_scored_as_evaluate_scores_them(prompts, default, tiny, tmp_path):
+    save_sentence_folder(tiny, tmp_path / "base", prompts=prompts, default_prompt_name=default)
+    folder = trained(tmp_path / "base", tmp_path, "embed", "train.precision=fp32")
+    scores = json.loads((folder / "scores.json").read_text())["dev"]["values"]
+    found = bertune.evaluate(folder, str(tmp_path / "rows.jsonl"), precision="fp32").scores.values
+    assert {name: found[name] for name in scores} == pytest.approx(scores, abs=1e-9)
+
+
+def test_the_prompts_of_a_search_are_put_before_texts_in_training(tiny, tmp_path, capsys):
+    file = write_rows(tmp_path / "rows.jsonl", PAIRS)
+    settings = [f"data.train={file}", f"data.dev={file}", f"model={tiny}", "train.max_steps=1"]
+    prompted = ["options.prompts={query: 'the dog ', passage: 'a cat '}", f"out={tmp_path / 'prompted'}"]
+    bertune.train("embed", [*settings, *prompted])
+    assert "data: queries get the prompt 'the dog ', texts to find 'a cat '" in capsys.readouterr().err
+    rows = [{"text": f"the dog {row['text']}", "text_b": f"a cat {row['text_b']}"} for row in PAIRS]
+    write_rows(file, rows)
+    bertune.train("embed", [*settings, f"out={tmp_path / 'written'}"], quiet=True)
+    one, other = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("prompted", "written"))
+    assert one == other
