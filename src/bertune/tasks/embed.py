@@ -409,7 +409,7 @@ class EmbedReader(RowReader):
         if advice:
             note(f"{examples[0].location.source}: {advice}")
         if unused.has("prompt"):
-            note("column 'prompt' is not used: in training no prompt is put before texts")
+            note("column 'prompt' is not used: options.prompts are the prompts of all rows")
 
 
 def _num_positives(batch: Batch) -> list[int]:
