@@ -140,12 +140,13 @@ def train_on(
     seed_everything(run.seed)
     built = build_model(run, task)
     built.model.encoder.set_numerics(numerics)
+    precision = built.model.encoder.numerics.precision
+    if precision != numerics.precision:
+        reason = f"since transformers cannot compute this encoder in {numerics.precision}"
     console.info(f"task: {task.describe()}")
     console.info(f"rows: {len(splits.train)} train, {len(splits.dev)} dev, {len(splits.test)} test")
     console.info(f"output: {run_dir.path}")
-    _show_model(
-        console, run, built, f"computes in {numerics.precision} on {accelerator.device.type}, {reason}"
-    )
+    _show_model(console, run, built, f"computes in {precision} on {accelerator.device.type}, {reason}")
     _use_search_prompts(task, splits, console)
     datasets = encode_datasets(run, task, built.tokenizer, splits, console)
     meta = {"max_length": built.tokenizer.max_length, "data": splits.fingerprint}
