@@ -88,6 +88,20 @@ def test_conllu_has_columns_of_its_own(write):
     assert read_file(write, "t.conllup", plus)[0] == [(["a", "b"], ["B-x", "O"])]
 
 
+def test_a_count_that_begins_anew_begins_a_sentence(write):
+    text = "1\ta\tB-x\n2\tb\tO\n1\tc\tO\n1\td\tO\n2\te\tO\n"
+    rows, _ = read_file(write, "t.conll", text)
+    assert [words for words, _ in rows] == [["a", "b"], ["c"], ["d", "e"]]
+
+
+def test_lines_that_are_no_words_do_not_shift_the_lines_of_words(write):
+    path = write("t.conllu", conllu(("1", "a", "X"), ("2-3", "bc", "_"), ("2", "b", "Y"), ("3", "c", "Z")))
+    rows, _ = read_tagging_file(path)
+    assert str(rows[0].location.at_word(2)) == f"{path}:1"  # the sentence, where the line is not known
+    rows, _ = read_tagging_file(write("t.conll", "a O\nb O\n"))
+    assert rows[0].location.at_word(1).line == 2
+
+
 def test_usual_names_of_columns_stay(write):
     """Whoever has named columns by position goes on to do so."""
     nested = "1\ta\tB-x\tO\n2\tb\tO\tB-y\n\n1\tc\tO\tO\n"

@@ -277,10 +277,12 @@ def _counts_words(sentences: Sequence[Sequence[Sequence[str]]], layout: ConllLay
     longest = 0
     for rows in sentences:
         cells = [row[0] for row in rows if not _PART_OF_WORD.fullmatch(row[0])]
-        starts = (0, 1) if cells[:1] == ["0"] else (1,)
-        if not any(cells == [str(n) for n in range(start, start + len(cells))] for start in starts):
-            return False
-        longest = max(longest, len(cells))
+        length = 0  # since the count began, or began anew without a blank line
+        for cell in cells:
+            length = 1 if cell == cells[0] else length + 1
+            if cells[0] not in {"0", "1"} or cell != str(int(cells[0]) + length - 1):
+                return False
+            longest = max(longest, length)
     return has_words and longest > 1
 
 
