@@ -128,6 +128,10 @@ def test_a_column_that_counts_words_holds_no_words(write):
     assert "data.columns=[_,text,_,label] reads column 4" in notes[0]
     rows, _ = read_file(write, "t.tsv", nested, columns=["_", "text", "_", "label"])
     assert rows[0] == (["a", "b"], ["O", "B-y"])
+    chunks = nested.replace("#\turl\n", "")
+    rows, notes = read_file(write, "t.tsv", chunks)
+    assert rows[0] == (["a", "b"], ["O", "B-y"])
+    assert "data.columns=[_,text,label,_] reads column 3" in notes[0]
     assert read_file(write, "t.conll", "1\ta\n2\tb\n\n1\tc\n", target=False)[0][0][0] == ["a", "b"]
 
 

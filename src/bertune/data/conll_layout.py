@@ -245,7 +245,8 @@ def _name_columns(layout: ConllLayout, lines: Sequence[str]) -> ConllLayout:
     if len(names) == layout.num_columns:
         return replace(layout, names=names, counts_words=counts)
     if counts:
-        return _named_after_counts(replace(layout, counts_words=True), sentences)
+        is_germeval = any(line.startswith("#\t") for line in lines)
+        return _named_after_counts(replace(layout, counts_words=True), sentences, is_germeval=is_germeval)
     if _numbers_sentences(sentences, layout):
         others = (f"column_{number}" for number in range(3, layout.num_columns))
         note = "column 1 numbers the sentences, column 2 has the words"
@@ -286,21 +287,35 @@ def _counts_words(sentences: Sequence[Sequence[Sequence[str]]], layout: ConllLay
     return has_words and longest > 1
 
 
-def _named_after_counts(layout: ConllLayout, sentences: Sequence[Sequence[Sequence[str]]]) -> ConllLayout:
-    """Return a layout whose first column counts words, with its names."""
+def _named_after_counts(
+    layout: ConllLayout, sentences: Sequence[Sequence[Sequence[str]]], *, is_germeval: bool
+) -> ConllLayout:
+    """Return a layout whose first column counts words, with its names.
+
+    Args:
+        layout: the layout so far.
+        sentences: the cells of the first sentences.
+        is_germeval: whether comments are those of GermEval 2014, whose column 3 has the outer entities.
+    """
     if layout.num_columns == len(CONLLU_COLUMNS):
         return replace(layout, names=CONLLU_COLUMNS, note="columns of CoNLL-U")
     rows = [row for rows in sentences for row in rows]
     others = [f"column_{number}" for number in range(3, layout.num_columns + 1)]
     note = "column 1 counts the words, which are in column 2"
-    if layout.num_columns == 4 and all(is_tag(row[2]) and is_tag(row[3]) for row in rows):
-        others[0] = "tags"  # GermEval 2014
+    has_two = layout.num_columns == 4 and all(is_tag(row[2]) and is_tag(row[3]) for row in rows)
+    if has_two and is_germeval:
+        others[0] = "tags"
         note += (
             "; columns 3 and 4 hold tags: the outer ones of column 3 are read, "
             "data.columns=[_,text,_,label] reads column 4"
         )
     elif others:
         others[-1] = "tags"
+    if has_two and not is_germeval:
+        note += (
+            "; columns 3 and 4 hold tags: those of column 4 are read, "
+            "data.columns=[_,text,label,_] reads column 3"
+        )
     return replace(layout, names=("column_1", "words", *others), note=note)
 
 
