@@ -51,6 +51,8 @@ class Sentence:
     line: int
     columns: tuple[tuple[str, ...], ...] = ()
     error: str = ""
+    stride: int = 1
+    """Lines from one word to the next; 0 where lines that are no words stand between them."""
 
 
 def read_sentences(
@@ -88,7 +90,7 @@ def _sentence_lines(
             continue
         found = halves(line, layout)
         if len(found) == 2:
-            yield Sentence(number, tuple(found))
+            yield Sentence(number, tuple(found), stride=0)
         elif follows_comment and is_comment(line, layout, follows_comment=True):
             _count(skipped, "comments")
             continue
@@ -142,23 +144,31 @@ def _assemble(
     """Yield sentences of words; after an error, skip the rest of its sentence."""
     word_column = _word_column(layout)
     words: list[list[str]] = []
-    first, has_error, may_end = 0, False, False
+    first = last = 0  # lines of the words so far
+    has_error = may_end = False
     for number, cells, error in itertools.chain(lines, [(0, None, "")]):
         if cells and may_end and not _goes_on(cells, word_column):
-            yield Sentence(first, tuple(zip(*words, strict=True)))
+            yield _sentence(first, last, words)
             words = []
-        if cells is None or layout.has_rows:
+        begins_anew = layout.counts_words and cells and words and cells[0] == words[0][0]
+        if cells is None or layout.has_rows or begins_anew:
             if words and not has_error:
-                yield Sentence(first, tuple(zip(*words, strict=True)))
+                yield _sentence(first, last, words)
             words, has_error, may_end = [], False, False
         if error:
             yield Sentence(number, error=error)
             has_error, may_end = True, False
         elif cells:
-            first = first if words else number
+            first, last = first if words else number, number
             words.append(cells)
             ended = may_end if words[1:] and cells[word_column] in _CLOSING else False
             may_end = not has_error and (ended or cells[word_column] in sentence_ends)
+
+
+def _sentence(first: int, last: int, words: Sequence[Sequence[str]]) -> Sentence:
+    """Return the sentence of some words, which stand on lines from the first to the last."""
+    columns = tuple(zip(*words, strict=True))
+    return Sentence(first, columns, stride=int(last - first == len(words) - 1))
 
 
 def _word_column(layout: ConllLayout) -> int:
@@ -245,7 +255,6 @@ def read_conll(options: ReadOptions, text: Iterable[str]) -> Iterator[Record]:
     if layout.note and names == [*layout.names]:
         options.note(f"{source}: {layout.note}")
     hint = "" if options.require_target else "; if the file holds a text a line, set data.format=lines"
-    stride = 0 if layout.sentence_per_line else 1
     lengths = _Lengths(_word_column(layout))
     for sentence in sentences:
         if sentence.error:
@@ -254,7 +263,7 @@ def read_conll(options: ReadOptions, text: Iterable[str]) -> Iterator[Record]:
             yield Record(sentence.line, {n: c[0] for n, c in zip(names, sentence.columns, strict=True)})
         else:
             lengths.add(sentence)
-            yield Record(sentence.line, columns_by_name(sentence, names), stride)
+            yield Record(sentence.line, columns_by_name(sentence, names), sentence.stride)
     if skipped:
         counts = ", ".join(f"{count} {kind}" for kind, count in skipped.items())
         options.note(f"{source}: {counts} skipped")

@@ -16,7 +16,7 @@ from bertune.data.columns import (
     unread_pair,
 )
 from bertune.data.exports import convert_exports, text_column
-from bertune.data.formats import read_records
+from bertune.data.formats import detect_format, read_records
 from bertune.data.multi_hot import unnamed_label_columns
 from bertune.data.records import ReadOptions, Record
 from bertune.data.word_rows import group_words, word_columns
@@ -114,7 +114,8 @@ def open_rows(options: ReadOptions) -> RowReader:
     if options.columns.is_word_level:
         records, table = group_words(convert_exports(records, options), options)
     first = next(records, None)
-    if first is not None and options.settings.sentence_ends and not (first.stride or first.word_records):
+    is_conll = detect_format(options.source, options.settings, options.columns) == "conll"
+    if first and options.settings.sentence_ends and not is_conll and not first.word_records:
         options.note(
             f"{options.source}: data.sentence_ends has no effect, since each row is a whole text already"
         )

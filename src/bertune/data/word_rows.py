@@ -154,7 +154,7 @@ def find_word_table(head: Sequence[Record], options: ReadOptions) -> WordTable |
 
 def _note_single_words(rows: Sequence[Record], tag: str | None, options: ReadOptions) -> None:
     """Say that many rows with tags have one word each: they may be words of longer texts."""
-    if len(rows) >= _MANY_ROWS and tag and all(is_tag(str(row.values.get(tag)).strip()) for row in rows):
+    if len(rows) >= _MANY_ROWS and tag and not any(_is_empty(row.values.get(tag)) for row in rows):
         options.note(
             f"{options.source}: each row is a text of one word; if they are words of sentences, name the "
             f"column that numbers the sentences, data.columns={{{SENTENCE_ID}: NAME}}, or put blank lines "
@@ -224,12 +224,12 @@ def _are_parts_of_sentences(rows: Sequence[Record], word: str, tag: str | None) 
     marks = sum(str(row.values.get(word)).strip() in _SENTENCE_MARKS for row in rows)
     tags = [str(row.values.get(tag)).strip() for row in rows] if tag else []
     if not tags or not all(map(is_tag, tags)):
-        return False
+        return bool(tags) and marks > 1
     parsed = [parse_tag(value) for value in tags]
     inner = [n for n, (prefix, _) in enumerate(parsed) if n and prefix in "IE"]
     following = [n for n in inner if parsed[n - 1][0] in "BI" and parsed[n - 1][1] == parsed[n][1]]
     begun = any(parsed[n - 1][0] == "B" for n in following)
-    return (begun and len(following) * 5 >= len(inner) * 4) or marks >= 2  # one mark may be chance
+    return (begun and len(following) * 5 >= len(inner) * 4) or marks > 1  # one mark may be chance
 
 
 def _is_gap(first: Record, second: Record) -> bool:
