@@ -173,6 +173,14 @@ def test_blanks_before_quoted_fields_are_left_out_and_said(write, content: str, 
     assert f"{path}: blanks before quoted fields are no part of the fields" in read.notes
 
 
+@pytest.mark.parametrize("row", ['"a" ,"x"', '"a","x" ', '"a"x,y'])
+def test_blanks_behind_quoted_fields_are_named(write, row: str) -> None:
+    path = write("d.csv", f"text,label\nb,y\n{row}\nc,y\n")
+    message = refused(path)
+    assert message.startswith(f"{path}:3: broken quotation: ")
+    assert "not even a blank may stand behind a closing mark" in message
+
+
 def test_blanks_before_quoted_fields_far_below(write) -> None:
     path = write("d.csv", "text,label\n" + "a,x\n" * 300 + 'b, "y"\nc, "say ""z"""\n')
     read = Read(path)

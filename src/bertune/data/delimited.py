@@ -104,9 +104,11 @@ class _QuotedFields:
                 yield line, self._unquote(values)
                 line = end + 1
         except csv.Error as error:
+            behind = "not even a blank may stand behind a closing mark; " if "after" in str(error) else ""
             raise DataError(
-                f"{self._options.source}:{line}: broken quotation: {error}; a quotation mark inside a quoted "
-                "field must be doubled; if quotation marks are plain text in this file, set data.quoting=none"
+                f"{self._options.source}:{line}: broken quotation: {error}; {behind}a quotation mark inside "
+                "a quoted field must be doubled; if quotation marks are plain text in this file, set "
+                "data.quoting=none"
             ) from None
 
     def _unquote(self, values: list[str]) -> list[str]:
