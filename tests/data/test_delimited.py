@@ -29,6 +29,8 @@ def divided(path: str, by: str, usual: str, kind: str) -> str:
         ("d.tsv", 'text,label\n"a, b",x\nc,y\n', "commas", "tabs", "tsv"),
         ("d.txt", "text;label\na, b;x\nc;y\n", "semicolons", "tabs", "tsv"),
         ("d.csv", "text^label\na, b^x\nc^y\n", "'^'", "commas", "csv"),
+        ("d.csv", "text:label\na, b:x\nc:y\n", "colons", "commas", "csv"),
+        ("d.txt", "文本，标签\na, b，x\nc，y\n", "'，'", "tabs", "tsv"),
         ("d.csv", "text;label\na, b;x\nc; c;y\nc;y\n", "semicolons", "commas", "csv"),
     ],
 )
@@ -146,6 +148,15 @@ def test_a_delimiter_that_divides_nothing_is_refused(
     )
     advised = what.split("=")[1]
     assert Read(path, delimiter=advised).values == [("a", "x")]
+
+
+@pytest.mark.parametrize("delimiter", ["||", "::", "##"])
+def test_a_delimiter_of_several_characters_is_named(write, delimiter: str) -> None:
+    path = write("d.csv", f"text{delimiter}label\na, b{delimiter}x\n")
+    assert refused(path) == (
+        f"{path}: columns are divided by {delimiter!r}, and a delimiter is one character; "
+        f"replace it, as in: sed 's/{delimiter}/\\t/g' {path!r} > new.tsv"
+    )
 
 
 def test_one_column_with_a_delimiter_is_read(write) -> None:

@@ -43,6 +43,7 @@ def test_several_labels_in_one_line_make_all_of_them_lists(write, far: int) -> N
         ("good food __label__a", ["a"], "good food"),
         ("__label__a  __label__b\tgood", ["a", "b"], "good"),
         ("__label__a", ["a"], ""),
+        ("__label__a,__label__b good", ["a", "b"], "good"),
         ("my__label__a is text", [], "my__label__a is text"),
         ("__label__很好 东西 好", ["很好"], "东西 好"),
     ],

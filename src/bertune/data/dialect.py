@@ -14,9 +14,11 @@ HEAD_LINES = 200
 """Lines that decide how a file is divided."""
 _DELIMITERS = {
     ",": "commas", "\t": "tabs", ";": "semicolons", "|": "pipes", "^": "'^'", "~": "'~'", "\x01": "bytes 1",
+    ":": "colons", "，": "'，'", "；": "'；'",
 }  # fmt: skip
 """Delimiters that are recognised, and how a message calls them."""
 _SETTING = {",": "comma", "\t": "tab", ";": "semicolon", "|": "pipe", " ": "blank"}
+_LONG_DELIMITERS = ("||", "::", ";;", "@@", "##", "$$", "~~", "<>", " - ")
 _MIN_ROWS = 4
 """Rows from which repeated values in a column mean something."""
 
@@ -80,6 +82,8 @@ def choose_dialect(options: ReadOptions, kind: str, head: Sequence[str]) -> tupl
             f"{source}: no line is divided by {delimiter_name(delimiter)} (data.delimiter), but by "
             f"{delimiter_name(best)}; set data.delimiter={_SETTING.get(best, best)}"
         )
+    elif best == usual and tables[usual]:
+        _refuse_long_delimiter(options, tables[usual][0])
     if separator:
         options.note(f"{source}: the first line, sep={separator[1]}, names the delimiter, as for Excel")
     quoted = _is_quoted(options, kind, head, delimiter)
@@ -101,6 +105,23 @@ def choose_dialect(options: ReadOptions, kind: str, head: Sequence[str]) -> tupl
                 'marks; only double quotation marks (") quote a field'
             )
     return Dialect(delimiter, quoted, skips_blanks, num_skipped), rows
+
+
+def _refuse_long_delimiter(options: ReadOptions, header: Sequence[str]) -> None:
+    """Refuse a delimiter of several characters.
+
+    Raises:
+        DataError: what divides the header, and how to change it.
+    """
+    if len(header) > 1 or isinstance(options.settings.columns, list) or _names_columns(options, header):
+        return
+    for delimiter in _LONG_DELIMITERS:
+        cells = header[0].split(delimiter)
+        if len(cells) > 1 and _names_columns(options, cells):
+            raise DataError(
+                f"{options.source}: columns are divided by {delimiter!r}, and a delimiter is one character; "
+                f"replace it, as in: sed 's/{delimiter}/\\t/g' {options.source!r} > new.tsv"
+            )
 
 
 def _wraps_fields(rows: Cells, marks: str) -> bool:

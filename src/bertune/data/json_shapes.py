@@ -58,6 +58,20 @@ def decode(text: str, offset: int) -> tuple[Any, int]:
         return _decoder.raw_decode(text, offset)
     except json.JSONDecodeError as error:
         raise JsonError(error.pos, error.msg) from None
+    except RecursionError:
+        raise JsonError(offset, "values nested too deeply") from None
+
+
+def decode_line(content: str) -> Any:
+    """Return the value of a line of JSON.
+
+    Raises:
+        JSONDecodeError: the line is broken, or nested too deeply.
+    """
+    try:
+        return json.loads(content)
+    except RecursionError:
+        raise json.JSONDecodeError("values nested too deeply", content, 0) from None
 
 
 def read_elements(text: str, offset: int) -> Iterator[tuple[int, Any]]:
@@ -218,7 +232,8 @@ def _zip_arrays(options: ReadOptions, value: dict[str, list[Any]]) -> list[dict[
         return None
     lengths = {name: len(member) for name, member in value.items()}
     if len(set(lengths.values())) > 1:
-        raise DataError(f"{options.source}: arrays of different lengths are no columns: {lengths}")
+        found = listed([f"{name}: {length}" for name, length in lengths.items()], most=5)
+        raise DataError(f"{options.source}: arrays of different lengths are no columns: {found}")
     return [dict(zip(value, items, strict=True)) for items in zip(*value.values(), strict=True)]
 
 
