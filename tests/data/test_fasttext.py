@@ -78,6 +78,10 @@ def test_tables_with_such_labels_stay_tables(
     assert read.rows[0].raw == {"label": "__label__a", "text": "good"}
 
 
+def test_a_prefix_without_label_is_a_missing_label(write) -> None:
+    assert Read(write("d.txt", "__label__ a\n__label__x b\n")).values == [("__label__ a", None), ("b", "x")]
+
+
 def test_a_word_a_line_stays_so(write) -> None:
     path = write("d.txt", "__label__a O\n__label__b O\n")
     assert detect_format(path, DataConfig(), Tag.columns) == "conll"

@@ -55,7 +55,8 @@ class DataConfig(Section):
     another one if the first lines leave no doubt."""
     quoting: Literal["auto", "standard", "none"] = "auto"
     """`standard`: a field in double quotes may hold delimiters and newlines. `none`: quotation marks are
-    text. `auto`: standard for csv; none for tsv and txt, as in GLUE and most Chinese data sets."""
+    text. `auto`: standard for csv; none for tsv and txt, as in GLUE and most Chinese data sets, unless every
+    value of a column is quoted."""
     encoding: str = "utf-8"
     """Text encoding, such as gb18030 or utf-16. A byte-order mark is removed."""
     labels: list[str] | str | None = None

@@ -15,7 +15,8 @@ def looks_like_fasttext(text: str) -> bool:
     """Tell whether the first lines of a file, the last maybe cut, are labelled as for fastText."""
     lines = [line for line in text.split("\n")[:50] if line.strip()]
     labelled = bool(lines) and all(line.startswith(PREFIX) for line in lines)
-    return labelled and not all("," in split_labels(line)[0][0] for line in lines)  # `__label__x,text`: csv
+    first_labels = ["".join(split_labels(line)[0][:1]) for line in lines]
+    return labelled and not all("," in label for label in first_labels)  # `__label__x,text` is a table
 
 
 def split_labels(line: str) -> tuple[list[str], str]:
