@@ -328,6 +328,7 @@ def test_a_line_that_may_be_a_header_is_said_with_what_to_set(write) -> None:
         "这家店的东西很不错,好\n坏,坏\n好,好吃\n",
         "what?,0\nwho,1\nwhen,0\n",
         "title\tx\nreview\ty\n",
+        "good,unknown\nbad,1\nfine,0\n",
     ],
 )
 def test_rows_below_listed_columns_stay_rows(write, content: str) -> None:
@@ -430,6 +431,17 @@ def test_other_marks_around_fields_are_said(write, marks: str, name: str, delimi
         f"fields begin with {marks[0]} and end with {marks[1]}, and are read with these marks"
         in read.notes[0]
     )
+
+
+def test_texts_between_marks_stay_so(write) -> None:
+    texts = [f"“a text of some length, number {n}, between marks”" for n in range(4)]
+    read = Read(write("d.tsv", "text\tlabel\n" + "".join(f"{text}\tx\n" for text in texts)))
+    assert [value[0] for value in read.values] == texts
+    assert read.notes == []
+    quoted = [text.replace("“", '"').replace("”", '"') for text in texts]
+    read = Read(write("d.tsv", "text\tlabel\n" + "".join(f"{text}\tx\n" for text in quoted)))
+    assert [value[0] for value in read.values] == quoted
+    assert read.notes == []
 
 
 def test_marks_in_some_values_are_text(write) -> None:

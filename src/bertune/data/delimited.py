@@ -7,7 +7,7 @@ import itertools
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
-from bertune.data.dialect import HEAD_LINES, Dialect, choose_dialect, delimiter_name
+from bertune.data.dialect import Dialect, choose_dialect, delimiter_name, read_head_lines
 from bertune.data.headers import RepeatedHeaders, read_header
 from bertune.data.records import ReadOptions, Record
 from bertune.errors import DataError
@@ -29,7 +29,7 @@ def read_delimited(options: ReadOptions, kind: str, text: Iterator[str]) -> Iter
             gave divides nothing.
     """
     source = options.source
-    head = list(itertools.islice(text, HEAD_LINES))
+    head = read_head_lines(text)
     dialect, rows = choose_dialect(options, kind, head)
     lines = itertools.islice(itertools.chain(head, text), dialect.num_skipped, None)
     quoted = _QuotedFields(options, dialect)

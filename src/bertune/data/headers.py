@@ -26,6 +26,7 @@ _KNOWN_NAMES = {
     "id",
     "index",
 }
+_MISSING_VALUES = {"na", "n/a", "nan", "none", "null", "nil", "unknown"}
 _CJK = re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
 
 
@@ -153,6 +154,8 @@ def _is_header(options: ReadOptions, columns: list[str], line: int, first: list[
 def _may_be_name(cell: str) -> bool:
     """Tell whether a cell may be the name of a column: short, without the marks of sentences, no number."""
     longest = 8 if _CJK.search(cell) else 30
+    if cell.lower() in _MISSING_VALUES:
+        return False
     short = 0 < len(cell) <= longest and len(cell.split()) <= 3
     return short and any(map(str.isalpha, cell)) and not re.search("[.,:;!?。，！？：；]", cell)
 
