@@ -302,6 +302,17 @@ def test_a_header_above_listed_columns_is_no_row(
     assert "so it is taken as a header; if it is a row, move it down" in read.notes[0]
 
 
+@pytest.mark.parametrize("header", ["label,text", "Label,TEXT"])
+def test_a_header_in_another_order_than_data_columns_is_refused(write, header: str) -> None:
+    path = write("d.csv", f"{header}\nx,a dog\ny,a cat\n")
+    names = ", ".join(map(repr, header.split(",")))
+    assert refused(path, **NAMED) == (
+        f"{path}:1: the first line names the columns in the order {names}, data.columns in the order "
+        "'text', 'label'; leave data.columns out, and the first line counts"
+    )
+    assert Read(path).values == [("a dog", "x"), ("a cat", "y")]
+
+
 def test_words_above_numbers_are_a_header(write) -> None:
     path = write("d.csv", "utterance,tone\ngood words,1\nbad words,0\n")
     read = Read(path, **NAMED)
