@@ -43,7 +43,7 @@ def read_fasttext(options: ReadOptions, text: Iterable[str], *, several: bool) -
             num_blank += 1
             continue
         labels, rest = split_labels(content)
-        label = labels if several else labels[0] if labels else None
+        label = labels if several or len(labels) > 1 else labels[0] if labels else None
         yield Record(line, {"text": rest, "label": label})
     if num_blank:
         options.note(f"{options.source}: {num_blank} blank lines skipped")
