@@ -119,7 +119,9 @@ def may_hold_rows(value: dict[str, Any]) -> bool:
     return any(isinstance(member, dict | list) for member in value.values())
 
 
-def find_rows(options: ReadOptions, text: str, offset: int, value: dict[str, Any]) -> Found:
+def find_rows(
+    options: ReadOptions, text: str, offset: int, value: dict[str, Any], *, depth: int = 1
+) -> Found:
     """Find the rows of a document that is one object.
 
     Args:
@@ -127,6 +129,7 @@ def find_rows(options: ReadOptions, text: str, offset: int, value: dict[str, Any
         text: the document.
         offset: where the object begins.
         value: the object.
+        depth: how many objects it is in, itself among them.
 
     Raises:
         DataError: there are several places where rows may be.
@@ -149,19 +152,22 @@ def find_rows(options: ReadOptions, text: str, offset: int, value: dict[str, Any
             "put each into a file of its own"
         )
     if not paths:
-        return _find_inside(options, text, offset, value) or Found(iter([(offset, value)]))
+        inside = _find_inside(options, text, offset, value, depth + 1) if depth < _MAX_DEPTH else None
+        return inside or Found(iter([(offset, value)]))
     for key in paths[0]:
         offset = _member_offsets(text, offset)[key]
     return Found(read_elements(text, offset), f"the rows are under {'.'.join(paths[0])!r}")
 
 
-def _find_inside(options: ReadOptions, text: str, offset: int, value: dict[str, Any]) -> Found | None:
+def _find_inside(
+    options: ReadOptions, text: str, offset: int, value: dict[str, Any], depth: int
+) -> Found | None:
     """Find the rows of an object whose only inner object is a table or holds columns."""
     inner = [key for key, member in value.items() if isinstance(member, dict | list)]
     if len(inner) != 1 or not isinstance(value[inner[0]], dict):
         return None
     start = _member_offsets(text, offset)[inner[0]]
-    found = find_rows(options, text, start, value[inner[0]])
+    found = find_rows(options, text, start, value[inner[0]], depth=depth)
     return found._replace(how=f"under {inner[0]!r}: {found.how}") if found.how else None
 
 
