@@ -130,6 +130,7 @@ class Classify(PooledTask):
 
         Before `fit`, with problem type `auto`, a list is taken as several labels.
         """
+        texts = self.read_texts(row)
         target = read_target(
             row,
             self.columns.target,
@@ -137,7 +138,7 @@ class Classify(PooledTask):
             is_multi_label=self.is_multi_label,
             multi_hot_labels=self.labels if self.is_multi_hot else (),
         )
-        return Example(self.read_texts(row), target, row.location)
+        return Example(texts, target, row.location)
 
     def new_reader(self) -> RowReader:
         """Return a reader that checks that labels are of one form."""
