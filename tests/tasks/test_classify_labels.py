@@ -13,17 +13,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from bertune.commands.evaluate import evaluate
 from bertune.commands.inspect import inspect
 from bertune.commands.predict import predict
 from bertune.commands.train import prepare, train
 from bertune.config.load import dump_config
+from bertune.config.schema import DataConfig
 from bertune.errors import ConfigError, DataError
 from bertune.inference.writers import write_csv
 from bertune.tasks.base import labels as label_forms
 from bertune.tasks.base.reading import check_examples, read_examples, read_splits
-from bertune.tasks.classify import Classify
+from bertune.tasks.classify import Classify, ClassifyOptions
 from bertune.types import Example, Location, Prediction, Row
 
 Write = Callable[..., str]
@@ -596,3 +598,22 @@ def test_the_form_of_two_labels_is_looked_up_in_files_only(write):
     example = reader.read(Row({"text": "a", "label": [0, 1]}, Location("-", 1)))
     assert example.target == ("0", "1")
     assert isinstance(reader.task, Classify)
+
+
+@pytest.mark.parametrize("is_multi_label", [True, False])
+def test_a_task_of_your_own_that_scores_gets_whole_predictions(is_multi_label):
+    class Own(Classify):
+        def score(self, predictions, examples, *, intervals=True):
+            return super().score(predictions, examples, intervals=intervals)
+
+    kept = []
+    for kind in (Classify, Own):
+        task = kind(
+            ClassifyOptions(problem_type="multi_label" if is_multi_label else "single_label"), DataConfig()
+        )
+        task.labels, task.thresholds = ("a", "b"), [0.5, 0.5]
+        (prediction,) = task.decode_to_score(torch.tensor([[2.0, 1.0]]), None)
+        assert prediction.value == task.decode(torch.tensor([[2.0, 1.0]]), None)[0].value
+        kept.append(prediction.probabilities)
+    assert kept[0] is None
+    assert set(kept[1]) == {"a", "b"}

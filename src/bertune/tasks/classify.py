@@ -325,7 +325,8 @@ class Classify(PooledTask):
 
     def decode_to_score(self, out: Tensor, batch: Batch) -> list[Prediction]:
         """Return the label or labels of each row; several labels with their probabilities as an array."""
-        if type(self).decode is not Classify.decode:  # a task of your own decodes in another way
+        methods = ("decode", "compact_prediction", "calibrate", "score")
+        if any(getattr(type(self), name) is not getattr(Classify, name) for name in methods):
             return super().decode_to_score(out, batch)
         return self._predictions(self._probabilities(out))
 
