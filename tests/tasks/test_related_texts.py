@@ -129,6 +129,7 @@ def test_a_source_beside_a_text_is_no_pair(tmp_path: Path) -> None:
     [
         ({"text": QUESTIONS, "frage_zwei": ANSWERS}, "text", "frage_zwei"),
         ({"title": ANSWERS, "content": OTHERS, "id": [1, 2, 3, 4]}, "content", "title"),
+        ({"query": QUESTIONS, "target": ANSWERS}, "query", "target"),
         ({"question": QUESTIONS, "answers": [[a] for a in ANSWERS]}, "question", "answers"),
         ({"句子": ["今天天气很好吗", "你叫什么名字呢", "我想要退货吗", "包裹在哪里呢"],
           "备注": ["今天的天气确实很不错", "我的名字叫作小明", "可以在七天内退货", "包裹正在运输途中"]}, "句子", "备注"),
@@ -394,6 +395,20 @@ def test_entailed_pairs_belong_together(tmp_path: Path) -> None:
         again = Embed(EmbedOptions(), task.data)
         again.load_state(json.loads(json.dumps(task.state())))
         assert again.score(best, dev, intervals=False).values["average_precision"] == 1
+
+
+def test_a_number_that_says_nothing_of_pairs_can_be_left_unread(tmp_path: Path) -> None:
+    rows = rows_of(title=QUESTIONS, body=ANSWERS, score=[3, 12, 0, 1])
+    setting = "data.columns={text: title, text_b: body, label: _}"
+    with pytest.raises(
+        DataError, match="if column 'score' does not say whether texts belong together: "
+    ) as caught:
+        learn(tmp_path, rows)
+    assert str(caught.value).endswith(setting)
+    _, examples, _ = learn(tmp_path, rows, setting)
+    assert [(e.texts, e.target) for e in examples] == [
+        (pair, None) for pair in zip(QUESTIONS, ANSWERS, strict=True)
+    ]
 
 
 def test_classes_of_dev_rows_are_no_scores(tmp_path: Path) -> None:

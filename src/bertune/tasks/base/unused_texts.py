@@ -20,7 +20,8 @@ class UnusedTexts:
 
     def __init__(self, mapping: ColumnMapping) -> None:
         self.mapping = mapping
-        self._used = set(columns_of(mapping))
+        texts = {field: mapping[field] for field in ("text", "text_b", "negative") if field in mapping}
+        self._used = set(columns_of(texts))  # a label in many words may be a text, such as "target"
         self._num_rows = 0
         self._values: dict[str, list[str]] = {}
 
