@@ -363,3 +363,71 @@ def test_a_text_file_whose_first_line_may_be_a_text(write) -> None:
     again = Read(path, columns_of_task=TEXTS, columns=["text"])
     assert again.values == [("title",), ("a cat",), ("a dog",)]
     assert again.notes == []
+
+
+def test_a_listed_name_above_rows_that_lack_the_label(write) -> None:
+    path = write("d.tsv", "Review\tId\ngood words\t7\nbad words\t8\n")
+    read = Read(path, need_target=False, columns=["text", "id", "label"])
+    assert read.values == [("good words",), ("bad words",)]
+    assert any("so it is taken as a header" in note for note in read.notes)
+    path = write("one.tsv", "Review\ngood words\nbad words\n")
+    read = Read(path, need_target=False, columns=["text", "label"])
+    assert read.values == [("Review",), ("good words",), ("bad words",)]
+    assert read.notes[1] == (
+        f"{path}:1: the first line ('Review') is read as a row, but may be a header; if it is one, remove it"
+    )
+
+
+# ---------------------------------------------------------------- quotation marks as part of values
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '"text"\t"label"\n"a, b"\t"x"\n"c"\t"y"\n',
+        'text\tlabel\na, b\t"x"\nc\t"y"\n',
+        '"text"\tlabel\n"a, b"\tx\n"c"\ty\n',
+    ],
+)
+def test_quotation_marks_around_every_field_of_a_tsv_column(write, content: str) -> None:
+    path = write("d.tsv", content)
+    read = Read(path)
+    assert read.values == ROWS
+    how = "quotation marks around fields are no part of them (set data.quoting=none to keep them)"
+    assert read.notes == [f"{path}: {how}"]
+    kept = Read(path, quoting="none", columns=["text", "label"])
+    assert any('"' in value for value in kept.values[-1])
+
+
+@pytest.mark.parametrize("marks", ["''", "``", "“”", "‘’"])
+@pytest.mark.parametrize(("name", "delimiter"), [("d.csv", ","), ("d.tsv", "\t")])
+def test_other_marks_around_fields_are_said(write, marks: str, name: str, delimiter: str) -> None:
+    rows = [f"a {n}{delimiter}{marks[0]}{'xy'[n % 2]}{marks[1]}\n" for n in range(4)]
+    path = write(name, f"text{delimiter}label\n" + "".join(rows))
+    read = Read(path)
+    assert read.values[0] == ("a 0", f"{marks[0]}x{marks[1]}")
+    assert len(read.notes) == 1
+    assert (
+        f"fields begin with {marks[0]} and end with {marks[1]}, and are read with these marks"
+        in read.notes[0]
+    )
+
+
+def test_marks_in_some_values_are_text(write) -> None:
+    content = 'text\tlabel\n"a"\tx\n"b" he said\ty\n\'c\'\tx\n'
+    read = Read(write("d.tsv", content))
+    assert [value[0] for value in read.values] == ['"a"', '"b" he said', "'c'"]
+    assert read.notes == []
+
+
+def test_a_blank_before_a_quotation_mark_inside_a_text(write) -> None:
+    read = Read(write("d.csv", 'text,label\n "Hello" he said,x\nb,y\n'))
+    assert read.values == [(' "Hello" he said', "x"), ("b", "y")]
+    assert read.notes == []
+
+
+def test_delimiters_in_the_only_column_get_advice_that_works(write) -> None:
+    path = write("d.csv", "text\none, two\nthree\n")
+    fault = Read(path, need_target=False).faults.first_messages[0]
+    assert fault.endswith("if commas are part of the texts, set data.delimiter=tab, or fix the row")
+    assert Read(path, need_target=False, delimiter="tab").values == [("one, two",), ("three",)]

@@ -107,3 +107,13 @@ def test_labelled_lines_among_texts_lose_their_labels(write) -> None:
     read = Read(path, columns_of_task=PARTS, need_target=False, format="lines")
     assert [row.raw for row in read.rows] == [{"text": "good", "label": "pos"}, {"text": "plain"}]
     assert read.notes == [f"{path}: 1 lines are labelled as for fastText, and read so"]
+
+
+@pytest.mark.parametrize("first", ["text", "Sentence", "标题"])
+def test_a_first_line_that_may_be_a_header_is_said(write, first: str) -> None:
+    path = write("d.txt", f"{first}\na\n{first}\n")
+    read = Read(path, columns_of_task=TEXTS, format="lines")
+    assert [fields["text"] for fields in read.fields] == [first, "a", first]
+    assert read.notes == [
+        f"{path}:1: the first line, {first!r}, is read as a text; if it is a header, remove it"
+    ]

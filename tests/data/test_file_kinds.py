@@ -321,4 +321,4 @@ def test_a_byte_order_mark_of_joined_files_is_left_out(write, name: str, content
     path = write(name, content)
     read = Read(path)
     assert read.values == [("a", "x"), ("b", "y")]
-    assert read.notes == [f"{path}:{line}: a byte-order mark inside the file, as of joined files, left out"]
+    assert read.notes == [f"{path}:{line}: a byte-order mark inside the file, left out"]

@@ -12,6 +12,7 @@ from tests.data.reading import TEXTS, Read, refused
 
 from bertune.config.schema import DataConfig
 from bertune.data.formats import read_records
+from bertune.data.json_rows import looks_like_json
 from bertune.data.json_shapes import read_elements
 from bertune.data.records import BadRows, ReadOptions
 from bertune.tasks.tag import Tag
@@ -294,6 +295,34 @@ def test_braces_alone_are_no_json(write, content: str) -> None:
     names = content.split("\n")[0].split(",")
     read = Read(write("d.csv", content), columns={"text": names[0], "label": names[1]})
     assert read.values == [("1", "2")]
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        "[[Category:Dogs]]",
+        "[[1]] a note",
+        "[{citation needed}]",
+        "{",
+        "{} is empty",
+        '{"a": 1} is JSON',
+        "[[",
+    ],
+)
+def test_texts_that_begin_like_json_are_texts(write, first: str) -> None:
+    texts = [first, "a cat", "a dog"]
+    read = Read(write("d.txt", "\n".join(texts)), columns_of_task=TEXTS)
+    assert [fields["text"] for fields in read.fields] == texts
+
+
+def test_json_of_which_only_the_beginning_is_seen(write) -> None:
+    rows = [{"text": f"text {n} " + "word " * 30, "label": "xy"[n % 2]} for n in range(1000)]
+    for content in (json.dumps(rows), json.dumps(rows, indent=1), json.dumps({"data": rows})):
+        assert len(Read(write("d.csv", content)).rows) == 1000
+    whole = json.dumps({"data": [{"text": "a \u597d", "n": 1.5, "b": None, "c": True}] * 3})
+    assert all(looks_like_json(whole[:length], is_cut=True) for length in range(2, len(whole) + 1))
+    lines = whole + "\n" + whole
+    assert all(looks_like_json(lines[:length], is_cut=True) for length in range(2, len(lines) + 1))
 
 
 VALUES = st.recursive(

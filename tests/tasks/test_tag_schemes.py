@@ -190,6 +190,15 @@ def test_numbers_are_named_after_a_run_is_saved(tiny, tmp_path, write):
     assert set(scores.scores.per_label) == {"x"}
 
 
+def test_a_saved_task_does_not_ask_for_the_file_of_its_labels(write):
+    task, _, _ = fitted(write, UNTYPED)
+    state = {name: value for name, value in task.state().items() if name != "tag_names"}  # as it was
+    saved = prepare("tag", ["data.train=x.jsonl", "data.labels=gone.txt"])[1]
+    saved.load_state(state)
+    rows, _ = read_tagging_file(write("rows.jsonl", UNTYPED[:1]))
+    assert saved.read(rows[0]).target == ((4, 11, "SPAN"),)
+
+
 @pytest.mark.parametrize("scheme", ["io", "none"])
 def test_state_is_enough_to_go_on(scheme, write):
     rows = IO if scheme == "io" else POS

@@ -14,7 +14,7 @@ from bertune.config.schema import DataConfig, Section
 from bertune.data.columns import normalize_name
 from bertune.data.dataset import EncodedDataset
 from bertune.data.formats import detect_format, read_records
-from bertune.data.labels import format_label
+from bertune.data.labels import format_label, get_label_list
 from bertune.data.records import BadRows, ReadOptions
 from bertune.data.rows import open_rows, resolve_files
 from bertune.data.word_rows import has_word_rows
@@ -29,7 +29,7 @@ from bertune.types import JSON, Columns, Example
 
 _GUESS_ROWS = 200
 """Rows that show whether a file has a word a row."""
-_ANY_COLUMNS = Columns(("text",), ("text_b",), "label")
+_ANY_COLUMNS = Columns(("text",), ("text_b",), "label", spreadable=("label",))
 """The fields of the rows of most tasks, to guess the task of a file."""
 
 
@@ -113,8 +113,10 @@ def guess_task(source: str, data: DataConfig) -> tuple[str, str]:
     num_fractions = num_labels = 0
     for row in open_rows(ReadOptions(source, data, _ANY_COLUMNS, bad_rows, lambda _: None)):
         value = row.fields.get("label")
-        if value is None or isinstance(value, list):
+        if value is None or isinstance(value, list | dict):
             continue
+        if get_label_list(value, None) is not None:
+            return "classify", f"since a label is the list {value[:40]}"
         num_labels += 1
         try:
             num_fractions += not float(format_label(value)).is_integer()

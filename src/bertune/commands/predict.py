@@ -22,9 +22,6 @@ from bertune.tasks.base.reading import iter_examples
 from bertune.tasks.base.task import Task
 from bertune.types import Example, Prediction, Row
 
-DEFAULT_LABEL_DELIMITER = "|"
-"""Between the labels of a multi-label prediction in csv, if the training files had no delimiter."""
-
 
 @dataclass(frozen=True)
 class FilePredictions:
@@ -34,8 +31,8 @@ class FilePredictions:
     """Every column of the file; empty for standard input."""
     format: str
     """csv, tsv, json, jsonl, parquet, conll, hub or lines."""
-    label_delimiter: str
-    """What stands between the labels of a multi-label prediction in csv."""
+    label_delimiter: str | None
+    """What stands between the labels of a multi-label prediction in csv; None for a list in JSON."""
     results: Iterator[tuple[Row, Prediction]]
     """In the order of the file; each row is predicted when it is asked for."""
 
@@ -82,7 +79,7 @@ def predict(
     return FilePredictions(
         [] if file == "-" else _read_column_names(file, artifact.task, data, console),
         detect_format(file, data, artifact.task.columns),
-        data.label_delimiter or DEFAULT_LABEL_DELIMITER,
+        data.label_delimiter,
         _predict_rows(artifact.pipeline(device, precision), file, data, console),
     )
 

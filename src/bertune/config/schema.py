@@ -94,9 +94,10 @@ class DataConfig(Section):
     """Text encoding, such as gb18030 or utf-16. A byte-order mark is removed."""
     labels: list[str] | LocalPath | None = None
     """All labels in the order of their ids, or a file with one label a line. Without it: the labels of the
-    training rows, sorted."""
+    training rows, sorted. Where rows write a 0 or 1 for each label: the names of the labels."""
     drop_labels: list[str] = []
-    """Rows with one of these labels are left out and counted, such as "-" in OCNLI."""
+    """Rows with one of these labels are left out and counted, such as "-" in OCNLI. Found by their text, else
+    by their value."""
     label_delimiter: str | None = None
     """Character between the labels of one row, such as | in "red|blue". It makes the task multi-label."""
     bad_rows: Literal["error", "skip"] = "error"
@@ -106,7 +107,7 @@ class DataConfig(Section):
     """Fraction of the training rows that becomes the dev set when no dev file is given, drawn by label and
     seed."""
     limit: PositiveInt | None = None
-    """Train on this many rows only, drawn by label and seed."""
+    """Train on this many rows only, drawn by label and seed; every label keeps a row if it can."""
     max_length: Annotated[int, Field(ge=4)] | None = None
     """Most tokens of an input, special tokens included. Longer inputs are truncated and counted. Without it:
     the encoder's limit, at most 512. Short rows cost nothing extra, since batches have no padding."""

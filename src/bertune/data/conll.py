@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -187,23 +187,27 @@ def columns_by_name(sentence: Sentence, names: Sequence[str]) -> dict[str, Any]:
 
 
 def column_names(
-    layout: ConllLayout, given: Sequence[str] | None, source: str, *, require_target: bool
+    layout: ConllLayout,
+    given: Sequence[str] | Mapping[str, str | list[str]] | None,
+    source: str,
+    *,
+    require_target: bool,
 ) -> list[str]:
     """Return the names of the columns.
 
     Without names in `given` or in the file, the first column is `words`, the last `tags`, the others
-    `column_2` and so on.
+    `column_2` and so on. A mapping may use these names too, where the file has others.
 
     Args:
         layout: the layout of the file.
-        given: data.columns, where it is a list.
+        given: data.columns.
         source: the file, for messages.
         require_target: whether the last of the given names must have a column.
 
     Raises:
         DataError: the number of given names is not the number of columns.
     """
-    if given is not None:
+    if given is not None and not isinstance(given, Mapping):
         if not require_target and len(given) == layout.num_columns + 1:
             given = given[:-1]
         if len(given) != layout.num_columns:
@@ -212,11 +216,11 @@ def column_names(
                 f"{', '.join(given)}"
             )
         return [f"column_{number}" if name == "_" else name for number, name in enumerate(given, 1)]
-    if layout.names:
-        return list(layout.names)
-    if layout.num_columns < 2:
-        return ["words"] * layout.num_columns
-    return ["words", *(f"column_{number}" for number in range(2, layout.num_columns)), "tags"]
+    usual = ["words", *(f"column_{number}" for number in range(2, layout.num_columns)), "tags"]
+    usual = usual if layout.num_columns > 1 else ["words"] * layout.num_columns
+    mapped = {name for name in (given or {}).values() if isinstance(name, str)}
+    uses_usual = mapped <= {*usual} and not mapped <= {*layout.names}
+    return usual if not layout.names or uses_usual else [*layout.names]
 
 
 def read_conll(options: ReadOptions, text: Iterable[str]) -> Iterator[Record]:
@@ -237,9 +241,8 @@ def read_conll(options: ReadOptions, text: Iterable[str]) -> Iterator[Record]:
         itertools.chain([first], lines) if first else [], skipped, settings.delimiter, sentence_ends
     )
     _refuse_layout(options, layout, first)
-    given = settings.columns if isinstance(settings.columns, list) else None
-    names = column_names(layout, given, source, require_target=options.require_target)
-    if layout.note and given is None:
+    names = column_names(layout, settings.columns, source, require_target=options.require_target)
+    if layout.note and names == [*layout.names]:
         options.note(f"{source}: {layout.note}")
     hint = "" if options.require_target else "; if the file holds a text a line, set data.format=lines"
     stride = 0 if layout.sentence_per_line else 1

@@ -159,6 +159,10 @@ def _wrong_count_message(
             f"{message}; a field begins with a quotation mark: if fields are quoted in this file, "
             "set data.quoting=standard"
         )
+    if len(header) == 1:
+        other = "pipe" if dialect.delimiter == "\t" else "tab"
+        name = delimiter_name(dialect.delimiter)
+        return f"{message}; if {name} are part of the texts, set data.delimiter={other}, or fix the row"
     others = [d for d in "\t;," if d != dialect.delimiter and cells.count(d) == len(header) - 1]
     if len(values) == 1 and others:
         return (

@@ -83,11 +83,49 @@ def choose_dialect(options: ReadOptions, kind: str, head: Sequence[str]) -> tupl
     if separator:
         options.note(f"{source}: the first line, sep={separator[1]}, names the delimiter, as for Excel")
     quoted = _is_quoted(options, kind, head, delimiter)
-    skips_blanks = quoted and any(re.match(' +"', cell) for row in tables[delimiter] for cell in row)
+    if not quoted and settings.quoting == "auto" and _wraps_fields(tables[delimiter], '""'):
+        quoted = _parses(head, delimiter)
+    if quoted and kind == "tsv" and settings.quoting == "auto" and any('"' in line for line in head):
+        options.note(
+            f"{source}: quotation marks around fields are no part of them "
+            "(set data.quoting=none to keep them)"
+        )
+    skips_blanks = quoted and _has_blanks_before_quotes(head, delimiter)
     if skips_blanks:
         options.note(f"{source}: blanks before quoted fields are no part of the fields")
-    dialect = Dialect(delimiter, quoted, skips_blanks, num_skipped)
-    return dialect, _divide(head, delimiter, quoted, skips_blanks)
+    rows = _divide(head, delimiter, quoted, skips_blanks)
+    for marks in ("''", "``", "\u2018\u2019", "\u201c\u201d"):
+        if _wraps_fields(rows, marks):
+            options.note(
+                f"{source}: fields begin with {marks[0]} and end with {marks[1]}, and are read with these "
+                'marks; only double quotation marks (") quote a field'
+            )
+    return Dialect(delimiter, quoted, skips_blanks, num_skipped), rows
+
+
+def _wraps_fields(rows: Cells, marks: str) -> bool:
+    """Tell whether a column has every value below its first between two marks."""
+    width = len(rows[0]) if rows else 0
+    for column in zip(*(row for row in rows[1:] if len(row) == width), strict=True):
+        values = [value.strip() for value in column]
+        if len(values) > 1 and all(len(v) > 1 and v[0] == marks[0] and v[-1] == marks[1] for v in values):
+            return True
+    return False
+
+
+def _has_blanks_before_quotes(head: Sequence[str], delimiter: str) -> bool:
+    """Tell whether fields are quoted behind blanks: `a, "b"`, not `a, "b" and more`."""
+    rows = _divide(head, delimiter, True)
+    return any(re.match(' +"', cell) for row in rows for cell in row) and _parses(head, delimiter)
+
+
+def _parses(head: Iterable[str], delimiter: str) -> bool:
+    """Tell whether the quotation marks of some lines are sound; the last field may be cut."""
+    csv.field_size_limit(2**31 - 1)
+    try:
+        return any(list(csv.reader(head, delimiter=delimiter, skipinitialspace=True, strict=True)))
+    except csv.Error as error:
+        return "unexpected end of data" in str(error)
 
 
 def _usual(kind: str) -> str:
@@ -100,10 +138,7 @@ def _is_quoted(options: ReadOptions, kind: str, head: Iterable[str], delimiter: 
         return options.settings.quoting == "standard"
     if options.settings.delimiter or delimiter == _usual(kind):
         return kind == "csv"
-    try:
-        return any(list(csv.reader(head, delimiter=delimiter, skipinitialspace=True, strict=True)))
-    except csv.Error:
-        return False
+    return _parses(head, delimiter)
 
 
 def _divide(head: Iterable[str], delimiter: str, quoted: bool, skips_blanks: bool = False) -> Cells:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import itertools
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from bertune.data.labels import check_surrogates, format_label, get_text, is_missing
@@ -160,13 +160,13 @@ def _visible_range(text: str, start: int, end: int) -> tuple[int, int]:
     return start, end
 
 
-def get_tags(row: Row, target: str, names: Sequence[str] = ()) -> list[str] | None:
+def get_tags(row: Row, target: str, get_names: Callable[[], Sequence[str]] = tuple) -> list[str] | None:
     """Return the tags of a row, of a list or a text with blanks between them; None for spans or nothing.
 
     Args:
         row: the row.
         target: the field with tags or spans.
-        names: the names of tags by position, for rows that write numbers.
+        get_names: returns the names of tags by position, for rows that write numbers; called for these only.
 
     Raises:
         DataError: a number has no name.
@@ -175,7 +175,8 @@ def get_tags(row: Row, target: str, names: Sequence[str] = ()) -> list[str] | No
     if written is None:
         return None
     tags = [tag.strip() if isinstance(tag, str) else format_label(tag) for tag in written]
-    if not names or not all(_is_number(tag) for tag in tags) or set(tags) <= set(names):
+    names = get_names() if all(map(_is_number, tags)) else ()
+    if not names or set(tags) <= set(names):
         return tags
     for number, tag in enumerate(tags):
         if not 0 <= int(tag) < len(names):
@@ -196,7 +197,7 @@ def get_entities(
     text: str,
     words: WordOffsets,
     scheme: Scheme = "BIO",
-    names: Sequence[str] = (),
+    get_names: Callable[[], Sequence[str]] = tuple,
 ) -> tuple[Span, ...] | None:
     """Return the entities of a row as spans of characters, in order; None for a row without target.
 
@@ -206,7 +207,7 @@ def get_entities(
         text: the text of the row.
         words: start and end of its words.
         scheme: the tags of the model; `io` and `none` read tags without prefixes.
-        names: the names of tags by position, for rows that write numbers.
+        get_names: returns the names of tags by position, for rows that write numbers; called for these only.
 
     Raises:
         DataError: a tag is not valid, words and tags differ in number, or spans overlap or leave the text.
@@ -214,7 +215,7 @@ def get_entities(
     value = row.fields.get(target)
     if is_missing(value) or (isinstance(value, str) and not value.strip()):
         return None
-    tags = get_tags(row, target, names)
+    tags = get_tags(row, target, get_names)
     if tags is None and scheme != "none":
         return _spans(row, target, value, text, words)[0]
     if tags is None:

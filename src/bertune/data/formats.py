@@ -10,6 +10,7 @@ from pathlib import Path
 
 from bertune.config.schema import DataConfig
 from bertune.data import conll
+from bertune.data.columns import TEXT_ALIASES, normalize_name
 from bertune.data.delimited import read_delimited
 from bertune.data.fasttext import (
     PREFIX,
@@ -18,7 +19,7 @@ from bertune.data.fasttext import (
     read_fasttext,
     split_labels,
 )
-from bertune.data.file_kinds import PARQUET, refuse_other_kinds
+from bertune.data.file_kinds import HEAD_BYTES, PARQUET, refuse_other_kinds
 from bertune.data.json_rows import looks_like_json, read_json, read_json_line
 from bertune.data.lines import DECOMPRESSION_ERRORS, is_gzip, open_binary, read_head, read_lines
 from bertune.data.records import ReadOptions, Record
@@ -54,7 +55,7 @@ def detect_format(source: str, settings: DataConfig, columns: Columns) -> str:
         return "parquet"
     if kind in {None, "csv", "tsv"}:
         text = head.decode(settings.encoding, "replace").removeprefix("\ufeff")
-        if looks_like_json(text):
+        if looks_like_json(text, is_cut=len(head) == HEAD_BYTES):
             return "json"
         named = isinstance(settings.columns, list)
         if not named and not columns.is_word_level and looks_like_fasttext(text):
@@ -151,6 +152,9 @@ def _line_records(options: ReadOptions, text: Iterable[str]) -> Iterator[Record]
     num_labelled = 0
     for line, content in enumerate(text, 1):
         content = content.rstrip("\r\n")
+        if line == 1 and normalize_name(content) in TEXT_ALIASES:
+            what = f"the first line, {content!r}, is read as a text; if it is a header, remove it"
+            options.note(f"{options.source}:1: {what}")
         if content.lstrip().startswith("{"):
             yield from read_json_line(options, line, content)
         elif not content.strip():

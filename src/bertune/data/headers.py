@@ -64,7 +64,8 @@ def read_header(options: ReadOptions, line: int, values: list[str], rows: Cells)
         raise DataError(
             f"{source}:{line}: the header names {listed(repeated)} twice; names found: {listed(names)}"
         )
-    if len(names) == 1 and columns is None and ".txt" in Path(source.lower()).suffixes:
+    is_plain = columns is None and ".txt" in Path(source.lower()).suffixes
+    if len(names) == 1 and is_plain and options.has_columns(names):
         options.note(
             f"{source}:{line}: the first line, {names[0]!r}, is taken as the name of the column; "
             "if it is a text, set data.columns=[text]"
@@ -86,19 +87,34 @@ def _listed_header(
     if len(values) == len(names) and _is_header(options, columns, line, values, rows[1:]):
         return Header(names, False)
     fewer = f"{options.source}: has {len(values)} columns where data.columns names {len(names)}"
+    target = None
     if not options.require_target and len(values) == len(names) - 1:
         mapping = match_columns(names, None, options.columns, options.source, require_target=False)
         target = mapping.get(options.columns.target)
-        if target is not None:
-            names = [name for name in names if name != target]
-            options.note(f"{fewer}: taken as rows without {target!r}")
-            rest = [name for name in columns if name != target]
-            is_header = _same_names(values, rest) or _is_header(options, rest, line, values, rows[1:])
-            return Header(names, not is_header)
+    if target is not None:
+        options.note(f"{fewer}: taken as rows without {target!r}")
+        is_row = not _is_short_header(
+            options, [name for name in columns if name != target], line, values, rows[1:]
+        )
+        return Header([name for name in names if name != target], is_row)
     if not options.columns.target_required and len(values) < len(names):
         names = names[: len(values)]
         options.note(f"{fewer}: taken as {listed(names)}")
     return Header(names, True)
+
+
+def _is_short_header(
+    options: ReadOptions, columns: list[str], line: int, first: list[str], rows: Cells
+) -> bool:
+    """Tell whether the first line is a header without the label; note what it may be."""
+    if _same_names(first, columns) or _is_header(options, columns, line, first, rows):
+        return True
+    if "text" in columns and normalize_name(first[columns.index("text")]) in _KNOWN_NAMES:
+        options.note(
+            f"{options.source}:{line}: the first line ({listed(first)}) is read as a row, but may be a "
+            "header; if it is one, remove it"
+        )
+    return False
 
 
 def _is_header(options: ReadOptions, columns: list[str], line: int, first: list[str], rows: Cells) -> bool:

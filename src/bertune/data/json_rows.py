@@ -22,6 +22,8 @@ from bertune.data.records import ReadOptions, Record
 from bertune.errors import DataError
 
 Line = tuple[int, str]
+_LONGEST_PIECE = 6
+"""Characters of an escape, the longest piece of JSON besides strings that may be cut."""
 
 
 def read_json(options: ReadOptions, text: Iterator[str]) -> Iterator[Record]:
@@ -97,19 +99,24 @@ def _is_list_row(content: str) -> bool:
     return bool(value) and not isinstance(value[0], dict | list)
 
 
-def looks_like_json(text: str) -> bool:
-    """Tell whether a file that begins so holds JSON: objects, or an array of objects or arrays."""
-    if re.match(r"\s*\[\s*[\[{]", text):
-        return True
-    first = next((line for line in text.split("\n") if line.strip()), "")
-    return first.lstrip().startswith("{") and (_goes_on(first) or _is_object(first))
+def looks_like_json(text: str, *, is_cut: bool = False) -> bool:
+    """Tell whether a file that begins so holds JSON: objects, or an array of objects or arrays.
 
-
-def _is_object(content: str) -> bool:
+    Args:
+        text: the beginning, or the whole file.
+        is_cut: whether more follows, so that the last value may be incomplete.
+    """
+    start = skip_blanks(text, 0)
     try:
-        return isinstance(json.loads(content), dict)
-    except json.JSONDecodeError:
-        return False
+        if re.match(r"\[\s*[\[{]", text[start : start + 100]):
+            return len(list(itertools.islice(read_elements(text, start), 2))) > 0
+        if text[start : start + 1] != "{":
+            return False
+        value, end = decode(text, start)
+    except JsonError as error:
+        in_string = error.problem.startswith("Unterminated string")  # which has no newline
+        return is_cut and (in_string or error.offset >= len(text.rstrip()) - _LONGEST_PIECE)
+    return bool(value) and text[end:].lstrip(" ,\r")[:1] in {"", "\n", "{"}
 
 
 class _Document:

@@ -83,7 +83,7 @@ def _without_marks(source: str, text: Iterator[str], note: Callable[[str], None]
         yield line
     if num_marks:
         more = f" (and {num_marks - 1} more)" if num_marks > 1 else ""
-        note(f"{source}:{first_line}: a byte-order mark inside the file, as of joined files, left out{more}")
+        note(f"{source}:{first_line}: a byte-order mark inside the file, left out{more}")
 
 
 def _with_lf(line: str) -> str:
@@ -150,8 +150,11 @@ def _refuse_other_text(source: str, head: bytes, encoding: str, *, any_text: boo
     """
     refuse_other_kinds(source, head, any_text=any_text)
     codec = lookup(encoding).name
+    mark = encoding_of_mark(head)
+    if source == "-" and mark and mark != "utf-8" and not codec.startswith(mark):
+        raise DataError(f"standard input: is {mark} text, not {encoding}; set data.encoding={mark}")
     if not codec.startswith(("utf-16", "utf-32")):
-        wide = None if encoding_of_mark(head) else wide_encoding(head)
+        wide = None if mark else wide_encoding(head)
         if wide is not None:
             bits = wide.upper().removesuffix("-LE").removesuffix("-BE")
             raise DataError(

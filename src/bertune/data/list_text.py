@@ -5,7 +5,10 @@ from __future__ import annotations
 import ast
 import json
 import re
+from dataclasses import replace
 from typing import Any
+
+from bertune.types import Row
 
 _ARRAY = re.compile(r"(?:np\.|numpy\.)?array\(\s*(\[.*\])\s*(?:,\s*dtype=.*)?\)", re.DOTALL)
 _ITEM = re.compile(
@@ -84,3 +87,38 @@ def _parse_nested(text: str) -> list[Any] | None:
     except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError):
         return None
     return list(parsed) if isinstance(parsed, list | tuple) else None
+
+
+class SentenceLists:
+    """Unpacks words, tags and spans of sentences that a file holds as lists written as text.
+
+    Args:
+        text: the field with the words.
+        target: the field with the tags or spans.
+    """
+
+    def __init__(self, text: str, target: str) -> None:
+        self._text, self._target = text, target
+        self._count = 0
+        self._first = ""
+
+    def unpack(self, row: Row) -> Row:
+        """Return the row with lists where its fields write lists; words must be texts in quotes."""
+        lists: dict[str, list[Any]] = {}
+        for field in (self._text, self._target):
+            value = row.fields.get(field)
+            items = parse_list_text(value) if isinstance(value, str) else None
+            if items is not None and (field == self._target or any(isinstance(i, str) for i in items)):
+                lists[field] = items
+        if not lists:
+            return row
+        self._count += 1
+        field = next(iter(lists))
+        self._first = self._first or f"{field!r} is {str(row.fields[field])[:40]} at {row.location}"
+        return replace(row, fields={**row.fields, **lists})
+
+    def report(self) -> list[str]:
+        """Return a line about the rows that were unpacked, or nothing."""
+        return [f"{self._count} rows have lists written as text, read as lists: {self._first}"] * bool(
+            self._count
+        )

@@ -12,7 +12,7 @@ _FLAGS = {
     "0": False, "0.0": False, "0.": False, "false": False, "no": False,
     "1": True, "1.0": True, "1.": True, "true": True, "yes": True,
 }  # fmt: skip
-_ALLOWED = "0 and 1 (or false and true, no and yes)"
+_ALLOWED = "0 or 1 (or false, true, no, yes)"
 
 
 def parse_flag(value: Any) -> bool | None:

@@ -130,6 +130,8 @@ def open_rows(options: ReadOptions) -> RowReader:
         return RowReader(options, header, itertools.chain([first], records), recognised)
     except MissingColumn as error:
         advice = _label_columns_advice(options, error, [first, *itertools.islice(records, 100)])
+        if not advice:
+            raise
         raise DataError(f"{error}{advice}") from None
 
 

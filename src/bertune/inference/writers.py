@@ -115,7 +115,10 @@ def _file_rows(
 
 
 def write_csv(
-    file: IO[str], header: list[str], results: Iterable[tuple[Row, Prediction]], label_delimiter: str = "|"
+    file: IO[str],
+    header: list[str],
+    results: Iterable[tuple[Row, Prediction]],
+    label_delimiter: str | None = None,
 ) -> int:
     """Write a header and a line a row of the file; return how many rows were predicted.
 
@@ -125,7 +128,8 @@ def write_csv(
         file: where to write.
         header: the columns of the input; empty takes those of the first row, for standard input.
         results: the rows with their predictions.
-        label_delimiter: what stands between the labels of a multi-label prediction.
+        label_delimiter: what stands between the labels of a multi-label prediction; None writes a list in
+            JSON, which is read back as a list.
 
     Raises:
         DataError: a row has a column that the header lacks.
@@ -230,12 +234,13 @@ def _label_to_json(value: str | Entity) -> Any:
     return value if isinstance(value, str) else {**value._asdict(), "confidence": round(value.confidence, 6)}
 
 
-def _to_columns(prediction: Prediction, label_delimiter: str) -> dict[str, Any]:
+def _to_columns(prediction: Prediction, label_delimiter: str | None) -> dict[str, Any]:
     values = _to_json(prediction)
-    if prediction.tags is not None:
+    labels = values["prediction"]
+    if isinstance(labels, list) and (prediction.tags is not None or label_delimiter is None):
         values["prediction"] = json.dumps(values["prediction"], ensure_ascii=False)
-    elif isinstance(values["prediction"], list):
-        values["prediction"] = label_delimiter.join(values["prediction"])
+    elif isinstance(labels, list):
+        values["prediction"] = str(label_delimiter).join(labels)
     probabilities = values.pop("probabilities", {})
     return {**values, **{f"p_{label}": p for label, p in probabilities.items()}}
 

@@ -18,7 +18,7 @@ from bertune.data.labels import unknown_label_error
 from bertune.errors import ConfigError, DataError, listed
 from bertune.metrics.classification import best_threshold
 from bertune.tasks.base.label_scores import MOST_LABELS, score_multi_label, score_single_label
-from bertune.tasks.base.labels import LabelReader, read_target
+from bertune.tasks.base.labels import LabelReader, read_target, suspicious_labels
 from bertune.tasks.base.pooled import PooledOptions, PooledTask
 from bertune.tasks.base.task import Note, RowReader, rename_keys
 from bertune.types import JSON, Batch, Columns, Example, Prediction, Row, Scores
@@ -36,7 +36,8 @@ class ClassifyOptions(PooledOptions):
 
     problem_type: Literal["auto", "single_label", "multi_label"] = "auto"
     """`single_label`: exactly one label a row. `multi_label`: any number of labels. `auto`: multi_label when
-    the labels are lists or `data.label_delimiter` is given; a line of the log says which."""
+    the labels are lists, also as text, a 0 or 1 for each label, or `data.label_delimiter` is given; a line of
+    the log says which."""
     loss: Literal["cross_entropy", "focal"] = "cross_entropy"
     """`focal` lets easy rows count less."""
     focal_gamma: Annotated[float, Field(ge=0)] = 2.0
@@ -183,36 +184,13 @@ class Classify(PooledTask):
         unseen = [label for label in self.labels if label not in counts]
         if unseen:
             note(f"labels without a training row: {listed(unseen)}; the model cannot learn them")
-        self._note_suspicious_labels(counts, note)
+        suspicion = suspicious_labels(counts, is_multi_label=self.is_multi_label)
+        if suspicion:
+            note(suspicion)
         self._check_options()
         self.class_weights = self._class_weights(counts, len(examples))
         threshold = self.options.threshold
         self.thresholds = [0.5 if threshold == "tuned" else threshold] * len(self.labels)
-
-    def _note_suspicious_labels(self, counts: Counter[str], note: Note) -> None:
-        """Note that labels look like numbers to predict, or like texts."""
-
-        def is_fraction(label: str) -> bool:
-            try:
-                return not float(label).is_integer()
-            except (ValueError, OverflowError):
-                return False
-
-        if sum(map(is_fraction, counts)) > len(counts) / 2 and self.is_multi_label:
-            note(
-                f"the labels are lists of measured numbers ({listed(self.labels, 3)}), each taken as the "
-                "name of a label; write 0 or 1 for each label, or the names of those that apply"
-            )
-        elif sum(map(is_fraction, counts)) > len(counts) / 2:
-            note(
-                f"the {len(counts)} labels look like measured numbers ({listed(self.labels, 3)}); "
-                "to predict a number use task regress"
-            )
-        elif len(counts) > 50 and len(counts) > sum(counts.values()) / 5:
-            note(
-                f"{len(counts)} labels for {sum(counts.values())} rows; is the label in another column? "
-                "(data.columns)"
-            )
 
     def _check_options(self) -> None:
         """Raise one ConfigError for all options that do not fit the problem."""
@@ -361,9 +339,9 @@ class Classify(PooledTask):
         if not self.is_multi_label:
             best = rows.argmax(1).tolist()
             return [Prediction(self.labels[i], float(row[i])) for i, row in zip(best, rows, strict=True)]
-        applies = rows.astype(np.float64) >= np.array(self.thresholds)
+        labels, applies = np.array(self.labels, object), rows.astype(np.float64) >= np.array(self.thresholds)
         return [
-            Prediction(tuple(self.labels[i] for i in np.flatnonzero(flags)), vectors=(row,))
+            Prediction(tuple(labels[flags].tolist()), vectors=(row,))
             for flags, row in zip(applies, rows, strict=True)
         ]
 
@@ -374,7 +352,7 @@ class Classify(PooledTask):
         main = self.main_metric
         if self.is_multi_label:
             gold = [[self._ids[label] for label in e.target] for e in examples]
-            predicted = [[self._ids[str(label)] for label in cast(Any, p.value)] for p in predictions]
+            predicted = [list(map(self._ids.__getitem__, cast(Any, p.value))) for p in predictions]
             return score_multi_label(self.labels, gold, predicted, main, intervals=intervals)
         gold_ids = np.array([self._ids[e.target] for e in examples])
         predicted_ids = np.array([self._ids[str(p.value)] for p in predictions])

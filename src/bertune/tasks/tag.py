@@ -133,7 +133,7 @@ class Tag(Task):
         """Return the text of a row, its words and its entities."""
         target = self.columns.target
         text, words, _ = get_sentence(row, "text", target, self.unit)
-        entities = get_entities(row, target, text, words, self.scheme, self.tag_names())
+        entities = get_entities(row, target, text, words, self.scheme, self.tag_names)
         return Example((text,), entities, row.location, words)
 
     def tag_names(self) -> tuple[str, ...]:
@@ -142,6 +142,7 @@ class Tag(Task):
 
     def new_reader(self) -> RowReader:
         """Return a reader that counts tags and words, for scheme and unit."""
+        _read_names_once.cache_clear()  # the file may have changed
         return TagReader(self, self)
 
     def fit(self, examples: Sequence[Example], note: Note) -> None:
@@ -151,7 +152,7 @@ class Tag(Task):
                 raise ConfigError(f"data.{name} is for labels of whole texts; leave it out")
         _refuse_single_text(examples, self.data)
         counts = Counter(span.label for e in examples for span in e.target)
-        given = self._tag_names = self.tag_names()
+        given = self._tag_names = read_labels(self.data.labels) or ()
         if given:
             types = (label if label in counts else self._entity_type(label) for label in given)
             self.entity_types = tuple(dict.fromkeys(filter(None, types)))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from bertune.data.label_settings import find_labels
@@ -15,6 +16,7 @@ from bertune.data.labels import (
     get_labels,
     is_missing,
     read_labels,
+    sort_labels,
 )
 from bertune.data.list_text import parse_list_text
 from bertune.data.multi_hot import all_flags, is_multi_hot, labels_of_columns, labels_of_list, parse_flag
@@ -63,12 +65,17 @@ def read_target(
     names = multi_hot_labels
     if not names and is_multi_label is None and values is not None and len(values) > 2 and all_flags(values):
         names = tuple(map(str, range(len(values))))
-    if names:
+    if names and not _name_labels(values, names):
         labels = labels_of_list(row, field, [value] if values is None else values, names)
         return _one_or_all(row, field, labels, is_multi_label)
     if is_multi_label or (is_multi_label is None and values is not None):
         return get_labels(row, field, delimiter)
     return get_label(row, field)
+
+
+def _name_labels(values: list[Any] | None, labels: Sequence[str]) -> bool:
+    """Tell whether a list names labels although the other rows write 0 or 1, as predictions do."""
+    return bool(values) and all(parse_flag(v) is None and v in labels for v in values or ())
 
 
 def _check_columns(row: Row, field: str, value: dict[str, Any], labels: Sequence[str]) -> None:
@@ -297,3 +304,57 @@ class LabelReader(RowReader):
 
 def _is_flag(label: str) -> bool:
     return parse_flag(label) is not None
+
+
+def suspicious_labels(counts: Counter[str], *, is_multi_label: bool) -> str:
+    """Return what to say where labels look like numbers to predict, like texts, or like several labels.
+
+    Args:
+        counts: how many rows have each label.
+        is_multi_label: whether rows have several labels.
+    """
+    if sum(map(_is_fraction, counts)) > len(counts) / 2:
+        shown = listed(sort_labels(counts), 3)
+        if is_multi_label:
+            return (
+                f"the labels are lists of measured numbers ({shown}), each taken as the name of a label; "
+                "write 0 or 1 for each label, or the names of those that apply"
+            )
+        return (
+            f"the {len(counts)} labels look like measured numbers ({shown}); "
+            "to predict a number use task regress"
+        )
+    joined = "" if is_multi_label else _joined_labels(counts)
+    if joined:
+        return joined
+    if len(counts) > 50 and len(counts) > sum(counts.values()) / 5:
+        return (
+            f"{len(counts)} labels for {sum(counts.values())} rows; is the label in another column? "
+            "(data.columns)"
+        )
+    return ""
+
+
+def _is_fraction(label: str) -> bool:
+    try:
+        return not float(label).is_integer()
+    except (ValueError, OverflowError):
+        return False
+
+
+def _joined_labels(labels: Collection[str]) -> str:
+    """Return advice where labels are several labels with a delimiter: "late|damaged" beside "late"."""
+    for delimiter, name in (("|", "pipe"), (",", "comma"), (";", "semicolon"), (" ", "blank")):
+        joined = [label for label in labels if delimiter in label]
+        parts = [[part.strip() for part in label.split(delimiter)] for label in joined]
+        if not joined:
+            continue
+        are_flags = len(joined) == len(labels) and len({len(p) for p in parts}) == 1
+        are_flags = are_flags and all(part in {"0", "1"} for label in parts for part in label)
+        are_labels = delimiter != " " and all(part in labels for label in parts for part in label)
+        if are_flags or are_labels:
+            what = "a 0 or 1 for each label" if are_flags else "several labels"
+            return (
+                f"labels such as {joined[0]!r} look like {what}; if they are, set data.label_delimiter={name}"
+            )
+    return ""

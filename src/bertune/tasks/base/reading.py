@@ -12,10 +12,12 @@ import numpy as np
 from bertune.config.schema import DataConfig
 from bertune.data.dataset import IntArray
 from bertune.data.example_store import ExampleSink, ExampleWriter, example_digests, take
+from bertune.data.list_text import SentenceLists
 from bertune.data.records import BadRows, ReadOptions
 from bertune.data.rows import open_rows, resolve_files
-from bertune.data.split import factorize, factorize_digests, stratified_sample_codes, train_dev_split_codes
+from bertune.data.split import factorize_digests
 from bertune.errors import DataError
+from bertune.tasks.base.splitting import draw_limit, split_off_dev
 from bertune.tasks.base.task import Note, RowReader, Task
 from bertune.types import JSON, Example, Row
 
@@ -59,7 +61,10 @@ def iter_examples(
     table = open_rows(ReadOptions(source, data, task.columns, bad_rows, note, needs_target))
     note(table.describe())
     reader.see_columns(table.mapping)
+    lists = SentenceLists("text", task.columns.target)
     for row in table:
+        if task.columns.is_word_level:
+            row = lists.unpack(row)
         try:
             example = reader.read(row if require_target else _without_field(row, task.columns.target))
             if needs_target and example.target is None:
@@ -70,6 +75,8 @@ def iter_examples(
             bad_rows(error)
             continue
         yield row, example
+    for line in lists.report():
+        note(line)
 
 
 def _without_field(row: Row, field_name: str) -> Row:
@@ -233,43 +240,11 @@ def read_splits(
     reader.fit(train, note)
     dev, test = (check_examples(part, task, data, note) if part else part for part in (dev, test))
     if not dev:
-        train, dev = _split_off_dev(train, task, data, seed, note)
+        train, dev = split_off_dev(train, task, data, seed, note)
     if data.limit is not None and data.limit < len(train):
-        note(f"data.limit: {data.limit} of {len(train)} training rows, drawn by label")
-        codes = factorize(task.stratify_key(e) for e in train)
-        train = take(train, stratified_sample_codes(codes, data.limit, seed))
+        train = draw_limit(train, task, data.limit, seed, note)
     _note_repeats(train, dev, test, note)
     return Splits(train, dev, test)
-
-
-def _split_off_dev(
-    rows: Sequence[Example], task: Task, data: DataConfig, seed: int, note: Note
-) -> tuple[Sequence[Example], Sequence[Example]]:
-    """Return the training rows and the dev set that is split off."""
-    source = rows[0].location.source
-    if len(rows) < 2:
-        raise DataError(f"{source}: one row cannot be divided into train and dev; give data.dev")
-    train_indices, dev_indices = train_dev_split_codes(
-        factorize_digests(example_digests(rows)),
-        factorize(task.stratify_key(e) for e in rows),
-        data.dev_fraction,
-        seed,
-    )
-    train, dev = take(rows, train_indices), take(rows, dev_indices)
-    if not train:
-        raise DataError(f"{source}: all rows have the same text; there is nothing to learn")
-    try:
-        task.check_scorable(dev)
-    except DataError as error:
-        rows_split_off = f"the {len(dev)} rows split off as dev set (data.dev_fraction={data.dev_fraction:g})"
-        raise DataError(
-            f"{rows_split_off} cannot be scored: {error}; give data.dev, or a larger data.dev_fraction"
-        ) from None
-    note(
-        f"no data.dev: {len(dev)} of {len(rows)} rows split off as dev set, "
-        "by label, equal texts kept together"
-    )
-    return train, dev
 
 
 def _note_repeats(

@@ -54,7 +54,7 @@ class TagReader(RowReader):
         target, text, words = self.task.columns.target, example.texts[0], example.words or ()
         tags = parsed = None
         with contextlib.suppress(DataError):  # a task of your own may rewrite other tags
-            tags = get_tags(row, target, self._tag_task.tag_names())
+            tags = get_tags(row, target, self._tag_task.tag_names)
             parsed = tags and parse_tags(row, target, tags, text, words, self._tag_task.scheme)
             self._trimmed[row.location.source] += count_trimmed(row, target, text, words)
         if tags and parsed:

@@ -202,7 +202,11 @@ class Task(ABC):
         return example.target if isinstance(example.target, tuple) else (example.target,)
 
     def stratify_key(self, example: Example) -> str:
-        """Return the group of an example, such as its label; a random subset keeps each group's share."""
+        """Return the group of an example: a random subset keeps each group's share.
+
+        The group is the label; several labels have a null character between them. Each label keeps a training
+        row where that is possible.
+        """
         return ""
 
     def calibrate(
