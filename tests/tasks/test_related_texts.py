@@ -159,6 +159,7 @@ def test_texts_that_would_go_unread_are_refused(
         ["https://a.example/1", "https://a.example/2", "https://a.example/3", "https://a.example/4"],
         ["2024-01-01 10:00", "2024-01-02 11:00", "2024-01-03 12:00", "2024-01-04 13:00"],
         [1.5, 2, 3, 4],
+        [["login", "user", "help"], ["post", "box", "way"], ["card", "cash", "fee"], []],
         ["one long remark about a single row", None, None, None],
     ],
 )  # fmt: skip

@@ -20,7 +20,7 @@ class UnusedTexts:
 
     def __init__(self, mapping: ColumnMapping) -> None:
         self.mapping = mapping
-        texts = {field: mapping[field] for field in ("text", "text_b", "negative") if field in mapping}
+        texts: ColumnMapping = {f: mapping[f] for f in ("text", "text_b", "negative") if f in mapping}
         self._used = set(columns_of(texts))  # a label in many words may be a text, such as "target"
         self._num_rows = 0
         self._values: dict[str, list[str]] = {}
@@ -32,7 +32,7 @@ class UnusedTexts:
         self._num_rows += 1
         for column, value in row.raw.items():
             if column not in self._used:
-                text = " ".join(v for v in value if isinstance(v, str)) if isinstance(value, list) else value
+                text = value[0] if isinstance(value, list) and value else value
                 if isinstance(text, str) and text.strip():
                     self._values.setdefault(column, []).append(text)
 
