@@ -303,7 +303,7 @@ class Embed(SentenceTask):
                 false.sum(),
                 ((~absent).sum() - 1) * num_pairs,
                 ((~left_out).sum(1) == 1).sum(),
-                torch.tensor(num_pairs, device=absent.device),
+                torch.full((), num_pairs, device=absent.device),
             ]
         )
         self._counts = counts if self._counts is None else self._counts + counts
