@@ -248,6 +248,28 @@ def test_lists_of_texts(tmp_path: Path) -> None:
     ]
 
 
+def test_passages_with_titles(tmp_path: Path) -> None:
+    """The layout of DPR and of Tevatron."""
+    found = [
+        {"docid": n, "title": a, "text": o} for n, (a, o) in enumerate(zip(ANSWERS, OTHERS, strict=True))
+    ]
+    rows = rows_of(
+        question=QUESTIONS,
+        answers=[["a"], ["b"], ["c"], ["d"]],
+        positive_ctxs=[[passage] for passage in found],
+        negative_ctxs=[[], [{"text": "only a text"}], [], []],
+        hard_negative_ctxs=[found[1:3], [], found[:1], []],
+    )
+    joined = [f"{a} {o}" for a, o in zip(ANSWERS, OTHERS, strict=True)]
+    _, examples, _ = learn(tmp_path, rows)
+    assert [parts(e)[1:] for e in examples] == [
+        ((joined[0],), (joined[1], joined[2])),
+        ((joined[1],), ("only a text",)),
+        ((joined[2],), (joined[0],)),
+        ((joined[3],), ()),
+    ]
+
+
 def test_lists_written_as_text(tmp_path: Path) -> None:
     rows = rows_of(
         query=QUESTIONS,
@@ -297,7 +319,7 @@ def test_documents_with_labels(tmp_path: Path) -> None:
         ({"documents": [["a", " "]]}, "'text_b' is empty"),
         ({"documents": [["a", None]]}, "'text_b' is missing"),
         ({"documents": [[]], "labels": [[]]}, "'text_b' is an empty list"),
-        ({"documents": [[{"text": "a"}, "b"]]}, "'text_b' must be text, got dict"),
+        ({"documents": [[{"id": "a"}, "b"]]}, "'text_b' must be text, got dict"),
     ],
 )
 def test_lists_that_cannot_be_used(changes: dict[str, Any], message: str, tmp_path: Path) -> None:

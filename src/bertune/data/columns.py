@@ -52,10 +52,10 @@ PAIR_ALIASES: tuple[tuple[str, str], ...] = (
 )
 """Names of two texts that are compared or read together, in every task. An earlier pair wins."""
 RELATED_PAIRS: tuple[tuple[str, str], ...] = (
-    *((first, second) for first in ("query", "question", "anchor", "text", "sentence")
-      for second in ("positive", "pos", "positives")),
+    ("text", "positives"), ("sentence", "positive"), ("sentence", "positives"),
     *((first, second) for first in ("query", "question", "anchor")
-      for second in ("document", "documents", "doc", "docs", "passage", "passages",
+      for second in ("positive", "pos", "positives", "positivepassage", "positivepassages", "positivectxs",
+                     "document", "documents", "doc", "docs", "passage", "passages",
                      "answer", "response", "reply")),
     ("text", "text2"), ("sentence", "sentence2"), ("text", "paraphrase"), ("sentence", "paraphrase"),
     ("prompt", "response"), ("prompt", "completion"), ("prompt", "answer"), ("instruction", "response"),
@@ -84,6 +84,7 @@ OTHER_ALIASES: dict[str, tuple[str, ...]] = {
         "negative", "neg", "hardnegative", "hardneg", "negtitle", "negativetext", "text3", "sentence3",
         "negatives", "negs", "hardnegatives", "hardnegs", "negativetexts", "negdoc", "negativedoc",
         "negativedocument", "negativedocuments", "negpassage", "negativepassage", "negativepassages",
+        "negativectxs", "hardnegativectxs",
         "sentence2", "text2", "sent2", "sent3", "负例", "负样本",
     )
 }  # fmt: skip
