@@ -248,6 +248,21 @@ def test_lists_of_texts(tmp_path: Path) -> None:
     ]
 
 
+def test_rows_may_lack_the_column_of_negatives(tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = rows_of(query=QUESTIONS, pos=ANSWERS)
+    rows[1]["neg"] = OTHERS[:2]
+    rows[3] |= {"neg": OTHERS[2], "neg_2": OTHERS[3]}
+    for order in (rows, rows[::-1]):
+        task, examples, notes = learn(tmp_path, order)
+        found = {e.texts[0]: parts(e)[2] for e in examples}
+        negatives = [(), tuple(OTHERS[:2]), (), tuple(OTHERS[2:])]
+        assert found == dict(zip(QUESTIONS, negatives, strict=True))
+        assert task.describe().endswith("each with 0 to 2 hard negatives")
+        assert len(notes) == 1
+    with pytest.raises(DataError, match=r"t\.jsonl:2: has other fields than the first row \(text_b\)"):
+        learn(tmp_path, [{"text": "a"}, {"text": "b", "text_b": "c"}])
+
+
 def test_passages_with_titles(tmp_path: Path) -> None:
     """The layout of DPR and of Tevatron."""
     found = [

@@ -90,6 +90,7 @@ class Embed(SentenceTask):
         target_required=False,
         spreadable=("text", "text_b", "negative"),
         pair_aliases=RELATED_PAIRS,
+        varying=("negative",),
     )
     example_row: ClassVar[str] = '{"text": "How do I repay early?", "text_b": "Can I pay it back sooner?"}'
     uses_whole_batch = True

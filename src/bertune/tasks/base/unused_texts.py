@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from bertune.data.columns import ColumnMapping, columns_of, normalize_name
+from bertune.data.columns import ColumnMapping, columns_of, is_negative_name, normalize_name
 from bertune.errors import listed
 from bertune.types import Row
 
@@ -31,7 +31,8 @@ class UnusedTexts:
             return
         self._num_rows += 1
         for column, value in row.raw.items():
-            if column not in self._used:
+            is_read = column in self._used or ("negative" in row.fields and is_negative_name(column))
+            if not is_read:
                 text = value[0] if isinstance(value, list) and value else value
                 if isinstance(text, str) and text.strip():
                     self._values.setdefault(column, []).append(text)
