@@ -273,8 +273,9 @@ def _how(found: dict[str, Any]) -> str:
 def _group(found: dict[str, Any]) -> str:
     if found["result"] == "refused":
         reason = found["why"].partition(" can run: ")[2] or found["why"]
+        reason = reason.partition("; give another")[0].partition(" of type")[0]
         known = {
-            "a trial with": "a trial with a short text fails",
+            "a trial with": "refused: the trial with a short text fails",
             "transformers cannot import": "refused: a package is missing",
             "it also needs": "refused: it needs more than the ids of tokens",
             "it reads": "refused: it reads no ids of tokens",
@@ -294,8 +295,9 @@ def write_files(results: dict[str, Any]) -> None:
     table = "\n".join(table_lines(results))
     page.write_text(f"{before}{MARKS[0]}\n{table}\n{MARKS[1]}{after}", encoding="utf-8")
     names = [name for name, found in results.items() if found["result"] == "runs"]
-    listed = "".join(f"    {line}\n" for line in textwrap.wrap(" ".join(f'"{name}",' for name in names), 100))
-    text = f"{TRIED_HEADER}TRIED = frozenset({{\n{listed}}})  # fmt: skip\n{TRIED_END}"
+    wrapped = textwrap.wrap(" ".join(f'"{name}",' for name in names), 100, break_on_hyphens=False)
+    listed = "".join(f"    {line}\n" for line in wrapped)
+    text = f"{TRIED_HEADER}TRIED: frozenset[str] = frozenset({{\n{listed}}})  # fmt: skip\n{TRIED_END}"
     (root / "src" / "bertune" / "encoders" / "tried.py").write_text(text, encoding="utf-8")
 
 

@@ -353,6 +353,7 @@ class Encoder(Protocol):
     prefix: str  # of the encoder's parameter names in a checkpoint, such as "bert."
     hf_class: str  # the class of transformers that opens the encoder alone
     numerics: Numerics
+    kept_weights: dict[str, torch.Tensor]  # the pretrained pooler, which bertune neither runs nor trains
 
     @property
     def max_positions(self) -> int:

@@ -174,7 +174,7 @@ def test_texts_beside_a_pair_are_said(tmp_path: Path) -> None:
     assert "data.columns={text: question, text_b: answer, negative: remark}" in notes[1]
     rows = rows_of(query=QUESTIONS, pos=[[a] for a in ANSWERS], prompt=["Represent this: "] * 4)
     _, _, notes = learn(tmp_path, rows)
-    assert notes[1:] == ["column 'prompt' is not used: in training no prompt is put before texts"]
+    assert notes[1:] == ["column 'prompt' is not used: options.prompts are the prompts of all rows"]
 
 
 def test_texts_of_several_columns_are_joined(tmp_path: Path) -> None:

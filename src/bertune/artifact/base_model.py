@@ -92,17 +92,19 @@ class _Settings:
     def add(self, name: str, offered: Any, chosen: Any) -> None:
         """Note a setting of the folder, and what is used."""
         short = name.rpartition(".")[2]
-        if offered != chosen:
-            self.replaced.append(f"{name}={_text(chosen)} instead of {_text(offered)}")
-        elif short in {"pooling", "max_length"} or offered not in _SAYS_NOTHING:
+        if short not in {"pooling", "max_length"} and offered in _SAYS_NOTHING:
+            return
+        if offered == chosen:
             self.used.append(f"{short}={_text(offered)}")
+        else:
+            self.replaced.append(f"{name}={_text(chosen)} instead of {_text(offered)}")
 
     def say(self, model: str, note: Note) -> None:
         """Say both, a line each."""
         if self.used:
             note(f"model {model}: {', '.join(self.used)} taken over from the folder")
         if self.replaced:
-            note(f"model {model}: not as its folder says, as given: {', '.join(self.replaced)}")
+            note(f"model {model}: given, unlike the folder: {', '.join(self.replaced)}")
 
 
 def _text(value: Any) -> str:
@@ -125,7 +127,7 @@ def _with_options(run: RunConfig, task: SentenceTask, offered: JSON, settings: _
         offered = {**offered, "default_prompt_name": None}
     task.options = type(task.options).model_validate({**offered, **given})
     for name, value in offered.items():
-        if name != "prompts" or any(value.values()) or any(task.options.prompts.values()):
+        if name != "prompts" or any(value.values()):
             settings.add(f"options.{name}", value, getattr(task.options, name))
     return run.model_copy(update={"options": task.options.model_dump()})
 

@@ -42,12 +42,22 @@ def model_card(artifact: Artifact, name: str, scores: dict[str, Scores], summary
         "```python",
         "import bertune",
         f'model = bertune.load("{name}")',
-        'model.encode(["..."])' if artifact.model.embedding_dim else 'model.predict(["..."])',
+        *_example_calls(artifact),
         "```",
         "",
     ]
     lines += [*_library_lines(artifact, name), *_score_lines(scores), *_run_lines(artifact, summary)]
     return "\n".join(lines)
+
+
+def _example_calls(artifact: Artifact) -> list[str]:
+    """Return the calls that fit the model: a model of pairs predicts pairs."""
+    task = artifact.task
+    is_of_pairs = len(task.columns.required) == 2 or getattr(task, "num_texts", None) == 2
+    encode = ['model.encode(["...", "..."])'] if artifact.model.embedding_dim else []
+    if is_of_pairs:
+        return [*encode, 'model.predict([("...", "...")])']
+    return encode or ['model.predict(["..."])']
 
 
 def _library_name(artifact: Artifact) -> str:

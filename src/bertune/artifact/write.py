@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from safetensors import SafetensorError
 from safetensors.torch import save_file
+from torch import Tensor
 
 from bertune.artifact.artifact import (
     FORMAT_VERSION,
@@ -38,8 +39,9 @@ def write_artifact(artifact: Artifact, folder: Path) -> None:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _write_weights(artifact.model, folder)
-        write_json(folder / "config.json", _hf_config(artifact))
+        config = _hf_config(artifact)
+        _write_weights(artifact.model, folder, _kept_weights(artifact, config))
+        write_json(folder / "config.json", config)
         copy_code(code_files(artifact.model.encoder), folder)
         artifact.tokenizer.save(folder)
         if opens_in_sentence_transformers(artifact):
@@ -92,9 +94,22 @@ def write_metadata(artifact: Artifact, folder: Path) -> None:
     write_json(folder / "bertune.json", metadata)
 
 
-def _write_weights(model: Model, folder: Path) -> None:
+def _kept_weights(artifact: Artifact, config: JSON) -> dict[str, Tensor]:
+    """Return the pretrained pooler by its full names, where the class that opens the folder has one.
+
+    Without it other tools draw a new one, and warn. Classes with a head for tokens have none, and would warn
+    of one too many.
+    """
+    encoder = artifact.model.encoder
+    if config["architectures"] != [encoder.hf_class]:
+        return {}
+    return {encoder.prefix + name: tensor for name, tensor in encoder.kept_weights.items()}
+
+
+def _write_weights(model: Model, folder: Path, kept: dict[str, Tensor]) -> None:
     """Write model.safetensors as checkpoints are written: hashed, and on the disk before it gets its name."""
-    tensors = {name: tensor.contiguous().cpu() for name, tensor in model.hf_state_dict().items()}
+    state = {**kept, **model.hf_state_dict()}
+    tensors = {name: tensor.contiguous().cpu() for name, tensor in state.items()}
     path = folder / WEIGHTS
     part = part_of(path)
     save_file(tensors, part, metadata={"format": "pt", "sha256": sha256_of_tensors(tensors)})

@@ -106,6 +106,20 @@ def token_classification_class(model_type: str) -> str | None:
     return spec.hf_class.replace("ForSequence", "ForToken") if spec is not None else None
 
 
+def reason_for_own_token_head(model_type: str) -> str:
+    """Say why transformers cannot open the head for tokens that bertune saves; transformers itself is asked.
+
+    >>> reason_for_own_token_head("modernbert")
+    "the head for tokens is bertune's own: transformers' ModernBertForTokenClassification has other layers"
+    """
+    from transformers.models.auto.modeling_auto import MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES as NAMES
+
+    name = NAMES.get(model_type)
+    if name is None:
+        return f"transformers has no head for tokens of {model_type} encoders"
+    return f"the head for tokens is bertune's own: transformers' {name} has other layers"
+
+
 def bertune_only_reason(model_type: str) -> str:
     """Return why no other tool opens a folder of this architecture; empty where transformers has it."""
     family = get_family(model_type)

@@ -52,6 +52,7 @@ class AutoEncoder(nn.Module):
         self.prefix: str = f"{hf.base_model_prefix}."
         self.hf_class: str = type(hf).__name__
         self.numerics = FP32
+        self.kept_weights: dict[str, Tensor] = {}
         self.notes: list[str] = []
         self.code_map: JSON = {}
         self.code_files: list[Path] = []

@@ -90,11 +90,12 @@ def load_auto_encoder(
             f"model: weights in {str(folder)!r} have other shapes than its config.json says: "
             f"{listed(map(str, info['mismatched_keys']), 3)}"
         )
-    pooler = _take_pooler(hf)
-    if any(name.startswith("pooler") for name in missing):
-        pooler = {}
+    has_pooler = not any(name.startswith("pooler") for name in missing)
+    kept, pooler = _take_pooler(hf)
     missing = [name for name in missing if not name.startswith("pooler")]
-    return _wrap(hf, notes), missing, sorted(info["unexpected_keys"]), pooler
+    encoder = _wrap(hf, notes)
+    encoder.kept_weights = kept if has_pooler else {}
+    return encoder, missing, sorted(info["unexpected_keys"]), pooler if has_pooler else {}
 
 
 def build_auto_encoder(folder: Path, *, trusts_code: bool = False) -> AutoEncoder:
@@ -264,16 +265,22 @@ def _wrap(hf: Any, notes: list[str]) -> AutoEncoder:
     return encoder
 
 
-def _take_pooler(hf: Any) -> dict[str, Tensor]:
-    """Remove the encoder's pooler, since the head has its own, and return its weights."""
+def _take_pooler(hf: Any) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Remove the encoder's pooler, since the head has its own.
+
+    Returns:
+        All its weights by their names in the encoder; and `weight` and `bias` of a hidden layer for the head.
+    """
     spec = get_head_spec(hf.config.model_type)
-    weights: dict[str, Tensor] = {}
-    if getattr(hf, "pooler", None) is not None:
-        if spec is not None and spec.pretrained_pooler:
-            layer = hf.get_submodule(spec.pretrained_pooler)
-            weights = {"weight": layer.weight.detach().clone(), "bias": layer.bias.detach().clone()}
-        hf.pooler = WithoutPooler()
-    return weights
+    for_head: dict[str, Tensor] = {}
+    if not isinstance(getattr(hf, "pooler", None), torch.nn.Module):
+        return {}, {}
+    if spec is not None and spec.pretrained_pooler:
+        layer = hf.get_submodule(spec.pretrained_pooler)
+        for_head = {"weight": layer.weight.detach().clone(), "bias": layer.bias.detach().clone()}
+    kept = {f"pooler.{name}": tensor.detach().clone() for name, tensor in hf.pooler.state_dict().items()}
+    hf.pooler = WithoutPooler()
+    return kept, for_head
 
 
 def _written_config(folder: Path) -> JSON:

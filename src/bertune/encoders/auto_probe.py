@@ -106,6 +106,7 @@ def _try(encoder: AutoEncoder, lengths: list[int]) -> Tensor:
     except MemoryError:
         raise
     except Exception as error:
+        error = error.__cause__ if isinstance(error.__cause__, Exception) else error
         reason = (str(error).strip().splitlines() or [""])[0]
         trial = f"a trial with {max(lengths)} tokens fails"
         raise _refusal(encoder, f"{trial}: {type(error).__name__}: {reason}") from None

@@ -234,6 +234,7 @@ class Bert(nn.Module):
         self.prefix = f"{family.base_model_prefix}."
         self.hf_class = family.hf_class
         self.numerics = FP32
+        self.kept_weights: dict[str, Tensor] = {}
         self.embeddings = self._new_embeddings()
         self.layers = nn.ModuleList(Layer(self.config) for _ in range(self.config.num_layers))
 

@@ -231,6 +231,14 @@ def _build_native(folder: PretrainedFolder, family: Family) -> Bert:
     return encoder
 
 
+def _find_pooler(weights: dict[str, Tensor], hidden_size: int) -> dict[str, Tensor]:
+    """Return the pretrained pooler, which other tools look for in a saved folder; empty without one."""
+    shapes = {"pooler.dense.weight": (hidden_size, hidden_size), "pooler.dense.bias": (hidden_size,)}
+    if any(name not in weights or tuple(weights[name].shape) != shape for name, shape in shapes.items()):
+        return {}
+    return {name: weights[name].float().clone() for name in shapes}  # a clone, or the file stays mapped
+
+
 def _load_native(folder: PretrainedFolder, family: Family, glyphs: GlyphOptions) -> tuple[Bert, LoadReport]:
     """Put the weights of a checkpoint into an encoder, and draw those that it lacks."""
     encoder = _build_native(folder, family)
@@ -251,6 +259,7 @@ def _load_native(folder: PretrainedFolder, family: Family, glyphs: GlyphOptions)
     encoder.init_weights(missing)
     notes = family.after_load(encoder, missing, folder, glyphs)
     pooler = folder.pooler(encoder.hidden_size)
+    encoder.kept_weights = _find_pooler(weights, encoder.hidden_size)
     used = {*hf_names.values(), *(f"{family.head.pretrained_pooler}.{part}" for part in pooler)}
     unexpected = sorted(name for name in weights if name not in used and not _is_buffer(name))
     return encoder, LoadReport(sorted(hf_names[name] for name in missing), unexpected, pooler, notes)

@@ -253,6 +253,7 @@ class Tag(Task):
             crf_learning_rate=self.options.crf_learning_rate,
             hf_class=token_classification_class(encoder.model_type) or "",
             dropout_config_key=dropout_keys[0] if dropout_keys else "",
+            model_type=encoder.model_type,
         )
 
     def _legal_tags(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -390,7 +391,9 @@ class Tag(Task):
 
     def hf_incompatibility(self, head: Any) -> str:
         """Return why transformers cannot open the head, or ""."""
-        return "" if head.hf_class else "transformers has no head for tokens of this architecture"
+        from bertune.encoders.architectures import reason_for_own_token_head
+
+        return "" if head.hf_class else reason_for_own_token_head(head.model_type)
 
     def ignored_by_hf(self, head: Any) -> str:
         """Return what transformers ignores of windows, words and a CRF."""

@@ -113,7 +113,7 @@ class PooledTask(Task):
         if head.form.hf_class:
             return ""
         if self.options.pooling != "pooler":
-            return f"AutoModelForSequenceClassification has no pooling {self.options.pooling!r}"
+            return f"with options.pooling={self.options.pooling} the head is bertune's own"
         return "the head of this architecture is bertune's own"
 
 

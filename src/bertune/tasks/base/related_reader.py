@@ -71,7 +71,7 @@ class RelatedReader(RowReader):
         if advice:
             note(f"{source}: {advice}")
         if unused.has("prompt"):
-            note("column 'prompt' is not used: in training no prompt is put before texts")
+            note("column 'prompt' is not used: options.prompts are the prompts of all rows")
         if any("text_b" not in mapping for mapping in self._mappings):
             note(
                 "training rows are pairs, but rows to score are single texts: their score, uniformity, says "

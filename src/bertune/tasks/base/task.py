@@ -239,7 +239,7 @@ class Task(ABC):
 
     def hf_incompatibility(self, head: nn.Module) -> str:
         """Return why transformers cannot open the saved folder with its head, or "" when it can."""
-        return "transformers has no such head"
+        return "the head is the task's own"
 
     def ignored_by_hf(self, head: nn.Module) -> str:
         """Return what other tools ignore although they open the head, or ""."""
