@@ -44,6 +44,8 @@ class Columns:
     """Fields that may be spread over several columns; the value of a row is then a dict, value by column."""
     pair_aliases: tuple[tuple[str, str], ...] = ()
     """More names of two columns that are recognised as text and text_b, in the form of `text_aliases`."""
+    varying: tuple[str, ...] = ()
+    """Optional fields that some rows of a file may have and others not."""
 
 
 @dataclass(frozen=True, slots=True)

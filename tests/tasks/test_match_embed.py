@@ -876,9 +876,12 @@ def test_forms_of_vectors(model):
     np.testing.assert_allclose(
         small / 127 * np.abs(plain).max(1, keepdims=True), plain, atol=np.abs(plain).max() / 250
     )
-    signs = model.encode(VARIED, precision="binary")
+    signs = model.encode(VARIED, precision="ubinary")
     assert (signs.dtype, signs.shape) == (np.uint8, (len(VARIED), 4))
     assert np.array_equal(np.unpackbits(signs, axis=1), plain > 0)
+    signed = model.encode(VARIED, precision="binary")
+    assert signed.dtype == np.int8
+    assert np.array_equal(signed.astype(int), signs.astype(int) - 128)
     assert np.array_equal(model.encode(VARIED, truncate_dim=8), plain[:, :8])
     unit = model.encode(VARIED, normalize_embeddings=True)
     np.testing.assert_allclose(unit, plain / np.linalg.norm(plain, axis=1, keepdims=True), atol=1e-6)
@@ -970,7 +973,7 @@ def test_lengths_are_brought_to_1_after_the_cut(model):
     assert np.array_equal(model.encode(["the dog", "a cat"], truncate_dim=6), plain)
     np.testing.assert_allclose(cut, plain / np.linalg.norm(plain, axis=1, keepdims=True), atol=1e-6)
     assert np.array_equal(
-        model.encode(["the dog"], truncate_dim=9, precision="binary"),
+        model.encode(["the dog"], truncate_dim=9, precision="ubinary"),
         np.packbits(model.encode(["the dog"])[:, :9] > 0, axis=1),
     )
 

@@ -129,6 +129,7 @@ def test_a_source_beside_a_text_is_no_pair(tmp_path: Path) -> None:
     [
         ({"text": QUESTIONS, "frage_zwei": ANSWERS}, "text", "frage_zwei"),
         ({"title": ANSWERS, "content": OTHERS, "id": [1, 2, 3, 4]}, "content", "title"),
+        ({"query": QUESTIONS, "target": ANSWERS}, "query", "target"),
         ({"question": QUESTIONS, "answers": [[a] for a in ANSWERS]}, "question", "answers"),
         ({"句子": ["今天天气很好吗", "你叫什么名字呢", "我想要退货吗", "包裹在哪里呢"],
           "备注": ["今天的天气确实很不错", "我的名字叫作小明", "可以在七天内退货", "包裹正在运输途中"]}, "句子", "备注"),
@@ -158,6 +159,7 @@ def test_texts_that_would_go_unread_are_refused(
         ["https://a.example/1", "https://a.example/2", "https://a.example/3", "https://a.example/4"],
         ["2024-01-01 10:00", "2024-01-02 11:00", "2024-01-03 12:00", "2024-01-04 13:00"],
         [1.5, 2, 3, 4],
+        [["login", "user", "help"], ["post", "box", "way"], ["card", "cash", "fee"], []],
         ["one long remark about a single row", None, None, None],
     ],
 )  # fmt: skip
@@ -246,6 +248,43 @@ def test_lists_of_texts(tmp_path: Path) -> None:
     ]
 
 
+def test_rows_may_lack_the_column_of_negatives(tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = rows_of(query=QUESTIONS, pos=ANSWERS)
+    rows[1]["neg"] = OTHERS[:2]
+    rows[3] |= {"neg": OTHERS[2], "neg_2": OTHERS[3]}
+    for order in (rows, rows[::-1]):
+        task, examples, notes = learn(tmp_path, order)
+        found = {e.texts[0]: parts(e)[2] for e in examples}
+        negatives = [(), tuple(OTHERS[:2]), (), tuple(OTHERS[2:])]
+        assert found == dict(zip(QUESTIONS, negatives, strict=True))
+        assert task.describe().endswith("each with 0 to 2 hard negatives")
+        assert len(notes) == 1
+    with pytest.raises(DataError, match=r"t\.jsonl:2: has other fields than the first row \(text_b\)"):
+        learn(tmp_path, [{"text": "a"}, {"text": "b", "text_b": "c"}])
+
+
+def test_passages_with_titles(tmp_path: Path) -> None:
+    """The layout of DPR and of Tevatron."""
+    found = [
+        {"docid": n, "title": a, "text": o} for n, (a, o) in enumerate(zip(ANSWERS, OTHERS, strict=True))
+    ]
+    rows = rows_of(
+        question=QUESTIONS,
+        answers=[["a"], ["b"], ["c"], ["d"]],
+        positive_ctxs=[[passage] for passage in found],
+        negative_ctxs=[[], [{"text": "only a text"}], [], []],
+        hard_negative_ctxs=[found[1:3], [], found[:1], []],
+    )
+    joined = [f"{a} {o}" for a, o in zip(ANSWERS, OTHERS, strict=True)]
+    _, examples, _ = learn(tmp_path, rows)
+    assert [parts(e)[1:] for e in examples] == [
+        ((joined[0],), (joined[1], joined[2])),
+        ((joined[1],), ("only a text",)),
+        ((joined[2],), (joined[0],)),
+        ((joined[3],), ()),
+    ]
+
+
 def test_lists_written_as_text(tmp_path: Path) -> None:
     rows = rows_of(
         query=QUESTIONS,
@@ -295,7 +334,7 @@ def test_documents_with_labels(tmp_path: Path) -> None:
         ({"documents": [["a", " "]]}, "'text_b' is empty"),
         ({"documents": [["a", None]]}, "'text_b' is missing"),
         ({"documents": [[]], "labels": [[]]}, "'text_b' is an empty list"),
-        ({"documents": [[{"text": "a"}, "b"]]}, "'text_b' must be text, got dict"),
+        ({"documents": [[{"id": "a"}, "b"]]}, "'text_b' must be text, got dict"),
     ],
 )
 def test_lists_that_cannot_be_used(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -394,6 +433,20 @@ def test_entailed_pairs_belong_together(tmp_path: Path) -> None:
         again = Embed(EmbedOptions(), task.data)
         again.load_state(json.loads(json.dumps(task.state())))
         assert again.score(best, dev, intervals=False).values["average_precision"] == 1
+
+
+def test_a_number_that_says_nothing_of_pairs_can_be_left_unread(tmp_path: Path) -> None:
+    rows = rows_of(title=QUESTIONS, body=ANSWERS, score=[3, 12, 0, 1])
+    setting = "data.columns={text: title, text_b: body, label: _}"
+    with pytest.raises(
+        DataError, match="if column 'score' does not say whether texts belong together: "
+    ) as caught:
+        learn(tmp_path, rows)
+    assert str(caught.value).endswith(setting)
+    _, examples, _ = learn(tmp_path, rows, setting)
+    assert [(e.texts, e.target) for e in examples] == [
+        (pair, None) for pair in zip(QUESTIONS, ANSWERS, strict=True)
+    ]
 
 
 def test_classes_of_dev_rows_are_no_scores(tmp_path: Path) -> None:

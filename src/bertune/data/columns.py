@@ -52,10 +52,10 @@ PAIR_ALIASES: tuple[tuple[str, str], ...] = (
 )
 """Names of two texts that are compared or read together, in every task. An earlier pair wins."""
 RELATED_PAIRS: tuple[tuple[str, str], ...] = (
-    *((first, second) for first in ("query", "question", "anchor", "text", "sentence")
-      for second in ("positive", "pos", "positives")),
+    ("text", "positives"), ("sentence", "positive"), ("sentence", "positives"),
     *((first, second) for first in ("query", "question", "anchor")
-      for second in ("document", "documents", "doc", "docs", "passage", "passages",
+      for second in ("positive", "pos", "positives", "positivepassage", "positivepassages", "positivectxs",
+                     "document", "documents", "doc", "docs", "passage", "passages",
                      "answer", "response", "reply")),
     ("text", "text2"), ("sentence", "sentence2"), ("text", "paraphrase"), ("sentence", "paraphrase"),
     ("prompt", "response"), ("prompt", "completion"), ("prompt", "answer"), ("instruction", "response"),
@@ -84,6 +84,7 @@ OTHER_ALIASES: dict[str, tuple[str, ...]] = {
         "negative", "neg", "hardnegative", "hardneg", "negtitle", "negativetext", "text3", "sentence3",
         "negatives", "negs", "hardnegatives", "hardnegs", "negativetexts", "negdoc", "negativedoc",
         "negativedocument", "negativedocuments", "negpassage", "negativepassage", "negativepassages",
+        "negativectxs", "hardnegativectxs",
         "sentence2", "text2", "sent2", "sent3", "负例", "负样本",
     )
 }  # fmt: skip
@@ -213,7 +214,7 @@ def _recognise(fields: Sequence[str], header: Sequence[str], columns: Columns) -
         rest = [column for column in header if column not in taken]
         column = _first_match(names, rest)
         if field == "negative" and field in columns.spreadable:
-            several = _negative_columns(names, rest)
+            several = tuple(column for column in rest if is_negative_name(column))
             if several:
                 mapping[field] = several[0] if len(several) == 1 else several
         elif column:
@@ -221,10 +222,14 @@ def _recognise(fields: Sequence[str], header: Sequence[str], columns: Columns) -
     return mapping
 
 
-def _negative_columns(names: Sequence[str], header: Sequence[str]) -> tuple[str, ...]:
-    """Return every column of negatives, numbered ones too; those of equal names are left to the caller."""
-    normalized = {column: normalize_name(column) for column in header}
-    return tuple(c for c, name in normalized.items() if name in names or _NUMBERED_NEGATIVE.fullmatch(name))
+def is_negative_name(column: str) -> bool:
+    """Tell whether a column has the name of negatives, perhaps with a number.
+
+    >>> is_negative_name("negative_2"), is_negative_name("neg_scores")
+    (True, False)
+    """
+    name = normalize_name(column)
+    return name in OTHER_ALIASES["negative"] or _NUMBERED_NEGATIVE.fullmatch(name) is not None
 
 
 def _refuse_ambiguous(recognised: ColumnMapping, header: Sequence[str], source: str) -> None:

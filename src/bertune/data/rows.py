@@ -76,7 +76,8 @@ class RowReader:
             if record.keys() != set(self.header):
                 missing = [column for column in columns_of(self.mapping) if column not in record]
                 mapping = self._match([*record, *missing])  # the task decides about missing values
-                if set(mapping) != expected:
+                varying = set(self._options.columns.varying)
+                if set(mapping) - varying != expected - varying:
                     different = ", ".join(sorted(set(mapping) ^ expected))
                     self._options.bad_rows(
                         f"{self.source}:{line}: has other fields than the first row ({different}); "

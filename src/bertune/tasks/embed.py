@@ -90,6 +90,7 @@ class Embed(SentenceTask):
         target_required=False,
         spreadable=("text", "text_b", "negative"),
         pair_aliases=RELATED_PAIRS,
+        varying=("negative",),
     )
     example_row: ClassVar[str] = '{"text": "How do I repay early?", "text_b": "Can I pay it back sooner?"}'
     uses_whole_batch = True
@@ -103,7 +104,7 @@ class Embed(SentenceTask):
         """How many texts the training rows have."""
         self.related_label = 1
         """The label of pairs that belong together: 0 for NLI data whose classes are numbers."""
-        self._is_nli = False  # whether training rows have the columns of NLI data, while the task learns
+        self._mapping: ColumnMapping = {}  # of the training rows, while the task learns from them
         self._counts: Tensor | None = None  # (4,) since the last report: see `_count`
 
     def read(self, row: Row) -> Example:
@@ -117,7 +118,7 @@ class Embed(SentenceTask):
     def learn_columns(self, mapping: ColumnMapping) -> None:
         """Hear which columns the training rows come from; their names may say what labels mean."""
         super().learn_columns(mapping)
-        self._is_nli = has_nli_columns(mapping)
+        self._mapping = mapping
 
     def fit(self, examples: Sequence[Example], note: Note) -> None:
         """Learn how many texts a training row has."""
@@ -145,7 +146,8 @@ class Embed(SentenceTask):
         Where the classes of NLI data are numbers, 0 is entailment: the rows that are left when 1 and 2 are
         dropped.
         """
-        targets, is_nli, self._is_nli = {e.target for e in examples}, self._is_nli, False
+        mapping, self._mapping = self._mapping, {}
+        targets = {e.target for e in examples}
         if targets == {0} and {"1", "2"} <= set(self.data.drop_labels or ()):
             self.related_label = 0
             note("pairs labelled 0 belong together (entailment), since data.drop_labels names 1 and 2")
@@ -158,10 +160,13 @@ class Embed(SentenceTask):
         drop = f"data.drop_labels=[{','.join(others)}]"
         if len(others) > 3:  # these are scores
             drop = "with data.drop_labels"
-        elif numbers and (is_nli or look_like_classes(numbers)):
+        elif numbers and (has_nli_columns(mapping) or look_like_classes(numbers)):
             reason = f"the labels {listed(sorted(map(str, targets)))} look like classes;"
             drop = "data.drop_labels=[1,2] where 0 is entailment, as in most NLI data"
-        raise DataError(f"{unrelated.location}: {reason} {_NOT_RELATED.format(drop=drop, match=_BY_MATCH)}")
+        fault = _NOT_RELATED.format(drop=drop, match=_BY_MATCH)
+        raise DataError(
+            f"{unrelated.location}: {reason} {fault}{_without_label(mapping, self.columns.target)}"
+        )
 
     def _relatedness(self, example: Example) -> Any:
         """Return the score of a pair; 1 or 0 for a label."""
@@ -299,7 +304,7 @@ class Embed(SentenceTask):
                 false.sum(),
                 ((~absent).sum() - 1) * num_pairs,
                 ((~left_out).sum(1) == 1).sum(),
-                torch.tensor(num_pairs, device=absent.device),
+                torch.full((), num_pairs, device=absent.device),
             ]
         )
         self._counts = counts if self._counts is None else self._counts + counts
@@ -378,6 +383,17 @@ class Embed(SentenceTask):
 def _num_positives(batch: Batch) -> list[int]:
     """Return for each row how many texts belong to its first one."""
     return [context or 1 for context in batch.contexts] or [1] * len(batch.rows)
+
+
+def _without_label(mapping: ColumnMapping, target: str) -> str:
+    """Return how to leave a label unread that says something else, such as the votes for a question."""
+    text, other, label = (mapping.get(field) for field in ("text", "text_b", target))
+    if not all(isinstance(name, str) for name in (text, other, label)):
+        return ""
+    return (
+        f"; if column {label!r} does not say whether texts belong together: "
+        f"data.columns={{text: {text}, text_b: {other}, {target}: _}}"
+    )
 
 
 def _shown(target: Any) -> str:

@@ -64,11 +64,11 @@ class Candidates:
         """
         import torch
 
-        belongs = torch.zeros(len(self.row_ids), len(self.candidate_ids), dtype=torch.bool)
-        belongs = belongs.to(self.row.device)
+        device = self.row.device
+        belongs = torch.zeros(len(self.row_ids), len(self.candidate_ids), dtype=torch.bool, device=device)
         belongs[self.row, self.positive] = True
         belongs = belongs[self.row]
-        belongs[torch.arange(len(self.row), device=self.row.device), self.positive] = False
+        belongs[torch.arange(len(self.row), device=device), self.positive] = False
         return belongs
 
 
@@ -87,9 +87,7 @@ def gather_candidates(pair_index: PairIndex, num_positives: Sequence[int]) -> Ca
     device, num_rows = index.device, index.shape[1]
     others = index[1:].T.flatten()  # row by row
     num_places = len(index) - 1
-    pairs = [(row, n) for row, count in enumerate(num_positives) for n in range(count)]
-    row = torch.tensor([row for row, _ in pairs], dtype=torch.int64).to(device)
-    place = torch.tensor([n for _, n in pairs], dtype=torch.int64).to(device)
+    row, place = _pairs(num_positives, device)
     row = row + _rows_before(num_rows, device)
     texts = others.clamp_min(0)
     return Candidates(
@@ -103,10 +101,28 @@ def gather_candidates(pair_index: PairIndex, num_positives: Sequence[int]) -> Ca
     )
 
 
+def _pairs(num_positives: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return the row of each pair of this process, and the place of its second text (P,).
+
+    Nothing here waits for a GPU, which may still be busy with the forward pass.
+    """
+    import torch
+
+    num_rows = len(num_positives)
+    if sum(num_positives) == num_rows:
+        row = torch.arange(num_rows, device=device)
+        return row, torch.zeros_like(row)
+    pairs = [(row, n) for row, count in enumerate(num_positives) for n in range(count)]
+    both = torch.tensor(pairs, dtype=torch.int64).to(device, non_blocking=device.type == "cuda")
+    return both[:, 0], both[:, 1]
+
+
 def _rows_before(num_rows: int, device: torch.device) -> Any:
     """Return how many rows the processes before this one have."""
     import torch
 
-    from bertune.distributed import all_gather, rank
+    from bertune.distributed import all_gather, num_processes, rank
 
+    if num_processes() == 1:
+        return 0
     return all_gather(torch.tensor([num_rows], device=device))[: rank()].sum()

@@ -18,7 +18,8 @@ def read_related(row: Row, target: str) -> Example:
     """Return the texts of a row, and its score or label where it has one.
 
     `text_b` may be a list: of texts that all belong to `text`, or beside a list of labels 0 and 1. `negative`
-    may be a list, or spread over several columns; where it is empty the row has no negative.
+    may be a list, or spread over several columns; where it is empty the row has no negative. Texts of lists
+    may have a title.
 
     Raises:
         DataError: a text is missing or empty, or is no text; or labels do not fit the texts.
@@ -53,7 +54,14 @@ def _texts(row: Row, field: str, *, may_be_empty: bool = False) -> list[str]:
             "remove the row, or set data.bad_rows=skip"
         )
     kept = [v for v in value if not (may_be_empty and _is_empty(v))]
-    return [get_text(replace(row, fields={field: v}), field) for v in kept]
+    return [get_text(replace(row, fields={field: _passage_text(v)}), field) for v in kept]
+
+
+def _passage_text(value: Any) -> Any:
+    """Return the text of a passage {"title": ..., "text": ...}, as DPR and Tevatron have it."""
+    if not isinstance(value, dict) or isinstance(value, SpreadValue) or "text" not in value:
+        return value
+    return SpreadValue({name: value[name] for name in ("title", "text") if name in value})
 
 
 def _is_empty(value: Any) -> bool:

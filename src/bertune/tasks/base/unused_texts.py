@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from bertune.data.columns import ColumnMapping, columns_of, normalize_name
+from bertune.data.columns import ColumnMapping, columns_of, is_negative_name, normalize_name
 from bertune.errors import listed
 from bertune.types import Row
 
@@ -20,7 +20,8 @@ class UnusedTexts:
 
     def __init__(self, mapping: ColumnMapping) -> None:
         self.mapping = mapping
-        self._used = set(columns_of(mapping))
+        texts: ColumnMapping = {f: mapping[f] for f in ("text", "text_b", "negative") if f in mapping}
+        self._used = set(columns_of(texts))  # a label in many words may be a text, such as "target"
         self._num_rows = 0
         self._values: dict[str, list[str]] = {}
 
@@ -30,8 +31,9 @@ class UnusedTexts:
             return
         self._num_rows += 1
         for column, value in row.raw.items():
-            if column not in self._used:
-                text = " ".join(v for v in value if isinstance(v, str)) if isinstance(value, list) else value
+            is_read = column in self._used or ("negative" in row.fields and is_negative_name(column))
+            if not is_read:
+                text = value[0] if isinstance(value, list) and value else value
                 if isinstance(text, str) and text.strip():
                     self._values.setdefault(column, []).append(text)
 
