@@ -89,7 +89,7 @@ def read_artifact(
         return _read_sentence_folder(path, trusts_code)
     metadata = read_metadata(path)
     run = read_run(path)
-    task = _build_task(path, metadata, run, task_file)
+    task = build_task(path, metadata, run, task_file)
     if changed := changed_files(path, metadata):
         note = note or (lambda line: warnings.warn(line, stacklevel=4))
         if replacement := _read_changed(path, task, changed, trusts_code, note):
@@ -185,7 +185,18 @@ def _locate(folder: str | Path, *, with_code: bool) -> Path:
         ) from None
 
 
-def _build_task(folder: Path, metadata: JSON, run: RunConfig, task_file: str | None) -> Task:
+def build_task(folder: Path, metadata: JSON, run: RunConfig, task_file: str | None = None) -> Task:
+    """Return the task of a saved folder, with what it has learned.
+
+    Args:
+        folder: for messages.
+        metadata: bertune.json.
+        run: run.yaml.
+        task_file: the Python file of a task of your own.
+
+    Raises:
+        ArtifactError: the task is another one than that of the folder, or needs its file.
+    """
     name = str(metadata["task"])
     if name.endswith(".py") and task_file is None:
         raise ArtifactError(

@@ -39,7 +39,7 @@ HARMLESS = frozenset(
     use_memory_efficient_attention use_xformers fused_dropout_add_ln fused_bias_fc unpad_inputs
     deterministic_flash_attn reference_compile sentence_transformers matryoshka_dimensions max_seq_length
     model_max_length max_len do_lower_case seed lm_head_bias mlm_probability mlm_mask_prob _commit_hash
-    _experts_implementation
+    _experts_implementation sbert_ce_default_activation_function uniem_embedding_strategy
     """.split()  # noqa: SIM905  (a list of strings would take a hundred lines)
 )
 """Settings that say nothing of the numbers: of training, of heads, of generation, of other programs."""
