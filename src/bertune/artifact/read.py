@@ -23,6 +23,7 @@ from bertune.config.load import read_config
 from bertune.config.renames import upgrade_settings
 from bertune.config.schema import DataConfig, RunConfig
 from bertune.encoders.load import build_encoder, check_token_ids, load_encoder
+from bertune.encoders.model_code import SET_TRUST, TRUST_SAVED
 from bertune.encoders.pretrained import PACKAGED_MODELS, PretrainedFolder, locate_model
 from bertune.errors import ArtifactError, ConfigError, listed
 from bertune.heads.model import Model
@@ -82,7 +83,7 @@ def read_artifact(folder: str | Path, task_file: str | None = None, model_code: 
     try:
         encoder = build_encoder(pretrained)
     except ConfigError as error:
-        raise ArtifactError(str(error).removeprefix("model: ")) from None
+        raise ArtifactError(_of_saved_folder(error)) from None
     model = Model(encoder, task.head(encoder, {}))
     try:
         model.load_hf_state_dict(read_weights(path))
@@ -97,6 +98,11 @@ def read_artifact(folder: str | Path, task_file: str | None = None, model_code: 
     except ConfigError as error:
         raise ArtifactError(str(error).removeprefix("model: ")) from None
     return Artifact(model.eval(), task, tokenizer, run, metadata)
+
+
+def _of_saved_folder(error: ConfigError) -> str:
+    """Return the message about a pretrained folder as one about a saved folder."""
+    return str(error).removeprefix("model: ").replace(SET_TRUST, TRUST_SAVED)
 
 
 def _build_task(folder: Path, metadata: JSON, run: RunConfig, task_file: str | None) -> Task:
@@ -147,7 +153,7 @@ def _read_sentence_folder(folder: Path, trusts_code: bool) -> Artifact:
         tokenizer = pretrained.load_tokenizer(data, encoder.max_positions)
         check_token_ids(tokenizer, encoder, encoder_folder)
     except ConfigError as error:
-        raise ArtifactError(str(error).removeprefix("model: ")) from None
+        raise ArtifactError(_of_saved_folder(error)) from None
     if report.missing_keys:
         raise ArtifactError(f"{encoder_folder}: lacks the weights {listed(report.missing_keys, 3)}")
     metadata = {

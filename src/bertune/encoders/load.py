@@ -183,8 +183,21 @@ def _check_code(folder: PretrainedFolder) -> list[str]:
     if not folder.names_code or (family is not None and family.bertune_only_reason):
         return []
     if not folder.runs_code:
-        return check_code(folder.path, folder.config)
+        return check_code(folder.path, folder.config, _asked_besides(folder))
     return [f"Python code of the folder is run, as you trust it: {', '.join(code_of(folder.config))}"]
+
+
+def _asked_besides(folder: PretrainedFolder) -> str:
+    """Say what there is without the folder's own code: settings that nobody computes, or perhaps nothing."""
+    family = get_family(folder.config.get("model_type"))
+    if family is None:
+        return ""
+    try:
+        check_folder_settings(folder, family)
+    except ConfigError as error:
+        text = str(error).removeprefix("model: ").partition("; give another")[0]
+        return f". Without that code, {text}"
+    return f". If the folder is a plain {folder.config['model_type']}, take auto_map out of config.json"
 
 
 def _opened(folder: PretrainedFolder | Path) -> PretrainedFolder:
