@@ -164,6 +164,8 @@ def _product(a: Any, b: Any) -> Any:
 
 def _speaks_of_computing(name: str) -> bool:
     lowered = name.lower()
+    if _HAS_PART.search(lowered):
+        return True
     return _COMPUTING_WORDS.search(lowered) is not None and _OF_TRAINING.search(lowered) is None
 
 

@@ -19,6 +19,7 @@ from bertune.errors import ConfigError, listed
 from bertune.text.tokenizer import Tokenizer
 from bertune.types import Encoder
 
+_FLOATS = {torch.float32, torch.float16, torch.bfloat16, torch.float64}
 _BUFFERS = ("position_ids", "token_type_ids")  # numbers from 0 on, which older checkpoints carry along
 
 
@@ -264,6 +265,12 @@ def _load_native(folder: PretrainedFolder, family: Family, glyphs: GlyphOptions)
         raise ConfigError(
             f"model: weights in {str(folder.path)!r} have other shapes than its config.json says: "
             f"{listed(wrong, 3)}"
+        )
+    strange = [f"{hf_names[n]} {t.dtype}" for n, t in given.items() if t.dtype not in _FLOATS]
+    if strange:
+        raise ConfigError(
+            f"model: weights in {str(folder.path)!r} are quantized, without a word in config.json: "
+            f"{listed(strange, 3)}; give the checkpoint in fp32, fp16 or bf16"
         )
     with torch.no_grad():
         for name, tensor in given.items():
