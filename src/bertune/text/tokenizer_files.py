@@ -116,7 +116,8 @@ def _convert_tokenizer(folder: Path) -> tuple[Rust | PythonBackend, JSON]:
     elif "AutoTokenizer" in (_read_settings(folder).get("auto_map") or {}):
         raise ConfigError(
             f"{begin}Python code of the folder makes it (auto_map in tokenizer_config.json), which bertune "
-            "does not run; where you trust it, save it once by save_pretrained, so that there is a tokenizer.json"
+            "does not run; where you trust it, save it once by save_pretrained, so that there is a "
+            "tokenizer.json"
         )
     elif _sentencepiece_files(folder) and importlib.util.find_spec("sentencepiece") is None:
         file = _sentencepiece_files(folder)[0].name
