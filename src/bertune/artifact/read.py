@@ -26,6 +26,7 @@ from bertune.config.load import read_config
 from bertune.config.renames import upgrade_settings
 from bertune.config.schema import DataConfig, RunConfig
 from bertune.encoders.load import build_encoder, check_token_ids, load_encoder
+from bertune.encoders.model_code import SET_TRUST, TRUST_SAVED
 from bertune.encoders.pretrained import PACKAGED_MODELS, PretrainedFolder, locate_model
 from bertune.errors import ArtifactError, ConfigError, listed
 from bertune.files import expand_user
@@ -106,7 +107,7 @@ def _read_own(pretrained: PretrainedFolder, metadata: JSON, run: RunConfig, task
     try:
         encoder = build_encoder(pretrained)
     except ConfigError as error:
-        raise ArtifactError(str(error).removeprefix("model: ")) from None
+        raise ArtifactError(_of_saved_folder(error)) from None
     model = Model(encoder, task.head(encoder, {}))
     try:
         model.load_hf_state_dict(read_weights(path))
@@ -185,6 +186,11 @@ def _locate(folder: str | Path, *, with_code: bool) -> Path:
         ) from None
 
 
+def _of_saved_folder(error: ConfigError) -> str:
+    """Return the message about a pretrained folder as one about a saved folder."""
+    return str(error).removeprefix("model: ").replace(SET_TRUST, TRUST_SAVED)
+
+
 def build_task(folder: Path, metadata: JSON, run: RunConfig, task_file: str | None = None) -> Task:
     """Return the task of a saved folder, with what it has learned.
 
@@ -231,7 +237,7 @@ def _read_sentence_folder(folder: Path, trusts_code: bool) -> Artifact:
         tokenizer = pretrained.load_tokenizer(data, encoder.max_positions)
         check_token_ids(tokenizer, encoder, encoder_folder)
     except ConfigError as error:
-        raise ArtifactError(str(error).removeprefix("model: ")) from None
+        raise ArtifactError(_of_saved_folder(error)) from None
     if report.missing_keys:
         raise ArtifactError(f"{encoder_folder}: lacks the weights {listed(report.missing_keys, 3)}")
     head = cast(SentenceHead, task.head(encoder, {}))

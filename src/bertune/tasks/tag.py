@@ -391,9 +391,7 @@ class Tag(Task):
 
     def hf_incompatibility(self, head: Any) -> str:
         """Return why transformers cannot open the head, or ""."""
-        from bertune.encoders.architectures import reason_for_own_token_head
-
-        return "" if head.hf_class else reason_for_own_token_head(head.model_type)
+        return str(head.hf_incompatibility())
 
     def ignored_by_hf(self, head: Any) -> str:
         """Return what transformers ignores of windows, words and a CRF."""
