@@ -19,7 +19,7 @@ from bertune.retrieval.corpus import (
     load_sentence_pipeline,
 )
 from bertune.retrieval.row_map import remove_row_map, row_map_path, write_row_map
-from bertune.retrieval.writers import VectorFile, write_vectors
+from bertune.retrieval.writers import VectorFile, check_vector_file, write_vectors
 from bertune.types import JSON
 
 STREAM_CHUNK_ROWS = 1024
@@ -74,6 +74,7 @@ def embed(  # noqa: PLR0913  (what a user can choose)
             "-o: standard input can be read only once, and a file of vectors needs two passes; "
             "leave -o out for JSON lines, or give a file"
         )
+    check_vector_file(Path(output), dtype)
     console, options = console or Console(quiet=True), options or VectorOptions()
     pipeline = load_sentence_pipeline(folder, device=device, precision=precision)
     corpus = Corpus(file, corpus_data_config(pipeline, file, overrides), console)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,7 +120,13 @@ class Corpus:
 
 
 def _row_bytes(row: CorpusRow) -> bytes:
-    return json.dumps([row.raw, row.text], ensure_ascii=False, default=str).encode(errors="surrogatepass")
+    text = json.dumps([row.raw, row.text], ensure_ascii=False, default=_describe_value)
+    return text.encode(errors="surrogatepass")
+
+
+def _describe_value(value: object) -> str:
+    """Return a value that JSON does not know as text, without its place in memory."""
+    return re.sub(r" at 0x[0-9A-Fa-f]+", "", str(value))
 
 
 def load_sentence_pipeline(
