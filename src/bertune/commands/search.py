@@ -141,7 +141,7 @@ def open_or_build_index(
         try:
             index = builder.open()
         except ArtifactError:
-            if not os.access(folder, os.W_OK):
+            if not os.access(folder, os.W_OK) or not Path(corpus.file).exists():
                 raise
             index = None  # a call that builds it again may be the reason: wait for its end
         if index is not None:
