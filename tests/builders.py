@@ -17,11 +17,14 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
 from bertune.commands.train import prepare
-from bertune.config.schema import RunConfig
+from bertune.config.schema import DataConfig, RunConfig
 from bertune.data.dataset import EncodedDataset
+from bertune.data.records import BadRows, ReadOptions
+from bertune.data.rows import open_rows
 from bertune.encoders.load import LoadReport
 from bertune.heads.model import Model
 from bertune.tasks.base.task import Task
+from bertune.tasks.tag import Tag
 from bertune.text.tokenizer import Tokenizer
 from bertune.training.build import build_model
 from bertune.training.rng import seed_everything
@@ -72,6 +75,24 @@ def read_rows(task: Task, rows: Rows) -> list[Example]:
         row if isinstance(row, Example) else task.read(Row(row, Location("rows.jsonl", number)))
         for number, row in enumerate(rows, 1)
     ]
+
+
+def read_tagging_file(
+    path: object, *, target: bool = True, bad: BadRows | None = None, **settings: object
+) -> tuple[list[Row], list[str]]:
+    """The rows of a file with a tag for each word, and the notes about it.
+
+    Args:
+        path: the file.
+        target: whether rows must have tags.
+        bad: collects rows that cannot be used; without it one is an error.
+        settings: of `data`.
+    """
+    notes: list[str] = []
+    bad = bad or BadRows()
+    options = ReadOptions(str(path), DataConfig(**settings), Tag.columns, bad, notes.append, target)
+    rows = list(open_rows(options))
+    return rows, [*notes, *bad.finish()]
 
 
 def build_run(

@@ -67,6 +67,11 @@ sets = {
     "pairs": EncodedDataset([EncodedExample(pieces(row[:2])) for row in three]),
     "hard negatives": EncodedDataset([EncodedExample(pieces(row)) for row in three]),
     "two passes": EncodedDataset([EncodedExample(pieces([row[0], row[0]]), passes=True) for row in three]),
+    # rows of two to five texts, of which one or two belong to the first
+    "ragged": EncodedDataset([
+        EncodedExample(pieces(row + [(n + 4) % 11, (n + 7) % 11])[:2 + n % 4], context=[None, 2][n % 4 == 3])
+        for n, row in enumerate(three)
+    ]),
 }
 cuts = {1: [0, 8], 2: [0, 3, 8], 3: [0, 1, 6, 8]}[world]
 for (name, rows), symmetric, mask in itertools.product(sets.items(), (False, True), (False, True)):
@@ -114,15 +119,18 @@ def alone(tmp_path_factory):
     (found,) = computed(tmp_path_factory.mktemp("alone"), 1)
     assert torch.equal(found["integers"], torch.arange(12).view(6, 2))
     gradients = {key: value[1:] for key, value in found.items() if "symmetric" in key and "said" not in key}
-    assert len(gradients) == 12
+    assert len(gradients) == 16
     assert all(float(g.abs().max()) > 0.1 for g in gradients.values())
-    for name in ("pairs", "hard negatives", "two passes"):
+    for name in ("pairs", "hard negatives", "two passes", "ragged"):
         for symmetric in (False, True):
             key = f"{name}, symmetric {symmetric}, masked"
             assert not torch.allclose(
                 found[f"{key} True"], found[f"{key} False"], rtol=1e-3
             )  # some were left out
-            assert found[f"said of {key} False"] == []
+            said = found[f"said of {key} False"]  # texts of the same row are left out even then
+            assert [line[:32] for line in said] == (
+                ["4 of 190 in-batch negatives (2.1"] if name == "ragged" else []
+            )
             assert "in-batch negatives" in found[f"said of {key} True"][0]
     return found
 

@@ -19,7 +19,7 @@ At the command line all of them are the user's to mend: exit code 2, without a t
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 
 class BertuneError(Exception):
@@ -32,6 +32,26 @@ class ConfigError(BertuneError, ValueError):
 
 class DataError(BertuneError, ValueError):
     """A data file, or a row of it, cannot be used."""
+
+
+class LazyDataError(DataError):
+    """A DataError whose message is made when it is shown: of a thousand bad rows a few are.
+
+    Args:
+        make_message: returns the message.
+    """
+
+    def __init__(self, make_message: Callable[[], str]) -> None:
+        super().__init__()
+        self._make_message = make_message
+
+    def __str__(self) -> str:
+        """Return the message."""
+        return self._make_message()
+
+    def __reduce__(self) -> tuple[type[DataError], tuple[str]]:
+        """Pickle as a DataError with the message."""
+        return DataError, (str(self),)
 
 
 class TaskNotFound(BertuneError, LookupError):

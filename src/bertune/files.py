@@ -23,6 +23,18 @@ PART = ".part"
 """The suffix of what is not finished: nobody reads such a name."""
 
 
+def expand_user(path: str | os.PathLike[str]) -> str:
+    """Return a path as text whose leading "~" is the home folder, where the shell has left it as it is.
+
+    A shell expands `~/a.csv`, but not `data.train=~/a.csv`, nor what a run file or Python says.
+
+    >>> expand_user("a.csv")
+    'a.csv'
+    """
+    # Not Path.expanduser, which raises for the name of a user that does not exist, such as "~backup.csv".
+    return os.path.expanduser(path)  # noqa: PTH111
+
+
 def write_text(path: Path, text: str, *, durable: bool = False) -> None:
     """Write a text file that is either whole or as it was before.
 

@@ -42,6 +42,8 @@ class Columns:
     """Whether rows must have the target in training and evaluation."""
     spreadable: tuple[str, ...] = ()
     """Fields that may be spread over several columns; the value of a row is then a dict, value by column."""
+    pair_aliases: tuple[tuple[str, str], ...] = ()
+    """More names of two columns that are recognised as text and text_b, in the form of `text_aliases`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,8 @@ class Row:
     location: Location
     raw: dict[str, Any] = field(default_factory=dict)
     """Every column under the file's own name."""
+    word_records: tuple[dict[str, Any], ...] = ()
+    """The records of its words, where the file is a table with a word a row."""
 
 
 class Span(NamedTuple):
@@ -103,6 +107,8 @@ class Example:
     location: Location = Location("", 0)
     words: tuple[tuple[int, int], ...] | None = None
     """Start and end of each word in the text; None for tasks that do not look at words."""
+    num_positives: int = 1
+    """How many texts after the first one belong to it; further texts do not. For rows of several texts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +125,7 @@ class Encoding:
 
 @dataclass(frozen=True, slots=True)
 class EncodedExample:
-    """An example as integers: 1 input for a cross-encoder, 2 or 3 for a bi-encoder."""
+    """An example as integers: 1 input for a cross-encoder, 2 or more for a bi-encoder."""
 
     inputs: tuple[Encoding, ...]
     target: Any = None
@@ -186,7 +192,8 @@ class PairIndex:
     The batch has `U` texts, each once.
 
     Attributes:
-        text_index: for each position in a row a tensor (B,), the text there, from 0 to U - 1.
+        text_index: for each position in a row a tensor (B,), the text there, from 0 to U - 1; -1 where a row
+            has fewer texts than others. The first two positions are never empty.
         text_ids: (U,) a number for each text; two passes of one text have the same.
     """
 
@@ -233,7 +240,8 @@ class Prediction:
     tags: tuple[tuple[str, str], ...] | None = None
     """Each word and its tag, for word-level tasks."""
     vectors: tuple[Any, ...] | None = field(default=None, repr=False)
-    """The vector (E,) of each text of the row, numpy fp32, where the metrics need them."""
+    """The vector (E,) of each text of the row, numpy fp32, where the metrics need them; of a row that is
+    scored for several labels the probabilities (N,)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,7 +254,8 @@ class Scores:
     intervals: dict[str, tuple[float, float]] = field(default_factory=dict)  # 95 % bootstrap intervals
     per_label: dict[str, dict[str, float]] = field(default_factory=dict)
     confusion: dict[str, dict[str, int]] = field(default_factory=dict)
-    """Number of rows by gold label, then by predicted label."""
+    """Number of rows by gold label, then by predicted label; with more than 100 labels only of the pairs
+    that are most often confused."""
 
     @property
     def main_value(self) -> float:
@@ -342,6 +351,7 @@ class Encoder(Protocol):
     prefix: str  # of the encoder's parameter names in a checkpoint, such as "bert."
     hf_class: str  # the class of transformers that opens the encoder alone
     numerics: Numerics
+    kept_weights: dict[str, torch.Tensor]  # the pretrained pooler, which bertune neither runs nor trains
 
     @property
     def max_positions(self) -> int:

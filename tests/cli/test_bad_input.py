@@ -31,6 +31,7 @@ def bench(tmp_path, monkeypatch, tiny):
     return run
 
 
+XLSX = b"PK\x03\x04\x14\x00[Content_Types].xml<x/>PK\x03\x04xl/workbook.xml"
 CASES = {
     "missing file": ({}, ["data.train=train.csv"], ["train.csv: no such file"]),
     "missing file, near miss": ({"trian.csv": GOOD}, ["data.train=train.csv"], ["no such file", "did you mean 'trian.csv'"]),
@@ -78,8 +79,15 @@ CASES = {
     ),
     "unknown encoding": ({"t.csv": GOOD}, ["data.train=t.csv", "data.encoding=utf-9"], ["data.encoding: 'utf-9' is not an encoding"]),
     "broken quotation": ({"t.csv": GOOD + '"a dog" x,pos\n'}, ["data.train=t.csv"], ["t.csv:14: broken quotation", "data.quoting=none"]),
-    "tabs in csv": ({"t.csv": TSV}, ["data.train=t.csv", "data.columns=[text,label]"], ["t.csv:1: 1 columns where 2", "data.delimiter=tab"]),
-    "tabs in csv with a header": ({"t.csv": TSV}, ["data.train=t.csv"], ["t.csv: no column for 'text' and 'label'", "data.delimiter=tab"]),
+    "tabs, not semicolons": (
+        {"t.csv": TSV}, ["data.train=t.csv", "data.columns=[text,label]", "data.delimiter=semicolon"],
+        ["t.csv: no line is divided by semicolons (data.delimiter), but by tabs; set data.delimiter=tab"],
+    ),
+    "tabs, not semicolons, with a header": (
+        {"t.csv": TSV}, ["data.train=t.csv", "data.delimiter=semicolon"],
+        ["t.csv: no line is divided by semicolons (data.delimiter), but by tabs; set data.delimiter=tab"],
+    ),
+    "a workbook": ({"t.csv": XLSX}, ["data.train=t.csv"], ["t.csv: is an Excel workbook (xlsx); save the sheet as csv"]),
     "damaged gzip": ({"t.csv.gz": b"not gzip"}, ["data.train=t.csv.gz"], ["t.csv.gz: the compressed file is damaged"]),
     "damaged parquet": ({"t.parquet": b"PAR1 no"}, ["data.train=t.parquet"], ["t.parquet: not a readable parquet file"]),
     "unknown key": ({"t.csv": GOOD}, ["data.train=t.csv", "train.lerning_rate=1"], ["train.lerning_rate: no such setting", "did you mean 'learning_rate'"]),

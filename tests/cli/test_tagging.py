@@ -153,3 +153,32 @@ def test_inspect_recognises_sentences(tagger, tiny, write):
         tiny,
     )
     assert "multi-label" in found.stdout
+
+
+def test_a_table_with_a_word_a_row_keeps_its_rows(tagger, write, tmp_path):
+    out, _ = tagger
+    rows = [(1, "the", "O"), (1, "big", "B-animal"), (1, "dog", "I-animal"), (1, "is", "O"),
+            (2, "the", "O"), (2, "house", "B-thing"), (2, "is", "O"), (2, "bad", "O")]  # fmt: skip
+    text = "".join(
+        f"{number},{word},{tag}\n" for number, word, tag in [("sentence_id", "word", "tag"), *rows]
+    )
+    file = write("rows.csv", text)
+    found = call("evaluate", out, file, "--json")
+    assert found.exit_code == 0, found.output
+    assert json.loads(found.stdout)["values"]["f1"] == 1.0
+    assert "8 rows grouped to 2 sentences by column 'sentence_id'" in found.stderr
+    found = call("predict", out, file)
+    lines = ["sentence_id,word,tag,prediction", *(f"{n},{word},{tag},{tag}" for n, word, tag in rows)]
+    assert found.stdout.splitlines() == lines
+    found = call("predict", out, file, "-o", tmp_path / "rows.conll")
+    assert (tmp_path / "rows.conll").read_text().startswith("the\tO\nbig\tB-animal\n")
+    assert call("evaluate", out, tmp_path / "rows.conll").exit_code == 0
+
+
+def test_words_with_tabs_are_written_as_words(tagger, write, tmp_path):
+    out, _ = tagger
+    file = write("rows.jsonl", [{"tokens": ["the", "big\tdog", "is\n"]}])
+    found = call("predict", out, file, "-o", tmp_path / "rows.conll")
+    assert "2 words hold tabs or line ends" in found.stderr
+    lines = (tmp_path / "rows.conll").read_text().splitlines()
+    assert [line.split("\t")[0] for line in lines] == ["the", "big dog", "is ", ""]

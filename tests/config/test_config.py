@@ -318,7 +318,8 @@ def test_every_fault_is_reported_at_once() -> None:
     [
         (
             {"zzz": 1},
-            "zzz: no such setting; allowed here: data, device, log, model, options, out, seed, task, train",
+            "zzz: no such setting; allowed here: data, device, log, model, model_code, options, out, seed, "
+            "task, train",
         ),
         (
             {"log": {"trackres": 1}},
@@ -355,8 +356,8 @@ def test_every_fault_is_reported_at_once() -> None:
         ),
         (
             {"data": {"format": "xlsx"}},
-            "data.format: input should be 'auto', 'csv', 'tsv', 'json', 'jsonl', 'parquet', 'conll' "
-            "or 'lines' (got 'xlsx')",
+            "data.format: input should be 'auto', 'csv', 'tsv', 'json', 'jsonl', 'fasttext', 'parquet', "
+            "'conll' or 'lines' (got 'xlsx')",
         ),
         ({"seed": 2**32}, "seed: input should be less than 4294967296 (got 4294967296)"),
     ],

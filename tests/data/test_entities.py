@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bertune.commands.train import prepare
-from bertune.data.entities import is_cjk, join_words, split_words
+from bertune.data.entities import count_trimmed, is_cjk, join_words, split_words
 from bertune.data.tags import spans_to_tags
 from bertune.errors import DataError
 from bertune.types import Example, Location, Row, Span
@@ -167,8 +167,8 @@ WRONG = {
     "twice": ("a dog", [[2, 5, "x"], [2, 5, "x"]], "overlap, and a word has one label only"),
     "within": (
         "a dog",
-        [[0, 5, "x"], [1, 2, "y"], [3, 4, "z"]],
-        "the spans 0 to 5 'x' .* and 1 to 2 'y' .* overlap",
+        [[0, 5, "x"], [2, 3, "y"], [3, 4, "z"]],
+        "the spans 0 to 5 'x' .* and 2 to 3 'y' .* overlap",
     ),
     "no label": ("a dog", [{"start": 0, "end": 1}], no_span({"start": 0, "end": 1})),
     "label is null": ("a dog", [[0, 1, None]], no_span([0, 1, None])),
@@ -321,3 +321,76 @@ def test_joined_words_are_cut_as_they_were(words):
     text, places = join_words(words)
     assert split_words(text, "words") == places
     assert text.split() == words
+
+
+# ---------------------------------------------------------------- blanks at the edges of spans, numbers
+
+
+BLANKS = {
+    "before": (" Anna lives", [[0, 5, "x"]], "Anna"),
+    "after": ("Anna lives", [{"start": 0, "end": 5, "label": "x"}], "Anna"),
+    "both": ("a  Anna  b", [[1, 9, "x"]], "Anna"),
+    "other blanks": ("高\u3000勇\xa0来", [[1, 4, "x"]], "勇"),
+    "line end": ("Anna\nlives", [{"start": 0, "end": 5, "labels": ["x"]}], "Anna"),
+    "its own text": ("Anna lives", [{"start": 0, "end": 5, "label": "x", "text": "Anna"}], "Anna"),
+    "CLUENER": ("Anna lives", {"x": {"Anna ": [[0, 4]]}}, "Anna"),
+    "invisible": ("\u200bAnna\ufeff lives", [[0, 6, "x"]], "Anna"),
+    "inside": ("New York", [[0, 8, "x"]], "New York"),
+    "words": (["Anna", " ", "b"], [[0, 6, "x"]], "Anna"),
+}
+
+
+@pytest.mark.parametrize("name", BLANKS)
+def test_blanks_at_the_edges_of_spans_do_not_belong_to_them(name):
+    text, label, expected = BLANKS[name]
+    example = read(text, label)
+    (span,) = example.target
+    assert example.texts[0][span.start : span.end] == expected
+    row = Row({"text": text, "label": label}, Location("rows.jsonl", 7))
+    assert count_trimmed(row, "label", example.texts[0], example.words) == (name != "inside")
+
+
+def test_words_keep_blanks_of_their_own():
+    example = read(["a ", "b"], [[0, 2, "x"]])
+    assert example.target == (Span(0, 2, "x"),)
+    assert read(["a ", "b"], ["B-x", "O"]).target == example.target
+
+
+def test_blank_words_at_the_edges_of_tags_do_not_belong_to_the_entity():
+    assert read(" Anna", ["B-x", *["I-x"] * 4]).target == (Span(1, 5, "x"),)
+    assert read(["Anna", " ", "b"], ["B-x", "I-x", "O"]).target == (Span(0, 4, "x"),)
+
+
+@pytest.mark.parametrize(
+    ("text", "span"), [("a  b", [1, 3, "x"]), ("a\n", [1, 2, "x"]), ("高\u3000", [1, 2, "x"])]
+)
+def test_spans_of_blanks_alone_are_refused(text, span):
+    with pytest.raises(DataError, match=r"rows\.jsonl:7: the span .* is nothing but blanks; remove it"):
+        read(text, [span])
+
+
+def numbered(labels: str):
+    return prepare("tag", ["data.train=rows.jsonl", f"data.labels={labels}"])[1]
+
+
+@pytest.mark.parametrize("tags", [[1, 2, 0], [1.0, 2.0, 0.0], ["1", "2", "0"], "1 2 0"])
+def test_numbers_are_tags_by_their_position_in_data_labels(tags):
+    row = Row({"text": ["New", "York", "is"], "label": tags}, Location("rows.jsonl", 7))
+    assert numbered("[O,B-x,I-x]").read(row).target == (Span(0, 8, "x"),)
+    with pytest.raises(DataError, match=r"the tag is the number 1; name the tags .* data\.labels=\[O,"):
+        task.read(row)
+
+
+@pytest.mark.parametrize("tags", [[3, 0], [-100, 0]])
+def test_numbers_without_a_name_are_refused(tags):
+    row = Row({"text": ["a", "b"], "label": tags}, Location("rows.jsonl", 7))
+    with pytest.raises(
+        DataError, match=rf"word 1: the tag {tags[0]} has no name; data\.labels names 3 tags, 0 to 2"
+    ):
+        numbered("[O,B-x,I-x]").read(row)
+
+
+def test_labels_that_are_numbers_are_names():
+    one = prepare("tag", ["data.train=rows.jsonl", 'data.labels=["1","0"]', "options.scheme=none"])[1]
+    row = Row({"text": ["a", "b"], "label": [0, 1]}, Location("rows.jsonl", 7))
+    assert [span.label for span in one.read(row).target] == ["0", "1"]

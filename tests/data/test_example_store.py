@@ -191,7 +191,7 @@ def test_rows_and_splits_are_the_same_in_files(name, tiny, tmp_path):
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     found = []
     for folder in (None, tmp_path):
-        run, task = prepare(task_name, [f"data.train={file}", "data.limit=40", *settings])
+        run, task = prepare(task_name, [f"data.train={file}", f"model={tiny}", "data.limit=40", *settings])
         notes: list[str] = []
         splits = read_splits(task, run.data, run.seed, notes.append, folder)
         tokenizer = load_tokenizer(tiny, 64, run.data)
@@ -253,7 +253,7 @@ def test_what_cannot_be_kept_is_refused(tmp_path, tiny):
     with pytest.raises(DataError, match="beyond 9"):
         writer.write([EncodedExample((Encoding([3, 10], [0, 0]),))])
     one, two = EncodedExample((Encoding([1], [0]),)), EncodedExample((Encoding([1], [0]), Encoding([2], [0])))
-    with pytest.raises(DataError, match="different numbers"):
+    with pytest.raises(DataError, match="some rows have one input and others several"):
         writer.write([one, two])
 
 

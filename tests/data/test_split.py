@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bertune.data.split import stratified_sample, train_dev_split
+from bertune.data.split import LabelledRows, stratified_sample, train_dev_split
 
 KEYS = st.lists(st.sampled_from(["a", "b", "c", "", ("x", "y")]), max_size=60)
 SEEDS = st.integers(0, 2**32 - 1)
@@ -137,3 +138,52 @@ def test_pairs_of_texts_and_one_text_alone() -> None:
     assert [0, 2] in (train, dev)
     assert train_dev_split(["x", "x"], ["k", "l"], 0.5, 0) == ([], [0, 1])
     assert train_dev_split([], [], 0.5, 0) == ([], [])
+
+
+# ---------------------------------------------------------------- every label keeps a row
+
+combined = st.lists(st.sampled_from(["", "a", "b", "c", "a\0b", "b\0c", "d"]), min_size=2, max_size=40)
+
+
+def labels_of(keys: list[str]) -> set[str]:
+    return {label for key in keys for label in key.split("\0") if key}
+
+
+@given(combined, st.lists(st.integers(0, 8), min_size=40, max_size=40), st.integers(0, 5), st.booleans())
+def test_cover_exchanges_whole_texts_and_loses_no_label(
+    keys: list[str], texts: list[int], seed: int, may_grow: bool
+) -> None:
+    text_ids = np.array(texts[: len(keys)])
+    kept = np.isin(text_ids, np.unique(text_ids)[: max(1, len(np.unique(text_ids)) // 2)])
+    rows = LabelledRows(keys)
+    covered = rows.cover(kept, text_ids, seed, may_grow=may_grow)
+    assert set(rows.lost(covered)) <= set(rows.lost(kept))
+    assert not set(text_ids[covered]) & set(text_ids[~covered])
+    num_texts = [len(np.unique(text_ids[mask])) for mask in (kept, covered)]
+    assert num_texts[1] == num_texts[0] or (may_grow and num_texts[1] > num_texts[0])
+    assert may_grow is False or covered.all() == kept.all()
+    if not rows.lost(kept):
+        assert (covered == kept).all()
+    assert (covered == rows.cover(kept, text_ids, seed, may_grow=may_grow)).all()
+
+
+@pytest.mark.parametrize("keys", [["a"] * 30 + ["b"], ["a\0c"] * 30 + ["b\0a"], ["x", "y", *["a"] * 20]])
+def test_cover_takes_the_rare_label_and_keeps_the_number(keys: list[str]) -> None:
+    rows = LabelledRows(keys)
+    kept = np.array([key == "a" or key == "a\0c" for key in keys])
+    covered = rows.cover(kept, np.arange(len(keys)), 0, may_grow=False)
+    assert rows.lost(covered) == []
+    assert covered.sum() == kept.sum()
+
+
+def test_cover_cannot_have_more_labels_than_rows() -> None:
+    rows = LabelledRows(["a", "b", "c"])
+    kept = np.array([True, False, False])
+    assert rows.cover(kept, np.arange(3), 0, may_grow=False).tolist() == [True, False, False]
+    assert rows.cover(kept, np.arange(3), 0, may_grow=True).tolist() == [True, True, False]
+
+
+def test_counts_of_labels() -> None:
+    rows = LabelledRows(["a\0b", "", "b", "a\0b"])
+    assert (rows.names, rows.count(np.array([0, 1, 2])).tolist()) == (["a", "b"], [1, 2])
+    assert rows.lost(np.array([False, True, True, False])) == ["a"]

@@ -13,7 +13,9 @@ from seqeval.metrics.sequence_labeling import get_entities
 from bertune.data.tags import (
     TagCounts,
     is_transition_allowed,
+    parse_model_tag,
     parse_tag,
+    read_tag,
     spans_to_tags,
     tag_set,
     tags_to_spans,
@@ -202,20 +204,57 @@ def test_every_prefix_separator_and_type(prefix, separator, label):
     )
 
 
-@pytest.mark.parametrize("tag", ["B", "B-", "I", "S_", "M-", "U"])
+@pytest.mark.parametrize("tag", ["B-", "I-", "S_", "M-", "U_"])
 def test_a_tag_without_a_type(tag):
     with pytest.raises(DataError, match=f"{tag!r} has no type; write {tag[0]}-TYPE, such as {tag[0]}-PER"):
         parse_tag(tag)
 
 
 @pytest.mark.parametrize(
-    "tag", ["X-PER", "nonsense", "o", "b-PER", "", "-PER", "O-PER", "OO", " O", "BPER", "B PER", "-", "0"]
+    "tag", ["X-PER", "nonsense", "o", "b-PER", "-PER", "O-PER", "OO", " O", "BPER", "B PER", "-"]
 )
 def test_what_is_no_tag(tag):
     with pytest.raises(
         DataError, match=f"^{tag!r} is not a tag; a tag is O, or one of B, I, M, E, S, L, U with a type"
     ):
         parse_tag(tag)
+
+
+def test_an_empty_tag_and_a_number_say_what_to_do():
+    with pytest.raises(DataError, match="the tag is empty; a word outside of entities has the tag O"):
+        parse_tag("")
+    with pytest.raises(
+        DataError, match=r"is the number 7; name the tags by .* data\.labels=\[O,B-PER,I-PER\]"
+    ):
+        parse_tag("7")
+
+
+def test_tags_that_are_a_prefix_alone_have_one_type():
+    assert [parse_tag(tag) for tag in "BIMESLUO"] == [
+        *((prefix, "SPAN") for prefix in "BIIESES"),
+        ("O", ""),
+    ]
+
+
+@pytest.mark.parametrize("scheme", ["io", "none"])
+def test_schemes_without_prefixes_are_read_and_written(scheme):
+    tags = ["person-actor", "person-actor", "O", "loc", "B-cell"]
+    spans = tags_to_spans(parse_model_tag(tag, scheme) for tag in tags)
+    assert spans_to_tags(spans, 5, scheme) == tags
+    assert len(spans) == {"io": 3, "none": 5}[scheme]
+    labels = ["loc", "B-cell"]
+    assert tag_set(labels, scheme) == {"io": ["O", *labels], "none": labels}[scheme]
+    assert is_transition_allowed(scheme, None, ("I", "x"))
+    assert is_transition_allowed(scheme, ("I", "x"), ("I", "y"))
+
+
+def test_a_file_in_io_may_have_prefixes():
+    assert [read_tag(tag, "io") for tag in ("B-PER", "I-PER", "PER", "O")] == [
+        ("B", "PER"), ("I", "PER"), ("I", "PER"), ("O", ""),
+    ]  # fmt: skip
+    assert [read_tag(tag, "none") for tag in ("B-PER", "O", "NN", "7")] == [
+        ("S", "B-PER"), ("S", "O"), ("S", "NN"), ("S", "7"),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from tests.encoders.test_load import NATIVE_KINDS, ragged
 from torch.nn import functional as F
 
 from bertune.encoders import int8
-from bertune.encoders.auto import load_auto_encoder
+from bertune.encoders.auto_load import load_auto_encoder
 from bertune.encoders.int8 import ROUNDING, _Code, _Product, _Quantizer, quantize
 from bertune.encoders.load import load_encoder
 from bertune.errors import ConfigError

@@ -10,7 +10,8 @@ import torch
 
 from bertune.data.dataset import EncodedDataset
 from bertune.encoders.architectures import PACKABLE
-from bertune.encoders.auto import AutoEncoder, load_auto_encoder
+from bertune.encoders.auto import AutoEncoder
+from bertune.encoders.auto_load import load_auto_encoder
 from bertune.encoders.bert import Bert
 from bertune.encoders.families.registry import FAMILIES
 from bertune.encoders.load import load_encoder

@@ -11,9 +11,13 @@ from sklearn import metrics as sk
 
 from bertune.metrics.bootstrap import bootstrap_interval
 from bertune.metrics.classification import (
+    LabelCounts,
+    LabelPairs,
+    MultiLabelMetrics,
     best_threshold,
     confusion_matrix,
     matthews_corrcoef,
+    most_confused,
     multi_label_scores,
     per_label_scores,
     single_label_scores,
@@ -109,6 +113,32 @@ class TestSingleLabel:
             )
             assert type(actual[name]["support"]) is int
 
+    @quickly
+    @given(labelled())
+    def test_counts_are_enough(self, rows):
+        gold, predicted, num_labels = rows
+        counts = LabelCounts.of_ids(gold, predicted, num_labels)
+        matrix = confusion_matrix(gold, predicted, num_labels)
+        assert single_label_scores(counts, None) == single_label_scores(matrix, None)
+        assert counts.hits.tolist() == np.diag(matrix).tolist()
+
+    @quickly
+    @given(labelled(), st.integers(1, 6))
+    def test_most_confused(self, rows, most):
+        gold, predicted, num_labels = rows
+        matrix = confusion_matrix(gold, predicted, num_labels)
+        np.fill_diagonal(matrix, 0)
+        pairs = most_confused(gold, predicted, most)
+        assert all(matrix[g, p] == count for g, p, count in pairs)
+        counts = [count for _, _, count in pairs]
+        assert counts == sorted(matrix[matrix > 0].tolist(), reverse=True)[:most]
+
+    def test_a_hundred_thousand_labels_need_no_table(self):
+        """A confusion matrix of them would have ten thousand million entries."""
+        gold = np.arange(100_000)
+        scores = single_label_scores(LabelCounts.of_ids(gold, gold // 2 * 2, len(gold)), None)
+        assert (scores["accuracy"], len(most_confused(gold, gold // 2 * 2, 10))) == (0.5, 10)
+
     def test_one_right_one_wrong_of_each(self):
         """By hand, in case both libraries are wrong."""
         actual = single_label_scores(np.array([[3, 1], [2, 4]]), 1)
@@ -156,6 +186,20 @@ class TestMultiLabel:
     def test_labels_that_never_occur_count_as_0_in_the_macro_average(self):
         gold = np.array([[True, False], [True, False]])
         assert multi_label_scores(gold, gold)["f1_macro"] == 0.5
+
+    @quickly
+    @given(flags(), st.integers(0, 100))
+    def test_resampled_rows(self, table, seed):
+        gold, predicted = table
+        metrics = MultiLabelMetrics(LabelPairs.of_flags(gold), LabelPairs.of_flags(predicted))
+        rows = np.random.default_rng(seed).integers(0, len(gold), len(gold))
+        for name, value in multi_label_scores(gold[rows], predicted[rows]).items():
+            assert metrics.resampled(rows, name) == pytest.approx(value, abs=1e-12)
+
+    def test_pairs_of_lists(self):
+        pairs = LabelPairs.of_lists([[2, 0], [], [1]], 3)
+        assert (pairs.rows.tolist(), pairs.labels.tolist()) == ([0, 0, 2], [2, 0, 1])
+        assert LabelPairs.of_lists([[], []], 3).count_labels().tolist() == [0, 0, 0]
 
 
 class TestRegression:

@@ -11,7 +11,8 @@ import pytest
 import bertune
 from bertune.commands.train import prepare
 from bertune.config.schema import DataConfig
-from bertune.encoders.auto import get_max_positions, load_hf_config
+from bertune.encoders.auto import get_max_positions
+from bertune.encoders.auto_load import load_hf_config
 from bertune.encoders.pretrained import locate_model
 from bertune.tasks.base.reading import read_examples
 from bertune.text.load import load_tokenizer

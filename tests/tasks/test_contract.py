@@ -122,7 +122,7 @@ def trained(request, tiny, tmp_path_factory):
 
 def parts(case: Case, file: Path, tiny: Path):
     """Build the parts of a task by hand, up to one batch."""
-    run, task = prepare(case.task, [f"data.train={file}", *case.settings])
+    run, task = prepare(case.task, [f"data.train={file}", f"model={tiny}", *case.settings])
     examples = read_and_fit([str(file)], task, run.data, lambda _: None)
     encoder, report = load_encoder(tiny)
     tokenizer = load_tokenizer(tiny, encoder.max_positions, run.data)

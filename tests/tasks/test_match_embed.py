@@ -425,7 +425,8 @@ REFUSED = {
     "product of another loss": ("match", {"t.jsonl": SCORED}, ["options.concat_product=true"], "options.concat_product has no effect with options.loss=cosent"),
     "contrastive on scores": ("match", {"t.jsonl": SCORED}, ["options.loss=contrastive"], "contrastive is for labels 0 and 1"),
     "widths with softmax": ("match", {"t.jsonl": TEXTUAL}, ["options.loss=softmax", "options.matryoshka=[8]"], "options.matryoshka has no effect"),
-    "no number": ("match", {"t.jsonl": [*SCORED, {**PAIRS[0], "label": "many"}]}, [], "t.jsonl:25: 'label' must be a number, got 'many'"),
+    "no number": ("match", {"t.jsonl": [*SCORED, {**PAIRS[0], "label": "many"}]}, [], "t.jsonl:25: 'label' is 'many', but 0 at t.jsonl:1"),
+    "no number for a loss of scores": ("match", {"t.jsonl": [*SCORED, {**PAIRS[0], "label": "many"}]}, ["options.loss=cosine"], "t.jsonl:25: 'label' must be a number, got 'many'"),
     "not a number": ("match", {"t.jsonl": [*SCORED, {**PAIRS[0], "label": "inf"}]}, [], "t.jsonl:25: 'label' must be a finite number"),
     "an empty text": ("match", {"t.jsonl": [*SCORED, {**PAIRS[0], "text": " ", "label": 1}]}, [], "t.jsonl:25: 'text' is empty"),
     "two passes for the distance of two passes": ("match", {"t.jsonl": SCORED}, ["train.r_drop=1"], "train.r_drop: task match has no distance"),
@@ -463,7 +464,7 @@ REFUSED = {
         "embed", {"t.jsonl": PAIRS, "d.jsonl": SCORED}, ["options.metric=ndcg@10"], "options.metric=ndcg@10: d.jsonl gives spearman, pearson",
     ),
     "margin of another loss": ("match", {"t.jsonl": LABELLED}, ["options.margin=.3"], "options.margin has no effect with options.loss=cosent"),
-    "labels without softmax": ("match", {"t.jsonl": LABELLED}, ["data.labels=[0,1]"], "data.labels is for options.loss=softmax"),
+    "labels without softmax": ("match", {"t.jsonl": LABELLED}, ["options.loss=cosent", "data.labels=[0,1]"], "data.labels is for options.loss=softmax"),
     "several labels a row": ("match", {"t.jsonl": SCORED}, ["data.label_delimiter=pipe"], "data.label_delimiter is for several labels a row"),
     "metric of scores for softmax": (
         "match", {"t.jsonl": TEXTUAL}, ["options.loss=softmax", "options.metric=spearman"], "options.metric=spearman is not a metric of these rows",
@@ -473,17 +474,17 @@ REFUSED = {
         "match", {"t.jsonl": SCORED}, ["options.loss=contrastive", "options.concat_product=true"],
         "options.loss=contrastive is for labels 0 and 1; for scores use cosent or cosine; options.concat_product has no effect",
     ),
-    "text labels with cosent": ("match", {"t.jsonl": TEXTUAL}, [], "t.jsonl:1: 'label' must be a number, got 'a' (and 23 more bad rows"),
+    "text labels with cosent": ("match", {"t.jsonl": TEXTUAL}, ["options.loss=cosent"], "t.jsonl:1: 'label' must be a number, got 'a' (and 23 more bad rows"),
     "a score is missing": ("match", {"t.jsonl": [*SCORED, {**PAIRS[0], "label": None}]}, [], "t.jsonl:25: 'label' is missing"),
     "no second text": ("match", {"t.jsonl": [{"text": "a", "label": 1}, {"text": "b", "label": 0}]}, [], "t.jsonl: no column for 'text_b'"),
     "single texts among pairs": (
         "embed", {"t.jsonl": PAIRS, "u.jsonl": SINGLE}, ["data.train=[t.jsonl,u.jsonl]"],
-        "u.jsonl:1: has 1 texts, t.jsonl:1 has 2; rows of one split must have the same parts",
+        "u.jsonl:1: has 1 text, t.jsonl:1 has 2 texts; rows of one split must have the same parts",
     ),
-    "pairs among triples of dev": (
-        "embed", {"t.jsonl": PAIRS, "d.jsonl": HARD, "u.jsonl": PAIRS}, ["data.dev=[d.jsonl,u.jsonl]"], "u.jsonl:1: has 2 texts, d.jsonl:1 has 3",
+    "single texts among pairs of dev": (
+        "embed", {"t.jsonl": PAIRS, "d.jsonl": HARD, "u.jsonl": SINGLE}, ["data.dev=[d.jsonl,u.jsonl]"], "u.jsonl:1: has 1 text, d.jsonl:1 has 3 texts",
     ),
-    "a negative is empty": ("embed", {"t.jsonl": [*HARD, {**PAIRS[0], "negative": ""}]}, [], "t.jsonl:25: 'negative' is empty"),
+    "a negative is no text": ("embed", {"t.jsonl": [*HARD, {**PAIRS[0], "negative": {"a": "b"}}]}, [], "t.jsonl:25: 'negative' must be text, got dict"),
     "a score to learn from": (
         "embed", {"t.jsonl": [*({**row, "label": 1} for row in PAIRS), {**PAIRS[1], "label": 0.5}], "d.jsonl": SCORED}, [], "t.jsonl:25: the label is 0.5",
     ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from bertune.commands.train import prepare
 from bertune.errors import ConfigError
 
 pytest.importorskip("sentence_transformers")
+FORMAT_1 = Path(__file__).parents[1] / "fixtures" / "format-1"
 TANH, IDENTITY, GELU = torch.nn.Tanh(), torch.nn.Identity(), torch.nn.GELU()
 PROMPTS = {"document": "not a ", "passage": "three ", "query": "the Dog "}
 BASES = {
@@ -138,7 +140,7 @@ def test_what_is_given_counts_and_is_said(tiny, tmp_path):
     assert (run.data.max_length, task.data.max_length, task.prompt) == (30, 30, "")
     assert task.options.model_dump() == run.options
     assert said == [
-        f"model {tmp_path / 'base'}: not as its folder says, as given: options.pooling=mean instead of cls, "
+        f"model {tmp_path / 'base'}: given, unlike the folder: options.pooling=mean instead of cls, "
         "options.normalize=false instead of true, options.prompts={} instead of "
         "{document: 'not a ', passage: 'three ', query: 'the Dog '}, data.max_length=30 instead of 20"
     ]
@@ -204,17 +206,22 @@ def test_a_stopped_run_goes_on_with_what_it_took_over(tiny, tmp_path):
         assert bertune.load(folder).get_embedding_dimension() == 12
 
 
-def test_other_tasks_take_over_a_shorter_length_only(tiny, tmp_path):
+def test_other_tasks_take_over_nothing(tiny, tmp_path):
     save_sentence_folder(tiny, tmp_path / "base", **BASES["bge"])
-    run, task, said = prepared(tmp_path / "base", task="classify")
-    assert run.data.max_length == task.data.max_length == 20
-    assert said == [f"model {tmp_path / 'base'}: max_length=20 taken over from the folder"]
-    run, _, said = prepared(tmp_path / "base", "data.max_length=null", task="tag")
-    assert run.data.max_length is None
-    assert said[0].endswith("data.max_length=null instead of 20")
-    assert prepared(tiny, task="classify")[2] == prepared(tiny, task="embed")[2] == []
+    run, _, said = prepared(tmp_path / "base", task="classify")
+    assert (run.data.max_length, said) == (None, [])
+    assert prepared(tiny, task="embed")[2] == []
     (tmp_path / "base" / "modules.json").write_text("not JSON")
-    assert prepared(tmp_path / "base", task="classify")[2] == []
+    assert prepared(tmp_path / "base", task="tag")[2] == []
+    with pytest.raises(ConfigError, match=r"modules\.json: damaged"):
+        prepared(tmp_path / "base", task="match")
+
+
+def test_null_is_the_limit_of_the_encoder(tiny, tmp_path):
+    save_sentence_folder(tiny, tmp_path / "base", **BASES["bge"])
+    run, _, said = prepared(tmp_path / "base", "data.max_length=null")
+    assert run.data.max_length is None
+    assert said[1].endswith("data.max_length=null instead of 20")
 
 
 def test_early_folders_have_the_encoder_inside(tiny, tmp_path):
@@ -235,7 +242,6 @@ def test_early_folders_have_the_encoder_inside(tiny, tmp_path):
     before = bertune.load(tmp_path / "base", precision="fp32").encode(TEXTS)
     folder = trained(tmp_path / "base", tmp_path)
     assert least_cosine(bertune.load(folder, precision="fp32").encode(TEXTS), before) >= 0.9999
-    assert prepared(tmp_path / "base", task="classify")[0].data.max_length == 20
 
 
 @pytest.mark.parametrize("kind", ["SpladePooling", "LSTM", "WeightedLayerPooling"])
@@ -267,9 +273,57 @@ def test_a_cross_encoder_is_an_encoder_like_any_other(tiny, tmp_path):
     assert prepared(tmp_path / "base")[2] == []
 
 
+def test_what_the_folder_leaves_open_is_not_said(tiny, tmp_path):
+    save_sentence_folder(tiny, tmp_path / "base", max_length=20)
+    given = ["options.normalize=true", "options.prompts={query: 'a '}", "options.truncate_dim=8"]
+    _, task, said = prepared(tmp_path / "base", *given)
+    assert said == [f"model {tmp_path / 'base'}: pooling=mean, max_length=20 taken over from the folder"]
+    assert task.options.normalize
+
+
 def test_a_default_prompt_without_its_prompt_is_refused(tiny, tmp_path):
     file = write_rows(tmp_path / "rows.jsonl", PAIRS)
     with pytest.raises(ConfigError, match=r"default_prompt_name: 'q' is none of options\.prompts"):
         bertune.train(
             "embed", [f"data.train={file}", f"model={tiny}", "options.default_prompt_name=q"], quiet=True
         )
+
+
+@pytest.mark.parametrize("kind", ["embed", "match"])
+def test_folders_of_format_1_are_bases_too(kind, tmp_path):
+    base = FORMAT_1 / kind
+    before = bertune.load(base, precision="fp32")
+    after = bertune.load(trained(base, tmp_path, kind), precision="fp32")
+    assert least_cosine(after.encode(TEXTS), before.encode(TEXTS)) >= 0.9999
+    assert after.max_seq_length == before.max_seq_length
+    assert len(after.model.head.dense) == len(before.model.head.dense)
+
+
+@pytest.mark.parametrize("kind", ["classify", "tag", "regress"])
+def test_folders_without_vectors_are_encoders(kind):
+    assert prepared(FORMAT_1 / kind)[2] == []
+
+
+@pytest.mark.parametrize(
+    ("prompts", "default"),
+    [(PROMPTS, "passage"), ({"any": "big red "}, "any"), ({"query": "not very "}, None)],
+)
+def test_dev_rows_of_training_are_scored_as_evaluate_scores_them(prompts, default, tiny, tmp_path):
+    save_sentence_folder(tiny, tmp_path / "base", prompts=prompts, default_prompt_name=default)
+    folder = trained(tmp_path / "base", tmp_path, "embed", "train.precision=fp32")
+    scores = json.loads((folder / "scores.json").read_text())["dev"]["values"]
+    found = bertune.evaluate(folder, str(tmp_path / "rows.jsonl"), precision="fp32").scores.values
+    assert {name: found[name] for name in scores} == pytest.approx(scores, abs=1e-9)
+
+
+def test_the_prompts_of_a_search_are_put_before_texts_in_training(tiny, tmp_path, capsys):
+    file = write_rows(tmp_path / "rows.jsonl", PAIRS)
+    settings = [f"data.train={file}", f"data.dev={file}", f"model={tiny}", "train.max_steps=1"]
+    prompted = ["options.prompts={query: 'the dog ', passage: 'a cat '}", f"out={tmp_path / 'prompted'}"]
+    bertune.train("embed", [*settings, *prompted])
+    assert "data: queries get the prompt 'the dog ', texts to find 'a cat '" in capsys.readouterr().err
+    rows = [{"text": f"the dog {row['text']}", "text_b": f"a cat {row['text_b']}"} for row in PAIRS]
+    write_rows(file, rows)
+    bertune.train("embed", [*settings, f"out={tmp_path / 'written'}"], quiet=True)
+    one, other = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("prompted", "written"))
+    assert one == other

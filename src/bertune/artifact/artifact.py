@@ -23,12 +23,9 @@ from torch import Tensor
 from bertune.artifact.sentence_modules import POOLINGS
 from bertune.config.schema import DataConfig, RunConfig
 from bertune.encoders.families.registry import get_family
-from bertune.encoders.int8 import quantize
 from bertune.heads.model import Model
-from bertune.inference.int8_sample import sample_texts
 from bertune.inference.pipeline import Pipeline
 from bertune.inference.sentence_pipeline import SentencePipeline
-from bertune.kernels.allocator import limit_kernel_caches, retain_freed_memory
 from bertune.kernels.precision import choose_device, choose_precision
 from bertune.tasks.base.sentence import SentenceTask
 from bertune.tasks.base.task import Task
@@ -38,10 +35,7 @@ from bertune.types import JSON, Numerics
 FORMAT_VERSION = 2
 READABLE_FORMATS = {1, FORMAT_VERSION}
 """Formats that can be opened; see `bertune.artifact.upgrade`."""
-WEIGHTS = "model.safetensors"
 RECORDED_PACKAGES = ("bertune", "torch", "transformers", "tokenizers", "accelerate")
-INFERENCE_KERNEL_CACHES = 32
-"""Shapes of which oneDNN keeps prepared kernels."""
 
 
 @dataclass
@@ -53,7 +47,7 @@ class Artifact:
         task: knows what the outputs mean.
         tokenizer: texts to token ids.
         run_config: the settings of the run.
-        metadata: further values of bertune.json, such as `max_length`.
+        metadata: further values of bertune.json: `max_length`, and of the data.
     """
 
     model: Model
@@ -72,17 +66,12 @@ class Artifact:
         Raises:
             ConfigError: the device or the precision is unknown or not available.
         """
-        retain_freed_memory()
-        limit_kernel_caches(INFERENCE_KERNEL_CACHES)
         torch_device = choose_device(device)
         compute_precision, _ = choose_precision(precision, torch_device)
         model = self.model.to(torch_device).eval()
         model.encoder.set_numerics(Numerics(compute_precision))
-        if compute_precision == "int8":
-            quantize(model.encoder, sample_texts(self.tokenizer))
-        model.encoder.prepare_inference()
         if not isinstance(self.task, SentenceTask):
-            return Pipeline(model, self.task, self.tokenizer, torch_device)
+            return Pipeline(model, self.task, self.tokenizer, torch_device).prepare()
         options = self.task.options
         return SentencePipeline(
             model,
@@ -92,7 +81,7 @@ class Artifact:
             prompts=dict(options.prompts),
             default_prompt_name=options.default_prompt_name,
             truncate_dim=options.truncate_dim,
-        )
+        ).prepare()
 
 
 def opens_in_sentence_transformers(artifact: Artifact) -> bool:

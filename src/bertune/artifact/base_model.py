@@ -17,7 +17,6 @@ from bertune.artifact.sentence_modules import Dense, SentenceModules
 from bertune.artifact.sentence_transformers import (
     is_cross_encoder_folder,
     is_sentence_transformers_folder,
-    read_max_length,
     read_modules,
 )
 from bertune.config.schema import RunConfig
@@ -26,7 +25,6 @@ from bertune.errors import ArtifactError, BertuneError, ConfigError
 from bertune.tasks import load_task
 from bertune.tasks.base.sentence import SentenceTask
 from bertune.tasks.base.task import Task
-from bertune.text.load import DEFAULT_MAX_LENGTH
 from bertune.types import JSON
 
 Note = Callable[[str], None]
@@ -37,8 +35,8 @@ _SAYS_NOTHING: tuple[Any, ...] = ([], {}, False, None, "cosine")
 def take_over(run: RunConfig, task: Task, note: Note) -> RunConfig:
     """Return a run with those settings of the model's folder that the user has not given.
 
-    A task of sentence vectors takes over how the folder makes them, and the longest text; other tasks take
-    over the longest text, where it is shorter than theirs.
+    A task of sentence vectors takes over how the folder makes them, and the longest text. Other tasks take
+    over nothing: they have a head of their own, and the encoder reads longer texts.
 
     Args:
         run: the settings, which still tell what was given.
@@ -48,24 +46,26 @@ def take_over(run: RunConfig, task: Task, note: Note) -> RunConfig:
     Raises:
         ConfigError: the folder asks for something that bertune does not compute, or does not fit the options.
     """
+    if not isinstance(task, SentenceTask):
+        return run
+    trusts_code = run.model_code == "trusted"
     try:
-        folder = locate_model(run.model)
+        folder = locate_model(run.model, with_code=trusts_code)
     except BertuneError:
         return run  # building the model says more
+    try:
+        modules = read_base_modules(folder)
+        if modules is None:
+            return run
+        offered = sentence_options(modules, folder)
+    except ArtifactError as error:
+        raise ConfigError(
+            f"model: {error}; to train its encoder alone, give a copy of the folder without modules.json"
+        ) from None
     settings = _Settings()
-    if isinstance(task, SentenceTask):
-        try:
-            modules = read_base_modules(folder)
-            offered = {} if modules is None else sentence_options(modules, folder)
-        except ArtifactError as error:
-            raise ConfigError(
-                f"model: {error}; to train its encoder alone, give a copy of the folder without modules.json"
-            ) from None
-        if modules is not None:
-            run = _with_options(run, task, offered, settings)
-            run = _with_max_length(run, _fitting_length(folder, modules.max_length), settings)
-    elif (length := _fitting_length(folder, read_max_length(folder))) and length < DEFAULT_MAX_LENGTH:
-        run = _with_max_length(run, length, settings)
+    run = _with_options(run, task, offered, settings)
+    pretrained = PretrainedFolder(folder, trusts_code=trusts_code)
+    run = _with_max_length(run, _fitting_length(pretrained, modules.max_length), settings)
     task.data = run.data
     settings.say(run.model, note)
     return run
@@ -92,17 +92,19 @@ class _Settings:
     def add(self, name: str, offered: Any, chosen: Any) -> None:
         """Note a setting of the folder, and what is used."""
         short = name.rpartition(".")[2]
-        if offered != chosen:
-            self.replaced.append(f"{name}={_text(chosen)} instead of {_text(offered)}")
-        elif short in {"pooling", "max_length"} or offered not in _SAYS_NOTHING:
+        if short not in {"pooling", "max_length"} and offered in _SAYS_NOTHING:
+            return
+        if offered == chosen:
             self.used.append(f"{short}={_text(offered)}")
+        else:
+            self.replaced.append(f"{name}={_text(chosen)} instead of {_text(offered)}")
 
     def say(self, model: str, note: Note) -> None:
         """Say both, a line each."""
         if self.used:
             note(f"model {model}: {', '.join(self.used)} taken over from the folder")
         if self.replaced:
-            note(f"model {model}: not as its folder says, as given: {', '.join(self.replaced)}")
+            note(f"model {model}: given, unlike the folder: {', '.join(self.replaced)}")
 
 
 def _text(value: Any) -> str:
@@ -125,7 +127,7 @@ def _with_options(run: RunConfig, task: SentenceTask, offered: JSON, settings: _
         offered = {**offered, "default_prompt_name": None}
     task.options = type(task.options).model_validate({**offered, **given})
     for name, value in offered.items():
-        if name != "prompts" or any(value.values()) or any(task.options.prompts.values()):
+        if name != "prompts" or any(value.values()):
             settings.add(f"options.{name}", value, getattr(task.options, name))
     return run.model_copy(update={"options": task.options.model_dump()})
 
@@ -139,10 +141,10 @@ def _with_max_length(run: RunConfig, length: int | None, settings: _Settings) ->
     return run
 
 
-def _fitting_length(folder: Path, length: int | None) -> int | None:
+def _fitting_length(folder: PretrainedFolder, length: int | None) -> int | None:
     """Return a length, or the encoder's positions where they are fewer."""
     try:
-        return None if length is None else min(length, PretrainedFolder(folder).max_positions)
+        return None if length is None else min(length, folder.max_positions)
     except BertuneError:
         return None  # building the model says more
 

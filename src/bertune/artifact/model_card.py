@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 from bertune.artifact.artifact import Artifact, bertune_only_reason, opens_in_sentence_transformers
 from bertune.console import duration
 from bertune.types import JSON, Scores
+
+_MOST_LABELS = 100
+"""Labels that the card lists."""
 
 
 def write_model_card(artifact: Artifact, folder: Path, scores: dict[str, Scores], summary: JSON) -> None:
@@ -38,12 +42,22 @@ def model_card(artifact: Artifact, name: str, scores: dict[str, Scores], summary
         "```python",
         "import bertune",
         f'model = bertune.load("{name}")',
-        'model.encode(["..."])' if artifact.model.embedding_dim else 'model.predict(["..."])',
+        *_example_calls(artifact),
         "```",
         "",
     ]
     lines += [*_library_lines(artifact, name), *_score_lines(scores), *_run_lines(artifact, summary)]
     return "\n".join(lines)
+
+
+def _example_calls(artifact: Artifact) -> list[str]:
+    """Return the calls that fit the model: a model of pairs predicts pairs."""
+    task = artifact.task
+    is_of_pairs = len(task.columns.required) == 2 or getattr(task, "num_texts", None) == 2
+    encode = ['model.encode(["...", "..."])'] if artifact.model.embedding_dim else []
+    if is_of_pairs:
+        return [*encode, 'model.predict([("...", "...")])']
+    return encode or ['model.predict(["..."])']
 
 
 def _library_name(artifact: Artifact) -> str:
@@ -96,9 +110,11 @@ def _score_lines(scores: dict[str, Scores]) -> list[str]:
         lines.append("")
         if split_scores.per_label:
             lines += ["| label | precision | recall | F1 | rows |", "|---|---|---|---|---|"]
-            for label, values in split_scores.per_label.items():
+            for label, values in itertools.islice(split_scores.per_label.items(), _MOST_LABELS):
                 figures = " | ".join(f"{values[name]:.4f}" for name in ("precision", "recall", "f1"))
                 lines.append(f"| {_escape(label)} | {figures} | {values['support']} |")
+            if len(split_scores.per_label) > _MOST_LABELS:
+                lines += ["", f"All {len(split_scores.per_label)} labels are in `scores.json`."]
             lines.append("")
     lines += [
         "The dev score chose the checkpoint, so the dev figures are a little too good; test figures are not.",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
@@ -14,24 +16,28 @@ from safetensors import SafetensorError, safe_open
 from bertune.artifact.artifact import (
     FORMAT_VERSION,
     READABLE_FORMATS,
-    WEIGHTS,
     Artifact,
     sha256_of_tensors,
 )
+from bertune.artifact.file_hashes import USAGE_FILES, WEIGHTS, changed_files
 from bertune.artifact.sentence_head import copy_dense, sentence_options
 from bertune.artifact.sentence_transformers import is_sentence_transformers_folder, read_modules
 from bertune.config.load import read_config
 from bertune.config.renames import upgrade_settings
 from bertune.config.schema import DataConfig, RunConfig
-from bertune.encoders.load import build_encoder, load_encoder
+from bertune.encoders.load import build_encoder, check_token_ids, load_encoder
 from bertune.encoders.pretrained import PACKAGED_MODELS, PretrainedFolder, locate_model
 from bertune.errors import ArtifactError, ConfigError, listed
+from bertune.files import expand_user
 from bertune.heads.model import Model
 from bertune.heads.sentence import SentenceHead
 from bertune.inference.pipeline import Pipeline
 from bertune.tasks import load_task
+from bertune.tasks.base.sentence import SentenceTask
 from bertune.tasks.base.task import Task
 from bertune.types import JSON
+
+Note = Callable[[str], None]
 
 
 def read_weights(folder: Path, *, verify: bool = False) -> dict[str, torch.Tensor]:
@@ -56,24 +62,47 @@ def read_weights(folder: Path, *, verify: bool = False) -> dict[str, torch.Tenso
     return weights
 
 
-def read_artifact(folder: str | Path, task_file: str | None = None) -> Artifact:
+def read_artifact(
+    folder: str | Path,
+    task_file: str | None = None,
+    model_code: str = "never",
+    note: Note | None = None,
+) -> Artifact:
     """Read a saved folder.
 
     Args:
         folder: what `write_artifact` wrote, a folder of sentence-transformers, the Hub id of either, or
             "minilm" (a package).
         task_file: the Python file of a task of your own; a folder never says which code to run.
+        model_code: "trusted" runs the Python code that the folder brings for its encoder.
+        note: called with each line that a user should see; without it they are warnings.
 
     Raises:
         ArtifactError: the folder is missing, damaged, or not bertune's.
+        ConfigError: `model_code` is neither never nor trusted.
     """
-    path = _locate(folder)
+    if model_code not in {"never", "trusted"}:
+        raise ConfigError(f"model_code: {model_code!r} is neither 'never' nor 'trusted'")
+    trusts_code = model_code == "trusted"
+    path = _locate(folder, with_code=trusts_code)
     if not (path / "bertune.json").is_file() and is_sentence_transformers_folder(path):
-        return _read_sentence_folder(path)
+        return _read_sentence_folder(path, trusts_code)
     metadata = read_metadata(path)
     run = read_run(path)
     task = _build_task(path, metadata, run, task_file)
-    pretrained = PretrainedFolder(path)
+    if changed := changed_files(path, metadata):
+        note = note or (lambda line: warnings.warn(line, stacklevel=4))
+        if replacement := _read_changed(path, task, changed, trusts_code, note):
+            return replacement
+    max_length = metadata["max_length"]
+    if isinstance(task, SentenceTask) and changed and set(changed) <= set(USAGE_FILES):
+        max_length = _use_newer_settings(path, task, max_length)
+    pretrained = PretrainedFolder(path, trusts_code=trusts_code)
+    return _read_own(pretrained, {**metadata, "max_length": max_length}, run, task)
+
+
+def _read_own(pretrained: PretrainedFolder, metadata: JSON, run: RunConfig, task: Task) -> Artifact:
+    path = pretrained.path
     try:
         encoder = build_encoder(pretrained)
     except ConfigError as error:
@@ -83,27 +112,71 @@ def read_artifact(folder: str | Path, task_file: str | None = None) -> Artifact:
         model.load_hf_state_dict(read_weights(path))
     except (KeyError, RuntimeError) as error:
         raise ArtifactError(
-            f"{path / WEIGHTS}: does not fit config.json: {str(error).splitlines()[0]}"
+            f"{path / WEIGHTS}: does not fit config.json: {str(error).splitlines()[0]}; "
+            "if another tool has saved a model over this folder, remove bertune.json"
         ) from None
     data = DataConfig(max_length=metadata["max_length"], truncation=run.data.truncation)
     tokenizer = pretrained.load_tokenizer(data, encoder.max_positions)
+    try:
+        check_token_ids(tokenizer, encoder, path)
+    except ConfigError as error:
+        raise ArtifactError(str(error).removeprefix("model: ")) from None
     return Artifact(model.eval(), task, tokenizer, run, metadata)
 
 
-def _locate(folder: str | Path) -> Path:
+def _read_changed(
+    folder: Path, task: Task, changed: list[str], trusts_code: bool, note: Note
+) -> Artifact | None:
+    """Read a folder whose files another tool has changed since; None where bertune.json still fits them.
+
+    Raises:
+        ArtifactError: another model of sentence-transformers is there, and the layer of labels is gone.
+    """
+    names = f"{folder}: {listed(changed, 3)} changed since bertune wrote this folder"
+    if not isinstance(task, SentenceTask):
+        note(f"{names}; labels and settings are still those of bertune.json")
+        return None
+    if set(changed) <= set(USAGE_FILES):
+        note(f"{names}; prompts, similarity and lengths are those of the changed files")
+        return None
+    if not is_sentence_transformers_folder(folder):
+        return None
+    if getattr(task, "labels", ()):
+        raise ArtifactError(
+            f"{names}, and with them the layer that predicts labels; remove bertune.json to open the vectors "
+            "alone, or train again"
+        )
+    note(f"{names}; it is read as sentence-transformers reads it, without bertune.json")
+    return _read_sentence_folder(folder, trusts_code)
+
+
+def _use_newer_settings(folder: Path, task: SentenceTask, max_length: int) -> int:
+    """Give a task the prompts and settings that stand in the files of sentence-transformers.
+
+    Returns:
+        The longest text.
+    """
+    modules = read_modules(folder)
+    newer = sentence_options(modules, folder)
+    kept = {name: newer[name] for name in newer if name not in {"pooling", "dense", "normalize"}}
+    task.options = type(task.options).model_validate({**task.options.model_dump(), **kept})
+    return modules.max_length or max_length
+
+
+def _locate(folder: str | Path, *, with_code: bool) -> Path:
     """Return the folder of a saved model by its path, its id on the Hub, or the name of a package.
 
     Raises:
         ArtifactError: there is no such folder, and the Hub does not give it.
     """
-    name, path = str(folder), Path(folder).expanduser()
+    name, path = str(folder), Path(expand_user(folder))
     if name in PACKAGED_MODELS and not path.is_dir():
         return locate_model(name)
     is_hub_id = re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", name) is not None and isinstance(folder, str)
     if path.exists() or not is_hub_id or ("/" in name and path.parent.is_dir()):
         return path
     try:
-        return locate_model(name)
+        return locate_model(name, with_code=with_code)
     except ConfigError as error:
         reason = (str(error).partition("from the Hub: ")[2] or str(error)).rstrip(".")
         raise ArtifactError(
@@ -130,7 +203,7 @@ def _build_task(folder: Path, metadata: JSON, run: RunConfig, task_file: str | N
     return task
 
 
-def _read_sentence_folder(folder: Path) -> Artifact:
+def _read_sentence_folder(folder: Path, trusts_code: bool) -> Artifact:
     """Read a folder of sentence-transformers as a model of task embed."""
     modules = read_modules(folder)
     task_class = load_task("embed")
@@ -139,12 +212,13 @@ def _read_sentence_folder(folder: Path) -> Artifact:
     task = task_class(options, run.data)
     encoder_folder = folder / modules.transformer_path
     try:
-        pretrained = PretrainedFolder(encoder_folder)
+        pretrained = PretrainedFolder(encoder_folder, trusts_code=trusts_code)
         encoder, report = load_encoder(pretrained)
         data = DataConfig(
             max_length=min(modules.max_length, encoder.max_positions) if modules.max_length else None
         )
         tokenizer = pretrained.load_tokenizer(data, encoder.max_positions)
+        check_token_ids(tokenizer, encoder, encoder_folder)
     except ConfigError as error:
         raise ArtifactError(str(error).removeprefix("model: ")) from None
     if report.missing_keys:
@@ -195,7 +269,12 @@ def read_run(folder: Path) -> RunConfig:
 
 
 def load(
-    folder: str | Path, *, device: str = "auto", precision: str = "auto", task: str | None = None
+    folder: str | Path,
+    *,
+    device: str = "auto",
+    precision: str = "auto",
+    task: str | None = None,
+    model_code: str = "never",
 ) -> Pipeline:
     """Open a saved folder, ready to predict.
 
@@ -205,8 +284,9 @@ def load(
         device: auto, cpu, cuda or mps.
         precision: auto, fp32, bf16 or fp16; or int8, on processors with units for it.
         task: the Python file of a task of your own.
+        model_code: "trusted" runs the Python code that the folder brings for its encoder; read it first.
 
     Raises:
         ArtifactError: the folder is missing, damaged, or not bertune's.
     """
-    return read_artifact(folder, task).pipeline(device, precision)
+    return read_artifact(folder, task, model_code).pipeline(device, precision)

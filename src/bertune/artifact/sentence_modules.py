@@ -93,8 +93,8 @@ def unsupported(file: Path, reason: str) -> ArtifactError:
     return ArtifactError(f"{file}: {reason}; open this folder with sentence-transformers itself")
 
 
-def check_path(path: object, file: Path) -> str:
-    """Return the path of a module, unless it leads out of the folder.
+def check_path(path: object, file: Path) -> None:
+    """Refuse the path of a module that leads out of the folder.
 
     Raises:
         ArtifactError: names `file`.
@@ -105,7 +105,6 @@ def check_path(path: object, file: Path) -> str:
             f"{file}: the path of a module is {path!r}, must be that of a folder inside this one; "
             "mend the file"
         )
-    return str(path)
 
 
 def check_pooling(mode: object, file: Path) -> str:

@@ -89,16 +89,6 @@ def is_cross_encoder_folder(folder: Path) -> bool:
     return settings.values.get("model_type") == "CrossEncoder"
 
 
-def read_max_length(folder: Path) -> int | None:
-    """Return the most tokens of a text, None where the folder is none of sentence-transformers or damaged."""
-    try:
-        entries = _read_json(folder / "modules.json")
-        encoder = folder / check_path(entries[0]["path"], folder / "modules.json")
-        return _find_encoder_settings(encoder).positive("max_seq_length") or _read_tokenizer_length(encoder)
-    except (ArtifactError, LookupError, TypeError):
-        return None
-
-
 def read_modules(folder: str | Path) -> SentenceModules:
     """Read a folder of sentence-transformers, in either layout, except its encoder and tokenizer.
 
@@ -223,7 +213,9 @@ def _module_kind(class_path: str, file: Path) -> str:
 
 def _read_encoder_settings(folder: Path) -> tuple[int | None, bool]:
     """Return the most tokens of a text, and whether texts are lower-cased."""
-    settings = _find_encoder_settings(folder)
+    files = [_Settings.read(folder / name, required=False) for name in _ENCODER_FILES]
+    # sentence-transformers too takes the first that is not empty
+    settings = next((settings for settings in files if settings.values), files[0])
     lengths = ("max_seq_length", "do_lower_case")
     tasks = ("transformer_task", "modality_config", "module_output_name", "processing_kwargs", "unpad_inputs")
     multi_vector = ("query_length", "document_length", "query_expansion")
@@ -248,12 +240,6 @@ def _read_encoder_settings(folder: Path) -> tuple[int | None, bool]:
         )
     max_length = settings.positive("max_seq_length") or _read_tokenizer_length(folder)
     return max_length, settings.get("do_lower_case", bool, False)
-
-
-def _find_encoder_settings(folder: Path) -> _Settings:
-    files = [_Settings.read(folder / name, required=False) for name in _ENCODER_FILES]
-    # sentence-transformers too takes the first that is not empty
-    return next((settings for settings in files if settings.values), files[0])
 
 
 def _read_tokenizer_length(folder: Path) -> int | None:

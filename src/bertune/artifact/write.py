@@ -1,4 +1,4 @@
-"""Writes a saved folder: data only, never code."""
+"""Writes a saved folder: data only; code goes there only with an encoder of `model_code=trusted`."""
 
 from __future__ import annotations
 
@@ -8,24 +8,27 @@ from typing import Any, cast
 
 from safetensors import SafetensorError
 from safetensors.torch import save_file
+from torch import Tensor
 
 from bertune.artifact.artifact import (
     FORMAT_VERSION,
     RECORDED_PACKAGES,
-    WEIGHTS,
     Artifact,
     opens_in_sentence_transformers,
     package_version,
     sha256_of_tensors,
 )
+from bertune.artifact.file_hashes import WEIGHTS, hash_files
 from bertune.artifact.sentence_modules import Dense, SentenceModules
 from bertune.artifact.sentence_transformers_write import write_modules
 from bertune.config.load import dump_config
+from bertune.encoders.model_code import copy_code
 from bertune.errors import ArtifactError
 from bertune.files import fsync, part_of, write_json, write_text
 from bertune.heads.model import Model
+from bertune.tasks.base.pooled import CROSS_ENCODER_SETTINGS
 from bertune.tasks.base.sentence import SentenceTask
-from bertune.types import JSON, Scores
+from bertune.types import JSON, Encoder, Scores
 
 
 def write_artifact(artifact: Artifact, folder: Path) -> None:
@@ -36,8 +39,10 @@ def write_artifact(artifact: Artifact, folder: Path) -> None:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _write_weights(artifact.model, folder)
-        write_json(folder / "config.json", _hf_config(artifact))
+        config = _hf_config(artifact)
+        _write_weights(artifact.model, folder, _kept_weights(artifact, config))
+        write_json(folder / "config.json", config)
+        copy_code(code_files(artifact.model.encoder), folder)
         artifact.tokenizer.save(folder)
         if opens_in_sentence_transformers(artifact):
             write_modules(folder, _sentence_modules(artifact), artifact.model.encoder.hidden_size)
@@ -81,15 +86,30 @@ def write_metadata(artifact: Artifact, folder: Path) -> None:
         "task": artifact.run_config.task,
         "state": artifact.task.state(),
         "encoder": artifact.model.encoder.model_type,
+        **({"model_code": "trusted"} if code_files(artifact.model.encoder) else {}),
         "versions": {name: package_version(name) for name in RECORDED_PACKAGES},
         **artifact.metadata,
+        "files": hash_files(folder),
     }
     write_json(folder / "bertune.json", metadata)
 
 
-def _write_weights(model: Model, folder: Path) -> None:
+def _kept_weights(artifact: Artifact, config: JSON) -> dict[str, Tensor]:
+    """Return the pretrained pooler by its full names, where the class that opens the folder has one.
+
+    Without it other tools draw a new one, and warn. Classes with a head for tokens have none, and would warn
+    of one too many.
+    """
+    encoder = artifact.model.encoder
+    if config["architectures"] != [encoder.hf_class]:
+        return {}
+    return {encoder.prefix + name: tensor for name, tensor in encoder.kept_weights.items()}
+
+
+def _write_weights(model: Model, folder: Path, kept: dict[str, Tensor]) -> None:
     """Write model.safetensors as checkpoints are written: hashed, and on the disk before it gets its name."""
-    tensors = {name: tensor.contiguous().cpu() for name, tensor in model.hf_state_dict().items()}
+    state = {**kept, **model.hf_state_dict()}
+    tensors = {name: tensor.contiguous().cpu() for name, tensor in state.items()}
     path = folder / WEIGHTS
     part = part_of(path)
     save_file(tensors, part, metadata={"format": "pt", "sha256": sha256_of_tensors(tensors)})
@@ -115,12 +135,20 @@ def _sort_metadata(path: Path) -> None:
 
 def _hf_config(artifact: Artifact) -> JSON:
     head, encoder = artifact.model.head, artifact.model.encoder
-    config = {**encoder.hf_config(), **artifact.task.hf_config(head), "dtype": "float32"}
+    base = {name: value for name, value in encoder.hf_config().items() if name not in CROSS_ENCODER_SETTINGS}
+    config = {**base, **artifact.task.hf_config(head), "dtype": "float32"}
     if config.get("architectures") is None:
         config["architectures"] = [encoder.hf_class]  # or transformers would add a head of random weights
-    for name in ("_name_or_path", "torch_dtype", "num_labels"):
+    for name in ("_name_or_path", "torch_dtype", "num_labels", "auto_map"):
         config.pop(name, None)
+    if code_files(encoder):
+        config["auto_map"] = getattr(encoder, "code_map")  # noqa: B009  (of encoders with code alone)
     return config
+
+
+def code_files(encoder: Encoder) -> list[Path]:
+    """Return the Python files that compute an encoder, where the user trusts those of its folder."""
+    return list(getattr(encoder, "code_files", ()))
 
 
 def write_scores(folder: Path, scores: dict[str, Scores], extra: JSON) -> None:

@@ -87,6 +87,7 @@ def evaluate(
     truncate_dim: opt.TruncateDim = None,
     as_json: opt.Json = False,
     task: opt.TaskFile = None,
+    model_code: opt.ModelCode = "never",
     device: opt.Device = "auto",
     precision: opt.Precision = "auto",
     quiet: opt.Quiet = False,
@@ -112,6 +113,7 @@ def evaluate(
             task=task,
             device=device,
             precision=precision,
+            model_code=model_code,
             console=console,
         )
         if not is_main_process():
@@ -140,6 +142,7 @@ def predict(
     output: opt.PredictionsFile = None,
     output_format: opt.PredictionsFormat = None,
     task: opt.TaskFile = None,
+    model_code: opt.ModelCode = "never",
     device: opt.Device = "auto",
     precision: opt.Precision = "auto",
     quiet: opt.Quiet = False,
@@ -160,6 +163,7 @@ def predict(
             task=task,
             device=device,
             precision=precision,
+            model_code=model_code,
         )
 
     _exit(work, debug)
@@ -176,6 +180,7 @@ def embed(
     truncate_dim: opt.TruncateDim = None,
     prompt: opt.Prompt = None,
     prompt_name: opt.PromptName = None,
+    model_code: opt.ModelCode = "never",
     device: opt.Device = "auto",
     precision: opt.Precision = "auto",
     quiet: opt.Quiet = False,
@@ -207,6 +212,7 @@ def embed(
                     dtype=cast("VectorDtype", dtype),
                     device=device,
                     precision=precision,
+                    model_code=model_code,
                     console=console,
                 )
             )
@@ -220,6 +226,7 @@ def embed(
             dtype=cast("VectorDtype", dtype),
             device=device,
             precision=precision,
+            model_code=model_code,
             console=console,
         )
         console.info(f"{result.num_rows} vectors written to {output}")
@@ -243,6 +250,7 @@ def search(
     engine: opt.SearchEngine = None,
     data: opt.CorpusOverrides = None,
     as_json: opt.Json = False,
+    model_code: opt.ModelCode = "never",
     device: opt.Device = "auto",
     precision: opt.Precision = "auto",
     quiet: opt.Quiet = False,
@@ -266,7 +274,15 @@ def search(
         check_search_options(of_pairs, {**of_queries, "--query-data": query_data}, pairs=pairs)
         console = Console(quiet)
         request = search.SearchRequest(
-            model, corpus, data or [], index, rebuild, device=device, precision=precision, console=console
+            model,
+            corpus,
+            data or [],
+            index,
+            rebuild,
+            device=device,
+            precision=precision,
+            model_code=model_code,
+            console=console,
         )
         if pairs:
             least = 0.9 if threshold is None else threshold

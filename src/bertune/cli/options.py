@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from bertune.files import expand_user
+
 Debug = Annotated[bool, typer.Option("--debug", help="Show where an error came from.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing on standard error.")]
@@ -22,24 +24,36 @@ DataOverrides = Annotated[
     typer.Argument(help="How to read the file, each as data.name=value.", show_default=False),
 ]
 TaskFile = Annotated[
-    str | None, typer.Option("--task", help="The Python file of a task of your own.", show_default=False)
+    str | None,
+    typer.Option(
+        "--task", help="The Python file of a task of your own.", show_default=False, parser=expand_user
+    ),
 ]
-Model = Annotated[str, typer.Argument(metavar="MODEL", help="A folder that bertune train has written.")]
+Model = Annotated[
+    str, typer.Argument(metavar="MODEL", help="A folder that bertune train has written.", parser=expand_user)
+]
+ModelCode = Annotated[
+    str,
+    typer.Option("--model-code", help="never, or trusted: run the Python code that the folder brings."),
+]
 VectorModel = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
         help="A folder that bertune train has written, a folder of sentence-transformers, or minilm.",
+        parser=expand_user,
     ),
 ]
 
 # init, train
 TaskName = Annotated[str, typer.Argument(metavar="TASK", help="classify, regress, ...")]
-NewFolder = Annotated[str, typer.Argument(metavar="[FOLDER]", help="Where to write.")]
+NewFolder = Annotated[str, typer.Argument(metavar="[FOLDER]", help="Where to write.", parser=expand_user)]
 RunSource = Annotated[
     str,
     typer.Argument(
-        metavar="RUN.yaml|TASK|OUT", help="A run file or a task; with --resume also the folder of a run."
+        metavar="RUN.yaml|TASK|OUT",
+        help="A run file or a task; with --resume also the folder of a run.",
+        parser=expand_user,
     ),
 ]
 Resume = Annotated[
@@ -48,25 +62,41 @@ Resume = Annotated[
 
 # evaluate, predict
 ScoredFile = Annotated[
-    str, typer.Argument(help="A data file with targets; with --corpus, the queries with their ids.")
+    str,
+    typer.Argument(
+        help="A data file with targets; with --corpus, the queries with their ids.", parser=expand_user
+    ),
 ]
 ScoredCorpus = Annotated[
     str | None,
-    typer.Option("--corpus", help="A data file with an id and a text a row.", show_default=False),
+    typer.Option(
+        "--corpus", help="A data file with an id and a text a row.", show_default=False, parser=expand_user
+    ),
 ]
 Qrels = Annotated[
     str | None,
     typer.Option(
-        "--qrels", help="Relevant documents of each query, as BEIR or TREC have them.", show_default=False
+        "--qrels",
+        help="Relevant documents of each query, as BEIR or TREC have them.",
+        show_default=False,
+        parser=expand_user,
     ),
 ]
 TextFile = Annotated[
     str,
-    typer.Argument(metavar="FILE|-", help="A data file, or - for standard input with a text a line."),
+    typer.Argument(
+        metavar="FILE|-", help="A data file, or - for standard input with a text a line.", parser=expand_user
+    ),
 ]
 PredictionsFile = Annotated[
     str | None,
-    typer.Option("-o", "--output", help="The file to write: .csv, .jsonl or .conll.", show_default=False),
+    typer.Option(
+        "-o",
+        "--output",
+        help="The file to write: .csv, .jsonl or .conll.",
+        show_default=False,
+        parser=expand_user,
+    ),
 ]
 PredictionsFormat = Annotated[
     str | None, typer.Option("--format", help="csv, jsonl or conll.", show_default=False)
@@ -75,7 +105,9 @@ PredictionsFormat = Annotated[
 # embed
 VectorsFile = Annotated[
     str | None,
-    typer.Option("-o", "--output", help="The file to write: .npy or .parquet.", show_default=False),
+    typer.Option(
+        "-o", "--output", help="The file to write: .npy or .parquet.", show_default=False, parser=expand_user
+    ),
 ]
 Dtype = Annotated[
     str, typer.Option("--dtype", help="How vectors are stored: float32, float16, int8, binary or ubinary.")
@@ -91,12 +123,15 @@ PromptName = Annotated[
 ]
 
 # search
-CorpusFile = Annotated[str, typer.Argument(metavar="CORPUS", help="A data file with a text a row.")]
+CorpusFile = Annotated[
+    str, typer.Argument(metavar="CORPUS", help="A data file with a text a row.", parser=expand_user)
+]
 Queries = Annotated[
     list[str] | None, typer.Argument(metavar="[QUERY]...", help="What to search for.", show_default=False)
 ]
 QueryFile = Annotated[
-    str | None, typer.Option("--queries", help="A data file with a query a row.", show_default=False)
+    str | None,
+    typer.Option("--queries", help="A data file with a query a row.", show_default=False, parser=expand_user),
 ]
 QueryOverrides = Annotated[
     list[str] | None,
@@ -122,7 +157,12 @@ MaxPairs = Annotated[
 ]
 IndexFolder = Annotated[
     str | None,
-    typer.Option("--index", help="The folder of the index; by default CORPUS.index.", show_default=False),
+    typer.Option(
+        "--index",
+        help="The folder of the index; by default CORPUS.index.",
+        show_default=False,
+        parser=expand_user,
+    ),
 ]
 Rebuild = Annotated[bool, typer.Option("--rebuild", help="Build the index again.")]
 SearchEngine = Annotated[
@@ -138,10 +178,15 @@ CorpusOverrides = Annotated[
 
 # inspect, cache
 InspectedPath = Annotated[
-    str, typer.Argument(metavar="FILE|FOLDER", help="A data file with targets, or the folder of a model.")
+    str,
+    typer.Argument(
+        metavar="FILE|FOLDER", help="A data file with targets, or the folder of a model.", parser=expand_user
+    ),
 ]
 GuessedTask = Annotated[str, typer.Option("--task", help="auto, or the name of a task.")]
-TokenizerModel = Annotated[str, typer.Option("--model", help="The model whose tokenizer shows the tokens.")]
+TokenizerModel = Annotated[
+    str, typer.Option("--model", help="The model whose tokenizer shows the tokens.", parser=expand_user)
+]
 NumSamples = Annotated[int, typer.Option("--rows", min=0, help="How many random rows to show.")]
 SampleSeed = Annotated[int, typer.Option("--seed", min=0, help="Which random rows.")]
 CacheAction = Annotated[

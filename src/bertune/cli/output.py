@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from bertune.commands.evaluate import Evaluation, SearchFiles
     from bertune.commands.search import CorpusDuplicates
     from bertune.retrieval.search import Hit
+    from bertune.types import Scores
 
 DISCONNECT_SIGNS = (
     "Connection closed",
@@ -172,13 +173,27 @@ def score_lines(evaluation: Evaluation) -> list[str]:
         ]
         lines += ["", *aligned(["label", *names, "rows"], rows)]
     if scores.confusion:
-        labels = list(scores.confusion)
-        rows = [[label, *(str(scores.confusion[label][p]) for p in labels)] for label in labels]
-        lines += ["", "rows by gold label (down) and predicted label (across):"]
-        lines += aligned(["", *labels], rows)
+        lines += ["", *_confusion_lines(scores)]
     if evaluation.num_truncated_rows:
         lines += ["", f"{evaluation.num_truncated_rows} rows were longer than max_length and were cut"]
     return lines
+
+
+def _confusion_lines(scores: Scores) -> list[str]:
+    """Format the confusion matrix; of many labels the pairs that are most often confused."""
+    from bertune.console import aligned
+
+    labels = list(scores.confusion)
+    if len(labels) == len(scores.per_label) and all(
+        len(row) == len(labels) for row in scores.confusion.values()
+    ):
+        rows = [[label, *(str(scores.confusion[label][p]) for p in labels)] for label in labels]
+        title = "rows by gold label (down) and predicted label (across):"
+        return [title, *aligned(["", *labels], rows)]
+    pairs = [(n, gold, p) for gold, row in scores.confusion.items() for p, n in row.items()]
+    pairs.sort(key=lambda pair: -pair[0])
+    rows = [[gold, predicted, str(count)] for count, gold, predicted in pairs[:20]]
+    return ["the labels that are most often confused:", *aligned(["gold", "predicted", "rows"], rows)]
 
 
 def write_predictions(  # noqa: PLR0913  (the options of `bertune predict`)
@@ -192,6 +207,7 @@ def write_predictions(  # noqa: PLR0913  (the options of `bertune predict`)
     task: str | None,
     device: str,
     precision: str,
+    model_code: str,
 ) -> None:
     """Predict a file, and write the result to a file or to standard output.
 
@@ -205,7 +221,14 @@ def write_predictions(  # noqa: PLR0913  (the options of `bertune predict`)
     console = Console(quiet or not is_main_process())
     writers.output_format(output, output_format, "")  # refuses a wrong name before any work
     predictions = predict(
-        folder, file, overrides, task=task, device=device, precision=precision, console=console
+        folder,
+        file,
+        overrides,
+        task=task,
+        device=device,
+        precision=precision,
+        model_code=model_code,
+        console=console,
     )
     if not is_main_process():
         deque(predictions.results, maxlen=0)  # computes this process's share; the first one writes
@@ -216,7 +239,7 @@ def write_predictions(  # noqa: PLR0913  (the options of `bertune predict`)
             header, delimiter = predictions.column_names, predictions.label_delimiter
             count = writers.write_csv(target, header, predictions.results, delimiter)
         elif chosen_format == "conll":
-            count = writers.write_conll(target, predictions.results)
+            count = writers.write_conll(target, predictions.results, console.info)
         else:
             count = writers.write_jsonl(target, predictions.results)
     console.info(f"{count} rows predicted{f', written to {output}' if output else ''}")

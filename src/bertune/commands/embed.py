@@ -15,6 +15,7 @@ from bertune.retrieval.corpus import (
     Corpus,
     CorpusEncoder,
     VectorOptions,
+    corpus_columns,
     corpus_data_config,
     load_sentence_pipeline,
 )
@@ -46,6 +47,7 @@ def embed(  # noqa: PLR0913  (what a user can choose)
     dtype: VectorDtype = "float32",
     device: str = "auto",
     precision: str = "auto",
+    model_code: str = "never",
     console: Console | None = None,
 ) -> EmbedResult:
     """Write the vector of every row of a file, in its order, in memory that does not grow with it.
@@ -64,6 +66,7 @@ def embed(  # noqa: PLR0913  (what a user can choose)
         dtype: float32, float16, int8, binary or ubinary; see `bertune.inference.vectors.quantize_vectors`.
         device: auto, cpu, cuda or mps.
         precision: auto, fp32, bf16 or fp16; or int8, on processors with units for it.
+        model_code: "trusted" runs the Python code that the folder brings for its encoder; read it first.
         console: shows progress; without it nothing is shown.
 
     Raises:
@@ -76,8 +79,9 @@ def embed(  # noqa: PLR0913  (what a user can choose)
         )
     check_vector_file(Path(output), dtype)
     console, options = console or Console(quiet=True), options or VectorOptions()
-    pipeline = load_sentence_pipeline(folder, device=device, precision=precision)
-    corpus = Corpus(file, corpus_data_config(pipeline, file, overrides), console)
+    pipeline = load_sentence_pipeline(folder, device=device, precision=precision, model_code=model_code)
+    data = corpus_data_config(pipeline, file, overrides)
+    corpus = Corpus(file, data, console, corpus_columns(pipeline))
     encode = CorpusEncoder(pipeline, options, console)
     summary = corpus.scan()
     identity = {
@@ -110,6 +114,7 @@ def embed_stream(
     dtype: VectorDtype = "float32",
     device: str = "auto",
     precision: str = "auto",
+    model_code: str = "never",
     console: Console | None = None,
 ) -> Iterator[JSON]:
     """Yield every row of a file, or of standard input ("-"), with its vector under `embedding`.
@@ -121,8 +126,9 @@ def embed_stream(
     """
     check_vector_dtype(dtype)
     console, options = console or Console(quiet=True), options or VectorOptions()
-    pipeline = load_sentence_pipeline(folder, device=device, precision=precision)
-    corpus = Corpus(file, corpus_data_config(pipeline, file, overrides), console)
+    pipeline = load_sentence_pipeline(folder, device=device, precision=precision, model_code=model_code)
+    data = corpus_data_config(pipeline, file, overrides)
+    corpus = Corpus(file, data, console, corpus_columns(pipeline))
     encode = CorpusEncoder(pipeline, options, console)
     rows = corpus.rows(verbose=True)
     while chunk := list(itertools.islice(rows, STREAM_CHUNK_ROWS)):

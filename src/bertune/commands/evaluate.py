@@ -15,10 +15,11 @@ from bertune.artifact.read import read_artifact
 from bertune.config.reading import reading_config
 from bertune.console import Console, prefixed
 from bertune.errors import ConfigError
+from bertune.files import expand_user
 from bertune.inference.sentence_pipeline import SentencePipeline, truncate_vectors
 from bertune.kernels.precision import choose_device
 from bertune.retrieval.benchmark import Benchmark
-from bertune.retrieval.corpus import Corpus, corpus_data_config, load_sentence_pipeline
+from bertune.retrieval.corpus import Corpus, corpus_columns, corpus_data_config, load_sentence_pipeline
 from bertune.retrieval.judgements import read_judgements
 from bertune.tasks.base.datasets import scratch_dir, write_dataset
 from bertune.tasks.base.reading import check_examples, read_examples
@@ -52,13 +53,14 @@ class SearchFiles:
 
 def evaluate(  # noqa: PLR0913  (what a user can choose)
     folder: str | Path,
-    files: str | Sequence[str],
+    files: str | Path | Sequence[str | Path],
     overrides: Sequence[str] = (),
     *,
     search: SearchFiles | None = None,
     truncate_dim: int | None = None,
     device: str = "auto",
     precision: str = "auto",
+    model_code: str = "never",
     task: str | None = None,
     console: Console | None = None,
 ) -> Evaluation:
@@ -72,6 +74,7 @@ def evaluate(  # noqa: PLR0913  (what a user can choose)
         truncate_dim: score the first features of its vectors only.
         device: auto, cpu, cuda or mps.
         precision: auto, fp32, bf16 or fp16; or int8, on processors with units for it.
+        model_code: "trusted" runs the Python code that the folder brings for its encoder; read it first.
         task: the Python file of a task of your own.
         console: shows progress; without it nothing is shown.
 
@@ -81,11 +84,11 @@ def evaluate(  # noqa: PLR0913  (what a user can choose)
     distributed.init(use_cpu=choose_device(device).type == "cpu")
     console = console or Console(quiet=True)
     note = prefixed(console)
-    sources = [files] if isinstance(files, str) else list(files)
+    sources = [expand_user(file) for file in ([files] if isinstance(files, str | Path) else files)]
     if search is not None:
-        searcher = load_sentence_pipeline(folder, device=device, precision=precision)
+        searcher = load_sentence_pipeline(folder, device=device, precision=precision, model_code=model_code)
         return _evaluate_search(searcher, sources, overrides, search, truncate_dim, console)
-    artifact = read_artifact(folder, task)
+    artifact = read_artifact(folder, task, model_code, lambda line: console.info(f"note: {line}"))
     data = reading_config(artifact.run_config.data, sources[0], overrides)
     artifact = artifact.for_reading(data)
     scored_task = artifact.task
@@ -99,7 +102,7 @@ def evaluate(  # noqa: PLR0913  (what a user can choose)
         if isinstance(pipeline, SentencePipeline):
             _use_search_prompts(pipeline, examples, note)
         if scratch is None:
-            result = pipeline.predict_examples(examples)
+            result = pipeline.predict_examples(examples, to_score=True)
         else:
             dataset = write_dataset(scratch, "rows", scored_task, pipeline.tokenizer, examples, console)
             result = pipeline.predict_dataset(dataset)
@@ -150,8 +153,8 @@ def _evaluate_search(
     query_data = corpus_data_config(pipeline, queries[0], overrides)
     corpus_data = corpus_data_config(pipeline, search.corpus, search.overrides)
     benchmark = Benchmark(
-        Corpus(queries[0], query_data, console),
-        Corpus(search.corpus, corpus_data, console),
+        Corpus(queries[0], query_data, console, corpus_columns(pipeline)),
+        Corpus(search.corpus, corpus_data, console, corpus_columns(pipeline)),
         read_judgements(search.qrels),
         search.qrels,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,9 +14,10 @@ from bertune.config.schema import DataConfig, Section
 from bertune.data.columns import normalize_name
 from bertune.data.dataset import EncodedDataset
 from bertune.data.formats import detect_format, read_records
-from bertune.data.labels import format_label
+from bertune.data.labels import format_label, get_label_list
 from bertune.data.records import BadRows, ReadOptions
 from bertune.data.rows import open_rows, resolve_files
+from bertune.data.word_rows import has_word_rows
 from bertune.encoders.checkpoint_report import format_checkpoint_report, make_checkpoint_report
 from bertune.encoders.pretrained import PACKAGED_MODELS, PretrainedFolder, locate_model
 from bertune.errors import BertuneError, ConfigError
@@ -25,7 +27,9 @@ from bertune.tasks.base.task import Task
 from bertune.text.tokenizer import Tokenizer
 from bertune.types import JSON, Columns, Example
 
-_ANY_COLUMNS = Columns(("text",), ("text_b",), "label")
+_GUESS_ROWS = 200
+"""Rows that show whether a file has a word a row."""
+_ANY_COLUMNS = Columns(("text",), ("text_b",), "label", spreadable=("label",))
 """The fields of the rows of most tasks, to guess the task of a file."""
 
 
@@ -109,8 +113,10 @@ def guess_task(source: str, data: DataConfig) -> tuple[str, str]:
     num_fractions = num_labels = 0
     for row in open_rows(ReadOptions(source, data, _ANY_COLUMNS, bad_rows, lambda _: None)):
         value = row.fields.get("label")
-        if value is None or isinstance(value, list):
+        if value is None or isinstance(value, list | dict):
             continue
+        if get_label_list(value, None) is not None:
+            return "classify", f"since a label is the list {value[:40]}"
         num_labels += 1
         try:
             num_fractions += not float(format_label(value)).is_integer()
@@ -127,14 +133,16 @@ def looks_like_tagging(source: str, data: DataConfig) -> bool:
     if file_format == "conll":
         return True
     options = ReadOptions(source, data, _ANY_COLUMNS, BadRows(skip=True), lambda _: None)
-    first = next(read_records(options), None)
-    if first is None or file_format in {"csv", "tsv"}:
-        return False
+    head = list(itertools.islice(read_records(options), _GUESS_ROWS))
+    if not head or file_format in {"csv", "tsv"}:
+        return bool(head) and has_word_rows(head, options)
+    first = head[0]
     values = {normalize_name(name): value for name, value in first.values.items()}
     lists = [value for value in values.values() if isinstance(value, list)]
     has_spans = any(value and isinstance(value[0], dict | list) for value in lists)
     return (
         has_spans
+        or has_word_rows(head, options)
         or bool({"spans", "entities", "nertags"} & values.keys())
         or any(isinstance(values.get(name), list) for name in ("text", "tokens", "words"))
     )

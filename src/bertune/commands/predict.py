@@ -15,14 +15,12 @@ from bertune.console import Console, prefixed
 from bertune.data.formats import detect_format
 from bertune.data.records import BadRows
 from bertune.errors import ConfigError
+from bertune.files import expand_user
 from bertune.inference.pipeline import Pipeline
 from bertune.kernels.precision import choose_device
 from bertune.tasks.base.reading import iter_examples
 from bertune.tasks.base.task import Task
 from bertune.types import Example, Prediction, Row
-
-DEFAULT_LABEL_DELIMITER = "|"
-"""Between the labels of a multi-label prediction in csv, if the training files had no delimiter."""
 
 
 @dataclass(frozen=True)
@@ -33,19 +31,20 @@ class FilePredictions:
     """Every column of the file; empty for standard input."""
     format: str
     """csv, tsv, json, jsonl, parquet, conll, hub or lines."""
-    label_delimiter: str
-    """What stands between the labels of a multi-label prediction in csv."""
+    label_delimiter: str | None
+    """What stands between the labels of a multi-label prediction in csv; None for a list in JSON."""
     results: Iterator[tuple[Row, Prediction]]
     """In the order of the file; each row is predicted when it is asked for."""
 
 
 def predict(
     folder: str | Path,
-    file: str,
+    file: str | Path,
     overrides: Sequence[str] = (),
     *,
     device: str = "auto",
     precision: str = "auto",
+    model_code: str = "never",
     task: str | None = None,
     console: Console | None = None,
 ) -> FilePredictions:
@@ -60,25 +59,27 @@ def predict(
         overrides: `data.name=value`, how to read the file.
         device: auto, cpu, cuda or mps.
         precision: auto, fp32, bf16 or fp16; or int8, on processors with units for it.
+        model_code: "trusted" runs the Python code that the folder brings for its encoder; read it first.
         task: the Python file of a task of your own.
         console: shows progress; without it nothing is shown.
 
     Raises:
         BertuneError: the folder, a setting or a row cannot be used.
     """
+    file = expand_user(file)
     distributed.init(use_cpu=choose_device(device).type == "cpu")
     if file == "-" and distributed.num_processes() > 1:
         raise ConfigError(
             "standard input cannot be read by several processes; give a file, or start one process"
         )
     console = console or Console(quiet=True)
-    artifact = read_artifact(folder, task)
+    artifact = read_artifact(folder, task, model_code, lambda line: console.info(f"note: {line}"))
     data = reading_config(artifact.run_config.data, file, overrides)
     artifact = artifact.for_reading(data)
     return FilePredictions(
         [] if file == "-" else _read_column_names(file, artifact.task, data, console),
         detect_format(file, data, artifact.task.columns),
-        data.label_delimiter or DEFAULT_LABEL_DELIMITER,
+        data.label_delimiter,
         _predict_rows(artifact.pipeline(device, precision), file, data, console),
     )
 
@@ -99,9 +100,10 @@ def _predict_rows(
 ) -> Iterator[tuple[Row, Prediction]]:
     bad_rows = BadRows(skip=data.bad_rows == "skip")
     pending: deque[Row] = deque()
+    note = prefixed(console) if file == "-" else lambda _: None  # a file was read before, and noted then
 
     def examples() -> Iterator[Example]:
-        rows = iter_examples(file, pipeline.task, data, bad_rows, lambda _: None, require_target=False)
+        rows = iter_examples(file, pipeline.task, data, bad_rows, note, require_target=False)
         for row, example in rows:
             pending.append(row)
             yield example

@@ -19,6 +19,7 @@ from bertune.retrieval.corpus import (
     CorpusEncoder,
     CorpusRow,
     VectorOptions,
+    corpus_columns,
     corpus_data_config,
     load_sentence_pipeline,
 )
@@ -40,6 +41,7 @@ class SearchRequest:
         rebuild: build the index again.
         device: auto, cpu, cuda or mps.
         precision: auto, fp32, bf16 or fp16; or int8, on processors with units for it.
+        model_code: "trusted" runs the Python code that the folder brings for its encoder; read it first.
         console: shows progress; without it nothing is shown.
     """
 
@@ -50,6 +52,7 @@ class SearchRequest:
     rebuild: bool = False
     device: str = "auto"
     precision: str = "auto"
+    model_code: str = "never"
     console: Console = field(default_factory=lambda: Console(quiet=True))
 
     def open(self) -> tuple[SentencePipeline, Index]:
@@ -58,9 +61,11 @@ class SearchRequest:
         Raises:
             BertuneError: the folder, a setting, a row or the index cannot be used.
         """
-        pipeline = load_sentence_pipeline(self.model_folder, device=self.device, precision=self.precision)
+        pipeline = load_sentence_pipeline(
+            self.model_folder, device=self.device, precision=self.precision, model_code=self.model_code
+        )
         data = corpus_data_config(pipeline, self.corpus_file, self.overrides)
-        corpus = Corpus(self.corpus_file, data, self.console)
+        corpus = Corpus(self.corpus_file, data, self.console, corpus_columns(pipeline))
         index_folder = Path(self.index_folder or f"{self.corpus_file}.index")
         return pipeline, open_or_build_index(pipeline, corpus, index_folder, rebuild=self.rebuild)
 

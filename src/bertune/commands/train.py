@@ -20,8 +20,9 @@ from bertune.kernels.precision import choose_device
 from bertune.tasks import load_task
 from bertune.tasks.base.datasets import encode_datasets, read_datasets
 from bertune.tasks.base.reading import Splits
+from bertune.tasks.base.sentence import SentenceTask
 from bertune.tasks.base.task import Note, Task
-from bertune.training.build import BuiltModel, build_model
+from bertune.training.build import BuiltModel, build_model, check_model
 from bertune.training.launch import apply_launcher_settings, build_accelerator, check_environment
 from bertune.training.listener import Listener
 from bertune.training.resume import RunDir, choose_run_dir, finished_scores, settings_to_resume
@@ -69,6 +70,7 @@ def train(
     for line in idle_settings(run):
         console.info(f"note: {line}")
     check_environment(run)
+    check_model(run)
     splits = read_datasets(run, task, console)
     result = train_on(run, task, splits, listeners, run_dir=run_dir, console=console)
     console.info(f"done in {duration(time.perf_counter() - began)}")
@@ -138,16 +140,28 @@ def train_on(
     seed_everything(run.seed)
     built = build_model(run, task)
     built.model.encoder.set_numerics(numerics)
+    precision = built.model.encoder.numerics.precision
+    if precision != numerics.precision:
+        reason = f"since transformers cannot compute this encoder in {numerics.precision}"
     console.info(f"task: {task.describe()}")
     console.info(f"rows: {len(splits.train)} train, {len(splits.dev)} dev, {len(splits.test)} test")
     console.info(f"output: {run_dir.path}")
-    _show_model(
-        console, run, built, f"computes in {numerics.precision} on {accelerator.device.type}, {reason}"
-    )
+    _show_model(console, run, built, f"computes in {precision} on {accelerator.device.type}, {reason}")
+    _use_search_prompts(task, splits, console)
     datasets = encode_datasets(run, task, built.tokenizer, splits, console)
     meta = {"max_length": built.tokenizer.max_length, "data": splits.fingerprint}
     artifact = Artifact(built.model, task, built.tokenizer, run, meta)
     return TrainingRun(artifact, datasets, splits, run_dir, accelerator, console, listeners).run()
+
+
+def _use_search_prompts(task: Task, splits: Splits, console: Console) -> None:
+    """Let rows that are searches have the prompts in training that they get in `evaluate` and `search`."""
+    if not isinstance(task, SentenceTask):
+        return
+    query, document = task.search_prompts = task.prompts_of_search()
+    first = splits.train[0]
+    if (query, document) != (task.prompt, task.prompt) and task.uses_search_prompts(first):
+        console.info(f"data: queries get the prompt {query!r}, texts to find {document!r}")
 
 
 def _check_run(run: RunConfig, task: Task) -> None:

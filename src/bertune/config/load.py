@@ -13,6 +13,20 @@ from bertune.config.renames import new_name_of
 from bertune.config.schema import RunConfig, Section, is_section
 from bertune.config.yaml import dump_yaml, parse_yaml
 from bertune.errors import ConfigError, did_you_mean
+from bertune.files import expand_user
+
+LABEL_SETTINGS = (
+    ("data", "labels"),
+    ("data", "drop_labels"),
+    ("data", "columns"),
+    ("data", "columns", "text"),
+    ("data", "columns", "text_b"),
+    ("data", "columns", "negative"),
+    ("data", "columns", "label"),
+    ("options", "positive_label"),
+    ("options", "class_weights"),
+)
+"""Settings that name labels or columns: 02 stays "02" there, as the data writes it."""
 
 
 def read_config(source: str | Path | dict[str, Any], overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -25,13 +39,13 @@ def read_config(source: str | Path | dict[str, Any], overrides: Sequence[str] = 
     if isinstance(source, dict):
         raw = copy.deepcopy(source)
     elif Path(source).suffix in {".yaml", ".yml"}:
-        path = Path(source)
+        path = Path(expand_user(source))
         try:
             text = path.read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
             raise ConfigError(f"{source}: cannot read this run file: {reason}") from None
-        raw = parse_yaml(text, str(source))
+        raw = parse_yaml(text, str(source), LABEL_SETTINGS)
         raw = {} if raw is None else raw
         if not isinstance(raw, dict):
             raise ConfigError(
@@ -61,7 +75,8 @@ def apply_override(raw: dict[str, Any], override: str) -> None:
         if not isinstance(section[key], dict):
             raise ConfigError(f"{override!r}: {key!r} is a value, not a section")
         section = section[key]
-    value = parse_yaml(text, override)
+    paths = [path[len(keys) :] for path in LABEL_SETTINGS if list(path[: len(keys)]) == keys]
+    value = parse_yaml(text, override, paths)
     # YAML reads a lone "|" or "#" as nothing; here it is a delimiter.
     section[keys[-1]] = text.strip() if value in (None, "") and text.strip() in {"|", ">", "#"} else value
 

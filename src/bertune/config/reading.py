@@ -14,6 +14,7 @@ READING_SETTINGS = (
     "format",
     "delimiter",
     "quoting",
+    "sentence_ends",
     "encoding",
     "drop_labels",
     "label_delimiter",

@@ -5,11 +5,13 @@ The docstring of a field feeds the settings page of the documentation and `bertu
 
 from __future__ import annotations
 
+import os
 from typing import Annotated, Any, Literal, TypeGuard, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from bertune.errors import listed
+from bertune.files import expand_user
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 UsePrecision = Literal[Precision, "int8"]
@@ -17,7 +19,16 @@ UsePrecision = Literal[Precision, "int8"]
 Schedule = Literal[
     "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup"
 ]
-Files = str | list[str]
+
+
+def _path_text(value: Any) -> Any:
+    """Return a path as text; what else may be wrong with it is for pydantic to say."""
+    return expand_user(value) if isinstance(value, str | os.PathLike) else value
+
+
+LocalPath = Annotated[str, BeforeValidator(_path_text)]
+"""A file or folder as text; "~" at its start is the home folder."""
+Files = LocalPath | list[LocalPath]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 PositiveInt = Annotated[int, Field(ge=1)]
@@ -29,6 +40,26 @@ class Section(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True, allow_inf_nan=False
     )
+
+
+def label_to_text(label: Any) -> Any:
+    """Return a label of a setting, which Python or YAML may have as a number, as text.
+
+    >>> [label_to_text(v) for v in (2, 1.0, True, "02")]
+    ['2', '1', 'true', '02']
+    """
+    if isinstance(label, bool):
+        return str(label).lower()
+    if isinstance(label, float) and label.is_integer():
+        return str(int(label))
+    return str(label)
+
+
+def _names_as_text(names: Any) -> Any:
+    """Return names of columns that are numbers, as pandas gives them, as text."""
+    if isinstance(names, list):
+        return [_names_as_text(name) for name in names]
+    return str(names) if isinstance(names, int | float) else names
 
 
 class DataConfig(Section):
@@ -46,21 +77,27 @@ class DataConfig(Section):
     """A list names the columns of a file without header, from left to right; "_" ignores a column. A mapping
     gives the column of each field: {text: review, label: stars}; a list where a field is spread over several
     columns: {text: review, label: [toxic, obscene]}. Without it, well-known names are recognised."""
-    format: Literal["auto", "csv", "tsv", "json", "jsonl", "parquet", "conll", "lines"] = "auto"
-    """File format; `auto` goes by the file name. `conll` has one word a line, in columns, or one sentence a
-    line: words, a tab, tags. `lines` has one text or one JSON object a line, for prediction."""
+    format: Literal["auto", "csv", "tsv", "json", "jsonl", "fasttext", "parquet", "conll", "lines"] = "auto"
+    """File format; `auto` goes by the file name, and by the first bytes where they say otherwise. `conll` has
+    one word a line, in columns, or one sentence a line: words, a tab, tags. `fasttext` has `__label__` and a
+    label before each text. `lines` has one text or one JSON object a line."""
     delimiter: str | None = None
-    """Character between the columns of csv and tsv. Without it: a comma for csv, a tab for tsv and txt."""
+    """Character between the columns of csv, tsv and conll. Without it: a comma for csv, a tab for tsv and
+    txt, or another one if the first lines leave no doubt; tabs or blanks for conll."""
     quoting: Literal["auto", "standard", "none"] = "auto"
     """`standard`: a field in double quotes may hold delimiters and newlines. `none`: quotation marks are
     text. `auto`: standard for csv; none for tsv and txt, as in GLUE and most Chinese data sets."""
+    sentence_ends: list[str] | None = None
+    """Words after which a sentence ends, such as [".", "?", "!", "。"], in files with a word a line or a row
+    that do not divide sentences. An empty list reads long texts as they are, without a word about it."""
     encoding: str = "utf-8"
     """Text encoding, such as gb18030 or utf-16. A byte-order mark is removed."""
-    labels: list[str] | str | None = None
+    labels: list[str] | LocalPath | None = None
     """All labels in the order of their ids, or a file with one label a line. Without it: the labels of the
-    training rows, sorted."""
+    training rows, sorted. Where rows write a 0 or 1 for each label: the names of the labels."""
     drop_labels: list[str] = []
-    """Rows with one of these labels are left out and counted, such as "-" in OCNLI."""
+    """Rows with one of these labels are left out and counted, such as "-" in OCNLI. Found by their text, else
+    by their value."""
     label_delimiter: str | None = None
     """Character between the labels of one row, such as | in "red|blue". It makes the task multi-label."""
     bad_rows: Literal["error", "skip"] = "error"
@@ -70,7 +107,7 @@ class DataConfig(Section):
     """Fraction of the training rows that becomes the dev set when no dev file is given, drawn by label and
     seed."""
     limit: PositiveInt | None = None
-    """Train on this many rows only, drawn by label and seed."""
+    """Train on this many rows only, drawn by label and seed; every label keeps a row if it can."""
     max_length: Annotated[int, Field(ge=4)] | None = None
     """Most tokens of an input, special tokens included. Longer inputs are truncated and counted. Without it:
     the encoder's limit, at most 512. Short rows cost nothing extra, since batches have no padding."""
@@ -112,7 +149,9 @@ class DataConfig(Section):
                 raise ValueError(f"YAML needs a blank after the colon: {{{written}}}")
             if names in (None, []):
                 raise ValueError(f"{field!r} has no column; write {{{field}: NAME}}")
-        return value
+        if isinstance(value, dict):
+            return {field: _names_as_text(names) for field, names in value.items()}
+        return _names_as_text(value)
 
     @field_validator("encoding")
     @classmethod
@@ -130,7 +169,7 @@ class DataConfig(Section):
     def _labels_are_text(cls, value: Any) -> Any:
         if not isinstance(value, list):
             return value
-        return [str(v).lower() if isinstance(v, bool) else str(v) for v in value]
+        return [label_to_text(v) for v in value]
 
     @field_validator("labels")
     @classmethod
@@ -177,7 +216,8 @@ class TrainConfig(Section):
     warmup_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Fraction of all steps in which the learning rate rises from 0."""
     warmup_steps: Annotated[int, Field(ge=0)] | None = None
-    """Number of steps in which the learning rate rises from 0; `warmup_ratio` has no effect then."""
+    """Number of steps in which the learning rate rises from 0; `warmup_ratio` has no effect then. A warm-up
+    as long as the run is shortened by one step, and the log says so."""
     schedule_cycles: PositiveInt = 1
     """Number of cycles of cosine_with_restarts."""
     schedule_power: PositiveFloat = 1.0
@@ -254,12 +294,12 @@ class LogConfig(Section):
 class RunConfig(Section):
     """All settings of a run."""
 
-    task: str
+    task: LocalPath
     """What to learn: the name of a task (`bertune tasks`), or a Python file with a task of your own."""
-    model: str = "minilm"
+    model: LocalPath = "minilm"
     """The pretrained encoder: a folder, a Hub id, or minilm (English, from the package of the extra
     `starter`)."""
-    out: str | None = None
+    out: LocalPath | None = None
     """Folder of the result. Without it: the first free one of runs/TASK-1, runs/TASK-2, ..."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
     """Decides the initial weights of the head, the order of rows, dropout, the split and the subset."""
@@ -273,6 +313,10 @@ class RunConfig(Section):
     """How the model is trained."""
     log: LogConfig = LogConfig()
     """What is told while it runs."""
+    model_code: Literal["never", "trusted"] = "never"
+    """Whether Python code that the folder of `model` brings (`auto_map` in its config.json) is run. `trusted`
+    runs it with all your rights: read it first. It is copied into OUT, and whoever opens OUT must trust it
+    too."""
 
 
 def is_section(annotation: Any) -> TypeGuard[type[BaseModel]]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import yaml
 
 from bertune.errors import ConfigError
+
+_TEXT, _NULL = "tag:yaml.org,2002:str", "tag:yaml.org,2002:null"
 
 
 class _Loader(yaml.SafeLoader):
@@ -58,19 +61,53 @@ def dump_yaml(value: Any) -> str:
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
-def parse_yaml(text: str, where: str) -> Any:
+def parse_yaml(text: str, where: str, as_written: Iterable[Sequence[str]] = ()) -> Any:
     """Read YAML; `where` is named in the message when it is broken.
+
+    Args:
+        text: the YAML.
+        where: its file, or what else it is.
+        as_written: paths of keys; scalars there stay text, in a list its items, in a mapping its keys.
 
     >>> parse_yaml("[3e-5, no, 7, null]", "example")
     [3e-05, 'no', 7, None]
+    >>> parse_yaml("labels: [02, true, '3']", "example", [["labels"]])
+    {'labels': ['02', 'true', '3']}
 
     Raises:
         ConfigError: the text is not YAML, or a key is given twice.
     """
     try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506  (a SafeLoader)
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        for path in as_written:
+            _keep_text(_node_at(node, path))
+        return loader.construct_document(node)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or str(error)
         raise ConfigError(f"{where}{line}: not valid YAML: {problem}") from None
+
+
+def _node_at(node: yaml.Node | None, path: Sequence[str]) -> yaml.Node | None:
+    for name in path:
+        pairs = node.value if isinstance(node, yaml.MappingNode) else []
+        node = next((value for key, value in pairs if key.value == name), None)
+    return node
+
+
+def _keep_text(node: yaml.Node | None) -> None:
+    """Make the scalar, the items of a list, or the keys of a mapping text; nothing at all stays nothing."""
+    if isinstance(node, yaml.ScalarNode):
+        scalars = [] if node.tag == _NULL else [node]
+    elif isinstance(node, yaml.SequenceNode):
+        scalars = [item for item in node.value if isinstance(item, yaml.ScalarNode) and item.value]
+    elif isinstance(node, yaml.MappingNode):
+        scalars = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value]
+    else:
+        scalars = []
+    for scalar in scalars:
+        scalar.tag = _TEXT

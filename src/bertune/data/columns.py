@@ -9,14 +9,31 @@ from typing import Any
 from bertune.errors import ConfigError, DataError, did_you_mean, listed
 from bertune.types import Columns
 
+
+class MissingColumn(DataError):
+    """No column holds a field that is needed.
+
+    Attributes:
+        fields: the fields.
+    """
+
+    def __init__(self, message: str, fields: Sequence[str]) -> None:
+        super().__init__(message)
+        self.fields = tuple(fields)
+
+
 ColumnMapping = dict[str, str | tuple[str, ...]]
 """Column by field; a tuple of columns for a field that is spread over several."""
 
 # Names are compared without case, blanks, "_" and "-": "Sentence 1" is "sentence1".
 PAIR_ALIASES: tuple[tuple[str, str], ...] = (
+    ("sentence0", "sentence1"),  # sentence-transformers; before those that begin with 1
+    ("sent0", "sent1"),  # SimCSE
+    ("text0", "text1"),
     ("text", "textb"),
     ("texta", "textb"),
     ("text1", "text2"),
+    ("sent1", "sent2"),
     ("sentence1", "sentence2"),  # GLUE, CLUE
     ("sentencea", "sentenceb"),
     ("premise", "hypothesis"),  # MNLI, XNLI
@@ -24,16 +41,36 @@ PAIR_ALIASES: tuple[tuple[str, str], ...] = (
     ("question", "sentence"),  # QNLI
     ("sequence1", "sequence2"),  # run_base.py
     ("#1string", "#2string"),  # MRPC
-    ("query", "title"),  # SimCLUE
-    ("query", "document"),
-    ("query", "passage"),
     ("query", "positive"),
     ("anchor", "positive"),  # sentence-transformers
     ("text", "positive"),
+    ("query", "title"),  # SimCLUE
+    ("query", "document"),
+    ("query", "passage"),
     ("文本1", "文本2"),
     ("句子1", "句子2"),
 )
-"""Names of two texts that are compared or read together. An earlier pair wins."""
+"""Names of two texts that are compared or read together, in every task. An earlier pair wins."""
+RELATED_PAIRS: tuple[tuple[str, str], ...] = (
+    *((first, second) for first in ("query", "question", "anchor", "text", "sentence")
+      for second in ("positive", "pos", "positives")),
+    *((first, second) for first in ("query", "question", "anchor")
+      for second in ("document", "documents", "doc", "docs", "passage", "passages",
+                     "answer", "response", "reply")),
+    ("text", "text2"), ("sentence", "sentence2"), ("text", "paraphrase"), ("sentence", "paraphrase"),
+    ("prompt", "response"), ("prompt", "completion"), ("prompt", "answer"), ("instruction", "response"),
+    ("instruction", "output"), ("context", "response"), ("utterance", "response"), ("message", "reply"),
+    ("query", "text"), ("question", "context"),
+    ("inputtext", "targettext"), ("sourcetext", "targettext"), ("text", "targettext"),
+    ("title", "body"), ("title", "abstract"), ("headline", "body"), ("headline", "article"),
+    ("summary", "text"), ("summary", "article"), ("summary", "document"), ("highlights", "article"),
+    ("claim", "evidence"),
+    ("问题", "回答"), ("问题", "答案"), ("问", "答"), ("标题", "正文"), ("标题", "摘要"), ("查询", "文档"),
+    ("文本a", "文本b"), ("句子a", "句子b"), ("文本", "正例"), ("句子", "正例"),
+)  # fmt: skip
+"""Names of two texts that belong together. Tasks on pairs know them; for others each may be a text alone."""
+LOOSE_PAIRS: tuple[tuple[str, str], ...] = (("source", "target"), ("src", "tgt"))
+"""More of these, which often mean something else: only where no column has the name of a text."""
 TEXT_ALIASES = (
     "text", "texta", "sentence", "sentence1", "sequence1", "review", "content", "message", "comment", "title",
     "query", "question", "body", "文本", "内容", "评论", "标题", "句子", "正文",
@@ -43,9 +80,15 @@ TARGET_ALIASES = (
     "stars", "标签", "类别", "分类", "分数", "情感",
 )  # fmt: skip
 OTHER_ALIASES: dict[str, tuple[str, ...]] = {
-    "negative": ("negative", "neg", "hardnegative", "negtitle", "negativetext", "text3", "sentence3")
-}
+    "negative": (
+        "negative", "neg", "hardnegative", "hardneg", "negtitle", "negativetext", "text3", "sentence3",
+        "negatives", "negs", "hardnegatives", "hardnegs", "negativetexts", "negdoc", "negativedoc",
+        "negativedocument", "negativedocuments", "negpassage", "negativepassage", "negativepassages",
+        "sentence2", "text2", "sent2", "sent3", "负例", "负样本",
+    )
+}  # fmt: skip
 """Names of the fields besides texts and target."""
+_NUMBERED_NEGATIVE = re.compile(r"(negative|neg|hardnegative|hardneg|negativetext|负例|负样本)\d+")
 
 
 def normalize_name(name: str) -> str:
@@ -110,10 +153,11 @@ def match_columns(
     if missing:
         has_tabs = len(header) == 1 and "\t" in header[0]
         hint = "the line holds tabs: set data.delimiter=tab; " if has_tabs else ""
-        raise DataError(
+        raise MissingColumn(
             f"{source}: no column for {' and '.join(map(repr, missing))}; columns found: {listed(header)}; "
             f"{hint}say which is which, as in data.columns={{{missing[0]}: NAME}}, "
-            "or name the columns of a file without header, as in data.columns=[text,label]"
+            "or name the columns of a file without header, as in data.columns=[text,label]",
+            missing,
         )
     return mapping
 
@@ -127,9 +171,15 @@ def columns_of(mapping: ColumnMapping) -> list[str]:
     return [name for names in mapping.values() for name in _as_tuple(names)]
 
 
+class SpreadValue(dict[str, Any]):
+    """The value of a field that is spread over several columns: value by column name."""
+
+
 def field_value(record: Mapping[str, Any], names: str | tuple[str, ...]) -> Any:
     """Return the value of a field: that of its column, or a dict of values by column name."""
-    return record.get(names) if isinstance(names, str) else {name: record.get(name) for name in names}
+    if isinstance(names, str):
+        return record.get(names)
+    return SpreadValue({name: record.get(name) for name in names})
 
 
 def describe_mapping(mapping: ColumnMapping) -> str:
@@ -150,28 +200,40 @@ def _as_tuple(names: str | Sequence[str]) -> tuple[str, ...]:
     return (names,) if isinstance(names, str) else tuple(names)
 
 
-def _recognise(fields: Sequence[str], header: Sequence[str], columns: Columns) -> dict[str, str]:
+def _recognise(fields: Sequence[str], header: Sequence[str], columns: Columns) -> ColumnMapping:
     """Find the columns of fields by well-known names: texts first, the target last."""
-    mapping: dict[str, str] = {}
+    mapping: ColumnMapping = {}
     if "text" in fields:
         mapping.update(match_text_columns(header, columns, pair="text_b" in fields))
     aliases = {field: names for field, names in OTHER_ALIASES.items() if field in fields}
     if columns.target in fields:
         aliases[columns.target] = (*columns.target_aliases, *TARGET_ALIASES)
     for field, names in aliases.items():
-        column = _first_match(names, [column for column in header if column not in mapping.values()])
-        if column:
+        taken = columns_of(mapping)
+        rest = [column for column in header if column not in taken]
+        column = _first_match(names, rest)
+        if field == "negative" and field in columns.spreadable:
+            several = _negative_columns(names, rest)
+            if several:
+                mapping[field] = several[0] if len(several) == 1 else several
+        elif column:
             mapping[field] = column
     return mapping
 
 
-def _refuse_ambiguous(recognised: dict[str, str], header: Sequence[str], source: str) -> None:
+def _negative_columns(names: Sequence[str], header: Sequence[str]) -> tuple[str, ...]:
+    """Return every column of negatives, numbered ones too; those of equal names are left to the caller."""
+    normalized = {column: normalize_name(column) for column in header}
+    return tuple(c for c, name in normalized.items() if name in names or _NUMBERED_NEGATIVE.fullmatch(name))
+
+
+def _refuse_ambiguous(recognised: ColumnMapping, header: Sequence[str], source: str) -> None:
     """Refuse two columns whose names are equal apart from case, blanks, "_" and "-".
 
     Raises:
         DataError: the two columns, and how to choose one.
     """
-    for field, column in recognised.items():
+    for field, column in ((field, name) for field, names in recognised.items() for name in _as_tuple(names)):
         alike = [other for other in header if normalize_name(other) == normalize_name(column)]
         if len(alike) > 1:
             both = " and ".join(map(repr, alike))
@@ -181,15 +243,33 @@ def _refuse_ambiguous(recognised: dict[str, str], header: Sequence[str], source:
             )
 
 
-def match_text_columns(header: Sequence[str], columns: Columns, *, pair: bool = False) -> dict[str, str]:
+def match_text_columns(header: Sequence[str], columns: Columns, *, pair: bool = False) -> ColumnMapping:
     """Find the column of the text, or those of both texts of a pair, by well-known names."""
-    names = {normalize_name(column): column for column in header}
-    if pair:
-        for first, second in PAIR_ALIASES:
-            if first in names and second in names:
-                return {"text": names[first], "text_b": names[second]}
     text = _first_match((*columns.text_aliases, *TEXT_ALIASES), header)
+    if pair:
+        loose = LOOSE_PAIRS if columns.pair_aliases and not text else ()
+        found = _first_pair((*PAIR_ALIASES, *columns.pair_aliases, *loose), header)
+        if found:
+            return {"text": found[0], "text_b": found[1]}
     return {"text": text} if text else {}
+
+
+def _first_pair(pairs: Sequence[tuple[str, str]], header: Sequence[str]) -> tuple[str, str] | None:
+    """Return the columns of the first pair of names that the header has both of."""
+    names = {normalize_name(column): column for column in header}
+    return next(((names[a], names[b]) for a, b in pairs if a in names and b in names), None)
+
+
+def unread_pair(header: Sequence[str], mapping: ColumnMapping, columns: Columns) -> tuple[str, str] | None:
+    """Return two columns that may belong together where the task reads one of them as its only text.
+
+    A question is a text of its own to a classifier. Whoever wants both read must say so.
+    """
+    if "text_b" in mapping or "text_b" not in columns.optional or columns.pair_aliases:
+        return None
+    free = [column for column in header if column not in columns_of(mapping) or column == mapping["text"]]
+    pair = _first_pair(RELATED_PAIRS, free)
+    return pair if pair and mapping.get("text") in pair else None
 
 
 def _first_match(aliases: Sequence[str], header: Sequence[str]) -> str | None:

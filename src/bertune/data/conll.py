@@ -13,15 +13,35 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bertune.data.conll_layout import (
+    MANY_CONLL2012_COLUMNS,
+    ConllLayout,
+    detect_layout,
+    ends_document,
+    foreign_format,
+    halves,
+    is_blank,
+    is_comment,
+    is_word_part,
+    split_cells,
+)
+from bertune.data.records import ReadOptions, Record
 from bertune.errors import DataError
 
-_BLANKS = re.compile("[ \t]+")  # not str.split(): an ideographic space can be a word
-_HEAD_LINES = 50
+_HEAD_LINES = 200
 """Lines that decide the layout of a file."""
+SENTENCE_ENDS = (".", "!", "?", "。", "！", "？")
+"""Words that usually end a sentence."""
+_CLOSING = frozenset(("''", '"', "”", "’", ")", "]", "」", "』", "）", "》", "-RRB-"))
+_INNER_TAG = re.compile(r"[IMEL][-_]")
+MANY_WORDS = 100
+"""Words above which the only sentence of a file seems to be many."""
+_LONG_MEAN = 512
+"""Words above which the mean sentence of a file seems to be many."""
 
 
 @dataclass(frozen=True)
@@ -33,121 +53,128 @@ class Sentence:
     error: str = ""
 
 
-@dataclass(frozen=True)
-class ConllLayout:
-    """How a file is laid out."""
-
-    tab_separated: bool
-    """Whether tabs separate columns; else any number of blanks and tabs."""
-    sentence_per_line: bool
-    num_columns: int
-
-
-def is_blank(line: str) -> bool:
-    """Tell whether a line ends a sentence."""
-    return not line.strip(" \t\r\n")
-
-
-def _is_comment(line: str) -> bool:
-    """Tell whether a first line is a comment, `# sent_id = 1` (CoNLL-U) or `# id 1` (MultiCoNER)."""
-    return bool(re.match(r"# ?\S+ = |# id ", line))
-
-
-def detect_layout(lines: Sequence[str]) -> ConllLayout:
-    """Return the layout of a file, from its first lines.
-
-    >>> detect_layout(["EU NNP B-ORG", "rejects VBZ O"])
-    ConllLayout(tab_separated=False, sentence_per_line=False, num_columns=3)
-    >>> detect_layout(["高 勇" + chr(9) + "B-NAME E-NAME"]).sentence_per_line
-    True
-    """
-    full = [line.rstrip("\r\n") for line in lines if not is_blank(line) and not line.startswith("-DOCSTART-")]
-    full = [line for line in full if not _is_comment(line)] or full
-    if not full:
-        return ConllLayout(False, False, 0)
-    halves = [_halves(line) for line in full]
-    aligned = [h for h in halves if len(h) == 2 and len(h[0]) == len(h[1])]
-    if len(aligned) * 2 > len(full) and any(len(h[1]) > 1 for h in aligned):
-        return ConllLayout(True, True, 2)
-    tab = sum("\t" in line for line in full) * 2 > len(full)
-    counts = [len(_cells(line, tab)) for line in full]
-    return ConllLayout(tab, False, max(set(counts), key=lambda count: (counts.count(count), count)))
-
-
-def _halves(line: str) -> list[tuple[str, ...]]:
-    """Split a line at its tabs, and each part at its blanks."""
-    return [tuple(half.strip(" ").split(" ")) for half in line.rstrip("\r\n").split("\t")]
-
-
-def _cells(line: str, tab: bool) -> list[str]:
-    """Split a line at its tabs, or at its blanks."""
-    if tab:
-        return line.split("\t")
-    return [cell for cell in _BLANKS.split(line) if cell]
-
-
-def read_sentences(text: Iterable[str], skipped: dict[str, int]) -> tuple[ConllLayout, Iterator[Sentence]]:
+def read_sentences(
+    text: Iterable[str],
+    skipped: dict[str, int],
+    delimiter: str | None = None,
+    sentence_ends: Collection[str] = (),
+) -> tuple[ConllLayout, Iterator[Sentence]]:
     """Return the layout of a file, and its sentences, each with the line of its first word.
 
     Args:
         text: the lines of a file.
         skipped: counts lines that belong to no sentence, by kind, while the iterator runs.
+        delimiter: what separates columns; None for tabs or blanks, as the file shows.
+        sentence_ends: words that end a sentence, besides blank lines.
     """
     lines = iter(text)
     head = list(itertools.islice(lines, _HEAD_LINES))
-    layout = detect_layout(head)
+    layout = detect_layout(head, delimiter)
     numbered = enumerate(itertools.chain(head, lines), 1)
     if layout.sentence_per_line:
-        return layout, _sentence_lines(numbered, skipped)
-    return layout, _word_lines(numbered, layout, skipped)
+        return layout, _sentence_lines(numbered, layout, skipped)
+    words = _word_lines(numbered, layout, skipped)
+    return layout, _assemble(words, layout, sentence_ends)
 
 
-def _sentence_lines(lines: Iterable[tuple[int, str]], skipped: dict[str, int]) -> Iterator[Sentence]:
+def _sentence_lines(
+    lines: Iterable[tuple[int, str]], layout: ConllLayout, skipped: dict[str, int]
+) -> Iterator[Sentence]:
     """Yield one sentence a line: words, a tab, tags."""
+    follows_comment = True
     for number, line in lines:
         if is_blank(line):
-            skipped["blank lines"] = skipped.get("blank lines", 0) + 1
+            _count(skipped, "blank lines")
             continue
-        halves = _halves(line)
-        if len(halves) == 2:
-            yield Sentence(number, tuple(halves))
+        found = halves(line, layout)
+        if len(found) == 2:
+            yield Sentence(number, tuple(found))
+        elif follows_comment and is_comment(line, layout, follows_comment=True):
+            _count(skipped, "comments")
+            continue
         else:
             error = "columns where 2 are expected (words, a tab, their tags, divided by blanks)"
-            yield Sentence(number, error=f"{len(halves)} {error}")
+            yield Sentence(number, error=f"{len(found)} {error}")
+
+
+def _count(skipped: dict[str, int], kind: str) -> None:
+    skipped[kind] = skipped.get(kind, 0) + 1
+
+
+_Line = tuple[int, list[str] | None, str]
+"""Number of a line, its cells (None between sentences), and what is wrong with it."""
 
 
 def _word_lines(
     lines: Iterable[tuple[int, str]], layout: ConllLayout, skipped: dict[str, int]
-) -> Iterator[Sentence]:
-    """Yield sentences of one word a line; after an error, skip the rest of its sentence."""
-    words: list[list[str]] = []
-    first, has_error = 0, False
-    for number, line in itertools.chain(lines, [(0, "")]):
-        new_document = line.startswith("-DOCSTART-")
-        if is_blank(line) or new_document:
-            if words and not has_error:
-                yield Sentence(first, tuple(zip(*words, strict=True)))
-            words, has_error = [], False
-        if is_blank(line):
+) -> Iterator[_Line]:
+    """Yield the words of a file, and where sentences end; comments are counted."""
+    in_sentence, follows_comment, has_header = False, True, layout.has_header
+    for number, line in lines:
+        if is_blank(line) or ends_document(line):
+            if not is_blank(line):
+                _count(skipped, "-DOCSTART- lines" if line[0] == "-" else "comments")
+            in_sentence = False
+            yield number, None, ""
             continue
-        comment = not words and not has_error and _is_comment(line)
-        if new_document or comment:
-            kind = "-DOCSTART- lines" if new_document else "comments"
-            skipped[kind] = skipped.get(kind, 0) + 1
+        if not in_sentence and is_comment(line, layout, follows_comment=follows_comment):
+            _count(skipped, "comments")
+            follows_comment = True
             continue
-        cells = _cells(line.rstrip("\r\n"), layout.tab_separated)
+        in_sentence, follows_comment = True, False
+        if has_header:
+            has_header = in_sentence = False
+            continue
+        cells = split_cells(line.rstrip("\r\n"), layout)
         if not layout.tab_separated and len(cells) == layout.num_columns - 1 and line[0] in " \t":
             cells = [" ", *cells]  # the word is itself a blank
-        if len(cells) != layout.num_columns:
-            yield Sentence(number, error=_wrong_count_message(cells, layout))
-            has_error = True
-            continue
-        first = first if words else number
-        words.append(cells)
+        if is_word_part(cells, layout):
+            _count(skipped, "lines of joined or empty words")
+        elif len(cells) != layout.num_columns:
+            yield number, [], _wrong_count_message(cells, layout)
+        else:
+            yield number, cells, ""
+
+
+def _assemble(
+    lines: Iterable[_Line], layout: ConllLayout, sentence_ends: Collection[str]
+) -> Iterator[Sentence]:
+    """Yield sentences of words; after an error, skip the rest of its sentence."""
+    word_column = _word_column(layout)
+    words: list[list[str]] = []
+    first, has_error, may_end = 0, False, False
+    for number, cells, error in itertools.chain(lines, [(0, None, "")]):
+        if cells and may_end and not _goes_on(cells, word_column):
+            yield Sentence(first, tuple(zip(*words, strict=True)))
+            words = []
+        if cells is None or layout.has_rows:
+            if words and not has_error:
+                yield Sentence(first, tuple(zip(*words, strict=True)))
+            words, has_error, may_end = [], False, False
+        if error:
+            yield Sentence(number, error=error)
+            has_error, may_end = True, False
+        elif cells:
+            first = first if words else number
+            words.append(cells)
+            ended = may_end if words[1:] and cells[word_column] in _CLOSING else False
+            may_end = not has_error and (ended or cells[word_column] in sentence_ends)
+
+
+def _word_column(layout: ConllLayout) -> int:
+    """Return which column has the words, as far as the file shows it."""
+    names = [name for name in ("words", "form", "word", "token", "text") if name in layout.names]
+    return layout.names.index(names[0]) if names else 0
+
+
+def _goes_on(cells: Sequence[str], word_column: int) -> bool:
+    """Tell whether a word belongs to the sentence that has just ended: in an entity, or a closing mark."""
+    return bool(_INNER_TAG.match(cells[-1])) or cells[word_column] in _CLOSING
 
 
 def _wrong_count_message(cells: Sequence[str], layout: ConllLayout) -> str:
     separator = "tabs" if layout.tab_separated else "blanks"
+    separator = repr(layout.delimiter) if layout.delimiter else separator
     return (
         f"{len(cells)} columns divided by {separator} where {layout.num_columns} are expected; "
         "its sentence cannot be used without this word"
@@ -160,22 +187,27 @@ def columns_by_name(sentence: Sentence, names: Sequence[str]) -> dict[str, Any]:
 
 
 def column_names(
-    layout: ConllLayout, given: Sequence[str] | None, source: str, *, require_target: bool
+    layout: ConllLayout,
+    given: Sequence[str] | Mapping[str, str | list[str]] | None,
+    source: str,
+    *,
+    require_target: bool,
 ) -> list[str]:
     """Return the names of the columns.
 
-    Without names in `given`, the first column is `words`, the last `tags`, the others `column_2` and so on.
+    Without names in `given` or in the file, the first column is `words`, the last `tags`, the others
+    `column_2` and so on. A mapping may use these names too, where the file has others.
 
     Args:
         layout: the layout of the file.
-        given: data.columns, where it is a list.
+        given: data.columns.
         source: the file, for messages.
         require_target: whether the last of the given names must have a column.
 
     Raises:
         DataError: the number of given names is not the number of columns.
     """
-    if given is not None:
+    if given is not None and not isinstance(given, Mapping):
         if not require_target and len(given) == layout.num_columns + 1:
             given = given[:-1]
         if len(given) != layout.num_columns:
@@ -184,6 +216,122 @@ def column_names(
                 f"{', '.join(given)}"
             )
         return [f"column_{number}" if name == "_" else name for number, name in enumerate(given, 1)]
-    if layout.num_columns < 2:
-        return ["words"] * layout.num_columns
-    return ["words", *(f"column_{number}" for number in range(2, layout.num_columns)), "tags"]
+    usual = ["words", *(f"column_{number}" for number in range(2, layout.num_columns)), "tags"]
+    usual = usual if layout.num_columns > 1 else ["words"] * layout.num_columns
+    mapped = {name for name in (given or {}).values() if isinstance(name, str)}
+    uses_usual = mapped <= {*usual} and not mapped <= {*layout.names}
+    return usual if not layout.names or uses_usual else [*layout.names]
+
+
+def read_conll(options: ReadOptions, text: Iterable[str]) -> Iterator[Record]:
+    """Yield the records of a file in columns: one a sentence, or one a word where a column numbers sentences.
+
+    Raises:
+        DataError: the file has another form.
+    """
+    source, settings = options.source, options.settings
+    lines = iter(text)
+    first = next(lines, "")
+    foreign = foreign_format(first)
+    if foreign:
+        raise DataError(f"{source}: is {foreign}")
+    skipped: dict[str, int] = {}
+    sentence_ends = settings.sentence_ends or ()
+    layout, sentences = read_sentences(
+        itertools.chain([first], lines) if first else [], skipped, settings.delimiter, sentence_ends
+    )
+    _refuse_layout(options, layout, first)
+    names = column_names(layout, settings.columns, source, require_target=options.require_target)
+    if layout.note and names == [*layout.names]:
+        options.note(f"{source}: {layout.note}")
+    hint = "" if options.require_target else "; if the file holds a text a line, set data.format=lines"
+    stride = 0 if layout.sentence_per_line else 1
+    lengths = _Lengths(_word_column(layout))
+    for sentence in sentences:
+        if sentence.error:
+            options.bad_rows(f"{source}:{sentence.line}: {sentence.error}{hint}")
+        elif layout.has_rows:
+            yield Record(sentence.line, {n: c[0] for n, c in zip(names, sentence.columns, strict=True)})
+        else:
+            lengths.add(sentence)
+            yield Record(sentence.line, columns_by_name(sentence, names), stride)
+    if skipped:
+        counts = ", ".join(f"{count} {kind}" for kind, count in skipped.items())
+        options.note(f"{source}: {counts} skipped")
+    if settings.sentence_ends is None and not layout.sentence_per_line:
+        for line in lengths.describe(source):
+            options.note(line)
+
+
+def _refuse_layout(options: ReadOptions, layout: ConllLayout, first: str) -> None:
+    """Refuse files whose columns cannot be told apart, or are of another kind.
+
+    Raises:
+        DataError: what the file has, and what to set.
+    """
+    source = options.source
+    if layout.num_columns >= MANY_CONLL2012_COLUMNS and re.match(r"#\s*begin document", first):
+        raise DataError(
+            f"{source}: is laid out as CoNLL-2012, whose entities are in brackets, such as (PERSON* and *); "
+            "write a tag for each word, such as B-PERSON, and leave out the lines '#begin document'"
+        )
+    if options.settings.quoting != "auto":
+        options.note(f"{source}: data.quoting has no effect on words in columns")
+    if layout.num_columns != 1:
+        return
+    if options.settings.delimiter is not None and options.require_target:
+        raise DataError(
+            f"{source}: has one column where data.delimiter={options.settings.delimiter!r} divides columns; "
+            "leave data.delimiter out, or set the character that divides word and tag"
+        )
+    hint = _delimiter_hint(first) if options.settings.delimiter is None else ""
+    if hint and options.require_target:
+        raise DataError(f"{source}: has one column; the lines hold {hint}")
+    if not options.require_target and options.settings.format == "auto":
+        raise DataError(
+            f"{source}: has one column; say whether it holds a word a line (data.format=conll) or a text a "
+            f"line (data.format=lines){f'; or, since the lines hold {hint}' if hint else ''}"
+        )
+
+
+def _delimiter_hint(line: str) -> str:
+    """Return which delimiter a line of one cell holds, and what to set; "" where it holds none."""
+    names = {",": ("commas", "comma"), ";": ("semicolons", "semicolon"), "|": ("bars", "pipe")}
+    found = next((names[character] for character in names if character in line.strip()[1:]), None)
+    return f"{found[0]}: set data.delimiter={found[1]}" if found else ""
+
+
+class _Lengths:
+    """Counts words and sentences of a file, to notice one without blank lines between sentences."""
+
+    def __init__(self, word_column: int) -> None:
+        self._word_column = word_column
+        self._num_sentences = self._num_words = self._num_ends = 0
+
+    def add(self, sentence: Sentence) -> None:
+        """Count a sentence."""
+        words = sentence.columns[self._word_column]
+        self._num_sentences += 1
+        self._num_words += len(words)
+        self._num_ends += sum(words.count(end) for end in SENTENCE_ENDS)
+
+    def describe(self, source: str) -> list[str]:
+        """Return a line about sentences that seem to hold many, or nothing."""
+        num_words, num_sentences = self._num_words, self._num_sentences
+        is_one = num_sentences == 1 and num_words > MANY_WORDS
+        if not is_one and (num_words <= _LONG_MEAN * num_sentences or self._num_ends < 2 * num_sentences):
+            return []
+        what = (
+            f"all {num_words} words are one sentence: no blank line divides them"
+            if num_sentences == 1
+            else f"{num_sentences} sentences have {num_words} words, {num_words // num_sentences} each"
+        )
+        ends = f", {self._num_ends} of its words usually end one" if self._num_ends else ""
+        return [f"{source}: {what}{ends}; {CUT_ADVICE}"]
+
+
+CUT_ADVICE = (
+    'put a blank line after each sentence, or cut after some words: data.sentence_ends=[".","?","!"] '
+    "(data.sentence_ends=[] reads long texts as they are)"
+)
+"""What to do about sentences that are not divided."""

@@ -187,7 +187,7 @@ class EncodedDataset:
             [sum(encoding.num_truncated for encoding in row.inputs) for row in rows], np.int32
         )
         """(rows,), tokens that max_length cut from each row."""
-        self._text_index: IntArray | None = None  # (rows, sides), the text of each side of each row
+        self._text_index: IntArray | None = None  # (rows, sides), the text of each side; -1 for none
         self._text_ids: IntArray | None = None  # (texts,), equal for two passes of one text
         is_single = all(len(row.inputs) == 1 for row in rows)
         flat = FlatEncodings.from_encodings(
@@ -197,10 +197,14 @@ class EncodedDataset:
         self._flat_ids = flat.input_ids
         self.text_lengths: npt.NDArray[Any] = np.diff(flat.offsets)
         """(texts,), tokens of each text."""
-        self.lengths: npt.NDArray[Any] = (
-            self.text_lengths if self._text_index is None else self.text_lengths[self._text_index].sum(1)
-        )
+        self.lengths: npt.NDArray[Any] = self._row_lengths()
         """(rows,), tokens of each row, all its inputs together."""
+
+    def _row_lengths(self) -> npt.NDArray[Any]:
+        if self._text_index is None:
+            return self.text_lengths
+        lengths: npt.NDArray[Any] = self.text_lengths[self._text_index].sum(1, where=self._text_index >= 0)
+        return lengths
 
     def _unique_texts(self, rows: Sequence[EncodedExample]) -> list[Encoding]:
         """Return each text once; set `_text_index` and `_text_ids`."""
@@ -208,7 +212,7 @@ class EncodedDataset:
         numbers: dict[tuple[bytes, int], int] = {}
         ids: dict[bytes, int] = {}
         text_ids: list[int] = []
-        self._text_index = np.empty((len(rows), len(rows[0].inputs)), np.int64)
+        self._text_index = np.full((len(rows), max(len(row.inputs) for row in rows)), -1)
         for n, row in enumerate(rows):
             for side, encoding in enumerate(row.inputs):
                 content = encoding_key(encoding)
@@ -229,6 +233,11 @@ class EncodedDataset:
     def is_multi_text(self) -> bool:
         """Whether a row is several texts that are encoded separately."""
         return self._text_index is not None
+
+    @property
+    def max_texts_per_row(self) -> int:
+        """The number of texts of the row that has most of them."""
+        return 1 if self._text_index is None else self._text_index.shape[1]
 
     @property
     def num_truncated_rows(self) -> int:
@@ -310,6 +319,8 @@ class EncodedDataset:
         if self._text_index is None or self._text_ids is None:
             return rows, None
         texts, inverse = np.unique(self._text_index[list(rows)], return_inverse=True)
+        if len(texts) and texts[0] < 0:  # the places of texts that a row lacks stay -1
+            texts, inverse = texts[1:], inverse - 1
         sides = inverse.reshape(len(rows), self._text_index.shape[1]).T
         text_index = tuple(torch.from_numpy(np.ascontiguousarray(side)) for side in sides)
         return texts.tolist(), PairIndex(text_index, torch.from_numpy(self._text_ids[texts]))

@@ -26,8 +26,9 @@ from bertune import files
 from bertune.errors import ConfigError
 from bertune.types import JSON
 
-FORMAT_VERSION = 2
-"""Raised whenever the files of an entry change. 2: what a task learned is stored under its new names."""
+FORMAT_VERSION = 3
+"""Raised whenever the files of an entry change. 2: what a task learned is stored under its new names. 3: rows
+may have different numbers of texts."""
 MANIFEST = "manifest.json"
 
 
@@ -65,7 +66,7 @@ def cache_dir() -> Path:
     """Return the folder of the cache: BERTUNE_CACHE, or `bertune` in the system's folder for caches."""
     given = os.environ.get("BERTUNE_CACHE")
     if given:
-        return Path(given)
+        return Path(files.expand_user(given))
     if sys.platform == "win32":
         return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "bertune" / "cache"
     if sys.platform == "darwin":

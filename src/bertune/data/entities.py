@@ -17,11 +17,11 @@ from __future__ import annotations
 import itertools
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
-from bertune.data.labels import check_surrogates, get_text, is_missing
-from bertune.data.tags import Tag, parse_tag, tags_to_spans
+from bertune.data.labels import check_surrogates, format_label, get_text, is_missing
+from bertune.data.tags import Scheme, Tag, WordSpan, read_tag, tags_to_spans
 from bertune.errors import DataError
 from bertune.types import Row, Span
 
@@ -124,7 +124,7 @@ def get_sentence(row: Row, field: str, target: str, unit: WordUnit) -> tuple[str
     if given is not None:
         return *given, True
     text = get_text(row, field)
-    tags = get_tags(row, target)
+    tags = _written_tags(row, target)
     if tags is not None and len(tags) != len(text) and len(tags) == len(text.split()):
         return text, tuple(word.span() for word in re.finditer(r"\S+", text)), True
     if tags is not None:
@@ -132,17 +132,73 @@ def get_sentence(row: Row, field: str, target: str, unit: WordUnit) -> tuple[str
     return text, split_words(text, unit), False
 
 
-def get_tags(row: Row, target: str) -> list[str] | None:
-    """Return the tags of a row, of a list or a text with blanks between them; None for spans or nothing."""
+def _written_tags(row: Row, target: str) -> list[Any] | None:
+    """Return the tags of a row as they are written; None for spans or nothing."""
     value = row.fields.get(target)
     if isinstance(value, str) and value.strip():
-        return value.split()
+        return list(value.split())
     if isinstance(value, list | tuple) and value and not isinstance(value[0], dict | list | tuple):
-        return [str(tag).strip() for tag in value]
+        return list(value)
     return None
 
 
-def get_entities(row: Row, target: str, text: str, words: WordOffsets) -> tuple[Span, ...] | None:
+def is_invisible(letter: str) -> bool:
+    """Tell whether a character shows nothing: blanks, control characters, and marks such as U+200B.
+
+    >>> [is_invisible(letter) for letter in " \u3000\u200b\ufeffa"]
+    [True, True, True, True, False]
+    """
+    return letter.isspace() or unicodedata.category(letter) in {"Cc", "Cf"}
+
+
+def _visible_range(text: str, start: int, end: int) -> tuple[int, int]:
+    """Return the part of a range without blanks at its edges; an empty one where it is nothing else."""
+    while start < end and is_invisible(text[start]):
+        start += 1
+    while start < end and is_invisible(text[end - 1]):
+        end -= 1
+    return start, end
+
+
+def get_tags(row: Row, target: str, get_names: Callable[[], Sequence[str]] = tuple) -> list[str] | None:
+    """Return the tags of a row, of a list or a text with blanks between them; None for spans or nothing.
+
+    Args:
+        row: the row.
+        target: the field with tags or spans.
+        get_names: returns the names of tags by position, for rows that write numbers; called for these only.
+
+    Raises:
+        DataError: a number has no name.
+    """
+    written = _written_tags(row, target)
+    if written is None:
+        return None
+    tags = [tag.strip() if isinstance(tag, str) else format_label(tag) for tag in written]
+    names = get_names() if all(map(_is_number, tags)) else ()
+    if not names or set(tags) <= set(names):
+        return tags
+    for number, tag in enumerate(tags):
+        if not 0 <= int(tag) < len(names):
+            raise DataError(
+                f"{row.location.at_word(number)}: word {number + 1}: the tag {tag} has no name; data.labels "
+                f"names {len(names)} tags, 0 to {len(names) - 1}"
+            )
+    return [names[int(tag)] for tag in tags]
+
+
+def _is_number(tag: str) -> bool:
+    return tag.removeprefix("-").isdecimal()
+
+
+def get_entities(
+    row: Row,
+    target: str,
+    text: str,
+    words: WordOffsets,
+    scheme: Scheme = "BIO",
+    get_names: Callable[[], Sequence[str]] = tuple,
+) -> tuple[Span, ...] | None:
     """Return the entities of a row as spans of characters, in order; None for a row without target.
 
     Args:
@@ -150,6 +206,8 @@ def get_entities(row: Row, target: str, text: str, words: WordOffsets) -> tuple[
         target: the field with tags or spans.
         text: the text of the row.
         words: start and end of its words.
+        scheme: the tags of the model; `io` and `none` read tags without prefixes.
+        get_names: returns the names of tags by position, for rows that write numbers; called for these only.
 
     Raises:
         DataError: a tag is not valid, words and tags differ in number, or spans overlap or leave the text.
@@ -157,9 +215,27 @@ def get_entities(row: Row, target: str, text: str, words: WordOffsets) -> tuple[
     value = row.fields.get(target)
     if is_missing(value) or (isinstance(value, str) and not value.strip()):
         return None
-    tags = get_tags(row, target)
+    tags = get_tags(row, target, get_names)
+    if tags is None and scheme != "none":
+        return _spans(row, target, value, text, words)[0]
     if tags is None:
-        return _spans(row, target, value, text)
+        raise DataError(
+            f"{row.location}: {target!r} must be a list with a tag for each word, since options.scheme=none; "
+            f"got {str(value)[:40]}"
+        )
+    parsed = parse_tags(row, target, tags, text, words, scheme)
+    spans = (_trim_words(span, text, words) for span in tags_to_spans(parsed))
+    return tuple(Span(words[start][0], words[end - 1][1], label) for start, end, label in spans)
+
+
+def parse_tags(
+    row: Row, target: str, tags: Sequence[str], text: str, words: WordOffsets, scheme: Scheme
+) -> list[Tag]:
+    """Return prefix and type of each tag of a row.
+
+    Raises:
+        DataError: a tag is not valid, or words and tags differ in number.
+    """
     if len(tags) != len(words):
         raise DataError(
             f"{row.location}: {len(words)} words but {len(tags)} tags in {target!r}; "
@@ -168,20 +244,40 @@ def get_entities(row: Row, target: str, text: str, words: WordOffsets) -> tuple[
     parsed: list[Tag] = []
     for number, tag in enumerate(tags):
         try:
-            parsed.append(parse_tag(tag))
+            parsed.append(read_tag(tag, scheme))
         except DataError as error:
             word = text[slice(*words[number])]
             raise DataError(
                 f"{row.location.at_word(number)}: word {number + 1} ({word!r}): {error}"
             ) from None
-    return tuple(
-        Span(words[start][0], words[end - 1][1], label) for start, end, label in tags_to_spans(parsed)
-    )
+    return parsed
 
 
-def _spans(row: Row, target: str, value: Any, text: str) -> tuple[Span, ...]:
-    """Return the spans of a row, in order; they must not overlap."""
-    spans = sorted(_span(row, target, item, text) for item in _span_items(row, target, value))
+def _trim_words(span: WordSpan, text: str, words: WordOffsets) -> WordSpan:
+    """Return a span of words without blank words at its edges, unless all are blank."""
+    start, end, label = span
+    full = [n for n in range(start, end) if len(set(_visible_range(text, *words[n]))) > 1]
+    return (full[0], full[-1] + 1, label) if full else span
+
+
+def count_trimmed(row: Row, target: str, text: str, words: WordOffsets) -> int:
+    """Return how many spans of a row have blanks at their edges, which do not belong to them."""
+    value = row.fields.get(target)
+    if is_missing(value) or isinstance(value, str) or _written_tags(row, target) is not None:
+        return 0
+    return _spans(row, target, value, text, words)[1]
+
+
+def _spans(row: Row, target: str, value: Any, text: str, words: WordOffsets) -> tuple[tuple[Span, ...], int]:
+    """Return the spans of a row, in order, and how many had blanks at their edges; they must not overlap."""
+    written = [_span(row, target, item, text) for item in _span_items(row, target, value)]
+    trimmed = [_trim_blanks(span, text, words) for span in written]
+    for span, rest in zip(written, trimmed, strict=True):
+        if rest.start == rest.end:
+            raise DataError(
+                f"{row.location}: the span {_format_span(span, text)} is nothing but blanks; remove it"
+            )
+    spans = sorted(trimmed)
     for first, second in itertools.pairwise(spans):
         if second.start < first.end:
             raise DataError(
@@ -189,7 +285,17 @@ def _spans(row: Row, target: str, value: Any, text: str) -> tuple[Span, ...]:
                 "overlap, and a word has one label only: keep one of them, or set data.bad_rows=skip to "
                 "leave out such rows"
             )
-    return tuple(spans)
+    return tuple(spans), sum(a != b for a, b in zip(written, trimmed, strict=True))
+
+
+def _trim_blanks(span: Span, text: str, words: WordOffsets) -> Span:
+    """Return a span without blanks at its edges; words that have blanks of their own keep them."""
+    start, end = _visible_range(text, span.start, span.end)
+    if start < end and (start, end) != span[:2]:
+        full = [word for word in words if len(set(_visible_range(text, *word))) > 1]
+        start = span.start if any(span.start == word[0] for word in full) else start
+        end = span.end if any(span.end == word[1] for word in full) else end
+    return Span(start, end, span.label)
 
 
 def _format_span(span: Span, text: str) -> str:
@@ -243,7 +349,7 @@ def _span(row: Row, target: str, item: Any, text: str) -> Span:
             f"{row.location}: the span {start} to {end} {label!r} lies outside the text of {len(text)} "
             "characters, or is empty; start counts from 0, end is the offset after the last character"
         )
-    if isinstance(span_text, str) and span_text != text[start:end]:
+    if isinstance(span_text, str) and span_text.strip() != text[start:end].strip():
         raise DataError(
             f"{row.location}: the span {start} to {end} {label!r} says that its text is {span_text!r}, "
             f"but the text there is {text[start:end]!r}; "

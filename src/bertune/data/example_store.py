@@ -155,6 +155,7 @@ class ExampleWriter:
                 "line": pa.int64(),
                 "words": pa.list_(pa.int32()),
                 "stride": pa.int32(),
+                "positives": pa.int32(),
             }
         )
         self._file = pa.OSFile(str(path), "wb")
@@ -185,6 +186,7 @@ class ExampleWriter:
             [example.location.line for example in examples],
             words,
             [example.location.stride for example in examples],
+            [example.num_positives for example in examples],
         ]
         arrays = [pa.array(values, field.type) for values, field in zip(columns, self._schema, strict=True)]
         self._writer.write_batch(pa.record_batch(arrays, self._schema))
@@ -243,7 +245,9 @@ class ExampleStore(Sequence[Example]):
             )
 
     def _parse_batch(self, batch: Any) -> Iterator[Example]:
-        text_lists, target_column, source_column, line_column, word_column, stride_column = batch.columns
+        text_lists, target_column, source_column, line_column, word_column, stride_column, positives = (
+            batch.columns
+        )
         texts = _strings(text_lists.flatten())
         offsets = (text_lists.offsets.to_numpy() - text_lists.offsets[0].as_py()).tolist()
         targets = map(self._parse, _strings(target_column))
@@ -251,11 +255,11 @@ class ExampleStore(Sequence[Example]):
         no_words = word_column.null_count == batch.num_rows
         word_lists = [None] * batch.num_rows if no_words else word_column.to_pylist()
         starts, ends = offsets[:-1], offsets[1:]
-        for start, end, target, location, flat in zip(
-            starts, ends, targets, locations, word_lists, strict=True
+        for start, end, target, location, flat, num_positives in zip(
+            starts, ends, targets, locations, word_lists, positives.to_pylist(), strict=True
         ):
             words = None if flat is None else tuple(zip(flat[::2], flat[1::2], strict=True))
-            yield Example(tuple(texts[start:end]), target, location, words)
+            yield Example(tuple(texts[start:end]), target, location, words, num_positives)
 
 
 def _strings(column: Any) -> list[Any]:

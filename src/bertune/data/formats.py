@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import io
 import itertools
-import json
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 from bertune.config.schema import DataConfig
 from bertune.data import conll
+from bertune.data.columns import TEXT_ALIASES, normalize_name
 from bertune.data.delimited import read_delimited
-from bertune.data.lines import DECOMPRESSION_ERRORS, open_binary, read_lines
+from bertune.data.fasttext import (
+    PREFIX,
+    has_several_labels,
+    looks_like_fasttext,
+    read_fasttext,
+    split_labels,
+)
+from bertune.data.file_kinds import HEAD_BYTES, PARQUET, refuse_other_kinds
+from bertune.data.json_rows import looks_like_json, read_json, read_json_line
+from bertune.data.lines import DECOMPRESSION_ERRORS, is_gzip, open_binary, read_head, read_lines
 from bertune.data.records import ReadOptions, Record
 from bertune.errors import DataError, MissingExtra, did_you_mean
 from bertune.types import Columns
@@ -26,9 +35,10 @@ FORMAT_BY_SUFFIX = {
 
 
 def detect_format(source: str, settings: DataConfig, columns: Columns) -> str:
-    """Return csv, tsv, json, jsonl, parquet or conll; hub for a Hub data set, lines for standard input.
+    """Return csv, tsv, json, jsonl, fasttext, parquet or conll; hub for a Hub data set, lines for "-".
 
-    For tasks at word level, .txt, .tsv and names without a known suffix are conll.
+    The name decides, unless the file is there and holds parquet, JSON, or lines of fastText under the name of
+    a table. For tasks at word level, .txt, .tsv and names without a known suffix are conll.
 
     Raises:
         DataError: the suffix is not known and `data.format` is auto.
@@ -39,48 +49,90 @@ def detect_format(source: str, settings: DataConfig, columns: Columns) -> str:
         return settings.format
     if source == "-":
         return "lines"
-    suffixes = [suffix.lower() for suffix in Path(source).suffixes if suffix.lower() != ".gz"]
-    kind = FORMAT_BY_SUFFIX.get(suffixes[-1]) if suffixes else None
+    kind = _format_of_name(source)
+    head = read_head(source)
+    if re.match(PARQUET, head):
+        return "parquet"
+    if kind in {None, "csv", "tsv"}:
+        text = head.decode(settings.encoding, "replace").removeprefix("\ufeff")
+        if looks_like_json(text, is_cut=len(head) == HEAD_BYTES):
+            return "json"
+        named = isinstance(settings.columns, list)
+        if not named and not columns.is_word_level and looks_like_fasttext(text):
+            return "fasttext"
     if columns.is_word_level and kind in {None, "tsv"}:
         return "conll"
     if kind is None:
+        refuse_other_kinds(source, head)
         raise DataError(
             f"{source}: cannot tell the format from the name; "
-            "set data.format to csv, tsv, json, jsonl, parquet or conll"
+            "set data.format to csv, tsv, json, jsonl, fasttext, parquet or conll"
         )
     return kind
+
+
+def _format_of_name(source: str) -> str | None:
+    suffixes = [suffix.lower() for suffix in Path(source).suffixes if suffix.lower() != ".gz"]
+    return FORMAT_BY_SUFFIX.get(suffixes[-1]) if suffixes else None
 
 
 def read_records(options: ReadOptions) -> Iterator[Record]:
     """Yield the records of a file; broken ones go to `options.bad_rows`.
 
     Raises:
-        DataError: the file is missing, damaged, or of another encoding.
+        DataError: the file is missing, damaged, of another encoding, or of a format that is not read.
     """
     source, settings = options.source, options.settings
     if source != "-" and not source.startswith("hub:"):
         _check_exists(Path(source))
     kind = detect_format(source, settings, options.columns)
-    if isinstance(settings.columns, list) and kind not in {"csv", "tsv", "conll"}:
+    _note_content(options, kind)
+    if isinstance(settings.columns, list) and kind in {"parquet", "hub", "fasttext"}:
         options.note(
             f"{source}: has names of its own, so the list in data.columns, which is for files without "
             "header, is not used"
         )
     if kind == "hub":
         return _hub_records(source)
-    if kind == "lines":
-        return _line_records(options, read_lines(source, settings.encoding, keep_newlines=False))
     if kind == "parquet":
         if source == "-":
             raise DataError("standard input: parquet cannot be read from it; give a file")
+        refuse_other_kinds(source, read_head(source), allowed=PARQUET)
         return _parquet_records(source)
-    if kind == "conll":
-        return _conll_records(options, read_lines(source, settings.encoding, keep_newlines=False))
     quoted = settings.quoting == "standard" or (settings.quoting == "auto" and kind == "csv")
-    text = read_lines(source, settings.encoding, keep_newlines=quoted and kind in {"csv", "tsv"})
+    text = read_lines(
+        source,
+        settings.encoding,
+        keep_newlines=quoted and kind in {"csv", "tsv"},
+        any_text=kind == "lines",
+        note=options.note,
+    )
+    if kind == "lines":
+        return _line_records(options, text)
+    if kind == "conll":
+        return _conll_records(options, text)
+    if kind == "fasttext":
+        return _fasttext_records(options, text)
     if kind in {"json", "jsonl"}:
-        return _json_records(options, text)
-    return read_delimited(options, kind, text, quoted=quoted)
+        return read_json(options, text)
+    return read_delimited(options, kind, text)
+
+
+def _note_content(options: ReadOptions, kind: str) -> None:
+    """Note where the content of a file, not its name, decides how it is read."""
+    source = options.source
+    if source == "-" or kind == "hub":
+        return
+    if is_gzip(source) and not source.lower().endswith(".gz"):
+        options.note(f"{source}: is compressed by gzip, and read so")
+    named = _format_of_name(source)
+    if options.settings.format == "auto" and kind != named and kind in {"parquet", "json", "fasttext"}:
+        what = {
+            "parquet": "is a parquet file",
+            "json": "holds JSON",
+            "fasttext": "is labelled as for fastText",
+        }
+        options.note(f"{source}: {what[kind]}, and is read so (set data.format to read it otherwise)")
 
 
 def _check_exists(path: Path) -> None:
@@ -94,127 +146,47 @@ def _check_exists(path: Path) -> None:
 
 
 def _line_records(options: ReadOptions, text: Iterable[str]) -> Iterator[Record]:
-    """Read one text a line, a pair divided by a tab, or one JSON object a line."""
+    """Read one text a line, a pair divided by a tab, one JSON object a line, or lines of fastText."""
     takes_pairs = "text_b" in (*options.columns.required, *options.columns.optional)
+    blank: list[int] = []
+    num_labelled = 0
     for line, content in enumerate(text, 1):
         content = content.rstrip("\r\n")
+        if line == 1 and normalize_name(content) in TEXT_ALIASES:
+            what = f"the first line, {content!r}, is read as a text; if it is a header, remove it"
+            options.note(f"{options.source}:1: {what}")
         if content.lstrip().startswith("{"):
-            record = _json_object(options, line, content)
-            if record is not None:
-                yield Record(line, record)
-        elif content and not takes_pairs:
+            yield from read_json_line(options, line, content)
+        elif not content.strip():
+            blank.append(line)
+        elif content.startswith(PREFIX):
+            num_labelled += 1
+            labels, rest = split_labels(content)
+            yield Record(line, {"text": rest, "label": labels[0] if len(labels) == 1 else labels})
+        elif not takes_pairs:
             yield Record(line, {"text": content})
-        elif content:
+        else:
             first, tab, second = content.partition("\t")
             yield Record(line, {"text": first, "text_b": second} if tab else {"text": first})
-        else:
-            options.bad_rows(f"{options.source}:{line}: the line is empty")
+    if blank:
+        lines = ", ".join(map(str, blank[:10])) + (", ..." if len(blank) > 10 else "")
+        options.note(f"{options.source}: {len(blank)} blank lines skipped (line {lines})")
+    if num_labelled:
+        options.note(f"{options.source}: {num_labelled} lines are labelled as for fastText, and read so")
 
 
-def _json_records(options: ReadOptions, text: Iterator[str]) -> Iterator[Record]:
-    """Read one JSON object a line, or one array of objects."""
-    num_blank = 0
-    for line, content in enumerate(text, 1):
-        if not content.strip():
-            num_blank += 1
-            continue
-        if line == num_blank + 1 and content.lstrip().startswith("["):
-            yield from _json_array(options.source, content + "".join(text), line)
-            return
-        record = _json_object(options, line, content)
-        if record is not None:
-            yield Record(line, record)
-    if num_blank:
-        options.note(f"{options.source}: {num_blank} blank lines skipped")
-
-
-def _json_object(options: ReadOptions, line: int, content: str) -> dict[str, Any] | None:
-    """Return the object of a line, or None for a bad row."""
-    location = f"{options.source}:{line}"
-    try:
-        record = json.loads(content)
-    except json.JSONDecodeError as error:
-        options.bad_rows(
-            f"{location}: broken JSON: {error.msg} at column {error.colno}; each line must be one object"
-        )
-        return None
-    if not isinstance(record, dict):
-        options.bad_rows(
-            f'{location}: expected a JSON object such as {{"text": ...}}, got {type(record).__name__}'
-        )
-        return None
-    return record
-
-
-def _skip_whitespace(text: str, offset: int) -> int:
-    while offset < len(text) and text[offset] in " \t\r\n":
-        offset += 1
-    return offset
-
-
-def _json_array(source: str, text: str, first_line: int) -> Iterator[Record]:
-    """Yield the objects of one array, each with the line on which it begins."""
-    decoder = json.JSONDecoder()
-    offset = counted = 0  # newlines before `counted` are in `line`
-    line = first_line
-    opening = "["  # what must stand before the next object
-    while True:
-        offset = _skip_whitespace(text, offset)
-        character = text[offset : offset + 1]
-        if character == "]" and opening == ",":
-            break
-        if character != opening:
-            raise _broken_array(source, first_line, text, offset, "expected ',' or ']'")
-        offset = _skip_whitespace(text, offset + 1)
-        if opening == "[" and text[offset : offset + 1] == "]":
-            break
-        line += text.count("\n", counted, offset)
-        counted = offset
-        try:
-            record, offset = decoder.raw_decode(text, offset)
-        except json.JSONDecodeError as error:
-            raise _broken_array(source, first_line, text, error.pos, error.msg) from None
-        if not isinstance(record, dict):
-            raise DataError(
-                f'{source}:{line}: expected a JSON object such as {{"text": ...}}, '
-                f"got {type(record).__name__}"
-            )
-        yield Record(line, record)
-        opening = ","
-    after = _skip_whitespace(text, offset + 1)
-    if after < len(text):
-        raise _broken_array(source, first_line, text, after, "the array has ended, but more follows")
-
-
-def _broken_array(source: str, first_line: int, text: str, offset: int, problem: str) -> DataError:
-    line = first_line + text.count("\n", 0, offset)
-    column = offset - text.rfind("\n", 0, offset)
-    return DataError(f"{source}:{line}: broken JSON: {problem} at column {column}")
+def _fasttext_records(options: ReadOptions, text: Iterable[str]) -> Iterator[Record]:
+    """Read lines of fastText. A file is read twice, since one line with several labels says what all mean."""
+    source, encoding = options.source, options.settings.encoding
+    several = source != "-" and has_several_labels(read_lines(source, encoding, keep_newlines=False))
+    if several:
+        options.note(f"{source}: some lines have several labels, so every row has a list of labels")
+    return read_fasttext(options, text, several=several)
 
 
 def _conll_records(options: ReadOptions, text: Iterable[str]) -> Iterator[Record]:
     """Read sentences in columns; see `bertune.data.conll`."""
-    source, require_target = options.source, options.require_target
-    skipped: dict[str, int] = {}
-    layout, sentences = conll.read_sentences(text, skipped)
-    if layout.num_columns == 1 and not require_target and options.settings.format == "auto":
-        raise DataError(
-            f"{source}: has one column; say whether it holds a word a line (data.format=conll) or a text a "
-            "line (data.format=lines)"
-        )
-    given = options.settings.columns
-    given_names = given if isinstance(given, list) else None
-    names = conll.column_names(layout, given_names, source, require_target=require_target)
-    hint = "" if require_target else "; if the file holds a text a line, set data.format=lines"
-    stride = 0 if layout.sentence_per_line else 1
-    for sentence in sentences:
-        if sentence.error:
-            options.bad_rows(f"{source}:{sentence.line}: {sentence.error}{hint}")
-        else:
-            yield Record(sentence.line, conll.columns_by_name(sentence, names), stride)
-    if skipped:
-        counts = ", ".join(f"{count} {kind}" for kind, count in skipped.items())
-        options.note(f"{source}: {counts} skipped")
+    return conll.read_conll(options, text)
 
 
 def _parquet_records(source: str) -> Iterator[Record]:
@@ -223,7 +195,7 @@ def _parquet_records(source: str) -> Iterator[Record]:
 
     try:
         with open_binary(source) as raw:
-            stream = io.BytesIO(raw.read()) if source.lower().endswith(".gz") else raw
+            stream = io.BytesIO(raw.read()) if is_gzip(source) else raw
             line = 0
             for batch in pq.ParquetFile(stream).iter_batches(batch_size=4096):
                 for record in batch.to_pylist():

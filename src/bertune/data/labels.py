@@ -7,7 +7,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from bertune.errors import ConfigError, DataError, did_you_mean, listed
+from bertune.data.columns import SpreadValue
+from bertune.data.list_text import parse_list_text
+from bertune.errors import ConfigError, DataError, LazyDataError, did_you_mean, listed
 from bertune.types import Example, Row
 
 
@@ -70,12 +72,14 @@ def is_missing(value: Any) -> bool:
 
 
 def get_text(row: Row, field: str) -> str:
-    """Return a text of a row.
+    """Return a text of a row; a text that is spread over several columns is joined by blanks.
 
     Raises:
         DataError: the value is missing, empty, or not text.
     """
     value = row.fields.get(field)
+    if isinstance(value, SpreadValue):
+        value = _join_texts(value, row, field)
     if is_missing(value):
         raise DataError(f"{row.location}: {field!r} is missing; every row needs it")
     if not isinstance(value, str | int | float):
@@ -84,6 +88,15 @@ def get_text(row: Row, field: str) -> str:
     if not text.strip():
         raise DataError(f"{row.location}: {field!r} is empty; remove the row, or set data.bad_rows=skip")
     return check_surrogates(text, row, field)
+
+
+def _join_texts(values: SpreadValue, row: Row, field: str) -> str:
+    """Return the texts of several columns, joined by blanks; empty ones are left out."""
+    parts = [part for part in values.values() if not is_missing(part) and str(part).strip()]
+    wrong = next((part for part in parts if not isinstance(part, str | int | float)), None)
+    if wrong is not None:
+        raise DataError(f"{row.location}: {field!r} must be text, got {type(wrong).__name__} {_short(wrong)}")
+    return " ".join(str(part).strip() for part in parts)
 
 
 def _short(value: Any) -> str:
@@ -123,28 +136,52 @@ def get_label(row: Row, field: str) -> str | None:
     return check_surrogates(format_label(value), row, field) or None
 
 
+def get_label_list(value: Any, delimiter: str | None) -> list[Any] | None:
+    """Return the labels of a value that holds several; None for one label, a mapping, or nothing.
+
+    Args:
+        value: a list; a text that writes a list, as csv files do; or a text with delimiters.
+        delimiter: the character between labels in text.
+
+    >>> get_label_list("['late', 'damaged']", None), get_label_list("late|damaged", "|")
+    (['late', 'damaged'], ['late', 'damaged'])
+    >>> get_label_list("late", None) is None
+    True
+    """
+    if isinstance(value, list | tuple):
+        return list(value)
+    if isinstance(value, str):
+        items = parse_list_text(value)
+        if items is not None and not any(isinstance(item, list | tuple | dict) for item in items):
+            return items
+        return [text for text in value.split(delimiter) if text.strip()] if delimiter else None
+    if hasattr(value, "tolist"):  # numpy
+        values = value.tolist()
+        return values if isinstance(values, list) else None
+    return None
+
+
 def get_labels(row: Row, field: str, delimiter: str | None) -> tuple[str, ...] | None:
     """Return the labels of a multi-label row, each once; an empty list or text means that none applies.
 
     Args:
         row: the row.
         field: the field with the labels.
-        delimiter: the character between labels in text; None takes a text as one label.
+        delimiter: the character between labels in text; None takes a text as one label, unless it writes a
+            list.
 
     Raises:
-        DataError: the value is neither a list nor text.
+        DataError: the value is neither a list nor text, or a label of the list is missing.
     """
     value = row.fields.get(field)
     if value is None:
         return None
-    if isinstance(value, str):
-        texts = value.split(delimiter) if delimiter else [value]
-        value = [text for text in texts if text.strip()]
-    if not isinstance(value, list) or not all(isinstance(v, str | int | float) for v in value):
-        raise DataError(
-            f"{row.location}: {field!r} must be a list of labels, got {str(row.fields.get(field))[:40]!r}"
-        )
-    return tuple(dict.fromkeys(label for v in value if (label := format_label(v))))
+    labels = get_label_list(value, delimiter)
+    if labels is None and isinstance(value, str):
+        labels = [value] if value.strip() else []
+    if labels is None or not all(isinstance(v, str | int | float) and not is_missing(v) for v in labels):
+        raise DataError(f"{row.location}: {field!r} must be a list of labels, got {str(value)[:40]!r}")
+    return tuple(dict.fromkeys(label for v in labels if (label := format_label(v))))
 
 
 def get_number(row: Row, field: str) -> float | None:
@@ -204,8 +241,11 @@ def unknown_label_error(
         labels: the labels that the task knows.
         location: where the label is, if not at the example's own location.
     """
-    return DataError(
-        f"{location or str(example.location)}: label {label!r} is not among the {len(labels)} labels learned "
-        f"from the training rows ({listed(labels)}){did_you_mean(label, labels)}; "
-        "fix the row, or name every label in data.labels"
+    where = location or str(example.location)
+    return LazyDataError(
+        lambda: (
+            f"{where}: label {label!r} is not among the {len(labels)} labels learned "
+            f"from the training rows ({listed(labels)}){did_you_mean(label, labels)}; "
+            "fix the row, or name every label in data.labels"
+        )
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from array import array
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -56,9 +57,9 @@ class DatasetWriter:
             table: pa.ipc.new_file(self._files[table], schema) for table, schema in schemas.items()
         }
         self._schemas = schemas
-        self._num_sides = 1
+        self._num_texts = array("i")  # of each row
+        self._is_multi_text = False
         self._text_digests, self._id_digests = bytearray(), bytearray()
-        self._num_rows = 0
 
     def write(self, rows: Sequence[EncodedExample]) -> None:
         """Write some rows as one record batch.
@@ -66,13 +67,13 @@ class DatasetWriter:
         Raises:
             DataError: the rows cannot be stored in this form.
         """
-        if not self._num_rows:
-            self._num_sides = len(rows[0].inputs)
-        self._num_rows += len(rows)
+        if not self._num_texts:
+            self._is_multi_text = len(rows[0].inputs) > 1
+        self._num_texts.extend(len(row.inputs) for row in rows)
         encodings = [encoding for row in rows for encoding in row.inputs]
-        if len(encodings) != self._num_sides * len(rows):
+        if any((len(row.inputs) > 1) != self._is_multi_text for row in rows):
             raise DataError(
-                f"{self._name}: rows have different numbers of inputs, which cannot be stored on disk; "
+                f"{self._name}: some rows have one input and others several, which cannot be stored on disk; "
                 "set data.cache=off"
             )
         flat = FlatEncodings.from_encodings(encodings)
@@ -85,7 +86,7 @@ class DatasetWriter:
                 f"{self._name}: rows have {', '.join(_NOT_STORED)}, which cannot be stored on disk; "
                 "set data.cache=off"
             )
-        if self._num_sides > 1:
+        if self._is_multi_text:
             self._add_digests(rows)
         self._write_texts(flat, len(encodings))
         self._write_rows(rows)
@@ -141,15 +142,16 @@ class DatasetWriter:
         for table, writer in self._writers.items():
             writer.close()
             self._files[table].close()
-        if self._num_sides > 1:
+        if self._is_multi_text:
             numbers = factorize_digests(digests_to_array(self._text_digests))
             firsts = np.unique(numbers, return_index=True)[1]
             text_ids = factorize_digests(digests_to_array(self._id_digests))[firsts]
-            arrays = {
-                "places": numbers.reshape(-1, self._num_sides), "firsts": firsts, "identities": text_ids
-            }  # fmt: skip
-            for name, array in arrays.items():
-                np.save(self._folder / f"{self._name}.{name}.npy", array)
+            num_texts = np.array(self._num_texts)
+            places = np.full((len(num_texts), num_texts.max()), -1, numbers.dtype)
+            places[np.arange(places.shape[1]) < num_texts[:, None]] = numbers
+            arrays = {"places": places, "firsts": firsts, "identities": text_ids}
+            for name, numbers in arrays.items():
+                np.save(self._folder / f"{self._name}.{name}.npy", numbers)
         counts = MappedDataset(self._folder, self._name).count_ids(self._vocab_size)
         np.save(self._folder / f"{self._name}.counts.npy", counts)
         return MappedDataset(self._folder, self._name)
@@ -195,18 +197,16 @@ class MappedDataset(EncodedDataset):
         self.contexts = MappedValues(rows, "context", value_from_json)
         self.num_truncated = rows.column("cut").astype(np.int32, copy=False)
 
-        def array(kind: str) -> Any:
+        def load(kind: str) -> Any:
             path = folder / f"{name}.{kind}.npy"
             return np.load(path) if path.exists() else None
 
-        self._text_index, self._text_ids = array("places"), array("identities")
-        self._stored_counts: IntArray | None = array("counts")
-        self._mapped = _MappedEncodings(texts, array("firsts"))
+        self._text_index, self._text_ids = load("places"), load("identities")
+        self._stored_counts: IntArray | None = load("counts")
+        self._mapped = _MappedEncodings(texts, load("firsts"))
         self._texts = self._mapped
         self.text_lengths = self._mapped.input_ids.lengths
-        self.lengths = (
-            self.text_lengths if self._text_index is None else self.text_lengths[self._text_index].sum(1)
-        )
+        self.lengths = self._row_lengths()
 
     def count_ids(self, vocab_size: int) -> IntArray:
         """Return how often each token id occurs (vocab_size,); shared texts count once."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from bertune.config.schema import DataConfig
-from bertune.errors import DataError
+from bertune.data.columns import match_columns
+from bertune.errors import ConfigError, DataError
 from bertune.types import Columns
 
 
@@ -20,6 +21,8 @@ class Record(NamedTuple):
     """Value by column name."""
     stride: int = 0
     """Lines from one word to the next, for files with one word a line; else 0."""
+    word_records: tuple[dict[str, Any], ...] = ()
+    """The records of the words of a sentence, for tables with a word a row."""
 
 
 @dataclass
@@ -32,11 +35,11 @@ class BadRows:
     """At most five."""
     count: int = 0
 
-    def __call__(self, message: str) -> None:
-        """Add a bad row; its message begins with `file:line: `."""
+    def __call__(self, message: str | DataError) -> None:
+        """Add a bad row; its message begins with `file:line: `. Few messages are shown, so few are made."""
         self.count += 1
         if len(self.first_messages) < 5:
-            self.first_messages.append(message)
+            self.first_messages.append(str(message))
 
     def finish(self) -> list[str]:
         """Return a line that says how many rows were left out, or nothing when none was bad.
@@ -72,3 +75,12 @@ class ReadOptions:
     """Called with each line that a user should see about the file."""
     require_target: bool = True
     """Whether the file must have the target's column."""
+
+    def has_columns(self, names: Sequence[str]) -> bool:
+        """Tell whether columns of these names have all fields that are needed."""
+        given = self.settings.columns if isinstance(self.settings.columns, dict) else None
+        try:
+            match_columns(names, given, self.columns, self.source, require_target=self.require_target)
+        except (DataError, ConfigError):
+            return False
+        return True

@@ -94,6 +94,82 @@ def train_dev_split_codes(
     return np.flatnonzero(~is_dev), np.flatnonzero(is_dev)
 
 
+class LabelledRows:
+    """The labels of rows, by the group that a row belongs to: all rows of a group have the same labels.
+
+    Args:
+        keys: the group of each row, as `Task.stratify_key` returns it; "" is a row without labels.
+    """
+
+    def __init__(self, keys: Iterable[str]) -> None:
+        seen: dict[str, int] = {}
+        self.groups: IntArray = np.fromiter((seen.setdefault(key, len(seen)) for key in keys), np.int64)
+        """(rows,), as `factorize` numbers the keys."""
+        numbers: dict[str, int] = {}
+        self._labels_of_group = [
+            [numbers.setdefault(label, len(numbers)) for label in key.split("\0")] if key else []
+            for key in seen
+        ]
+        self.names = list(numbers)
+        """Every label, in order of first appearance."""
+
+    def count(self, rows: IntArray | npt.NDArray[np.bool_]) -> IntArray:
+        """Return how many of these rows have each label."""
+        counts = np.zeros(len(self.names), np.int64)
+        of_group = np.bincount(self.groups[rows], minlength=len(self._labels_of_group))
+        for group in np.flatnonzero(of_group).tolist():
+            counts[self._labels_of_group[group]] += of_group[group]
+        return counts
+
+    def lost(self, is_kept: npt.NDArray[np.bool_]) -> list[str]:
+        """Return the labels that rows have, but none of the kept rows."""
+        return [self.names[i] for i in np.flatnonzero(self.count(is_kept) == 0).tolist()]
+
+    def cover(
+        self, is_kept: npt.NDArray[np.bool_], texts: IntArray, seed: int, *, may_grow: bool
+    ) -> npt.NDArray[np.bool_]:
+        """Exchange rows so that the kept ones have every label, where that is possible.
+
+        Where they have every label already, nothing changes.
+
+        Args:
+            is_kept: (rows,) the rows that are kept, such as for training.
+            texts: (rows,) the text of each row; rows of one text go together.
+            seed: decides which texts are left out in exchange.
+            may_grow: whether a text may be added without another that is left out.
+        """
+        if not self.lost(is_kept):
+            return is_kept
+        is_kept = is_kept.copy()
+        counts = self.count(is_kept)
+        order = np.argsort(texts, kind="stable")
+        ordered = texts[order]
+
+        def rows_of(text: int) -> IntArray:
+            start, stop = np.searchsorted(ordered, [text, text + 1])
+            return order[start:stop]
+
+        spare = iter(np.random.default_rng(seed).permutation(np.unique(texts[is_kept])).tolist())
+        for row in np.flatnonzero(~is_kept).tolist():
+            if is_kept[row] or all(counts[self._labels_of_group[self.groups[row]]]):
+                continue
+            added = rows_of(int(texts[row]))
+            grown = counts + self.count(added)
+            removed = next((rows for t in spare if self._are_spare(rows := rows_of(t), grown)), None)
+            if removed is None and not (may_grow and np.count_nonzero(~is_kept) > len(added)):
+                continue
+            is_kept[added], counts = True, grown
+            if removed is not None:
+                is_kept[removed] = False
+                counts = counts - self.count(removed)
+        return is_kept
+
+    def _are_spare(self, rows: IntArray, counts: IntArray) -> bool:
+        """Tell whether each label of these rows has other rows."""
+        needed = self.count(rows)
+        return bool((counts[needed > 0] > needed[needed > 0]).all())
+
+
 def factorize_digests(digests: npt.NDArray[np.uint64]) -> IntArray:
     """Return a number for each text: equal texts share one, in order of first appearance.
 

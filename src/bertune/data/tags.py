@@ -1,13 +1,17 @@
 """Tags <-> spans. Files have one tag a word; the rest of bertune uses spans.
 
-A span of words is `(start, end, label)`, end exclusive. Five schemes are read and written. A tag is a prefix,
-a separator and an entity type, such as `B-PER`:
+A span of words is `(start, end, label)`, end exclusive. Seven schemes are read and written. A tag is a
+prefix, a separator and an entity type, such as `B-PER`:
 
     IOB1    I I O I B     I begins and continues; B only where an entity follows another one of its type
     BIO     B I O B B     B begins, I continues (IOB2)
     BIOS    B I O S S     S is an entity of one word
     BIOES   B E O S S     E ends an entity of several words (BILOU is read as this: L is E, U is S)
     BMES    B E O S S     M instead of I
+    io      I I O I I     the type alone, without a prefix: entities of one type that touch are one
+    none    every word has a tag, such as its part of speech, and is a span of its own
+
+A file whose tags are prefixes alone (B, I, O) has entities of one type, named SPAN.
 
 **Rule for illegal sequences**, the same for every scheme, so that no entity is lost: any tag but `O` belongs
 to an entity. An entity continues while the type stays the same, unless a prefix ends it (E, S) or begins
@@ -29,13 +33,17 @@ from typing import Literal
 
 from bertune.errors import DataError, listed
 
-Scheme = Literal["IOB1", "BIO", "BIOS", "BIOES", "BMES"]
+Scheme = Literal["IOB1", "BIO", "BIOS", "BIOES", "BMES", "io", "none"]
 WordSpan = tuple[int, int, str]
 Tag = tuple[str, str]
 """Prefix, in the letters of BIOES, and type; `("O", "")` outside of entities."""
 
 _PREFIXES: dict[Scheme, str] = {"BIO": "BI", "IOB1": "BI", "BIOS": "BIS", "BIOES": "BIES", "BMES": "BIES"}
 """The prefixes of each scheme, M read as I. The first scheme wins where several fit a file."""
+UNTYPED = "SPAN"
+"""The type of tags that are a prefix alone."""
+NO_TAG = "_"
+"""What is written, in the scheme `none`, for a word without tokens, which no model can judge."""
 _SYNONYMS = {"M": "I", "L": "E", "U": "S"}
 _TAG = re.compile(r"([BIMESLU])[-_](.+)", re.DOTALL)
 BOUNDARY = "^"
@@ -57,12 +65,64 @@ def parse_tag(tag: str) -> Tag:
     match = _TAG.fullmatch(tag)
     if match:
         return _SYNONYMS.get(match[1], match[1]), match[2]
+    if len(tag) == 1 and tag in "BIMESLU":
+        return _SYNONYMS.get(tag, tag), UNTYPED
     prefix = tag.rstrip("-_")
     if prefix in set("BIMESLU"):
         raise DataError(f"the tag {tag!r} has no type; write {prefix}-TYPE, such as {prefix}-PER")
+    if not tag:
+        raise DataError("the tag is empty; a word outside of entities has the tag O")
+    if tag.isdecimal():
+        raise DataError(
+            f"the tag is the number {tag}; name the tags by their position, as in data.labels=[O,B-PER,I-PER]"
+        )
     raise DataError(
-        f"{tag!r} is not a tag; a tag is O, or one of B, I, M, E, S, L, U with a type, such as B-PER"
+        f"{tag!r} is not a tag; a tag is O, or one of B, I, M, E, S, L, U with a type, such as B-PER; "
+        "for types without a prefix set options.scheme=io, for one tag a word, such as its part of speech, "
+        "options.scheme=none"
     )
+
+
+def read_tag(tag: str, scheme: Scheme) -> Tag:
+    """Return prefix and type of a tag of a file, for a model with tags in a scheme.
+
+    >>> read_tag("PER", "io"), read_tag("B-PER", "io"), read_tag("NOUN", "none")
+    (('I', 'PER'), ('B', 'PER'), ('S', 'NOUN'))
+
+    Raises:
+        DataError: it is not a tag; the caller adds the location to the message.
+    """
+    if scheme not in {"io", "none"}:
+        return parse_tag(tag)
+    if not tag:
+        raise DataError("the tag is empty")
+    if scheme == "none":
+        return "S", tag
+    return parse_tag(tag) if tag == "O" or _TAG.fullmatch(tag) else ("I", tag)
+
+
+def parse_model_tag(tag: str, scheme: Scheme) -> Tag:
+    """Return prefix and type of a tag that a model predicts; see `tag_set`.
+
+    >>> parse_model_tag("B-cell", "io"), parse_model_tag("O", "none")
+    (('I', 'B-cell'), ('S', 'O'))
+    """
+    if scheme == "none":
+        return "S", tag
+    return ("I", tag) if scheme == "io" and tag != "O" else parse_tag(tag)
+
+
+def is_tag(text: str) -> bool:
+    """Tell whether a text is a tag.
+
+    >>> is_tag("B-PER"), is_tag("PER")
+    (True, False)
+    """
+    try:
+        parse_tag(text)
+    except DataError:
+        return False
+    return True
 
 
 def tags_to_spans(tags: Iterable[Tag]) -> list[WordSpan]:
@@ -99,7 +159,11 @@ def spans_to_tags(spans: Iterable[WordSpan], num_words: int, scheme: Scheme) -> 
     >>> spans_to_tags([(0, 2, "PER"), (2, 3, "PER")], 4, "BMES")
     ['B-PER', 'E-PER', 'S-PER', 'O']
     """
-    tags = ["O"] * num_words
+    tags = [NO_TAG if scheme == "none" else "O"] * num_words
+    if scheme in {"io", "none"}:
+        for start, end, label in spans:
+            tags[start:end] = [label] * (end - start)
+        return tags
     previous: WordSpan = (0, -1, "")
     inside = "M" if scheme == "BMES" else "I"
     for start, end, label in sorted(spans):
@@ -114,11 +178,15 @@ def spans_to_tags(spans: Iterable[WordSpan], num_words: int, scheme: Scheme) -> 
 
 
 def tag_set(labels: Iterable[str], scheme: Scheme) -> list[str]:
-    """Return every tag of a scheme, `O` first, type by type.
+    """Return every tag of a scheme, `O` first, type by type. In the scheme `none` the types are the tags.
 
     >>> tag_set(["PER"], "BIOS")
     ['O', 'B-PER', 'I-PER', 'S-PER']
     """
+    if scheme == "none":
+        return list(labels)
+    if scheme == "io":
+        return ["O", *labels]
     prefixes = _PREFIXES[scheme].replace("I", "M") if scheme == "BMES" else _PREFIXES[scheme]
     return ["O", *(f"{prefix}-{label}" for label in labels for prefix in prefixes)]
 
@@ -133,6 +201,8 @@ def is_transition_allowed(scheme: Scheme, tag: Tag | None, next_tag: Tag | None)
     >>> is_transition_allowed("BIOES", ("B", "PER"), None)
     False
     """
+    if scheme in {"io", "none"}:
+        return True
     prefix, label = tag or ("O", "")
     next_prefix, next_label = next_tag or ("O", "")
     same_type = label == next_label
@@ -157,10 +227,17 @@ class TagCounts:
     """How often one prefix follows another, and whether their types are the same."""
     first_locations: dict[tuple[str, str, bool], str] = field(default_factory=dict)
     """The first sentence with each of these transitions."""
+    num_plain: int = 0
+    """Tags that are no prefix with a type, besides O."""
+    num_prefixed: int = 0
+    """Tags with a prefix, or a prefix alone."""
 
     def add(self, written: Sequence[str], tags: Sequence[Tag], location: str) -> None:
         """Add a sentence: its tags as they were written and as they were parsed."""
         self.prefixes.update(tag[0] for tag in written)
+        plain = sum(tag != "O" and not (_TAG.fullmatch(tag) or len(tag) == 1) for tag in written)
+        self.num_plain += plain
+        self.num_prefixed += sum(tag != "O" for tag in written) - plain
         with_edges: list[Tag] = [(BOUNDARY, ""), *tags, (BOUNDARY, "")]
         for (prefix, label), (next_prefix, next_label) in itertools.pairwise(with_edges):
             transition = (prefix, next_prefix, label == next_label)
@@ -193,8 +270,18 @@ class TagCounts:
             candidates = ["BMES"]
         return min(candidates, key=lambda scheme: self.count_illegal(scheme)[0])
 
-    def describe(self, source: str) -> str:
-        """Return a line that names the scheme of the file, and how much of it is illegal."""
+    def describe(self, source: str, model_scheme: Scheme = "BIO") -> str:
+        """Return a line that names the scheme of the file, and how much of it is illegal.
+
+        Args:
+            source: the file.
+            model_scheme: the scheme of the model, which says how the file was read.
+        """
+        if model_scheme == "none":
+            return f"{source}: one tag a word"
+        if model_scheme == "io" and self.num_plain:
+            prefixed = f"; {self.num_prefixed} have one, which is read as such" if self.num_prefixed else ""
+            return f"{source}: tags without prefixes{prefixed}"
         scheme = self.detect_scheme()
         count, location = self.count_illegal(scheme)
         illegal = (

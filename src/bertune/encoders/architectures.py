@@ -58,6 +58,10 @@ HEADS: dict[str, HeadSpec] = {
 """The heads of the architectures of transformers, by `model_type`."""
 PACKABLE = frozenset({"albert", *(n for n, family in _TRANSFORMERS_FAMILIES.items() if family.is_packable)})
 """Architectures of transformers in which bertune's attention computes the same as their own."""
+VERIFIED = frozenset({*_TRANSFORMERS_FAMILIES, *_AUTO_HEADS})
+"""Architectures of transformers whose states tests compare row by row; the others get a trial when opened."""
+ONE_LENGTH_AT_A_TIME = frozenset({"big_bird", "convbert", "fnet", "mobilebert", "nystromformer", "yoso"})
+"""Architectures in which a row depends on the padding beside it, for long rows at least."""
 POSITIONS_AFTER_PADDING = frozenset(n for n, family in FAMILIES.items() if family.positions_after_padding)
 """Architectures whose first position is padding_idx + 1 instead of 0."""
 SHORTER_BY_PADDING = POSITIONS_AFTER_PADDING | {
@@ -68,6 +72,10 @@ SHORTER_BY_PADDING = POSITIONS_AFTER_PADDING | {
     "xmod",
     "esm",
     "ibert",
+    "layoutlmv3",
+    "lilt",
+    "luke",
+    "markuplm",
     "roberta-prelayernorm",
 }
 """Architectures whose table of positions has padding_idx + 1 rows that no token uses."""
@@ -96,6 +104,20 @@ def token_classification_class(model_type: str) -> str | None:
     """
     spec = get_head_spec(model_type)
     return spec.hf_class.replace("ForSequence", "ForToken") if spec is not None else None
+
+
+def reason_for_own_token_head(model_type: str) -> str:
+    """Say why transformers cannot open the head for tokens that bertune saves; transformers itself is asked.
+
+    >>> reason_for_own_token_head("modernbert")
+    "the head for tokens is bertune's own: transformers' ModernBertForTokenClassification has other layers"
+    """
+    from transformers.models.auto.modeling_auto import MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES as NAMES
+
+    name = NAMES.get(model_type)
+    if name is None:
+        return f"transformers has no head for tokens of {model_type} encoders"
+    return f"the head for tokens is bertune's own: transformers' {name} has other layers"
 
 
 def bertune_only_reason(model_type: str) -> str:

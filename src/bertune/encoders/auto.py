@@ -8,11 +8,9 @@ Letters: `T` packed tokens, `B` rows, `S` tokens of the longest row, `W` hidden 
 from __future__ import annotations
 
 import inspect
-import logging
 import re
-import warnings
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +24,14 @@ from bertune.encoders.active_vocabulary import (
     with_full_table,
 )
 from bertune.encoders.architectures import (
+    ONE_LENGTH_AT_A_TIME,
     PACKABLE,
     POSITIONS_AFTER_PADDING,
     SHORTER_BY_PADDING,
-    get_head_spec,
+    VERIFIED,
 )
-from bertune.errors import ConfigError, listed
+from bertune.encoders.auto_probe import computes_in
+from bertune.errors import ConfigError
 from bertune.kernels.attention import AttentionPlan, ragged_attention
 from bertune.kernels.precision import FP32
 from bertune.kernels.ragged_ops import token_row_index
@@ -48,17 +48,40 @@ class AutoEncoder(nn.Module):
         super().__init__()
         self.hf = hf
         self.model_type: str = hf.config.model_type
-        self.hidden_size: int = hf.config.hidden_size
+        self.hidden_size: int = getattr(hf.config, "hidden_size", 0)
         self.prefix: str = f"{hf.base_model_prefix}."
         self.hf_class: str = type(hf).__name__
         self.numerics = FP32
+        self.kept_weights: dict[str, Tensor] = {}
+        self.notes: list[str] = []
+        self.code_map: JSON = {}
+        self.code_files: list[Path] = []
+        self._computed: dict[str, bool] = {}
+        self.one_length_at_a_time = self.model_type in ONE_LENGTH_AT_A_TIME
         numbers = [int(match[1]) for name, _ in hf.named_parameters() if (match := _LAYER.search(f".{name}"))]
         self.num_layers = max(numbers, default=-1) + 1
         parameters = inspect.signature(hf.forward).parameters
         num_segments = getattr(hf.config, "type_vocab_size", 0) or 0
         self._takes_token_types = "token_type_ids" in parameters and num_segments > 1
+        self._takes_cache = "use_cache" in parameters
+        self._takes_mask = "attention_mask" in parameters
+        self._sparse = getattr(hf.config, "attention_type", "") == "block_sparse" and hasattr(
+            hf, "set_attention_type"
+        )
+        self.trial_length = _longest_full_row(hf.config) + 1 if self._sparse else 5
+        self._pad_id = pad_id(hf.config)
         self._packed = _is_packable(hf.config)
         self._first_position = first_position(hf.config)
+
+    def use_own_code(self) -> None:
+        """Take the model for one that nothing is known of: a folder's own code computes it."""
+        self.model_type = f"{self.model_type} by {self.hf_class}"
+        self._packed = False
+
+    @property
+    def num_vectors(self) -> int:
+        """Return how many tokens the word table knows."""
+        return len(self.word_embeddings())
 
     @property
     def max_positions(self) -> int:
@@ -68,8 +91,12 @@ class AutoEncoder(nn.Module):
     def forward(self, ragged: Ragged, output: EncoderOutput = "last") -> Tensor:
         """Return states: (T, W) of all tokens, or (B, W) of the first tokens; see `EncoderOutput`."""
         with self._autocast(ragged.input_ids.device.type):
-            forward = self._forward_packed if self._packed else self._forward_padded
-            states = forward(ragged, first_last=output == "first_last")
+            if self._packed:
+                states = self._forward_packed(ragged, first_last=output == "first_last")
+            elif self.one_length_at_a_time:
+                states = self._forward_by_length(ragged, first_last=output == "first_last")
+            else:
+                states = self._forward_padded(ragged, first_last=output == "first_last")
         return states[ragged.offsets[:-1]] if output == "first_token" else states
 
     def _autocast(self, device: str) -> AbstractContextManager[Any]:
@@ -80,7 +107,12 @@ class AutoEncoder(nn.Module):
         )
 
     def set_numerics(self, numerics: Numerics) -> None:
-        """Choose the precision; transformers' layers run in it by autocast."""
+        """Choose the precision; transformers' layers run in it by autocast, in fp32 where they cannot."""
+        low = numerics.precision in {"bf16", "fp16"}
+        if low and numerics.precision not in self._computed:
+            self._computed[numerics.precision] = computes_in(self, numerics.precision)
+        if low and not self._computed[numerics.precision]:
+            numerics = replace(numerics, precision="fp32")
         self.numerics = numerics
 
     def set_dropout(self, rate: float) -> None:
@@ -115,19 +147,49 @@ class AutoEncoder(nn.Module):
         )
         return _states(out, first_last)[0]
 
+    def _forward_by_length(self, ragged: Ragged, *, first_last: bool) -> Tensor:
+        """Compute rows of one length together, so that no row is padded."""
+        order: list[Tensor] = []
+        parts: list[Tensor] = []
+        for length in sorted(set(ragged.lengths)):
+            rows = [row for row, other in enumerate(ragged.lengths) if other == length]
+            tokens = (
+                ragged.offsets[rows][:, None] + torch.arange(length, device=ragged.offsets.device)
+            ).flatten()
+            offsets = torch.arange(0, (len(rows) + 1) * length, length, device=ragged.offsets.device)
+            same = Ragged(
+                ragged.input_ids[tokens], ragged.token_type_ids[tokens], offsets, (length,) * len(rows)
+            )
+            order.append(tokens)
+            parts.append(self._forward_padded(same, first_last=first_last))
+        return torch.cat(parts)[torch.cat(order).argsort()]
+
     def _forward_padded(self, ragged: Ragged, *, first_last: bool) -> Tensor:
+        if self._sparse:  # a short row switches BigBird to full attention for good
+            self.hf.set_attention_type("block_sparse")
         shape = (len(ragged.lengths), max(ragged.lengths))  # (B, S)
         row = token_row_index(ragged)
         column = torch.arange(ragged.input_ids.numel(), device=row.device) - ragged.offsets[row]
-        ids = ragged.input_ids.new_full(shape, self.hf.config.pad_token_id or 0)
+        ids = ragged.input_ids.new_full(shape, self._pad_id)
         ids[row, column] = ragged.input_ids
-        mask = torch.zeros_like(ids)
-        mask[row, column] = 1
-        inputs = {}
+        inputs: dict[str, Any] = {}
+        if self._takes_mask:
+            inputs["attention_mask"] = torch.zeros_like(ids)
+            inputs["attention_mask"][row, column] = 1
         if self._takes_token_types:
             inputs["token_type_ids"] = torch.zeros_like(ids)
             inputs["token_type_ids"][row, column] = ragged.token_type_ids
-        out = self.hf(input_ids=ids, attention_mask=mask, output_hidden_states=first_last, **inputs)
+        if self._takes_cache:
+            inputs["use_cache"] = False
+        try:
+            out = self.hf(input_ids=ids, output_hidden_states=first_last, **inputs)
+        except (LookupError, TypeError, ValueError, AttributeError, NotImplementedError) as error:
+            if self.model_type in VERIFIED:
+                raise
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            raise ConfigError(
+                f"model: transformers' {self.hf_class} cannot compute rows of {shape[1]} tokens: {reason}"
+            ) from error
         return _states(out, first_last)[row, column]  # of (B, S, W)
 
     def layer_index(self, name: str) -> int:
@@ -148,10 +210,14 @@ class AutoEncoder(nn.Module):
         if type(embedding) is not nn.Embedding:
             return None
         if not self._packed:  # rows are padded
-            ids = torch.cat([ids, ids.new_tensor([self.hf.config.pad_token_id or 0])])
+            ids = torch.cat([ids, ids.new_tensor([self._pad_id])])
         active = make_active_vocabulary(embedding.weight.detach(), ids)
-        if active is not None:
-            self.hf.set_input_embeddings(active)
+        if active is None:
+            return None
+        self.hf.set_input_embeddings(active)
+        if self.model_type not in VERIFIED and not computes_in(self, "fp32"):  # CTRL changes vectors in place
+            self.use_full_vocabulary()
+            return None
         return active
 
     def use_full_vocabulary(self) -> None:
@@ -183,119 +249,53 @@ class AutoEncoder(nn.Module):
         return self.hf.config.to_dict()  # type: ignore[no-any-return]
 
 
+def _longest_full_row(config: Any) -> int:
+    """Return how long a row of BigBird may be so that it computes full attention all the same."""
+    return int((5 + 2 * config.num_random_blocks) * config.block_size)
+
+
+class WithoutPooler(nn.Module):
+    """Stands where transformers has a pooler: some of its models call one without asking for it."""
+
+    def forward(self, states: Tensor, *_: Any, **__: Any) -> Tensor:
+        """Return what it is given."""
+        return states
+
+
 def _states(out: Any, first_last: bool) -> Tensor:
     """Return the states of the last layer, or the mean of those of the first and the last."""
     last: Tensor = out.last_hidden_state
-    return (out.hidden_states[1] + last) / 2 if first_last else last
+    if not first_last:
+        return last
+    hidden = getattr(out, "hidden_states", None)
+    if hidden is None or len(hidden) < 2 or hidden[1].shape != last.shape:
+        raise ConfigError(
+            "options.pooling: first_last_avg needs states of the first layer, which this encoder does not "
+            "return; set options.pooling=mean"
+        )
+    mean: Tensor = (hidden[1] + last) / 2
+    return mean
+
+
+def pad_id(config: Any) -> int:
+    """Return the id of padding; 0 where config.json gives none that the encoder knows."""
+    number = getattr(config, "pad_token_id", None)
+    return number if isinstance(number, int) and number >= 0 else 0
 
 
 def first_position(config: Any) -> int:
     """Return the position of a row's first token."""
-    return (config.pad_token_id or 0) + 1 if config.model_type in POSITIONS_AFTER_PADDING else 0
+    return pad_id(config) + 1 if config.model_type in POSITIONS_AFTER_PADDING else 0
 
 
 def get_max_positions(config: Any) -> int:
     """Return how many tokens a row may have; 512 where config.json does not say."""
-    positions = getattr(config, "max_position_embeddings", None)
+    names = ("max_position_embeddings", "max_seq_len", "max_sequence_length", "seq_length")
+    positions = next((getattr(config, name) for name in names if getattr(config, name, None)), None)
     # MPNet's padding_idx is a constant in its code
-    padding_idx = 1 if config.model_type == "mpnet" else config.pad_token_id or 0
+    padding_idx = 1 if config.model_type == "mpnet" else pad_id(config)
     num_unused = padding_idx + 1 if config.model_type in SHORTER_BY_PADDING else 0
-    return int(positions) - num_unused if positions and positions > 0 else 512
-
-
-def load_auto_encoder(folder: Path) -> tuple[AutoEncoder, list[str], list[str], dict[str, Tensor]]:
-    """Read a pretrained encoder through transformers, weights in fp32.
-
-    Returns:
-        The encoder, weights that the checkpoint lacks, weights of it that are not used, and the pooler.
-
-    Raises:
-        ConfigError: the folder's architecture or its weights cannot be read.
-    """
-    with _quiet():
-        from transformers import AutoModel
-
-        config = load_hf_config(folder)
-        try:
-            hf, info = AutoModel.from_pretrained(
-                str(folder),
-                config=config,
-                dtype=torch.float32,
-                local_files_only=True,
-                output_loading_info=True,
-            )
-        except (OSError, ValueError, RuntimeError, KeyError) as error:
-            raise ConfigError(
-                f"model: cannot read the weights in {str(folder)!r}: {_first_line(error)}"
-            ) from None
-    missing = sorted(info["missing_keys"])
-    if len(missing) == len(hf.state_dict()):
-        raise ConfigError(
-            f"model: {str(folder)!r} holds no weight of a {config.model_type} encoder; is config.json "
-            "its own?"
-        )
-    if info["mismatched_keys"]:
-        raise ConfigError(
-            f"model: weights in {str(folder)!r} have other shapes than its config.json says: "
-            f"{listed(map(str, info['mismatched_keys']), 3)}"
-        )
-    pooler = _take_pooler(hf)
-    if any(name.startswith("pooler") for name in missing):
-        pooler = {}
-    missing = [name for name in missing if not name.startswith("pooler")]
-    return AutoEncoder(_with_ragged_attention(hf)), missing, sorted(info["unexpected_keys"]), pooler
-
-
-def build_auto_encoder(folder: Path) -> AutoEncoder:
-    """Build an encoder without weights, to be filled from a saved model in `folder`.
-
-    Raises:
-        ConfigError: the folder's architecture cannot be read.
-    """
-    with _quiet():
-        from transformers import AutoModel
-
-        config = load_hf_config(folder)
-        try:
-            hf = AutoModel.from_config(config, dtype=torch.float32)
-        except (ValueError, RuntimeError, KeyError) as error:
-            raise ConfigError(
-                f"model: config.json in {str(folder)!r} describes no encoder: {_first_line(error)}"
-            ) from None
-    _take_pooler(hf)
-    return AutoEncoder(_with_ragged_attention(hf))
-
-
-def load_hf_config(folder: Path) -> Any:
-    """Read the config.json of a model folder.
-
-    Raises:
-        ConfigError: transformers does not know what it describes.
-    """
-    from transformers import AutoConfig
-
-    try:
-        return AutoConfig.from_pretrained(str(folder), local_files_only=True)
-    except Exception as error:  # transformers' checks raise errors of several libraries
-        raise ConfigError(
-            f"model: config.json in {str(folder)!r} is not one that transformers knows: {_first_line(error)}"
-        ) from None
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
-def _take_pooler(hf: Any) -> dict[str, Tensor]:
-    """Remove the encoder's pooler, since the head has its own, and return its weights."""
-    spec = get_head_spec(hf.config.model_type)
-    weights: dict[str, Tensor] = {}
-    if getattr(hf, "pooler", None) is not None:
-        if spec is not None and spec.pretrained_pooler:
-            layer = hf.get_submodule(spec.pretrained_pooler)
-            weights = {"weight": layer.weight.detach().clone(), "bias": layer.bias.detach().clone()}
-        hf.pooler = None
-    return weights
+    return int(positions) - num_unused if isinstance(positions, int) and positions > 0 else 512
 
 
 def _is_packable(config: Any) -> bool:
@@ -303,7 +303,8 @@ def _is_packable(config: Any) -> bool:
     return config.model_type in PACKABLE and not getattr(config, "is_decoder", False)
 
 
-def _with_ragged_attention(hf: Any) -> Any:
+def use_ragged_attention(hf: Any) -> Any:
+    """Give a model of transformers bertune's attention, where that computes the same; return the model."""
     if _is_packable(hf.config):
         from transformers import AttentionInterface
 
@@ -329,21 +330,3 @@ def _attend(
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))  # (T, H, D)
     rate = dropout if module.training else 0.0
     return ragged_attention(q, k, v, plan, rate, scaling, fast_dropout)[None], None
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep load reports and progress bars of transformers off the screen: bertune reports the same."""
-    from transformers.utils import logging as hf_logging
-
-    level, bars = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()
-    hf_logging.set_verbosity(logging.ERROR)
-    hf_logging.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        hf_logging.set_verbosity(level)
-        if bars:
-            hf_logging.enable_progress_bar()

@@ -167,6 +167,10 @@ class Layer(nn.Module):
         self.output = Linear(config.intermediate_size, config.hidden_size)
         self.output_norm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy needs: not the layer in int8, which belongs to this process."""
+        return {name: value for name, value in self.__dict__.items() if name != "int8_forward"}
+
     def forward(
         self, x: Tensor, plan: AttentionPlan, numerics: Numerics, query_positions: Tensor | None = None
     ) -> Tensor:
@@ -230,6 +234,7 @@ class Bert(nn.Module):
         self.prefix = f"{family.base_model_prefix}."
         self.hf_class = family.hf_class
         self.numerics = FP32
+        self.kept_weights: dict[str, Tensor] = {}
         self.embeddings = self._new_embeddings()
         self.layers = nn.ModuleList(Layer(self.config) for _ in range(self.config.num_layers))
 

@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 
 from bertune.encoders.families.registry import get_family
-from bertune.encoders.load import compare_weights
+from bertune.encoders.load import check_asked, compare_weights
 from bertune.encoders.pretrained import PretrainedFolder
 from bertune.errors import BertuneError, ConfigError
 from bertune.types import JSON
@@ -43,10 +43,10 @@ def make_checkpoint_report(path: Path) -> JSON:
     """Describe the folder of a pretrained or a saved model.
 
     Returns:
-        `folder`, `kind` (the architecture), `read_by`, `settings`, `files` (bytes by name), `weights` (name,
-        shape, how many layers have it, numbers in all), `encoder` (names that are `missing` or `unused`, and
-        `wrong_shapes`; None where transformers reads the folder), `tokenizer`, `pinyin`, `pictures`, and
-        `lacks`:
+        `folder`, `kind` (the architecture), `read_by`, `settings`, `files` (bytes by name), `notes`,
+        `weights` (name, shape, how many layers have it, numbers in all), `encoder` (names that are `missing`
+        or `unused`, and `wrong_shapes`; None where transformers reads the folder), `tokenizer`, `pinyin`,
+        `pictures`, and `lacks`:
         what keeps the folder from being used as it is. All values are JSON-ready.
 
     Raises:
@@ -60,14 +60,14 @@ def make_checkpoint_report(path: Path) -> JSON:
     config = folder.config
     lacks: list[str] = []
     report: JSON = {"folder": str(path), "kind": config.get("model_type"), "lacks": lacks}
-    if not config:
-        lacks.append("config.json that can be read")
+    report["notes"] = _check_folder(folder, lacks)
     report["read_by"] = "bertune's own BERT" if folder.family is not None else "transformers"
     report["settings"] = {
         name: config[name] for name in (*REPORTED_SETTINGS, "architectures") if config.get(name) is not None
     }
     try:
         files, shapes = folder.weight_files, folder.weight_shapes
+        report["notes"] += [folder.renaming.note()] if folder.renaming else []
     except ConfigError as error:
         files, shapes = [], {}
         lacks.append(f"weights: {str(error).removeprefix('model: ')}")
@@ -82,6 +82,15 @@ def make_checkpoint_report(path: Path) -> JSON:
     if family is not None:
         family.add_to_report(report, folder)
     return report
+
+
+def _check_folder(folder: PretrainedFolder, lacks: list[str]) -> list[str]:
+    """Say what keeps the encoder from being run, and return notes."""
+    try:
+        return check_asked(folder)
+    except ConfigError as error:
+        lacks.append(str(error).removeprefix("model: "))
+        return []
 
 
 def _file_sizes(paths: list[Path], folder: Path) -> dict[str, int]:
@@ -122,8 +131,11 @@ def _describe_tokenizer(folder: PretrainedFolder, lacks: list[str]) -> JSON | No
         lacks.append(f"tokenizer: config.json describes no encoder: {error}")
         return None
     num_vectors, num_tokens = folder.config.get("vocab_size"), tokenizer.vocab_size
-    if isinstance(num_vectors, int) and num_tokens > num_vectors:
-        lacks.append(f"word vectors: the tokenizer knows {num_tokens} tokens, config.json says {num_vectors}")
+    if isinstance(num_vectors, int) and tokenizer.max_token_id >= num_vectors:
+        lacks.append(
+            f"word vectors: the tokenizer knows {num_tokens} tokens with ids up to {tokenizer.max_token_id}, "
+            f"config.json says {num_vectors}"
+        )
     return {"tokens": num_tokens, "unknown_id": tokenizer.unk_token_id, "max_length": tokenizer.max_length}
 
 
@@ -135,6 +147,7 @@ def format_checkpoint_report(report: JSON) -> list[str]:
         f"kind: {report['kind']}, read by {report['read_by']}",
         f"settings: {settings or 'none'}",
     ]
+    lines += [f"note: {note}" for note in report["notes"]]
     lines += ["files:", *(f"  {size / 1e6:>9.2f} MB  {name}" for name, size in report["files"].items())]
     total = sum(row["numbers"] for row in report["weights"])
     lines.append(

@@ -70,6 +70,8 @@ def quantize(encoder: Encoder, calibration: Ragged) -> None:
         for layer in layers
         for linear in (layer.query, layer.attention_output, layer.intermediate, layer.output)
     ]
+    for layer in layers:
+        layer.int8_forward = None  # or the layer would use it, and nothing would be observed
     with torch.no_grad():
         with _observed(observed) as ranges:
             encoder(calibration)

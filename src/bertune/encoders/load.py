@@ -8,12 +8,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from bertune.encoders.asked_settings import check_numbers, check_settings
 from bertune.encoders.bert import Bert
 from bertune.encoders.families.family import Family
 from bertune.encoders.families.glyphs import GlyphOptions
 from bertune.encoders.families.registry import get_family
+from bertune.encoders.model_code import check_code, code_of
 from bertune.encoders.pretrained import PretrainedFolder
 from bertune.errors import ConfigError, listed
+from bertune.text.tokenizer import Tokenizer
 from bertune.types import Encoder
 
 _BUFFERS = ("position_ids", "token_type_ids")  # numbers from 0 on, which older checkpoints carry along
@@ -57,14 +60,55 @@ def load_encoder(
         ConfigError: the architecture or the weights cannot be read.
     """
     folder = _opened(folder)
+    notes = _check_code(folder)
     if folder.family is not None and folder.encoder_weights:
+        notes += check_folder_settings(folder, folder.family)
         encoder, report = _load_native(folder, folder.family, glyphs or GlyphOptions())
+        notes += [folder.renaming.note()] if folder.renaming else []
+        report.notes = [*notes, *report.notes]
         return encoder, _note_unused_glyphs(encoder, report, glyphs)
     _refuse_outside_transformers(folder)
-    from bertune.encoders.auto import load_auto_encoder
+    from bertune.encoders.auto_load import load_auto_encoder
 
-    auto, missing, unexpected, pooler = load_auto_encoder(folder.path)
-    return auto, _note_unused_glyphs(auto, LoadReport(missing, unexpected, pooler), glyphs)
+    renaming = folder.renaming
+    weights = {renaming(name): tensor for name, tensor in folder.weights.items()} if renaming else None
+    notes += [renaming.note()] if renaming else []
+    auto, missing, unexpected, pooler = load_auto_encoder(
+        folder.path, trusts_code=folder.runs_code, weights=weights
+    )
+    report = LoadReport(missing, unexpected, pooler, [*notes, *auto.notes])
+    return auto, _note_unused_glyphs(auto, report, glyphs)
+
+
+def check_folder(folder: PretrainedFolder) -> None:
+    """Refuse a folder whose encoder cannot be run, without reading its weights.
+
+    Raises:
+        ConfigError: see `load_encoder`.
+    """
+    _check_code(folder)
+    if folder.family is not None and folder.family.find_prefix(folder.renamed_shapes) is not None:
+        check_folder_settings(folder, folder.family)
+        return
+    _refuse_outside_transformers(folder)
+    from bertune.encoders.auto_load import check_auto_folder
+
+    check_auto_folder(folder.path, trusts_code=folder.runs_code)
+
+
+def check_asked(folder: PretrainedFolder) -> list[str]:
+    """Refuse what config.json asks for and bertune does not run, without looking at weights; return notes.
+
+    Raises:
+        ConfigError: see `load_encoder`.
+    """
+    notes = _check_code(folder)
+    if folder.family is not None:
+        return notes + check_folder_settings(folder, folder.family)
+    _refuse_outside_transformers(folder)
+    from bertune.encoders.auto_load import check_auto_settings
+
+    return notes + check_auto_settings(folder.path, trusts_code=folder.runs_code)
 
 
 def build_encoder(folder: PretrainedFolder | Path) -> Encoder:
@@ -74,12 +118,27 @@ def build_encoder(folder: PretrainedFolder | Path) -> Encoder:
         ConfigError: the architecture cannot be read.
     """
     folder = _opened(folder)
+    _check_code(folder)
     if folder.family is not None:
         return _build_native(folder, folder.family)
     _refuse_outside_transformers(folder)
-    from bertune.encoders.auto import build_auto_encoder
+    from bertune.encoders.auto_load import build_auto_encoder
 
-    return build_auto_encoder(folder.path)
+    return build_auto_encoder(folder.path, trusts_code=folder.runs_code)
+
+
+def check_token_ids(tokenizer: Tokenizer, encoder: Encoder, folder: Path) -> None:
+    """Refuse a tokenizer that gives ids for which the encoder has no vector.
+
+    Raises:
+        ConfigError: it does.
+    """
+    num_vectors, highest = len(encoder.word_embeddings()), tokenizer.max_token_id
+    if highest >= num_vectors:
+        raise ConfigError(
+            f"model: the tokenizer in {str(folder)!r} has {tokenizer.vocab_size} tokens, its encoder "
+            f"only {num_vectors} word vectors, and its highest id is {highest}; they do not belong together"
+        )
 
 
 def compare_weights(folder: PretrainedFolder) -> WeightComparison:
@@ -94,7 +153,7 @@ def compare_weights(folder: PretrainedFolder) -> WeightComparison:
     with torch.device("meta"):
         encoder = _build_native(folder, family)
     wanted = {encoder.hf_name(name): tuple(tensor.shape) for name, tensor in encoder.state_dict().items()}
-    shapes = folder.weight_shapes
+    shapes = folder.renamed_shapes
     prefix = family.find_prefix(shapes) or ""
     names = family.inner_names(shapes)
     return WeightComparison(
@@ -102,6 +161,30 @@ def compare_weights(folder: PretrainedFolder) -> WeightComparison:
         [full for name, full in names.items() if name not in wanted and not _is_buffer(name)],
         [full for name, full in names.items() if wanted.get(name, shapes[full]) != shapes[full]],
     )
+
+
+def check_folder_settings(folder: PretrainedFolder, family: Family) -> list[str]:
+    """Look for settings that bertune's own encoder would ignore, and return notes for the user.
+
+    A folder that bertune wrote has been through this when it was trained.
+
+    Raises:
+        ConfigError: config.json asks for something that would not be computed.
+    """
+    check_numbers(folder.config, family.defaults)
+    if folder.is_saved_by_bertune:
+        return []
+    return check_settings(folder.config, family.setting_names, f"bertune's own {folder.config['model_type']}")
+
+
+def _check_code(folder: PretrainedFolder) -> list[str]:
+    folder.check_config()
+    family = get_family(folder.config.get("model_type"))
+    if not folder.names_code or (family is not None and family.bertune_only_reason):
+        return []
+    if not folder.runs_code:
+        return check_code(folder.path, folder.config)
+    return [f"Python code of the folder is run, as you trust it: {', '.join(code_of(folder.config))}"]
 
 
 def _opened(folder: PretrainedFolder | Path) -> PretrainedFolder:
@@ -148,6 +231,14 @@ def _build_native(folder: PretrainedFolder, family: Family) -> Bert:
     return encoder
 
 
+def _find_pooler(weights: dict[str, Tensor], hidden_size: int) -> dict[str, Tensor]:
+    """Return the pretrained pooler, which other tools look for in a saved folder; empty without one."""
+    shapes = {"pooler.dense.weight": (hidden_size, hidden_size), "pooler.dense.bias": (hidden_size,)}
+    if any(name not in weights or tuple(weights[name].shape) != shape for name, shape in shapes.items()):
+        return {}
+    return {name: weights[name].float().clone() for name in shapes}  # a clone, or the file stays mapped
+
+
 def _load_native(folder: PretrainedFolder, family: Family, glyphs: GlyphOptions) -> tuple[Bert, LoadReport]:
     """Put the weights of a checkpoint into an encoder, and draw those that it lacks."""
     encoder = _build_native(folder, family)
@@ -168,6 +259,7 @@ def _load_native(folder: PretrainedFolder, family: Family, glyphs: GlyphOptions)
     encoder.init_weights(missing)
     notes = family.after_load(encoder, missing, folder, glyphs)
     pooler = folder.pooler(encoder.hidden_size)
+    encoder.kept_weights = _find_pooler(weights, encoder.hidden_size)
     used = {*hf_names.values(), *(f"{family.head.pretrained_pooler}.{part}" for part in pooler)}
     unexpected = sorted(name for name in weights if name not in used and not _is_buffer(name))
     return encoder, LoadReport(sorted(hf_names[name] for name in missing), unexpected, pooler, notes)

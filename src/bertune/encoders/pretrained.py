@@ -18,7 +18,12 @@ from safetensors import SafetensorError, safe_open
 from bertune.config.schema import DataConfig
 from bertune.encoders.families.family import Family
 from bertune.encoders.families.registry import FAMILIES, find_native_family, get_family
+from bertune.encoders.foreign_files import check_weight_file, describe_other_weights
+from bertune.encoders.model_code import code_of
+from bertune.encoders.weight_names import Renaming, find_renaming, unwrap
 from bertune.errors import ConfigError, MissingExtra, did_you_mean
+from bertune.files import expand_user
+from bertune.text.damaged_files import describe_damage
 from bertune.text.load import load_tokenizer
 from bertune.text.tokenizer import Tokenizer
 from bertune.types import JSON
@@ -47,10 +52,14 @@ class PretrainedFolder:
     Args:
         path: holds config.json, weights and a tokenizer; or has a folder with them, as early versions of
             sentence-transformers wrote them.
+        trusts_code: whether Python code that the folder brings may be run; see `bertune.encoders.model_code`.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, trusts_code: bool = False) -> None:
+        self.root = path
+        """The folder that was given; `path` is the one of the encoder."""
         self.path = _encoder_folder(path)
+        self._trusts_code = trusts_code
 
     @cached_property
     def config(self) -> JSON:
@@ -69,7 +78,22 @@ class PretrainedFolder:
     @cached_property
     def family(self) -> Family | None:
         """Return the family whose encoder computes this architecture; None where transformers is needed."""
-        return find_native_family(self.config)
+        return None if self.runs_code else find_native_family(self.config)
+
+    @property
+    def runs_code(self) -> bool:
+        """Tell whether Python code of the folder computes the encoder, as the user has allowed."""
+        return self._trusts_code and self.names_code
+
+    @cached_property
+    def names_code(self) -> bool:
+        """Tell whether config.json says that Python code of the folder computes the encoder.
+
+        A folder of bertune says so in bertune.json: its config.json may come from elsewhere.
+        """
+        if self.is_saved_by_bertune and not self.read_json("bertune.json").get("model_code"):
+            return False
+        return bool(code_of(self.config))
 
     @cached_property
     def max_positions(self) -> int:
@@ -82,9 +106,10 @@ class PretrainedFolder:
             from bertune.encoders.bert import BertConfig
 
             return BertConfig.from_hf_config(self.config, self.family).max_positions
-        from bertune.encoders.auto import get_max_positions, load_hf_config
+        from bertune.encoders.auto import get_max_positions
+        from bertune.encoders.auto_load import load_hf_config
 
-        return get_max_positions(load_hf_config(self.path))
+        return get_max_positions(load_hf_config(self.path, trusts_code=self.runs_code))
 
     @cached_property
     def weight_files(self) -> list[Path]:
@@ -123,9 +148,50 @@ class PretrainedFolder:
         Raises:
             ConfigError: there are none, or a file is damaged.
         """
-        if self.family is None or self.family.find_prefix(self.weights) is None:
+        weights = {self.renaming(name): tensor for name, tensor in self.weights.items()}
+        if self.family is None or self.family.find_prefix(weights) is None:
             return {}
-        return {inner: self.weights[name] for inner, name in self.family.inner_names(self.weights).items()}
+        return {inner: weights[name] for inner, name in self.family.inner_names(weights).items()}
+
+    @cached_property
+    def renaming(self) -> Renaming:
+        """Return what must be taken off the names of the weights, which a training program has put there.
+
+        Raises:
+            ConfigError: there are no weights, or they hold several encoders.
+        """
+        names = self.__dict__.get("weights") or self.weight_shapes
+        if self.family is not None:
+            return find_renaming(names, self.family.word_table, self.family.base_model_prefix)
+        from bertune.encoders.auto_load import load_hf_config, model_class
+
+        config = load_hf_config(self.path, trusts_code=self.runs_code)
+        prefix = "" if self.runs_code else model_class(config).base_model_prefix
+        return find_renaming(names, "", prefix)
+
+    @property
+    def renamed_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of all weights by the names that transformers gives them."""
+        return {self.renaming(name): shape for name, shape in self.weight_shapes.items()}
+
+    def check_config(self) -> None:
+        """Refuse a config.json that is none: a pointer, a web page, a piece.
+
+        Raises:
+            ConfigError: it is none.
+        """
+        path = self.path / "config.json"
+        damage = describe_damage(path)
+        try:
+            values = json.loads(path.read_text(encoding="utf-8")) if not damage else {}
+        except OSError as error:
+            damage = f"cannot be read: {error.strerror}"
+        except ValueError as error:
+            damage = f"is no JSON: {error}"
+        else:
+            damage = damage or ("" if isinstance(values, dict) else "holds no JSON object")
+        if damage:
+            raise ConfigError(f"model: {path}: {damage}")
 
     def pooler(self, hidden_size: int) -> dict[str, Tensor]:
         """Return a pretrained hidden layer for the head, `weight` and `bias` in fp32; empty without one.
@@ -188,19 +254,30 @@ class PretrainedFolder:
         if first is None:
             raise ConfigError(
                 f"model: cannot read the weights in {str(self.path)!r}: it holds none of "
-                f"{', '.join(WEIGHT_FILES)}"
+                f"{', '.join(WEIGHT_FILES)}{describe_other_weights(self.path)}"
             )
 
         def read_all() -> dict[str, _Value]:
             files = _parts(first) if first.suffix == ".json" else [first]
-            return {name: value for file in files for name, value in read(file)}
+            for file in files:
+                if damage := check_weight_file(file):
+                    raise _Damaged(f"{file.name} {damage}")
+            values = {name: value for file in files for name, value in read(file)}
+            if not values:
+                raise _Damaged(f"{first.name} holds no tensors")
+            return values
 
         return self._guard(first, read_all)
 
     def _guard(self, file: Path, read: Callable[[], _Value]) -> _Value:
         """Run `read`, and turn whatever a damaged file raises into a ConfigError."""
+        begin = f"model: cannot read the weights in {str(self.path)!r}: "
+        if damage := describe_damage(file):
+            raise ConfigError(f"{begin}{file.name} {damage}")
         try:
             return read()
+        except _Damaged as error:
+            raise ConfigError(f"{begin}{error}") from None
         except (
             OSError,
             SafetensorError,
@@ -212,10 +289,23 @@ class PretrainedFolder:
             EOFError,
             UnpicklingError,
         ) as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise ConfigError(
-                f"model: cannot read the weights in {str(self.path)!r}: {file.name}: {reason}"
-            ) from None
+            raise ConfigError(f"{begin}{file.name}: {_reason(error)}") from None
+
+
+class _Damaged(Exception):
+    """A file is not what its name says."""
+
+
+def _reason(error: Exception) -> str:
+    text = str(error).strip()
+    if isinstance(error, UnpicklingError) or "weights_only" in text:
+        return (
+            "holds Python objects besides tensors, such as a whole model or the state of a training; save "
+            "the weights alone: torch.save(model.state_dict(), 'pytorch_model.bin')"
+        )
+    if "PytorchStreamReader" in text:
+        return "is cut or damaged; download it again"
+    return (text.splitlines() or [type(error).__name__])[0]
 
 
 def _parts(index: Path) -> list[Path]:
@@ -231,7 +321,9 @@ def _read_tensors(path: Path) -> Iterable[tuple[str, Tensor]]:
         tensors: dict[str, Tensor] = load_file(path)
         return tensors.items()
     loaded: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
-    return [(name, tensor) for name, tensor in loaded.items() if isinstance(tensor, torch.Tensor)]
+    weights, wrapper = unwrap(loaded)
+    prefix = f"{wrapper}." if wrapper else ""
+    return [(prefix + name, tensor) for name, tensor in weights.items() if isinstance(tensor, torch.Tensor)]
 
 
 def _read_shapes(path: Path) -> Iterable[tuple[str, tuple[int, ...]]]:
@@ -260,8 +352,12 @@ def _encoder_folder(path: Path) -> Path:
     return inside if (inside / "config.json").is_file() else path
 
 
-def locate_model(name: str) -> Path:
+def locate_model(name: str, *, with_code: bool = False) -> Path:
     """Return the folder of a model by its path, its id on the Hub, or the name of a packaged encoder.
+
+    Args:
+        name: path, id or name.
+        with_code: whether Python files are downloaded too.
 
     Raises:
         MissingExtra: the package of a packaged encoder is not installed.
@@ -273,7 +369,7 @@ def locate_model(name: str) -> Path:
         if spec is None or not spec.submodule_search_locations:
             raise MissingExtra(package, "starter", f"the encoder {name!r}")
         return Path(spec.submodule_search_locations[0]) / inside
-    path = Path(name).expanduser()
+    path = Path(expand_user(name))
     if path.is_dir():
         if not (_encoder_folder(path) / "config.json").is_file():
             raise ConfigError(
@@ -285,17 +381,17 @@ def locate_model(name: str) -> Path:
         raise ConfigError(
             f"model: no folder {name!r}; give a folder, a Hub id such as bert-base-chinese, or minilm"
         )
-    return _download(name)
+    return _download(name, [*_SMALL_FILES, *(["*.py"] if with_code else [])])
 
 
-def _download(name: str) -> Path:
+def _download(name: str, small_files: list[str]) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        folder = Path(snapshot_download(name, allow_patterns=[*_SMALL_FILES, "*.safetensors"]))
+        folder = Path(snapshot_download(name, allow_patterns=[*small_files, "*.safetensors"]))
         if not list(folder.glob("*.safetensors")):
-            folder = Path(snapshot_download(name, allow_patterns=[*_SMALL_FILES, "pytorch_model*.bin"]))
+            folder = Path(snapshot_download(name, allow_patterns=[*small_files, "pytorch_model*.bin"]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ConfigError(

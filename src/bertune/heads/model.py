@@ -79,4 +79,8 @@ class Model(nn.Module):
         encoder = {n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)}
         with torch.no_grad():
             self.encoder.load_hf_state_dict(encoder)
+            of_head = {self.head.hf_name(name) for name in head}
+            kept = {n: t for n, t in encoder.items() if n.startswith("pooler") and prefix + n not in of_head}
+            if kept:
+                self.encoder.kept_weights = kept
             self.head.load_state_dict(head)

@@ -25,11 +25,13 @@ class TokenHead(Head):
         crf_learning_rate: learning rate of the CRF's scores; None for the head's.
         hf_class: the class of transformers that opens the head; "" where there is none.
         dropout_config_key: the name of the head's dropout in config.json; "" where it has none.
+        model_type: the architecture of the encoder.
     """
 
     def __init__(
         self, hidden_size: int, legal: tuple[Tensor, Tensor, Tensor], *, crf: bool, dropout: float,
         crf_learning_rate: float | None = None, hf_class: str = "", dropout_config_key: str = "",
+        model_type: str = "",
     ) -> None:  # fmt: skip
         super().__init__()
         pairs, first, last = legal
@@ -48,6 +50,7 @@ class TokenHead(Head):
             self.learning_rates = {"crf": crf_learning_rate}
         self.hf_class = hf_class
         self.dropout_config_key = dropout_config_key
+        self.model_type = model_type
 
     def forward(self, states: Tensor, batch: Batch) -> CRFPotentials:
         """Return the scores of the batch's chains; the emissions are (M, N), a row for each word."""

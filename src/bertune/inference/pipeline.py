@@ -6,20 +6,30 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from bertune.data.dataset import EncodedDataset
+from bertune.encoders.int8 import quantize
 from bertune.errors import DataError
 from bertune.heads.model import Model
+from bertune.inference.int8_sample import sample_texts
 from bertune.inference.predict import PredictionResult, predict_dataset
+from bertune.kernels.allocator import limit_kernel_caches, retain_freed_memory
 from bertune.tasks.base.task import Task
 from bertune.text.tokenizer import Tokenizer
 from bertune.types import Example, Location, Prediction, Row
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+KERNEL_CACHES = 32
+"""Shapes of which oneDNN keeps prepared kernels."""
 CHUNK_ROWS = 4096
 """Rows of a file that are read, encoded and sorted by length together."""
+MIN_CHUNK_ROWS, MOST_OUTPUTS = 64, 1 << 20
+"""Fewer rows where a prediction is a number for each of many labels: so many numbers together."""
 
 
 @dataclass
@@ -39,6 +49,25 @@ class Pipeline:
     tokenizer: Tokenizer
     device: torch.device
     num_truncated_rows: int = 0
+
+    def prepare(self) -> Self:
+        """Prepare the weights for many calls in this process; return the pipeline.
+
+        Raises:
+            ConfigError: the precision is int8, and processor or encoder lack it.
+        """
+        retain_freed_memory()
+        limit_kernel_caches(KERNEL_CACHES)
+        encoder = self.model.encoder
+        if encoder.numerics.precision == "int8":
+            quantize(encoder, sample_texts(self.tokenizer))
+        encoder.prepare_inference()
+        return self
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore a pickled or copied pipeline, and prepare its weights in this process."""
+        self.__dict__.update(state)
+        self.prepare()
 
     def predict(self, texts: Iterable[str | tuple[str, ...] | list[str]]) -> list[Prediction]:
         """Predict texts, or pairs of texts, in their order.
@@ -64,11 +93,16 @@ class Pipeline:
             self.num_truncated_rows += dataset.num_truncated_rows
             yield from result.predictions
 
-    def predict_examples(self, examples: Sequence[Example]) -> PredictionResult:
-        """Predict examples; those with targets count in the loss."""
+    def predict_examples(self, examples: Sequence[Example], *, to_score: bool = False) -> PredictionResult:
+        """Predict examples; those with targets count in the loss.
+
+        Args:
+            examples: what to predict.
+            to_score: keep only as much of each prediction as scores need.
+        """
         dataset = self._encode(examples)
         self.num_truncated_rows = dataset.num_truncated_rows
-        return predict_dataset(self.model, self.task, dataset, self.device)
+        return predict_dataset(self.model, self.task, dataset, self.device, to_score=to_score)
 
     def predict_dataset(self, dataset: EncodedDataset) -> PredictionResult:
         """Predict encoded rows; a prediction holds only what scores need."""
@@ -80,14 +114,17 @@ class Pipeline:
 
     def _encode_chunks(self, examples: Iterator[Example]) -> Iterator[EncodedDataset]:
         """Yield encoded chunks. While one is predicted, a thread encodes the next."""
-        chunk = list(itertools.islice(examples, CHUNK_ROWS))
-        if len(chunk) < CHUNK_ROWS:  # the only chunk needs no thread
+        # A prediction has a number for each label, so of thousands of labels fewer rows are held.
+        num_outputs = getattr(self.task, "num_outputs", 1)
+        size = min(CHUNK_ROWS, max(MIN_CHUNK_ROWS, MOST_OUTPUTS // max(1, num_outputs)))
+        chunk = list(itertools.islice(examples, size))
+        if len(chunk) < size:  # the only chunk needs no thread
             if chunk:
                 yield self._encode(chunk)
             return
         with ThreadPoolExecutor(1, "bertune-encode") as worker:
             next_dataset = worker.submit(self._encode, chunk)
-            while chunk := list(itertools.islice(examples, CHUNK_ROWS)):
+            while chunk := list(itertools.islice(examples, size)):
                 dataset, next_dataset = next_dataset.result(), worker.submit(self._encode, chunk)
                 yield dataset
             yield next_dataset.result()

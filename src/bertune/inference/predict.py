@@ -74,8 +74,8 @@ def predict_dataset(
             out = model(batch)
             if denominator:
                 loss.add(task.loss(out, batch), denominator)
-            for row, prediction in zip(rows, task.decode(out, batch), strict=True):
-                predictions[row] = task.compact_prediction(prediction) if to_score else prediction
+            decode = task.decode_to_score if to_score else task.decode
+            predictions.update(zip(rows, decode(out, batch), strict=True))
     if num_processes() > 1:
         shares = all_gather_object((predictions, float(loss.total), loss.denominator))
         predictions = {row: prediction for share, _, _ in shares for row, prediction in share.items()}

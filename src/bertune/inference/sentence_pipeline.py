@@ -18,7 +18,7 @@ from bertune.inference.predict import embed_texts
 from bertune.inference.vectors import FloatArray, VectorDtype, quantize_vectors
 from bertune.losses.similarity import pairwise_similarity, similarity_matrix
 from bertune.metrics.similarity import Similarity, l2_normalize
-from bertune.tasks.base.sentence import SentenceTask
+from bertune.tasks.base.sentence import SEARCH_PROMPT_NAMES, SentenceTask
 from bertune.types import EncodedExample, Example, Location, Prediction, Row
 
 
@@ -153,12 +153,12 @@ class SentencePipeline(Pipeline):
     @property
     def query_prompt_name(self) -> str | None:
         """Return the name of the prompt that queries get, if there is one."""
-        return self._first_prompt_of("query")
+        return self._first_prompt_of(*SEARCH_PROMPT_NAMES[0])
 
     @property
     def document_prompt_name(self) -> str | None:
         """Return the name of the prompt that documents get, if there is one."""
-        return self._first_prompt_of("document", "passage", "corpus")
+        return self._first_prompt_of(*SEARCH_PROMPT_NAMES[1])
 
     def search_prompts(self) -> tuple[str, str]:
         """Return what `encode_query` puts before a query, and `encode_document` before a document."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from bertune.data.conll_layout import ends_document
 from bertune.errors import ConfigError, DataError
 from bertune.files import locked, part_of
 from bertune.types import JSON, Entity, Prediction, Row
@@ -86,28 +88,48 @@ def open_output(path: str | None, stdout: IO[str]) -> Iterator[IO[str]]:
 
 
 def write_jsonl(file: IO[str], results: Iterable[tuple[Row, Prediction]]) -> int:
-    """Write a JSON object a row, as they come; return how many rows."""
+    """Write a JSON object a row of the file, as they come; return how many rows were predicted.
+
+    Each row of a table with a word a row gets the tag of its word.
+    """
     count = 0
     for row, prediction in results:
-        values = _to_json(prediction)
-        names = free_column_names(row.raw, values)
-        columns = {**row.raw, **{names[name]: value for name, value in values.items()}}
-        file.write(json.dumps(columns, ensure_ascii=False, default=str) + "\n")
+        for record, values in _file_rows(row, prediction, _to_json):
+            names = free_column_names(record, values)
+            columns = {**record, **{names[name]: value for name, value in values.items()}}
+            file.write(json.dumps(columns, ensure_ascii=False, default=str) + "\n")
         file.flush()
         count += 1
     return count
 
 
+def _file_rows(
+    row: Row, prediction: Prediction, to_values: Callable[[Prediction], JSON]
+) -> Iterator[tuple[JSON, JSON]]:
+    """Yield the rows of the file, each with what is written beside it: a word a row gets its tag."""
+    if row.word_records and prediction.tags is not None:
+        for record, (_, tag) in zip(row.word_records, prediction.tags, strict=True):
+            yield record, {"prediction": tag}
+    else:
+        yield row.raw, to_values(prediction)
+
+
 def write_csv(
-    file: IO[str], header: list[str], results: Iterable[tuple[Row, Prediction]], label_delimiter: str = "|"
+    file: IO[str],
+    header: list[str],
+    results: Iterable[tuple[Row, Prediction]],
+    label_delimiter: str | None = None,
 ) -> int:
-    """Write a header and a line a row; return how many rows.
+    """Write a header and a line a row of the file; return how many rows were predicted.
+
+    Each row of a table with a word a row gets the tag of its word.
 
     Args:
         file: where to write.
         header: the columns of the input; empty takes those of the first row, for standard input.
         results: the rows with their predictions.
-        label_delimiter: what stands between the labels of a multi-label prediction.
+        label_delimiter: what stands between the labels of a multi-label prediction; None writes a list in
+            JSON, which is read back as a list.
 
     Raises:
         DataError: a row has a column that the header lacks.
@@ -116,46 +138,86 @@ def write_csv(
     names: dict[str, str] = {}
     count = 0
     for row, prediction in results:
-        values = _to_columns(prediction, label_delimiter)
-        if not count:
-            header = header or list(row.raw)
-            names = free_column_names(header, values)
-            writer.writerow([*header, *names.values()])
-        extra = [column for column in row.raw if column not in header]
-        if extra:
-            raise DataError(
-                f"{row.location}: the column {extra[0]!r} is not in the first row; write JSON lines instead: "
-                "--format jsonl"
-            )
-        writer.writerow(
-            [*(_cell(row.raw.get(column)) for column in header), *(values[name] for name in names)]
-        )
+        for record, values in _file_rows(row, prediction, lambda p: _to_columns(p, label_delimiter)):
+            if not names:
+                header = header or list(record)
+                names = free_column_names(header, values)
+                writer.writerow([*header, *names.values()])
+            extra = [column for column in record if column not in header]
+            if extra:
+                raise DataError(
+                    f"{row.location}: the column {extra[0]!r} is not in the first row; write JSON lines "
+                    "instead: --format jsonl"
+                )
+            cells = [_cell(record.get(column)) for column in header]
+            writer.writerow([*cells, *(values[name] for name in names)])
         count += 1
     return count
 
 
-def write_conll(file: IO[str], results: Iterable[tuple[Row, Prediction]]) -> int:
-    """Write a word a line; return how many rows.
+def write_conll(
+    file: IO[str], results: Iterable[tuple[Row, Prediction]], note: Callable[[str], None] | None = None
+) -> int:
+    """Write a word a line; return how many rows were predicted.
 
-    A line has the columns of a CoNLL input, or the word, and then the tag, with tabs between them. An empty
-    line ends each row.
+    A line has the columns of a CoNLL input, or the word and the other lists of the row, and then the tag,
+    with tabs between them. An empty line ends each row. Tabs and line ends within a word would divide it:
+    each becomes a blank.
+
+    Args:
+        file: where to write.
+        results: the rows with their predictions.
+        note: called in the end with what was changed in words.
 
     Raises:
         ConfigError: the model gives no tags.
+        DataError: a word cannot be read back from such a file.
     """
-    count = 0
+    count = num_changed = 0
     for row, prediction in results:
         if prediction.tags is None:
             raise ConfigError("--format conll: this model gives no tag for each word; use csv or jsonl")
-        lists = [v for v in row.raw.values() if isinstance(v, list) and len(v) == len(prediction.tags)]
-        columns = lists if len(lists) == len(row.raw) else [[word for word, _ in prediction.tags]]
-        tags = [tag for _, tag in prediction.tags]
-        file.write(
-            "".join("\t".join(map(str, cells)) + "\n" for cells in zip(*columns, tags, strict=True)) + "\n"
-        )
+        lines = []
+        for cells in _conll_columns(row, prediction.tags):
+            written = [_LINE_BREAKS.sub(" ", cell) for cell in cells]
+            num_changed += written != cells
+            lines.append("\t".join(written) + "\n")
+        file.write("".join(lines) + "\n")
         file.flush()
         count += 1
+    if num_changed and note:
+        note(
+            f"{num_changed} words hold tabs or line ends: written as blanks in CoNLL columns; "
+            "JSON lines keep them (--format jsonl)"
+        )
     return count
+
+
+_LINE_BREAKS = re.compile(r"\r\n|[\t\r\n]")
+
+
+def _conll_columns(row: Row, tags: Sequence[tuple[str, str]]) -> Iterator[list[str]]:
+    """Yield the cells of each word: those of a CoNLL input, or the word first; the predicted tag last.
+
+    Raises:
+        DataError: a word looks like the line that begins a document.
+    """
+    words, predicted = [word for word, _ in tags], [tag for _, tag in tags]
+    marks = [word for word in words if ends_document(word)]
+    if marks:
+        raise DataError(
+            f"{row.location}: the word {marks[0]!r} would begin or end a document in CoNLL columns; write "
+            "JSON lines instead: --format jsonl"
+        )
+    lists = [v for v in row.raw.values() if isinstance(v, list) and len(v) == len(words)]
+    is_conll = len(lists) == len(row.raw) and row.location.stride and not row.word_records
+    if not is_conll:
+        texts = [list(map(str, column)) for column in lists]
+        others = [column for column, text in zip(lists, texts, strict=True) if text != words]
+        complete = len(lists) == len(row.raw) and not row.word_records
+        lists = [words, *(others if complete else [])]
+    for cells in zip(*lists, predicted, strict=True):
+        yield [str(cell) for cell in cells]
 
 
 def _to_json(prediction: Prediction) -> JSON:
@@ -172,12 +234,13 @@ def _label_to_json(value: str | Entity) -> Any:
     return value if isinstance(value, str) else {**value._asdict(), "confidence": round(value.confidence, 6)}
 
 
-def _to_columns(prediction: Prediction, label_delimiter: str) -> dict[str, Any]:
+def _to_columns(prediction: Prediction, label_delimiter: str | None) -> dict[str, Any]:
     values = _to_json(prediction)
-    if prediction.tags is not None:
+    labels = values["prediction"]
+    if isinstance(labels, list) and (prediction.tags is not None or label_delimiter is None):
         values["prediction"] = json.dumps(values["prediction"], ensure_ascii=False)
-    elif isinstance(values["prediction"], list):
-        values["prediction"] = label_delimiter.join(values["prediction"])
+    elif isinstance(labels, list):
+        values["prediction"] = str(label_delimiter).join(labels)
     probabilities = values.pop("probabilities", {})
     return {**values, **{f"p_{label}": p for label, p in probabilities.items()}}
 

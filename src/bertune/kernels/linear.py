@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -54,6 +55,10 @@ class Linear(nn.Linear):
         activation = ACTIVATIONS[self.activation]
         compute = _packed(weight, bias, self.activation) or (lambda x: activation(F.linear(x, weight, bias)))
         self.prepared = self._weights_key(dtype), compute
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy needs: not the prepared weights, which belong to this process."""
+        return {name: value for name, value in self.__dict__.items() if name != "prepared"}
 
     def _weights_key(self, dtype: torch.dtype) -> object:
         return dtype, weights_version((self.weight, self.bias))

@@ -5,7 +5,9 @@ Letters: `n` rows, `N` labels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -63,29 +65,80 @@ def averaged_f1(hits: Any, predicted: Any, gold: Any, present: Any = None) -> di
     }
 
 
+@dataclass(frozen=True)
+class LabelCounts:
+    """How often each label is right, predicted and gold: all that single-label metrics need, for any `N`.
+
+    Attributes:
+        hits: (N,) rows whose gold label was predicted.
+        predicted: (N,) rows with the label as prediction.
+        gold: (N,) rows with the label.
+    """
+
+    hits: Ints
+    predicted: Ints
+    gold: Ints
+
+    @classmethod
+    def of_ids(cls, gold: Ints, predicted: Ints, num_labels: int) -> LabelCounts:
+        """Count the labels of rows.
+
+        Args:
+            gold: (n,) the label of each row.
+            predicted: (n,) the predicted label.
+            num_labels: N.
+        """
+        hits, predicted_count, gold_count = (
+            np.bincount(ids, minlength=num_labels) for ids in (gold[gold == predicted], predicted, gold)
+        )
+        return cls(hits, predicted_count, gold_count)
+
+    @classmethod
+    def of_matrix(cls, matrix: Ints) -> LabelCounts:
+        """Return the counts of a confusion matrix (N, N)."""
+        return cls(np.diag(matrix), matrix.sum(0), matrix.sum(1))
+
+
+def most_confused(gold: Ints, predicted: Ints, most: int) -> list[tuple[int, int, int]]:
+    """Return gold label, predicted label and number of rows of the pairs that are most often confused.
+
+    >>> most_confused(np.array([0, 0, 1, 2]), np.array([1, 1, 1, 0]), most=5)
+    [(0, 1, 2), (2, 0, 1)]
+    """
+    wrong = gold != predicted
+    pairs, counts = np.unique(np.stack([gold[wrong], predicted[wrong]]), axis=1, return_counts=True)
+    order = np.argsort(-counts, kind="stable")[:most]
+    return [(int(pairs[0, i]), int(pairs[1, i]), int(counts[i])) for i in order]
+
+
 def matthews_corrcoef(matrix: Ints) -> float:
     """Return the Matthews correlation of a confusion matrix (N, N), for any number of labels.
 
     Source: Gorodkin 2004, "Comparing two K-category assignments by a K-category correlation coefficient".
     """
-    counts = matrix.astype(float)
-    gold, predicted, total, hits = counts.sum(1), counts.sum(0), counts.sum(), np.trace(counts)
+    return _matthews_corrcoef(LabelCounts.of_matrix(matrix))
+
+
+def _matthews_corrcoef(counts: LabelCounts) -> float:
+    gold, predicted, hits = counts.gold.astype(float), counts.predicted.astype(float), counts.hits.sum()
+    total = gold.sum()
     variances = (total**2 - (predicted**2).sum()) * (total**2 - (gold**2).sum())
     return float(safe_divide(hits * total - (gold * predicted).sum(), np.sqrt(max(variances, 0.0))))
 
 
-def single_label_scores(matrix: Ints, positive: int | None) -> dict[str, float]:
-    """Return all metrics of a confusion matrix (N, N).
+def single_label_scores(matrix: Ints | LabelCounts, positive: int | None) -> dict[str, float]:
+    """Return all metrics of a single-label problem.
 
     Args:
-        matrix: see `confusion_matrix`.
+        matrix: a confusion matrix (N, N), see `confusion_matrix`; or its counts.
         positive: with two labels, the label of precision, recall and F1; None for their macro average.
     """
-    hits, predicted, gold = np.diag(matrix), matrix.sum(0), matrix.sum(1)
+    counts = matrix if isinstance(matrix, LabelCounts) else LabelCounts.of_matrix(matrix)
+    hits, predicted, gold = counts.hits, counts.predicted, counts.gold
     precision, recall, f1 = precision_recall_f1(hits, predicted, gold)
     averages = averaged_f1(hits, predicted, gold)
     present = predicted + gold > 0
-    scores = {"accuracy": float(safe_divide(hits.sum(), matrix.sum()))}
+    scores = {"accuracy": float(safe_divide(hits.sum(), gold.sum()))}
     if positive is not None:
         scores |= {
             "precision": float(precision[positive]),
@@ -97,25 +150,111 @@ def single_label_scores(matrix: Ints, positive: int | None) -> dict[str, float]:
             "precision_macro": float(precision[present].mean()),
             "recall_macro": float(recall[present].mean()),
         }
-    return scores | averages | {"mcc": matthews_corrcoef(matrix)}
+    return scores | averages | {"mcc": _matthews_corrcoef(counts)}
+
+
+@dataclass(frozen=True)
+class LabelPairs:
+    """The labels of multi-label rows as pairs of row and label: labels that do not apply cost nothing.
+
+    Attributes:
+        rows: (pairs,) the row of each pair.
+        labels: (pairs,) its label.
+        shape: n and N.
+    """
+
+    rows: Ints
+    labels: Ints
+    shape: tuple[int, int]
+
+    @classmethod
+    def of_lists(cls, lists: Sequence[Sequence[int]], num_labels: int) -> LabelPairs:
+        """Return the pairs of rows, given the ids of the labels of each."""
+        rows = np.repeat(np.arange(len(lists)), [len(ids) for ids in lists])
+        labels = np.fromiter(itertools.chain.from_iterable(lists), np.int64)
+        return cls(rows, labels, (len(lists), num_labels))
+
+    @classmethod
+    def of_flags(cls, flags: Bools) -> LabelPairs:
+        """Return the pairs of a table (n, N) of whether each label applies."""
+        rows, labels = np.nonzero(flags)
+        return cls(rows, labels, (flags.shape[0], flags.shape[1]))
+
+    def intersection(self, other: LabelPairs) -> LabelPairs:
+        """Return the pairs that both have."""
+        codes, other_codes = (pairs.rows * self.shape[1] + pairs.labels for pairs in (self, other))
+        in_both = np.isin(codes, other_codes)
+        return LabelPairs(self.rows[in_both], self.labels[in_both], self.shape)
+
+    def count_labels(self) -> Ints:
+        """Return how many rows have each label (N,)."""
+        return np.bincount(self.labels, minlength=self.shape[1])
+
+    def count_rows(self) -> Ints:
+        """Return how many labels each row has (n,)."""
+        return np.bincount(self.rows, minlength=self.shape[0])
+
+
+class MultiLabelMetrics:
+    """The metrics of a multi-label problem, for all rows or for rows drawn with replacement.
+
+    Args:
+        gold: the labels that apply.
+        predicted: the labels that were predicted.
+    """
+
+    def __init__(self, gold: LabelPairs, predicted: LabelPairs) -> None:
+        self.gold, self.predicted, self.hits = gold, predicted, gold.intersection(predicted)
+        self._row_counts = tuple(pairs.count_rows() for pairs in (self.hits, predicted, gold))
+        self._counters = tuple(map(_weighted_counter, (self.hits, predicted, gold)))
+
+    def scores(self) -> dict[str, float]:
+        """Return all metrics. `accuracy` is the fraction of rows with all labels right."""
+        hits, predicted, gold = (p.count_labels() for p in (self.hits, self.predicted, self.gold))
+        averages = averaged_f1(hits, predicted, gold, np.ones(self.gold.shape[1], bool))
+        by_rows = self._scores_of_rows(np.arange(self.gold.shape[0]))
+        return {**averages, **by_rows, "f1_micro": averages["f1_micro"]}
+
+    def resampled(self, rows: Ints, metric: str) -> float:
+        """Return one metric of some rows, each as often as it is named."""
+        if metric not in {"f1_macro", "f1_weighted"}:
+            return self._scores_of_rows(rows)[metric]
+        weights = np.bincount(rows, minlength=self.gold.shape[0])
+        hits, predicted, gold = (count(weights) for count in self._counters)
+        return averaged_f1(hits, predicted, gold, np.ones(self.gold.shape[1], bool))[metric]
+
+    def _scores_of_rows(self, rows: Ints) -> dict[str, float]:
+        """Return the metrics that need no counts of each label."""
+        hits, predicted, gold = (counts[rows] for counts in self._row_counts)
+        num_labels, wrong = self.gold.shape[1], predicted + gold - 2 * hits
+        precision, recall, f1 = precision_recall_f1(hits.sum(), predicted.sum(), gold.sum())
+        return {
+            "f1_micro": float(f1),
+            "precision_micro": float(precision),
+            "recall_micro": float(recall),
+            "accuracy": float((wrong == 0).mean()),
+            "hamming": float((num_labels * len(rows) - wrong.sum()) / (num_labels * len(rows))),
+        }
+
+
+def _weighted_counter(pairs: LabelPairs) -> Callable[[Ints], npt.NDArray[Any]]:
+    """Return a function of the weight of each row (n,) that counts each label (N,)."""
+    num_rows, num_labels = pairs.shape
+    if len(pairs.rows) * 8 < num_rows * num_labels:
+        return lambda weights: np.bincount(pairs.labels, weights[pairs.rows], minlength=num_labels)
+    dense = np.zeros(pairs.shape, np.float32)  # whole numbers up to 2^24 are exact
+    dense[pairs.rows, pairs.labels] = 1
+    return lambda weights: (weights.astype(np.float32) @ dense).astype(float)
 
 
 def multi_label_scores(gold: Bools, predicted: Bools) -> dict[str, float]:
-    """Return all metrics of a multi-label problem. `accuracy` is the fraction of rows with all labels right.
+    """Return all metrics of a multi-label problem; see `MultiLabelMetrics`.
 
     Args:
         gold: (n, N) whether each label applies.
         predicted: (n, N) whether each label was predicted.
     """
-    counts = (gold & predicted).sum(0), predicted.sum(0), gold.sum(0)
-    total = precision_recall_f1(*(c.sum() for c in counts))
-    return {
-        **averaged_f1(*counts, present=np.ones(gold.shape[1], bool)),
-        "precision_micro": float(total[0]),
-        "recall_micro": float(total[1]),
-        "accuracy": float((gold == predicted).all(1).mean()),
-        "hamming": float((gold == predicted).mean()),
-    }
+    return MultiLabelMetrics(LabelPairs.of_flags(gold), LabelPairs.of_flags(predicted)).scores()
 
 
 def best_threshold(gold: Bools, probability: Floats) -> float:

@@ -46,6 +46,31 @@ def count_spans(
     return SpanCounts(counts[0], counts[1], counts[2], relaxed)
 
 
+def count_tags(
+    gold: Sequence[Sequence[LabelledSpan]], predicted: Sequence[Sequence[LabelledSpan]], labels: Sequence[str]
+) -> SpanCounts:
+    """Count the tags of sentences, one a word, as spans of one word; `relaxed` is not counted."""
+    ids = {label: n for n, label in enumerate(labels)}
+    counts = np.zeros((3, len(gold), len(labels)), np.int64)
+    for n, (g, p) in enumerate(zip(gold, predicted, strict=True)):
+        for row, spans in enumerate((set(g) & set(p), p, g)):
+            np.add.at(counts[row, n], [ids[label] for _, _, label in spans], 1)
+    return SpanCounts(counts[0], counts[1], counts[2], np.zeros((len(gold), 4), np.int64))
+
+
+def tag_scores(counts: SpanCounts) -> dict[str, float]:
+    """Return all metrics of tags, one a word.
+
+    - `accuracy`: fraction of words with the right tag.
+    - `f1_macro`: mean F1 of the tags.
+    """
+    hits, predicted, gold = (c.sum(0) for c in counts[:3])
+    return {
+        "accuracy": float(safe_divide(hits.sum(), gold.sum())),
+        "f1_macro": averaged_f1(hits, predicted, gold)["f1_macro"],
+    }
+
+
 def _overlap(span: LabelledSpan, other: LabelledSpan) -> bool:
     """Tell whether two spans have a common part and the same label."""
     return span[2] == other[2] and span[0] < other[1] and other[0] < span[1]

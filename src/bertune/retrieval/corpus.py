@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -66,6 +66,8 @@ class Corpus:
     file: str
     data: DataConfig
     console: Console
+    columns: Columns = CORPUS_COLUMNS
+    """The fields of a row, and the names of their columns."""
 
     def rows(self, *, verbose: bool = False) -> Iterator[CorpusRow]:
         """Yield each row. `verbose` shows what is unusual about the file.
@@ -75,7 +77,7 @@ class Corpus:
         """
         note = prefixed(self.console) if verbose else lambda _: None
         bad_rows = BadRows(skip=self.data.bad_rows == "skip")
-        options = ReadOptions(self.file, self.data, CORPUS_COLUMNS, bad_rows, note, require_target=False)
+        options = ReadOptions(self.file, self.data, self.columns, bad_rows, note, require_target=False)
         reader = open_rows(options)
         if reader.header != ["text"]:
             note(reader.describe())
@@ -130,14 +132,14 @@ def _describe_value(value: object) -> str:
 
 
 def load_sentence_pipeline(
-    folder: str | Path, *, device: str = "auto", precision: str = "auto"
+    folder: str | Path, *, device: str = "auto", precision: str = "auto", model_code: str = "never"
 ) -> SentencePipeline:
     """Open a model of sentence vectors; the arguments are those of `bertune.load`.
 
     Raises:
         ArtifactError: the folder holds another kind of model.
     """
-    pipeline = load(folder, device=device, precision=precision)
+    pipeline = load(folder, device=device, precision=precision, model_code=model_code)
     if not isinstance(pipeline, SentencePipeline):
         task = type(pipeline.task).__name__.lower()
         raise ArtifactError(
@@ -145,6 +147,11 @@ def load_sentence_pipeline(
             "train one with task embed or match"
         )
     return pipeline
+
+
+def corpus_columns(pipeline: SentencePipeline) -> Columns:
+    """Return the fields of a corpus: columns that the model was trained on come before well-known names."""
+    return replace(CORPUS_COLUMNS, text_aliases=pipeline.task.text_columns)
 
 
 def corpus_data_config(pipeline: SentencePipeline, file: str, overrides: Sequence[str]) -> DataConfig:

@@ -160,7 +160,7 @@ def _is_number(text: str) -> bool:
 def _read_objects(file: str) -> Iterator[tuple[str, _Fields]]:
     bad_rows = BadRows()
     options = ReadOptions(file, DataConfig(), Columns((), (), ""), bad_rows, lambda _: None)
-    for line, record, _ in read_records(options):
+    for line, record, *_ in read_records(options):
         location = f"{file}:{line}"
         names = {normalize_name(name): name for name in record}
         query, document, grade = (

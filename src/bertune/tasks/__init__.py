@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_origin
 
 from bertune.errors import ConfigError, TaskNotFound, did_you_mean
+from bertune.files import expand_user
 
 if TYPE_CHECKING:
     from bertune.tasks.base.task import Task
@@ -33,7 +34,7 @@ def load_task(name: str) -> type[Task]:
     from bertune.tasks.base.task import Task
 
     if name.endswith(".py"):
-        path = Path(name).resolve()
+        path = Path(expand_user(name)).resolve()
         if not path.is_file():
             raise TaskNotFound(f"no task file {name!r}")
         module_name = f"bertune_task_{path.stem}"

@@ -5,30 +5,20 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast
 
 import numpy as np
-from pydantic import Field
+import numpy.typing as npt
+from pydantic import Field, field_validator
 
-from bertune.config.schema import DataConfig
-from bertune.data.labels import (
-    LabelTypeCheck,
-    format_label,
-    get_label,
-    get_labels,
-    read_labels,
-    sort_labels,
-    unknown_label_error,
-)
-from bertune.errors import ConfigError, DataError, did_you_mean, listed
-from bertune.metrics.bootstrap import bootstrap_interval
-from bertune.metrics.classification import (
-    best_threshold,
-    confusion_matrix,
-    multi_label_scores,
-    per_label_scores,
-    single_label_scores,
-)
+from bertune.config.schema import DataConfig, label_to_text
+from bertune.data.label_settings import all_labels, find_labels, unknown_labels
+from bertune.data.labels import unknown_label_error
+from bertune.errors import ConfigError, DataError, listed
+from bertune.metrics.classification import best_threshold
+from bertune.tasks.base.label_scores import MOST_LABELS, score_multi_label, score_single_label
+from bertune.tasks.base.labels import LabelReader, read_target, suspicious_labels
 from bertune.tasks.base.pooled import PooledOptions, PooledTask
 from bertune.tasks.base.task import Note, RowReader, rename_keys
 from bertune.types import JSON, Batch, Columns, Example, Prediction, Row, Scores
@@ -37,6 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from typing_extensions import Self
 
+Floats = npt.NDArray[np.floating[Any]]
 _FORMAT_1_KEYS = {"multi": "is_multi_label", "weights": "class_weights"}
 
 
@@ -45,7 +36,8 @@ class ClassifyOptions(PooledOptions):
 
     problem_type: Literal["auto", "single_label", "multi_label"] = "auto"
     """`single_label`: exactly one label a row. `multi_label`: any number of labels. `auto`: multi_label when
-    the labels are lists or `data.label_delimiter` is given; a line of the log says which."""
+    the labels are lists, also as text, a 0 or 1 for each label, or `data.label_delimiter` is given; a line of
+    the log says which."""
     loss: Literal["cross_entropy", "focal"] = "cross_entropy"
     """`focal` lets easy rows count less."""
     focal_gamma: Annotated[float, Field(ge=0)] = 2.0
@@ -63,17 +55,32 @@ class ClassifyOptions(PooledOptions):
     metric: Literal["auto", "accuracy", "f1", "f1_macro", "f1_micro", "f1_weighted", "mcc"] = "auto"
     """The metric that decides which checkpoint is best; `auto` is accuracy, for multi-label f1_micro."""
 
+    @field_validator("positive_label", mode="before")
+    @classmethod
+    def _label_is_text(cls, value: Any) -> Any:
+        return value if value is None or isinstance(value, list | dict) else label_to_text(value)
+
+    @field_validator("class_weights", mode="before")
+    @classmethod
+    def _labels_are_text(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        weights = {label_to_text(label): weight for label, weight in value.items()}
+        if len(weights) < len(value):
+            raise ValueError(f"names a label twice: {listed(value)}")
+        return weights
+
 
 class Classify(PooledTask):
     """Choose labels."""
 
     Options = ClassifyOptions
-    columns: ClassVar[Columns] = Columns(("text",), ("text_b",), "label")
+    columns: ClassVar[Columns] = Columns(("text",), ("text_b",), "label", spreadable=("label",))
     example_row: ClassVar[str] = '{"text": "Where is my parcel?", "label": "order_status"}'
 
     def __init__(self, options: ClassifyOptions, data: DataConfig) -> None:
         super().__init__(options, data)
-        self.labels: tuple[str, ...] = ()
+        self.labels = ()
         self.class_weights: list[float] | None = None
         self.thresholds: list[float] = []
         self.is_multi_label: bool | None = {"auto": None, "single_label": False, "multi_label": True}[
@@ -81,8 +88,20 @@ class Classify(PooledTask):
         ]
         self.problem_reason = "as options.problem_type states"
         """Why the problem is multi-label or single-label, for `describe`."""
+        self.is_multi_hot = False
+        """Whether rows write a 0 or 1 for each label."""
         if self.is_multi_label is None and data.label_delimiter is not None:
             self.is_multi_label, self.problem_reason = True, "since data.label_delimiter is given"
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """All labels, in the order of their ids."""
+        return self._labels
+
+    @labels.setter
+    def labels(self, labels: Sequence[str]) -> None:
+        self._labels = tuple(labels)
+        self._ids = {label: i for i, label in enumerate(self._labels)}
 
     @property
     def num_outputs(self) -> int:  # type: ignore[override]
@@ -102,80 +121,76 @@ class Classify(PooledTask):
         if self.is_multi_label or len(self.labels) != 2:
             return None
         positive = self.options.positive_label
-        return self.labels.index(positive) if positive is not None else 1
+        if positive is None:
+            return 1
+        return self._ids[find_labels([positive], self.labels, "options.positive_label")[positive]]
 
     def read(self, row: Row) -> Example:
         """Return the texts of a row, and its label or a tuple of its labels.
 
         Before `fit`, with problem type `auto`, a list is taken as several labels.
         """
-        target = self.columns.target
-        texts = self.read_texts(row)
-        is_multi_label = self.is_multi_label
-        if is_multi_label is None:
-            is_multi_label = isinstance(row.fields.get(target), list)
-        if is_multi_label:
-            return Example(texts, get_labels(row, target, self.data.label_delimiter), row.location)
-        return Example(texts, get_label(row, target), row.location)
+        target = read_target(
+            row,
+            self.columns.target,
+            self.data.label_delimiter,
+            is_multi_label=self.is_multi_label,
+            multi_hot_labels=self.labels if self.is_multi_hot else (),
+        )
+        return Example(self.read_texts(row), target, row.location)
 
     def new_reader(self) -> RowReader:
-        """Return a reader that checks that labels are of one kind."""
+        """Return a reader that checks that labels are of one form."""
         return LabelReader(self)
 
-    def with_problem_type(self, *, is_multi_label: bool) -> Self:
+    def with_problem_type(self, *, is_multi_label: bool, reason: str) -> Self:
         """Return a copy of the task for rows with several labels, or with one."""
         task = copy.copy(self)
-        task.is_multi_label = is_multi_label
-        task.problem_reason = _label_form(is_multi_label)
+        task.is_multi_label, task.problem_reason = is_multi_label, reason
         return task
+
+    def with_multi_hot(self, labels: Sequence[str]) -> Self:
+        """Return a copy of the task for rows that write a 0 or 1 for each of these labels."""
+        task = copy.copy(self)
+        task.labels, task.is_multi_hot = tuple(labels), True
+        return task
+
+    def adopt_label_form(self, task: Classify) -> None:
+        """Read rows as another task has been decided to do."""
+        self.is_multi_label, self.problem_reason = task.is_multi_label, task.problem_reason
+        self.labels, self.is_multi_hot = task.labels, task.is_multi_hot
 
     def fit(self, examples: Sequence[Example], note: Note) -> None:
         """Learn whether rows have several labels, which labels there are, and their weights."""
         super().fit(examples, note)
         if self.is_multi_label is None:
             self.is_multi_label = isinstance(examples[0].target, tuple)
-            self.problem_reason = _label_form(self.is_multi_label)
-        row_labels = [label for e in examples for label in self._target_labels(e)]
-        counts = Counter(row_labels)
-        self.labels = read_labels(self.data.labels) or sort_labels(row_labels)
+            self.problem_reason = (
+                f"since the labels are {'lists' if self.is_multi_label else 'single values'}"
+            )
+        counts = Counter(label for e in examples for label in self._target_labels(e))
+        if not self.is_multi_hot:
+            self.labels = all_labels(self.data.labels, counts)
         for example in examples:
             self.check(example)
         source = examples[0].location.source
-        if not row_labels:
+        if not counts:
             raise DataError(f"{source}: no row has any label")
         if len(counts) < 2 and not self.is_multi_label:
             raise DataError(
-                f"{source}: all {len(examples)} rows have the label {row_labels[0]!r}; "
+                f"{source}: all {len(examples)} rows have the label {next(iter(counts))!r}; "
                 "at least two are needed"
             )
         unseen = [label for label in self.labels if label not in counts]
         if unseen:
             note(f"labels without a training row: {listed(unseen)}; the model cannot learn them")
-        self._note_suspicious_labels(counts, note)
+        suspicion = suspicious_labels(counts, is_multi_label=self.is_multi_label)
+        if suspicion:
+            note(suspicion)
         self._check_options()
         self.class_weights = self._class_weights(counts, len(examples))
         threshold = self.options.threshold
         self.thresholds = [0.5 if threshold == "tuned" else threshold] * len(self.labels)
-
-    def _note_suspicious_labels(self, counts: Counter[str], note: Note) -> None:
-        """Note that labels look like numbers to predict, or like texts."""
-
-        def is_fraction(label: str) -> bool:
-            try:
-                return not float(label).is_integer()
-            except (ValueError, OverflowError):
-                return False
-
-        if sum(map(is_fraction, counts)) > len(counts) / 2:
-            note(
-                f"the {len(counts)} labels look like measured numbers ({listed(self.labels, 3)}); "
-                "to predict a number use task regress"
-            )
-        elif len(counts) > 50 and len(counts) > sum(counts.values()) / 5:
-            note(
-                f"{len(counts)} labels for {sum(counts.values())} rows; is the label in another column? "
-                "(data.columns)"
-            )
 
     def _check_options(self) -> None:
         """Raise one ConfigError for all options that do not fit the problem."""
@@ -203,17 +218,13 @@ class Classify(PooledTask):
             faults.append(
                 f"options.positive_label is for two labels, but there are {len(labels)}: {listed(labels)}"
             )
-        elif positive is not None and positive not in labels:
-            faults.append(
-                f"options.positive_label: {positive!r} is not a label{did_you_mean(positive, labels)}; "
-                f"labels: {listed(labels)}"
-            )
+        elif positive is not None and not find_labels([positive], labels, "options.positive_label"):
+            faults.append(f"options.positive_label: no such label: {unknown_labels([positive], labels)}")
         if isinstance(options.class_weights, dict):
-            unknown = [label for label in options.class_weights if label not in labels]
+            found = find_labels(list(options.class_weights), labels, "options.class_weights")
+            unknown = [label for label in options.class_weights if label not in found]
             if unknown:
-                faults.append(
-                    f"options.class_weights: no such labels: {listed(unknown)}; labels: {listed(labels)}"
-                )
+                faults.append(f"options.class_weights: no such labels: {unknown_labels(unknown, labels)}")
         if faults:
             raise ConfigError("; ".join(faults))
 
@@ -223,7 +234,9 @@ class Classify(PooledTask):
         if given is None:
             return None
         if isinstance(given, dict):
-            return [float(given.get(label, 1.0)) for label in self.labels]
+            found = find_labels(list(given), self.labels, "options.class_weights")
+            weights = {found[name]: weight for name, weight in given.items()}
+            return [float(weights.get(label, 1.0)) for label in self.labels]
         if self.is_multi_label:
             return [
                 (num_rows - counts[label]) / counts[label] if counts[label] else 1.0 for label in self.labels
@@ -245,19 +258,30 @@ class Classify(PooledTask):
         if example.target is None:
             return
         for label in self._target_labels(example):
-            if label not in self.labels:
+            if label not in self._ids:
                 raise unknown_label_error(example, label, self.labels)
 
     def _target_labels(self, example: Example) -> tuple[str, ...]:
         return example.target if self.is_multi_label else (example.target,)
 
     def encode_target(self, target: Any) -> Any:
-        """Return the id of the label; multi-label: 0.0 or 1.0 for each label."""
+        """Return the id of the label; multi-label: those of all labels that apply."""
         if target is None:
             return None
         if self.is_multi_label:
-            return [float(label in target) for label in self.labels]
-        return self.labels.index(target)
+            return tuple(self._ids[label] for label in target)
+        return self._ids[target]
+
+    def collate_target(self, targets: list[Any]) -> Tensor:
+        """Return the ids of labels (B,); multi-label: 1.0 for each label that applies, else 0.0 (B, N)."""
+        import torch
+
+        if not self.is_multi_label:
+            return torch.tensor(targets)
+        dense = torch.zeros(len(targets), len(self.labels))
+        for row, ids in zip(dense, targets, strict=True):
+            row[list(ids)] = 1.0
+        return dense
 
     def loss(self, out: Tensor, batch: Batch) -> Tensor:
         """Return the loss, summed over rows; multi-label: over rows and labels."""
@@ -292,69 +316,49 @@ class Classify(PooledTask):
 
     def decode(self, out: Tensor, batch: Batch) -> list[Prediction]:
         """Return the label or labels of each row, with the probability of each label."""
-        probabilities = (out.float().sigmoid() if self.is_multi_label else out.float().softmax(-1)).tolist()
-        return [self._prediction(row) for row in probabilities]
+        rows = self._probabilities(out)
+        return [
+            replace(short, probabilities=dict(zip(self.labels, values, strict=True)), vectors=None)
+            for short, values in zip(self._predictions(rows), rows.tolist(), strict=True)
+        ]
 
-    def _prediction(self, probabilities: list[float]) -> Prediction:
-        by_label = dict(zip(self.labels, probabilities, strict=True))
-        if self.is_multi_label:
-            applies = (p >= t for p, t in zip(probabilities, self.thresholds, strict=True))
-            labels = tuple(label for label, yes in zip(self.labels, applies, strict=True) if yes)
-            return Prediction(labels, None, by_label)
-        best = max(range(len(probabilities)), key=probabilities.__getitem__)
-        return Prediction(self.labels[best], probabilities[best], by_label)
+    def decode_to_score(self, out: Tensor, batch: Batch) -> list[Prediction]:
+        """Return the label or labels of each row; several labels with their probabilities as an array."""
+        if type(self).decode is not Classify.decode:  # a task of your own decodes in another way
+            return super().decode_to_score(out, batch)
+        return self._predictions(self._probabilities(out))
+
+    def _probabilities(self, out: Tensor) -> Floats:
+        """Return the probability of each label of each row (n, N), fp32."""
+        probabilities = out.float().sigmoid() if self.is_multi_label else out.float().softmax(-1)
+        array: Floats = probabilities.cpu().numpy()
+        return array
+
+    def _predictions(self, rows: Floats) -> list[Prediction]:
+        """Return predictions of probabilities (n, N), which stay an array."""
+        if not self.is_multi_label:
+            best = rows.argmax(1).tolist()
+            return [Prediction(self.labels[i], float(row[i])) for i, row in zip(best, rows, strict=True)]
+        labels, applies = np.array(self.labels, object), rows.astype(np.float64) >= np.array(self.thresholds)
+        return [
+            Prediction(tuple(labels[flags].tolist()), vectors=(row,))
+            for flags, row in zip(applies, rows, strict=True)
+        ]
 
     def score(
         self, predictions: Sequence[Prediction], examples: Sequence[Example], *, intervals: bool = True
     ) -> Scores:
         """Return accuracy, precision, recall, F1 and MCC, overall and by label."""
-        if self.is_multi_label:
-            return self._score_multi_label(predictions, examples, intervals=intervals)
-        ids = {label: i for i, label in enumerate(self.labels)}
-        gold = np.array([ids[e.target] for e in examples])
-        predicted = np.array([ids[str(p.value)] for p in predictions])
-        num_labels, main = len(self.labels), self.main_metric
-
-        def main_score(g: Any, p: Any) -> float:
-            return single_label_scores(confusion_matrix(g, p, num_labels), self.positive_id)[main]
-
-        matrix = confusion_matrix(gold, predicted, num_labels)
-        confusion = {
-            label: {other: int(count) for other, count in zip(self.labels, counts, strict=True)}
-            for label, counts in zip(self.labels, matrix, strict=True)
-        }
-        interval = bootstrap_interval(main_score, gold, predicted) if intervals else None
-        return Scores(
-            main,
-            True,
-            single_label_scores(matrix, self.positive_id),
-            {main: interval} if interval else {},
-            per_label_scores(self.labels, np.diag(matrix), matrix.sum(0), matrix.sum(1)),
-            confusion,
-        )
-
-    def _score_multi_label(
-        self, predictions: Sequence[Prediction], examples: Sequence[Example], *, intervals: bool
-    ) -> Scores:
         main = self.main_metric
-        gold = np.array([[label in e.target for label in self.labels] for e in examples])
-        predicted = np.array(
-            [[label in p.value for label in self.labels] for p in predictions]  # type: ignore[operator]
+        if self.is_multi_label:
+            gold = [[self._ids[label] for label in e.target] for e in examples]
+            predicted = [list(map(self._ids.__getitem__, cast(Any, p.value))) for p in predictions]
+            return score_multi_label(self.labels, gold, predicted, main, intervals=intervals)
+        gold_ids = np.array([self._ids[e.target] for e in examples])
+        predicted_ids = np.array([self._ids[str(p.value)] for p in predictions])
+        return score_single_label(
+            self.labels, gold_ids, predicted_ids, main, self.positive_id, intervals=intervals
         )
-        interval = None
-        if intervals:
-            interval = bootstrap_interval(lambda g, p: multi_label_scores(g, p)[main], gold, predicted)
-        return Scores(
-            main,
-            True,
-            multi_label_scores(gold, predicted),
-            {main: interval} if interval else {},
-            per_label_scores(self.labels, (gold & predicted).sum(0), predicted.sum(0), gold.sum(0)),
-        )
-
-    def compact_prediction(self, prediction: Prediction) -> Prediction:
-        """Return the label alone; multi-label predictions stay whole, for the thresholds."""
-        return prediction if self.is_multi_label else Prediction(prediction.value)
 
     def stratify_key(self, example: Example) -> str:
         """Return the label, or the labels together."""
@@ -366,15 +370,28 @@ class Classify(PooledTask):
         """Choose the threshold of each label on the dev rows."""
         if not self.is_multi_label or self.options.threshold != "tuned":
             return predictions
-        for i, label in enumerate(self.labels):
-            gold = np.array([label in e.target for e in examples])
-            probability = np.array([(p.probabilities or {})[label] for p in predictions])
-            self.thresholds[i] = best_threshold(gold, probability)
-        chosen = ", ".join(f"{label} {t:.3f}" for label, t in zip(self.labels, self.thresholds, strict=True))
-        note(f"thresholds with the best F1 on the dev rows, which flatters the dev scores a little: {chosen}")
-        return [
-            self._prediction([(p.probabilities or {})[label] for label in self.labels]) for p in predictions
+        rows = np.stack([self._probability_row(p) for p in predictions])
+        gold = np.zeros(rows.shape, bool)
+        for flags, example in zip(gold, examples, strict=True):
+            flags[[self._ids[label] for label in example.target]] = True
+        self.thresholds = [
+            best_threshold(gold[:, i], rows[:, i].astype(np.float64)) for i in range(len(self.labels))
         ]
+        chosen = [f"{label} {t:.3f}" for label, t in zip(self.labels, self.thresholds, strict=True)]
+        rest = f", ... ({len(chosen)} in all)" if len(chosen) > MOST_LABELS else ""
+        note(
+            "thresholds with the best F1 on the dev rows, which flatters the dev scores a little: "
+            f"{', '.join(chosen[:MOST_LABELS])}{rest}"
+        )
+        return self._predictions(rows)
+
+    def _probability_row(self, prediction: Prediction) -> Floats:
+        """Return the probability of each label (N,) of a multi-label prediction."""
+        if prediction.vectors is not None:
+            row: Floats = prediction.vectors[0]
+            return row
+        by_label = prediction.probabilities or {}
+        return np.array([by_label[label] for label in self.labels])
 
     def state(self) -> JSON:
         """Return the kind of problem, labels, weights and thresholds."""
@@ -382,6 +399,7 @@ class Classify(PooledTask):
             **super().state(),
             "labels": list(self.labels),
             "is_multi_label": self.is_multi_label,
+            "is_multi_hot": self.is_multi_hot,
             "problem_reason": self.problem_reason,
             "class_weights": self.class_weights,
             "thresholds": self.thresholds,
@@ -391,9 +409,15 @@ class Classify(PooledTask):
         """Restore what `state` returned."""
         super().load_state(state)
         state = rename_keys(state, _FORMAT_1_KEYS)
-        self.labels, self.is_multi_label = tuple(state["labels"]), state["is_multi_label"]
+        self.labels, self.is_multi_label = state["labels"], state["is_multi_label"]
+        self.is_multi_hot = state.get("is_multi_hot", False)
         self.problem_reason = state.get("problem_reason", "as trained")
         self.class_weights, self.thresholds = state["class_weights"], state["thresholds"]
+
+    @property
+    def cross_encoder_activation(self) -> str:  # type: ignore[override]
+        """Return what makes probabilities of several labels; one label has logits, as in transformers."""
+        return "activation.Sigmoid" if self.is_multi_label else "linear.Identity"
 
     def hf_config(self, head: Any) -> JSON:
         """Return the head's part of config.json, and the names of the labels."""
@@ -405,41 +429,3 @@ class Classify(PooledTask):
             if self.is_multi_label
             else "single_label_classification",
         }
-
-
-def _label_form(is_multi_label: bool) -> str:
-    return f"since the labels are {'lists' if is_multi_label else 'single values'}"
-
-
-class LabelReader(RowReader):
-    """Reads the rows of one pass, whose labels must be of one kind.
-
-    With problem type `auto` the first label of the pass decides: where it is a list, all rows have several
-    labels. Within a file single labels must be all text, or all numbers.
-
-    Args:
-        task: the task before or after `fit`.
-    """
-
-    def __init__(self, task: Classify) -> None:
-        super().__init__(task)
-        self._decided_task = task
-        self._label_types = LabelTypeCheck()
-
-    def read(self, row: Row) -> Example:
-        """Return the texts of a row, and its label or a tuple of its labels.
-
-        Raises:
-            DataError: the row cannot be used, or its label is of another kind than those before it.
-        """
-        example = self._decided_task.read(row)
-        if example.target is None:
-            return example
-        target = self.task.columns.target
-        is_multi_label = isinstance(example.target, tuple)
-        if self._decided_task.is_multi_label is None:
-            self._decided_task = self._decided_task.with_problem_type(is_multi_label=is_multi_label)
-        # A task of your own may change the label; what it makes of mixed types is its own matter.
-        if not is_multi_label and example.target == format_label(row.fields.get(target)):
-            self._label_types.check(row, target)
-        return example

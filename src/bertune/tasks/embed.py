@@ -10,17 +10,19 @@ import numpy as np
 from pydantic import Field
 
 from bertune.config.schema import DataConfig
-from bertune.data.labels import get_number
-from bertune.errors import ConfigError, DataError
-from bertune.metrics.bootstrap import bootstrap_interval
-from bertune.metrics.ranking import retrieval_scores
-from bertune.metrics.similarity import Similarity, l2_normalize
+from bertune.data.columns import RELATED_PAIRS, ColumnMapping
+from bertune.errors import ConfigError, DataError, listed
+from bertune.metrics.similarity import l2_normalize
+from bertune.tasks.base.candidates import Candidates, gather_candidates
+from bertune.tasks.base.pair_labels import has_nli_columns, look_like_classes, relatedness
+from bertune.tasks.base.related import RowShape, are_single, check_negatives, note_pairs, read_related
+from bertune.tasks.base.related_reader import RelatedReader
+from bertune.tasks.base.search_scores import search_scores, text_vectors, uniformity
 from bertune.tasks.base.sentence import (
     METRICS,
     SentenceOptions,
     SentenceTask,
     check_not_constant,
-    int_if_whole,
     is_binary,
     score_binary,
     score_correlation,
@@ -40,17 +42,13 @@ from bertune.types import (
 )
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
     from bertune.heads.sentence import SentenceOutput
 
 _FORMAT_1_KEYS = {"form": "texts_per_row", "lower": "do_lower_case"}
-_ROW_DESCRIPTIONS = {
-    1: "single texts, each with itself under another dropout (SimCSE)",
-    2: "pairs of texts that belong together",
-    3: "pairs of texts that belong together, each with a hard negative",
-}
+_NOT_RELATED = "embed learns from pairs that belong together; leave such rows out ({drop}), or learn {match}"
+_BY_MATCH = "from scores and labels with task match"
 
 
 class EmbedOptions(SentenceOptions):
@@ -85,7 +83,14 @@ class Embed(SentenceTask):
     """Learn vectors that are close when texts belong together."""
 
     Options = EmbedOptions
-    columns: ClassVar[Columns] = Columns(("text",), ("text_b", "negative"), "label", target_required=False)
+    columns: ClassVar[Columns] = Columns(
+        ("text",),
+        ("text_b", "negative"),
+        "label",
+        target_required=False,
+        spreadable=("text", "text_b", "negative"),
+        pair_aliases=RELATED_PAIRS,
+    )
     example_row: ClassVar[str] = '{"text": "How do I repay early?", "text_b": "Can I pay it back sooner?"}'
     uses_whole_batch = True
     options: EmbedOptions
@@ -93,19 +98,26 @@ class Embed(SentenceTask):
     def __init__(self, options: EmbedOptions, data: DataConfig) -> None:
         super().__init__(options, data)
         self.texts_per_row = 2
-        """Number of texts of a training row."""
-        self._num_masked: Tensor | None = None  # false negatives since the last report
-        self._num_negatives = 0
+        """1 for single texts, 2 for pairs, 3 where every training row has a hard negative too."""
+        self.shape = RowShape()
+        """How many texts the training rows have."""
+        self.related_label = 1
+        """The label of pairs that belong together: 0 for NLI data whose classes are numbers."""
+        self._is_nli = False  # whether training rows have the columns of NLI data, while the task learns
+        self._counts: Tensor | None = None  # (4,) since the last report: see `_count`
 
     def read(self, row: Row) -> Example:
         """Return the texts of a row, and its score or label where it has one."""
-        texts = self.read_texts(row, "text_b", "negative")
-        if "negative" in row.fields and "text_b" not in row.fields:
-            raise DataError(f"{row.location}: has a 'negative' but no 'text_b' that belongs to the text")
-        score = None  # the score of a single text would mean nothing
-        if len(texts) > 1:
-            score = int_if_whole(get_number(row, self.columns.target))
-        return Example(texts, score, row.location)
+        return read_related(row, self.columns.target)
+
+    def new_reader(self) -> RelatedReader:
+        """Return a reader that notices columns of texts that no field has."""
+        return RelatedReader(self)
+
+    def learn_columns(self, mapping: ColumnMapping) -> None:
+        """Hear which columns the training rows come from; their names may say what labels mean."""
+        super().learn_columns(mapping)
+        self._is_nli = has_nli_columns(mapping)
 
     def fit(self, examples: Sequence[Example], note: Note) -> None:
         """Learn how many texts a training row has."""
@@ -115,67 +127,120 @@ class Embed(SentenceTask):
                     f"data.{name} is for labels, and embed learns from texts that belong together; "
                     "leave it out"
                 )
-        self._set_texts_per_row(_texts_per_row(examples))
-        first = examples[0].texts[0]
-        if all(e.texts[0] == first for e in examples):
-            raise DataError(
-                f"{examples[0].location.source}: every row has the same text; "
-                "there is no other text to tell it from"
-            )
-        unrelated = next((e for e in examples if e.target not in {None, 1}), None)
-        if unrelated is not None:
-            raise DataError(
-                f"{unrelated.location}: the label is {unrelated.target:g}, and embed learns from pairs that "
-                "belong together; leave such rows out (data.drop_labels=[0]), or learn from scores and "
-                "labels with task match"
-            )
+        is_single = are_single(examples)
+        self._set_shape(1 if is_single else 2, RowShape() if is_single else RowShape.of(examples))
+        self._check_targets(examples, note)
+        check_negatives(examples)
+        if not is_single:
+            note_pairs(examples, note)
 
-    def _set_texts_per_row(self, texts_per_row: int) -> None:
-        self.texts_per_row = texts_per_row
-        self.min_batch_size = 1 if texts_per_row == 3 else 2
+    def _set_shape(self, texts_per_row: int, shape: RowShape) -> None:
+        self.shape = shape
+        self.texts_per_row = 3 if texts_per_row > 1 and shape.negatives[0] else texts_per_row
+        self.min_batch_size = 1 if self.texts_per_row == 3 else 2
+
+    def _check_targets(self, examples: Sequence[Example], note: Note) -> None:
+        """Check that all training rows belong together.
+
+        Where the classes of NLI data are numbers, 0 is entailment: the rows that are left when 1 and 2 are
+        dropped.
+        """
+        targets, is_nli, self._is_nli = {e.target for e in examples}, self._is_nli, False
+        if targets == {0} and {"1", "2"} <= set(self.data.drop_labels or ()):
+            self.related_label = 0
+            note("pairs labelled 0 belong together (entailment), since data.drop_labels names 1 and 2")
+        unrelated = next((e for e in examples if self._relatedness(e) not in {None, 1}), None)
+        if unrelated is None:
+            return
+        numbers = [t for t in targets if isinstance(t, int | float)]
+        others = sorted({str(t) for t in targets if relatedness(t) not in {None, 1}})
+        reason = f"the label is {_shown(unrelated.target)}, and"
+        drop = f"data.drop_labels=[{','.join(others)}]"
+        if len(others) > 3:  # these are scores
+            drop = "with data.drop_labels"
+        elif numbers and (is_nli or look_like_classes(numbers)):
+            reason = f"the labels {listed(sorted(map(str, targets)))} look like classes;"
+            drop = "data.drop_labels=[1,2] where 0 is entailment, as in most NLI data"
+        raise DataError(f"{unrelated.location}: {reason} {_NOT_RELATED.format(drop=drop, match=_BY_MATCH)}")
+
+    def _relatedness(self, example: Example) -> Any:
+        """Return the score of a pair; 1 or 0 for a label."""
+        if self.related_label == 0 and isinstance(example.target, int | float):
+            return int(example.target == 0)
+        return relatedness(example.target)
 
     def describe(self) -> str:
         """Return one line about the training rows."""
-        return f"sentence vectors from {_ROW_DESCRIPTIONS[self.texts_per_row]}"
+        if self.texts_per_row == 1:
+            return "sentence vectors from single texts, each with itself under another dropout (SimCSE)"
+        return f"sentence vectors from {self.shape.describe()}"
 
     def check_scorable(self, examples: Sequence[Example]) -> None:
         """Check that rows have the same fields, that scores differ, and that the metric fits the rows."""
-        _texts_per_row(examples)
+        are_single(examples)
         first = examples[0]
+        source = first.location.source
         unlike = next((e for e in examples if (e.target is None) != (first.target is None)), None)
         if unlike is not None:
             raise DataError(
                 f"{unlike.location}: has {'no' if unlike.target is None else 'a'} score, "
                 f"unlike {first.location}; score all rows or none"
             )
-        kind = evaluation_kind(examples)
+        kind = self.evaluation_kind(examples)
         if kind in {"scores", "labels"}:
-            check_not_constant([e.target for e in examples], first.location.source, labels=kind == "labels")
+            gold = [self._relatedness(e) for e in examples]
+            check_not_constant(gold, source, labels=kind == "labels")
+        if kind == "scores" and self.options.metric == "auto" and look_like_classes(gold):
+            labels = listed(sorted(map(str, set(gold))))
+            raise DataError(
+                f"{source}: the labels {labels} look like classes, such as those of NLI data; "
+                "where a higher one says that texts are more alike, set options.metric=spearman"
+            )
+        if kind == "search" and len(examples) > 1 and len({t for e in examples for t in e.texts[1:]}) == 1:
+            raise DataError(
+                f"{source}: all {len(examples)} rows have the same text to find, so every search finds it; "
+                "give rows with different ones"
+            )
+        if kind == "texts" and len({e.texts for e in examples}) < 2:
+            raise DataError(
+                f"{source}: all {len(examples)} rows have the same text, so how far texts lie apart is not "
+                "defined; give rows with different texts"
+            )
         if self.options.metric not in {"auto", *METRICS[kind]}:
             raise ConfigError(
-                f"options.metric={self.options.metric}: "
-                f"{first.location.source} gives {', '.join(METRICS[kind])}"
+                f"options.metric={self.options.metric}: {source} gives {', '.join(METRICS[kind])}"
             )
+
+    def evaluation_kind(self, examples: Sequence[Example]) -> str:
+        """Return the kind of rows to score: scores, labels, search (queries and texts to find), or texts."""
+        if self._belong_together(examples):
+            return "texts" if len(examples[0].texts) == 1 else "search"
+        return "labels" if is_binary([self._relatedness(e) for e in examples]) else "scores"
+
+    def _belong_together(self, examples: Sequence[Example]) -> bool:
+        return all(self._relatedness(e) in {None, 1} for e in examples)
 
     def encode(self, examples: Sequence[Example], tokenizer: Tokenizer) -> list[EncodedExample]:
         """Return examples as token ids; pairs that belong together get no target: the loss needs none."""
-        if _belong_together(examples):
-            examples = [replace(e, target=None) for e in examples]
+        all_related = self._belong_together(examples)
+        targets = [None if all_related else self._relatedness(e) for e in examples]
+        examples = [replace(e, target=target) for e, target in zip(examples, targets, strict=True)]
         return super().encode(examples, tokenizer)
 
     def is_chunkable(self, examples: Sequence[Example]) -> bool:
         """Tell whether chunks are encoded as the whole is; a chunk of scored pairs may be all labelled 1."""
-        return _belong_together(examples)
+        return self._belong_together(examples)
 
     def build_encoded_example(self, encodings: tuple[Encoding, ...], example: Example) -> EncodedExample:
         """Return an encoded example; a single text is its own partner, by a second dropout pass (SimCSE)."""
         if len(encodings) == 1:
             return EncodedExample((encodings[0], encodings[0]), passes=True)
-        return EncodedExample(encodings, self.encode_target(example.target))
+        context = example.num_positives if example.num_positives > 1 else None
+        return EncodedExample(encodings, self.encode_target(example.target), context)
 
     def loss_denominator(self, batch: Batch) -> float:
-        """Return the number of rows; 0 for rows with scores, which this loss does not use."""
-        return float(len(batch.rows)) if batch.target is None else 0.0
+        """Return the number of pairs that belong together; 0 for rows with scores, which the loss ignores."""
+        return float(sum(_num_positives(batch))) if batch.target is None else 0.0
 
     def loss(self, out: SentenceOutput, batch: Batch) -> Tensor:
         """Return the loss, summed over the rows of all processes and divided by the number of processes.
@@ -183,25 +248,18 @@ class Embed(SentenceTask):
         Sources: Gao et al. 2021 (SimCSE), arXiv 2104.08821; Henderson et al. 2017, arXiv 1705.00652; margin
         as in bertorch and PaddleNLP.
         """
-        import torch
-
-        from bertune.distributed import all_gather, num_processes
+        from bertune.distributed import num_processes
         from bertune.losses.similarity import in_batch_negatives_loss
 
-        pair_index = out.pair_index
-        text_ids = [all_gather(pair_index.text_ids[index]) for index in pair_index.text_index]
-        positive = torch.arange(len(text_ids[0]), device=text_ids[0].device)
-        false_negatives = self._false_negatives(
-            text_ids[0], torch.cat(text_ids[1:]), positive, count=out.vectors.requires_grad
-        )
+        candidates = gather_candidates(out.pair_index, _num_positives(batch))
+        left_out = self._left_out(candidates, count=out.vectors.requires_grad)
 
         def loss(x: SentenceOutput) -> Tensor:
-            candidates = torch.cat([all_gather(x.text_vectors(n)) for n in range(1, len(text_ids))])
             return in_batch_negatives_loss(
-                all_gather(x.text_vectors(0)),
-                candidates,
-                positive,
-                false_negatives,
+                candidates.anchors(x),
+                candidates.vectors(x),
+                candidates.positive,
+                left_out,
                 self.options.margin,
                 self.options.scale,
                 self.options.symmetric,
@@ -210,31 +268,58 @@ class Embed(SentenceTask):
 
         return self.matryoshka_loss(out, loss) / num_processes()
 
-    def _false_negatives(
-        self, anchors: torch.Tensor, candidates: torch.Tensor, positive: torch.Tensor, *, count: bool
-    ) -> torch.Tensor:
-        """Return which candidates (B, N) are false negatives of a row; count them for `report`."""
+    def _left_out(self, candidates: Candidates, *, count: bool) -> Tensor:
+        """Return which candidates (P, N) are no negatives of a pair; count them for `report`.
+
+        These are false negatives, other texts that belong to the first one, and places without a text.
+        """
         import torch
 
         from bertune.losses.similarity import false_negative_mask
 
-        if not self.options.mask_false_negatives:
-            return torch.zeros(len(anchors), len(candidates), dtype=torch.bool, device=anchors.device)
-        mask = false_negative_mask(anchors, candidates, positive)
+        positive = candidates.positive
+        false = torch.zeros(len(positive), len(candidates.absent), dtype=torch.bool, device=positive.device)
+        if self.options.mask_false_negatives:
+            anchor_ids = candidates.row_ids[candidates.row]
+            false = false_negative_mask(anchor_ids, candidates.candidate_ids, positive)
+        if candidates.has_several:
+            false = false | candidates.of_same_row()
+        left_out = false | candidates.absent
         if count:
-            self._num_masked = mask.sum() + (0 if self._num_masked is None else self._num_masked)
-            self._num_negatives += mask.numel() - len(anchors)
-        return mask
+            self._count(false & ~candidates.absent, left_out, candidates.absent)
+        return left_out
+
+    def _count(self, false: Tensor, left_out: Tensor, absent: Tensor) -> None:
+        """Add up false negatives, candidates, pairs without any negative, and pairs."""
+        import torch
+
+        num_pairs = len(left_out)
+        counts = torch.stack(
+            [
+                false.sum(),
+                ((~absent).sum() - 1) * num_pairs,
+                ((~left_out).sum(1) == 1).sum(),
+                torch.tensor(num_pairs, device=absent.device),
+            ]
+        )
+        self._counts = counts if self._counts is None else self._counts + counts
 
     def report(self) -> list[str]:
-        """Return how many negatives the loss left out since the last call."""
-        masked = 0 if self._num_masked is None else int(self._num_masked)
-        negatives = self._num_negatives
-        self._num_masked, self._num_negatives = None, 0
-        if not masked:
+        """Return how many negatives the loss left out since the last call, and pairs that had none."""
+        counts, self._counts = self._counts, None
+        if counts is None:
             return []
-        share = f"{masked} of {negatives} in-batch negatives ({masked / negatives:.2%})"
-        return [f"{share} were left out, since they are the text itself or belong to it"]
+        masked, negatives, alone, pairs = counts.tolist()
+        lines = []
+        if masked:
+            share = f"{masked} of {negatives} in-batch negatives ({masked / negatives:.2%})"
+            lines.append(f"{share} were left out, since they are the text itself or belong to it")
+        if alone:
+            lines.append(
+                f"{alone} of {pairs} pairs had no negative left in their batch, so nothing was learned from "
+                "them; a larger train.batch_size gives them some"
+            )
+        return lines
 
     def decode(self, out: SentenceOutput, batch: Batch) -> list[Prediction]:
         """Return the similarity of each pair; also the vectors of its texts where it has no score."""
@@ -242,11 +327,11 @@ class Embed(SentenceTask):
         similarities = self.similarities(truncated).tolist()
         if batch.target is not None:
             return [Prediction(value) for value in similarities]
-        positions = range(len(out.pair_index.text_index))
-        vectors = [truncated.text_vectors(n).cpu().numpy() for n in positions]
+        vectors = truncated.vectors.cpu().numpy()
+        rows = zip(*(index.tolist() for index in out.pair_index.text_index), strict=True)
         return [
-            Prediction(value, vectors=row_vectors)
-            for value, row_vectors in zip(similarities, zip(*vectors, strict=True), strict=True)
+            Prediction(value, vectors=tuple(vectors[text] for text in row if text >= 0))
+            for value, row in zip(similarities, rows, strict=True)
         ]
 
     def score(
@@ -256,98 +341,44 @@ class Embed(SentenceTask):
 
         For single texts the score is the uniformity of their vectors.
         """
-        kind = evaluation_kind(examples)
+        kind = self.evaluation_kind(examples)
         main = METRICS[kind][0] if self.options.metric == "auto" else self.options.metric
-        gold = [e.target for e in examples]
+        gold = [self._relatedness(e) for e in examples]
         if kind == "scores":
             return score_correlation(gold, predictions, main, intervals=intervals)
         if kind == "labels":
             return score_binary(gold, predictions, main, intervals=intervals)
         if kind == "texts":
-            vectors = l2_normalize(np.stack([_vectors(p)[0] for p in predictions]))
-            return Scores(main, False, {main: _uniformity(vectors)})
-        return _search_scores(predictions, examples, main, self.similarity, intervals=intervals)
+            vectors = l2_normalize(np.stack([text_vectors(p)[0] for p in predictions]))
+            return Scores(main, False, {main: uniformity(vectors)})
+        return search_scores(predictions, examples, main, self.similarity, intervals=intervals)
 
     def state(self) -> JSON:
-        """Return the number of texts of a training row, and how texts and vectors are treated."""
-        return {**super().state(), "texts_per_row": self.texts_per_row}
+        """Return what training rows are like, and how texts and vectors are treated."""
+        return {
+            **super().state(),
+            "texts_per_row": self.texts_per_row,
+            "positives": list(self.shape.positives),
+            "negatives": list(self.shape.negatives),
+            "related_label": self.related_label,
+            "text_columns": list(self.text_columns),
+        }
 
     def load_state(self, state: JSON) -> None:
         """Restore what `state` returned."""
         state = rename_keys(state, _FORMAT_1_KEYS)
         super().load_state(state)
-        self._set_texts_per_row(state["texts_per_row"])
+        negatives = [1, 1] if state["texts_per_row"] == 3 else [0, 0]
+        (least, most), (fewest, largest) = state.get("positives", [1, 1]), state.get("negatives", negatives)
+        self._set_shape(state["texts_per_row"], RowShape((least, most), (fewest, largest)))
+        self.related_label = state.get("related_label", 1)
+        self.text_columns = tuple(state.get("text_columns", ()))
 
 
-def evaluation_kind(examples: Sequence[Example]) -> str:
-    """Return the kind of rows to score: scores, labels, search (queries and texts to find), or texts."""
-    if _belong_together(examples):
-        return "texts" if len(examples[0].texts) == 1 else "search"
-    return "labels" if is_binary([e.target for e in examples]) else "scores"
+def _num_positives(batch: Batch) -> list[int]:
+    """Return for each row how many texts belong to its first one."""
+    return [context or 1 for context in batch.contexts] or [1] * len(batch.rows)
 
 
-def _belong_together(examples: Sequence[Example]) -> bool:
-    return all(e.target in {None, 1} for e in examples)
-
-
-def _texts_per_row(examples: Sequence[Example]) -> int:
-    number = len(examples[0].texts)
-    other = next((e for e in examples if len(e.texts) != number), None)
-    if other is not None:
-        raise DataError(
-            f"{other.location}: has {len(other.texts)} texts, {examples[0].location} has {number}; "
-            "rows of one split must have the same parts"
-        )
-    return number
-
-
-def _vectors(prediction: Prediction) -> tuple[Any, ...]:
-    return prediction.vectors or ()
-
-
-def _search_scores(
-    predictions: Sequence[Prediction],
-    examples: Sequence[Example],
-    main: str,
-    similarity: Similarity,
-    *,
-    intervals: bool,
-) -> Scores:
-    """Score a search: every different first text is a query, every other text is a document.
-
-    The documents to find are the second texts of the query's rows; `main` is the main metric.
-    """
-    queries: dict[str, Any] = {}
-    documents: dict[str, Any] = {}
-    relevant: dict[str, set[str]] = {}
-    for prediction, example in zip(predictions, examples, strict=True):
-        vectors = _vectors(prediction)
-        queries.setdefault(example.texts[0], vectors[0])
-        for text, vector in zip(example.texts[1:], vectors[1:], strict=True):
-            documents.setdefault(text, vector)
-        relevant.setdefault(example.texts[0], set()).add(example.texts[1])
-    index_of = {text: n for n, text in enumerate(documents)}
-    relevant_ids = [{index_of[text] for text in relevant[query]} for query in queries]
-    # A query that is a document too must not find itself, unless that is relevant.
-    own_ids = np.array([index_of.get(query, -1) if query not in relevant[query] else -1 for query in queries])
-    query_vectors, document_vectors = (np.stack(list(texts.values())) for texts in (queries, documents))
-    if similarity == "cosine":
-        query_vectors, document_vectors = l2_normalize(query_vectors), l2_normalize(document_vectors)
-        similarity = "dot"
-    result = retrieval_scores(
-        query_vectors, document_vectors, relevant_ids, excluded=own_ids, similarity=similarity
-    )
-    interval = None
-    if intervals:
-        interval = bootstrap_interval(lambda each: float(each.mean()), result.per_query[main])
-    return Scores(main, True, result.values, {main: interval} if interval else {})
-
-
-def _uniformity(vectors: Any) -> float:
-    """Return the uniformity of vectors (n, E) of length 1: log of the mean of exp(-2 * squared distance).
-
-    At most 2,000 of them are used. Source: Wang and Isola 2020, arXiv 2005.10242, equation 2.
-    """
-    sample = vectors[:: -(-len(vectors) // 2000)]
-    squared_distances = 2 - 2 * (sample @ sample.T)[np.triu_indices(len(sample), 1)]
-    return float(np.log(np.exp(-2 * squared_distances).mean())) if len(sample) > 1 else 0.0
+def _shown(target: Any) -> str:
+    return repr(target) if isinstance(target, str) else f"{target:g}"

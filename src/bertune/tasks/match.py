@@ -9,10 +9,13 @@ import numpy as np
 from pydantic import Field
 
 from bertune.config.schema import DataConfig
-from bertune.data.labels import get_label, get_number, read_labels, sort_labels, unknown_label_error
+from bertune.data.columns import RELATED_PAIRS, ColumnMapping
+from bertune.data.label_settings import all_labels
+from bertune.data.labels import format_label, get_label, get_number, unknown_label_error
 from bertune.errors import ConfigError, DataError, listed
 from bertune.metrics.bootstrap import bootstrap_interval
 from bertune.metrics.classification import confusion_matrix, per_label_scores, single_label_scores
+from bertune.tasks.base.pair_labels import TargetKind, choose_target, read_number_or_label
 from bertune.tasks.base.sentence import (
     METRICS,
     UNBOUNDED_SCALE,
@@ -24,7 +27,7 @@ from bertune.tasks.base.sentence import (
     score_binary,
     score_correlation,
 )
-from bertune.tasks.base.task import Note, rename_keys
+from bertune.tasks.base.task import Note, RowReader, rename_keys
 from bertune.types import JSON, Batch, Columns, Example, Prediction, Row, Scores
 
 if TYPE_CHECKING:
@@ -39,11 +42,12 @@ _FORMAT_1_KEYS = {"range": "score_range", "binary": "is_binary"}
 class MatchOptions(SentenceOptions):
     """Settings of matching."""
 
-    loss: Literal["cosent", "cosine", "softmax", "contrastive"] = "cosent"
-    """`cosent`: of two pairs the one with the higher score gets the higher cosine. `cosine`: the cosine
-    becomes the score, scaled to 0 to 1 by the range of the training rows. `softmax`: labels are predicted
-    from [u; v; |u - v|] (Sentence-BERT), for paraphrase and NLI labels. `contrastive`: pairs labelled 1 come
-    closer, pairs labelled 0 move apart."""
+    loss: Literal["auto", "cosent", "cosine", "softmax", "contrastive"] = "auto"
+    """`auto`: `softmax` for labels in words and for numbers that look like classes, as in NLI data, else
+    `cosent`; it is said at the start. `cosent`: of two pairs the one with the higher score gets the higher
+    cosine. `cosine`: the cosine becomes the score, scaled to 0 to 1 by the range of the training rows.
+    `softmax`: labels are predicted from [u; v; |u - v|] (Sentence-BERT), for paraphrase and NLI labels.
+    `contrastive`: pairs labelled 1 come closer, pairs labelled 0 move apart."""
     margin: Annotated[float, Field(gt=0)] = 0.5
     """contrastive: the distance (1 - cosine) from which pairs labelled 0 have no loss."""
     concat_product: bool = False
@@ -63,7 +67,9 @@ class Match(SentenceTask):
     """Predict how similar two texts are, or the label of a pair. Each text is encoded by itself."""
 
     Options = MatchOptions
-    columns: ClassVar[Columns] = Columns(("text", "text_b"), (), "label")
+    columns: ClassVar[Columns] = Columns(
+        ("text", "text_b"), (), "label", spreadable=("text", "text_b"), pair_aliases=RELATED_PAIRS
+    )
     example_row: ClassVar[str] = (
         '{"text": "How do I repay early?", "text_b": "Can I pay it back sooner?", "label": 1}'
     )
@@ -71,13 +77,18 @@ class Match(SentenceTask):
 
     def __init__(self, options: MatchOptions, data: DataConfig) -> None:
         super().__init__(options, data)
-        self.uses_whole_batch = options.loss == "cosent"
-        self.min_batch_size = 2 if self.uses_whole_batch else 1
+        self._set_loss("cosent" if options.loss == "auto" else options.loss)
+        self._mapping: ColumnMapping = {}  # of the training rows, while the task learns from them
         self.labels: tuple[str, ...] = ()
         self.score_range = (0.0, 1.0)
         """Lowest and highest score of the training rows."""
         self.is_binary = False
         """Whether scores are labels, 0 and 1."""
+
+    def _set_loss(self, loss: str) -> None:
+        self.loss_name = loss
+        self.uses_whole_batch = loss == "cosent"
+        self.min_batch_size = 2 if self.uses_whole_batch else 1
 
     @property
     def main_metric(self) -> str:
@@ -94,55 +105,85 @@ class Match(SentenceTask):
         """Return both texts of a row, and its score or label."""
         texts = self.read_texts(row, "text_b")
         field = self.columns.target
-        if self.options.loss == "softmax":
+        if self.options.loss == "softmax" or (self.options.loss == "auto" and self.data.labels is not None):
             return Example(texts, get_label(row, field), row.location)
+        if self.options.loss == "auto":
+            return Example(texts, read_number_or_label(row, field), row.location)
         return Example(texts, int_if_whole(get_number(row, field)), row.location)
 
+    def new_reader(self) -> MatchReader:
+        """Return a reader that refuses numbers among labels in words."""
+        return MatchReader(self)
+
     def fit(self, examples: Sequence[Example], note: Note) -> None:
-        """Learn the labels, or the range of the scores."""
+        """Learn the labels, or the range of the scores; choose the loss if the settings do not."""
         if self.data.label_delimiter is not None:
             raise ConfigError(
                 "data.label_delimiter is for several labels a row, which pairs do not have; leave it out"
             )
-        source = examples[0].location.source
-        if self.options.loss == "softmax":
-            self.labels = read_labels(self.data.labels) or sort_labels(e.target for e in examples)
-            if len(self.labels) < 2:
-                raise DataError(
-                    f"{source}: all rows have the label {self.labels[0]!r}; at least two are needed"
-                )
-            for example in examples:
-                self.check(example)
+        if self.options.loss == "auto":
+            kind = self._choose_target(examples)
+            self._set_loss("softmax" if kind.is_classes else "cosent")
+            if kind.reason:
+                note(kind.reason)
+        self._mapping = {}
+        if self.loss_name == "softmax":
+            self._fit_labels(examples)
         else:
-            gold = [e.target for e in examples]
-            self.is_binary = is_binary(gold)
-            if len(set(gold)) == 1:
-                raise DataError(
-                    f"{source}: all {len(gold)} rows have the score {gold[0]:g}; there is nothing to learn"
-                )
-            self.score_range = float(min(gold)), float(max(gold))
+            self._fit_scores(examples)
         self._check_options()
+
+    def learn_columns(self, mapping: ColumnMapping) -> None:
+        """Hear which columns the training rows come from; their names may say what numbers mean."""
+        super().learn_columns(mapping)
+        self._mapping = mapping
+
+    def _choose_target(self, examples: Sequence[Example]) -> TargetKind:
+        if self.data.labels is not None:
+            return TargetKind(True, "data.labels: learned as classes (options.loss=softmax)")
+        if self.options.metric in METRICS["scores"]:
+            return TargetKind(False)
+        return choose_target(examples, self._mapping, self.columns.target)
+
+    def _fit_labels(self, examples: Sequence[Example]) -> None:
+        source = examples[0].location.source
+        labels = all_labels(self.data.labels, [format_label(e.target) for e in examples])
+        if len(labels) < 2:
+            raise DataError(f"{source}: all rows have the label {labels[0]!r}; at least two are needed")
+        self.labels = labels
+        for example in examples:
+            self.check(example)
+
+    def _fit_scores(self, examples: Sequence[Example]) -> None:
+        gold, source = [e.target for e in examples], examples[0].location.source
+        self.is_binary = is_binary(gold)
+        if len(set(gold)) == 1:
+            raise DataError(
+                f"{source}: all {len(gold)} rows have the score {gold[0]:g}; there is nothing to learn"
+            )
+        self.score_range = float(min(gold)), float(max(gold))
 
     def _check_options(self) -> None:
         """Raise one ConfigError for all options that do not fit the rows and the loss."""
-        options, faults = self.options, []
+        options, loss, faults = self.options, self.loss_name, []
+        chosen = f"options.loss={loss}" + (" (chosen by the labels)" if options.loss == "auto" else "")
         if options.metric not in {"auto", *self._metrics}:
             faults.append(
                 f"options.metric={options.metric} is not a metric of these rows; "
                 f"use auto, {', '.join(self._metrics)}"
             )
-        if options.loss == "contrastive" and not self.is_binary:
+        if loss == "contrastive" and not self.is_binary:
             faults.append("options.loss=contrastive is for labels 0 and 1; for scores use cosent or cosine")
-        if options.loss == "softmax" and options.matryoshka:
-            faults.append("options.matryoshka has no effect with options.loss=softmax, which has no cosines")
+        if loss == "softmax" and options.matryoshka:
+            faults.append(f"options.matryoshka has no effect with {chosen}, which has no cosines")
         if not self.labels and self.data.labels is not None:
             faults.append("data.labels is for options.loss=softmax; leave it out")
-        if options.loss in {"cosine", "contrastive"} and options.similarity != "cosine":
+        if loss in {"cosine", "contrastive"} and options.similarity != "cosine":
             faults.append(
-                f"options.loss={options.loss} is for cosines, and vectors are compared by "
+                f"options.loss={loss} is for cosines, and vectors are compared by "
                 f"{options.similarity}; set options.loss=cosent or options.similarity=cosine"
             )
-        for name, loss in (
+        for name, owner in (
             ("scale", "cosent"),
             ("margin", "contrastive"),
             ("concat_product", "softmax"),
@@ -151,10 +192,8 @@ class Match(SentenceTask):
             defaults = {MatchOptions.model_fields[name].default}
             if name == "scale":
                 defaults.add(UNBOUNDED_SCALE)  # filled in where it fits the similarity
-            if options.loss != loss and getattr(options, name) not in defaults:
-                faults.append(
-                    f"options.{name} has no effect with options.loss={options.loss}; it belongs to {loss}"
-                )
+            if loss != owner and getattr(options, name) not in defaults:
+                faults.append(f"options.{name} has no effect with {chosen}; it belongs to {owner}")
         if faults:
             raise ConfigError("; ".join(faults))
 
@@ -167,14 +206,23 @@ class Match(SentenceTask):
             )
         low, high = self.score_range
         targets = "labels 0 and 1" if self.is_binary else f"scores from {low:g} to {high:g}"
-        if self.options.loss == "cosine" and (low, high) != (0, 1):
-            targets += ", learnt as cosines from 0 to 1"
-        return f"matching by {self.options.loss}; {targets}"
+        meaning = "a higher one says that texts are more alike"
+        if self.loss_name == "cosine" and (low, high) != (0, 1):
+            meaning = f"cosines are predicted, where 0 stands for {low:g} and 1 for {high:g}"
+        return f"matching by {self.loss_name}; {targets}, {meaning}"
 
     def check(self, example: Example) -> None:
         """Check that the target is a label or a score as the training rows have them."""
-        if self.labels and example.target is not None and example.target not in self.labels:
-            raise unknown_label_error(example, example.target, self.labels)
+        if self.labels:
+            label = None if example.target is None else format_label(example.target)
+            if label is not None and label not in self.labels:
+                raise unknown_label_error(example, label, self.labels)
+            return
+        if isinstance(example.target, str):
+            raise DataError(
+                f"{example.location}: {self.columns.target!r} must be a number, as in the training rows, "
+                f"got {example.target[:40]!r}"
+            )
         if self.is_binary and example.target not in {0, 1, None}:
             raise DataError(
                 f"{example.location}: the score is {example.target:g}, where all training rows have 0 or 1"
@@ -189,7 +237,7 @@ class Match(SentenceTask):
 
     def stratify_key(self, example: Example) -> str:
         """Return the label; nothing for scores."""
-        return str(example.target) if self.labels or self.is_binary else ""
+        return format_label(example.target) if self.labels or self.is_binary else ""
 
     def build_head(self, hidden_size: int, dense: Sequence[tuple[int, str]]) -> SentenceHead:
         """Return a new head, with a layer that predicts labels where there are any."""
@@ -211,9 +259,9 @@ class Match(SentenceTask):
         if target is None:
             return None
         if self.labels:
-            return self.labels.index(target)
+            return self.labels.index(format_label(target))
         low, high = self.score_range
-        return (target - low) / (high - low) if self.options.loss == "cosine" else float(target)
+        return (target - low) / (high - low) if self.loss_name == "cosine" else float(target)
 
     def collate_target(self, targets: list[Any]) -> Any:
         """Return ids (B,), or scores (B,) in fp32."""
@@ -235,13 +283,13 @@ class Match(SentenceTask):
         target, options = batch.target, self.options
         if out.logits is not None:
             return cross_entropy(out.logits, target)
-        if options.loss == "cosent":
+        if self.loss_name == "cosent":
             scores, num_rows = all_gather(target), len(batch.rows)
             return self.matryoshka_loss(
                 out,
                 lambda x: cosent_loss(all_gather(self.similarities(x)), scores, options.scale) * num_rows,
             )
-        if options.loss == "contrastive":
+        if self.loss_name == "contrastive":
             return self.matryoshka_loss(
                 out, lambda x: contrastive_loss(self.similarities(x), target, options.margin)
             )
@@ -267,7 +315,8 @@ class Match(SentenceTask):
             score = score_binary if self.is_binary else score_correlation
             return score(gold, predictions, main, intervals=intervals)
         ids = {label: n for n, label in enumerate(self.labels)}
-        columns = np.array([ids[g] for g in gold]), np.array([ids[str(p.value)] for p in predictions])
+        gold_ids = [ids[format_label(g)] for g in gold]
+        columns = np.array(gold_ids), np.array([ids[str(p.value)] for p in predictions])
 
         def label_scores(g: Any, p: Any) -> dict[str, float]:
             return single_label_scores(confusion_matrix(g, p, len(ids)), None)
@@ -281,6 +330,8 @@ class Match(SentenceTask):
         """Return the labels, or the range of the scores."""
         return {
             **super().state(),
+            "loss": self.loss_name,
+            "text_columns": list(self.text_columns),
             "labels": list(self.labels),
             "score_range": list(self.score_range),
             "is_binary": self.is_binary,
@@ -293,3 +344,38 @@ class Match(SentenceTask):
         low, high = state["score_range"]
         self.labels, self.score_range = tuple(state["labels"]), (low, high)
         self.is_binary = state["is_binary"]
+        self.text_columns = tuple(state.get("text_columns", ()))
+        if self.options.loss == "auto":
+            self._set_loss(state.get("loss", "softmax" if self.labels else "cosent"))
+
+
+class MatchReader(RowReader):
+    """Reads rows, and refuses numbers among labels in words: the one or the other is a mistake."""
+
+    def __init__(self, task: Match) -> None:
+        super().__init__(task)
+        self.task: Match = task
+        self._mapping: ColumnMapping | None = None  # of the first file
+        self._first: Example | None = None
+
+    def see_columns(self, mapping: ColumnMapping) -> None:
+        """Remember the columns of the first file."""
+        self._mapping = self._mapping or mapping
+
+    def read(self, row: Row) -> Example:
+        """Return what a row means."""
+        example = super().read(row)
+        if example.target is None:
+            return example
+        first = self._first = self._first or example
+        if isinstance(first.target, str) != isinstance(example.target, str):
+            raise DataError(
+                f"{row.location}: {self.task.columns.target!r} is {example.target!r}, but {first.target!r} "
+                f"at {first.location}; write numbers or words in all rows, or set options.loss=softmax"
+            )
+        return example
+
+    def fit(self, examples: Sequence[Example], note: Note) -> None:
+        """Let the task learn from the training rows and the names of their columns."""
+        self.task.learn_columns(self._mapping or {})
+        super().fit(examples, note)

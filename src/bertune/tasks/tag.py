@@ -2,33 +2,38 @@
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import itertools
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
 from bertune.config.schema import DataConfig, Section
-from bertune.data.entities import WordOffsets, WordUnit, get_entities, get_sentence, get_tags
+from bertune.data.conll import CUT_ADVICE, MANY_WORDS
+from bertune.data.entities import WordOffsets, WordUnit, get_entities, get_sentence
 from bertune.data.labels import read_labels, sort_labels, unknown_label_error
 from bertune.data.tags import (
     Scheme,
     TagCounts,
     WordSpan,
     is_transition_allowed,
-    parse_tag,
+    parse_model_tag,
+    read_tag,
     spans_to_tags,
     tag_set,
     tags_to_spans,
 )
+from bertune.data.word_rows import SENTENCE_ID
 from bertune.errors import ConfigError, DataError, listed
 from bertune.metrics.bootstrap import bootstrap_interval
 from bertune.metrics.classification import per_label_scores
-from bertune.metrics.spans import SpanCounts, count_spans, span_scores
+from bertune.metrics.spans import SpanCounts, count_spans, count_tags, span_scores, tag_scores
+from bertune.tasks.base.tag_reader import TagReader
 from bertune.tasks.base.task import Note, RowReader, Task, rename_keys
+from bertune.tasks.base.word_fit import WordFit
 from bertune.types import (
     JSON,
     Batch,
@@ -40,7 +45,6 @@ from bertune.types import (
     Prediction,
     Row,
     Scores,
-    Span,
     Tokenizer,
 )
 
@@ -63,9 +67,10 @@ class TagOptions(Section):
     crf_learning_rate: Annotated[float, Field(gt=0)] = 1e-2
     """Peak learning rate of the scores of a CRF. They begin at 0 and must grow to several units in one run,
     so it is far above the encoder's."""
-    scheme: Literal["auto", "BIO", "BIOS", "BIOES", "BMES"] = "auto"
+    scheme: Literal["auto", "BIO", "BIOS", "BIOES", "BMES", "io", "none"] = "auto"
     """The tags that the model works with; files may have any scheme. `auto`: as in the training file, BIO for
-    IOB1 and for spans."""
+    IOB1 and for spans. `io`: the type alone, without a prefix, as in Few-NERD. `none`: one tag a word, such
+    as its part of speech, scored by accuracy."""
     units: Literal["auto", "words", "characters"] = "auto"
     """How a plain text is cut. `characters`: one by one; `words`: runs of letters and digits are words, other
     characters are words one by one; `auto`: characters where the training rows are cut into characters, else
@@ -74,8 +79,23 @@ class TagOptions(Section):
     """Tokens that two windows of a text longer than `data.max_length` share, at most half a window."""
     dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
     """Dropout in the head; without it what the encoder's config.json says."""
-    metric: Literal["f1", "f1_macro", "boundary_f1", "type_f1"] = "f1"
-    """The metric that decides which checkpoint is best."""
+    metric: Literal["f1", "f1_macro", "boundary_f1", "type_f1", "accuracy"] = "f1"
+    """The metric that decides which checkpoint is best. With one tag a word (`scheme: none`) `f1` is the
+    accuracy over words."""
+
+    @field_validator("scheme", mode="before")
+    @classmethod
+    def _any_case(cls, value: Any) -> Any:
+        names = {name.lower(): name for name in ("BIO", "BIOS", "BIOES", "BMES")}
+        return names.get(value.lower(), value.lower()) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _metric_fits(self) -> TagOptions:
+        is_tagging = self.scheme == "none"
+        if self.metric in (("boundary_f1", "type_f1") if is_tagging else ("accuracy",)):
+            allowed = "accuracy, f1_macro" if is_tagging else "f1, f1_macro, boundary_f1, type_f1"
+            raise ValueError(f"metric {self.metric} does not fit scheme {self.scheme}; use one of {allowed}")
+        return self
 
 
 class Tag(Task):
@@ -84,10 +104,10 @@ class Tag(Task):
     Options = TagOptions
     columns: ClassVar[Columns] = Columns(
         ("text",),
-        (),
+        (SENTENCE_ID,),
         "label",
         ("tokens", "words", "chars", "characters"),
-        ("tags", "nertags", "entities", "spans"),
+        ("tags", "nertags", "entities", "spans", "ents"),
         is_word_level=True,
     )
     example_row: ClassVar[str] = (
@@ -101,7 +121,8 @@ class Tag(Task):
         self.entity_types: tuple[str, ...] = ()
         self.scheme: Scheme = "BIO" if options.scheme == "auto" else options.scheme
         self.unit: WordUnit = "characters" if options.units == "characters" else "words"
-        self._counts: Counter[str] = Counter()  # what did not fit when rows were encoded, for `report`
+        self._word_fit = WordFit()
+        self._tag_names: tuple[str, ...] = ()
 
     @property
     def tags(self) -> list[str]:
@@ -112,21 +133,28 @@ class Tag(Task):
         """Return the text of a row, its words and its entities."""
         target = self.columns.target
         text, words, _ = get_sentence(row, "text", target, self.unit)
-        return Example((text,), get_entities(row, target, text, words), row.location, words)
+        entities = get_entities(row, target, text, words, self.scheme, self.tag_names)
+        return Example((text,), entities, row.location, words)
+
+    def tag_names(self) -> tuple[str, ...]:
+        """Return the names of tags by position, for files that write numbers; () where nothing names them."""
+        return self._tag_names or _read_names(self.data.labels)
 
     def new_reader(self) -> RowReader:
         """Return a reader that counts tags and words, for scheme and unit."""
-        return TagReader(self)
+        _read_names_once.cache_clear()  # the file may have changed
+        return TagReader(self, self)
 
     def fit(self, examples: Sequence[Example], note: Note) -> None:
         """Learn the types of entities. `fit_files` learns the scheme and what a word is."""
         for name in ("label_delimiter", "drop_labels"):
             if getattr(self.data, name):
                 raise ConfigError(f"data.{name} is for labels of whole texts; leave it out")
+        _refuse_single_text(examples, self.data)
         counts = Counter(span.label for e in examples for span in e.target)
-        given = read_labels(self.data.labels)
+        given = self._tag_names = read_labels(self.data.labels) or ()
         if given:
-            types = (label if label in counts else _entity_type(label) for label in given)
+            types = (label if label in counts else self._entity_type(label) for label in given)
             self.entity_types = tuple(dict.fromkeys(filter(None, types)))
         else:
             self.entity_types = sort_labels(counts)
@@ -138,6 +166,13 @@ class Tag(Task):
         if unseen:
             labels = f"labels without an entity in the training rows: {listed(unseen)}"
             note(f"{labels}; the model cannot learn them")
+
+    def _entity_type(self, label: str) -> str:
+        """Return the type of an entry of data.labels, which may be a tag or a type; "" for O."""
+        try:
+            return read_tag(label, self.scheme)[1]
+        except DataError:
+            return label
 
     def fit_files(self, tag_counts: TagCounts, single_character: Counter[bool], note: Note) -> None:
         """Learn the scheme and what a word is, from what files show beyond the entities of their rows.
@@ -161,6 +196,8 @@ class Tag(Task):
     def describe(self) -> str:
         """Return one line about the types, the tags and the head."""
         head = {"linear": "a linear layer", "crf": "a CRF"}[self.options.decoder]
+        if self.scheme == "none":
+            return f"one tag a word with {head}; {len(self.tags)} tags: {listed(self.tags)}"
         types = f"{len(self.entity_types)} types: {listed(self.entity_types)}"
         return f"sequence labelling with {head}; {types}, {len(self.tags)} tags in {self.scheme}"
 
@@ -182,56 +219,15 @@ class Tag(Task):
             words: WordOffsets = example.words or ()
             target = None
             if example.target is not None:
-                spans = self._to_word_spans(example.target, [words[n] for n in word_ids])
+                spans = self._word_fit.to_word_spans(example.target, [words[n] for n in word_ids])
                 target = [tag_ids[tag] for tag in spans_to_tags(spans, len(word_ids), self.scheme)]
-            self._count_row(encoding.window_lengths or (), len(words) - len(word_ids))
+            self._word_fit.add_row(encoding.window_lengths or (), len(words) - len(word_ids))
             encoded.append(EncodedExample((encoding,), target, (example.texts[0], words, word_ids)))
         return encoded
 
-    def _to_word_spans(self, spans: Sequence[Span], words: Sequence[tuple[int, int]]) -> list[WordSpan]:
-        """Return the words that each entity covers; count the entities that do not fit words."""
-        starts, ends = [start for start, _ in words], [end for _, end in words]
-        word_spans: list[WordSpan] = []
-        self._counts["entities"] += len(spans)
-        for span in spans:
-            first = max(bisect_right(ends, span.start), word_spans[-1][1] if word_spans else 0)
-            stop = bisect_left(starts, span.end)
-            if first >= stop:
-                self._counts["lost"] += 1
-                continue
-            self._counts["inexact"] += (starts[first], ends[stop - 1]) != span[:2]
-            word_spans.append((first, stop, span.label))
-        return word_spans
-
-    def _count_row(self, window_lengths: Sequence[int], num_without_tokens: int) -> None:
-        is_long = len(window_lengths) > 1
-        self._counts["rows"] += 1
-        self._counts["long"] += is_long
-        self._counts["windows"] += len(window_lengths) if is_long else 0
-        self._counts["without tokens"] += num_without_tokens
-
     def report(self) -> list[str]:
         """Return what did not fit when rows were encoded, since the last call."""
-        counts, self._counts = self._counts, Counter()
-        lines = []
-        if counts["long"]:
-            lines.append(
-                f"{counts['long']} of {counts['rows']} texts are longer than max_length "
-                f"and are read in {counts['windows']} windows"
-            )
-        if counts["inexact"]:
-            lines.append(
-                f"{counts['inexact']} of {counts['entities']} entities begin or end inside a word, or at a "
-                "blank: learned as the whole word and scored as they are, so they count as missed; "
-                "options.units=characters may help"
-            )
-        if counts["lost"]:
-            lost = f"{counts['lost']} of {counts['entities']} entities"
-            lines.append(f"{lost} have no word of their own: they cannot be learned, and count as missed")
-        if counts["without tokens"]:
-            words = f"{counts['without tokens']} words are blank, or have no tokens"
-            lines.append(f"{words}: they belong to the entity around them, or to none")
-        return lines
+        return self._word_fit.report()
 
     def collate_target(self, targets: list[Any]) -> Any:
         """Return the tag ids of all words of the batch, (M,)."""
@@ -257,13 +253,14 @@ class Tag(Task):
             crf_learning_rate=self.options.crf_learning_rate,
             hf_class=token_classification_class(encoder.model_type) or "",
             dropout_config_key=dropout_keys[0] if dropout_keys else "",
+            model_type=encoder.model_type,
         )
 
     def _legal_tags(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return which pairs of tags (N, N), first tags (N,) and last tags (N,) are legal, as bool."""
         import torch
 
-        tags = [parse_tag(tag) for tag in self.tags]
+        tags = [parse_model_tag(tag, self.scheme) for tag in self.tags]
         return (
             torch.tensor([[is_transition_allowed(self.scheme, a, b) for b in tags] for a in tags]),
             torch.tensor([is_transition_allowed(self.scheme, None, tag) for tag in tags]),
@@ -302,7 +299,7 @@ class Tag(Task):
 
         num_words = batch.ragged.num_words
         best = viterbi(out, num_words)
-        tags = [parse_tag(tag) for tag in self.tags]
+        tags = [parse_model_tag(tag, self.scheme) for tag in self.tags]
         tag_ids = best.tolist()
         offsets = [0, *itertools.accumulate(num_words)]
         spans = [
@@ -347,31 +344,39 @@ class Tag(Task):
             [(e.start, e.end, e.label) for e in p.value]  # type: ignore[union-attr]
             for p in predictions
         ]
-        counts = count_spans(gold, predicted, self.entity_types)
-        main = self.options.metric
+        if self.scheme == "none":
+            counts, figures = count_tags(gold, predicted, self.entity_types), tag_scores
+        else:
+            counts, figures = count_spans(gold, predicted, self.entity_types), span_scores
+        is_accuracy = self.scheme == "none" and self.options.metric == "f1"
+        main = "accuracy" if is_accuracy else self.options.metric
         interval = None
         if intervals:
-            interval = bootstrap_interval(lambda *c: span_scores(SpanCounts(*c))[main], *counts)
+            interval = bootstrap_interval(lambda *c: figures(SpanCounts(*c))[main], *counts)
         per_label = per_label_scores(self.entity_types, *(c.sum(0) for c in counts[:3]))
-        return Scores(main, True, span_scores(counts), {main: interval} if interval else {}, per_label)
+        return Scores(main, True, figures(counts), {main: interval} if interval else {}, per_label)
 
     def example_labels(self, example: Example) -> tuple[str, ...]:
         """Return the types of the entities of a text."""
         return tuple(span.label for span in example.target)
 
     def stratify_key(self, example: Example) -> str:
-        """Return the types of entities of a text."""
+        """Return the types of entities of a text; nothing for one tag a word, where most texts have most."""
+        if self.scheme == "none":
+            return ""
         return "\0".join(sorted(set(self.example_labels(example))))
 
     def state(self) -> JSON:
-        """Return types, scheme and unit."""
-        return {"entity_types": list(self.entity_types), "scheme": self.scheme, "unit": self.unit}
+        """Return types, scheme and unit, and the names of numbers that stand for tags."""
+        state: JSON = {"entity_types": list(self.entity_types), "scheme": self.scheme, "unit": self.unit}
+        return {**state, "tag_names": list(self._tag_names)} if self._tag_names else state
 
     def load_state(self, state: JSON) -> None:
         """Restore types, scheme and unit."""
         state = rename_keys(state, _FORMAT_1_KEYS)
         self.entity_types = tuple(state["entity_types"])
         self.scheme, self.unit = state["scheme"], state["unit"]
+        self._tag_names = tuple(state.get("tag_names", ()))
 
     def hf_config(self, head: Any) -> JSON:
         """Return the head's part of config.json, with the names of the tags."""
@@ -386,7 +391,9 @@ class Tag(Task):
 
     def hf_incompatibility(self, head: Any) -> str:
         """Return why transformers cannot open the head, or ""."""
-        return "" if head.hf_class else "transformers has no head for tokens of this architecture"
+        from bertune.encoders.architectures import reason_for_own_token_head
+
+        return "" if head.hf_class else reason_for_own_token_head(head.model_type)
 
     def ignored_by_hf(self, head: Any) -> str:
         """Return what transformers ignores of windows, words and a CRF."""
@@ -400,49 +407,26 @@ class Tag(Task):
         )
 
 
-def _entity_type(label: str) -> str:
-    """Return the type of an entry of data.labels, which may be a tag or a type; "" for O."""
-    try:
-        return parse_tag(label)[1]
-    except DataError:
-        return label
+def _refuse_single_text(examples: Sequence[Example], data: DataConfig) -> None:
+    """Refuse training rows that are one sentence, in a file with a word a line, without blank lines.
 
-
-class TagReader(RowReader):
-    """Reads the rows of one pass, and counts the tags of its files and the words of its rows.
-
-    Args:
-        task: the task before or after `fit`.
+    Raises:
+        DataError: how many words there are, and how to divide them.
     """
+    first = examples[0]
+    num_words = len(first.words or ())
+    is_undivided = first.location.stride and num_words > MANY_WORDS and data.sentence_ends is None
+    if len(examples) == 1 and is_undivided:
+        raise DataError(
+            f"{first.location.source}: all {num_words} words of the training rows are one sentence: no blank "
+            f"line divides them; {CUT_ADVICE}"
+        )
 
-    def __init__(self, task: Tag) -> None:
-        super().__init__(task)
-        self._tag_task = task
-        self._tag_counts: dict[str, TagCounts] = {}  # by file
-        self._single_character: Counter[bool] = Counter()  # words of rows that define their words
 
-    def read(self, row: Row) -> Example:
-        """Return the text of a row, its words and its entities."""
-        example = super().read(row)
-        tags = get_tags(row, self.task.columns.target)
-        if tags is not None:
-            with contextlib.suppress(DataError):  # a task of your own may rewrite other tags
-                parsed = [parse_tag(tag) for tag in tags]
-                counts = self._tag_counts.setdefault(row.location.source, TagCounts())
-                counts.add(tags, parsed, str(row.location))
-        if tags is not None or isinstance(row.fields.get("text"), list | tuple):
-            self._single_character.update(end - start == 1 for start, end in example.words or ())
-        return example
+def _read_names(labels: list[str] | str | None) -> tuple[str, ...]:
+    return _read_names_once(tuple(labels) if isinstance(labels, list) else labels)
 
-    def fit(self, examples: Sequence[Example], note: Note) -> None:
-        """Let the task learn types, scheme and unit from the training rows and their files."""
-        super().fit(examples, note)
-        counts = self._tag_counts.get(examples[0].location.source, TagCounts())
-        for line in self.report():
-            note(line)
-        self._tag_task.fit_files(counts, self._single_character, note)
 
-    def report(self) -> list[str]:
-        """Return the scheme of each file that has tags."""
-        tag_counts, self._tag_counts = self._tag_counts, {}
-        return [counts.describe(source) for source, counts in tag_counts.items() if counts.prefixes]
+@functools.lru_cache(maxsize=8)  # rows ask for them one by one
+def _read_names_once(labels: tuple[str, ...] | str | None) -> tuple[str, ...]:
+    return read_labels(list(labels) if isinstance(labels, tuple) else labels) or ()

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
+
+from tokenizers import Tokenizer as Rust
 
 from bertune.config.schema import DataConfig
 from bertune.errors import ConfigError
 from bertune.text.pinyin_tokenizer import PinyinTokenizer, load_pinyin_tokenizer
+from bertune.text.python_tokenizer import PythonBackend, PythonTokenizer
 from bertune.text.tokenizer import Tokenizer
-from bertune.text.tokenizer_files import load_rust_tokenizer
+from bertune.text.tokenizer_files import load_backend
 
 TokenizerKind = Literal["plain", "pinyin"]
 """Token ids alone; or token ids and a syllable for each token, for ChineseBERT."""
@@ -40,5 +43,6 @@ def load_tokenizer(
     if kind == "pinyin":
         rust, settings, vocab = load_pinyin_tokenizer(folder)
         return PinyinTokenizer(rust, settings, max_length, data.truncation, vocab)
-    rust, settings = load_rust_tokenizer(folder)
-    return Tokenizer(rust, settings, max_length, data.truncation)
+    backend, settings = load_backend(folder)
+    kind_of_tokenizer = PythonTokenizer if isinstance(backend, PythonBackend) else Tokenizer
+    return kind_of_tokenizer(cast(Rust, backend), settings, max_length, data.truncation)

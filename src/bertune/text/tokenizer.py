@@ -35,7 +35,8 @@ class Tokenizer:
     """Turns texts and pairs into ids, and counts the tokens that truncation removes.
 
     Args:
-        rust: the tokenizer of the `tokenizers` library; padding and truncation are switched off.
+        rust: the tokenizer of the `tokenizers` library, or one with its methods; padding and truncation are
+            switched off.
         settings: tokenizer_config.json.
         max_length: the most tokens of an input, special tokens included.
         truncation: which text of a pair is truncated: longest_first, only_first or only_second.
@@ -238,11 +239,19 @@ class Tokenizer:
     def _truncating_rust(self, truncation: str) -> Rust:
         """Return a copy of the Rust tokenizer that truncates."""
         if truncation not in self._truncating:
-            rust = Rust.from_str(self._rust.to_str())
+            rust = self._copy_rust()
             direction = self._settings.get("truncation_side", "right")
             rust.enable_truncation(self.max_length, strategy=truncation, direction=direction)
             self._truncating[truncation] = rust
         return self._truncating[truncation]
+
+    def _copy_rust(self) -> Any:
+        return Rust.from_str(self._rust.to_str())
+
+    @property
+    def notes(self) -> list[str]:
+        """Return what a user should know of the tokenizer."""
+        return []
 
     @property
     def starts_with_special_token(self) -> bool:

@@ -13,7 +13,7 @@ from bertune.artifact.sentence_head import copy_dense
 from bertune.config.schema import RunConfig
 from bertune.data.dataset import EncodedDataset
 from bertune.encoders.families.glyphs import GlyphOptions
-from bertune.encoders.load import LoadReport, load_encoder
+from bertune.encoders.load import LoadReport, check_folder, check_token_ids, load_encoder
 from bertune.encoders.pretrained import PretrainedFolder, locate_model
 from bertune.errors import ArtifactError, ConfigError
 from bertune.heads.model import Model
@@ -49,6 +49,27 @@ class BuiltModel:
         return [*lines, f"in the checkpoint but not used: {', '.join(unused)}"] if unused else lines
 
 
+def open_folder(run: RunConfig) -> PretrainedFolder:
+    """Return the folder of a run's encoder.
+
+    Raises:
+        ConfigError: there is none.
+        MissingExtra: the package of an embedded encoder is not installed.
+    """
+    trusts_code = run.model_code == "trusted"
+    return PretrainedFolder(locate_model(run.model, with_code=trusts_code), trusts_code=trusts_code)
+
+
+def check_model(run: RunConfig) -> None:
+    """Refuse an encoder that cannot be run, before any data is read.
+
+    Raises:
+        ConfigError: the folder's architecture, settings or files cannot be used.
+        MissingExtra: the package of an embedded encoder is not installed.
+    """
+    check_folder(open_folder(run))
+
+
 def build_model(run: RunConfig, task: Task) -> BuiltModel:
     """Read the pretrained encoder of a run, and build the head of its task on it.
 
@@ -60,20 +81,14 @@ def build_model(run: RunConfig, task: Task) -> BuiltModel:
         ConfigError: the folder cannot be read, or does not fit the task.
         MissingExtra: the package of an embedded encoder is not installed.
     """
-    path = locate_model(run.model)
-    folder = PretrainedFolder(path)
+    folder = open_folder(run)
     fonts = [run.train.glyph_font] if isinstance(run.train.glyph_font, str) else run.train.glyph_font or []
     encoder, report = load_encoder(folder, GlyphOptions(tuple(fonts), run.train.glyphs == "trained"))
     if run.train.dropout is not None:
         encoder.set_dropout(run.train.dropout)
     tokenizer = folder.load_tokenizer(run.data, encoder.max_positions)
-    vectors = len(encoder.word_embeddings())
-    if tokenizer.vocab_size > vectors:
-        raise ConfigError(
-            f"model: the tokenizer in {str(folder.path)!r} has {tokenizer.vocab_size} tokens, its encoder "
-            "only "
-            f"{vectors}"
-        )
+    check_token_ids(tokenizer, encoder, folder.path)
+    report.notes += tokenizer.notes
     if getattr(task.options, "pooling", "mean") in {"pooler", "cls"} and not _first_token_sees_text(
         encoder, tokenizer
     ):
@@ -84,7 +99,7 @@ def build_model(run: RunConfig, task: Task) -> BuiltModel:
             "the tokens after it); set options.pooling=mean"
         )
     model = Model(encoder, task.head(encoder, report.pooler))
-    return BuiltModel(model, tokenizer, report, _load_head(model, task, path, report))
+    return BuiltModel(model, tokenizer, report, _load_head(model, task, folder.root, report))
 
 
 def _load_head(model: Model, task: Task, folder: Path, report: LoadReport) -> frozenset[str]:

@@ -30,8 +30,6 @@ class GradientStrategy(Protocol):
 
     rows_are_independent: ClassVar[bool]
     """Whether the loss of a row can be computed without the other rows."""
-    max_parts_per_row: ClassVar[int]
-    """Into how many parts a batch of n rows can be cut: n times this."""
 
     def micro_batches(self, rows: list[int], lengths: Any, oom_splits: int) -> list[list[int]]:
         """Cut the rows of a batch into those of each forward pass.
@@ -63,7 +61,6 @@ class PlainGradient:
     """
 
     rows_are_independent: ClassVar[bool] = True
-    max_parts_per_row: ClassVar[int] = 1
 
     model: Model
     task: Task
@@ -105,7 +102,6 @@ class CachedGradient:
     """
 
     rows_are_independent: ClassVar[bool] = False
-    max_parts_per_row: ClassVar[int] = 4  # a row has up to three texts, which are cut one by one
 
     plain: PlainGradient
 

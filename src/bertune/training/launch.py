@@ -8,13 +8,32 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bertune.config.schema import RunConfig
+from bertune.distributed import num_processes
 from bertune.errors import ConfigError
 from bertune.kernels.precision import choose_device, choose_precision
 from bertune.training.trackers import check_trackers
 from bertune.types import Numerics
 
 if TYPE_CHECKING:
+    import torch
     from accelerate import Accelerator
+
+_REFUSED = {
+    "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
+    "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
+    "ACCELERATE_USE_PARALLELISM_CONFIG": "tensor, context or sequence parallelism",
+    "ACCELERATE_USE_SAGEMAKER": "SageMaker's own kind of processes",
+}
+"""Switches of accelerate's launcher for what bertune does not do, and would ignore silently."""
+_NOT_USED = {
+    "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": (
+        {"1"},
+        "a step sees the train.batch_size rows you set; train.micro_batches cuts them to save memory",
+    ),
+    "ACCELERATE_MIXED_PRECISION": ({"no"}, "train.precision decides"),
+    "ACCELERATE_DYNAMO_BACKEND": ({"no"}, "models are not compiled"),
+}
+"""Variables of the launcher without effect: the values that say nothing, and what decides instead."""
 
 
 def check_environment(run: RunConfig) -> None:
@@ -39,7 +58,7 @@ def build_accelerator(run: RunConfig, out: Path) -> tuple[Accelerator, Numerics,
     """
     from accelerate import Accelerator  # late: it takes a second, and prediction does not need it
     from accelerate.state import AcceleratorState
-    from accelerate.utils import AutocastKwargs
+    from accelerate.utils import AutocastKwargs, GradientAccumulationPlugin
 
     device = choose_device(run.device)
     precision, reason = choose_precision(run.train.precision, device)
@@ -51,11 +70,34 @@ def build_accelerator(run: RunConfig, out: Path) -> tuple[Accelerator, Numerics,
         kwargs_handlers=[
             AutocastKwargs(enabled=False)
         ],  # encoders cast by themselves; of fp16 only the loss scaling is used
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),  # or a variable would set it
         cpu=device.type == "cpu",
         log_with=run.log.trackers or None,
         project_dir=str(out) if run.log.trackers else None,
     )
+    _check_device(run, accelerator, device)
     return accelerator, Numerics(precision, run.train.fast_dropout), reason
+
+
+def _check_device(run: RunConfig, accelerator: Accelerator, device: torch.device) -> None:
+    """Refuse a device or a number of processes that accelerate took from the environment against ours.
+
+    Raises:
+        ConfigError: names both, and the variables that accelerate reads.
+    """
+    if accelerator.device.type != device.type:
+        variables = ("ACCELERATE_TORCH_DEVICE", "ACCELERATE_USE_CPU", "PJRT_DEVICE")
+        found = ", ".join(f"{name}={os.environ[name]}" for name in variables if name in os.environ)
+        raise ConfigError(
+            f"device: bertune computes on {device.type} (device={run.device}), but accelerate has chosen "
+            f"{accelerator.device.type} ({found or 'from what is installed'}); unset the variable, or set "
+            f"device={accelerator.device.type} if bertune offers it"
+        )
+    if accelerator.num_processes != num_processes():
+        raise ConfigError(
+            f"accelerate counts {accelerator.num_processes} processes and bertune {num_processes()}; start "
+            "them with torchrun or accelerate launch, which set RANK and WORLD_SIZE"
+        )
 
 
 def apply_launcher_settings(run: RunConfig, note: Callable[[str], None]) -> RunConfig:
@@ -69,10 +111,7 @@ def apply_launcher_settings(run: RunConfig, note: Callable[[str], None]) -> RunC
         ConfigError: the launcher asks for something that bertune does not have, and that would be ignored
             silently.
     """
-    for variable, name in {
-        "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
-        "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
-    }.items():
+    for variable, name in _REFUSED.items():
         if _is_true(variable):
             raise ConfigError(
                 f"the launcher's configuration asks for {name} ({variable}={os.environ[variable]}), which "
@@ -80,6 +119,13 @@ def apply_launcher_settings(run: RunConfig, note: Callable[[str], None]) -> RunC
                 "with distributed_type MULTI_GPU (and use_cpu: true on processors) or with torchrun; "
                 "train.fsdp=true shards the model"
             )
+    for variable, (neutral, instead) in _NOT_USED.items():
+        value = os.environ.get(variable, "")
+        if value and value.lower() not in neutral:
+            note(f"{variable}={value}, as the launcher's configuration says, is not used: {instead}")
+    if _is_true("ACCELERATE_USE_CPU") and run.device == "auto":
+        note("the launcher's configuration asks for the processor, so device=cpu")
+        run = run.model_copy(update={"device": "cpu"})
     if _is_true("ACCELERATE_USE_FSDP"):
         os.environ["ACCELERATE_USE_FSDP"] = "false"  # bertune shards the model itself
         note(

@@ -16,11 +16,23 @@ POLYNOMIAL_END = 1e-7  # the last learning rate of the polynomial schedule, as i
 
 
 def warmup_steps(config: TrainConfig, total: int) -> int:
-    """Return the number of steps in which the rate rises."""
-    if config.warmup_steps is not None:
-        return config.warmup_steps
-    # Never the whole run: with a single step, warm-up alone would learn at rate 0.
-    return min(math.ceil(total * config.warmup_ratio), max(total - 1, 0))
+    """Return the number of steps in which the rate rises.
+
+    Never the whole run: the last step learns at the full rate, and a single step does not learn at rate 0.
+    """
+    given = config.warmup_steps
+    return min(math.ceil(total * config.warmup_ratio) if given is None else given, max(total - 1, 0))
+
+
+def describe_warmup(config: TrainConfig, total: int) -> str:
+    """Return a line about a warm-up that the run is too short for, or ""."""
+    given = config.warmup_steps
+    if given is None or given < total or config.schedule == "constant":
+        return ""
+    return (
+        f"train.warmup_steps={given} leaves none of the {total} steps of the run to learn at the full rate: "
+        f"shortened to {warmup_steps(config, total)}"
+    )
 
 
 def lr_schedule(config: TrainConfig, total: int) -> Callable[[int], float]:

@@ -19,7 +19,7 @@ from bertune.config.renames import upgrade_settings
 from bertune.config.schema import RunConfig
 from bertune.distributed import broadcast_object, num_processes
 from bertune.errors import ConfigError
-from bertune.files import PART
+from bertune.files import PART, expand_user
 from bertune.training.checkpoint import FOLDER, Checkpoint, Checkpoints
 from bertune.types import JSON, Scores
 
@@ -62,15 +62,18 @@ def settings_to_resume(source: str | Path | dict[str, Any]) -> str | Path | dict
     Raises:
         ConfigError: the folder holds no run.
     """
-    if isinstance(source, dict) or not Path(source).is_dir():
+    if isinstance(source, dict):
         return source
-    file = Path(source) / "run.yaml"
+    folder = Path(expand_user(source))
+    if not folder.is_dir():
+        return source
+    file = folder / "run.yaml"
     if not file.is_file():
         raise ConfigError(f"{source}: holds no run.yaml, so there is no run to resume")
     settings = upgrade_settings(read_config(file))
     if "task" not in settings:
         raise ConfigError(f"{file}: names no task, so it was not written by a run; start a new run (out=...)")
-    return {**settings, "out": str(source)}
+    return {**settings, "out": str(folder)}
 
 
 def choose_run_dir(run: RunConfig, *, resume: bool, note: Note) -> RunDir:

@@ -26,6 +26,7 @@ from bertune.tasks.base.reading import Splits
 from bertune.training.history import History
 from bertune.training.listener import Listener, Listeners, Outcome
 from bertune.training.loop import TrainLoop
+from bertune.training.optim import describe_warmup
 from bertune.training.progress import ConsoleProgress
 from bertune.training.resume import RunDir, checkpoints_of
 from bertune.training.step import TrainStep
@@ -113,6 +114,9 @@ class TrainingRun:
             self.console.info(
                 f"vocabulary: {words} tokens occur in the training rows, so {words} word vectors are trained"
             )
+        warmup = describe_warmup(self.train_step.config, self.train_step.total_steps)
+        if warmup:
+            self.console.info(f"note: {warmup}")
         if self.run_dir.checkpoint is not None:
             self.train_step.state.read(self.run_dir.checkpoint.folder)
         self._write_run_file()

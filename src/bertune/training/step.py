@@ -237,7 +237,9 @@ class TrainStep:
         self._optimizer.zero_grad()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        max_parts = len(rows) * self.gradient.max_parts_per_row
+        # Rows are cut one by one, or their texts; one part more, since parts double.
+        parts_per_row = 1 if self.gradient.rows_are_independent else self.dataset.max_texts_per_row + 1
+        max_parts = len(rows) * parts_per_row
         self.warn(
             split_further(
                 self.state.progress,

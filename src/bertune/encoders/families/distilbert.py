@@ -46,6 +46,7 @@ DISTILBERT = Family(
         "attention_probs_dropout_prob": "attention_dropout",
     },
     overrides=_overrides,
+    constants=("layer_norm_eps", "type_vocab_size"),
     layers_name="transformer.layer",
     layer_names={
         "query": "attention.q_lin",

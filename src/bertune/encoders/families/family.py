@@ -111,6 +111,8 @@ class Family:
     """BERT's names of settings to this family's, where they differ."""
     overrides: Callable[[JSON], JSON] = no_overrides
     """Settings with defaults filled in, to fields of `BertConfig` that are not what BERT reads from them."""
+    constants: tuple[str, ...] = ()
+    """Settings of BERT that are written into the family's code, whatever config.json says."""
     positions_after_padding: bool = False
     """Whether the first position is `pad_token_id` + 1 instead of 0."""
 
@@ -162,6 +164,12 @@ class Family:
     def format_report(self, report: JSON) -> list[str]:
         """Return the lines of what `add_to_report` added."""
         return []
+
+    @property
+    def setting_names(self) -> frozenset[str]:
+        """Return the settings of config.json that the encoder reads, or whose value `registry` looks at."""
+        names = (*self.defaults, *self.attribute_map, *self.constants)
+        return frozenset({*names, "is_decoder", "add_cross_attention"})
 
     @property
     def word_table(self) -> str:

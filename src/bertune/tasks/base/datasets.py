@@ -180,7 +180,10 @@ def _fingerprint(splits: Splits) -> JSON:
         if examples:
             digest = hashlib.sha256()
             for example in examples:
-                digest.update(json.dumps([example.texts, example.target], ensure_ascii=False).encode())
+                parts = [example.texts, example.target]
+                if example.num_positives > 1:
+                    parts.append(example.num_positives)
+                digest.update(json.dumps(parts, ensure_ascii=False).encode())
             fingerprint[split] = {"rows": len(examples), "sha256": digest.hexdigest()}
     return fingerprint
 

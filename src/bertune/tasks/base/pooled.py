@@ -16,6 +16,8 @@ from bertune.types import JSON, Encoder, Example, Location, Row
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+CROSS_ENCODER_SETTINGS = ("sbert_ce_default_activation_function", "sentence_transformers")
+"""Where sentence-transformers' CrossEncoder looks for its activation in config.json: version 3, and later."""
 _TEXTS_OF_A_ROW = {1: "a single text", 2: "a pair of texts"}
 
 
@@ -32,6 +34,8 @@ class PooledOptions(Section):
 class PooledTask(Task):
     """A task whose head has `num_outputs` outputs a row."""
 
+    cross_encoder_activation: str = "linear.Identity"
+    """What sentence-transformers' CrossEncoder computes of the outputs: a class of `torch.nn.modules`."""
     num_outputs: int
     num_texts: int | None = None
     """1 for single texts, 2 for pairs; None before `fit` or `load_state`."""
@@ -98,12 +102,29 @@ class PooledTask(Task):
         """Return the head's part of config.json."""
         if not head.form.hf_class:
             return {"architectures": None}
-        return {"architectures": [head.form.hf_class], head.form.dropout_keys[0]: head.dropout.p}
+        return {
+            "architectures": [head.form.hf_class],
+            head.form.dropout_keys[0]: head.dropout.p,
+            **cross_encoder_config(self.cross_encoder_activation),
+        }
 
     def hf_incompatibility(self, head: Any) -> str:
         """Return why transformers cannot open the head, or ""."""
         if head.form.hf_class:
             return ""
         if self.options.pooling != "pooler":
-            return f"AutoModelForSequenceClassification has no pooling {self.options.pooling!r}"
+            return f"with options.pooling={self.options.pooling} the head is bertune's own"
         return "the head of this architecture is bertune's own"
+
+
+def cross_encoder_config(activation: str) -> JSON:
+    """Return the part of config.json that tells sentence-transformers' CrossEncoder its activation.
+
+    Without it a single output goes through a sigmoid.
+
+    Args:
+        activation: the class, inside `torch.nn.modules`.
+    """
+    path = f"torch.nn.modules.{activation}"
+    values = (path, {"activation_fn": path, "version": "4.0.0"})
+    return dict(zip(CROSS_ENCODER_SETTINGS, values, strict=True))

@@ -12,10 +12,12 @@ import numpy as np
 from bertune.config.schema import DataConfig
 from bertune.data.dataset import IntArray
 from bertune.data.example_store import ExampleSink, ExampleWriter, example_digests, take
+from bertune.data.list_text import SentenceLists
 from bertune.data.records import BadRows, ReadOptions
 from bertune.data.rows import open_rows, resolve_files
-from bertune.data.split import factorize, factorize_digests, stratified_sample_codes, train_dev_split_codes
+from bertune.data.split import factorize_digests
 from bertune.errors import DataError
+from bertune.tasks.base.splitting import draw_limit, split_off_dev
 from bertune.tasks.base.task import Note, RowReader, Task
 from bertune.types import JSON, Example, Row
 
@@ -58,7 +60,11 @@ def iter_examples(
     needs_target = require_target and task.columns.target_required
     table = open_rows(ReadOptions(source, data, task.columns, bad_rows, note, needs_target))
     note(table.describe())
+    reader.see_columns(table.mapping)
+    lists = SentenceLists("text", task.columns.target)
     for row in table:
+        if task.columns.is_word_level:
+            row = lists.unpack(row)
         try:
             example = reader.read(row if require_target else _without_field(row, task.columns.target))
             if needs_target and example.target is None:
@@ -66,9 +72,11 @@ def iter_examples(
                     f"{row.location}: {task.columns.target!r} is missing; every row of this file needs it"
                 )
         except DataError as error:
-            bad_rows(str(error))
+            bad_rows(error)
             continue
         yield row, example
+    for line in lists.report():
+        note(line)
 
 
 def _without_field(row: Row, field_name: str) -> Row:
@@ -100,6 +108,8 @@ def read_and_fit(files: Sequence[str], task: Task, data: DataConfig, note: Note)
     """Read all rows of some training files, and let the task learn from them; see `read_files`."""
     reader = task.new_reader()
     examples = read_files(files, reader, data, note)
+    for line in reader.label_filter.idle():
+        note(line)
     reader.fit(examples, note)
     return examples
 
@@ -136,26 +146,31 @@ def read_files(
     examples: ExampleSink = [] if arrow_path is None else ExampleWriter(arrow_path, on_progress)
     num_dropped = 0
     drops = bool(data.drop_labels) and (task.columns.target_required or not to_score)
+    label_filter = reader.label_filter
     for source in files:
         for _, example in iter_examples(
             source, task, data, bad_rows, note, require_target=require_target, reader=reader
         ):
-            if drops and _has_dropped_label(example, data.drop_labels):
+            if drops and label_filter.drops(example.target, len(examples)):
                 num_dropped += 1
             else:
                 examples.append(example)
     for line in bad_rows.finish():
         note(line)
-    if num_dropped:
-        note(f"{', '.join(files)}: {num_dropped} rows left out, since data.drop_labels names their label")
     if not len(examples):
         raise DataError(f"{', '.join(files)}: no usable row is left")
-    return examples.finish() if isinstance(examples, ExampleWriter) else cast(list[Example], examples)
-
-
-def _has_dropped_label(example: Example, drop_labels: list[str]) -> bool:
-    labels = example.target if isinstance(example.target, tuple) else (example.target,)
-    return any(str(label) in drop_labels for label in labels)
+    kept = examples.finish() if isinstance(examples, ExampleWriter) else cast(Sequence[Example], examples)
+    dropped = label_filter.finish_file() if drops else []
+    if dropped:
+        kept = take(kept, np.delete(np.arange(len(kept)), dropped))
+    if num_dropped + len(dropped):
+        note(
+            f"{', '.join(files)}: {num_dropped + len(dropped)} rows left out, since data.drop_labels names "
+            "their label"
+        )
+    if not len(kept):
+        raise DataError(f"{', '.join(files)}: no usable row is left")
+    return kept
 
 
 def check_examples(
@@ -172,7 +187,7 @@ def check_examples(
         try:
             task.check(example)
         except DataError as error:
-            bad_rows(str(error))
+            bad_rows(error)
             is_bad[index] = True
     for line in bad_rows.finish():
         note(line)
@@ -220,46 +235,16 @@ def read_splits(
         )
 
     train, dev, test = read("train", data.train), read("dev", data.dev), read("test", data.test)
+    for line in reader.label_filter.idle():
+        note(line)
     reader.fit(train, note)
     dev, test = (check_examples(part, task, data, note) if part else part for part in (dev, test))
     if not dev:
-        train, dev = _split_off_dev(train, task, data, seed, note)
+        train, dev = split_off_dev(train, task, data, seed, note)
     if data.limit is not None and data.limit < len(train):
-        note(f"data.limit: {data.limit} of {len(train)} training rows, drawn by label")
-        codes = factorize(task.stratify_key(e) for e in train)
-        train = take(train, stratified_sample_codes(codes, data.limit, seed))
+        train = draw_limit(train, task, data.limit, seed, note)
     _note_repeats(train, dev, test, note)
     return Splits(train, dev, test)
-
-
-def _split_off_dev(
-    rows: Sequence[Example], task: Task, data: DataConfig, seed: int, note: Note
-) -> tuple[Sequence[Example], Sequence[Example]]:
-    """Return the training rows and the dev set that is split off."""
-    source = rows[0].location.source
-    if len(rows) < 2:
-        raise DataError(f"{source}: one row cannot be divided into train and dev; give data.dev")
-    train_indices, dev_indices = train_dev_split_codes(
-        factorize_digests(example_digests(rows)),
-        factorize(task.stratify_key(e) for e in rows),
-        data.dev_fraction,
-        seed,
-    )
-    train, dev = take(rows, train_indices), take(rows, dev_indices)
-    if not train:
-        raise DataError(f"{source}: all rows have the same text; there is nothing to learn")
-    try:
-        task.check_scorable(dev)
-    except DataError as error:
-        rows_split_off = f"the {len(dev)} rows split off as dev set (data.dev_fraction={data.dev_fraction:g})"
-        raise DataError(
-            f"{rows_split_off} cannot be scored: {error}; give data.dev, or a larger data.dev_fraction"
-        ) from None
-    note(
-        f"no data.dev: {len(dev)} of {len(rows)} rows split off as dev set, "
-        "by label, equal texts kept together"
-    )
-    return train, dev
 
 
 def _note_repeats(

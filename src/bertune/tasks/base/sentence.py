@@ -9,6 +9,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from bertune.config.schema import Section
+from bertune.data.columns import ColumnMapping, normalize_name
 from bertune.data.labels import format_label, get_text
 from bertune.errors import ConfigError, DataError, listed
 from bertune.metrics.bootstrap import bootstrap_interval
@@ -40,6 +41,9 @@ METRICS = {
     "texts": ("uniformity",),
 }
 """Metrics by the kind of rows that are scored; the first one is the default."""
+SEARCH_PROMPT_NAMES = (("query",), ("document", "passage", "corpus"))
+"""The names of the prompt of queries, and of the texts to find; the first one counts, as in
+sentence-transformers."""
 UNBOUNDED_SCALE = 1.0
 """The scale of similarities that are not limited to -1 ... 1, where no other is given."""
 
@@ -101,7 +105,16 @@ class SentenceTask(Task):
     pipeline_tag: ClassVar[str] = "sentence-similarity"
     options: SentenceOptions
     search_prompts: tuple[str, str] | None = None
-    """What is put before a query, and before the texts to find, where rows are searches; None in training."""
+    """What is put before a query, and before the texts to find, where rows are searches; None for the default
+    prompt. Training and evaluation set it to `prompts_of_search`."""
+    text_columns: tuple[str, ...] = ()
+    """The columns of the texts of training rows, as names are compared. A corpus is read from the first of
+    these that it has."""
+
+    def learn_columns(self, mapping: ColumnMapping) -> None:
+        """Hear which columns the training rows come from."""
+        columns = [mapping.get(field) for field in ("text", "text_b")]
+        self.text_columns = tuple(normalize_name(name) for name in columns if isinstance(name, str))
 
     @property
     def similarity(self) -> Similarity:
@@ -122,6 +135,13 @@ class SentenceTask(Task):
                 f"which are {listed(prompts) or 'none'}"
             )
         return "" if name is None else prompts[name]
+
+    def prompts_of_search(self) -> tuple[str, str]:
+        """Return what stands before a query, and before a text to find: their own prompts, or the default."""
+        prompts = self.options.prompts
+        names = (next((name for name in group if name in prompts), None) for group in SEARCH_PROMPT_NAMES)
+        query, document = (self.prompt if name is None else prompts[name] for name in names)
+        return query, document
 
     def read_texts(self, row: Row, *optional_fields: str) -> tuple[str, ...]:
         """Return the text of a row, and those texts of `optional_fields` that it has.
@@ -147,10 +167,14 @@ class SentenceTask(Task):
             for texts, e in zip(texts_of, examples, strict=True)
         ]
 
+    def uses_search_prompts(self, example: Example) -> bool:
+        """Tell whether a row is a query and the texts to find, without a score."""
+        return example.target is None and len(example.texts) > 1
+
     def _with_prompts(self, example: Example) -> list[str]:
         """Return the texts of a row behind their prompts: those of a search if it has no score."""
         first = others = self.prompt
-        if self.search_prompts is not None and example.target is None and len(example.texts) > 1:
+        if self.search_prompts is not None and self.uses_search_prompts(example):
             first, others = self.search_prompts
         return [(first if n == 0 else others) + text for n, text in enumerate(example.texts)]
 

@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from bertune.config.schema import DataConfig, Section
+from bertune.data.columns import ColumnMapping
+from bertune.data.label_settings import LabelFilter
 from bertune.errors import ConfigError
 from bertune.types import (
     JSON,
@@ -200,7 +202,11 @@ class Task(ABC):
         return example.target if isinstance(example.target, tuple) else (example.target,)
 
     def stratify_key(self, example: Example) -> str:
-        """Return the group of an example, such as its label; a random subset keeps each group's share."""
+        """Return the group of an example: a random subset keeps each group's share.
+
+        The group is the label; several labels have a null character between them. Each label keeps a training
+        row where that is possible.
+        """
         return ""
 
     def calibrate(
@@ -208,6 +214,10 @@ class Task(ABC):
     ) -> list[Prediction]:
         """Choose decision settings on the dev rows, after training; return the new predictions."""
         return predictions
+
+    def decode_to_score(self, out: Any, batch: Batch) -> list[Prediction]:
+        """Return as much of the predictions of a batch as `score` and `calibrate` need."""
+        return [self.compact_prediction(prediction) for prediction in self.decode(out, batch)]
 
     def compact_prediction(self, prediction: Prediction) -> Prediction:
         """Return the part of a prediction that `score` and `calibrate` need, to save memory on large data."""
@@ -229,7 +239,7 @@ class Task(ABC):
 
     def hf_incompatibility(self, head: nn.Module) -> str:
         """Return why transformers cannot open the saved folder with its head, or "" when it can."""
-        return "transformers has no such head"
+        return "the head is the task's own"
 
     def ignored_by_hf(self, head: nn.Module) -> str:
         """Return what other tools ignore although they open the head, or ""."""
@@ -248,6 +258,11 @@ class RowReader:
 
     def __init__(self, task: Task) -> None:
         self.task = task
+        self.label_filter = LabelFilter(task.data.drop_labels)
+        """Which rows `data.drop_labels` leaves out."""
+
+    def see_columns(self, mapping: ColumnMapping) -> None:
+        """Hear which columns of the next file hold which field, before its rows are read."""
 
     def read(self, row: Row) -> Example:
         """Return what a row means.
