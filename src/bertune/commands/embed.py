@@ -105,7 +105,7 @@ def embed(  # noqa: PLR0913  (what a user can choose)
     return EmbedResult(job.path, job.num_rows, num_resumed_rows)
 
 
-def embed_stream(
+def embed_stream(  # noqa: PLR0913  (what a user can choose)
     folder: str | Path,
     file: str,
     overrides: Sequence[str] = (),

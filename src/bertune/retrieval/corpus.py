@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -19,7 +19,7 @@ from bertune.console import Console, prefixed
 from bertune.data.dataset import TokenCounts
 from bertune.data.labels import get_text
 from bertune.data.records import BadRows, ReadOptions
-from bertune.data.rows import open_rows
+from bertune.data.rows import RowReader, open_rows
 from bertune.errors import ArtifactError, ConfigError, DataError
 from bertune.inference.sentence_pipeline import SentencePipeline, truncate_vectors
 from bertune.inference.vectors import FloatArray
@@ -77,8 +77,7 @@ class Corpus:
         """
         note = prefixed(self.console) if verbose else lambda _: None
         bad_rows = BadRows(skip=self.data.bad_rows == "skip")
-        options = ReadOptions(self.file, self.data, self.columns, bad_rows, note, require_target=False)
-        reader = open_rows(options)
+        reader = self._open(bad_rows, note)
         if reader.header != ["text"]:
             note(reader.describe())
         for row in reader:
@@ -88,6 +87,19 @@ class Corpus:
                 bad_rows(str(error))
         for line in bad_rows.finish():
             note(line)
+
+    def _open(self, bad_rows: BadRows, note: Callable[[str], None]) -> RowReader:
+        options = ReadOptions(self.file, self.data, self.columns, bad_rows, note, require_target=False)
+        return open_rows(options)
+
+    def text_columns(self) -> str:
+        """Return the column that texts are read from; several with commas between them.
+
+        Raises:
+            DataError: the file cannot be read, or has no such column.
+        """
+        names = self._open(BadRows(skip=True), lambda _: None).mapping["text"]
+        return names if isinstance(names, str) else ", ".join(names)
 
     def scan(self) -> CorpusSummary:
         """Read the file to its end, and show what is unusual about it.
