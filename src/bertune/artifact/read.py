@@ -179,7 +179,7 @@ def _locate(folder: str | Path, *, with_code: bool) -> Path:
     try:
         return locate_model(name, with_code=with_code)
     except ConfigError as error:
-        reason = str(error).partition("from the Hub: ")[2] or str(error)
+        reason = (str(error).partition("from the Hub: ")[2] or str(error)).rstrip(".")
         raise ArtifactError(
             f"{folder}: no such folder; nor can it be had from the Hub: {reason}; give a folder that "
             "`bertune train` or sentence-transformers has written, the Hub id of one, or minilm"
