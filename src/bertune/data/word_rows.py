@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bertune.data.columns import TARGET_ALIASES, TEXT_ALIASES, normalize_name
+from bertune.data.conll import ends_setting
 from bertune.data.labels import format_label, is_missing
 from bertune.data.records import ReadOptions, Record
 from bertune.data.tags import is_tag, parse_tag
@@ -239,13 +240,14 @@ def _is_gap(first: Record, second: Record) -> bool:
 
 
 def _no_sentences_message(source: str, rows: Sequence[Record], word: str, header: Sequence[str]) -> str:
-    begin = " ".join(str(row.values.get(word)) for row in rows[:6])
+    words = [str(row.values.get(word)).strip() for row in rows]
+    begin = " ".join(words[:6])
     others = [column for column in header if _rises(rows, column)]
     name = others[0] if others else "NAME"
     return (
         f"{source}: each row is one word ({begin} ...), and nothing says where a sentence ends; name the "
         f"column that numbers the sentences, data.columns={{{SENTENCE_ID}: {name}}}, or put a blank line "
-        'between them, or cut after some words, data.sentence_ends=[".","?","!"] '
+        f"between them, or cut after some words, {ends_setting(words)} "
         "(if each row is a text of its own, give each a number of its own)"
     )
 
