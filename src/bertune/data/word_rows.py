@@ -62,6 +62,11 @@ class WordTable:
         """Return the columns of text and target by field, for the search for columns."""
         return {"text": self.word, **({target: self.tag} if self.tag else {})}
 
+    @property
+    def grouping(self) -> tuple[str, ...]:
+        """Return the columns by which words are grouped to sentences."""
+        return tuple(column for column in (self.document, self.number) if column)
+
 
 def word_columns(header: Sequence[str], columns: Columns) -> dict[str, str]:
     """Return the columns of words and tags by field, where the header has none of the usual names.
@@ -78,10 +83,10 @@ def word_columns(header: Sequence[str], columns: Columns) -> dict[str, str]:
     return {field: column for field, column in found.items() if column}
 
 
-def group_words(records: Iterator[Record], options: ReadOptions) -> tuple[Iterator[Record], dict[str, str]]:
-    """Return the records of a file, one a sentence, and the columns of a table with a word a row by field.
+def group_words(records: Iterator[Record], options: ReadOptions) -> tuple[Iterator[Record], WordTable | None]:
+    """Return the records of a file, one a sentence, and the columns of a table with a word a row.
 
-    Files whose rows are whole texts are returned as they are, with no columns.
+    Files whose rows are whole texts are returned as they are, with None.
 
     Args:
         records: the records of the file.
@@ -95,8 +100,8 @@ def group_words(records: Iterator[Record], options: ReadOptions) -> tuple[Iterat
     flagged = itertools.chain(head, flagged)
     table = find_word_table([record for record, _ in head if record], options)
     if table is None:
-        return (record for record, _ in flagged if record), {}
-    return _sentences(flagged, table, options), table.mapping(options.columns.target)
+        return (record for record, _ in flagged if record), None
+    return _sentences(flagged, table, options), table
 
 
 def _with_damage(records: Iterator[Record], options: ReadOptions) -> Iterator[tuple[Record | None, bool]]:
