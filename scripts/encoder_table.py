@@ -22,6 +22,7 @@ import tempfile
 import textwrap
 import traceback
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -91,8 +92,9 @@ from __future__ import annotations
 
 '''
 TRIED_END = (
-    '"""Loaded, compared with transformers, trained and saved by that script, with random weights."""\n'
+    '"""Loaded, compared with transformers, trained and saved by that script, with random weights."""\n\n'
 )
+FP32_END = '"""Those of them that transformers cannot compute in bf16."""\n'
 LARGEST = 20_000_000
 
 
@@ -294,11 +296,16 @@ def write_files(results: dict[str, Any]) -> None:
     after = rest.partition(MARKS[1])[2]
     table = "\n".join(table_lines(results))
     page.write_text(f"{before}{MARKS[0]}\n{table}\n{MARKS[1]}{after}", encoding="utf-8")
-    names = [name for name, found in results.items() if found["result"] == "runs"]
-    wrapped = textwrap.wrap(" ".join(f'"{name}",' for name in names), 100, break_on_hyphens=False)
-    listed = "".join(f"    {line}\n" for line in wrapped)
-    text = f"{TRIED_HEADER}TRIED: frozenset[str] = frozenset({{\n{listed}}})  # fmt: skip\n{TRIED_END}"
+    runs = {name: found for name, found in results.items() if found["result"] == "runs"}
+    slow = [name for name, found in runs.items() if found["precision"] == "fp32"]
+    text = f"{TRIED_HEADER}{_python_set('TRIED', runs)}{TRIED_END}{_python_set('FP32_ALONE', slow)}{FP32_END}"
     (root / "src" / "bertune" / "encoders" / "tried.py").write_text(text, encoding="utf-8")
+
+
+def _python_set(name: str, members: Iterable[str]) -> str:
+    wrapped = textwrap.wrap(" ".join(f'"{member}",' for member in members), 100, break_on_hyphens=False)
+    lines = "".join(f"    {line}\n" for line in wrapped)
+    return f"{name}: frozenset[str] = frozenset({{\n{lines}}})  # fmt: skip\n"
 
 
 def main() -> None:

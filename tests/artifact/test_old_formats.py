@@ -1,4 +1,4 @@
-"""What bertune c8c62a7 (format 1) wrote still opens: saved folders, files of vectors, indexes, unfinished ones too."""
+"""What bertune c8c62a7 (format 1) wrote still opens: saved folders, files of vectors; its indexes are built again."""
 
 from __future__ import annotations
 

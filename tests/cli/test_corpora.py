@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from typer.testing import CliRunner
 
 import bertune
 from bertune.cli.app import app
+from bertune.errors import ConfigError
 from bertune.retrieval import writers
 
 ROWS = [
@@ -211,6 +213,21 @@ BAD = {
     "no text": (["embed", "model1", "labels.csv", "data.columns={text: words}"], "no column 'words' for 'text'"),
     "empty text": (["embed", "model1", "empty.jsonl", "-o", "x.npy"], "empty.jsonl:2: 'text' is empty"),
     "setting of training": (["embed", "model1", "corpus.jsonl", "data.max_length=8"], "only these can be given here"),
+    "two prompts": (["embed", "model1", "corpus.jsonl", "--prompt", "a ", "--prompt-name", "query"], "two prompts are given"),
+    "prompt name is empty": (["embed", "model1", "corpus.jsonl", "--prompt-name", ""], "prompt_name: is empty"),
+    "form without a file": (["embed", "model1", "corpus.jsonl", "--dtype", "nonsense"], "'nonsense' is none of float32"),
+    "pairs of a query": (["search", "model1", "corpus.jsonl", "dog", "--pairs"], "QUERY: without effect here"),
+    "pairs of a file": (["search", "model1", "corpus.jsonl", "--pairs", "--queries", "corpus.jsonl"], "--queries: without effect"),
+    "pairs and -k": (["search", "model1", "corpus.jsonl", "--pairs", "-k", "3", "--engine", "exact"], "-k, --engine: without"),
+    "threshold without pairs": (["search", "model1", "corpus.jsonl", "dog", "--threshold", "0.9"], "--threshold: without effect"),
+    "most without pairs": (["search", "model1", "corpus.jsonl", "dog", "--max-pairs", "7"], "--max-pairs: without effect"),
+    "query data without queries": (["search", "model1", "corpus.jsonl", "dog", "--query-data", "data.format=csv"], "--query-data: without effect"),
+    "a setting as a query": (["search", "model1", "corpus.jsonl", "data.format=csv", "dog"], "is a setting, not a query; for CORPUS type --data"),
+    "an empty query": (["search", "model1", "corpus.jsonl", "dog", " "], "a query is empty"),
+    "a Hub id offline": (["embed", "someone/some-model", "corpus.jsonl"], "someone/some-model: no such folder; nor can it be had from the Hub: "),
+    "a Hub id to search with": (["search", "some-model", "corpus.jsonl", "dog"], "some-model: no such folder; nor can it be had from the Hub: "),
+    "a path of a model": (["embed", "./some/model", "corpus.jsonl"], "some/model: no such folder; give a folder"),
+    "a cache list by age": (["cache", "list", "--older-than", "3"], "--older-than: without effect here"),
     "nothing to search": (["search", "model1", "corpus.jsonl"], "give a query, --queries FILE, or --pairs"),
     "unknown engine": (["search", "model1", "corpus.jsonl", "dog", "--engine", "annoy"], "'annoy' is none of exact, usearch"),
     "single text to predict": (["predict", "model1", "corpus.jsonl"], "corpus.jsonl:1: predict compares two texts"),
@@ -227,6 +244,114 @@ def test_bad_input_is_one_line_and_exit_code_2(place, name, monkeypatch):
     assert out == ""
     assert expected in said.splitlines()[-1]
     assert not list(Path().glob("x.*"))
+
+
+def test_vectors_of_standard_output_have_the_form_that_is_asked_for(place):
+    texts = [row["text"] for row in ROWS]
+    model = bertune.load(place / "model1", precision="fp32")
+    for form in ("float16", "int8", "binary", "ubinary"):
+        code, out, said = run(
+            "embed", place / "model1", place / "corpus.jsonl", "--dtype", form, "--precision", "fp32"
+        )
+        assert code == 0, said
+        found = np.array([json.loads(line)["embedding"] for line in out.splitlines()])
+        expected = model.encode(texts, precision=form)
+        assert found.shape == expected.shape
+        assert np.abs(found - expected.astype(float)).max() <= {"float16": 1e-3, "int8": 1}.get(form, 0)
+
+
+def test_an_embedding_in_the_file_is_kept(place, tmp_path):
+    (tmp_path / "x.jsonl").write_text('{"text": "a dog", "embedding": "mine"}\n')
+    _, out, _ = run("embed", place / "model1", tmp_path / "x.jsonl")
+    row = json.loads(out)
+    assert row["embedding"] == "mine" and len(row["embedding_"]) == 32
+
+
+def test_an_empty_prompt_is_said(place):
+    code, out, said = run("embed", place / "model1", place / "corpus.jsonl", "--prompt", "")
+    assert code == 0 and "prompt: is empty, so nothing is put before a text" in said
+    assert out == run("embed", place / "model1", place / "corpus.jsonl")[1]
+
+
+@pytest.fixture
+def short(place, tmp_path):
+    """A copy of the model that reads 6 tokens."""
+    shutil.copytree(place / "model1", tmp_path / "short")
+    path = tmp_path / "short" / "bertune.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "max_length": 6}))
+    return tmp_path / "short"
+
+
+@pytest.mark.parametrize("verb", ["file", "stream", "index"])
+def test_cut_texts_are_counted_over_all_chunks_at_the_end(short, tmp_path, monkeypatch, verb):
+    """The long ones come late, and some are equal."""
+    monkeypatch.setattr(writers, "CHUNK_ROWS", 4)
+    monkeypatch.setattr("bertune.commands.embed.STREAM_CHUNK_ROWS", 4)
+    rows = "a dog\n" * 7 + "the dog is good and red\n" * 3 + "a very big dog is here\n"
+    (tmp_path / "late.txt").write_text(rows)
+    words = {
+        "file": ["embed", short, tmp_path / "late.txt", "-o", tmp_path / "x.npy"],
+        "stream": ["embed", short, tmp_path / "late.txt"],
+        "index": ["search", short, tmp_path / "late.txt", "dog"],
+    }[verb]
+    code, _, said = run(*words)
+    assert code == 0
+    assert said.count("were cut") == 1
+    # 7 rows of 4 tokens and 4 of 8, of which 2 each are cut
+    assert "data: 4 of 11 rows are longer than max_length 6 and were cut, 13.3% of all tokens" in said
+    assert "of the first" not in said
+
+
+def test_a_cut_query_is_said(short, place, tmp_path):
+    words = [short, place / "corpus.jsonl", "the dog is good and red", "dog", "--index", tmp_path / "index"]
+    _, _, said = run("search", *words)
+    assert "queries: 1 of 2 rows are longer than max_length 6 and were cut" in said
+
+
+def test_columns_of_queries_are_used(place, tmp_path):
+    (tmp_path / "q.csv").write_text("id;words\nq7;a dog\nq8;a tree\n")
+    words = ["search", place / "model1", place / "corpus.jsonl", "--queries", tmp_path / "q.csv", "-k", "1",
+             "--json", "--index", tmp_path / "index"]  # fmt: skip
+    settings = ["--query-data", "data.delimiter=semicolon", "--query-data", "data.columns={text: words}"]
+    code, out, said = run(*words, *settings)
+    assert code == 0, said
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert [line["query"] for line in lines] == ["a dog", "a tree"]
+    assert [line["query_row"]["id"] for line in lines] == ["q7", "q8"]
+    assert "q.csv: text = column 'words'; not used: 'id'" in said
+
+
+def test_a_hub_id_opens_a_folder_of_the_cache(place, tmp_path, monkeypatch, expected):
+    """As huggingface_hub lays it out, offline."""
+    cache = tmp_path / "hub" / "models--someone--some-model"
+    (cache / "refs").mkdir(parents=True)
+    (cache / "refs" / "main").write_text("abc")
+    shutil.copytree(place / "model1", cache / "snapshots" / "abc")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    for name in ("embed", "search"):
+        words = {"embed": [], "search": ["dog", "--index", tmp_path / "index"]}[name]
+        code, _, said = run(name, "someone/some-model", place / "corpus.jsonl", *words)
+        assert code == 0, said
+    found = bertune.load("someone/some-model", precision="fp32").encode([row["text"] for row in ROWS])
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_settings_of_a_model_can_be_set_and_slips_are_named(place):
+    model = bertune.load(place / "model1", precision="fp32")
+    text, print_of = "the dog is good and red", model.fingerprint()
+    whole = model.encode(text)
+    model.max_seq_length = 5
+    assert model.max_seq_length == 5 and model.fingerprint() != print_of
+    assert not np.allclose(model.encode(text), whole, atol=1e-3)
+    for name in ("max_seq_len", "max_length", "prompt_names", "truncate_dims"):
+        with pytest.raises(
+            AttributeError, match="is no setting of a model of sentence vectors; did you mean"
+        ):
+            setattr(model, name, 5)
+    for tokens in (0, 10_000, "5", None):
+        with pytest.raises(ConfigError, match=r"max_seq_length: got .*, must be from 3 to"):
+            model.max_seq_length = tokens
+    model.anything_else = 1
 
 
 PROGRAM = """

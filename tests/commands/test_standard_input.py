@@ -120,6 +120,7 @@ def test_other_formats(ask: Ask, content: str, setting: str) -> None:
             "-: is UTF-16 text without byte-order mark, not utf-8; set ",
         ),
         (b"PK\x03\x04\x14\x00xl/workbook.xml", "-: is an Excel workbook (xlsx); save the sheet as csv"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d\n", "-: is a pointer of Git LFS"),
         (b"", "-: holds no rows"),
         (b"\n\n", "-: holds no rows"),
     ],

@@ -122,7 +122,7 @@ def test_a_sentence_a_line_is_read_back(rows):
     text = "".join(f"{' '.join(first)}\t{' '.join(second)}\r\n" for first, second in sentences)
     form, found, skipped = read(text)
     assert form == ConllLayout(True, True, 2)
-    assert found == [Sentence(n, columns) for n, columns in enumerate(sentences, 1)]
+    assert found == [Sentence(n, columns, stride=0) for n, columns in enumerate(sentences, 1)]
     assert skipped == {}
 
 

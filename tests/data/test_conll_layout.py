@@ -88,6 +88,20 @@ def test_conllu_has_columns_of_its_own(write):
     assert read_file(write, "t.conllup", plus)[0] == [(["a", "b"], ["B-x", "O"])]
 
 
+def test_a_count_that_begins_anew_begins_a_sentence(write):
+    text = "1\ta\tB-x\n2\tb\tO\n1\tc\tO\n1\td\tO\n2\te\tO\n"
+    rows, _ = read_file(write, "t.conll", text)
+    assert [words for words, _ in rows] == [["a", "b"], ["c"], ["d", "e"]]
+
+
+def test_lines_that_are_no_words_do_not_shift_the_lines_of_words(write):
+    path = write("t.conllu", conllu(("1", "a", "X"), ("2-3", "bc", "_"), ("2", "b", "Y"), ("3", "c", "Z")))
+    rows, _ = read_tagging_file(path)
+    assert str(rows[0].location.at_word(2)) == f"{path}:1"  # the sentence, where the line is not known
+    rows, _ = read_tagging_file(write("t.conll", "a O\nb O\n"))
+    assert rows[0].location.at_word(1).line == 2
+
+
 def test_usual_names_of_columns_stay(write):
     """Whoever has named columns by position goes on to do so."""
     nested = "1\ta\tB-x\tO\n2\tb\tO\tB-y\n\n1\tc\tO\tO\n"
@@ -114,6 +128,10 @@ def test_a_column_that_counts_words_holds_no_words(write):
     assert "data.columns=[_,text,_,label] reads column 4" in notes[0]
     rows, _ = read_file(write, "t.tsv", nested, columns=["_", "text", "_", "label"])
     assert rows[0] == (["a", "b"], ["O", "B-y"])
+    chunks = nested.replace("#\turl\n", "")
+    rows, notes = read_file(write, "t.tsv", chunks)
+    assert rows[0] == (["a", "b"], ["O", "B-y"])
+    assert "data.columns=[_,text,label,_] reads column 3" in notes[0]
     assert read_file(write, "t.conll", "1\ta\n2\tb\n\n1\tc\n", target=False)[0][0][0] == ["a", "b"]
 
 
@@ -225,11 +243,10 @@ def test_a_file_without_blank_lines_is_said(write):
     assert len(rows) == 1
     said = next(note for note in notes if "150 words are one sentence" in note)
     assert "50 of its words usually end one" in said
-    assert 'data.sentence_ends=[".","?","!"]' in said
-    chinese = "".join(f"字{n} O\n。 O\n" for n in range(300)) + "\n"
-    assert any(
-        "2 sentences have 1200 words, 600 each" in n for n in read_file(write, "t.bmes", 2 * chinese)[1]
-    )
+    assert 'data.sentence_ends=["."] ' in said
+    chinese = "".join(f"字{n} O\n。 O\n？ O\n" for n in range(300)) + "\n"
+    said = next(n for n in read_file(write, "t.bmes", 2 * chinese)[1] if "2 sentences have 1800 words" in n)
+    assert 'data.sentence_ends=["。","？"] ' in said
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,8 @@ def divided(path: str, by: str, usual: str, kind: str) -> str:
         ("d.tsv", 'text,label\n"a, b",x\nc,y\n', "commas", "tabs", "tsv"),
         ("d.txt", "text;label\na, b;x\nc;y\n", "semicolons", "tabs", "tsv"),
         ("d.csv", "text^label\na, b^x\nc^y\n", "'^'", "commas", "csv"),
+        ("d.csv", "text:label\na, b:x\nc:y\n", "colons", "commas", "csv"),
+        ("d.txt", "文本，标签\na, b，x\nc，y\n", "'，'", "tabs", "tsv"),
         ("d.csv", "text;label\na, b;x\nc; c;y\nc;y\n", "semicolons", "commas", "csv"),
     ],
 )
@@ -148,6 +150,15 @@ def test_a_delimiter_that_divides_nothing_is_refused(
     assert Read(path, delimiter=advised).values == [("a", "x")]
 
 
+@pytest.mark.parametrize("delimiter", ["||", "::", "##"])
+def test_a_delimiter_of_several_characters_is_named(write, delimiter: str) -> None:
+    path = write("d.csv", f"text{delimiter}label\na, b{delimiter}x\n")
+    assert refused(path) == (
+        f"{path}: columns are divided by {delimiter!r}, and a delimiter is one character; "
+        f"replace it, as in: sed 's/{delimiter}/\\t/g' {path!r} > new.tsv"
+    )
+
+
 def test_one_column_with_a_delimiter_is_read(write) -> None:
     assert Read(write("d.csv", "text\na, b\n"), need_target=False, delimiter="tab").values == [("a, b",)]
 
@@ -171,6 +182,14 @@ def test_blanks_before_quoted_fields_are_left_out_and_said(write, content: str, 
     assert read.values == rows
     assert read.faults.count == 0
     assert f"{path}: blanks before quoted fields are no part of the fields" in read.notes
+
+
+@pytest.mark.parametrize("row", ['"a" ,"x"', '"a","x" ', '"a"x,y'])
+def test_blanks_behind_quoted_fields_are_named(write, row: str) -> None:
+    path = write("d.csv", f"text,label\nb,y\n{row}\nc,y\n")
+    message = refused(path)
+    assert message.startswith(f"{path}:3: broken quotation: ")
+    assert "not even a blank may stand behind a closing mark" in message
 
 
 def test_blanks_before_quoted_fields_far_below(write) -> None:
@@ -283,6 +302,17 @@ def test_a_header_above_listed_columns_is_no_row(
     assert "so it is taken as a header; if it is a row, move it down" in read.notes[0]
 
 
+@pytest.mark.parametrize("header", ["label,text", "Label,TEXT"])
+def test_a_header_in_another_order_than_data_columns_is_refused(write, header: str) -> None:
+    path = write("d.csv", f"{header}\nx,a dog\ny,a cat\n")
+    names = ", ".join(map(repr, header.split(",")))
+    assert refused(path, **NAMED) == (
+        f"{path}:1: the first line names the columns in the order {names}, data.columns in the order "
+        "'text', 'label'; leave data.columns out, and the first line counts"
+    )
+    assert Read(path).values == [("a dog", "x"), ("a cat", "y")]
+
+
 def test_words_above_numbers_are_a_header(write) -> None:
     path = write("d.csv", "utterance,tone\ngood words,1\nbad words,0\n")
     read = Read(path, **NAMED)
@@ -309,6 +339,7 @@ def test_a_line_that_may_be_a_header_is_said_with_what_to_set(write) -> None:
         "这家店的东西很不错,好\n坏,坏\n好,好吃\n",
         "what?,0\nwho,1\nwhen,0\n",
         "title\tx\nreview\ty\n",
+        "good,unknown\nbad,1\nfine,0\n",
     ],
 )
 def test_rows_below_listed_columns_stay_rows(write, content: str) -> None:
@@ -411,6 +442,17 @@ def test_other_marks_around_fields_are_said(write, marks: str, name: str, delimi
         f"fields begin with {marks[0]} and end with {marks[1]}, and are read with these marks"
         in read.notes[0]
     )
+
+
+def test_texts_between_marks_stay_so(write) -> None:
+    texts = [f"“a text of some length, number {n}, between marks”" for n in range(4)]
+    read = Read(write("d.tsv", "text\tlabel\n" + "".join(f"{text}\tx\n" for text in texts)))
+    assert [value[0] for value in read.values] == texts
+    assert read.notes == []
+    quoted = [text.replace("“", '"').replace("”", '"') for text in texts]
+    read = Read(write("d.tsv", "text\tlabel\n" + "".join(f"{text}\tx\n" for text in quoted)))
+    assert [value[0] for value in read.values] == quoted
+    assert read.notes == []
 
 
 def test_marks_in_some_values_are_text(write) -> None:

@@ -43,6 +43,7 @@ def test_several_labels_in_one_line_make_all_of_them_lists(write, far: int) -> N
         ("good food __label__a", ["a"], "good food"),
         ("__label__a  __label__b\tgood", ["a", "b"], "good"),
         ("__label__a", ["a"], ""),
+        ("__label__a,__label__b good", ["a", "b"], "good"),
         ("my__label__a is text", [], "my__label__a is text"),
         ("__label__很好 东西 好", ["很好"], "东西 好"),
     ],
@@ -75,6 +76,10 @@ def test_tables_with_such_labels_stay_tables(
 ) -> None:
     read = Read(write(name, content), **settings)
     assert read.rows[0].raw == {"label": "__label__a", "text": "good"}
+
+
+def test_a_prefix_without_label_is_a_missing_label(write) -> None:
+    assert Read(write("d.txt", "__label__ a\n__label__x b\n")).values == [("__label__ a", None), ("b", "x")]
 
 
 def test_a_word_a_line_stays_so(write) -> None:

@@ -248,6 +248,18 @@ def test_shapes_that_are_not_read_are_named(write, content: str, message: str) -
     assert refused(path).startswith(f"{path}{message}")
 
 
+@pytest.mark.parametrize("content", ["[" * 100_000, '{"a":' * 100_000, '{"a":[' * 100_000])
+@pytest.mark.parametrize("name", ["d.json", "d.csv"])
+def test_deep_values_are_no_traceback(write, content: str, name: str) -> None:
+    path = write(name, content)
+    assert refused(path).startswith(f"{path}:1: broken JSON" if name == "d.json" else path)
+
+
+def test_objects_in_many_objects_are_one_row(write) -> None:
+    path = write("d.json", '{"a":' * 400 + '{"data": []}' + "}" * 400)
+    assert "columns found: 'a';" in refused(path)
+
+
 def test_commas_behind_the_objects_of_lines_are_named(write) -> None:
     path = write("d.jsonl", '{"text": "a", "label": "x"},\n{"text": "b", "label": "y"},\n')
     assert "a comma follows the object: remove it, or put all objects into one array" in refused(path)

@@ -105,6 +105,15 @@ def test_without_any_sign_of_sentences_it_is_refused_or_cut(write):
     assert "after data.sentence_ends" in notes[-1]
 
 
+def test_parts_of_speech_a_row(write):
+    rows = [("She", "PRON"), ("runs", "VERB"), (".", "PUNCT")] * 2
+    with pytest.raises(DataError, match="nothing says where a sentence ends"):
+        read_tagging_file(write("t.csv", table(rows, ("word", "pos"))))
+    numbered = [(n // 3, *row) for n, row in enumerate(rows)]
+    found, _ = read_tagging_file(write("t.csv", table(numbered, ("sent_id", "word", "pos"))))
+    assert sentences(found) == [(["She", "runs", "."], ["PRON", "VERB", "PUNCT"])] * 2
+
+
 def test_numbers_may_have_gaps_and_begin_anew(write):
     rows, notes = read_tagging_file(
         write("t.csv", "sentence_id,word,tag\n4,a,O\n4,b,O\n9,c,O\n4,d,O\n4,e,O\n")

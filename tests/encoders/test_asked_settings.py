@@ -8,6 +8,7 @@ import shutil
 import pytest
 
 from bertune.encoders.asked_settings import check_settings
+from bertune.encoders.auto_load import settings_read_by
 from bertune.encoders.families.registry import FAMILIES
 from bertune.encoders.load import load_encoder
 from bertune.errors import ConfigError
@@ -149,3 +150,37 @@ def test_a_setting_of_another_type(tiny, tmp_path, name, value):
 def test_quantized_weights(tiny, tmp_path):
     with pytest.raises(ConfigError, match="its weights are quantized"):
         load_encoder(changed(tiny, tmp_path / "m", quantization_config={"quant_method": "bitsandbytes"}))
+
+
+MODERNBERT = {
+    "model_type": "modernbert", "position_embedding_type": "absolute", "attention_bias": False,
+    "classifier_pooling": "mean", "decoder_bias": True, "deterministic_flash_attn": False,
+    "global_attn_every_n_layers": 3, "global_rope_theta": 160000.0, "hidden_activation": "gelu",
+    "initializer_cutoff_factor": 2.0, "layer_norm_eps": 1e-5, "local_attention": 128, "mlp_bias": False,
+    "local_rope_theta": 10000.0, "norm_bias": False, "norm_eps": 1e-5, "repad_logits_with_grad": False,
+    "sparse_pred_ignore_index": -100, "sparse_prediction": False, "reference_compile": True,
+}  # fmt: skip
+ALBERT = {
+    "model_type": "albert", "classifier_dropout_prob": 0.1, "down_scale_factor": 1, "embedding_size": 128,
+    "gap_size": 0, "hidden_act": "gelu_new", "inner_group_num": 1, "layers_to_keep": [], "net_structure_type": 0,
+    "num_hidden_groups": 1, "num_memory_blocks": 0, "position_embedding_type": "absolute",
+}  # fmt: skip
+DEBERTA = {
+    "model_type": "deberta-v2", "relative_attention": True, "position_buckets": 256, "pooler_dropout": 0,
+    "norm_rel_ebd": "layer_norm", "share_att_key": True, "pos_att_type": "p2c|c2p", "pooler_hidden_act": "gelu",
+    "max_relative_positions": -1, "position_biased_input": False, "conv_kernel_size": 3, "conv_act": "gelu",
+}  # fmt: skip
+LONGFORMER = {
+    "model_type": "longformer", "attention_mode": "longformer", "attention_window": [64, 64],
+    "num_hidden_layers": 2, "ignore_attention_mask": False, "onnx_export": False, "sep_token_id": 2,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("config", [MODERNBERT, ALBERT, DEBERTA, LONGFORMER], ids=lambda c: c["model_type"])
+def test_settings_of_usual_checkpoints_of_transformers_are_known(config):
+    from transformers import AutoConfig
+
+    read = settings_read_by(AutoConfig.for_model(**config))
+    assert check_settings(config, read, "transformers'") == []
+    with pytest.raises(ConfigError, match="num_experts_here=8"):
+        check_settings({**config, "num_experts_here": 8}, read, "transformers'")

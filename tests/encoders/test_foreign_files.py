@@ -58,7 +58,9 @@ def test_cut_safetensors(folder, kept):
     path = folder / "model.safetensors"
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * kept)])
-    with pytest.raises(ConfigError, match=r"model\.safetensors is cut: .* MB are there; download it again"):
+    with pytest.raises(
+        ConfigError, match=r"model\.safetensors is cut: .* bytes are there; download it again"
+    ):
         load_encoder(folder)
     path.write_bytes(content[:20])
     with pytest.raises(ConfigError, match="is cut"):
@@ -196,3 +198,21 @@ def test_an_index_whose_parts_are_pointers(folder):
     put(folder / part, LFS)
     with pytest.raises(ConfigError, match=rf"{part} is a pointer of git LFS"):
         load_encoder(folder)
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.float8_e4m3fn])
+def test_quantized_weights_are_not_taken_for_numbers(folder, dtype):
+    weights = load_file(folder / "model.safetensors")
+    name = "bert.encoder.layer.0.output.dense.weight"
+    save_file({**weights, name: weights[name].to(dtype)}, folder / "model.safetensors")
+    with pytest.raises(
+        ConfigError, match=r"are quantized, without a word in config\.json: .*output\.dense\.weight"
+    ):
+        load_encoder(folder)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_half_and_double_weights_are_read(folder, dtype):
+    weights = load_file(folder / "model.safetensors")
+    save_file({name: tensor.to(dtype) for name, tensor in weights.items()}, folder / "model.safetensors")
+    assert load_encoder(folder)[1].missing_keys == []

@@ -77,6 +77,17 @@ def test_a_folder_with_code_is_refused(kind, tiny, tmp_path):
             call(folder)
 
 
+def test_what_it_asks_for_is_said_too(tiny, tmp_path):
+    folder = with_code(tiny, tmp_path / "m", *AUTO_MAPS["jina"])
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "position_embedding_type": "alibi"}))
+    asked = (
+        "Without that code, config.json asks for position_embedding_type='alibi', which would not be computed"
+    )
+    with pytest.raises(ConfigError, match=f"model_code=trusted. {asked}"):
+        load_encoder(folder)
+
+
 def test_it_is_refused_before_data_is_read(tiny, tmp_path):
     folder = with_code(tiny, tmp_path / "m", *AUTO_MAPS["dnabert"])
     settings = {"task": "classify", "model": str(folder), "data": {"train": "no-such-file.csv"}}
@@ -122,7 +133,9 @@ def test_trusted_code_is_run_and_saved(trained, tmp_path):
     assert json.loads((trained / "config.json").read_text())["auto_map"] == AUTO_MAPS["own type"][1]
     artifact = read_artifact(trained, model_code="trusted")
     assert artifact.model.encoder.hf_class == "TwiceModel"
-    with pytest.raises(ArtifactError, match=r"Python code of its own.*model_code=trusted"):
+    with pytest.raises(
+        ArtifactError, match=r"Python code of its own.*--model-code trusted, or bertune\.load"
+    ):
         bertune.load(trained)
     with pytest.raises(ConfigError, match="model_code: 'yes' is neither"):
         bertune.load(trained, model_code="yes")

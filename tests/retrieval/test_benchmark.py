@@ -330,7 +330,7 @@ def test_options_of_a_search_that_do_not_fit(search_of, words, message):
 def test_pairs_at_a_width_are_scored_by_the_first_features(search_of):
     place = search_of()
     pairs = [
-        {"text": q["text"], "text_b": d["text"], "label": n % 3}
+        {"text": q["text"], "text_b": d["text"], "label": n / 4}
         for n, (q, d) in enumerate(zip(QUERIES, CORPUS, strict=False))
     ]
     file = write_rows(place.folder / "pairs.jsonl", pairs)

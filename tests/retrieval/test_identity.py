@@ -179,6 +179,20 @@ def test_other_ways_to_read_it_are_refused(model, tmp_path):
     assert code == 2 and "was made with another data.columns" in said.splitlines()[-1]
 
 
+def test_the_column_that_is_read_is_part_of_an_index(model, tmp_path):
+    corpus = tmp_path / "corpus.csv"
+    corpus.write_text("title,body\na cat,the dog\na house,the tree\n")
+    assert hits(model, corpus)[0]
+    request = SearchRequest(model, str(corpus))
+    assert request.open()[1].info.source["text column"] == "title"
+    path = tmp_path / "corpus.csv.index" / "index.json"
+    values = json.loads(path.read_text())
+    values["source"]["text column"] = "body"  # as a model that was trained on that column would have it
+    path.write_text(json.dumps(values))
+    code, _, said = run("search", model, corpus, "a cat")
+    assert code == 2 and "was made with another text column: 'body' there, 'title' here" in said
+
+
 def test_a_corpus_without_file_and_index_is_named(model, tmp_path):
     code, _, said = run("search", model, tmp_path / "none.txt", "the dog")
     assert code == 2 and "none.txt: no such file" in said

@@ -13,18 +13,22 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 
-from bertune.commands.evaluate import evaluate
+from bertune.cli.output import score_lines
+from bertune.commands.evaluate import Evaluation, evaluate
 from bertune.commands.inspect import inspect
 from bertune.commands.predict import predict
 from bertune.commands.train import prepare, train
 from bertune.config.load import dump_config
+from bertune.config.schema import DataConfig
 from bertune.errors import ConfigError, DataError
 from bertune.inference.writers import write_csv
 from bertune.tasks.base import labels as label_forms
+from bertune.tasks.base.label_scores import score_single_label
 from bertune.tasks.base.reading import check_examples, read_examples, read_splits
-from bertune.tasks.classify import Classify
-from bertune.types import Example, Location, Prediction, Row
+from bertune.tasks.classify import Classify, ClassifyOptions
+from bertune.types import Example, Location, Prediction, Row, Scores
 
 Write = Callable[..., str]
 ROWS = 12
@@ -596,3 +600,58 @@ def test_the_form_of_two_labels_is_looked_up_in_files_only(write):
     example = reader.read(Row({"text": "a", "label": [0, 1]}, Location("-", 1)))
     assert example.target == ("0", "1")
     assert isinstance(reader.task, Classify)
+
+
+@pytest.mark.parametrize("is_multi_label", [True, False])
+def test_a_task_of_your_own_that_scores_gets_whole_predictions(is_multi_label):
+    class Own(Classify):
+        def score(self, predictions, examples, *, intervals=True):
+            return super().score(predictions, examples, intervals=intervals)
+
+    kept = []
+    for kind in (Classify, Own):
+        task = kind(
+            ClassifyOptions(problem_type="multi_label" if is_multi_label else "single_label"), DataConfig()
+        )
+        task.labels, task.thresholds = ("a", "b"), [0.5, 0.5]
+        (prediction,) = task.decode_to_score(torch.tensor([[2.0, 1.0]]), None)
+        assert prediction.value == task.decode(torch.tensor([[2.0, 1.0]]), None)[0].value
+        kept.append(prediction.probabilities)
+    assert kept[0] is None
+    assert set(kept[1]) == {"a", "b"}
+
+
+def scores_of(num_labels: int) -> Scores:
+    """Scores of a task whose every second label is taken for the one before it."""
+    gold = np.arange(num_labels)
+    labels = [f"label {n}" for n in range(num_labels)]
+    return score_single_label(labels, gold, gold // 2 * 2, "accuracy", None, intervals=False)
+
+
+def test_few_labels_are_shown_as_a_matrix_and_many_as_pairs():
+    few = score_lines(Evaluation(scores_of(4), 0.5, 0))
+    assert "rows by gold label (down) and predicted label (across):" in few
+    assert few[-1].split() == ["label", "3", "0", "0", "1", "0"]
+    many = score_lines(Evaluation(scores_of(200), 0.5, 0))
+    assert "the labels that are most often confused:" in many
+    assert many[-1].split() == ["label", "39", "label", "38", "1"]
+
+
+@pytest.mark.parametrize(("num_labels", "pairs"), [(100, 100 * 100), (101, 50), (5000, 1000)])
+def test_confusion_is_whole_for_few_labels(num_labels, pairs):
+    scores = scores_of(num_labels)
+    assert sum(map(len, scores.confusion.values())) == pairs
+    assert scores.confusion["label 3"]["label 2"] == 1
+    assert Scores.from_json(json.loads(json.dumps(scores.to_json()))) == scores
+
+
+def test_intervals_of_many_labels_are_those_of_the_labels_that_occur():
+    rng = np.random.default_rng(1)
+    gold, predicted = rng.integers(0, 4, 50), rng.integers(0, 4, 50)
+    for main in ("accuracy", "f1_macro", "mcc"):
+        few, many = (
+            score_single_label([f"l{n}" for n in range(n)], gold, predicted, main, None, intervals=True)
+            for n in (4, 300)
+        )
+        assert many.intervals[main] == pytest.approx(few.intervals[main])
+        assert many.values == pytest.approx(few.values)

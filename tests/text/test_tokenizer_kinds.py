@@ -239,3 +239,16 @@ def test_ids_beyond_the_word_table(tiny, tmp_path, write):
     }
     with pytest.raises(ConfigError, match=r"its highest id is 5000; they do not belong together"):
         bertune.train(settings, quiet=True)
+
+
+def test_a_tokenizer_of_the_folders_own_code_is_not_run(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    (tmp_path / "vocab.txt").write_text("[UNK]\na\nb\n")
+    (tmp_path / "tokenization.py").write_text("raise AssertionError('it was run')")
+    settings = {
+        "tokenizer_class": "OwnTokenizer",
+        "auto_map": {"AutoTokenizer": ["tokenization.OwnTokenizer", None]},
+    }
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    with pytest.raises(ConfigError, match=r"auto_map in tokenizer_config.json.*does not run"):
+        load_tokenizer(tmp_path, 64, DataConfig())

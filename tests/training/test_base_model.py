@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from tests.sentence_folders import (
     PAIRS,
     SCORED,
@@ -327,3 +328,37 @@ def test_the_prompts_of_a_search_are_put_before_texts_in_training(tiny, tmp_path
     bertune.train("embed", [*settings, f"out={tmp_path / 'written'}"], quiet=True)
     one, other = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("prompted", "written"))
     assert one == other
+
+
+def test_a_run_of_an_earlier_version_goes_on_as_it_began(tiny, tmp_path):
+    """Its run file and checkpoint lack the options that are new: it took nothing over."""
+    save_sentence_folder(tiny, tmp_path / "base", "cls", normalize=True, prompts=PROMPTS)
+    file, out, whole = write_rows(tmp_path / "rows.jsonl", PAIRS), tmp_path / "out", tmp_path / "whole"
+    settings = [f"data.train={file}", f"data.dev={file}", f"model={tmp_path / 'base'}"]
+    settings += ["train.max_steps=4", "train.checkpoint_every=2", "train.batch_size=8"]
+    settings += [
+        "options.pooling=mean",
+        "options.normalize=false",
+        "options.prompts={}",
+        "data.max_length=null",
+    ]
+
+    class Stop(bertune.Listener):
+        def on_step(self, *_, **__):
+            if any(out.glob("checkpoints/*")):
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        bertune.train("embed", [*settings, f"out={out}"], quiet=True, listeners=[Stop()])
+    new = ("dense", "prompts", "similarity", "do_lower_case", "truncate_dim", "default_prompt_name")
+    run = yaml.safe_load((out / "run.yaml").read_text())
+    run["options"] = {name: value for name, value in run["options"].items() if name not in new}
+    (out / "run.yaml").write_text(yaml.safe_dump(run))
+    for description in out.glob("checkpoints/*/checkpoint.json"):
+        content = json.loads(description.read_text())
+        options = content["about"]["run"]["options"]
+        content["about"]["run"]["options"] = {n: v for n, v in options.items() if n not in new}
+        description.write_text(json.dumps(content))
+    bertune.train(str(out), resume=True, quiet=True)
+    bertune.train("embed", [*settings, f"out={whole}"], quiet=True)
+    assert (out / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()

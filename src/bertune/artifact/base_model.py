@@ -6,12 +6,13 @@ value of the folder, and the layers after pooling have its weights.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bertune.artifact.read import read_metadata, read_run, read_weights
+from bertune.artifact.file_hashes import WEIGHTS
+from bertune.artifact.read import build_task, read_metadata, read_run, read_weights
 from bertune.artifact.sentence_head import sentence_options
 from bertune.artifact.sentence_modules import Dense, SentenceModules
 from bertune.artifact.sentence_transformers import (
@@ -22,7 +23,6 @@ from bertune.artifact.sentence_transformers import (
 from bertune.config.schema import RunConfig
 from bertune.encoders.pretrained import PretrainedFolder, locate_model
 from bertune.errors import ArtifactError, BertuneError, ConfigError
-from bertune.tasks import load_task
 from bertune.tasks.base.sentence import SentenceTask
 from bertune.tasks.base.task import Task
 from bertune.types import JSON
@@ -57,7 +57,8 @@ def take_over(run: RunConfig, task: Task, note: Note) -> RunConfig:
         modules = read_base_modules(folder)
         if modules is None:
             return run
-        offered = sentence_options(modules, folder)
+        known = type(task.options).model_fields  # a task of your own may have others
+        offered = {n: v for n, v in sentence_options(modules, folder).items() if n in known}
     except ArtifactError as error:
         raise ConfigError(
             f"model: {error}; to train its encoder alone, give a copy of the folder without modules.json"
@@ -123,7 +124,7 @@ def _text(value: Any) -> str:
 def _with_options(run: RunConfig, task: SentenceTask, offered: JSON, settings: _Settings) -> RunConfig:
     """Return a run whose options are those given, and else those of the folder; the task gets them too."""
     given = task.options.model_dump(include=task.options.model_fields_set)
-    if "prompts" in given and offered["default_prompt_name"] not in given["prompts"]:
+    if "prompts" in given and offered.get("default_prompt_name") not in given["prompts"]:
         offered = {**offered, "default_prompt_name": None}
     task.options = type(task.options).model_validate({**offered, **given})
     for name, value in offered.items():
@@ -154,20 +155,12 @@ def _read_own_modules(folder: Path) -> SentenceModules | None:
     run, metadata = read_run(folder), read_metadata(folder)
     if run.task.endswith(".py"):
         return None
-    task_class = load_task(run.task)
-    task = task_class(task_class.Options.model_validate(run.options), run.data)
+    task = build_task(folder, metadata, run)
     if not isinstance(task, SentenceTask):
         return None
-    weights, names = read_weights(folder), "bertune_head.dense.{}.{}"
     hidden_size = PretrainedFolder(folder).config.get("hidden_size", 0)
-    dense = tuple(
-        Dense(
-            weights[names.format(number, "weight")],
-            weights[names.format(number, "bias")],
-            "identity" if activation == "none" else activation,
-        )
-        for number, (_, activation) in enumerate(task.dense_layers(hidden_size))
-    )
+    activations = [activation for _, activation in task.dense_layers(hidden_size)]
+    dense = tuple(_read_own_dense(folder, activations))
     options = task.options
     return SentenceModules(
         max_length=metadata["max_length"],
@@ -180,3 +173,12 @@ def _read_own_modules(folder: Path) -> SentenceModules | None:
         default_prompt_name=options.default_prompt_name,
         similarity_fn_name=options.similarity,
     )
+
+
+def _read_own_dense(folder: Path, activations: Sequence[str]) -> Iterator[Dense]:
+    weights = read_weights(folder) if activations else {}
+    for number, activation in enumerate(activations):
+        weight, bias = (f"bertune_head.dense.{number}.{part}" for part in ("weight", "bias"))
+        if not {weight, bias} <= weights.keys():
+            raise ArtifactError(f"{folder / WEIGHTS}: damaged: holds no {weight}; get the file again")
+        yield Dense(weights[weight], weights[bias], "identity" if activation == "none" else activation)

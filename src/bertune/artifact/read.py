@@ -26,6 +26,7 @@ from bertune.config.load import read_config
 from bertune.config.renames import upgrade_settings
 from bertune.config.schema import DataConfig, RunConfig
 from bertune.encoders.load import build_encoder, check_token_ids, load_encoder
+from bertune.encoders.model_code import SET_TRUST, TRUST_SAVED
 from bertune.encoders.pretrained import PACKAGED_MODELS, PretrainedFolder, locate_model
 from bertune.errors import ArtifactError, ConfigError, listed
 from bertune.files import expand_user
@@ -89,7 +90,7 @@ def read_artifact(
         return _read_sentence_folder(path, trusts_code)
     metadata = read_metadata(path)
     run = read_run(path)
-    task = _build_task(path, metadata, run, task_file)
+    task = build_task(path, metadata, run, task_file)
     if changed := changed_files(path, metadata):
         note = note or (lambda line: warnings.warn(line, stacklevel=4))
         if replacement := _read_changed(path, task, changed, trusts_code, note):
@@ -106,7 +107,7 @@ def _read_own(pretrained: PretrainedFolder, metadata: JSON, run: RunConfig, task
     try:
         encoder = build_encoder(pretrained)
     except ConfigError as error:
-        raise ArtifactError(str(error).removeprefix("model: ")) from None
+        raise ArtifactError(_of_saved_folder(error)) from None
     model = Model(encoder, task.head(encoder, {}))
     try:
         model.load_hf_state_dict(read_weights(path))
@@ -178,14 +179,30 @@ def _locate(folder: str | Path, *, with_code: bool) -> Path:
     try:
         return locate_model(name, with_code=with_code)
     except ConfigError as error:
-        reason = str(error).partition("from the Hub: ")[2] or str(error)
+        reason = (str(error).partition("from the Hub: ")[2] or str(error)).rstrip(".")
         raise ArtifactError(
             f"{folder}: no such folder; nor can it be had from the Hub: {reason}; give a folder that "
             "`bertune train` or sentence-transformers has written, the Hub id of one, or minilm"
         ) from None
 
 
-def _build_task(folder: Path, metadata: JSON, run: RunConfig, task_file: str | None) -> Task:
+def _of_saved_folder(error: ConfigError) -> str:
+    """Return the message about a pretrained folder as one about a saved folder."""
+    return str(error).removeprefix("model: ").replace(SET_TRUST, TRUST_SAVED)
+
+
+def build_task(folder: Path, metadata: JSON, run: RunConfig, task_file: str | None = None) -> Task:
+    """Return the task of a saved folder, with what it has learned.
+
+    Args:
+        folder: for messages.
+        metadata: bertune.json.
+        run: run.yaml.
+        task_file: the Python file of a task of your own.
+
+    Raises:
+        ArtifactError: the task is another one than that of the folder, or needs its file.
+    """
     name = str(metadata["task"])
     if name.endswith(".py") and task_file is None:
         raise ArtifactError(
@@ -220,7 +237,7 @@ def _read_sentence_folder(folder: Path, trusts_code: bool) -> Artifact:
         tokenizer = pretrained.load_tokenizer(data, encoder.max_positions)
         check_token_ids(tokenizer, encoder, encoder_folder)
     except ConfigError as error:
-        raise ArtifactError(str(error).removeprefix("model: ")) from None
+        raise ArtifactError(_of_saved_folder(error)) from None
     if report.missing_keys:
         raise ArtifactError(f"{encoder_folder}: lacks the weights {listed(report.missing_keys, 3)}")
     head = cast(SentenceHead, task.head(encoder, {}))

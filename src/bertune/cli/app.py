@@ -340,8 +340,11 @@ def cache(
     """List or remove the rows and tokens kept on disk."""
 
     def work() -> None:
+        from bertune.cli.output import refuse_idle
         from bertune.commands.cache import cache_lines, clear_cache, list_cache
 
+        if action == "list":
+            refuse_idle("list shows everything, and clear uses it", {"--older-than": older_than or None})
         report = list_cache() if action == "list" else clear_cache(action, older_than)
         if as_json:
             _print_json(report)

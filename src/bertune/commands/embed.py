@@ -20,7 +20,7 @@ from bertune.retrieval.corpus import (
     load_sentence_pipeline,
 )
 from bertune.retrieval.row_map import remove_row_map, row_map_path, write_row_map
-from bertune.retrieval.writers import VectorFile, write_vectors
+from bertune.retrieval.writers import VectorFile, check_vector_file, write_vectors
 from bertune.types import JSON
 
 STREAM_CHUNK_ROWS = 1024
@@ -77,6 +77,7 @@ def embed(  # noqa: PLR0913  (what a user can choose)
             "-o: standard input can be read only once, and a file of vectors needs two passes; "
             "leave -o out for JSON lines, or give a file"
         )
+    check_vector_file(Path(output), dtype)
     console, options = console or Console(quiet=True), options or VectorOptions()
     pipeline = load_sentence_pipeline(folder, device=device, precision=precision, model_code=model_code)
     data = corpus_data_config(pipeline, file, overrides)
@@ -104,7 +105,7 @@ def embed(  # noqa: PLR0913  (what a user can choose)
     return EmbedResult(job.path, job.num_rows, num_resumed_rows)
 
 
-def embed_stream(
+def embed_stream(  # noqa: PLR0913  (what a user can choose)
     folder: str | Path,
     file: str,
     overrides: Sequence[str] = (),

@@ -146,7 +146,7 @@ def open_or_build_index(
         try:
             index = builder.open()
         except ArtifactError:
-            if not os.access(folder, os.W_OK):
+            if not os.access(folder, os.W_OK) or not Path(corpus.file).exists():
                 raise
             index = None  # a call that builds it again may be the reason: wait for its end
         if index is not None:
@@ -250,7 +250,8 @@ class _IndexBuilder:
         if not path.is_file():
             raise DataError(f"{self.corpus.file}: no such file; an index is made of a file")
         reading = self.corpus.data.model_dump(mode="json", include=set(_READING))
-        return {"sha256": sha256(path), **{f"data.{name}": reading[name] for name in _READING}}
+        settings = {f"data.{name}": reading[name] for name in _READING}
+        return {"sha256": sha256(path), **settings, "text column": self.corpus.text_columns()}
 
 
 _READING = ("columns", "format", "delimiter", "quoting", "encoding", "bad_rows")

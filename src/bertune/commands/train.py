@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from bertune import distributed
 from bertune.artifact.artifact import Artifact
 from bertune.artifact.base_model import take_over
@@ -25,9 +27,16 @@ from bertune.tasks.base.task import Note, Task
 from bertune.training.build import BuiltModel, build_model, check_model
 from bertune.training.launch import apply_launcher_settings, build_accelerator, check_environment
 from bertune.training.listener import Listener
-from bertune.training.resume import RunDir, choose_run_dir, finished_scores, settings_to_resume
+from bertune.training.resume import (
+    RunDir,
+    choose_run_dir,
+    finished_scores,
+    is_run_dir,
+    settings_to_resume,
+)
 from bertune.training.rng import seed_everything
 from bertune.training.run import TrainingRun, TrainResult
+from bertune.types import JSON
 
 
 def train(
@@ -57,13 +66,16 @@ def train(
     notes: list[str] = []
     run, task = _resolve(settings_to_resume(source) if resume else source, overrides)
     _check_run(run, task)
-    run = take_over(run, task, notes.append)
+    if not (resume and is_run_dir(source)):  # whose run file says what was used
+        run = take_over(run, task, notes.append)
     run = apply_launcher_settings(run, notes.append)
     distributed.init(use_cpu=choose_device(run.device).type == "cpu")
     console = Console(quiet or distributed.rank() > 0)
     for line in notes:
         console.info(f"note: {line}")
-    run_dir = choose_run_dir(run, resume=resume, note=prefixed(console, "resume"))
+    run_dir = choose_run_dir(
+        run, resume=resume, note=prefixed(console, "resume"), option_defaults=_option_defaults(task)
+    )
     if run_dir.finished:
         console.info(f"resume: the run in {str(run_dir.path)!r} is finished; nothing is left to do")
         return TrainResult(run_dir.path, finished_scores(run_dir.path))
@@ -75,6 +87,14 @@ def train(
     result = train_on(run, task, splits, listeners, run_dir=run_dir, console=console)
     console.info(f"done in {duration(time.perf_counter() - began)}")
     return result
+
+
+def _option_defaults(task: Task) -> JSON:
+    """Return the default of each option of a task; nothing where some have none."""
+    try:
+        return type(task).Options().model_dump(mode="json")
+    except ValidationError:
+        return {}
 
 
 def prepare(

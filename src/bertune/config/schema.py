@@ -86,7 +86,8 @@ class DataConfig(Section):
     txt, or another one if the first lines leave no doubt; tabs or blanks for conll."""
     quoting: Literal["auto", "standard", "none"] = "auto"
     """`standard`: a field in double quotes may hold delimiters and newlines. `none`: quotation marks are
-    text. `auto`: standard for csv; none for tsv and txt, as in GLUE and most Chinese data sets."""
+    text. `auto`: standard for csv; none for tsv and txt, as in GLUE and most Chinese data sets, unless every
+    value of a column is quoted."""
     sentence_ends: list[str] | None = None
     """Words after which a sentence ends, such as [".", "?", "!", "。"], in files with a word a line or a row
     that do not divide sentences. An empty list reads long texts as they are, without a word about it."""
@@ -146,7 +147,7 @@ class DataConfig(Section):
         for field, names in value.items() if isinstance(value, dict) else ():
             if names in (None, []) and ":" in str(field):
                 written = str(field).replace(":", ": ", 1)
-                raise ValueError(f"YAML needs a blank after the colon: {{{written}}}")
+                raise ValueError(f"write a blank after the colon: {{{written}}}")
             if names in (None, []):
                 raise ValueError(f"{field!r} has no column; write {{{field}: NAME}}")
         if isinstance(value, dict):

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -51,6 +52,8 @@ class Sentence:
     line: int
     columns: tuple[tuple[str, ...], ...] = ()
     error: str = ""
+    stride: int = 1
+    """Lines from one word to the next; 0 where lines that are no words stand between them."""
 
 
 def read_sentences(
@@ -88,7 +91,7 @@ def _sentence_lines(
             continue
         found = halves(line, layout)
         if len(found) == 2:
-            yield Sentence(number, tuple(found))
+            yield Sentence(number, tuple(found), stride=0)
         elif follows_comment and is_comment(line, layout, follows_comment=True):
             _count(skipped, "comments")
             continue
@@ -142,23 +145,31 @@ def _assemble(
     """Yield sentences of words; after an error, skip the rest of its sentence."""
     word_column = _word_column(layout)
     words: list[list[str]] = []
-    first, has_error, may_end = 0, False, False
+    first = last = 0  # lines of the words so far
+    has_error = may_end = False
     for number, cells, error in itertools.chain(lines, [(0, None, "")]):
         if cells and may_end and not _goes_on(cells, word_column):
-            yield Sentence(first, tuple(zip(*words, strict=True)))
+            yield _sentence(first, last, words)
             words = []
-        if cells is None or layout.has_rows:
+        begins_anew = layout.counts_words and cells and words and cells[0] == words[0][0]
+        if cells is None or layout.has_rows or begins_anew:
             if words and not has_error:
-                yield Sentence(first, tuple(zip(*words, strict=True)))
+                yield _sentence(first, last, words)
             words, has_error, may_end = [], False, False
         if error:
             yield Sentence(number, error=error)
             has_error, may_end = True, False
         elif cells:
-            first = first if words else number
+            first, last = first if words else number, number
             words.append(cells)
             ended = may_end if words[1:] and cells[word_column] in _CLOSING else False
             may_end = not has_error and (ended or cells[word_column] in sentence_ends)
+
+
+def _sentence(first: int, last: int, words: Sequence[Sequence[str]]) -> Sentence:
+    """Return the sentence of some words, which stand on lines from the first to the last."""
+    columns = tuple(zip(*words, strict=True))
+    return Sentence(first, columns, stride=int(last - first == len(words) - 1))
 
 
 def _word_column(layout: ConllLayout) -> int:
@@ -245,7 +256,6 @@ def read_conll(options: ReadOptions, text: Iterable[str]) -> Iterator[Record]:
     if layout.note and names == [*layout.names]:
         options.note(f"{source}: {layout.note}")
     hint = "" if options.require_target else "; if the file holds a text a line, set data.format=lines"
-    stride = 0 if layout.sentence_per_line else 1
     lengths = _Lengths(_word_column(layout))
     for sentence in sentences:
         if sentence.error:
@@ -254,7 +264,7 @@ def read_conll(options: ReadOptions, text: Iterable[str]) -> Iterator[Record]:
             yield Record(sentence.line, {n: c[0] for n, c in zip(names, sentence.columns, strict=True)})
         else:
             lengths.add(sentence)
-            yield Record(sentence.line, columns_by_name(sentence, names), stride)
+            yield Record(sentence.line, columns_by_name(sentence, names), sentence.stride)
     if skipped:
         counts = ", ".join(f"{count} {kind}" for kind, count in skipped.items())
         options.note(f"{source}: {counts} skipped")
@@ -306,32 +316,44 @@ class _Lengths:
 
     def __init__(self, word_column: int) -> None:
         self._word_column = word_column
-        self._num_sentences = self._num_words = self._num_ends = 0
+        self._num_sentences = self._num_words = 0
+        self._ends: Counter[str] = Counter()
 
     def add(self, sentence: Sentence) -> None:
         """Count a sentence."""
         words = sentence.columns[self._word_column]
         self._num_sentences += 1
         self._num_words += len(words)
-        self._num_ends += sum(words.count(end) for end in SENTENCE_ENDS)
+        self._ends.update(word for word in words if word in SENTENCE_ENDS)
 
     def describe(self, source: str) -> list[str]:
         """Return a line about sentences that seem to hold many, or nothing."""
-        num_words, num_sentences = self._num_words, self._num_sentences
+        num_words, num_sentences, num_ends = self._num_words, self._num_sentences, self._ends.total()
         is_one = num_sentences == 1 and num_words > MANY_WORDS
-        if not is_one and (num_words <= _LONG_MEAN * num_sentences or self._num_ends < 2 * num_sentences):
+        if not is_one and (num_words <= _LONG_MEAN * num_sentences or num_ends < 2 * num_sentences):
             return []
         what = (
             f"all {num_words} words are one sentence: no blank line divides them"
             if num_sentences == 1
             else f"{num_sentences} sentences have {num_words} words, {num_words // num_sentences} each"
         )
-        ends = f", {self._num_ends} of its words usually end one" if self._num_ends else ""
-        return [f"{source}: {what}{ends}; {CUT_ADVICE}"]
+        ends = f", {num_ends} of its words usually end one" if num_ends else ""
+        return [f"{source}: {what}{ends}; {cut_advice(self._ends)}"]
 
 
-CUT_ADVICE = (
-    'put a blank line after each sentence, or cut after some words: data.sentence_ends=[".","?","!"] '
-    "(data.sentence_ends=[] reads long texts as they are)"
-)
-"""What to do about sentences that are not divided."""
+def ends_setting(words: Collection[str]) -> str:
+    """Return the setting that cuts after those of the words that usually end a sentence.
+
+    >>> ends_setting(["来", "。"])
+    'data.sentence_ends=["。"]'
+    """
+    found = [end for end in SENTENCE_ENDS if end in words] or [".", "?", "!"]
+    return f"data.sentence_ends=[{','.join(f'{chr(34)}{end}{chr(34)}' for end in found)}]"
+
+
+def cut_advice(words: Collection[str]) -> str:
+    """Return what to do about sentences that are not divided, given the words in them."""
+    return (
+        f"put a blank line after each sentence, or cut after some words: {ends_setting(words)} "
+        "(data.sentence_ends=[] reads long texts as they are)"
+    )

@@ -245,7 +245,8 @@ def _name_columns(layout: ConllLayout, lines: Sequence[str]) -> ConllLayout:
     if len(names) == layout.num_columns:
         return replace(layout, names=names, counts_words=counts)
     if counts:
-        return _named_after_counts(replace(layout, counts_words=True), sentences)
+        is_germeval = any(line.startswith("#\t") for line in lines)
+        return _named_after_counts(replace(layout, counts_words=True), sentences, is_germeval=is_germeval)
     if _numbers_sentences(sentences, layout):
         others = (f"column_{number}" for number in range(3, layout.num_columns))
         note = "column 1 numbers the sentences, column 2 has the words"
@@ -277,28 +278,44 @@ def _counts_words(sentences: Sequence[Sequence[Sequence[str]]], layout: ConllLay
     longest = 0
     for rows in sentences:
         cells = [row[0] for row in rows if not _PART_OF_WORD.fullmatch(row[0])]
-        starts = (0, 1) if cells[:1] == ["0"] else (1,)
-        if not any(cells == [str(n) for n in range(start, start + len(cells))] for start in starts):
-            return False
-        longest = max(longest, len(cells))
+        length = 0  # since the count began, or began anew without a blank line
+        for cell in cells:
+            length = 1 if cell == cells[0] else length + 1
+            if cells[0] not in {"0", "1"} or cell != str(int(cells[0]) + length - 1):
+                return False
+            longest = max(longest, length)
     return has_words and longest > 1
 
 
-def _named_after_counts(layout: ConllLayout, sentences: Sequence[Sequence[Sequence[str]]]) -> ConllLayout:
-    """Return a layout whose first column counts words, with its names."""
+def _named_after_counts(
+    layout: ConllLayout, sentences: Sequence[Sequence[Sequence[str]]], *, is_germeval: bool
+) -> ConllLayout:
+    """Return a layout whose first column counts words, with its names.
+
+    Args:
+        layout: the layout so far.
+        sentences: the cells of the first sentences.
+        is_germeval: whether comments are those of GermEval 2014, whose column 3 has the outer entities.
+    """
     if layout.num_columns == len(CONLLU_COLUMNS):
         return replace(layout, names=CONLLU_COLUMNS, note="columns of CoNLL-U")
     rows = [row for rows in sentences for row in rows]
     others = [f"column_{number}" for number in range(3, layout.num_columns + 1)]
     note = "column 1 counts the words, which are in column 2"
-    if layout.num_columns == 4 and all(is_tag(row[2]) and is_tag(row[3]) for row in rows):
-        others[0] = "tags"  # GermEval 2014
+    has_two = layout.num_columns == 4 and all(is_tag(row[2]) and is_tag(row[3]) for row in rows)
+    if has_two and is_germeval:
+        others[0] = "tags"
         note += (
             "; columns 3 and 4 hold tags: the outer ones of column 3 are read, "
             "data.columns=[_,text,_,label] reads column 4"
         )
     elif others:
         others[-1] = "tags"
+    if has_two and not is_germeval:
+        note += (
+            "; columns 3 and 4 hold tags: those of column 4 are read, "
+            "data.columns=[_,text,label,_] reads column 3"
+        )
     return replace(layout, names=("column_1", "words", *others), note=note)
 
 

@@ -7,7 +7,7 @@ import itertools
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
-from bertune.data.dialect import HEAD_LINES, Dialect, choose_dialect, delimiter_name
+from bertune.data.dialect import Dialect, choose_dialect, delimiter_name, read_head_lines
 from bertune.data.headers import RepeatedHeaders, read_header
 from bertune.data.records import ReadOptions, Record
 from bertune.errors import DataError
@@ -29,7 +29,7 @@ def read_delimited(options: ReadOptions, kind: str, text: Iterator[str]) -> Iter
             gave divides nothing.
     """
     source = options.source
-    head = list(itertools.islice(text, HEAD_LINES))
+    head = read_head_lines(text)
     dialect, rows = choose_dialect(options, kind, head)
     lines = itertools.islice(itertools.chain(head, text), dialect.num_skipped, None)
     quoted = _QuotedFields(options, dialect)
@@ -104,9 +104,11 @@ class _QuotedFields:
                 yield line, self._unquote(values)
                 line = end + 1
         except csv.Error as error:
+            behind = "not even a blank may stand behind a closing mark; " if "after" in str(error) else ""
             raise DataError(
-                f"{self._options.source}:{line}: broken quotation: {error}; a quotation mark inside a quoted "
-                "field must be doubled; if quotation marks are plain text in this file, set data.quoting=none"
+                f"{self._options.source}:{line}: broken quotation: {error}; {behind}a quotation mark inside "
+                "a quoted field must be doubled; if quotation marks are plain text in this file, set "
+                "data.quoting=none"
             ) from None
 
     def _unquote(self, values: list[str]) -> list[str]:

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from bertune.data.records import ReadOptions
 from bertune.errors import DataError
 
-HEAD_LINES = 200
-"""Lines that decide how a file is divided."""
+_HEAD_LINES = 200
+"""Most lines that decide how a file is divided."""
+_HEAD_CHARACTERS = 1 << 20
+"""Characters after which no more lines are looked at."""
 _DELIMITERS = {
     ",": "commas", "\t": "tabs", ";": "semicolons", "|": "pipes", "^": "'^'", "~": "'~'", "\x01": "bytes 1",
+    ":": "colons", "，": "'，'", "；": "'；'",
 }  # fmt: skip
 """Delimiters that are recognised, and how a message calls them."""
 _SETTING = {",": "comma", "\t": "tab", ";": "semicolon", "|": "pipe", " ": "blank"}
+_LONG_DELIMITERS = ("||", "::", ";;", "@@", "##", "$$", "~~", "<>", " - ")
+_LONGEST_LABEL = 30
 _MIN_ROWS = 4
 """Rows from which repeated values in a column mean something."""
 
@@ -36,6 +41,19 @@ class Dialect:
     """Lines before the header."""
 
 
+class _Tables(dict[str, Cells]):
+    """The cells of some lines by delimiter, divided when they are asked for."""
+
+    def __init__(self, divide: Callable[[str], Cells]) -> None:
+        super().__init__()
+        self._divide = divide
+
+    def __missing__(self, delimiter: str) -> Cells:
+        """Divide the lines by a delimiter."""
+        self[delimiter] = self._divide(delimiter)
+        return self[delimiter]
+
+
 def delimiter_name(delimiter: str) -> str:
     """Return how a message calls a delimiter.
 
@@ -43,6 +61,19 @@ def delimiter_name(delimiter: str) -> str:
     ('semicolons', "'x'")
     """
     return _DELIMITERS.get(delimiter, "blanks" if delimiter == " " else repr(delimiter))
+
+
+def read_head_lines(text: Iterator[str]) -> list[str]:
+    """Return the first lines, which decide how a file is divided."""
+    head: list[str] = []
+    length = 0
+    while len(head) < _HEAD_LINES and length < _HEAD_CHARACTERS:
+        line = next(text, None)
+        if line is None:
+            break
+        head.append(line)
+        length += len(line)
+    return head
 
 
 def choose_dialect(options: ReadOptions, kind: str, head: Sequence[str]) -> tuple[Dialect, Cells]:
@@ -62,10 +93,7 @@ def choose_dialect(options: ReadOptions, kind: str, head: Sequence[str]) -> tupl
     head = head[num_skipped:]
     usual = _usual(kind)
     delimiter = settings.delimiter or (separator[1] if separator else usual)
-    tables = {
-        each: _divide(head, each, _is_quoted(options, kind, head, each))
-        for each in dict.fromkeys([delimiter, *_DELIMITERS])
-    }
+    tables = _Tables(lambda each: _divide(head, each, _is_quoted(options, kind, head, each)))
     best = (
         delimiter if separator and not settings.delimiter else _choose_delimiter(options, tables, delimiter)
     )
@@ -80,6 +108,8 @@ def choose_dialect(options: ReadOptions, kind: str, head: Sequence[str]) -> tupl
             f"{source}: no line is divided by {delimiter_name(delimiter)} (data.delimiter), but by "
             f"{delimiter_name(best)}; set data.delimiter={_SETTING.get(best, best)}"
         )
+    elif best == usual and tables[usual]:
+        _refuse_long_delimiter(options, tables[usual][0])
     if separator:
         options.note(f"{source}: the first line, sep={separator[1]}, names the delimiter, as for Excel")
     quoted = _is_quoted(options, kind, head, delimiter)
@@ -103,12 +133,33 @@ def choose_dialect(options: ReadOptions, kind: str, head: Sequence[str]) -> tupl
     return Dialect(delimiter, quoted, skips_blanks, num_skipped), rows
 
 
+def _refuse_long_delimiter(options: ReadOptions, header: Sequence[str]) -> None:
+    """Refuse a delimiter of several characters.
+
+    Raises:
+        DataError: what divides the header, and how to change it.
+    """
+    if len(header) > 1 or isinstance(options.settings.columns, list) or _names_columns(options, header):
+        return
+    for delimiter in _LONG_DELIMITERS:
+        cells = header[0].split(delimiter)
+        if len(cells) > 1 and _names_columns(options, cells):
+            raise DataError(
+                f"{options.source}: columns are divided by {delimiter!r}, and a delimiter is one character; "
+                f"replace it, as in: sed 's/{delimiter}/\\t/g' {options.source!r} > new.tsv"
+            )
+
+
 def _wraps_fields(rows: Cells, marks: str) -> bool:
-    """Tell whether a column has every value below its first between two marks."""
-    width = len(rows[0]) if rows else 0
-    for column in zip(*(row for row in rows[1:] if len(row) == width), strict=True):
-        values = [value.strip() for value in column]
-        if len(values) > 1 and all(len(v) > 1 and v[0] == marks[0] and v[-1] == marks[1] for v in values):
+    """Tell whether a column has every value between two marks: its name too, or values as short as labels."""
+
+    def is_wrapped(value: str) -> bool:
+        return len(value) > 1 and value[0] == marks[0] and value[-1] == marks[1]
+
+    full = [[cell.strip() for cell in row] for row in rows if len(row) == len(rows[0])]
+    for first, *values in zip(*full, strict=True):
+        is_short = all(len(value) <= _LONGEST_LABEL for value in values)
+        if len(values) > 1 and all(map(is_wrapped, values)) and (is_short or is_wrapped(first)):
             return True
     return False
 
@@ -153,35 +204,35 @@ def _divide(head: Iterable[str], delimiter: str, quoted: bool, skips_blanks: boo
         return []
 
 
-def _choose_delimiter(options: ReadOptions, tables: dict[str, Cells], usual: str) -> str:
+def _choose_delimiter(options: ReadOptions, tables: _Tables, usual: str) -> str:
     """Return the delimiter whose cells fit what the task needs; `usual` where it fits too."""
     if isinstance(options.settings.columns, list):
         return _choose_for_names(options, options.settings.columns, tables, usual)
     return _choose_for_header(options, tables, usual)
 
 
-def _choose_for_names(
-    options: ReadOptions, names: Sequence[str], tables: dict[str, Cells], usual: str
-) -> str:
+def _choose_for_names(options: ReadOptions, names: Sequence[str], tables: _Tables, usual: str) -> str:
     """Choose for a file without header: by how many lines have as many cells as there are names."""
     if len(names) < 2:
         return usual
     widths = {len(names)} if options.require_target else {len(names), len(names) - 1} - {1}
-    fit = {delimiter: _share(rows, widths) for delimiter, rows in tables.items()}
-    clear = fit[usual] >= 0.5 and not _repeats_values(tables[usual])
-    others = [delimiter for delimiter in tables if delimiter != usual and fit[delimiter] >= 0.9]
-    if clear:  # both may fit, as where each text has one comma: labels repeat, parts of texts do not
-        others = [d for d in others if fit[d] > fit[usual] + 0.1 or _repeats_values(tables[d])]
-    elif fit[usual] >= 0.5:
+    usual_fit = _share(tables[usual], widths)
+    if usual_fit >= 0.5 and _repeats_values(tables[usual]):
         return usual
+    fit = {d: _share(tables[d], widths) for d in _DELIMITERS if d != usual}
+    others = [d for d in fit if fit[d] >= 0.9]
+    if (
+        usual_fit >= 0.5
+    ):  # both may fit, as where each text has one comma: labels repeat, parts of texts do not
+        others = [d for d in others if fit[d] > usual_fit + 0.1 or _repeats_values(tables[d])]
     return others[0] if len(others) == 1 else usual
 
 
-def _choose_for_header(options: ReadOptions, tables: dict[str, Cells], usual: str) -> str:
+def _choose_for_header(options: ReadOptions, tables: _Tables, usual: str) -> str:
     """Choose by the column names in the first line, and by lines that have as many cells."""
     if not tables[usual] or _names_columns(options, tables[usual][0]):
         return usual
-    others = {d: rows for d, rows in tables.items() if d != usual and rows and _are_names(rows[0])}
+    others = {d: tables[d] for d in _DELIMITERS if d != usual and tables[d] and _are_names(tables[d][0])}
     fit = {d: _share(rows[1:], {len(rows[0])}) for d, rows in others.items()}
     known = [d for d, rows in others.items() if _names_columns(options, rows[0])]
     undivided = len(tables[usual][0]) == 1

@@ -8,14 +8,15 @@ from collections.abc import Iterable, Iterator
 from bertune.data.records import ReadOptions, Record
 
 PREFIX = "__label__"
-_LABEL = re.compile(r"(?:^|(?<=\s))__label__(\S+)\s*")
+_LABELS = re.compile(r"(?:^|(?<=\s))__label__(\S+)\s*")
 
 
 def looks_like_fasttext(text: str) -> bool:
     """Tell whether the first lines of a file, the last maybe cut, are labelled as for fastText."""
     lines = [line for line in text.split("\n")[:50] if line.strip()]
     labelled = bool(lines) and all(line.startswith(PREFIX) for line in lines)
-    return labelled and not all("," in line.split()[0] for line in lines)  # `__label__x,text` is a table
+    first_labels = ["".join(split_labels(line)[0][:1]) for line in lines]
+    return labelled and not all("," in label for label in first_labels)  # `__label__x,text` is a table
 
 
 def split_labels(line: str) -> tuple[list[str], str]:
@@ -24,7 +25,8 @@ def split_labels(line: str) -> tuple[list[str], str]:
     >>> split_labels("__label__a __label__b good food")
     (['a', 'b'], 'good food')
     """
-    return _LABEL.findall(line), _LABEL.sub("", line).strip()
+    labels = [label for group in _LABELS.findall(line) for label in group.split("," + PREFIX)]
+    return labels, _LABELS.sub("", line).strip()
 
 
 def read_fasttext(options: ReadOptions, text: Iterable[str], *, several: bool) -> Iterator[Record]:
@@ -41,7 +43,7 @@ def read_fasttext(options: ReadOptions, text: Iterable[str], *, several: bool) -
             num_blank += 1
             continue
         labels, rest = split_labels(content)
-        label = labels if several else labels[0] if labels else None
+        label = labels if several or len(labels) > 1 else labels[0] if labels else None
         yield Record(line, {"text": rest, "label": label})
     if num_blank:
         options.note(f"{options.source}: {num_blank} blank lines skipped")

@@ -34,7 +34,12 @@ _PANDAS = (
     "and give the new file"
 )
 
-_BINARY_KINDS = (
+_KINDS = (
+    FileKind(
+        rb"version https://git-lfs\.github\.com/spec/",
+        "a pointer of Git LFS, which stands for the data",
+        "get the data itself: git lfs pull",
+    ),
     FileKind(
         rb"PK\x03\x04.*?xl/(workbook|worksheets|sharedStrings|styles|theme|_rels)",
         "an Excel workbook (xlsx)",
@@ -78,12 +83,7 @@ _BINARY_KINDS = (
     FileKind(rb"\{\\rtf", "an RTF document", _NO_ROWS),
     FileKind(rb"\x89PNG\r\n|\xff\xd8\xff[\xdb-\xef]|GIF8[79]a", "a picture", _NO_ROWS),
 )
-_TEXT_KINDS = (
-    FileKind(
-        rb"version https://git-lfs\.github\.com/spec/",
-        "a pointer of Git LFS, which stands for the data",
-        "get the data itself: git lfs pull",
-    ),
+_MARKUP = (
     FileKind(
         rb"\s*(<!--.*?-->\s*)*<(?i:!doctype html|html[\s>].*?<(head|body|title|meta))",
         "a page of HTML, such as a login, an error, or the page about a file",
@@ -104,14 +104,14 @@ def refuse_other_kinds(source: str, head: bytes, *, any_text: bool = False, allo
     Args:
         source: the file, for the message.
         head: its first bytes, `HEAD_BYTES` if it has so many.
-        any_text: whether any text is a row, so that only binary kinds are refused.
+        any_text: whether any text is a row, so that HTML and XML are not refused.
         allowed: the pattern of a kind that is read.
 
     Raises:
         DataError: what the file is, and what to do.
     """
     head = head.removeprefix(codecs.BOM_UTF8)
-    for kind in _BINARY_KINDS if any_text else (*_BINARY_KINDS, *_TEXT_KINDS):
+    for kind in _KINDS if any_text else (*_KINDS, *_MARKUP):
         if kind.pattern != allowed and re.match(kind.pattern, head, re.DOTALL):
             raise DataError(f"{source}: is {kind.name}; {kind.advice.replace('{file}', source)}")
 

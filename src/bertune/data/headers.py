@@ -26,6 +26,7 @@ _KNOWN_NAMES = {
     "id",
     "index",
 }
+_MISSING_VALUES = {"na", "n/a", "nan", "none", "null", "nil", "unknown"}
 _CJK = re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
 
 
@@ -46,7 +47,7 @@ def read_header(options: ReadOptions, line: int, values: list[str], rows: Cells)
         rows: the cells of the first lines, this one among them, to compare it with.
 
     Raises:
-        DataError: the header names a column twice.
+        DataError: the header names a column twice, or those of data.columns in another order.
     """
     columns = options.settings.columns
     if isinstance(columns, list):
@@ -84,6 +85,7 @@ def _listed_header(
             f"{options.source}: the first line repeats the names of data.columns, so it is taken as a header"
         )
         return Header(names, False)
+    _refuse_other_order(options, columns, line, values)
     if len(values) == len(names) and _is_header(options, columns, line, values, rows[1:]):
         return Header(names, False)
     fewer = f"{options.source}: has {len(values)} columns where data.columns names {len(names)}"
@@ -101,6 +103,19 @@ def _listed_header(
         names = names[: len(values)]
         options.note(f"{fewer}: taken as {listed(names)}")
     return Header(names, True)
+
+
+def _refuse_other_order(options: ReadOptions, columns: list[str], line: int, values: list[str]) -> None:
+    """Refuse a header with the names of data.columns in another order.
+
+    Raises:
+        DataError: both orders.
+    """
+    if len(columns) > 1 and sorted(map(normalize_name, values)) == sorted(map(normalize_name, columns)):
+        raise DataError(
+            f"{options.source}:{line}: the first line names the columns in the order {listed(values)}, "
+            f"data.columns in the order {listed(columns)}; leave data.columns out, and the first line counts"
+        )
 
 
 def _is_short_header(
@@ -153,6 +168,8 @@ def _is_header(options: ReadOptions, columns: list[str], line: int, first: list[
 def _may_be_name(cell: str) -> bool:
     """Tell whether a cell may be the name of a column: short, without the marks of sentences, no number."""
     longest = 8 if _CJK.search(cell) else 30
+    if cell.lower() in _MISSING_VALUES:
+        return False
     short = 0 < len(cell) <= longest and len(cell.split()) <= 3
     return short and any(map(str.isalpha, cell)) and not re.search("[.,:;!?。，！？：；]", cell)
 

@@ -12,6 +12,7 @@ from bertune.data.json_shapes import (
     Found,
     JsonError,
     decode,
+    decode_line,
     find_rows,
     is_text_pair,
     may_hold_rows,
@@ -76,7 +77,7 @@ def _is_document(content: str, more: bool) -> bool:
 def _goes_on(content: str) -> bool:
     """Tell whether a value of JSON has no end in this line."""
     try:
-        json.loads(content)
+        decode_line(content)
     except json.JSONDecodeError as error:
         return error.pos >= len(content.rstrip())
     return False
@@ -84,7 +85,7 @@ def _goes_on(content: str) -> bool:
 
 def _is_nested(content: str) -> bool:
     try:
-        value = json.loads(content)
+        value = decode_line(content)
     except json.JSONDecodeError:
         return False
     return isinstance(value, dict) and may_hold_rows(value)
@@ -93,7 +94,7 @@ def _is_nested(content: str) -> bool:
 def _is_list_row(content: str) -> bool:
     """Tell whether a line is a list of values which are one row: it begins with no object and no list."""
     try:
-        value = json.loads(content)
+        value = decode_line(content)
     except json.JSONDecodeError:
         return False
     return bool(value) and not isinstance(value[0], dict | list)
@@ -269,7 +270,7 @@ def _read_lines(options: ReadOptions, lines: Iterable[Line], num_blank: int) -> 
             num_blank += 1
             continue
         try:
-            values = (json.loads(content),)
+            values = (decode_line(content),)
         except json.JSONDecodeError as error:
             values = _split_objects(content)
             if not values:

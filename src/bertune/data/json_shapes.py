@@ -58,6 +58,20 @@ def decode(text: str, offset: int) -> tuple[Any, int]:
         return _decoder.raw_decode(text, offset)
     except json.JSONDecodeError as error:
         raise JsonError(error.pos, error.msg) from None
+    except RecursionError:
+        raise JsonError(offset, "values nested too deeply") from None
+
+
+def decode_line(content: str) -> Any:
+    """Return the value of a line of JSON.
+
+    Raises:
+        JSONDecodeError: the line is broken, or nested too deeply.
+    """
+    try:
+        return json.loads(content)
+    except RecursionError:
+        raise json.JSONDecodeError("values nested too deeply", content, 0) from None
 
 
 def read_elements(text: str, offset: int) -> Iterator[tuple[int, Any]]:
@@ -105,7 +119,9 @@ def may_hold_rows(value: dict[str, Any]) -> bool:
     return any(isinstance(member, dict | list) for member in value.values())
 
 
-def find_rows(options: ReadOptions, text: str, offset: int, value: dict[str, Any]) -> Found:
+def find_rows(
+    options: ReadOptions, text: str, offset: int, value: dict[str, Any], *, depth: int = 1
+) -> Found:
     """Find the rows of a document that is one object.
 
     Args:
@@ -113,6 +129,7 @@ def find_rows(options: ReadOptions, text: str, offset: int, value: dict[str, Any
         text: the document.
         offset: where the object begins.
         value: the object.
+        depth: how many objects it is in, itself among them.
 
     Raises:
         DataError: there are several places where rows may be.
@@ -135,19 +152,22 @@ def find_rows(options: ReadOptions, text: str, offset: int, value: dict[str, Any
             "put each into a file of its own"
         )
     if not paths:
-        return _find_inside(options, text, offset, value) or Found(iter([(offset, value)]))
+        inside = _find_inside(options, text, offset, value, depth + 1) if depth < _MAX_DEPTH else None
+        return inside or Found(iter([(offset, value)]))
     for key in paths[0]:
         offset = _member_offsets(text, offset)[key]
     return Found(read_elements(text, offset), f"the rows are under {'.'.join(paths[0])!r}")
 
 
-def _find_inside(options: ReadOptions, text: str, offset: int, value: dict[str, Any]) -> Found | None:
+def _find_inside(
+    options: ReadOptions, text: str, offset: int, value: dict[str, Any], depth: int
+) -> Found | None:
     """Find the rows of an object whose only inner object is a table or holds columns."""
     inner = [key for key, member in value.items() if isinstance(member, dict | list)]
     if len(inner) != 1 or not isinstance(value[inner[0]], dict):
         return None
     start = _member_offsets(text, offset)[inner[0]]
-    found = find_rows(options, text, start, value[inner[0]])
+    found = find_rows(options, text, start, value[inner[0]], depth=depth)
     return found._replace(how=f"under {inner[0]!r}: {found.how}") if found.how else None
 
 
@@ -218,7 +238,8 @@ def _zip_arrays(options: ReadOptions, value: dict[str, list[Any]]) -> list[dict[
         return None
     lengths = {name: len(member) for name, member in value.items()}
     if len(set(lengths.values())) > 1:
-        raise DataError(f"{options.source}: arrays of different lengths are no columns: {lengths}")
+        found = listed([f"{name}: {length}" for name, length in lengths.items()], most=5)
+        raise DataError(f"{options.source}: arrays of different lengths are no columns: {found}")
     return [dict(zip(value, items, strict=True)) for items in zip(*value.values(), strict=True)]
 
 

@@ -110,6 +110,8 @@ class LabelFilter:
     def __init__(self, given: Sequence[str]) -> None:
         self._given = tuple(dict.fromkeys(given))
         self._by_value = {label_value(name): name for name in self._given}
+        self.meant: dict[str, str] = {}
+        """Labels that were found by their value: that of the setting, that of the rows."""
         self._found: set[str] = set()
         self._seen: dict[str, None] = {}
         self._same_value: dict[str, dict[str, list[int]]] = {}
@@ -146,6 +148,7 @@ class LabelFilter:
                 continue
             meant = find_labels([name], rows_by_label, "data.drop_labels")[name]
             dropped.update(rows_by_label[meant])
+            self.meant[name] = meant
             self._found.add(name)
         self._same_value.clear()
         return sorted(dropped)

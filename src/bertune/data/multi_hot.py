@@ -74,8 +74,8 @@ def labels_of_columns(row: Row, field: str, values: Mapping[str, Any]) -> tuple[
         if parse_flag(value) is None:
             got = "nothing" if value is None or value == "" or value != value else f"{str(value)[:40]!r}"
             raise DataError(
-                f"{row.location}: {str(name)!r} must be {_ALLOWED}, since {field!r} is spread over "
-                f"{len(values)} columns; got {got}"
+                f"{row.location}: {str(name)!r} must be {_ALLOWED}, since it says whether this label of "
+                f"{field!r} applies; got {got}"
             )
     return tuple(str(name) for name, value in values.items() if parse_flag(value))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
 from typing import Any
 
@@ -126,7 +127,7 @@ class LabelledRows:
         return [self.names[i] for i in np.flatnonzero(self.count(is_kept) == 0).tolist()]
 
     def cover(
-        self, is_kept: npt.NDArray[np.bool_], texts: IntArray, seed: int, *, may_grow: bool
+        self, is_kept: npt.NDArray[np.bool_], texts: IntArray, seed: int, *, min_left: int
     ) -> npt.NDArray[np.bool_]:
         """Exchange rows so that the kept ones have every label, where that is possible.
 
@@ -136,12 +137,14 @@ class LabelledRows:
             is_kept: (rows,) the rows that are kept, such as for training.
             texts: (rows,) the text of each row; rows of one text go together.
             seed: decides which texts are left out in exchange.
-            may_grow: whether a text may be added without another that is left out.
+            min_left: a text may be kept without another that is left out in exchange, while so many rows
+                are left.
         """
         if not self.lost(is_kept):
             return is_kept
         is_kept = is_kept.copy()
-        counts = self.count(is_kept)
+        counts = self.count(is_kept).tolist()
+        num_left = int(np.count_nonzero(~is_kept))
         order = np.argsort(texts, kind="stable")
         ordered = texts[order]
 
@@ -151,23 +154,32 @@ class LabelledRows:
 
         spare = iter(np.random.default_rng(seed).permutation(np.unique(texts[is_kept])).tolist())
         for row in np.flatnonzero(~is_kept).tolist():
-            if is_kept[row] or all(counts[self._labels_of_group[self.groups[row]]]):
+            if is_kept[row] or all(counts[label] for label in self._labels_of([row])):
                 continue
             added = rows_of(int(texts[row]))
-            grown = counts + self.count(added)
-            removed = next((rows for t in spare if self._are_spare(rows := rows_of(t), grown)), None)
-            if removed is None and not (may_grow and np.count_nonzero(~is_kept) > len(added)):
+            for label, count in self._labels_of(added).items():
+                counts[label] += count
+            removed = next((rows for t in spare if self._are_spare(rows := rows_of(t), counts)), None)
+            if removed is None and num_left - len(added) < min_left:
+                for label, count in self._labels_of(added).items():
+                    counts[label] -= count
                 continue
-            is_kept[added], counts = True, grown
+            is_kept[added] = True
+            num_left -= len(added)
             if removed is not None:
                 is_kept[removed] = False
-                counts = counts - self.count(removed)
+                num_left += len(removed)
+                for label, count in self._labels_of(removed).items():
+                    counts[label] -= count
         return is_kept
 
-    def _are_spare(self, rows: IntArray, counts: IntArray) -> bool:
+    def _labels_of(self, rows: Iterable[int]) -> Counter[int]:
+        """Return how many of a few rows have each label."""
+        return Counter(label for row in rows for label in self._labels_of_group[self.groups[row]])
+
+    def _are_spare(self, rows: IntArray, counts: Sequence[int]) -> bool:
         """Tell whether each label of these rows has other rows."""
-        needed = self.count(rows)
-        return bool((counts[needed > 0] > needed[needed > 0]).all())
+        return all(counts[label] > count for label, count in self._labels_of(rows).items())
 
 
 def factorize_digests(digests: npt.NDArray[np.uint64]) -> IntArray:

@@ -60,7 +60,9 @@ PACKABLE = frozenset({"albert", *(n for n, family in _TRANSFORMERS_FAMILIES.item
 """Architectures of transformers in which bertune's attention computes the same as their own."""
 VERIFIED = frozenset({*_TRANSFORMERS_FAMILIES, *_AUTO_HEADS})
 """Architectures of transformers whose states tests compare row by row; the others get a trial when opened."""
-ONE_LENGTH_AT_A_TIME = frozenset({"big_bird", "convbert", "fnet", "mobilebert", "nystromformer", "yoso"})
+ONE_LENGTH_AT_A_TIME = frozenset(
+    {"big_bird", "convbert", "cpmant", "fnet", "funnel", "mobilebert", "nystromformer", "yoso"}
+)
 """Architectures in which a row depends on the padding beside it, for long rows at least."""
 POSITIONS_AFTER_PADDING = frozenset(n for n, family in FAMILIES.items() if family.positions_after_padding)
 """Architectures whose first position is padding_idx + 1 instead of 0."""

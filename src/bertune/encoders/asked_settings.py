@@ -39,6 +39,9 @@ HARMLESS = frozenset(
     use_memory_efficient_attention use_xformers fused_dropout_add_ln fused_bias_fc unpad_inputs
     deterministic_flash_attn reference_compile sentence_transformers matryoshka_dimensions max_seq_length
     model_max_length max_len do_lower_case seed lm_head_bias mlm_probability mlm_mask_prob _commit_hash
+    n_ctx net_structure_type pre_trained cell structure training onnx_export untie_r max_vocab same_enc_dec
+    share_inout_emb bert_model_name mask_token bos_token eos_token pad_token cls_token sep_token unk_token
+    clf_pooling sbert_ce_default_activation_function uniem_embedding_strategy
     _experts_implementation
     """.split()  # noqa: SIM905  (a list of strings would take a hundred lines)
 )
@@ -52,16 +55,22 @@ ONLY_VALUES: Mapping[str, tuple[Any, ...]] = {
     "norm_type": ("layer_norm", "layernorm", "LayerNorm"),
     "layer_norm_type": ("layer_norm", "layernorm", "LayerNorm"),
     "mask_type": ("bidirectional",),
+    "down_scale_factor": (1,),
+    "attention_mode": ("longformer", "sliding_chunks"),
 }
-"""Settings of many encoders, and the values with which BERT and its relatives compute what they compute."""
+"""Settings of many encoders, and the values with which BERT and its relatives compute what they do."""
 _COMPUTING_WORDS = re.compile(
     r"position|rotary|rope|alibi|relative|att(ention|n)|norm|(^|_)act(ivation)?(_|$)|gelu|glu|bias"
     r"|feed_?forward|ffn|(^|_)ff(_|$)|mlp|hidden|layer|embed|residual|expert|moe(_|$)|router|window"
     r"|scal(e|ing)|kernel|conv|causal|(^|_)mask|lora|(^|_)rank|factor|quant|sparse|prun|bucket|(^|_)eps|gate"
-    r"|adapter|width|depth|dilat|stride|group|mixer|recur|memory|head|direction|decoder|chunk"
+    r"|adapter|width|depth|dilat|stride|group|mixer|recur|memory|heads|head_(dim|size|scale)|direction"
+    r"|decoder|chunk"
 )
-_OF_TRAINING = re.compile(r"drop|init|loss|label|token_id|learning|epoch|batch|warmup|train|optim|loss")
-"""Words of settings that change training alone, whatever else their name says."""
+_OF_TRAINING = re.compile(
+    r"drop|init|loss|label|token|learning|epoch|batch|warmup|train|optim|freez|grad|group_by|classif|pool"
+    r"|normaliz|mlm|lm_head|seed"
+)
+"""Words of settings of training, of heads and of pooling, whatever else their name says."""
 _HAS_PART = re.compile(
     r"bias|^(use|has|add|with)_.*(position|absolute|token_type|segment|norm|residual|scale)"
 )
@@ -124,11 +133,22 @@ def _is_ignored(name: str, value: Any, config: JSON, read: Collection[str]) -> b
         return value not in ONLY_VALUES[name]
     if name in {"head_dim", "attention_head_size", "size_per_head"}:
         return bool(_product(value, config.get("num_attention_heads")) != config.get("hidden_size"))
-    if name in {"embedding_size", "embedding_dim", "hidden_dim", "d_model"}:
+    if name in {"embedding_size", "emb_size", "embedding_dim", "hidden_dim", "d_model"}:
         return bool(value != config.get("hidden_size"))
+    if _is_another_name(name, value, config, read):
+        return False
     if _HAS_PART.search(name) and isinstance(value, bool):
         return not value
     return not (value is False or (value == 0 and not isinstance(value, str)))
+
+
+def _is_another_name(name: str, value: Any, config: JSON, read: Collection[str]) -> bool:
+    """Tell whether a setting repeats one that is read: ModernBERT's layer_norm_eps is its norm_eps."""
+    return not isinstance(value, bool) and any(
+        other in read and config[other] == value and (name.endswith(other) or other.endswith(name))
+        for other in config
+        if other != name
+    )
 
 
 def _is_empty(value: Any) -> bool:
@@ -144,6 +164,8 @@ def _product(a: Any, b: Any) -> Any:
 
 def _speaks_of_computing(name: str) -> bool:
     lowered = name.lower()
+    if _HAS_PART.search(lowered):
+        return True
     return _COMPUTING_WORDS.search(lowered) is not None and _OF_TRAINING.search(lowered) is None
 
 

@@ -31,6 +31,7 @@ from bertune.encoders.architectures import (
     VERIFIED,
 )
 from bertune.encoders.auto_probe import computes_in
+from bertune.encoders.tried import FP32_ALONE, TRIED
 from bertune.errors import ConfigError
 from bertune.kernels.attention import AttentionPlan, ragged_attention
 from bertune.kernels.precision import FP32
@@ -109,6 +110,8 @@ class AutoEncoder(nn.Module):
     def set_numerics(self, numerics: Numerics) -> None:
         """Choose the precision; transformers' layers run in it by autocast, in fp32 where they cannot."""
         low = numerics.precision in {"bf16", "fp16"}
+        if numerics.precision == "bf16" and self.model_type in (TRIED | VERIFIED) - FP32_ALONE:
+            self._computed["bf16"] = True  # a trial needs as much memory as the weights
         if low and numerics.precision not in self._computed:
             self._computed[numerics.precision] = computes_in(self, numerics.precision)
         if low and not self._computed[numerics.precision]:

@@ -261,7 +261,8 @@ def _wrap(hf: Any, notes: list[str]) -> AutoEncoder:
     if auto_map:
         encoder.use_own_code()
     verified = not auto_map and encoder.model_type in VERIFIED
-    encoder.notes = [*notes, *([] if verified else probe(encoder))]
+    unknown = bool(auto_map) or encoder.model_type not in TRIED
+    encoder.notes = [*notes, *([] if verified else probe(encoder, gradients=unknown))]
     return encoder
 
 

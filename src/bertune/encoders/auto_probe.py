@@ -26,8 +26,12 @@ _SMALLEST = 4
 """Ids below are left out of the trial, since they are special tokens."""
 
 
-def probe(encoder: AutoEncoder) -> list[str]:
+def probe(encoder: AutoEncoder, *, gradients: bool = True) -> list[str]:
     """Try an encoder, set how its batches are made, and return notes for the user.
+
+    Args:
+        encoder: of transformers.
+        gradients: also try gradients, which need as much memory as the weights.
 
     Raises:
         ConfigError: it cannot be run as an encoder of texts.
@@ -36,12 +40,12 @@ def probe(encoder: AutoEncoder) -> list[str]:
     encoder.train(False)
     try:
         with torch.no_grad():
-            return _probe(encoder)
+            return _probe(encoder, gradients=gradients)
     finally:
         encoder.train(training)
 
 
-def _probe(encoder: AutoEncoder) -> list[str]:
+def _probe(encoder: AutoEncoder, *, gradients: bool) -> list[str]:
     alone = [_try(encoder, [length]) for length in _LENGTHS]
     shapes = [tuple(states.shape) for states in alone]
     if any(len(shape) != 2 or shape[0] != n for shape, n in zip(shapes, _LENGTHS, strict=True)):
@@ -61,7 +65,7 @@ def _probe(encoder: AutoEncoder) -> list[str]:
             encoder.one_length_at_a_time = True
         else:
             encoder.one_length_at_a_time = _differ(torch.cat(alone), together)
-    if not computes_in(encoder, "fp32"):
+    if gradients and not computes_in(encoder, "fp32"):
         raise _refusal(encoder, "it has no gradient for a batch of short texts")
     if encoder.one_length_at_a_time:
         _try(encoder, list(_LENGTHS))

@@ -51,7 +51,7 @@ def check_weight_file(path: Path) -> str:
             return "is no file of safetensors"
     wanted = 8 + length + max(ends, default=0)
     if size < wanted:
-        return f"is cut: {size / 1e6:.1f} of {wanted / 1e6:.1f} MB are there; download it again"
+        return f"is cut: {size:,} of {wanted:,} bytes are there; download it again"
     return ""
 
 

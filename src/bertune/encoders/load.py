@@ -19,6 +19,7 @@ from bertune.errors import ConfigError, listed
 from bertune.text.tokenizer import Tokenizer
 from bertune.types import Encoder
 
+_FLOATS = {torch.float32, torch.float16, torch.bfloat16, torch.float64}
 _BUFFERS = ("position_ids", "token_type_ids")  # numbers from 0 on, which older checkpoints carry along
 
 
@@ -183,8 +184,21 @@ def _check_code(folder: PretrainedFolder) -> list[str]:
     if not folder.names_code or (family is not None and family.bertune_only_reason):
         return []
     if not folder.runs_code:
-        return check_code(folder.path, folder.config)
+        return check_code(folder.path, folder.config, _asked_besides(folder))
     return [f"Python code of the folder is run, as you trust it: {', '.join(code_of(folder.config))}"]
+
+
+def _asked_besides(folder: PretrainedFolder) -> str:
+    """Say what there is without the folder's own code: settings that nobody computes, or perhaps nothing."""
+    family = get_family(folder.config.get("model_type"))
+    if family is None:
+        return ""
+    try:
+        check_folder_settings(folder, family)
+    except ConfigError as error:
+        text = str(error).removeprefix("model: ").partition("; give another")[0]
+        return f". Without that code, {text}"
+    return f". If the folder is a plain {folder.config['model_type']}, take auto_map out of config.json"
 
 
 def _opened(folder: PretrainedFolder | Path) -> PretrainedFolder:
@@ -251,6 +265,12 @@ def _load_native(folder: PretrainedFolder, family: Family, glyphs: GlyphOptions)
         raise ConfigError(
             f"model: weights in {str(folder.path)!r} have other shapes than its config.json says: "
             f"{listed(wrong, 3)}"
+        )
+    strange = [f"{hf_names[n]} {t.dtype}" for n, t in given.items() if t.dtype not in _FLOATS]
+    if strange:
+        raise ConfigError(
+            f"model: weights in {str(folder.path)!r} are quantized, without a word in config.json: "
+            f"{listed(strange, 3)}; give the checkpoint in fp32, fp16 or bf16"
         )
     with torch.no_grad():
         for name, tensor in given.items():

@@ -17,6 +17,9 @@ from bertune.types import JSON
 
 PORTED = frozenset({"nomic_bert", "eurobert", "gte", "jina_embeddings_v3", "modernbert"})
 """Types that came to the Hub with code and that transformers has taken over since."""
+SET_TRUST = "set model_code=trusted"
+TRUST_SAVED = "say so: --model-code trusted, or bertune.load(..., model_code='trusted')"
+"""How to trust the code of a pretrained folder, and of a saved one."""
 
 
 def code_of(config: JSON) -> list[str]:
@@ -33,8 +36,13 @@ def code_of(config: JSON) -> list[str]:
     )
 
 
-def check_code(path: Path, config: JSON) -> list[str]:
+def check_code(path: Path, config: JSON, asked: str = "") -> list[str]:
     """Refuse a folder whose model is computed by code that the folder brings; return notes.
+
+    Args:
+        path: of the folder.
+        config: config.json.
+        asked: a sentence on what is there without that code.
 
     Raises:
         ConfigError: it is.
@@ -48,7 +56,7 @@ def check_code(path: Path, config: JSON) -> list[str]:
     raise ConfigError(
         f"model: {str(path)!r} is computed by Python code of its own (auto_map in config.json: "
         f"{', '.join(classes)}), which bertune does not run by itself; read that code, and if you trust it, "
-        f"set model_code=trusted. If the folder is a plain {model_type}, take auto_map out of config.json"
+        f"{SET_TRUST}{asked}"
     )
 
 

@@ -30,3 +30,8 @@ TRIED: frozenset[str] = frozenset({
     "xlm-roberta-xl", "xlnet", "xlstm", "xmod", "yoso", "youtu",
 })  # fmt: skip
 """Loaded, compared with transformers, trained and saved by that script, with random weights."""
+
+FP32_ALONE: frozenset[str] = frozenset({
+    "big_bird", "deberta", "xmod",
+})  # fmt: skip
+"""Those of them that transformers cannot compute in bf16."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from bertune.encoders.architectures import reason_for_own_token_head
 from bertune.heads.crf import CRFPotentials
 from bertune.heads.head import Head
 from bertune.types import Batch
@@ -63,6 +64,10 @@ class TokenHead(Head):
         illegal = self.get_buffer(f"illegal_{name}")
         scores = self.crf[name].float() if name in self.crf else like.new_zeros(illegal.shape)
         return scores.masked_fill(illegal, float("-inf"))
+
+    def hf_incompatibility(self) -> str:
+        """Say why no class of transformers opens the head; "" where one does."""
+        return "" if self.hf_class else reason_for_own_token_head(self.model_type)
 
     def hf_name(self, name: str) -> str:
         """Return the name of a parameter in a saved folder: transformers' own for the linear layer."""

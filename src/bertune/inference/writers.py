@@ -210,14 +210,18 @@ def _conll_columns(row: Row, tags: Sequence[tuple[str, str]]) -> Iterator[list[s
             "JSON lines instead: --format jsonl"
         )
     lists = [v for v in row.raw.values() if isinstance(v, list) and len(v) == len(words)]
-    is_conll = len(lists) == len(row.raw) and row.location.stride and not row.word_records
-    if not is_conll:
-        texts = [list(map(str, column)) for column in lists]
-        others = [column for column, text in zip(lists, texts, strict=True) if text != words]
-        complete = len(lists) == len(row.raw) and not row.word_records
-        lists = [words, *(others if complete else [])]
+    if row.word_records or len(lists) < len(row.raw):
+        lists = [words]
+    elif not row.location.stride and not _counts_or_is(lists[0], words):  # not of a CoNLL file
+        lists = [words, *(column for column in lists if list(map(str, column)) != words)]
     for cells in zip(*lists, predicted, strict=True):
         yield [str(cell) for cell in cells]
+
+
+def _counts_or_is(column: Sequence[Any], words: Sequence[str]) -> bool:
+    """Tell whether a column is that of the words, or counts them, as the first column of CoNLL-U does."""
+    cells = list(map(str, column))
+    return cells == words or all(cell.isdecimal() for cell in cells)
 
 
 def _to_json(prediction: Prediction) -> JSON:

@@ -72,7 +72,10 @@ class Benchmark:
         """
         note = prefixed(console)
         queries = self._judged_queries(note)
-        num_documents = self.corpus.scan().num_rows
+        documents = _rows_with_ids(self.corpus, DOCUMENT_ID_NAMES, verbose=True)
+        numbers = {document: n for n, (document, _) in enumerate(documents)}
+        note(f"{len(queries)} queries, {len(numbers)} documents, {self.judgements.num_judged} judgements")
+        self._check_documents(queries, numbers, note)
         encode_query, encode_document = (
             CorpusEncoder(pipeline, VectorOptions(prompt_name=name, truncate_dim=truncate_dim), console)
             for name in (pipeline.query_prompt_name, pipeline.document_prompt_name)
@@ -81,21 +84,15 @@ class Benchmark:
             note(f"queries get the prompt {encode_query.prompt!r}, documents {encode_document.prompt!r}")
         query_vectors = encode_query(list(queries.values()))
         top = TopDocuments(query_vectors, _DEPTH, pipeline.similarity_fn_name)
-        numbers: dict[str, int] = {}
         own: set[str] = set()  # documents that are a query: the same id and the same text
         rows = _rows_with_ids(self.corpus, DOCUMENT_ID_NAMES)
-        with console.progress("searching", num_documents):
+        with console.progress("searching", len(numbers)):
             while chunk := list(itertools.islice(rows, _CHUNK_ROWS)):
-                for document, row in chunk:
-                    numbers[document] = len(numbers)
-                    if queries.get(document) == row.text:
-                        own.add(document)
+                own |= {document for document, row in chunk if queries.get(document) == row.text}
                 top.add(encode_document([row.text for _, row in chunk]))
-                console.advance(len(numbers))
+                console.advance(numbers[chunk[-1][0]] + 1)
         encode_query.report("queries")
         encode_document.report("documents")
-        note(f"{len(queries)} queries, {len(numbers)} documents, {self.judgements.num_judged} judgements")
-        self._check_documents(queries, numbers, note)
         scores = self._score(list(queries), numbers, top.documents, own)
         truncated = encode_query.counts.truncated_rows + encode_document.counts.truncated_rows
         return BenchmarkResult(scores, truncated)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +19,7 @@ from bertune.console import Console, prefixed
 from bertune.data.dataset import TokenCounts
 from bertune.data.labels import get_text
 from bertune.data.records import BadRows, ReadOptions
-from bertune.data.rows import open_rows
+from bertune.data.rows import RowReader, open_rows
 from bertune.errors import ArtifactError, ConfigError, DataError
 from bertune.inference.sentence_pipeline import SentencePipeline, truncate_vectors
 from bertune.inference.vectors import FloatArray
@@ -76,8 +77,7 @@ class Corpus:
         """
         note = prefixed(self.console) if verbose else lambda _: None
         bad_rows = BadRows(skip=self.data.bad_rows == "skip")
-        options = ReadOptions(self.file, self.data, self.columns, bad_rows, note, require_target=False)
-        reader = open_rows(options)
+        reader = self._open(bad_rows, note)
         if reader.header != ["text"]:
             note(reader.describe())
         for row in reader:
@@ -87,6 +87,19 @@ class Corpus:
                 bad_rows(str(error))
         for line in bad_rows.finish():
             note(line)
+
+    def _open(self, bad_rows: BadRows, note: Callable[[str], None]) -> RowReader:
+        options = ReadOptions(self.file, self.data, self.columns, bad_rows, note, require_target=False)
+        return open_rows(options)
+
+    def text_columns(self) -> str:
+        """Return the column that texts are read from; several with commas between them.
+
+        Raises:
+            DataError: the file cannot be read, or has no such column.
+        """
+        names = self._open(BadRows(skip=True), lambda _: None).mapping["text"]
+        return names if isinstance(names, str) else ", ".join(names)
 
     def scan(self) -> CorpusSummary:
         """Read the file to its end, and show what is unusual about it.
@@ -121,7 +134,13 @@ class Corpus:
 
 
 def _row_bytes(row: CorpusRow) -> bytes:
-    return json.dumps([row.raw, row.text], ensure_ascii=False, default=str).encode(errors="surrogatepass")
+    text = json.dumps([row.raw, row.text], ensure_ascii=False, default=_describe_value)
+    return text.encode(errors="surrogatepass")
+
+
+def _describe_value(value: object) -> str:
+    """Return a value that JSON does not know as text, without its place in memory."""
+    return re.sub(r" at 0x[0-9A-Fa-f]+", "", str(value))
 
 
 def load_sentence_pipeline(

@@ -36,6 +36,8 @@ from bertune.types import JSON
 
 EmbedFn = Callable[[list[str]], FloatArray]
 """Texts to their vectors (n, dim)."""
+SUFFIXES = (".npy", ".parquet")
+"""How the name of a file of vectors may end."""
 CHUNK_ROWS = 4 * 4096
 """Rows that are encoded, written and counted together; a kill loses no more than these."""
 
@@ -202,17 +204,26 @@ class _PartialFile:
         """Remove what is left once `finished` has its name."""
 
 
+def check_vector_file(path: Path, dtype: str, option: str = "-o") -> None:
+    """Check that vectors can be written to a file of this name, in this dtype.
+
+    Raises:
+        ConfigError: they cannot.
+    """
+    if path.suffix.lower() not in SUFFIXES:
+        raise ConfigError(
+            f"{option} {path}: vectors are written to names that end in {' or '.join(SUFFIXES)}"
+        )
+    check_vector_dtype(dtype)
+
+
 def _open_partial(job: VectorFile) -> _PartialFile:
-    formats: dict[str, Callable[[VectorFile], _PartialFile]] = {".npy": _Npy, ".parquet": _Parquet}
-    suffix = job.path.suffix.lower()
-    if suffix not in formats:
-        raise ConfigError(f"{job.location}: vectors are written to names that end in {' or '.join(formats)}")
-    check_vector_dtype(job.dtype)
+    check_vector_file(job.path, job.dtype, job.option)
     if job.path.is_dir():
         raise ConfigError(f"{job.location}: is a folder; give the name of a file")
     if job.num_rows < 1:
         raise DataError(f"{job.location}: there are no rows to write")
-    return formats[suffix](job)
+    return _Npy(job) if job.path.suffix.lower() == ".npy" else _Parquet(job)
 
 
 def _resume(job: VectorFile, partial: _PartialFile) -> int:

@@ -130,6 +130,7 @@ class Classify(PooledTask):
 
         Before `fit`, with problem type `auto`, a list is taken as several labels.
         """
+        texts = self.read_texts(row)
         target = read_target(
             row,
             self.columns.target,
@@ -137,7 +138,7 @@ class Classify(PooledTask):
             is_multi_label=self.is_multi_label,
             multi_hot_labels=self.labels if self.is_multi_hot else (),
         )
-        return Example(self.read_texts(row), target, row.location)
+        return Example(texts, target, row.location)
 
     def new_reader(self) -> RowReader:
         """Return a reader that checks that labels are of one form."""
@@ -324,7 +325,8 @@ class Classify(PooledTask):
 
     def decode_to_score(self, out: Tensor, batch: Batch) -> list[Prediction]:
         """Return the label or labels of each row; several labels with their probabilities as an array."""
-        if type(self).decode is not Classify.decode:  # a task of your own decodes in another way
+        methods = ("decode", "compact_prediction", "calibrate", "score")
+        if any(getattr(type(self), name) is not getattr(Classify, name) for name in methods):
             return super().decode_to_score(out, batch)
         return self._predictions(self._probabilities(out))
 

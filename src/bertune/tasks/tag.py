@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 
 from bertune.config.schema import DataConfig, Section
-from bertune.data.conll import CUT_ADVICE, MANY_WORDS
+from bertune.data.conll import MANY_WORDS, cut_advice
 from bertune.data.entities import WordOffsets, WordUnit, get_entities, get_sentence
 from bertune.data.labels import read_labels, sort_labels, unknown_label_error
 from bertune.data.tags import (
@@ -391,9 +391,7 @@ class Tag(Task):
 
     def hf_incompatibility(self, head: Any) -> str:
         """Return why transformers cannot open the head, or ""."""
-        from bertune.encoders.architectures import reason_for_own_token_head
-
-        return "" if head.hf_class else reason_for_own_token_head(head.model_type)
+        return str(head.hf_incompatibility())
 
     def ignored_by_hf(self, head: Any) -> str:
         """Return what transformers ignores of windows, words and a CRF."""
@@ -417,9 +415,10 @@ def _refuse_single_text(examples: Sequence[Example], data: DataConfig) -> None:
     num_words = len(first.words or ())
     is_undivided = first.location.stride and num_words > MANY_WORDS and data.sentence_ends is None
     if len(examples) == 1 and is_undivided:
+        words = {first.texts[0][start:end] for start, end in first.words or ()}
         raise DataError(
             f"{first.location.source}: all {num_words} words of the training rows are one sentence: no blank "
-            f"line divides them; {CUT_ADVICE}"
+            f"line divides them; {cut_advice(words)}"
         )
 
 

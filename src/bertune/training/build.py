@@ -22,6 +22,7 @@ from bertune.kernels.ragged_ops import first_token_pooling
 from bertune.tasks.base.sentence import SentenceTask
 from bertune.tasks.base.task import Task
 from bertune.text.tokenizer import Tokenizer
+from bertune.text.tokenizer_files import check_tokenizer_files
 from bertune.types import EncodedExample, Encoder
 
 
@@ -67,7 +68,11 @@ def check_model(run: RunConfig) -> None:
         ConfigError: the folder's architecture, settings or files cannot be used.
         MissingExtra: the package of an embedded encoder is not installed.
     """
-    check_folder(open_folder(run))
+    folder = open_folder(run)
+    check_folder(folder)
+    check_tokenizer_files(folder.path)
+    if not folder.has_file("tokenizer.json"):  # it must be made of other files, which may need a package
+        folder.load_tokenizer()
 
 
 def build_model(run: RunConfig, task: Task) -> BuiltModel:

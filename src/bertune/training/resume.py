@@ -56,6 +56,11 @@ class RunDir:
     finished: bool = False
 
 
+def is_run_dir(source: str | Path | dict[str, Any]) -> bool:
+    """Tell whether a folder is given instead of the settings of a run."""
+    return not isinstance(source, dict) and Path(source).is_dir()
+
+
 def settings_to_resume(source: str | Path | dict[str, Any]) -> str | Path | dict[str, Any]:
     """Return the settings of a run whose folder is given instead of its run file; anything else as it is.
 
@@ -76,13 +81,22 @@ def settings_to_resume(source: str | Path | dict[str, Any]) -> str | Path | dict
     return {**settings, "out": str(folder)}
 
 
-def choose_run_dir(run: RunConfig, *, resume: bool, note: Note) -> RunDir:
+def choose_run_dir(
+    run: RunConfig, *, resume: bool, note: Note, option_defaults: JSON | None = None
+) -> RunDir:
     """Return where a run is written. The first process looks, and all processes use its answer.
+
+    Args:
+        run: the settings.
+        resume: whether the folder holds this run already.
+        note: called with each line that a user should see.
+        option_defaults: the defaults of the task's options.
 
     Raises:
         ConfigError: see `new_run_dir` and `run_dir_to_resume`.
     """
-    return broadcast_object(run_dir_to_resume(run, note) if resume else new_run_dir(run))
+    found = run_dir_to_resume(run, note, option_defaults or {}) if resume else new_run_dir(run)
+    return broadcast_object(found)
 
 
 def new_run_dir(run: RunConfig) -> RunDir:
@@ -106,7 +120,7 @@ def new_run_dir(run: RunConfig) -> RunDir:
     return RunDir(next(path for n in range(1, 10**6) if not (path := Path("runs") / f"{name}-{n}").exists()))
 
 
-def run_dir_to_resume(run: RunConfig, note: Note) -> RunDir:
+def run_dir_to_resume(run: RunConfig, note: Note, option_defaults: JSON) -> RunDir:
     """Find what there is of a run that was stopped; if there is nothing yet, the run begins.
 
     Raises:
@@ -133,6 +147,7 @@ def run_dir_to_resume(run: RunConfig, note: Note) -> RunDir:
     )
     with suppress(ValidationError):  # settings that are newer than the checkpoint have their defaults in it
         before = RunConfig.model_validate(before).model_dump(mode="json")
+        before["options"] = {**option_defaults, **before["options"]}
     _check_settings(before, run.model_dump(mode="json"), note)
     if checkpoint is not None:
         note(f"goes on from {checkpoint.folder}, step {checkpoint.step}")

@@ -164,9 +164,10 @@ def read_files(
     if dropped:
         kept = take(kept, np.delete(np.arange(len(kept)), dropped))
     if num_dropped + len(dropped):
+        meant = ", ".join(f"{name} is {label!r}" for name, label in label_filter.meant.items())
         note(
             f"{', '.join(files)}: {num_dropped + len(dropped)} rows left out, since data.drop_labels names "
-            "their label"
+            f"their label{f' ({meant})' if meant else ''}"
         )
     if not len(kept):
         raise DataError(f"{', '.join(files)}: no usable row is left")

@@ -34,7 +34,8 @@ def split_off_dev(
     labelled = LabelledRows(task.stratify_key(e) for e in rows)
     is_train = np.ones(len(rows), bool)
     is_train[train_dev_split_codes(texts, labelled.groups, data.dev_fraction, seed)[1]] = False
-    is_train = labelled.cover(is_train, texts, seed, may_grow=True)
+    min_dev = max(1, int(np.count_nonzero(~is_train)) // 2)
+    is_train = labelled.cover(is_train, texts, seed, min_left=min_dev)
     train, dev = take(rows, np.flatnonzero(is_train)), take(rows, np.flatnonzero(~is_train))
     if not train:
         raise DataError(f"{source}: all rows have the same text; there is nothing to learn")
@@ -65,7 +66,7 @@ def draw_limit(train: Sequence[Example], task: Task, limit: int, seed: int, note
     labelled = LabelledRows(task.stratify_key(e) for e in train)
     is_kept = np.zeros(len(train), bool)
     is_kept[stratified_sample_codes(labelled.groups, limit, seed)] = True
-    is_kept = labelled.cover(is_kept, np.arange(len(train)), seed, may_grow=False)
+    is_kept = labelled.cover(is_kept, np.arange(len(train)), seed, min_left=len(train))
     _note_lost(labelled, is_kept, f"data.limit={limit}; a larger one keeps them", note)
     return take(train, np.flatnonzero(is_kept))
 

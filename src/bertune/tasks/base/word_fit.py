@@ -5,16 +5,17 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from bertune.data.tags import WordSpan
 from bertune.types import Span
 
 
+@dataclass  # equal where the counts are: a task is compared with itself after `load_state`
 class WordFit:
     """Turns entities into spans of words, and counts what did not fit when rows were encoded."""
 
-    def __init__(self) -> None:
-        self._counts: Counter[str] = Counter()
+    _counts: Counter[str] = field(default_factory=Counter)
 
     def to_word_spans(self, spans: Sequence[Span], words: Sequence[tuple[int, int]]) -> list[WordSpan]:
         """Return the words that each entity covers; count the entities that do not fit words.
