@@ -140,7 +140,7 @@ def test_texts_that_would_go_unread_are_refused(
 ) -> None:
     with pytest.raises(DataError) as caught:
         learn(tmp_path, rows_of(**columns))
-    assert f"column {other!r} would not be read, but holds texts too" in str(caught.value)
+    assert f"column {other!r} not read, but holds texts too" in str(caught.value)
     assert f"data.columns={{text: {text}, text_b: {other}}}" in str(caught.value)
     for settings_given, number in (
         (f"{{text: {text}, text_b: {other}}}", 2),
@@ -148,6 +148,15 @@ def test_texts_that_would_go_unread_are_refused(
     ):
         _, examples, _ = learn(tmp_path, rows_of(**columns), f"data.columns={settings_given}")
         assert len(examples[0].texts) == number
+
+
+def test_titles_beside_long_texts_are_said(tmp_path: Path) -> None:
+    articles = [f"{text}, and {' and '.join(OTHERS)}" for text in QUESTIONS]
+    task, examples, notes = learn(tmp_path, rows_of(title=ANSWERS, content=articles))
+    assert task.describe().startswith("sentence vectors from single texts")
+    assert [e.texts[0] for e in examples] == articles
+    assert "column 'title' not read, but holds texts too" in notes[1]
+    assert "data.columns={text: [content, title]} for both joined" in notes[1]
 
 
 @pytest.mark.parametrize(
@@ -393,7 +402,7 @@ def test_single_texts_to_score_beside_pairs_are_said(tmp_path: Path) -> None:
 def test_one_text_has_no_uniformity(texts: list[str], tmp_path: Path) -> None:
     task, examples, _ = learn(tmp_path, rows_of(text=QUESTIONS))
     dev = [Example((text,), None, Location("d.jsonl", n)) for n, text in enumerate(texts, 1)]
-    with pytest.raises(DataError, match=r"d\.jsonl: all . rows have the same text, so how far"):
+    with pytest.raises(DataError, match=r"d\.jsonl: there is only one text to score, so how far"):
         task.check_scorable(dev)
     task.check_scorable(examples)
 

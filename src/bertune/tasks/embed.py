@@ -164,9 +164,9 @@ class Embed(SentenceTask):
             reason = f"the labels {listed(sorted(map(str, targets)))} look like classes;"
             drop = "data.drop_labels=[1,2] where 0 is entailment, as in most NLI data"
         fault = _NOT_RELATED.format(drop=drop, match=_BY_MATCH)
-        raise DataError(
-            f"{unrelated.location}: {reason} {fault}{_without_label(mapping, self.columns.target)}"
-        )
+        if numbers and not has_nli_columns(mapping):
+            fault += _without_label(mapping, self.columns.target)
+        raise DataError(f"{unrelated.location}: {reason} {fault}")
 
     def _relatedness(self, example: Example) -> Any:
         """Return the score of a pair; 1 or 0 for a label."""
@@ -208,8 +208,8 @@ class Embed(SentenceTask):
             )
         if kind == "texts" and len({e.texts for e in examples}) < 2:
             raise DataError(
-                f"{source}: all {len(examples)} rows have the same text, so how far texts lie apart is not "
-                "defined; give rows with different texts"
+                f"{source}: there is only one text to score, so how far texts lie apart is not defined; "
+                "give rows with different texts"
             )
         if self.options.metric not in {"auto", *METRICS[kind]}:
             raise ConfigError(

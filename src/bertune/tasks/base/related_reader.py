@@ -64,8 +64,10 @@ class RelatedReader(RowReader):
         source = examples[0].location.source
         if len(examples[0].texts) == 1:
             advice = unused.advice_for_single_texts()
-            if advice:
+            if advice and not unused.are_short():
                 raise DataError(f"{source}: {advice}")
+            if advice:
+                note(f"{source}: {advice}")
             return
         advice = unused.advice_for_pairs()
         if advice:

@@ -24,12 +24,14 @@ class UnusedTexts:
         self._used = set(columns_of(texts))  # a label in many words may be a text, such as "target"
         self._num_rows = 0
         self._values: dict[str, list[str]] = {}
+        self._num_text_words = 0
 
     def look_at(self, row: Row) -> None:
         """Look at the unused columns of a row."""
         if self._num_rows == self.SAMPLE:
             return
         self._num_rows += 1
+        self._num_text_words += _num_words(str(row.fields.get("text")))
         for column, value in row.raw.items():
             is_read = column in self._used or ("negative" in row.fields and is_negative_name(column))
             if not is_read:
@@ -43,8 +45,16 @@ class UnusedTexts:
 
     def _are_texts(self, values: list[str]) -> bool:
         """Tell whether values are texts: of several words, most rows have one, and few are repeated."""
-        size = sum(map(_num_words, values)) / len(values)
-        return size >= 3 and len(values) * 2 > self._num_rows and len(set(values)) * 2 > len(values)
+        return (
+            _mean_words(values) >= 2.5
+            and len(values) * 2 > self._num_rows
+            and len(set(values)) * 2 > len(values)
+        )
+
+    def are_short(self) -> bool:
+        """Tell whether these texts are short beside those that are read, such as titles beside articles."""
+        read = self._num_text_words / max(1, self._num_rows)
+        return all(3 * _mean_words(self._values[column]) < read for column in self.columns())
 
     def has(self, name: str) -> bool:
         """Tell whether there is an unused column of this name."""
@@ -57,7 +67,7 @@ class UnusedTexts:
             return ""
         other = columns[0]
         return (
-            f"{'columns' if len(columns) > 1 else 'column'} {listed(columns)} would not be read, but "
+            f"{'columns' if len(columns) > 1 else 'column'} {listed(columns)} not read, but "
             f"{'hold' if len(columns) > 1 else 'holds'} texts too; say what is meant: "
             f"data.columns={{text: {text}, text_b: {other}}} for pairs that belong together, "
             f"data.columns={{text: [{text}, {other}]}} for both joined to one text, or "
@@ -75,6 +85,10 @@ class UnusedTexts:
             f"{listed(columns)} not read, although there are texts in it; to read it as hard negatives: "
             f"data.columns={{{given}, negative: {columns[0]}}}"
         )
+
+
+def _mean_words(texts: list[str]) -> float:
+    return sum(map(_num_words, texts)) / len(texts)
 
 
 def _num_words(text: str) -> int:
