@@ -49,7 +49,7 @@ def test_each_column_of_a_spread_field_must_exist(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("columns", "advice"),
     [
-        ({"text:query": None}, "YAML needs a blank after the colon: {text: query}"),
+        ({"text:query": None}, "write a blank after the colon: {text: query}"),
         ({"text": None}, "'text' has no column; write {text: NAME}"),
         ({"label": []}, "'label' has no column; write {label: NAME}"),
         ({"label": ["toxic", "toxic"]}, "names 'toxic' twice"),

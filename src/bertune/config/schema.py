@@ -147,7 +147,7 @@ class DataConfig(Section):
         for field, names in value.items() if isinstance(value, dict) else ():
             if names in (None, []) and ":" in str(field):
                 written = str(field).replace(":", ": ", 1)
-                raise ValueError(f"YAML needs a blank after the colon: {{{written}}}")
+                raise ValueError(f"write a blank after the colon: {{{written}}}")
             if names in (None, []):
                 raise ValueError(f"{field!r} has no column; write {{{field}: NAME}}")
         if isinstance(value, dict):

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -315,32 +316,44 @@ class _Lengths:
 
     def __init__(self, word_column: int) -> None:
         self._word_column = word_column
-        self._num_sentences = self._num_words = self._num_ends = 0
+        self._num_sentences = self._num_words = 0
+        self._ends: Counter[str] = Counter()
 
     def add(self, sentence: Sentence) -> None:
         """Count a sentence."""
         words = sentence.columns[self._word_column]
         self._num_sentences += 1
         self._num_words += len(words)
-        self._num_ends += sum(words.count(end) for end in SENTENCE_ENDS)
+        self._ends.update(word for word in words if word in SENTENCE_ENDS)
 
     def describe(self, source: str) -> list[str]:
         """Return a line about sentences that seem to hold many, or nothing."""
-        num_words, num_sentences = self._num_words, self._num_sentences
+        num_words, num_sentences, num_ends = self._num_words, self._num_sentences, self._ends.total()
         is_one = num_sentences == 1 and num_words > MANY_WORDS
-        if not is_one and (num_words <= _LONG_MEAN * num_sentences or self._num_ends < 2 * num_sentences):
+        if not is_one and (num_words <= _LONG_MEAN * num_sentences or num_ends < 2 * num_sentences):
             return []
         what = (
             f"all {num_words} words are one sentence: no blank line divides them"
             if num_sentences == 1
             else f"{num_sentences} sentences have {num_words} words, {num_words // num_sentences} each"
         )
-        ends = f", {self._num_ends} of its words usually end one" if self._num_ends else ""
-        return [f"{source}: {what}{ends}; {CUT_ADVICE}"]
+        ends = f", {num_ends} of its words usually end one" if num_ends else ""
+        return [f"{source}: {what}{ends}; {cut_advice(self._ends)}"]
 
 
-CUT_ADVICE = (
-    'put a blank line after each sentence, or cut after some words: data.sentence_ends=[".","?","!"] '
-    "(data.sentence_ends=[] reads long texts as they are)"
-)
-"""What to do about sentences that are not divided."""
+def ends_setting(words: Collection[str]) -> str:
+    """Return the setting that cuts after those of the words that usually end a sentence.
+
+    >>> ends_setting(["来", "。"])
+    'data.sentence_ends=["。"]'
+    """
+    found = [end for end in SENTENCE_ENDS if end in words] or [".", "?", "!"]
+    return f"data.sentence_ends=[{','.join(f'{chr(34)}{end}{chr(34)}' for end in found)}]"
+
+
+def cut_advice(words: Collection[str]) -> str:
+    """Return what to do about sentences that are not divided, given the words in them."""
+    return (
+        f"put a blank line after each sentence, or cut after some words: {ends_setting(words)} "
+        "(data.sentence_ends=[] reads long texts as they are)"
+    )

@@ -26,7 +26,7 @@ from bertune import files
 from bertune.errors import ConfigError
 from bertune.types import JSON
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 """Raised whenever the files of an entry change. 2: what a task learned is stored under its new names. 3: rows
 may have different numbers of texts."""
 MANIFEST = "manifest.json"

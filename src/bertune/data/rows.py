@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from bertune.data.columns import (
     ColumnMapping,
@@ -19,7 +19,7 @@ from bertune.data.exports import convert_exports, text_column
 from bertune.data.formats import detect_format, read_records
 from bertune.data.multi_hot import unnamed_label_columns
 from bertune.data.records import ReadOptions, Record
-from bertune.data.word_rows import group_words, word_columns
+from bertune.data.word_rows import WordTable, group_words, word_columns
 from bertune.errors import DataError, listed
 from bertune.types import Location, Row
 
@@ -32,6 +32,7 @@ class RowReader:
         header: the column names of its first record.
         records: its records.
         recognised: column name by field, as the form of the file shows; `data.columns` counts more.
+        grouping: columns that hold no field, but say which words are a sentence.
     """
 
     def __init__(
@@ -40,11 +41,13 @@ class RowReader:
         header: list[str],
         records: Iterable[Record],
         recognised: dict[str, str] | None = None,
+        grouping: Sequence[str] = (),
     ) -> None:
         self.source = options.source
         self.header = header
         self._options = options
         self._recognised = recognised or {}
+        self._grouping = grouping
         self._records = records
         self._mappings: dict[tuple[str, ...], ColumnMapping] = {}
         self.mapping = self._match(header)
@@ -89,7 +92,7 @@ class RowReader:
 
     def describe(self) -> str:
         """Return a line that says which column holds which field, and which columns are not used."""
-        used = columns_of(self.mapping)
+        used = [*columns_of(self.mapping), *self._grouping]
         unused = [column for column in self.header if column not in used]
         line = f"{self.source}: {describe_mapping(self.mapping)}"
         return line + (f"; not used: {listed(unused)}" if unused else "") + self._pair_advice()
@@ -111,7 +114,7 @@ def open_rows(options: ReadOptions) -> RowReader:
         DataError: the file is missing, empty, of another encoding, or lacks a column.
     """
     records = read_records(options)
-    table: dict[str, str] = {}
+    table: WordTable | None = None
     if options.columns.is_word_level:
         records, table = group_words(convert_exports(records, options), options)
     first = next(records, None)
@@ -125,11 +128,14 @@ def open_rows(options: ReadOptions) -> RowReader:
             options.note(line)
         raise DataError(f"{options.source}: holds no rows")
     header = list(first.values)
-    recognised = table
-    if options.columns.is_word_level and not table:
+    recognised: dict[str, str] = {}
+    if table is not None:
+        recognised = table.mapping(options.columns.target)
+    elif options.columns.is_word_level:
         recognised = {**word_columns(header, options.columns), **text_column(first)}
+    grouping = table.grouping if table is not None else ()
     try:
-        return RowReader(options, header, itertools.chain([first], records), recognised)
+        return RowReader(options, header, itertools.chain([first], records), recognised, grouping)
     except MissingColumn as error:
         advice = _label_columns_advice(options, error, [first, *itertools.islice(records, 100)])
         if not advice:

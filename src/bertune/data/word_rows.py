@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bertune.data.columns import TARGET_ALIASES, TEXT_ALIASES, normalize_name
+from bertune.data.conll import ends_setting
 from bertune.data.labels import format_label, is_missing
 from bertune.data.records import ReadOptions, Record
 from bertune.data.tags import is_tag, parse_tag
@@ -61,6 +62,11 @@ class WordTable:
         """Return the columns of text and target by field, for the search for columns."""
         return {"text": self.word, **({target: self.tag} if self.tag else {})}
 
+    @property
+    def grouping(self) -> tuple[str, ...]:
+        """Return the columns by which words are grouped to sentences."""
+        return tuple(column for column in (self.document, self.number) if column)
+
 
 def word_columns(header: Sequence[str], columns: Columns) -> dict[str, str]:
     """Return the columns of words and tags by field, where the header has none of the usual names.
@@ -77,10 +83,10 @@ def word_columns(header: Sequence[str], columns: Columns) -> dict[str, str]:
     return {field: column for field, column in found.items() if column}
 
 
-def group_words(records: Iterator[Record], options: ReadOptions) -> tuple[Iterator[Record], dict[str, str]]:
-    """Return the records of a file, one a sentence, and the columns of a table with a word a row by field.
+def group_words(records: Iterator[Record], options: ReadOptions) -> tuple[Iterator[Record], WordTable | None]:
+    """Return the records of a file, one a sentence, and the columns of a table with a word a row.
 
-    Files whose rows are whole texts are returned as they are, with no columns.
+    Files whose rows are whole texts are returned as they are, with None.
 
     Args:
         records: the records of the file.
@@ -94,8 +100,8 @@ def group_words(records: Iterator[Record], options: ReadOptions) -> tuple[Iterat
     flagged = itertools.chain(head, flagged)
     table = find_word_table([record for record, _ in head if record], options)
     if table is None:
-        return (record for record, _ in flagged if record), {}
-    return _sentences(flagged, table, options), table.mapping(options.columns.target)
+        return (record for record, _ in flagged if record), None
+    return _sentences(flagged, table, options), table
 
 
 def _with_damage(records: Iterator[Record], options: ReadOptions) -> Iterator[tuple[Record | None, bool]]:
@@ -239,13 +245,14 @@ def _is_gap(first: Record, second: Record) -> bool:
 
 
 def _no_sentences_message(source: str, rows: Sequence[Record], word: str, header: Sequence[str]) -> str:
-    begin = " ".join(str(row.values.get(word)) for row in rows[:6])
+    words = [str(row.values.get(word)).strip() for row in rows]
+    begin = " ".join(words[:6])
     others = [column for column in header if _rises(rows, column)]
     name = others[0] if others else "NAME"
     return (
         f"{source}: each row is one word ({begin} ...), and nothing says where a sentence ends; name the "
         f"column that numbers the sentences, data.columns={{{SENTENCE_ID}: {name}}}, or put a blank line "
-        'between them, or cut after some words, data.sentence_ends=[".","?","!"] '
+        f"between them, or cut after some words, {ends_setting(words)} "
         "(if each row is a text of its own, give each a number of its own)"
     )
 

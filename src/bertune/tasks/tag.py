@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 
 from bertune.config.schema import DataConfig, Section
-from bertune.data.conll import CUT_ADVICE, MANY_WORDS
+from bertune.data.conll import MANY_WORDS, cut_advice
 from bertune.data.entities import WordOffsets, WordUnit, get_entities, get_sentence
 from bertune.data.labels import read_labels, sort_labels, unknown_label_error
 from bertune.data.tags import (
@@ -415,9 +415,10 @@ def _refuse_single_text(examples: Sequence[Example], data: DataConfig) -> None:
     num_words = len(first.words or ())
     is_undivided = first.location.stride and num_words > MANY_WORDS and data.sentence_ends is None
     if len(examples) == 1 and is_undivided:
+        words = {first.texts[0][start:end] for start, end in first.words or ()}
         raise DataError(
             f"{first.location.source}: all {num_words} words of the training rows are one sentence: no blank "
-            f"line divides them; {CUT_ADVICE}"
+            f"line divides them; {cut_advice(words)}"
         )
 
 
