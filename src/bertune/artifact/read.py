@@ -116,7 +116,8 @@ def _read_own(pretrained: PretrainedFolder, metadata: JSON, run: RunConfig, task
             f"{path / WEIGHTS}: does not fit config.json: {str(error).splitlines()[0]}; "
             "if another tool has saved a model over this folder, remove bertune.json"
         ) from None
-    data = DataConfig(max_length=metadata["max_length"], truncation=run.data.truncation)
+    max_length = min(metadata["max_length"], encoder.max_positions)
+    data = DataConfig(max_length=max_length, truncation=run.data.truncation)
     tokenizer = pretrained.load_tokenizer(data, encoder.max_positions)
     try:
         check_token_ids(tokenizer, encoder, path)
