@@ -505,7 +505,7 @@ def test_unknown_labels_of_settings_are_named_with_the_nearest(write):
     with pytest.raises(ConfigError) as caught:
         Read(file, "options.positive_label=positiv", "options.class_weights={negativ: 2, x: 3}")
     message = str(caught.value)
-    assert "options.positive_label: no such label: 'positiv' (did you mean 'positive'?)" in message
+    assert "options.positive_label: 'positiv' is not a label; did you mean 'positive'?" in message
     assert "options.class_weights: no such labels: 'negativ' (did you mean 'negative'?), 'x'" in message
 
 

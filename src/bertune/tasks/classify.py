@@ -15,7 +15,7 @@ from pydantic import Field, field_validator
 from bertune.config.schema import DataConfig, label_to_text
 from bertune.data.label_settings import all_labels, find_labels, unknown_labels
 from bertune.data.labels import unknown_label_error
-from bertune.errors import ConfigError, DataError, listed
+from bertune.errors import ConfigError, DataError, did_you_mean, listed
 from bertune.metrics.classification import best_threshold
 from bertune.tasks.base.label_scores import MOST_LABELS, score_multi_label, score_single_label
 from bertune.tasks.base.labels import LabelReader, read_target, suspicious_labels
@@ -220,7 +220,10 @@ class Classify(PooledTask):
                 f"options.positive_label is for two labels, but there are {len(labels)}: {listed(labels)}"
             )
         elif positive is not None and not find_labels([positive], labels, "options.positive_label"):
-            faults.append(f"options.positive_label: no such label: {unknown_labels([positive], labels)}")
+            faults.append(
+                f"options.positive_label: {positive!r} is not a label{did_you_mean(positive, labels)}; "
+                f"labels: {listed(labels)}"
+            )
         if isinstance(options.class_weights, dict):
             found = find_labels(list(options.class_weights), labels, "options.class_weights")
             unknown = [label for label in options.class_weights if label not in found]
