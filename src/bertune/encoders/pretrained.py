@@ -67,8 +67,8 @@ class PretrainedFolder:
 
         It is empty where the file cannot be read; transformers' message says more then.
         """
-        config = self._read_object("config.json")
-        if config is None:
+        config = self._config_file[0]
+        if not config:
             return {}
         for model_type, family in FAMILIES.items():
             if family.recognizes(config, self):
@@ -180,18 +180,22 @@ class PretrainedFolder:
         Raises:
             ConfigError: it is none.
         """
+        if damage := self._config_file[1]:
+            raise ConfigError(f"model: {self.path / 'config.json'}: {damage}")
+
+    @cached_property
+    def _config_file(self) -> tuple[JSON, str]:
+        """Return config.json as it is written, and what is wrong with the file."""
         path = self.path / "config.json"
-        damage = describe_damage(path)
+        if damage := describe_damage(path):
+            return {}, damage
         try:
-            values = json.loads(path.read_text(encoding="utf-8")) if not damage else {}
+            values = json.loads(path.read_text(encoding="utf-8"))
         except OSError as error:
-            damage = f"cannot be read: {error.strerror}"
+            return {}, f"cannot be read: {error.strerror}"
         except ValueError as error:
-            damage = f"is no JSON: {error}"
-        else:
-            damage = damage or ("" if isinstance(values, dict) else "holds no JSON object")
-        if damage:
-            raise ConfigError(f"model: {path}: {damage}")
+            return {}, f"is no JSON: {error}"
+        return (values, "") if isinstance(values, dict) else ({}, "holds no JSON object")
 
     def pooler(self, hidden_size: int) -> dict[str, Tensor]:
         """Return a pretrained hidden layer for the head, `weight` and `bias` in fp32; empty without one.
