@@ -444,6 +444,12 @@ def test_entailed_pairs_belong_together(tmp_path: Path) -> None:
         assert again.score(best, dev, intervals=False).values["average_precision"] == 1
 
 
+def test_neutral_pairs_are_said(tmp_path: Path) -> None:
+    for dropped, said in (("[0,2]", True), ("[1,2]", False)):
+        _, _, notes = learn(tmp_path, NLI, f"data.drop_labels={dropped}")
+        assert any("in NLI data 1 is mostly neutral" in line for line in notes) == said
+
+
 def test_a_number_that_says_nothing_of_pairs_can_be_left_unread(tmp_path: Path) -> None:
     rows = rows_of(title=QUESTIONS, body=ANSWERS, score=[3, 12, 0, 1])
     setting = "data.columns={text: title, text_b: body, label: _}"

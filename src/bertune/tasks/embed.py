@@ -151,6 +151,8 @@ class Embed(SentenceTask):
         if targets == {0} and {"1", "2"} <= set(self.data.drop_labels or ()):
             self.related_label = 0
             note("pairs labelled 0 belong together (entailment), since data.drop_labels names 1 and 2")
+        if targets == {1} and {"0", "2"} <= set(self.data.drop_labels or ()):
+            note("pairs labelled 1 are taken for ones that belong together; in NLI data 1 is mostly neutral")
         unrelated = next((e for e in examples if self._relatedness(e) not in {None, 1}), None)
         if unrelated is None:
             return
