@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from bertune.encoders.asked_settings import check_settings
+from bertune.encoders.asked_settings import HARMLESS, check_settings
 from bertune.encoders.auto_load import settings_read_by
 from bertune.encoders.families.registry import FAMILIES
 from bertune.encoders.load import load_encoder
@@ -27,7 +27,7 @@ OLD_TRANSFORMERS = {
     "finetuning_task": "sst-2", "task_specific_params": {"a": 1}, "id2label": {"0": "a"}, "attention_type": "original_full",
     "sentence_transformers": {"version": "4.1", "activation_fn": "torch.nn.modules.linear.Identity"},
     "adapters": {"adapters": {}, "config_map": {}, "fusions": {}}, "embedding_size": 32, "head_dim": 8,
-    "use_flash_attn": True, "num_experts": 0, "relative_attention": False, "qkv_bias": True,
+    "uniem_embedding_strategy": "last_mean", "use_flash_attn": True, "num_experts": 0, "relative_attention": False, "qkv_bias": True,
 }  # fmt: skip
 """Settings of real checkpoints of many years, together."""
 DISTILBERT = {
@@ -82,6 +82,16 @@ def test_settings_of_usual_checkpoints_are_known(config):
 def test_what_is_asked_and_not_computed_is_refused(name, value):
     with pytest.raises(ConfigError, match=rf"asks for {name}=.* would not be computed: bertune's own bert"):
         check({**OLD_TRANSFORMERS, name: value})
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["embedding_strategy", "sentence_embedding_dimension", "teacher_num_layers", "max_grad_norm", "loss_scale",
+     "normalize_embeddings", "num_layers_to_freeze", "head_dropout", "mask_token", "query_prefix"],
+)  # fmt: skip
+def test_settings_of_training_and_pooling_are_noted_alone(name):
+    (note,) = [*check({**OLD_TRANSFORMERS, name: 3}), *([name] if name in HARMLESS else [])]
+    assert name in note
 
 
 def test_unknown_settings_that_speak_of_nothing_are_noted():

@@ -61,20 +61,23 @@ ONLY_VALUES: Mapping[str, tuple[Any, ...]] = {
 """Settings of many encoders, and the values with which BERT and its relatives compute what they do."""
 _COMPUTING_WORDS = re.compile(
     r"position|rotary|rope|alibi|relative|att(ention|n)|norm|(^|_)act(ivation)?(_|$)|gelu|glu|bias"
-    r"|feed_?forward|ffn|(^|_)ff(_|$)|mlp|hidden|layer|embed|residual|expert|moe(_|$)|router|window"
+    r"|embed[a-z]*_(size|dim|norm|scal|type)|feed_?forward|ffn|(^|_)ff(_|$)"
+    r"|mlp|hidden|layer|residual|expert|moe(_|$)|router|window"
     r"|scal(e|ing)|kernel|conv|causal|(^|_)mask|lora|(^|_)rank|factor|quant|sparse|prun|bucket|(^|_)eps|gate"
     r"|adapter|width|depth|dilat|stride|group|mixer|recur|memory|heads|head_(dim|size|scale)|direction"
     r"|decoder|chunk"
 )
 _OF_TRAINING = re.compile(
     r"drop|init|loss|label|token|learning|epoch|batch|warmup|train|optim|freez|grad|group_by|classif|pool"
-    r"|normaliz|mlm|lm_head|seed"
+    r"|normaliz|mlm|lm_head|seed|strategy|sentence|teacher|student|distil|prompt|query|passage"
 )
 """Words of settings of training, of heads and of pooling, whatever else their name says."""
 _HAS_PART = re.compile(
     r"bias|^(use|has|add|with)_.*(position|absolute|token_type|segment|norm|residual|scale)"
 )
 """Names of switches for parts that BERT has: here it is "off" that would be ignored."""
+_WIDTHS = {"embedding_size", "emb_size", "embedding_dim", "embedding_dimension", "hidden_dim", "d_model"}
+"""Other names of hidden_size: harmless where they say the same."""
 _SHOWN = 60
 
 
@@ -133,7 +136,14 @@ def _is_ignored(name: str, value: Any, config: JSON, read: Collection[str]) -> b
         return value not in ONLY_VALUES[name]
     if name in {"head_dim", "attention_head_size", "size_per_head"}:
         return bool(_product(value, config.get("num_attention_heads")) != config.get("hidden_size"))
-    if name in {"embedding_size", "emb_size", "embedding_dim", "hidden_dim", "d_model"}:
+    if name in {
+        "embedding_size",
+        "emb_size",
+        "embedding_dim",
+        "embedding_dimension",
+        "hidden_dim",
+        "d_model",
+    }:
         return bool(value != config.get("hidden_size"))
     if _is_another_name(name, value, config, read):
         return False
