@@ -306,8 +306,13 @@ def _reason(error: Exception, folder: Path) -> str:
 
 
 def first_line(error: Exception) -> str:
-    """Return the beginning of an error's message, or its class; pydantic's first line ends in a colon."""
+    """Return the beginning of an error's message, or its class.
+
+    pydantic's first line ends in a colon; a message that begins with a printed module says more in its last.
+    """
     lines = [line.strip() for line in str(error).strip().splitlines()] or [type(error).__name__]
+    if lines[0].endswith("("):
+        return f"{lines[0]}...{lines[-1]}"
     return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
 
 
