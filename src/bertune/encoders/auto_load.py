@@ -7,12 +7,9 @@ from __future__ import annotations
 
 import inspect
 import json
-import logging
 import shutil
 import sys
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -21,6 +18,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from bertune.console import quiet_transformers
 from bertune.encoders.architectures import VERIFIED, get_head_spec
 from bertune.encoders.asked_settings import check_settings, known_settings
 from bertune.encoders.auto import AutoEncoder, WithoutPooler, use_ragged_attention
@@ -61,7 +59,7 @@ def load_auto_encoder(
             return load_auto_encoder(Path(copy), trusts_code=trusts_code)
     config = load_hf_config(folder, trusts_code=trusts_code)
     notes = _check(config, folder, trusts_code=trusts_code)
-    with quiet():
+    with quiet_transformers():
         from transformers import AutoModel
 
         try:
@@ -106,7 +104,7 @@ def build_auto_encoder(folder: Path, *, trusts_code: bool = False) -> AutoEncode
     """
     config = load_hf_config(folder, trusts_code=trusts_code)
     notes = _check(config, folder, trusts_code=trusts_code)
-    with quiet():
+    with quiet_transformers():
         from transformers import AutoModel
 
         try:
@@ -162,7 +160,7 @@ def load_hf_config(folder: Path, *, trusts_code: bool = False) -> Any:
     """
     from transformers import AutoConfig
 
-    with quiet():
+    with quiet_transformers():
         try:
             return AutoConfig.from_pretrained(
                 str(folder), local_files_only=True, trust_remote_code=trusts_code
@@ -314,21 +312,3 @@ def first_line(error: Exception) -> str:
     if lines[0].endswith("("):
         return f"{lines[0]}...{lines[-1]}"
     return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep load reports and progress bars of transformers off the screen: bertune reports the same."""
-    from transformers.utils import logging as hf_logging
-
-    level, bars = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()
-    hf_logging.set_verbosity(logging.ERROR)
-    hf_logging.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        hf_logging.set_verbosity(level)
-        if bars:
-            hf_logging.enable_progress_bar()

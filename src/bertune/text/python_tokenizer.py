@@ -8,37 +8,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import tempfile
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from bertune.console import quiet_transformers
 from bertune.text.tokenizer import Tokenizer
 from bertune.types import JSON
 
 _Input = str | tuple[str, ...]
 _NOT_OF_THE_IDS = {"model_max_length", "is_local", "local_files_only", "name_or_path"}
 """Settings that do not change which ids a text has."""
-
-
-@contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Keep warnings of transformers off the screen: bertune says what matters."""
-    from transformers.utils import logging as hf_logging
-
-    level = hf_logging.get_verbosity()
-    hf_logging.set_verbosity(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        hf_logging.set_verbosity(level)
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,10 @@ from typing import Any
 from tokenizers import Tokenizer as Rust
 from tokenizers import __version__ as tokenizers_version
 
+from bertune.console import quiet_transformers
 from bertune.errors import ArtifactError, ConfigError, MissingExtra, listed
 from bertune.text.damaged_files import describe_damage
-from bertune.text.python_tokenizer import PythonBackend, quiet_transformers
+from bertune.text.python_tokenizer import PythonBackend
 from bertune.types import JSON
 
 LOCAL_SETTINGS = {"is_local", "local_files_only", "name_or_path"}
