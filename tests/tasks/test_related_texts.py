@@ -686,3 +686,19 @@ def test_predictions_of_ragged_rows_have_the_vectors_of_their_texts(tiny: Path) 
             own = built.task.decode(built.model(alone), alone)[0]
             for vector, other in zip(prediction.vectors or (), own.vectors or (), strict=True):
                 np.testing.assert_allclose(vector, other, atol=1e-5)
+
+
+def test_what_labels_in_words_mean_is_said(tmp_path: Path) -> None:
+    rows = rows_of(
+        premise=QUESTIONS,
+        hypothesis=ANSWERS,
+        label=["entailment", "contradiction", "neutral", "entailment"],
+    )
+    file = tmp_path / "dev.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    task, notes = Embed(EmbedOptions(), DataConfig()), list[str]()
+    read_examples([str(file)], task, DataConfig(), notes.append, to_score=True)
+    assert notes[1] == (
+        "labels say whether texts belong together: 'entailment' that they do, "
+        "'contradiction', 'neutral' that they do not"
+    )

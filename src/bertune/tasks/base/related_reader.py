@@ -8,7 +8,8 @@ from typing import Any
 
 from bertune.data.columns import ColumnMapping
 from bertune.data.list_text import parse_list_text
-from bertune.errors import DataError
+from bertune.errors import DataError, listed
+from bertune.tasks.base.pair_labels import relatedness
 from bertune.tasks.base.sentence import SentenceTask
 from bertune.tasks.base.task import Note, RowReader
 from bertune.tasks.base.unused_texts import UnusedTexts
@@ -29,6 +30,7 @@ class RelatedReader(RowReader):
         self._unused: UnusedTexts | None = None  # of the first file
         self._first_list: Location | None = None  # that was written as text
         self._num_lists = 0
+        self._words: set[str] = set()  # labels that are words
 
     def see_columns(self, mapping: ColumnMapping) -> None:
         """Remember which columns of a file are read."""
@@ -44,7 +46,10 @@ class RelatedReader(RowReader):
             self._first_list = self._first_list or row.location
             self._num_lists += 1
             row = replace(row, fields=fields)
-        return super().read(row)
+        example = super().read(row)
+        if isinstance(example.target, str):
+            self._words.add(example.target)
+        return example
 
     def fit(self, examples: Sequence[Example], note: Note) -> None:
         """Let the task learn from the training rows, unless texts in them would go unread.
@@ -81,11 +86,21 @@ class RelatedReader(RowReader):
             )
 
     def report(self) -> list[str]:
-        """Return how many rows had lists written as text since the last call."""
+        """Return what labels in words mean, and how many rows had lists as text, since the last call."""
+        lines = []
+        words, self._words = sorted(self._words), set()
+        if words:
+            related = [word for word in words if relatedness(word)]
+            others = [word for word in words if word not in related]
+            parts = [f"{listed(related)} that they do"] if related else []
+            parts += [f"{listed(others)} that they do not"] if others else []
+            lines.append(f"labels say whether texts belong together: {', '.join(parts)}")
         count, self._num_lists = self._num_lists, 0
-        if not count:
-            return []
-        return [f"lists written as text are read as lists ({count} rows, such as {self._first_list})"]
+        if count:
+            lines.append(
+                f"lists written as text are read as lists ({count} rows, such as {self._first_list})"
+            )
+        return lines
 
 
 def _parse_lists(fields: dict[str, Any], target: str) -> dict[str, Any]:
