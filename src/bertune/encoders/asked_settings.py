@@ -136,14 +136,7 @@ def _is_ignored(name: str, value: Any, config: JSON, read: Collection[str]) -> b
         return value not in ONLY_VALUES[name]
     if name in {"head_dim", "attention_head_size", "size_per_head"}:
         return bool(_product(value, config.get("num_attention_heads")) != config.get("hidden_size"))
-    if name in {
-        "embedding_size",
-        "emb_size",
-        "embedding_dim",
-        "embedding_dimension",
-        "hidden_dim",
-        "d_model",
-    }:
+    if name in _WIDTHS:
         return bool(value != config.get("hidden_size"))
     if _is_another_name(name, value, config, read):
         return False
