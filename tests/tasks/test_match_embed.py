@@ -1013,6 +1013,33 @@ def test_softmax_pairs_have_vectors_too(tiny, tmp_path):
     assert {p.value for p in found.predict([(r["text"], r["text_b"]) for r in PAIRS])} <= {"a", "b"}
 
 
+def test_the_layer_of_labels_reads_vectors_before_they_are_normalized(tiny, tmp_path):
+    made = []
+    for normalize in ("true", "false"):
+        (tmp_path / normalize).mkdir()
+        settings = [f"options.normalize={normalize}", "train.precision=fp32", "train.dropout=0"]
+        folder = trained(tiny, tmp_path / normalize, "match", TEXTUAL, "options.loss=softmax", *settings)
+        made.append(bertune.load(folder, precision="fp32"))
+    normalized, plain = made
+    pairs = [(r["text"], r["text_b"]) for r in PAIRS]
+    assert [p.probabilities for p in normalized.predict(pairs)] == [
+        p.probabilities for p in plain.predict(pairs)
+    ]
+    vectors = normalized.encode(["a dog", "the cat"])
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-6)
+    assert np.abs(np.linalg.norm(plain.encode(["a dog", "the cat"]), axis=1) - 1).min() > 0.1
+
+
+def test_folders_of_early_versions_read_labels_from_normalized_vectors():
+    task = Match(MatchOptions(loss="softmax", normalize=True), DataConfig())
+    state = {**task.state(), "labels": ["a", "b"]}
+    del state["labels_from_normalized"]
+    task.load_state(state)
+    assert task.build_head(4, ()).labels_from_normalized
+    task.load_state({**state, "labels_from_normalized": False})
+    assert not task.build_head(4, ()).labels_from_normalized
+
+
 def test_normalized_vectors_have_the_same_cosines(tiny, tmp_path):
     made = []
     for normalize in ("true", "false"):

@@ -45,7 +45,7 @@ class EmbeddingHead(Protocol):
     embedding_dim: int  # E
 
     def vectors(self, states: Tensor, ragged: Ragged) -> Tensor:
-        """Return the vector of each text: (T, W), or (U, W) of first tokens, to (U, E)."""
+        """Return the vector of each text, for `compare`: (T, W), or (U, W) of first tokens, to (U, E)."""
         ...
 
     def compare(self, vectors: Tensor, pair_index: PairIndex) -> Any:

@@ -72,8 +72,10 @@ class SentenceHead(Head):
         hidden_size: width of the encoder's states.
         pooling: how states become one vector. `pooler` is `cls`, with the hidden layer first in `dense`.
         dense: width and activation of each layer after it.
-        normalize: whether vectors have length 1; a zero vector stays zero.
+        normalize: whether the vectors of the output have length 1; a zero vector stays zero.
         num_labels: 0 where rows have no labels.
+        labels_from_normalized: whether the label layer reads normalized vectors, as early versions did; from
+            vectors of length 1 it learns slowly.
         concat_product: whether u * v is among the features of the label layer.
         classifier_learning_rate: learning rate of the label layer; None for the head's.
 
@@ -83,13 +85,14 @@ class SentenceHead(Head):
 
     def __init__(
         self, hidden_size: int, pooling: Pooling, dense: Sequence[tuple[int, str]] = (), *,
-        normalize: bool = False, num_labels: int = 0, concat_product: bool = False,
-        classifier_learning_rate: float | None = None,
+        normalize: bool = False, num_labels: int = 0, labels_from_normalized: bool = False,
+        concat_product: bool = False, classifier_learning_rate: float | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
         self.pooling = "cls" if pooling == "pooler" else pooling
         self.reads = _READS.get(self.pooling, "last")
         self.normalize = normalize
+        self.labels_from_normalized = labels_from_normalized
         self.concat_product = concat_product
         self.activations = [activation for _, activation in dense]
         widths = [hidden_size, *(width for width, _ in dense)]
@@ -105,19 +108,25 @@ class SentenceHead(Head):
                 nn.init.zeros_(layer.bias)
 
     def vectors(self, states: Tensor, ragged: Ragged) -> Tensor:
-        """Return the vector of each text: (T, W), or (U, W) of first tokens, to (U, E)."""
+        """Return the vector of each text before `normalize`: (T, W), or (U, W) of first tokens, to (U, E)."""
         x = states if self.pooling == "cls" else _POOLING[self.pooling](states, ragged)
         for layer, activation in zip(self.dense, self.activations, strict=True):
             x = ACTIVATIONS[activation](layer(x))
-        return F.normalize(x, dim=-1) if self.normalize else x
+        return x
+
+    def finish(self, vectors: Tensor) -> Tensor:
+        """Return vectors (U, E) of `vectors` as users get them: of length 1 with `normalize`."""
+        return F.normalize(vectors, dim=-1) if self.normalize else vectors
 
     def compare(self, vectors: Tensor, pair_index: PairIndex) -> SentenceOutput:
         """Return the output of rows whose texts have the given vectors (U, E), with logits for labels."""
+        finished = self.finish(vectors)
         if self.out is None:
-            return SentenceOutput(vectors, pair_index)
-        u, v = (vectors[index] for index in pair_index.text_index[:2])
+            return SentenceOutput(finished, pair_index)
+        read = finished if self.labels_from_normalized else vectors
+        u, v = (read[index] for index in pair_index.text_index[:2])
         features = [u, v, (u - v).abs(), *([u * v] if self.concat_product else [])]
-        return SentenceOutput(vectors, pair_index, self.out(torch.cat(features, -1)))
+        return SentenceOutput(finished, pair_index, self.out(torch.cat(features, -1)))
 
     def forward(self, states: Tensor, batch: Batch) -> SentenceOutput:
         """Return the output of a batch; in a batch without `pair_index` each row is one text."""

@@ -211,7 +211,8 @@ class SentencePipeline(Pipeline):
         index = [unique[text] for text in texts]
         self.token_counts = dataset.count_tokens(self.tokenizer.unk_token_id, index)
         self.num_truncated_rows = self.token_counts.truncated_rows
-        vectors: FloatArray = embed_texts(self.model, dataset, self.device).numpy()
+        head: Any = self.model.head
+        vectors: FloatArray = head.finish(embed_texts(self.model, dataset, self.device)).numpy()
         return vectors if len(unique) == len(texts) else vectors[index]
 
     @property

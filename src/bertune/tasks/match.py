@@ -84,6 +84,8 @@ class Match(SentenceTask):
         """Lowest and highest score of the training rows."""
         self.is_binary = False
         """Whether scores are labels, 0 and 1."""
+        self.labels_from_normalized = False
+        """Whether the layer of labels reads normalized vectors; see `SentenceHead`."""
 
     def _set_loss(self, loss: str) -> None:
         self.loss_name = loss
@@ -250,6 +252,7 @@ class Match(SentenceTask):
             dense,
             normalize=options.normalize,
             num_labels=len(self.labels),
+            labels_from_normalized=self.labels_from_normalized,
             concat_product=options.concat_product,
             classifier_learning_rate=options.classifier_learning_rate if self.labels else None,
         )
@@ -335,6 +338,7 @@ class Match(SentenceTask):
             "labels": list(self.labels),
             "score_range": list(self.score_range),
             "is_binary": self.is_binary,
+            "labels_from_normalized": self.labels_from_normalized,
         }
 
     def load_state(self, state: JSON) -> None:
@@ -344,6 +348,7 @@ class Match(SentenceTask):
         low, high = state["score_range"]
         self.labels, self.score_range = tuple(state["labels"]), (low, high)
         self.is_binary = state["is_binary"]
+        self.labels_from_normalized = state.get("labels_from_normalized", True)  # as early versions did
         self.text_columns = tuple(state.get("text_columns", ()))
         if self.options.loss == "auto":
             self._set_loss(state.get("loss", "softmax" if self.labels else "cosent"))

@@ -72,7 +72,8 @@ class SentenceOptions(Section):
     """Width of the vectors, by one more linear layer (bertorch's `output_emb_size`); without it the width of
     `dense`, or the encoder's."""
     normalize: bool = False
-    """Whether vectors have length 1. Cosines are the same either way."""
+    """Whether vectors have length 1. Cosines are the same either way; the layer of labels of
+    `match` with `softmax` reads the vectors before that."""
     similarity: Similarity = "cosine"
     """How alike two vectors are, in the loss, in scores and in predictions. `dot`: their product;
     `euclidean`, `manhattan`: their distance, negative, as in sentence-transformers."""
