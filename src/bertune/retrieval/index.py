@@ -183,8 +183,8 @@ def open_index(folder: str | Path, model_fingerprint: str) -> Index:
         raise ArtifactError(f"{folder}: another process is building this index again; repeat the call")
     if info.model_fingerprint != model_fingerprint:
         raise ArtifactError(
-            f"{folder}: was made by another model (has {info.model_fingerprint}, "
-            f"this is {model_fingerprint}); build the index again: --rebuild"
+            f"{folder}: was made by another model (has {info.model_fingerprint[:12]}, "
+            f"this is {model_fingerprint[:12]}); build the index again: --rebuild"
         )
     fits = (
         vectors.shape == (info.num_rows, info.dim)
