@@ -59,3 +59,20 @@ def test_slips_in_data_columns_name_the_cause(columns: dict[str, object], advice
     with pytest.raises(ValidationError) as caught:
         DataConfig(columns=columns)
     assert advice in str(caught.value)
+
+
+def test_a_file_without_a_column_for_the_label_gets_advice_that_works(tmp_path: Path) -> None:
+    (tmp_path / "qa.csv").write_text("question,answer\nHow?,So.\n")
+    options = ReadOptions(
+        str(tmp_path / "qa.csv"),
+        DataConfig(columns={"text": "question", "text_b": "answer"}),
+        Columns(("text", "text_b"), (), "label"),
+        BadRows(),
+        lambda line: None,
+    )
+    with pytest.raises(DataError) as caught:
+        open_rows(options)
+    message = str(caught.value)
+    assert "no column for 'label'" in message
+    assert "no other column is left, so add one with 'label'; task embed learns" in message
+    assert "NAME" not in message

@@ -152,15 +152,27 @@ def match_columns(
     needed = (*columns.required, *([columns.target] if require_target else []))
     missing = [field for field in needed if field not in mapping]
     if missing:
-        has_tabs = len(header) == 1 and "\t" in header[0]
-        hint = "the line holds tabs: set data.delimiter=tab; " if has_tabs else ""
         raise MissingColumn(
             f"{source}: no column for {' and '.join(map(repr, missing))}; columns found: {listed(header)}; "
-            f"{hint}say which is which, as in data.columns={{{missing[0]}: NAME}}, "
-            "or name the columns of a file without header, as in data.columns=[text,label]",
+            + _advice_on_missing(missing, header, mapping, columns.target),
             missing,
         )
     return mapping
+
+
+def _advice_on_missing(
+    missing: Sequence[str], header: Sequence[str], mapping: ColumnMapping, target: str
+) -> str:
+    """Return what to do about fields without a column."""
+    if len(header) > 1 and missing == [target] and len(columns_of(mapping)) == len(header):
+        unlabelled = "; task embed learns from texts that belong together without labels"
+        return f"no other column is left, so add one with {target!r}{unlabelled * ('text_b' in mapping)}"
+    has_tabs = len(header) == 1 and "\t" in header[0]
+    hint = "the line holds tabs: set data.delimiter=tab; " if has_tabs else ""
+    return (
+        f"{hint}say which is which, as in data.columns={{{missing[0]}: NAME}}, "
+        "or name the columns of a file without header, as in data.columns=[text,label]"
+    )
 
 
 def columns_of(mapping: ColumnMapping) -> list[str]:
