@@ -59,6 +59,15 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
 
 
+def read_json_object(path: Path) -> JSON:
+    """Return the object of a JSON file; empty where there is no such file, or nothing that can be read."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
 def part_of(path: Path) -> Path:
     """Return the name under which a file or folder is written before it gets its own.
 

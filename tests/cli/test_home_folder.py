@@ -6,9 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import bertune
+from bertune.commands.embed import embed, embed_stream
+from bertune.commands.evaluate import SearchFiles
+from bertune.commands.search import SearchRequest
 from bertune.config.load import resolve_config
 from bertune.config.schema import RunConfig, Section
 from bertune.data.dataset_cache import cache_dir
@@ -53,6 +57,27 @@ def test_every_path_of_a_run_and_of_the_commands(home, tiny):
     assert (
         bertune.evaluate("~/out", "~/x.csv").scores == bertune.evaluate(home / "out", home / "x.csv").scores
     )
+
+
+def test_vectors_search_and_its_scores_from_python(home, tiny):
+    (home / "corpus.jsonl").write_text('{"_id": "a", "text": "good dog"}\n{"_id": "b", "text": "bad car"}\n')
+    (home / "queries.jsonl").write_text('{"_id": "q", "text": "good"}\n')
+    (home / "qrels.tsv").write_text("query-id\tcorpus-id\tscore\nq\ta\t1\n")
+    (home / "pairs.jsonl").write_text(
+        '{"text": "good", "text_b": "dog"}\n{"text": "bad", "text_b": "car"}\n' * 4
+    )
+    model = bertune.train(
+        {"task": "embed", "model": str(tiny), "data": {"train": "~/pairs.jsonl", "dev": "~/pairs.jsonl"},
+         "train": {"max_steps": 1}, "out": "~/vectors"}, quiet=True
+    ).folder  # fmt: skip
+    assert embed("~/vectors", "~/corpus.jsonl", "~/v.npy").num_rows == 2
+    assert np.load(home / "v.npy").shape[0] == 2
+    assert len(list(embed_stream(model, Path("~/corpus.jsonl")))) == 2
+    assert SearchRequest("~/vectors", "~/corpus.jsonl", index_folder="~/ix").open()[1].info.num_rows == 2
+    files = SearchFiles("~/corpus.jsonl", "~/qrels.tsv")
+    assert "ndcg@10" in bertune.evaluate("~/vectors", "~/queries.jsonl", search=files).scores.values
+    assert sorted(path.name for path in home.iterdir() if path.name in {"ix", "v.npy"}) == ["ix", "v.npy"]
+    assert list(Path().iterdir()) == []
 
 
 def test_settings_from_python_and_yaml(home):

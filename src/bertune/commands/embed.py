@@ -9,6 +9,7 @@ from pathlib import Path
 
 from bertune.console import Console
 from bertune.errors import ConfigError
+from bertune.files import expand_user
 from bertune.inference.vectors import VectorDtype, check_vector_dtype, quantize_vectors
 from bertune.inference.writers import free_column_names
 from bertune.retrieval.corpus import (
@@ -39,7 +40,7 @@ class EmbedResult:
 
 def embed(  # noqa: PLR0913  (what a user can choose)
     folder: str | Path,
-    file: str,
+    file: str | Path,
     output: str | Path,
     overrides: Sequence[str] = (),
     *,
@@ -72,12 +73,13 @@ def embed(  # noqa: PLR0913  (what a user can choose)
     Raises:
         BertuneError: the folder, a setting or a row cannot be used.
     """
+    file, output = expand_user(file), Path(expand_user(output))
     if file == "-":
         raise ConfigError(
             "-o: standard input can be read only once, and a file of vectors needs two passes; "
             "leave -o out for JSON lines, or give a file"
         )
-    check_vector_file(Path(output), dtype)
+    check_vector_file(output, dtype)
     console, options = console or Console(quiet=True), options or VectorOptions()
     pipeline = load_sentence_pipeline(folder, device=device, precision=precision, model_code=model_code)
     data = corpus_data_config(pipeline, file, overrides)
@@ -91,7 +93,7 @@ def embed(  # noqa: PLR0913  (what a user can choose)
         # or a file that is continued in another precision would mix two kinds of vectors
         "precision": pipeline.model.encoder.numerics.precision,
     }
-    job = VectorFile(Path(output), summary.num_rows, encode.dim, dtype, identity)
+    job = VectorFile(output, summary.num_rows, encode.dim, dtype, identity)
     rows = corpus.rows_again(summary)
     has_map = summary.has_gaps and job.path.suffix.lower() == ".npy"  # parquet keeps each row by its vector
     rows = (write_row_map if has_map else remove_row_map)(job.path, rows)
@@ -107,7 +109,7 @@ def embed(  # noqa: PLR0913  (what a user can choose)
 
 def embed_stream(  # noqa: PLR0913  (what a user can choose)
     folder: str | Path,
-    file: str,
+    file: str | Path,
     overrides: Sequence[str] = (),
     *,
     options: VectorOptions | None = None,
@@ -125,6 +127,7 @@ def embed_stream(  # noqa: PLR0913  (what a user can choose)
         BertuneError: the folder, a setting or a row cannot be used.
     """
     check_vector_dtype(dtype)
+    file = expand_user(file)
     console, options = console or Console(quiet=True), options or VectorOptions()
     pipeline = load_sentence_pipeline(folder, device=device, precision=precision, model_code=model_code)
     data = corpus_data_config(pipeline, file, overrides)

@@ -151,12 +151,13 @@ def _evaluate_search(
     if len(queries) != 1:
         raise ConfigError(f"a search takes one file of queries, got {len(queries)}")
     query_data = corpus_data_config(pipeline, queries[0], overrides)
-    corpus_data = corpus_data_config(pipeline, search.corpus, search.overrides)
+    corpus, qrels = expand_user(search.corpus), expand_user(search.qrels)
+    corpus_data = corpus_data_config(pipeline, corpus, search.overrides)
     benchmark = Benchmark(
         Corpus(queries[0], query_data, console, corpus_columns(pipeline)),
-        Corpus(search.corpus, corpus_data, console, corpus_columns(pipeline)),
-        read_judgements(search.qrels),
-        search.qrels,
+        Corpus(corpus, corpus_data, console, corpus_columns(pipeline)),
+        read_judgements(qrels),
+        qrels,
     )
     result = benchmark.run(pipeline, truncate_dim, console)
     return Evaluation(result.scores, math.nan, result.num_truncated_rows)

@@ -12,7 +12,7 @@ from bertune.config.reading import reading_config
 from bertune.config.schema import DataConfig
 from bertune.console import Console
 from bertune.errors import ArtifactError, ConfigError, DataError
-from bertune.files import locked, sha256
+from bertune.files import expand_user, locked, sha256
 from bertune.inference.sentence_pipeline import SentencePipeline
 from bertune.retrieval.corpus import (
     Corpus,
@@ -46,7 +46,7 @@ class SearchRequest:
     """
 
     model_folder: str | Path
-    corpus_file: str
+    corpus_file: str | Path
     overrides: Sequence[str] = ()
     index_folder: str | Path | None = None
     rebuild: bool = False
@@ -64,9 +64,10 @@ class SearchRequest:
         pipeline = load_sentence_pipeline(
             self.model_folder, device=self.device, precision=self.precision, model_code=self.model_code
         )
-        data = corpus_data_config(pipeline, self.corpus_file, self.overrides)
-        corpus = Corpus(self.corpus_file, data, self.console, corpus_columns(pipeline))
-        index_folder = Path(self.index_folder or f"{self.corpus_file}.index")
+        corpus_file = expand_user(self.corpus_file)
+        data = corpus_data_config(pipeline, corpus_file, self.overrides)
+        corpus = Corpus(corpus_file, data, self.console, corpus_columns(pipeline))
+        index_folder = Path(expand_user(self.index_folder or f"{corpus_file}.index"))
         return pipeline, open_or_build_index(pipeline, corpus, index_folder, rebuild=self.rebuild)
 
 

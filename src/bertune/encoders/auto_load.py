@@ -6,7 +6,6 @@ Whatever transformers raises becomes one message. No code of a folder is run unl
 from __future__ import annotations
 
 import inspect
-import json
 import shutil
 import sys
 from collections.abc import Mapping
@@ -26,7 +25,7 @@ from bertune.encoders.auto_probe import probe, try_longest_row
 from bertune.encoders.model_code import places_of_code
 from bertune.encoders.tried import TRIED
 from bertune.errors import ConfigError, listed
-from bertune.types import JSON
+from bertune.files import read_json_object
 
 _SHARED_SOURCES = ("transformers.configuration_utils", "transformers.modeling_rope_utils")
 """Modules that read settings for many architectures."""
@@ -214,7 +213,7 @@ def _check(config: Any, folder: Path, *, trusts_code: bool) -> list[str]:
         )
     if (folder / "bertune.json").is_file():  # was checked when it was trained
         return []
-    written = _written_config(folder)
+    written = read_json_object(folder / "config.json")
     notes = []
     if "model_type" not in written:
         notes = [f"config.json names no model_type; by the folder's name it is taken for {config.model_type}"]
@@ -282,20 +281,11 @@ def _take_pooler(hf: Any) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     return kept, for_head
 
 
-def _written_config(folder: Path) -> JSON:
-    """Return config.json as it is written; empty where it cannot be read."""
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return config if isinstance(config, dict) else {}
-
-
 def _reason(error: Exception, folder: Path) -> str:
     """Say what transformers has raised; an activation that it lacks is only a KeyError there."""
     from transformers.activations import ACT2FN
 
-    config = _written_config(folder)
+    config = read_json_object(folder / "config.json")
     for name in _ACTIVATION_NAMES & config.keys():
         value = config[name]
         if value is not None and not (isinstance(value, str) and value in ACT2FN):

@@ -13,6 +13,7 @@ from tokenizers import __version__ as tokenizers_version
 
 from bertune.console import quiet_transformers
 from bertune.errors import ArtifactError, ConfigError, MissingExtra, listed
+from bertune.files import read_json_object
 from bertune.text.damaged_files import describe_damage
 from bertune.text.python_tokenizer import PythonBackend
 from bertune.types import JSON
@@ -114,7 +115,7 @@ def _convert_tokenizer(folder: Path) -> tuple[Rust | PythonBackend, JSON]:
             Rust.from_file(str(folder / "tokenizer.json"))
         except Exception as error:
             raise ConfigError(f"{begin}tokenizer.json {_other_version(error)}") from None
-    elif "AutoTokenizer" in (_read_settings(folder).get("auto_map") or {}):
+    elif "AutoTokenizer" in (read_json_object(folder / "tokenizer_config.json").get("auto_map") or {}):
         raise ConfigError(
             f"{begin}Python code of the folder makes it (auto_map in tokenizer_config.json), which bertune "
             "does not run; where you trust it, save it once by save_pretrained, so that there is a "
@@ -147,20 +148,14 @@ def _sentencepiece_files(folder: Path) -> list[Path]:
     return [path for pattern in ("*.model", "*.spm") for path in sorted(folder.glob(pattern))]
 
 
-def _read_settings(folder: Path) -> JSON:
-    """Return tokenizer_config.json; empty where there is none that can be read."""
-    try:
-        settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return settings if isinstance(settings, dict) else {}
-
-
 def _own_files(folder: Path, tokenizer: Any) -> dict[str, bytes]:
     """Return the files of a tokenizer in Python as they are: BERTweet's changes when it is saved."""
     names = {*tokenizer.vocab_files_names.values(), "special_tokens_map.json", "added_tokens.json"}
     files = {name: (folder / name).read_bytes() for name in sorted(names) if (folder / name).is_file()}
-    settings = {**_without_local(_read_settings(folder)), "tokenizer_class": type(tokenizer).__name__}
+    settings = {
+        **_without_local(read_json_object(folder / "tokenizer_config.json")),
+        "tokenizer_class": type(tokenizer).__name__,
+    }
     return {**files, "tokenizer_config.json": json.dumps(settings, ensure_ascii=False).encode()}
 
 

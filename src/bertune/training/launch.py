@@ -101,11 +101,11 @@ def _check_device(run: RunConfig, accelerator: Accelerator, device: torch.device
 
 
 def apply_launcher_settings(run: RunConfig, note: Callable[[str], None]) -> RunConfig:
-    """Return the settings with what accelerate's launcher was told about a sharded model.
+    """Return the settings with what accelerate's launcher was told: the processor, and a sharded model.
 
     Args:
         run: the settings.
-        note: hears what was taken over.
+        note: hears what was taken over, and what is not used.
 
     Raises:
         ConfigError: the launcher asks for something that bertune does not have, and that would be ignored
