@@ -27,7 +27,7 @@ ORDER = (
     {"cli"},
 )
 """Rooms from the top down. Rooms of one level do not import each other."""
-BASE = {"errors", "types", "files", "console", "distributed", "memory"}
+BASE = {"errors", "types", "files", "console", "distributed", "memory", "tensor_file"}
 MODULES = sorted(
     path
     for path in SOURCE.rglob("*.py")

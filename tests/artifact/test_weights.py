@@ -111,7 +111,11 @@ def test_weights_are_on_the_disk_before_they_get_their_name(folder, tmp_path, mo
         patch.setattr(os, "fsync", flushed)
         patch.setattr(Path, "replace", renamed)
         write_artifact(artifact, path.parent)
-    assert calls[:3] == [("fsync", f"{path}.part"), ("rename", str(path)), ("fsync", str(path.parent))]
+    assert calls[:3] == [
+        ("fsync", f"{path}.part/{path.name}"),
+        ("rename", str(path)),
+        ("fsync", str(path.parent)),
+    ]
 
 
 @pytest.mark.parametrize("moment", ["written", "flushed", "renamed"])
@@ -123,7 +127,7 @@ def test_older_weights_stay_where_new_ones_cannot_be_written(moment, folder, mon
         raise OSError(28, os.strerror(28))
 
     where = {
-        "written": "bertune.artifact.write.save_file",
+        "written": "bertune.tensor_file.save_file",
         "flushed": "os.fsync",
         "renamed": "pathlib.Path.replace",
     }[moment]

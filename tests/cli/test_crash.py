@@ -27,7 +27,7 @@ PROGRAM = textwrap.dedent(
 
     import accelerate, torch, torch._dynamo
 
-    import bertune.training.history, bertune.training.state, bertune.commands.train, bertune.artifact.write
+    import bertune.training.history, bertune.commands.train, bertune.artifact.write, bertune.tensor_file
     from bertune.cli import main
 
     counts = collections.Counter()
@@ -57,6 +57,7 @@ PROGRAM = textwrap.dedent(
     def half_a_file(tensors, path, *_):
         real_save_file(tensors, path)
         os.truncate(path, os.path.getsize(path) // 2)
+        Path(path).with_name(".tmpAbCdEf").write_bytes(b"as safetensors does")
 
     def half_a_tree(folder, *_):
         for file in sorted(Path(folder).iterdir())[:1] if Path(folder).is_dir() else []:
@@ -66,13 +67,12 @@ PROGRAM = textwrap.dedent(
         log._file.write(json.dumps(line)[:20])
         log._file.flush()
 
-    real_save_file = bertune.training.state.save_file
+    real_save_file = bertune.tensor_file.save_file
 
     def arm(deadline):
-        state, artifact, log = bertune.training.state, bertune.artifact.write, bertune.training.history.History
+        log = bertune.training.history.History
         real_rmtree = shutil.rmtree
-        for module in (state, artifact):
-            module.save_file = deadly(real_save_file, "tensors", half_a_file, deadline)
+        bertune.tensor_file.save_file = deadly(real_save_file, "tensors", half_a_file, deadline)
         log._write = deadly(log._write, "append", half_a_line, deadline)
         shutil.rmtree = deadly(real_rmtree, "remove", half_a_tree, deadline)
         shutil.rmtree.real = real_rmtree
@@ -318,14 +318,16 @@ def test_killed_when_something_is_seen(task, what, bench):
     bench.finish(name)
 
 
-FILES = ["run.yaml.part", "history.jsonl.part", "state.safetensors.part", "checkpoint.json", "model.safetensors.part", "config.json.part",
+FILES = ["run.yaml.part", "history.jsonl.part", "state.safetensors", "checkpoint.json", "model.safetensors", "config.json.part",
          "tokenizer.json", "tokenizer_config.json", "bertune.json.part", "README.md", "scores.json.part"]  # fmt: skip
-FOLDERS = ["whole", "checkpoints", "step-N.part", "last"]
+TENSORS = ["state.safetensors", "model.safetensors"]
+FOLDERS = ["whole", "checkpoints", "step-N.part", "last", *(f"{name}.part" for name in TENSORS)]
 MOMENTS = [
     *(f"before mkdir {name}" for name in FOLDERS),
     *(f"{when} {'tensors' if 'safetensors' in name else 'write'} {name}" for name in FILES for when in ("before", "amid")),
-    *(f"before replace {name}" for name in [*FILES, "step-N", "step-N.part", "checkpoints"] if name.endswith(".part") or "." not in name),
-    *(f"{when} remove {name}" for name in ("step-N.part", "step-N.gone.part", "checkpoints.gone.part") for when in ("before", "amid")),
+    *(f"before replace {name}" for name in [*FILES, "step-N", "step-N.part", "checkpoints"]
+      if name.endswith(".part") or "." not in name or name in TENSORS),
+    *(f"{when} remove {name}" for name in ("step-N.part", "step-N.gone.part", "checkpoints.gone.part", *(f"{name}.part" for name in TENSORS)) for when in ("before", "amid")),
     "before append history.jsonl", "amid append history.jsonl", "before flush",
 ]  # fmt: skip
 """All that changes what is on the disk: what is after one of these is before another."""
@@ -373,7 +375,7 @@ def test_killed_while_the_checkpoints_are_cleared_away(moment, bench):
 
 @pytest.mark.parametrize(
     "moment",
-    ["before write run.yaml.part", "amid write run.yaml.part", "amid tensors state.safetensors.part"],
+    ["before write run.yaml.part", "amid write run.yaml.part", "amid tensors state.safetensors"],
 )
 def test_killed_again_when_it_has_just_gone_on(moment, bench):
     bench = bench("classify")

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ import torch
 from typer.testing import CliRunner
 
 import bertune
+from bertune import tensor_file
 from bertune.cli.app import app
 from bertune.errors import Interrupted
 from bertune.training import resume
@@ -652,6 +654,15 @@ def full_for(name: str):
     return write
 
 
+def full_for_tensors(name: str) -> Callable[..., None]:
+    save_file = tensor_file.save_file
+
+    def write(tensors: object, path: Path, **named: object) -> None:
+        return full() if path.name == name else save_file(tensors, path, **named)
+
+    return write
+
+
 @pytest.mark.parametrize(
     "what",
     ["state.safetensors", "model.safetensors", "config.json", "tokenizer.json", "run.yaml", "bertune.json"],
@@ -660,10 +671,8 @@ def test_a_full_disk_is_said_and_the_run_goes_on_when_there_is_room(what, bench,
     """What is printed to be typed works, whatever was being written."""
 
     def at(run: History, step: int, total: int) -> None:
-        if step == STEPS and what == "state.safetensors":
-            patch.setattr("bertune.training.state.save_file", full)
-        elif step == STEPS and what == "model.safetensors":
-            patch.setattr("bertune.artifact.write.save_file", full)
+        if step == STEPS and what.endswith(".safetensors"):
+            patch.setattr("bertune.tensor_file.save_file", full_for_tensors(what))
         elif step == STEPS:
             patch.setattr(Path, "write_text", full_for(what))
 

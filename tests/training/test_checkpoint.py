@@ -317,12 +317,12 @@ def read_only(*_: object, **__: object) -> None:
 
 FAULTS = {
     "disk full while tensors are written": (
-        "bertune.training.state.save_file",
+        "bertune.tensor_file.save_file",
         full,
         "No space left on device",
     ),
     "disk full, said by safetensors": (
-        "bertune.training.state.save_file",
+        "bertune.tensor_file.save_file",
         full_as_safetensors_says_it,
         "No space left on device",
     ),

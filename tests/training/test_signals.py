@@ -298,9 +298,9 @@ def test_a_second_ctrl_c_writes_nothing_and_harms_nothing(number, bench, whole):
 
 
 def test_a_second_ctrl_c_while_the_checkpoint_is_written(bench, whole, monkeypatch):
-    from bertune.training import state
+    from bertune import tensor_file
 
-    real = state.save_file
+    real = tensor_file.save_file
 
     def save_half(tensors, path, **named):
         real(tensors, path, **named)
@@ -316,7 +316,7 @@ def test_a_second_ctrl_c_while_the_checkpoint_is_written(bench, whole, monkeypat
             send()
 
     with monkeypatch.context() as patch:
-        patch.setattr(state, "save_file", save_half)
+        patch.setattr(tensor_file, "save_file", save_half)
         with pytest.raises(KeyboardInterrupt) as left:
             bench.start("amid", at)
     assert not isinstance(left.value, Interrupted)

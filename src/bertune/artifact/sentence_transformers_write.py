@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import save_file
 
 from bertune.artifact.sentence_modules import (
     ACTIVATIONS,
@@ -21,7 +20,8 @@ from bertune.artifact.sentence_modules import (
     check_usage,
 )
 from bertune.errors import ArtifactError
-from bertune.files import part_of, write_json
+from bertune.files import write_json
+from bertune.tensor_file import write_tensors
 from bertune.types import JSON
 
 _LAYOUT = "3.0.0"
@@ -95,16 +95,10 @@ def _write_dense(folder: Path, layer: Dense) -> None:
     out_features, in_features = layer.weight.shape
     config = {"in_features": in_features, "out_features": out_features, "bias": layer.bias is not None}
     _write_json(folder / "config.json", {**config, "activation_function": ACTIVATIONS[layer.activation]})
-    tensors = {"linear.weight": layer.weight}
+    tensors = {"linear.weight": layer.weight.detach().float()}
     if layer.bias is not None:
-        tensors["linear.bias"] = layer.bias
-    path = folder / "model.safetensors"
-    save_file(
-        {name: tensor.detach().float().cpu().contiguous().clone() for name, tensor in tensors.items()},
-        part_of(path),
-        metadata={"format": "pt"},
-    )
-    part_of(path).replace(path)
+        tensors["linear.bias"] = layer.bias.detach().float()
+    write_tensors(folder / "model.safetensors", tensors, {"format": "pt"})
 
 
 def _write_json(file: Path, value: Any) -> None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, cast
 
 from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor
 
 from bertune.artifact.artifact import (
@@ -24,10 +22,11 @@ from bertune.artifact.sentence_transformers_write import write_modules
 from bertune.config.load import dump_config
 from bertune.encoders.model_code import copy_code
 from bertune.errors import ArtifactError
-from bertune.files import fsync, part_of, write_json, write_text
+from bertune.files import write_json, write_text
 from bertune.heads.model import Model
 from bertune.tasks.base.pooled import CROSS_ENCODER_SETTINGS
 from bertune.tasks.base.sentence import SentenceTask
+from bertune.tensor_file import write_tensors
 from bertune.types import JSON, Encoder, Scores
 
 
@@ -110,27 +109,8 @@ def _write_weights(model: Model, folder: Path, kept: dict[str, Tensor]) -> None:
     """Write model.safetensors as checkpoints are written: hashed, and on the disk before it gets its name."""
     state = {**kept, **model.hf_state_dict()}
     tensors = {name: tensor.contiguous().cpu() for name, tensor in state.items()}
-    path = folder / WEIGHTS
-    part = part_of(path)
-    save_file(tensors, part, metadata={"format": "pt", "sha256": sha256_of_tensors(tensors)})
-    _sort_metadata(part)
-    fsync(part)
-    part.replace(path)
-    fsync(folder)
-
-
-def _sort_metadata(path: Path) -> None:
-    """Sort the metadata of a safetensors file, which safetensors writes in random order.
-
-    So equal weights are equal bytes.
-    """
-    with path.open("r+b") as file:
-        size = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(size))
-        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-        content = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
-        file.seek(8)
-        file.write(content.ljust(size))  # the same length: the characters are only reordered
+    metadata = {"format": "pt", "sha256": sha256_of_tensors(tensors)}
+    write_tensors(folder / WEIGHTS, tensors, metadata, durable=True)
 
 
 def _hf_config(artifact: Artifact) -> JSON:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from bertune.cli import options as opt
-from bertune.cli.output import run_guarded
+from bertune.cli.output import exit_guarded, print_json
 
 if TYPE_CHECKING:
     from bertune.commands.evaluate import Evaluation
@@ -32,16 +31,6 @@ app = typer.Typer(
 )
 
 
-def _exit(work: Callable[[], object], debug: bool) -> None:
-    code = run_guarded(work, debug=debug)
-    if code:
-        raise typer.Exit(code)
-
-
-def _print_json(value: object) -> None:
-    print(json.dumps(value, ensure_ascii=False, indent=2))
-
-
 @app.command()
 def init(task: opt.TaskName, folder: opt.NewFolder = ".", debug: opt.Debug = False) -> None:
     """Write a run file with every setting explained, and data."""
@@ -52,7 +41,7 @@ def init(task: opt.TaskName, folder: opt.NewFolder = ".", debug: opt.Debug = Fal
         for path in init(task, folder):
             print(path)
 
-    _exit(work, debug)
+    exit_guarded(work, debug)
 
 
 @app.command()
@@ -73,7 +62,7 @@ def train(
         if is_main_process():
             print(result.folder)
 
-    _exit(work, debug)
+    exit_guarded(work, debug)
 
 
 @app.command()
@@ -119,11 +108,11 @@ def evaluate(
         if not is_main_process():
             return
         if as_json:
-            _print_json(_evaluation_to_json(evaluation))
+            print_json(_evaluation_to_json(evaluation))
         else:
             print("\n".join(score_lines(evaluation)))
 
-    _exit(work, debug)
+    exit_guarded(work, debug)
 
 
 def _evaluation_to_json(evaluation: Evaluation) -> JSON:
@@ -166,7 +155,7 @@ def predict(
             model_code=model_code,
         )
 
-    _exit(work, debug)
+    exit_guarded(work, debug)
 
 
 @app.command()
@@ -231,7 +220,7 @@ def embed(
         )
         console.info(f"{result.num_rows} vectors written to {output}")
 
-    _exit(work, debug)
+    exit_guarded(work, debug)
 
 
 @app.command()
@@ -302,7 +291,7 @@ def search(
         for line in lines:
             print(line)
 
-    _exit(work, debug)
+    exit_guarded(work, debug)
 
 
 @app.command()
@@ -323,11 +312,11 @@ def inspect(
 
         report = inspect(file, overrides or [], task=task, model=model, num_samples=rows, seed=seed)
         if as_json:
-            _print_json(report)
+            print_json(report)
         else:
             print("\n".join(report_lines(report)))
 
-    _exit(work, debug)
+    exit_guarded(work, debug)
 
 
 @app.command()
@@ -347,11 +336,11 @@ def cache(
             refuse_idle("list shows everything, and clear uses it", {"--older-than": older_than or None})
         report = list_cache() if action == "list" else clear_cache(action, older_than)
         if as_json:
-            _print_json(report)
+            print_json(report)
         else:
             print("\n".join(cache_lines(report)))
 
-    _exit(work, debug)
+    exit_guarded(work, debug)
 
 
 @app.command()
@@ -379,7 +368,7 @@ def tasks(as_json: opt.Json = False, debug: opt.Debug = False) -> None:
         for name, task in task_classes.items():
             print(f"{name:10} {(task.__doc__ or '').splitlines()[0]}\n{'':10} {task.example_row}")
 
-    _exit(work, debug)
+    exit_guarded(work, debug)
 
 
 @app.callback(invoke_without_command=True)

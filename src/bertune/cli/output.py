@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import re
@@ -10,6 +11,8 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, cast
+
+import typer
 
 from bertune.errors import BertuneError, ConfigError, Interrupted
 from bertune.types import JSON
@@ -60,6 +63,18 @@ def run_guarded(work: Callable[[], object], *, debug: bool) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_OK
     return EXIT_OK
+
+
+def exit_guarded(work: Callable[[], object], debug: bool) -> None:
+    """Run a command as `run_guarded` does; end the program where its exit code is not 0."""
+    code = run_guarded(work, debug=debug)
+    if code:
+        raise typer.Exit(code)
+
+
+def print_json(value: object) -> None:
+    """Print a value as indented JSON."""
+    print(json.dumps(value, ensure_ascii=False, indent=2))
 
 
 def is_main_process() -> bool:

@@ -13,15 +13,14 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from bertune.artifact.upgrade import upgrade_training_state
 from bertune.distributed import all_gather_object, num_processes, rank
 from bertune.encoders.active_vocabulary import ActiveVocabulary
 from bertune.errors import ArtifactError
-from bertune.files import part_of
 from bertune.heads.model import Model
+from bertune.tensor_file import write_tensors
 from bertune.training.fsdp import full_tensor, shard_like
 from bertune.training.regularization import EMA
 from bertune.training.rng import restore_rng_states, rng_states, seed_process
@@ -193,12 +192,7 @@ class TrainState:
         if rank():
             return
         folder.mkdir(parents=True, exist_ok=True)
-        part = part_of(folder / STATE)
-        try:
-            save_file(tensors, part, metadata={"state": json.dumps(values)})
-        except SafetensorError as error:  # it hides the errno of the OSError beneath
-            raise OSError(str(error)) from None
-        part.replace(folder / STATE)
+        write_tensors(folder / STATE, tensors, {"state": json.dumps(values)})
 
     def read(self, folder: Path) -> None:
         """Read the state from a folder.
