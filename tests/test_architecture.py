@@ -22,7 +22,7 @@ ORDER = (
     {"inference"},
     {"artifact"},
     {"training"},
-    {"retrieval"},
+    {"retrieval", "selection"},
     {"commands"},
     {"cli"},
 )

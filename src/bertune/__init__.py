@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from bertune.artifact.read import load
     from bertune.commands.evaluate import Evaluation, evaluate
     from bertune.commands.predict import predict
-    from bertune.commands.train import train, train_on
+    from bertune.commands.train import train
     from bertune.errors import (
         ArtifactError,
         BertuneError,
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from bertune.training.build import build_model
     from bertune.training.listener import Listener, StopTraining
     from bertune.training.run import TrainResult
+    from bertune.training.setup import train_on
     from bertune.types import Example, Location, Prediction, Row, Scores
 
 __version__ = "0.1.0"
@@ -67,7 +68,7 @@ _MODULES = {
     "predict": "commands.predict",
     "task_names": "tasks",
     "train": "commands.train",
-    "train_on": "commands.train",
+    "train_on": "training.setup",
 }
 """Public names, and the modules inside `bertune` that have them; imported when first used."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,31 +10,26 @@ from typing import Any
 from pydantic import ValidationError
 
 from bertune import distributed
-from bertune.artifact.artifact import Artifact
 from bertune.artifact.base_model import take_over
 from bertune.config.load import idle_settings, read_config, resolve_config
 from bertune.config.schema import RunConfig
 from bertune.console import Console, duration, prefixed
 from bertune.errors import ConfigError
-from bertune.kernels.allocator import limit_kernel_caches, retain_freed_memory
 from bertune.kernels.precision import choose_device
 from bertune.tasks import load_task
-from bertune.tasks.base.datasets import encode_datasets, read_datasets
-from bertune.tasks.base.reading import Splits
-from bertune.tasks.base.sentence import SentenceTask
+from bertune.tasks.base.datasets import read_datasets
 from bertune.tasks.base.task import Note, Task
-from bertune.training.build import BuiltModel, build_model, check_model
-from bertune.training.launch import apply_launcher_settings, build_accelerator, check_environment
+from bertune.training.build import check_model
+from bertune.training.launch import apply_launcher_settings, check_environment
 from bertune.training.listener import Listener
 from bertune.training.resume import (
-    RunDir,
     choose_run_dir,
     finished_scores,
     is_run_dir,
     settings_to_resume,
 )
-from bertune.training.rng import seed_everything
-from bertune.training.run import TrainingRun, TrainResult
+from bertune.training.run import TrainResult
+from bertune.training.setup import train_on
 from bertune.types import JSON
 
 
@@ -126,64 +120,6 @@ def _resolve(source: str | Path | dict[str, Any], overrides: Sequence[str]) -> t
     return run, task_class(options, run.data)
 
 
-def train_on(
-    run: RunConfig,
-    task: Task,
-    splits: Splits,
-    listeners: Sequence[Listener] = (),
-    *,
-    run_dir: RunDir | None = None,
-    console: Console | None = None,
-) -> TrainResult:
-    """Fine-tune on examples that have been read, so that several runs can share them.
-
-    Args:
-        run: the settings, such as `prepare` returns them.
-        task: the task of `prepare`; it has learnt from the training rows (`task.fit`, as `read_datasets`
-            does). The run has its own copy.
-        splits: the examples of each split.
-        listeners: hear what happens.
-        run_dir: where the run is written, and what it goes on from; without it `run.out`, which must be new.
-        console: shows progress; without it nothing is shown.
-
-    Raises:
-        BertuneError: see `train`.
-        Interrupted: Ctrl-C or SIGTERM; a checkpoint is written.
-    """
-    task = copy.deepcopy(task)  # a run tunes it on the dev rows, which must not reach the next one
-    console = console or Console(quiet=True)
-    run_dir = run_dir or choose_run_dir(run, resume=False, note=prefixed(console, "resume"))
-    _check_batch_size(run, task, splits)
-    retain_freed_memory()
-    limit_kernel_caches(128)  # a step uses about this many shapes; a smaller cache costs 6 % of its time
-    accelerator, numerics, reason = build_accelerator(run, run_dir.path)
-    seed_everything(run.seed)
-    built = build_model(run, task)
-    built.model.encoder.set_numerics(numerics)
-    precision = built.model.encoder.numerics.precision
-    if precision != numerics.precision:
-        reason = f"since transformers cannot compute this encoder in {numerics.precision}"
-    console.info(f"task: {task.describe()}")
-    console.info(f"rows: {len(splits.train)} train, {len(splits.dev)} dev, {len(splits.test)} test")
-    console.info(f"output: {run_dir.path}")
-    _show_model(console, run, built, f"computes in {precision} on {accelerator.device.type}, {reason}")
-    _use_search_prompts(task, splits, console)
-    datasets = encode_datasets(run, task, built.tokenizer, splits, console)
-    meta = {"max_length": built.tokenizer.max_length, "data": splits.fingerprint}
-    artifact = Artifact(built.model, task, built.tokenizer, run, meta)
-    return TrainingRun(artifact, datasets, splits, run_dir, accelerator, console, listeners).run()
-
-
-def _use_search_prompts(task: Task, splits: Splits, console: Console) -> None:
-    """Let rows that are searches have the prompts in training that they get in `evaluate` and `search`."""
-    if not isinstance(task, SentenceTask):
-        return
-    query, document = task.search_prompts = task.prompts_of_search()
-    first = splits.train[0]
-    if (query, document) != (task.prompt, task.prompt) and task.uses_search_prompts(first):
-        console.info(f"data: queries get the prompt {query!r}, texts to find {document!r}")
-
-
 def _check_run(run: RunConfig, task: Task) -> None:
     if run.data.train is None:
         raise ConfigError("data.train: must be given, such as data.train=reviews.csv")
@@ -193,24 +129,3 @@ def _check_run(run: RunConfig, task: Task) -> None:
         raise ConfigError(
             "train.fsdp: a loss over a whole batch needs the whole model in every process; leave it out"
         )
-
-
-def _check_batch_size(run: RunConfig, task: Task, splits: Splits) -> None:
-    rows = min(run.train.batch_size, len(splits.train))
-    if rows < task.min_batch_size:
-        raise ConfigError(
-            f"train.batch_size: a batch of {rows} has no other row to compare with, so nothing would be "
-            "learnt; "
-            f"at least {task.min_batch_size} rows are needed"
-        )
-
-
-def _show_model(console: Console, run: RunConfig, built: BuiltModel, precision: str) -> None:
-    millions = sum(p.numel() for p in built.model.parameters()) / 1e6
-    console.info(
-        f"model: {run.model}, {built.model.encoder.model_type}, {millions:.1f} M parameters; {precision}"
-    )
-    for note in built.report.notes:
-        console.info(f"model: {note}")
-    for line in built.describe():
-        console.info(f"weights: {line}")

@@ -100,12 +100,12 @@ def resolve_config(raw: dict[str, Any], options: type[Section]) -> tuple[RunConf
     try:
         chosen = options.model_validate(given)
     except ValidationError as error:
-        errors += _messages(error, options, ("options",))
+        errors += validation_messages(error, options, ("options",))
     run: RunConfig | None = None
     try:
         run = RunConfig.model_validate({**raw, "options": chosen.model_dump() if chosen else {}})
     except ValidationError as error:
-        errors = _messages(error, RunConfig, ()) + errors
+        errors = validation_messages(error, RunConfig, ()) + errors
     if errors or run is None:
         raise ConfigError(
             errors[0] if len(errors) == 1 else "\n".join([f"{len(errors)} settings are wrong:", *errors])
@@ -113,7 +113,16 @@ def resolve_config(raw: dict[str, Any], options: type[Section]) -> tuple[RunConf
     return run, chosen
 
 
-def _messages(error: ValidationError, model: type[BaseModel], parents: tuple[str, ...]) -> list[str]:
+def validation_messages(
+    error: ValidationError, model: type[BaseModel], parents: tuple[str, ...]
+) -> list[str]:
+    """Return a line for each setting that is wrong.
+
+    Args:
+        error: what pydantic found.
+        model: the section that was checked.
+        parents: the names of the sections around it.
+    """
     seen: dict[str, str] = {}
     for entry in error.errors():
         path = _names(entry["loc"], model)
@@ -177,6 +186,7 @@ def idle_settings(run: RunConfig) -> list[str]:
         ),
         (train, "schedule_power", train.schedule != "polynomial", f"train.schedule is {train.schedule}"),
         (train, "min_delta", train.patience is None, "train.patience is not given"),
+        (train, "patience", train.eval_every == "end", "train.eval_every is end"),
     ]
     idle = []
     for section, name, without_effect, because in rules:

@@ -240,8 +240,9 @@ class TrainConfig(Section):
     them."""
     glyph_font: Files | None = None
     """ChineseBERT only: font file, or files, to draw glyphs from if neither checkpoint nor folder has any."""
-    eval_every: Literal["epoch"] | PositiveInt = "epoch"
-    """Score the dev set after every epoch or after this many steps, and at the end."""
+    eval_every: Literal["epoch", "end"] | PositiveInt = "epoch"
+    """Score the dev set after every epoch or after this many steps, and at the end. `end`: at the end alone,
+    so that the dev rows choose nothing, and the last model is kept."""
     patience: PositiveInt | None = None
     """Stop after this many evaluations in a row without a better score."""
     min_delta: Annotated[float, Field(ge=0)] = 0.0

@@ -78,6 +78,8 @@ class Classify(PooledTask):
     columns: ClassVar[Columns] = Columns(("text",), ("text_b",), "label", spreadable=("label",))
     example_row: ClassVar[str] = '{"text": "Where is my parcel?", "label": "order_status"}'
 
+    row_options: ClassVar[frozenset[str] | None] = frozenset({"problem_type"})
+
     def __init__(self, options: ClassifyOptions, data: DataConfig) -> None:
         super().__init__(options, data)
         self.labels = ()
@@ -102,6 +104,10 @@ class Classify(PooledTask):
     def labels(self, labels: Sequence[str]) -> None:
         self._labels = tuple(labels)
         self._ids = {label: i for i, label in enumerate(self._labels)}
+
+    def known_labels(self) -> Sequence[str]:
+        """Return the labels; none where rows write a 0 or 1 for each, which are kept anyway."""
+        return () if self.is_multi_hot else self.labels
 
     @property
     def num_outputs(self) -> int:  # type: ignore[override]

@@ -32,6 +32,7 @@ from bertune.types import JSON, Batch, Columns, Example, Prediction, Row, Scores
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from typing_extensions import Self
 
     from bertune.heads.sentence import SentenceHead, SentenceOutput
 
@@ -74,6 +75,7 @@ class Match(SentenceTask):
         '{"text": "How do I repay early?", "text_b": "Can I pay it back sooner?", "label": 1}'
     )
     options: MatchOptions
+    row_options: ClassVar[frozenset[str] | None] = SentenceTask.text_options | {"loss"}
 
     def __init__(self, options: MatchOptions, data: DataConfig) -> None:
         super().__init__(options, data)
@@ -134,6 +136,18 @@ class Match(SentenceTask):
         else:
             self._fit_scores(examples)
         self._check_options()
+
+    def refit(self, examples: Sequence[Example], note: Note, options: Any = None) -> Self:
+        """Return a copy that has learned from a part of the rows; loss and range of scores are kept."""
+        options = self.options if options is None else options
+        task = super().refit(examples, note, options.model_copy(update={"loss": self.loss_name}))
+        task.options = options
+        task.score_range, task.is_binary = self.score_range, self.is_binary
+        return task
+
+    def known_labels(self) -> Sequence[str]:
+        """Return the labels, where the loss is softmax."""
+        return self.labels
 
     def learn_columns(self, mapping: ColumnMapping) -> None:
         """Hear which columns the training rows come from; their names may say what numbers mean."""

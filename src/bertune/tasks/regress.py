@@ -38,6 +38,7 @@ class Regress(PooledTask):
     Options = RegressOptions
     columns: ClassVar[Columns] = Columns(("text",), ("text_b",), "label")
     example_row: ClassVar[str] = '{"text": "A man plays.", "text_b": "A man is playing.", "label": 4.8}'
+    row_options: ClassVar[frozenset[str] | None] = frozenset()
     num_outputs = 1
     target_mean = 0.0
     """Mean of the training targets; the head's output begins there."""

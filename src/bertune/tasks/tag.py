@@ -50,6 +50,7 @@ from bertune.types import (
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+    from typing_extensions import Self
 
     from bertune.heads.crf import CRFPotentials
 
@@ -116,6 +117,8 @@ class Tag(Task):
     hf_auto_class: ClassVar[str] = "AutoModelForTokenClassification"
     pipeline_tag: ClassVar[str] = "token-classification"
 
+    row_options: ClassVar[frozenset[str] | None] = frozenset({"scheme", "units", "window_overlap"})
+
     def __init__(self, options: TagOptions, data: DataConfig) -> None:
         super().__init__(options, data)
         self.entity_types: tuple[str, ...] = ()
@@ -166,6 +169,12 @@ class Tag(Task):
         if unseen:
             labels = f"labels without an entity in the training rows: {listed(unseen)}"
             note(f"{labels}; the model cannot learn them")
+
+    def refit(self, examples: Sequence[Example], note: Note, options: Any = None) -> Self:
+        """Return a copy that has learned from a part of the rows; it knows all types."""
+        task = super().refit(examples, note, options)
+        task.entity_types, task._tag_names = self.entity_types, self._tag_names
+        return task
 
     def _entity_type(self, label: str) -> str:
         """Return the type of an entry of data.labels, which may be a tag or a type; "" for O."""

@@ -133,7 +133,7 @@ class TrainLoop:
             train_step.fetch_loss()
             self.listeners.on_log(self.throughput.record())
             progress.last_logged_step = progress.step
-        if at_end or (ends_epoch if config.eval_every == "epoch" else progress.step % config.eval_every == 0):
+        if at_end or self._evaluation_is_due(ends_epoch=ends_epoch):
             self._evaluate()
         if ends_epoch or at_end:
             train_step.fetch_loss()
@@ -152,6 +152,12 @@ class TrainLoop:
             or (ends_epoch if every == "epoch" else progress.step % every == 0)
         ):
             self._write_checkpoint()
+
+    def _evaluation_is_due(self, *, ends_epoch: bool) -> bool:
+        every = self.train_step.config.eval_every
+        if every == "end":
+            return False
+        return ends_epoch if every == "epoch" else self.train_step.state.progress.step % every == 0
 
     def _leave(self) -> NoReturn:
         """Write a checkpoint and end the run.

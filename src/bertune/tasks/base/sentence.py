@@ -105,6 +105,11 @@ class SentenceTask(Task):
 
     pipeline_tag: ClassVar[str] = "sentence-similarity"
     options: SentenceOptions
+    text_options: ClassVar[frozenset[str]] = frozenset(
+        {"metric", "prompts", "default_prompt_name", "do_lower_case", "similarity"}
+    )
+    """The options on which texts, rows and their scores depend."""
+    row_options: ClassVar[frozenset[str] | None] = text_options
     search_prompts: tuple[str, str] | None = None
     """What is put before a query, and before the texts to find, where rows are searches; None for the default
     prompt. Training and evaluation set it to `prompts_of_search`."""

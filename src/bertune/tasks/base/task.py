@@ -63,6 +63,10 @@ class Task(ABC):
     pipeline_tag: ClassVar[str] = "text-classification"
     """The Hub's name for this kind of model."""
 
+    row_options: ClassVar[frozenset[str] | None] = None
+    """The options on which `read` and `encode` depend; None: all may. A search for settings reads rows again
+    only where one of these changes."""
+
     def __init__(self, options: Any, data: DataConfig) -> None:
         self.options = options
         self.data = data
@@ -124,6 +128,32 @@ class Task(ABC):
         task = copy.deepcopy(self)
         task.data = data
         return task
+
+    def refit(self, examples: Sequence[Example], note: Note, options: Any = None) -> Self:
+        """Return a copy that has learned from these rows instead, which are a part of those learned from.
+
+        What a row can be is kept, such as the labels: a row that is held out may have one that no other has.
+
+        Args:
+            examples: the rows to learn from.
+            note: called with each line that a user should see.
+            options: other options of the task, where they differ in nothing of `row_options`.
+
+        Raises:
+            DataError: these rows cannot be learned from.
+            ConfigError: the options do not fit the rows.
+        """
+        task = copy.deepcopy(self)
+        task.options = self.options if options is None else options
+        if labels := self.known_labels():
+            task.data = self.data.model_copy(update={"labels": list(labels)})
+        task.fit(examples, note)
+        task.data = self.data
+        return task
+
+    def known_labels(self) -> Sequence[str]:
+        """Return all labels that `fit` has learned, for a task that `data.labels` may name them to."""
+        return ()
 
     def describe(self) -> str:
         """Return one line about the problem, after `fit` or `load_state`."""

@@ -1,0 +1,1 @@
+"""Finding good settings: training without a folder, folds, search."""
