@@ -92,7 +92,7 @@ class SearchSpace:
     dimensions: tuple[Dimension, ...]
 
     def suggest(self, trial: Suggests) -> JSON:
-        """Return the settings of a trial, value by name; those that do not count beside others are left out."""
+        """Return the settings of a trial, value by name; without those that do not count beside others."""
         settings: JSON = {}
         for dimension in self.dimensions:
             if dimension.is_active(settings):

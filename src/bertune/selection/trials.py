@@ -69,7 +69,7 @@ class Study:
 
     @property
     def optimistic_score(self) -> float | None:
-        """The best score of any trial at any evaluation: what a report on the rows of the search would claim."""
+        """The best score of any trial at any evaluation: what a report on these rows would claim."""
         choose = max if self.higher_is_better else min
         scores = [score for trial in self.trials for score in trial.evaluations]
         return choose(scores, default=None)
