@@ -6,7 +6,7 @@ The model is that of the last step. Rows that are held out choose no step, so th
 from __future__ import annotations
 
 import gc
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +24,10 @@ from bertune.training.listener import Listener, Outcome
 from bertune.training.loop import TrainLoop
 from bertune.training.setup import EncodeRows, TrainSetup, set_up_training
 from bertune.training.step import TrainStep
-from bertune.types import Prediction, Scores
+from bertune.types import JSON, Prediction, Scores
+
+OnScores = Callable[[Scores, int, int], None]
+"""Called with scores, the step, and the number of steps of the run."""
 
 
 @dataclass
@@ -65,11 +68,11 @@ class Fit:
             write_artifact(self.artifact, folder)
 
 
-class _LastEvaluation:
-    """Scores the rows held out, and keeps the last result."""
+class _LastEvaluation(Listener):
+    """Scores the rows held out, keeps the last result, and hands it on when the evaluation is over."""
 
-    def __init__(self, setup: TrainSetup, splits: Splits) -> None:
-        self._setup, self._splits = setup, splits
+    def __init__(self, setup: TrainSetup, splits: Splits, on_scores: OnScores, total_steps: int) -> None:
+        self._setup, self._splits, self._on_scores, self._total = setup, splits, on_scores, total_steps
         self.scores: Scores | None = None
         self.loss: float | None = None
 
@@ -82,6 +85,11 @@ class _LastEvaluation:
         self.loss = result.loss
         return self.loss, self.scores
 
+    def on_evaluate(self, record: JSON) -> None:
+        """Hand the scores on."""
+        if self.scores is not None:
+            self._on_scores(self.scores, record["step"], self._total)
+
 
 def fit(
     run: RunConfig,
@@ -89,6 +97,7 @@ def fit(
     splits: Splits,
     *,
     listeners: Sequence[Listener] = (),
+    on_scores: OnScores = lambda *_: None,
     console: Console | None = None,
     encode_rows: EncodeRows = encode_datasets,
 ) -> Fit:
@@ -102,6 +111,8 @@ def fit(
         task: has learned from the training rows; see `Task.refit`. The model keeps it.
         splits: the training rows, and as `dev` the rows held out, which may be none.
         listeners: hear of progress, and may end training with `StopTraining`.
+        on_scores: called after each evaluation with its scores, the step and the number of steps; may end
+            training too.
         console: shows what is built; without it nothing is shown.
         encode_rows: turns rows into tokens.
 
@@ -128,9 +139,12 @@ def fit(
         setup.accelerator,
         location_of=lambda row: str(splits.train[row].location),
     )
-    last = _LastEvaluation(setup, splits)
+    last = _LastEvaluation(setup, splits, on_scores, step.total_steps)
     loop = TrainLoop(
-        step, evaluate=last if splits.dev else None, save_best=lambda *_: None, listeners=listeners
+        step,
+        evaluate=last if splits.dev else None,
+        save_best=lambda *_: None,
+        listeners=[*listeners, last],
     )
     outcome = loop.run()
     return Fit(setup.artifact, outcome, last.scores, last.loss, setup.datasets, step)
