@@ -77,9 +77,10 @@ class HeldOut:
 class _Reporter(Listener):
     """Hands scores on, and ends a trial that is to be pruned, or whose time is over."""
 
-    def __init__(self, result: TrialResult, report: Report, deadline: float | None) -> None:
-        self._result, self._report, self._deadline = result, report, deadline
-        self.metric = ""
+    def __init__(
+        self, runner: TrialRunner, result: TrialResult, report: Report, deadline: float | None
+    ) -> None:
+        self._runner, self._result, self._report, self._deadline = runner, result, report, deadline
         self.ended: TrialState | None = None
 
     def on_step(self, step: int, total_steps: int) -> None:
@@ -94,6 +95,9 @@ class _Reporter(Listener):
             return
         evaluations = self._result.evaluations
         evaluations.append(scores.main_value)
+        runner = self._runner
+        runner.metric, runner.higher_is_better = scores.main_metric, scores.higher_is_better
+        runner.num_steps = (self._result.steps + step, runner.num_steps[1])
         if self._report(len(evaluations), scores.main_value) and step < total_steps:
             self.ended, self._result.reason = "pruned", f"worse than others at step {step} of {total_steps}"
             raise StopTraining
@@ -119,6 +123,8 @@ class TrialRunner:
         self.metric = ""
         """The main metric; known after the first evaluation."""
         self.higher_is_better = True
+        self.num_steps = (0, 0)
+        """Steps of the trial that runs, all folds together: those done at its last evaluation, and all."""
         self._rows: Sequence[Example] = self.splits.train
         if tune.limit is not None:
             count = tune.limit if isinstance(tune.limit, int) else round(tune.limit * len(self._rows))
@@ -126,6 +132,11 @@ class TrialRunner:
         self.held_out = self._hold_out(note)
         self._variants: OrderedDict[str, tuple[Task, Sequence[Example]]] = OrderedDict()
         self._encoded: OrderedDict[str, dict[str, EncodedDataset]] = OrderedDict()
+
+    def __getstate__(self) -> JSON:
+        """Return what another process needs to run trials: no tokens, and only the rows of the search."""
+        splits = Splits([], [])
+        return {**vars(self), "splits": splits, "_variants": OrderedDict(), "_encoded": OrderedDict()}
 
     def _resolve(self, raw: JSON, note: Note = lambda _: None) -> tuple[RunConfig, Task]:
         run, options = resolve_config(raw, self._task_class.Options)
@@ -173,11 +184,12 @@ class TrialRunner:
         run, asked = self._resolve(apply_settings(self._raw, settings))
         task, rows = self._task_and_rows(run, asked)
         scores: list[Scores] = []
+        self.num_steps = (0, sum(num_steps(len(train), run.train) for train in self.held_out.train))
         for part, (train_rows, dev_rows) in enumerate(
             zip(self.held_out.train, self.held_out.dev, strict=True)
         ):
             train, dev = take(rows, train_rows), take(rows, dev_rows)
-            reporter = _Reporter(result, report, deadline)
+            reporter = _Reporter(self, result, report, deadline)
             fitted = fit(
                 self._with_evaluations(run, len(train)),
                 task.refit(train, lambda _: None, asked.options),
@@ -190,7 +202,6 @@ class TrialRunner:
             if reporter.ended is not None or fitted.scores is None:
                 result.state = reporter.ended or "failed"
                 return
-            self.metric, self.higher_is_better = fitted.scores.main_metric, fitted.scores.higher_is_better
             if not math.isfinite(fitted.scores.main_value):
                 result.state, result.reason = "failed", f"{self.metric} is {fitted.scores.main_value}"
                 return

@@ -1,0 +1,499 @@
+"""The search by Ray Tune: several trials at once, on this machine or a cluster, pruned by ASHA.
+
+The study is that of Optuna in the folder of the search: it draws the settings, and holds what trials came
+to. So a search that was killed goes on in the same way, and Ray keeps nothing that must outlive it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import psutil
+
+from bertune.config.tuning import RayConfig, TuneConfig
+from bertune.errors import ConfigError, Interrupted, MissingExtra
+from bertune.files import remove_folder
+from bertune.selection.space import SearchSpace
+from bertune.selection.study import FAILURES_THAT_END, OnTrial, OptunaStudy
+from bertune.selection.trial_run import TrialResult, TrialRunner
+from bertune.selection.trial_thread import SteppedTrial
+from bertune.selection.trials import Study
+from bertune.types import JSON
+
+RAY_FOLDER = "ray"
+"""What Ray Tune writes while it runs, in the folder of the search; removed at the end."""
+REDUCTION = 2
+"""ASHA ends a trial whose score is below the median of those that came as far, after 1, 2, 4 ... evaluations.
+A larger one ends more trials at their first evaluation, which is early where there are few of them."""
+SESSIONS = "bertune-ray-"
+CONNECT_SECONDS = 10
+ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is ours
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a trial that fails has no score
+    "TUNE_GLOBAL_CHECKPOINT_S": "86400",  # the study is the record
+}
+
+
+def import_ray() -> Any:
+    """Return Ray, with Ray Tune.
+
+    Raises:
+        MissingExtra: it is not installed.
+    """
+    try:
+        with warnings_off():
+            import ray
+            import ray.tune
+    except ImportError:
+        raise MissingExtra("ray", "ray", "tune.engine=ray") from None
+    return ray
+
+
+@contextlib.contextmanager
+def warnings_off() -> Iterator[None]:
+    """Keep warnings that are for Ray's own developers off the screen."""
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+class RayStudy(OptunaStudy):
+    """A study whose trials run in Ray's workers.
+
+    Args:
+        folder: of the search.
+        runner: its rows are sent to each worker once.
+        space: what is searched.
+        on_trial: hears of progress.
+
+    Raises:
+        ConfigError: there is no Ray at the address; a trial asks for more than a machine has; or the folder
+            holds another study.
+        MissingExtra: Ray is not installed.
+    """
+
+    def __init__(self, folder: Path, runner: TrialRunner, space: SearchSpace, on_trial: OnTrial) -> None:
+        import_ray()
+        super().__init__(folder, runner, space, on_trial)
+        self._begun: dict[str, Any] = {}
+        """Trials of Optuna that run, by Ray's name of the trial."""
+        self._deadline: float | None = None
+
+    def run(self) -> Study:
+        """Run trials until there are as many as planned, or the time is over.
+
+        Raises:
+            ConfigError: there is no Ray at the address, or a trial asks for more than a machine has.
+            TrainingError: all of the first trials fail.
+            Interrupted: Ctrl-C; the trials will be run again by whoever goes on.
+        """
+        if self._tune.time is not None:
+            self._deadline = time.monotonic() + self._tune.time
+        with self._quiet(), connected(self._tune.ray) as ray:
+            resources = resources_of_trial(ray, self._tune.ray, self._runner.run.device)
+            try:
+                self._fit(ray.tune, resources, slots(ray, self._tune.ray, resources))
+            except KeyboardInterrupt as stop:
+                self._give_up_all()
+                raise Interrupted(
+                    f"stopped in the search; go on with: bertune tune {self.folder} --resume", 2
+                ) from stop
+            finally:
+                remove_folder(self.folder / RAY_FOLDER)
+        self._check_failures()
+        return self.read()
+
+    def _fit(self, tune: Any, resources: JSON, concurrent: int) -> None:
+        """Have Ray Tune run the trials."""
+        remove_folder(self.folder / RAY_FOLDER)
+        threads = max(1, int(resources["cpu"]))
+        trainable = tune.with_parameters(make_trainable(tune), runner=self._runner, num_threads=threads)
+        tune.Tuner(
+            tune.with_resources(trainable, resources),
+            tune_config=tune.TuneConfig(
+                metric="score",
+                mode="max",
+                search_alg=make_searcher(tune, self),
+                scheduler=make_scheduler(self._tune, self.read()),
+                num_samples=-1,  # until the study has enough
+                max_concurrent_trials=concurrent,
+                reuse_actors=True,  # rows and tokens stay
+                trial_name_creator=lambda trial: f"trial-{trial.config['number']}",
+                trial_dirname_creator=lambda trial: f"trial-{trial.config['number']}",
+            ),
+            run_config=tune.RunConfig(
+                name=RAY_FOLDER,
+                storage_path=str(self.folder.resolve()),
+                callbacks=[make_callback(tune, self)],
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+                verbose=0,
+            ),
+        ).fit()
+
+    def begin(self, name: str) -> JSON | None:
+        """Return the settings of a new trial, its number and the seconds left; None when the search is over.
+
+        Args:
+            name: Ray's name of the trial.
+        """
+        left = None if self._deadline is None else self._deadline - time.monotonic()
+        if (left is not None and left <= 0) or self._all_fail():
+            return None
+        trial = self._next_trial()
+        if trial is None:
+            return None
+        self._begun[name] = trial
+        self._on_trial(self.read())
+        return {"number": trial.number, "settings": trial.user_attrs["settings"], "seconds": left}
+
+    def report(self, name: str, result: JSON) -> None:
+        """Write the score of an evaluation, as `step_of` returns it; without a score nothing."""
+        if "score" in result:
+            self._runner.metric, self._runner.higher_is_better = result["metric"], result["higher_is_better"]
+            self._learn_metric()
+            self._begun[name].report(result["score"], result["evaluation"])
+            self._on_trial(self.read())
+
+    def end(self, name: str, result: JSON) -> None:
+        """Write what a trial came to: its own end, or the evaluation at which ASHA has stopped it."""
+        if name not in self._begun:
+            return
+        self.report(name, result)
+        trial = self._begun.pop(name)
+        if "end" in result:
+            ended = result["end"]
+        else:
+            step, total = result["num_steps"]
+            ended = TrialResult("pruned", seconds=result["seconds"], steps=step)
+            ended.reason = f"worse than others at step {step} of {total}"
+        self._finish(trial, ended)
+        self._on_trial(self.read())
+
+    def fail(self, name: str, reason: str) -> None:
+        """Write that a trial has failed."""
+        trial = self._begun.pop(name, None)
+        if trial is not None:
+            self._finish(trial, TrialResult("failed", reason=reason))
+            self._on_trial(self.read())
+
+    def _all_fail(self) -> bool:
+        trials = self.read().trials
+        failed = sum(trial.state == "failed" for trial in trials)
+        return failed >= FAILURES_THAT_END and failed == len(trials)
+
+    def _give_up_all(self) -> None:
+        """Have the trials that run now run again by whoever goes on."""
+        numbers = {trial.number for trial in self._begun.values()}
+        for frozen in self._trials():
+            if frozen.number in numbers and frozen.state.name == "RUNNING":
+                self._give_up(frozen, "it was stopped", run_again=True, retries=0)
+
+
+def step_of(runner: TrialRunner, trial: SteppedTrial, number: int, began: float) -> JSON:
+    """Train up to the next evaluation, and return what Ray Tune is told of it.
+
+    Args:
+        runner: runs the trial.
+        trial: is waiting at the evaluation before.
+        number: of the evaluation, from 1.
+        began: `time.monotonic` at the beginning of the trial.
+
+    Returns:
+        The evaluation, and as `score` the main metric, or its negative where less of it is better; at the end
+        of the trial also what it came to, and `done`.
+    """
+    event = trial.next()
+    result: JSON = {"metric": runner.metric, "higher_is_better": runner.higher_is_better}
+    sign = 1 if runner.higher_is_better else -1
+    if not isinstance(event, TrialResult):
+        seconds = time.monotonic() - began
+        score = {"evaluation": number, "score": sign * event}
+        return {**result, **score, "seconds": seconds, "num_steps": runner.num_steps}
+    score = {"evaluation": number, "score": sign * event.evaluations[-1]} if event.evaluations else {}
+    return {**result, **score, "end": replace(event, fit=None), "done": True}
+
+
+def stepped(runner: TrialRunner, config: JSON, num_threads: int) -> SteppedTrial:
+    """Return a trial that has not begun.
+
+    Args:
+        runner: runs it.
+        config: its `settings`, and the `seconds` left to the search, or None.
+        num_threads: threads of torch.
+    """
+    deadline = None if config["seconds"] is None else time.monotonic() + config["seconds"]
+
+    def run(report: Any) -> TrialResult:
+        def report_unless_last(number: int, score: float) -> bool:
+            done, total = runner.num_steps
+            return report(number, score) if done < total else False  # the last one is told with the end
+
+        return runner.run_trial(config["settings"], report_unless_last, deadline)
+
+    return SteppedTrial(run, num_threads)
+
+
+def make_trainable(tune: Any) -> Any:
+    """Return the class of what runs in a worker. A worker runs one trial after the other on the same rows."""
+
+    class BertuneTrial(tune.Trainable):  # type: ignore[misc]
+        def setup(self, config: JSON, runner: Any = None, num_threads: int = 1) -> None:
+            self._runner, self._num_threads = runner, num_threads
+            self._begin(config)
+
+        def _begin(self, config: JSON) -> None:
+            self._began, self._number = time.monotonic(), 0
+            self._trial = stepped(self._runner, config, self._num_threads)
+
+        def step(self) -> JSON:
+            self._number += 1
+            return step_of(self._runner, self._trial, self._number, self._began)
+
+        def reset_config(self, new_config: JSON) -> bool:
+            self._trial.stop()
+            self._begin(new_config)
+            return True
+
+        def cleanup(self) -> None:
+            self._trial.stop()
+
+    return BertuneTrial
+
+
+def make_searcher(tune: Any, study: RayStudy) -> Any:
+    """Return what Ray Tune asks for settings: it hands every question on to the study."""
+
+    class StudySearcher(tune.search.Searcher):  # type: ignore[misc]
+        def __reduce__(self) -> Any:
+            return dict, ()  # Ray writes it to its folder; nobody reads that
+
+        def suggest(self, trial_id: str) -> Any:
+            config = study.begin(trial_id)
+            return tune.search.Searcher.FINISHED if config is None else config
+
+        def on_trial_result(self, trial_id: str, result: JSON) -> None:
+            study.report(trial_id, result)
+
+        def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
+            if not error and result:
+                study.end(trial_id, result)
+
+        def save(self, checkpoint_path: str) -> None:
+            Path(checkpoint_path).touch()
+
+        def restore(self, checkpoint_path: str) -> None:
+            pass
+
+    return StudySearcher(metric="score", mode="max")
+
+
+def make_callback(tune: Any, study: RayStudy) -> Any:
+    """Return what hears of workers that fail."""
+
+    class Failures(tune.Callback):  # type: ignore[misc]
+        def __reduce__(self) -> Any:
+            return dict, ()
+
+        def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+            study.fail(trial.trial_id, reason_of(_error_of(trial)))
+
+    return Failures()
+
+
+def _error_of(trial: Any) -> Any:
+    """Return the error of a worker; None where it could not be kept."""
+    import ray.cloudpickle
+
+    path = trial.pickled_error_file
+    try:
+        return None if path is None else ray.cloudpickle.loads(Path(path).read_bytes())
+    except Exception:  # of a class that only the worker has
+        return None
+
+
+def reason_of(error: Any) -> str:
+    """Return why a worker has failed, in a line.
+
+    Args:
+        error: what Ray has raised; the worker's own error is its `cause`. None if it is not known.
+    """
+    if error is None:
+        return "its worker has failed"
+    cause = getattr(error, "cause", None)
+    lines = [line.strip() for line in str(cause or error).splitlines() if line.strip()] or [""]
+    if cause is None:
+        return f"its worker has ended: {lines[0]}"
+    return f"{type(cause).__name__}: {lines[0]}"
+
+
+def make_scheduler(config: TuneConfig, study: Study) -> Any:
+    """Return what prunes: ASHA, which also knows the trials of earlier calls; nothing with `pruner=none`.
+
+    ASHA decides at all evaluations but the last, which a trial reports with its end.
+    """
+    from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
+
+    most = config.evaluations * (config.folds or 1)
+    if config.pruner == "none" or most == 1:
+        return FIFOScheduler()
+    scheduler = ASHAScheduler(
+        time_attr="evaluation",
+        max_t=most - 1,
+        grace_period=1,
+        reduction_factor=REDUCTION,
+        stop_last_trials=False,
+    )
+    scheduler.set_search_properties("score", "max")
+    sign = 1 if study.higher_is_better else -1
+    for trial in study.trials:
+        if trial.state in {"complete", "pruned"}:
+            before = SimpleNamespace(trial_id=f"before-{trial.number}")
+            scheduler.on_trial_add(None, before)
+            for number, score in enumerate(trial.evaluations, 1):
+                scheduler.on_trial_result(None, before, {"evaluation": number, "score": sign * score})
+    scheduler._metric = scheduler._mode = None  # Ray Tune names them, and refuses to name them twice
+    return scheduler
+
+
+@contextlib.contextmanager
+def connected(config: RayConfig) -> Iterator[Any]:
+    """Start Ray on this machine, or join the cluster at an address; and leave nothing of it behind.
+
+    A Ray that this process has started before stays as it is.
+
+    Raises:
+        ConfigError: there is no Ray at the address.
+    """
+    with _environment():
+        ray = import_ray()
+        if ray.is_initialized():
+            with _silenced():
+                yield ray
+            return
+        with _session(config) as options, warnings_off():
+            try:
+                ray.init(log_to_driver=False, logging_level=logging.CRITICAL, **options)
+            except (ConnectionError, RuntimeError, ValueError) as error:
+                reason = str(error).strip().splitlines()[0]
+                raise ConfigError(f"tune.ray.address: {config.address}: {reason}") from None
+            try:
+                with _silenced():
+                    yield ray
+            finally:
+                ray.shutdown()
+
+
+@contextlib.contextmanager
+def _silenced() -> Iterator[None]:
+    """Keep Ray's log off the screen: what fails is a trial of the study."""
+    logger = logging.getLogger("ray")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+@contextlib.contextmanager
+def _session(config: RayConfig) -> Iterator[JSON]:
+    """Give the options of `ray.init`; a Ray of this machine has a folder that is removed."""
+    if config.address is not None:
+        check_address(config.address)
+        yield {"address": config.address}
+        return
+    root = Path(tempfile.gettempdir())
+    for left in root.glob(f"{SESSIONS}*"):  # of a process that was killed
+        owner = left.name.removeprefix(SESSIONS).partition("-")[0]
+        if owner.isdigit() and not psutil.pid_exists(int(owner)):
+            remove_folder(left)
+    folder = Path(tempfile.mkdtemp(prefix=f"{SESSIONS}{os.getpid()}-"))
+    try:
+        yield {"address": "local", "include_dashboard": False, "_temp_dir": str(folder)}
+    finally:
+        remove_folder(folder)
+
+
+@contextlib.contextmanager
+def _environment() -> Iterator[None]:
+    """Set what Ray reads from the environment; a value of the user's own stays."""
+    added = [name for name in ENVIRONMENT if name not in os.environ]
+    os.environ.update({name: ENVIRONMENT[name] for name in added})
+    try:
+        yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)
+
+
+def check_address(address: str) -> None:
+    """Refuse an address where nothing answers: Ray itself would wait for minutes.
+
+    Raises:
+        ConfigError: says what is allowed.
+    """
+    allowed = "write auto on a machine of the cluster, or HOST:PORT as `ray start --head` prints it"
+    if address == "auto":
+        return
+    host, _, port = address.rpartition(":")
+    if "/" in address or not host or not port.isdigit():
+        raise ConfigError(f"tune.ray.address: {address!r} is no address; {allowed}")
+    try:
+        socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"tune.ray.address: nothing answers at {address} ({reason}); {allowed}") from None
+
+
+def resources_of_trial(ray: Any, config: RayConfig, device: str) -> JSON:
+    """Return the cores and GPUs of a trial.
+
+    Args:
+        ray: connected.
+        config: what was asked for.
+        device: `device` of the run.
+
+    Raises:
+        ConfigError: no machine has as many.
+    """
+    machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    most = {name: max((m.get(name, 0.0) for m in machines), default=0.0) for name in ("CPU", "GPU")}
+    gpus = config.gpus_per_trial
+    if gpus is None:
+        gpus = 1.0 if most["GPU"] and device != "cpu" else 0.0
+    cpus = config.cpus_per_trial or max(1, int(most["CPU"]) // 4)
+    faults = [
+        f"tune.ray.{name}: {asked:g} is more than a machine has ({most[kind]:g}); a cluster that starts "
+        "machines at need must have one running"
+        for name, kind, asked in (("cpus_per_trial", "CPU", cpus), ("gpus_per_trial", "GPU", gpus))
+        if asked > most[kind]
+    ]
+    if faults:
+        raise ConfigError("\n".join(faults))
+    return {"cpu": cpus, "gpu": gpus} if gpus else {"cpu": cpus}
+
+
+def slots(ray: Any, config: RayConfig, resources: JSON) -> int:
+    """Return how many trials run at once: as many as asked for, or as fit."""
+    if config.concurrent is not None:
+        return config.concurrent
+    machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    kinds = {"cpu": "CPU", "gpu": "GPU"}
+    fits = [min(int(m.get(kinds[k], 0) / n + 1e-9) for k, n in resources.items()) for m in machines]
+    return max(1, sum(fits))
