@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from bertune.commands.evaluate import Evaluation, evaluate
     from bertune.commands.predict import predict
     from bertune.commands.train import train
+    from bertune.commands.tune import TuneResult, tune
     from bertune.errors import (
         ArtifactError,
         BertuneError,
@@ -61,6 +62,7 @@ _MODULES = {
     "TaskNotFound": "errors",
     "TrainResult": "training.run",
     "TrainingError": "errors",
+    "TuneResult": "commands.tune",
     "build_model": "training.build",
     "evaluate": "commands.evaluate",
     "load": "artifact.read",
@@ -69,6 +71,7 @@ _MODULES = {
     "task_names": "tasks",
     "train": "commands.train",
     "train_on": "training.setup",
+    "tune": "commands.tune",
 }
 """Public names, and the modules inside `bertune` that have them; imported when first used."""
 
@@ -92,6 +95,7 @@ __all__ = [
     "TaskNotFound",
     "TrainResult",
     "TrainingError",
+    "TuneResult",
     "build_model",
     "evaluate",
     "load",
@@ -100,6 +104,7 @@ __all__ = [
     "task_names",
     "train",
     "train_on",
+    "tune",
 ]
 
 

@@ -12,6 +12,7 @@ import typer
 
 from bertune.cli import options as opt
 from bertune.cli.output import exit_guarded, print_json
+from bertune.cli.tune import tune
 
 if TYPE_CHECKING:
     from bertune.commands.evaluate import Evaluation
@@ -378,3 +379,6 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
 
         print(f"bertune {__version__}, Python {sys.version.split()[0]}, {Path(__file__).parents[1]}")
         raise typer.Exit
+
+
+app.command()(tune)

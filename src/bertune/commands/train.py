@@ -58,7 +58,7 @@ def train(
     """
     began = time.perf_counter()
     notes: list[str] = []
-    run, task = _resolve(settings_to_resume(source) if resume else source, overrides)
+    run, task = _resolve(settings_to_resume(source) if resume else source, overrides, notes.append)
     _check_run(run, task)
     if not (resume and is_run_dir(source)):  # whose run file says what was used
         run = take_over(run, task, notes.append)
@@ -107,12 +107,17 @@ def prepare(
         ConfigError: settings are wrong; all of them are named.
         TaskNotFound: there is no such task.
     """
-    run, task = _resolve(source, overrides)
+    run, task = _resolve(source, overrides, note)
     return take_over(run, task, note), task
 
 
-def _resolve(source: str | Path | dict[str, Any], overrides: Sequence[str]) -> tuple[RunConfig, Task]:
+def _resolve(
+    source: str | Path | dict[str, Any], overrides: Sequence[str], note: Note
+) -> tuple[RunConfig, Task]:
     raw = read_config(source, overrides)
+    of_search = [name for name in ("search", "tune") if raw.pop(name, None) is not None]
+    if of_search:
+        note(f"{' and '.join(of_search)}: for bertune tune; here the other settings count, as they are")
     if not isinstance(raw.get("task"), str):
         raise ConfigError("task: must be given, such as task: classify")
     task_class = load_task(raw["task"])

@@ -19,6 +19,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import psutil
+import torch
 
 from bertune.config.tuning import RayConfig, TuneConfig
 from bertune.errors import ConfigError, Interrupted, MissingExtra
@@ -106,9 +107,10 @@ class RayStudy(OptunaStudy):
         if self._tune.time is not None:
             self._deadline = time.monotonic() + self._tune.time
         with self._quiet(), connected(self._tune.ray) as ray:
-            resources = resources_of_trial(ray, self._tune.ray, self._runner.run.device)
+            machines = machines_of(ray)
+            resources = resources_of_trial(machines, self._tune.ray, self._runner.run.device)
             try:
-                self._fit(ray.tune, resources, slots(ray, self._tune.ray, resources))
+                self._fit(ray.tune, resources, slots(machines, self._tune.ray, resources))
             except KeyboardInterrupt as stop:
                 self._give_up_all()
                 raise Interrupted(
@@ -461,26 +463,53 @@ def check_address(address: str) -> None:
         raise ConfigError(f"tune.ray.address: nothing answers at {address} ({reason}); {allowed}") from None
 
 
-def resources_of_trial(ray: Any, config: RayConfig, device: str) -> JSON:
+def check_ray(config: RayConfig, device: str) -> None:
+    """Refuse what Ray cannot do, before anything is written.
+
+    Args:
+        config: what was asked for.
+        device: `device` of the run.
+
+    Raises:
+        ConfigError: there is no Ray at the address, or a trial asks for more than a machine has.
+        MissingExtra: Ray is not installed.
+    """
+    import_ray()
+    if config.address is None:
+        resources_of_trial([{"CPU": os.cpu_count() or 1, "GPU": torch.cuda.device_count()}], config, device)
+        return
+    with connected(config) as ray:
+        resources_of_trial(machines_of(ray), config, device)
+
+
+def machines_of(ray: Any) -> list[JSON]:
+    """Return what the machines of a running Ray have: CPU, GPU and more."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def resources_of_trial(machines: list[JSON], config: RayConfig, device: str) -> JSON:
     """Return the cores and GPUs of a trial.
 
     Args:
-        ray: connected.
+        machines: what each one has.
         config: what was asked for.
         device: `device` of the run.
 
     Raises:
         ConfigError: no machine has as many.
     """
-    machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     most = {name: max((m.get(name, 0.0) for m in machines), default=0.0) for name in ("CPU", "GPU")}
     gpus = config.gpus_per_trial
     if gpus is None:
         gpus = 1.0 if most["GPU"] and device != "cpu" else 0.0
     cpus = config.cpus_per_trial or max(1, int(most["CPU"]) // 4)
+    help_text = (
+        "lower it"
+        if config.address is None
+        else "lower it, or start a machine that has as many, then try again"
+    )
     faults = [
-        f"tune.ray.{name}: {asked:g} is more than a machine has ({most[kind]:g}); a cluster that starts "
-        "machines at need must have one running"
+        f"tune.ray.{name}: {asked:g} is more than a machine has ({most[kind]:g}); {help_text}"
         for name, kind, asked in (("cpus_per_trial", "CPU", cpus), ("gpus_per_trial", "GPU", gpus))
         if asked > most[kind]
     ]
@@ -489,11 +518,10 @@ def resources_of_trial(ray: Any, config: RayConfig, device: str) -> JSON:
     return {"cpu": cpus, "gpu": gpus} if gpus else {"cpu": cpus}
 
 
-def slots(ray: Any, config: RayConfig, resources: JSON) -> int:
+def slots(machines: list[JSON], config: RayConfig, resources: JSON) -> int:
     """Return how many trials run at once: as many as asked for, or as fit."""
     if config.concurrent is not None:
         return config.concurrent
-    machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     kinds = {"cpu": "CPU", "gpu": "GPU"}
     fits = [min(int(m.get(kinds[k], 0) / n + 1e-9) for k, n in resources.items()) for m in machines]
     return max(1, sum(fits))

@@ -78,9 +78,14 @@ class _Reporter(Listener):
     """Hands scores on, and ends a trial that is to be pruned, or whose time is over."""
 
     def __init__(
-        self, runner: TrialRunner, result: TrialResult, report: Report, deadline: float | None
+        self,
+        result: TrialResult,
+        report: Report,
+        deadline: float | None,
+        learn: Callable[[Scores, int], None],
     ) -> None:
-        self._runner, self._result, self._report, self._deadline = runner, result, report, deadline
+        self._result, self._report, self._deadline = result, report, deadline
+        self._learn = learn
         self.ended: TrialState | None = None
 
     def on_step(self, step: int, total_steps: int) -> None:
@@ -93,11 +98,9 @@ class _Reporter(Listener):
         """Hand the scores of an evaluation on."""
         if self.ended is not None:
             return
+        self._learn(scores, self._result.steps + step)
         evaluations = self._result.evaluations
         evaluations.append(scores.main_value)
-        runner = self._runner
-        runner.metric, runner.higher_is_better = scores.main_metric, scores.higher_is_better
-        runner.num_steps = (self._result.steps + step, runner.num_steps[1])
         if self._report(len(evaluations), scores.main_value) and step < total_steps:
             self.ended, self._result.reason = "pruned", f"worse than others at step {step} of {total_steps}"
             raise StopTraining
@@ -189,7 +192,7 @@ class TrialRunner:
             zip(self.held_out.train, self.held_out.dev, strict=True)
         ):
             train, dev = take(rows, train_rows), take(rows, dev_rows)
-            reporter = _Reporter(self, result, report, deadline)
+            reporter = _Reporter(result, report, deadline, self._learn)
             fitted = fit(
                 self._with_evaluations(run, len(train)),
                 task.refit(train, lambda _: None, asked.options),
@@ -211,6 +214,10 @@ class TrialRunner:
         names = scores[0].values
         result.values = {name: float(np.mean([s.values[name] for s in scores])) for name in names}
         result.score = result.values[scores[0].main_metric]
+
+    def _learn(self, scores: Scores, steps: int) -> None:
+        self.metric, self.higher_is_better = scores.main_metric, scores.higher_is_better
+        self.num_steps = (steps, self.num_steps[1])
 
     def _with_evaluations(self, run: RunConfig, num_rows: int) -> RunConfig:
         """Return a run that is scored in equal parts of its training."""
