@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 import socket
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -125,6 +126,7 @@ class RayStudy(OptunaStudy):
         """Have Ray Tune run the trials."""
         remove_folder(self.folder / RAY_FOLDER)
         threads = max(1, int(resources["cpu"]))
+        _send_code_of(self._runner.task)
         trainable = tune.with_parameters(make_trainable(tune), runner=self._runner, num_threads=threads)
         tune.Tuner(
             tune.with_resources(trainable, resources),
@@ -205,6 +207,15 @@ class RayStudy(OptunaStudy):
         for frozen in self._trials():
             if frozen.number in numbers and frozen.state.name == "RUNNING":
                 self._give_up(frozen, "it was stopped", run_again=True, retries=0)
+
+
+def _send_code_of(task: Any) -> None:
+    """Have the code of a task of the user's own travel with it: a worker cannot import its file by name."""
+    import ray.cloudpickle
+
+    module = sys.modules[type(task).__module__]
+    if module.__name__.startswith("bertune_task_"):
+        ray.cloudpickle.register_pickle_by_value(module)
 
 
 def step_of(runner: TrialRunner, trial: SteppedTrial, number: int, began: float) -> JSON:
@@ -347,14 +358,20 @@ def reason_of(error: Any) -> str:
 def make_scheduler(config: TuneConfig, study: Study) -> Any:
     """Return what prunes: ASHA, which also knows the trials of earlier calls; nothing with `pruner=none`.
 
-    ASHA decides at all evaluations but the last, which a trial reports with its end.
+    ASHA decides at all evaluations but the last, which a trial reports with its end. Trial 0, the settings of
+    the run itself, always runs to its end: it is what others are compared with.
     """
-    from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
+    from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
+
+    class Asha(ASHAScheduler):  # type: ignore[misc]
+        def on_trial_result(self, tune_controller: Any, trial: Any, result: JSON) -> Any:
+            decision = super().on_trial_result(tune_controller, trial, result)
+            return decision if trial.config["number"] else TrialScheduler.CONTINUE
 
     most = config.evaluations * (config.folds or 1)
     if config.pruner == "none" or most == 1:
         return FIFOScheduler()
-    scheduler = ASHAScheduler(
+    scheduler = Asha(
         time_attr="evaluation",
         max_t=most - 1,
         grace_period=1,
@@ -365,7 +382,7 @@ def make_scheduler(config: TuneConfig, study: Study) -> Any:
     sign = 1 if study.higher_is_better else -1
     for trial in study.trials:
         if trial.state in {"complete", "pruned"}:
-            before = SimpleNamespace(trial_id=f"before-{trial.number}")
+            before = SimpleNamespace(trial_id=f"before-{trial.number}", config={"number": trial.number})
             scheduler.on_trial_add(None, before)
             for number, score in enumerate(trial.evaluations, 1):
                 scheduler.on_trial_result(None, before, {"evaluation": number, "score": sign * score})
@@ -403,12 +420,13 @@ def connected(config: RayConfig) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def _silenced() -> Iterator[None]:
-    """Keep Ray's log off the screen: what fails is a trial of the study."""
+    """Keep off the screen what Ray logs, and what it prints of workers that die: it is in the study."""
     logger = logging.getLogger("ray")
     before = logger.level
     logger.setLevel(logging.CRITICAL)
     try:
-        yield
+        with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
+            yield
     finally:
         logger.setLevel(before)
 
