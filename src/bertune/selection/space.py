@@ -292,7 +292,7 @@ def _check_conditions(dimensions: list[Dimension]) -> list[str]:
                 continue
             never = [value for value in values if not by_name[other].contains(value)]
             if never:
-                faults.append(f"{where}: {other} never is {listed([repr(value) for value in never])}")
+                faults.append(f"{where}: {other} never is {listed(never)}")
             if _depends_on(by_name, other, dimension.name):
                 faults.append(f"{where}: {dimension.name} and {other} wait for each other")
     return faults
