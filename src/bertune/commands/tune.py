@@ -265,7 +265,7 @@ class _Search:
 
     def __init__(self, plan: _Plan, runner: TrialRunner, console: Console) -> None:
         self._plan, self._runner, self._console = plan, runner, console
-        self._folder, self._num_ended = plan.folder, 0
+        self._folder, self._ended = plan.folder, set[int]()
 
     def run(self) -> TuneResult:
         """Run trials, train the winner, and write what was found."""
@@ -295,10 +295,10 @@ class _Search:
         return RayStudy
 
     def _on_trial(self, study: Study) -> None:
-        ended = [trial for trial in study.trials if trial.state != "running"]
-        if len(ended) > self._num_ended:
-            self._num_ended = len(ended)
-            self._console.info(_trial_line(ended[-1], study))
+        for trial in study.trials:  # several may run at once, and end in another order
+            if trial.state != "running" and trial.number not in self._ended:
+                self._ended.add(trial.number)
+                self._console.info(_trial_line(trial, study))
 
     def _write_winner(self, best: Trial) -> Path:
         """Write the run file that repeats the refit: the dev rows choose nothing, and score the last step."""
