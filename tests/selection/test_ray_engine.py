@@ -22,18 +22,8 @@ from tests.selection.synthetic_search import SPACE, STEPS, SyntheticRunner
 
 from bertune.config.tuning import RayConfig, TuneConfig, take_sections
 from bertune.errors import ConfigError, MissingExtra
-from bertune.selection import ray_engine
-from bertune.selection.ray_engine import (
-    RayStudy,
-    check_address,
-    check_ray,
-    make_scheduler,
-    reason_of,
-    resources_of_trial,
-    slots,
-    step_of,
-    stepped,
-)
+from bertune.selection.ray_cluster import SESSIONS, check_address, check_ray, resources_of_trial, slots
+from bertune.selection.ray_engine import RayStudy, make_scheduler, reason_of, step_of, stepped
 from bertune.selection.space import Dimension, SearchSpace
 from bertune.selection.trial_run import TrialResult, TrialRunner
 from bertune.selection.trial_thread import SteppedTrial
@@ -385,7 +375,7 @@ def start(*words):
 
 
 def sessions_of(process):
-    return list(Path(tempfile.gettempdir()).glob(f"{ray_engine.SESSIONS}{process.pid}-*"))
+    return list(Path(tempfile.gettempdir()).glob(f"{SESSIONS}{process.pid}-*"))
 
 
 @pytest.mark.slow

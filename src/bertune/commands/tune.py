@@ -100,7 +100,7 @@ def tune(
     plan = _plan(source, overrides, trials, time, resume=resume)
     import_optuna()
     if plan.tune.engine == "ray":
-        from bertune.selection.ray_engine import check_ray
+        from bertune.selection.ray_cluster import check_ray
 
         check_ray(plan.tune.ray, plan.run.device)
     check_environment(plan.run)
