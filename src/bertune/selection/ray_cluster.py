@@ -73,11 +73,16 @@ def connected(config: RayConfig) -> Iterator[Any]:
             return
         with _session(config) as options, warnings_off():
             try:
-                ray.init(log_to_driver=False, logging_level=logging.CRITICAL, **options)
+                context = ray.init(log_to_driver=False, logging_level=logging.CRITICAL, **options)
             except (ConnectionError, RuntimeError, ValueError) as error:
                 reason = str(error).strip().splitlines()[0]
                 raise ConfigError(f"tune.ray.address: {config.address}: {reason}") from None
             try:
+                if config.address is not None and SESSIONS in context.address_info["session_dir"]:
+                    raise ConfigError(
+                        f"tune.ray.address: at {config.address} is the Ray of another search on this machine, "
+                        "which ends with it; leave tune.ray.address out, or start a cluster (ray start --head)"
+                    )
                 with _silenced():
                     yield ray
             finally:
