@@ -80,8 +80,9 @@ def connected(config: RayConfig) -> Iterator[Any]:
             try:
                 if config.address is not None and SESSIONS in context.address_info["session_dir"]:
                     raise ConfigError(
-                        f"tune.ray.address: at {config.address} is the Ray of another search on this machine, "
-                        "which ends with it; leave tune.ray.address out, or start a cluster (ray start --head)"
+                        f"tune.ray.address: {config.address} leads to the Ray of another search on this "
+                        "machine, which ends with it; leave tune.ray.address out, or start a Ray that stays: "
+                        "ray start --head"
                     )
                 with _silenced():
                     yield ray
