@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bertune.artifact.read import load
+    from bertune.commands.ensemble import ensemble
     from bertune.commands.evaluate import Evaluation, evaluate
     from bertune.commands.predict import predict
     from bertune.commands.train import train, train_on
@@ -61,6 +62,7 @@ _MODULES = {
     "TrainResult": "training.run",
     "TrainingError": "errors",
     "build_model": "training.build",
+    "ensemble": "commands.ensemble",
     "evaluate": "commands.evaluate",
     "load": "artifact.read",
     "load_task": "tasks",
@@ -92,6 +94,7 @@ __all__ = [
     "TrainResult",
     "TrainingError",
     "build_model",
+    "ensemble",
     "evaluate",
     "load",
     "load_task",
