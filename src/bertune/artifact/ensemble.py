@@ -153,9 +153,9 @@ class EnsembleWriter:
         if len(self.members) < MIN_MEMBERS:
             raise ConfigError(f"{self.folder}: an ensemble has two or more models, got {len(self.members)}")
         if state is None:
-            state, note = ensemble_state([member.state for member in self.members])
-            if note:
-                self._note(note)
+            state, notes = ensemble_state([member.state for member in self.members])
+            for line in notes:
+                self._note(line.replace(" OUT ", f" {self.folder} "))
         first, names = self.members[0], [f"member-{n + 1}" for n in range(len(self.members))]
         metadata = {
             "format": ENSEMBLE_FORMAT_VERSION,

@@ -261,8 +261,9 @@ def read_metadata(folder: Path) -> JSON:
     path = folder / "bertune.json"
     try:
         metadata = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        reason = "holds no bertune.json" if folder.is_dir() else "no such folder"
+    except (FileNotFoundError, NotADirectoryError):
+        reason = "is a file" if folder.exists() else "no such folder"
+        reason = "holds no bertune.json" if folder.is_dir() else reason
         raise ArtifactError(f"{folder}: {reason}; give a folder that `bertune train` has written") from None
     except (OSError, ValueError) as error:
         raise ArtifactError(f"{path}: damaged: {error}") from None

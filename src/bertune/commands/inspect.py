@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from bertune.artifact.members import MEMBERS, is_ensemble, member_folders
-from bertune.artifact.read import read_metadata
+from bertune.artifact.read import build_task, read_metadata, read_run
 from bertune.config.load import apply_override, resolve_config
 from bertune.config.schema import DataConfig, Section
 from bertune.data.columns import normalize_name
@@ -113,7 +113,12 @@ def _report_folder(folder: Path) -> JSON:
     if not is_ensemble(read_json_object(folder / "bertune.json")):
         return make_checkpoint_report(folder)
     metadata = read_metadata(folder)
-    report: JSON = {"folder": str(folder), "task": metadata["task"], "members": {}, "lacks": []}
+    report: JSON = {"folder": str(folder), "task": metadata["task"], "description": None}
+    report |= {"members": {}, "lacks": []}
+    try:
+        report["description"] = build_task(folder, metadata, read_run(folder)).describe()
+    except BertuneError as error:
+        report["lacks"].append(str(error))
     for path in member_folders(folder, metadata):
         try:
             member = report["members"][path.name] = make_checkpoint_report(path)
@@ -211,9 +216,9 @@ def _add_tokens(
 
 
 def _ensemble_lines(report: JSON) -> list[str]:
-    lines = [
-        f"ensemble: {report['folder']}, of models of task {report['task']}; it predicts their mean",
-    ]
+    count = f"{len(report['members'])} models of task {report['task']}"
+    lines = [f"ensemble: {report['folder']}, of {count}; it predicts their mean"]
+    lines += [f"task: {report['description']}"] if report["description"] else []
     for name, member in report["members"].items():
         numbers = sum(row["numbers"] for row in member["weights"]) / 1e6
         lines.append(f"  {name}: {member['kind']}, {numbers:.2f} M numbers, read by {member['read_by']}")

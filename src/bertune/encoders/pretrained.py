@@ -40,7 +40,7 @@ WEIGHT_FILES = (
     "pytorch_model.bin.index.json",
 )
 """Files of weights; the first one that exists is read. An index names the files of a sharded checkpoint."""
-_SMALL_FILES = ["*.json", "*.txt", "*.model", "*.spm", "run.yaml", "*_Dense/pytorch_model.bin"]
+_SMALL_FILES = ["*.json", "*.txt", "*.model", "*.spm", "*run.yaml", "*_Dense/pytorch_model.bin"]
 _Value = TypeVar("_Value")
 
 

@@ -82,18 +82,24 @@ def _log_mean_exp(logarithms: Tensor) -> Tensor:
     return (torch.logsumexp(logarithms, 0) - math.log(len(logarithms))).float()
 
 
-def ensemble_state(states: Sequence[JSON]) -> tuple[JSON, str]:
-    """Return the state of a task for the mean of several models, and what a user should know about it, or "".
+def ensemble_state(states: Sequence[JSON]) -> tuple[JSON, list[str]]:
+    """Return the state of a task for the mean of several models, and what a user should know about it.
 
-    It is that of the first model. Decisions that were tuned on the predictions of one model are none for the
-    mean: thresholds become the mean of the models', until they are learnt from rows.
+    It is that of the first model. What was learnt from the predictions of one model is not true of the mean:
+    a calibration is left out, and thresholds are the mean of the models', until they are learnt from rows.
     """
-    state = dict(states[0])
-    thresholds = [state.get("thresholds") for state in states]
-    if all(values == thresholds[0] for values in thresholds):
-        return state, ""
-    state["thresholds"] = np.array(thresholds, float).mean(0).tolist()
-    return state, (
-        "thresholds: the mean of the members', which were learnt for each alone; to learn those of the mean "
-        "from rows with labels: bertune calibrate"
-    )
+    state, notes = dict(states[0]), []
+    state.pop("calibration", None)
+    if any(each.get("calibration") for each in states):
+        notes.append(
+            "calibration: that of the members is not true of their mean, and is left out; to learn that of "
+            "the mean: bertune calibrate OUT FILE"
+        )
+    thresholds = [each.get("thresholds") for each in states]
+    if any(values != thresholds[0] for values in thresholds):
+        state["thresholds"] = np.array(thresholds, float).mean(0).tolist()
+        notes.append(
+            "thresholds: the mean of the members', which were learnt for each of them; to learn those of the "
+            "mean from rows with labels: bertune calibrate OUT FILE"
+        )
+    return state, notes
