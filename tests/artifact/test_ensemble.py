@@ -425,6 +425,22 @@ def test_beside_other_files_and_by_moving(trained, tmp_path):
         EnsembleWriter(out)
 
 
+def test_encoders_of_several_architectures(trained, encoder_of, tmp_path):
+    """Bertune's own, and one that transformers computes."""
+    members = [trained.member("single")]
+    for kind in ("distilbert", "albert"):
+        members.append(tmp_path / kind)
+        rows, train = str(trained.rows("single")), {"max_steps": 2, "precision": "fp32"}
+        run = {"task": "classify", "model": str(encoder_of(kind)), "out": str(members[-1]), "train": train}
+        bertune.train({**run, "data": {"train": rows}}, quiet=True)
+    out = bertune.ensemble(members, tmp_path / "out")
+    mean = np.mean([probabilities(predict(m, TEXTS)) for m in members], 0)
+    np.testing.assert_allclose(probabilities(predict(out, TEXTS)), mean, atol=1e-6)
+    assert load(out).model.encoder.model_type == "bert, distilbert, albert"
+    with pytest.raises(ConfigError, match="precision int8: not for the architecture albert"):
+        load(out, "int8")
+
+
 FORMAT_1 = Path(__file__).parents[1] / "fixtures" / "format-1"
 
 
