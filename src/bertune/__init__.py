@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bertune.artifact.read import load
+    from bertune.commands.ensemble import ensemble
     from bertune.commands.evaluate import Evaluation, evaluate
     from bertune.commands.predict import predict
     from bertune.commands.train import train
@@ -64,6 +65,7 @@ _MODULES = {
     "TrainingError": "errors",
     "TuneResult": "commands.tune",
     "build_model": "training.build",
+    "ensemble": "commands.ensemble",
     "evaluate": "commands.evaluate",
     "load": "artifact.read",
     "load_task": "tasks",
@@ -97,6 +99,7 @@ __all__ = [
     "TrainingError",
     "TuneResult",
     "build_model",
+    "ensemble",
     "evaluate",
     "load",
     "load_task",
