@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bertune.artifact.read import load
+    from bertune.commands.crossval import crossval
     from bertune.commands.evaluate import Evaluation, evaluate
     from bertune.commands.predict import predict
     from bertune.commands.train import train
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
         TrainingError,
     )
     from bertune.inference.pipeline import Pipeline
+    from bertune.selection.crossval import CrossvalResult
+    from bertune.selection.out_of_fold import OutOfFold, read_out_of_fold
     from bertune.tasks import load_task, task_names
     from bertune.tasks.base.task import Task
     from bertune.training.build import build_model
@@ -45,6 +48,7 @@ _MODULES = {
     "ArtifactError": "errors",
     "BertuneError": "errors",
     "ConfigError": "errors",
+    "CrossvalResult": "selection.crossval",
     "DataError": "errors",
     "Evaluation": "commands.evaluate",
     "Example": "types",
@@ -52,6 +56,7 @@ _MODULES = {
     "Listener": "training.listener",
     "Location": "types",
     "MissingExtra": "errors",
+    "OutOfFold": "selection.out_of_fold",
     "Pipeline": "inference.pipeline",
     "Prediction": "types",
     "Row": "types",
@@ -62,10 +67,12 @@ _MODULES = {
     "TrainResult": "training.run",
     "TrainingError": "errors",
     "build_model": "training.build",
+    "crossval": "commands.crossval",
     "evaluate": "commands.evaluate",
     "load": "artifact.read",
     "load_task": "tasks",
     "predict": "commands.predict",
+    "read_out_of_fold": "selection.out_of_fold",
     "task_names": "tasks",
     "train": "commands.train",
     "train_on": "training.setup",
@@ -76,6 +83,7 @@ __all__ = [
     "ArtifactError",
     "BertuneError",
     "ConfigError",
+    "CrossvalResult",
     "DataError",
     "Evaluation",
     "Example",
@@ -83,6 +91,7 @@ __all__ = [
     "Listener",
     "Location",
     "MissingExtra",
+    "OutOfFold",
     "Pipeline",
     "Prediction",
     "Row",
@@ -93,10 +102,12 @@ __all__ = [
     "TrainResult",
     "TrainingError",
     "build_model",
+    "crossval",
     "evaluate",
     "load",
     "load_task",
     "predict",
+    "read_out_of_fold",
     "task_names",
     "train",
     "train_on",

@@ -46,7 +46,8 @@ def model_card(artifact: Artifact, name: str, scores: dict[str, Scores], summary
         "```",
         "",
     ]
-    lines += [*_library_lines(artifact, name), *_score_lines(scores), *_run_lines(artifact, summary)]
+    lines += [*_library_lines(artifact, name), *_score_lines(scores), *_remarks(artifact, scores)]
+    lines += _run_lines(artifact, summary)
     return "\n".join(lines)
 
 
@@ -116,11 +117,27 @@ def _score_lines(scores: dict[str, Scores]) -> list[str]:
             if len(split_scores.per_label) > _MOST_LABELS:
                 lines += ["", f"All {len(split_scores.per_label)} labels are in `scores.json`."]
             lines.append("")
-    lines += [
-        "The dev score chose the checkpoint, so the dev figures are a little too good; test figures are not.",
-        "",
-    ]
     return lines
+
+
+def _remarks(artifact: Artifact, scores: dict[str, Scores]) -> list[str]:
+    """Say what the figures are worth."""
+    lines = []
+    if "out_of_fold" in scores:
+        lines.append(
+            "The figures `out_of_fold` are those of the models of a cross-validation with the same settings, "
+            "each on rows that it was not trained on. This model was trained on all of these rows."
+        )
+    if "dev" in scores and ("out_of_fold" in scores or artifact.run_config.train.eval_every == "end"):
+        lines.append("The dev rows chose no checkpoint: the model is that of the last step.")
+    elif "dev" in scores:
+        lines.append(
+            "The dev score chose the checkpoint, so the dev figures are a little too good; test figures are "
+            "not."
+        )
+    if not lines:
+        lines.append("Trained without dev rows: the model is that of the last step, and has no dev score.")
+    return [" ".join(lines), ""]
 
 
 def _run_lines(artifact: Artifact, summary: JSON) -> list[str]:
