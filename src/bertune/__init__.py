@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from bertune.artifact.read import load
     from bertune.commands.crossval import crossval
+    from bertune.commands.ensemble import ensemble
     from bertune.commands.evaluate import Evaluation, evaluate
     from bertune.commands.predict import predict
     from bertune.commands.train import train
@@ -68,6 +69,7 @@ _MODULES = {
     "TrainingError": "errors",
     "build_model": "training.build",
     "crossval": "commands.crossval",
+    "ensemble": "commands.ensemble",
     "evaluate": "commands.evaluate",
     "load": "artifact.read",
     "load_task": "tasks",
@@ -103,6 +105,7 @@ __all__ = [
     "TrainingError",
     "build_model",
     "crossval",
+    "ensemble",
     "evaluate",
     "load",
     "load_task",

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 from pathlib import Path
 
 from bertune.artifact.artifact import Artifact, bertune_only_reason, opens_in_sentence_transformers
 from bertune.console import duration
+from bertune.tasks.base.task import Task
 from bertune.types import JSON, Scores
 
 _MOST_LABELS = 100
@@ -42,7 +44,7 @@ def model_card(artifact: Artifact, name: str, scores: dict[str, Scores], summary
         "```python",
         "import bertune",
         f'model = bertune.load("{name}")',
-        *_example_calls(artifact),
+        *example_calls(task, makes_vectors=bool(artifact.model.embedding_dim)),
         "```",
         "",
     ]
@@ -51,11 +53,10 @@ def model_card(artifact: Artifact, name: str, scores: dict[str, Scores], summary
     return "\n".join(lines)
 
 
-def _example_calls(artifact: Artifact) -> list[str]:
-    """Return the calls that fit the model: a model of pairs predicts pairs."""
-    task = artifact.task
+def example_calls(task: Task, *, makes_vectors: bool) -> list[str]:
+    """Return the calls that fit a model: a model of pairs predicts pairs."""
     is_of_pairs = len(task.columns.required) == 2 or getattr(task, "num_texts", None) == 2
-    encode = ['model.encode(["...", "..."])'] if artifact.model.embedding_dim else []
+    encode = ['model.encode(["...", "..."])'] if makes_vectors else []
     if is_of_pairs:
         return [*encode, 'model.predict([("...", "...")])']
     return encode or ['model.predict(["..."])']
@@ -102,6 +103,15 @@ def _library_lines(artifact: Artifact, name: str) -> list[str]:
 
 
 def _score_lines(scores: dict[str, Scores]) -> list[str]:
+    return [
+        *score_tables(scores),
+        "The dev score chose the checkpoint, so the dev figures are a little too good; test figures are not.",
+        "",
+    ]
+
+
+def score_tables(scores: Mapping[str, Scores]) -> list[str]:
+    """Return the section of scores: two tables a split."""
     lines = ["## Scores", ""]
     for split, split_scores in scores.items():
         lines += [f"### {split}", "", "| figure | value | 95 % bootstrap interval |", "|---|---|---|"]

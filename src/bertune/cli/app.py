@@ -12,6 +12,7 @@ import typer
 
 from bertune.cli import options as opt
 from bertune.cli.crossval import crossval
+from bertune.cli.ensemble import ensemble
 from bertune.cli.output import exit_guarded, print_json
 
 if TYPE_CHECKING:
@@ -370,6 +371,9 @@ def tasks(as_json: opt.Json = False, debug: opt.Debug = False) -> None:
             print(f"{name:10} {(task.__doc__ or '').splitlines()[0]}\n{'':10} {task.example_row}")
 
     exit_guarded(work, debug)
+
+
+app.command()(ensemble)
 
 
 @app.callback(invoke_without_command=True)

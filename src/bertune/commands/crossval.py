@@ -15,7 +15,8 @@ from bertune.config.load import idle_settings
 from bertune.config.schema import RunConfig
 from bertune.console import Console, duration
 from bertune.data.rows import resolve_files
-from bertune.errors import ConfigError
+from bertune.data.split import IntArray
+from bertune.errors import BertuneError, ConfigError, DataError
 from bertune.files import expand_user, read_json_object, write_json
 from bertune.selection.crossval import CrossValidation, CrossvalResult
 from bertune.selection.parts import PartStore
@@ -150,14 +151,9 @@ def _prepare(
         console.info(f"note: {line}")
     check_environment(run)
     check_model(run)
-    if request.ensemble and (unfit := _ensemble_faults(task)):
+    if request.ensemble and (unfit := task.ensemble_faults()):
         raise ConfigError(f"--ensemble: {'; '.join(unfit)}")
     return run, task.with_data(run.data)
-
-
-def _ensemble_faults(task: Task) -> list[str]:
-    faults = getattr(task, "ensemble_faults", None)  # until ensembles are merged
-    return [] if faults is None else faults()
 
 
 def _with_out(run: RunConfig) -> RunConfig:
@@ -217,11 +213,13 @@ def _divide(
 
     folds = None
     if request.folds is not None:
-        groups = None
-        if request.group is not None:
-            files = resolve_files(run.data.train or [], "train")
-            groups = read_groups(files, blank, run.data, request.group, splits.train)
-        folds = divide(splits.train, task, request.folds, groups, run.seed, note)
+        groups, faults = _read_groups(run, blank, splits, request)
+        try:
+            folds = divide(splits.train, task, request.folds, groups, run.seed, note)
+        except DataError as error:
+            faults.append(error)
+        if faults:
+            raise faults[0] if len(faults) == 1 else DataError("\n".join(map(str, faults)))
         given = [name for name in ("dev", "test") if getattr(splits, name)]
         if given:
             use = "they score the models of --refit and --ensemble"
@@ -229,6 +227,19 @@ def _divide(
                 use = "nothing uses them without --refit or --ensemble"
             note(f"{' and '.join(given)} rows are not folded; {use}")
     return CrossValidation(run, task, splits, folds, request, console)
+
+
+def _read_groups(
+    run: RunConfig, blank: Task, splits: Splits, request: CrossvalRequest
+) -> tuple[IntArray | None, list[BertuneError]]:
+    """Return the group of each training row, where groups are asked for; or why there are none."""
+    if request.group is None:
+        return None, []
+    files = resolve_files(run.data.train or [], "train")
+    try:
+        return read_groups(files, blank, run.data, request.group, splits.train), []
+    except (ConfigError, DataError) as error:
+        return None, [error]
 
 
 def _run(validation: CrossValidation) -> CrossvalResult:

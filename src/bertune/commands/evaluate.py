@@ -16,7 +16,7 @@ from bertune.config.reading import reading_config
 from bertune.console import Console, prefixed
 from bertune.errors import ConfigError
 from bertune.files import expand_user
-from bertune.inference.sentence_pipeline import SentencePipeline, truncate_vectors
+from bertune.inference.sentence_pipeline import SentencePipeline, refuse_truncation, truncate_vectors
 from bertune.kernels.precision import choose_device
 from bertune.retrieval.benchmark import Benchmark
 from bertune.retrieval.corpus import Corpus, corpus_columns, corpus_data_config, load_sentence_pipeline
@@ -124,6 +124,7 @@ def _truncate(artifact: Artifact, truncate_dim: int) -> None:
         raise ConfigError(f"truncate_dim: is for sentence vectors, and this is a model of task {name}")
     if getattr(scored_task.options, "loss", None) == "softmax":
         raise ConfigError("truncate_dim: has no effect on a model that learned with options.loss=softmax")
+    refuse_truncation(artifact.model, truncate_dim)
     truncate_vectors(np.zeros((1, artifact.model.embedding_dim), np.float32), truncate_dim, normalize=False)
     scored_task.options = scored_task.options.model_copy(update={"truncate_dim": truncate_dim})
 

@@ -58,10 +58,10 @@ class Pipeline:
         """
         retain_freed_memory()
         limit_kernel_caches(KERNEL_CACHES)
-        encoder = self.model.encoder
-        if encoder.numerics.precision == "int8":
-            quantize(encoder, sample_texts(self.tokenizer))
-        encoder.prepare_inference()
+        for member in self.model.members:
+            if member.encoder.numerics.precision == "int8":
+                quantize(member.encoder, sample_texts(self.tokenizer))
+            member.encoder.prepare_inference()
         return self
 
     def __setstate__(self, state: dict[str, Any]) -> None:

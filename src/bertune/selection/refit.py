@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from bertune.artifact.ensemble import EnsembleWriter
 from bertune.artifact.read import read_artifact
 from bertune.config.schema import RunConfig
 from bertune.files import remove_folder
@@ -93,8 +94,6 @@ def write_ensemble(validation: CrossValidation, task: Task, parts: Sequence[Part
     Raises:
         ArtifactError: it cannot be written.
     """
-    from bertune.artifact.ensemble import EnsembleWriter
-
     out, console = validation.out / ENSEMBLE, validation.console
     if not (out / "bertune.json").is_file():
         remove_folder(out)

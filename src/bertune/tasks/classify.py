@@ -76,6 +76,7 @@ class Classify(PooledTask):
 
     Options = ClassifyOptions
     columns: ClassVar[Columns] = Columns(("text",), ("text_b",), "label", spreadable=("label",))
+    shared_by_members: ClassVar[tuple[str, ...]] = ("num_texts", "is_multi_label", "labels")
     example_row: ClassVar[str] = '{"text": "Where is my parcel?", "label": "order_status"}'
 
     row_options: ClassVar[frozenset[str] | None] = frozenset({"problem_type"})
@@ -323,6 +324,12 @@ class Classify(PooledTask):
         from bertune.losses.classification import symmetric_binary_kl, symmetric_kl
 
         return symmetric_binary_kl(out, other) if self.is_multi_label else symmetric_kl(out, other)
+
+    def mean_output(self, outputs: Sequence[Tensor]) -> Tensor:
+        """Return the logits (B, N) of the mean probabilities."""
+        from bertune.tasks.base.ensembling import mean_class_logits, mean_label_logits
+
+        return mean_label_logits(outputs) if self.is_multi_label else mean_class_logits(outputs)
 
     def decode(self, out: Tensor, batch: Batch) -> list[Prediction]:
         """Return the label or labels of each row, with the probability of each label."""

@@ -92,6 +92,7 @@ class Embed(SentenceTask):
         pair_aliases=RELATED_PAIRS,
         varying=("negative",),
     )
+    shared_by_members: ClassVar[tuple[str, ...]] = (*SentenceTask.shared_by_members, "related_label")
     example_row: ClassVar[str] = '{"text": "How do I repay early?", "text_b": "Can I pay it back sooner?"}'
     uses_whole_batch = True
     options: EmbedOptions

@@ -71,6 +71,7 @@ class Match(SentenceTask):
     columns: ClassVar[Columns] = Columns(
         ("text", "text_b"), (), "label", spreadable=("text", "text_b"), pair_aliases=RELATED_PAIRS
     )
+    shared_by_members: ClassVar[tuple[str, ...]] = (*SentenceTask.shared_by_members, "labels", "is_binary")
     example_row: ClassVar[str] = (
         '{"text": "How do I repay early?", "text_b": "Can I pay it back sooner?", "label": 1}'
     )

@@ -37,6 +37,7 @@ class Regress(PooledTask):
 
     Options = RegressOptions
     columns: ClassVar[Columns] = Columns(("text",), ("text_b",), "label")
+    shared_by_members: ClassVar[tuple[str, ...]] = ("num_texts",)
     example_row: ClassVar[str] = '{"text": "A man plays.", "text_b": "A man is playing.", "label": 4.8}'
     row_options: ClassVar[frozenset[str] | None] = frozenset()
     num_outputs = 1
@@ -98,6 +99,12 @@ class Regress(PooledTask):
     def divergence(self, out: Tensor, other: Tensor) -> Tensor:
         """Return the squared difference of two passes, summed over rows."""
         return ((out[:, 0].float() - other[:, 0].float()) ** 2).sum()
+
+    def mean_output(self, outputs: Sequence[Tensor]) -> Tensor:
+        """Return the mean of the numbers (B, 1)."""
+        from bertune.tasks.base.ensembling import mean_number
+
+        return mean_number(outputs)
 
     def decode(self, out: Tensor, batch: Batch) -> list[Prediction]:
         """Return the number of each row."""

@@ -114,6 +114,9 @@ class Tag(Task):
     example_row: ClassVar[str] = (
         '{"text": "Anna moved to Oslo.", "spans": [{"start": 0, "end": 4, "label": "person"}]}'
     )
+    shared_by_members: ClassVar[tuple[str, ...]] = (
+        *("entity_types", "scheme", "unit", "options.decoder", "options.window_overlap"),
+    )
     hf_auto_class: ClassVar[str] = "AutoModelForTokenClassification"
     pipeline_tag: ClassVar[str] = "token-classification"
 
@@ -296,6 +299,12 @@ class Tag(Task):
         from bertune.losses.classification import symmetric_kl
 
         return symmetric_kl(out.emissions, other.emissions)
+
+    def mean_output(self, outputs: Sequence[CRFPotentials]) -> CRFPotentials:
+        """Return potentials of the mean probabilities of words; with a CRF the mean potentials."""
+        from bertune.tasks.base.ensembling import mean_chain
+
+        return mean_chain(outputs, crf=self.options.decoder == "crf")
 
     def decode(self, out: CRFPotentials, batch: Batch) -> list[Prediction]:
         """Return the entities of each text's best legal sequence of tags.

@@ -19,7 +19,7 @@ from bertune.config.renames import upgrade_settings
 from bertune.config.schema import RunConfig
 from bertune.distributed import broadcast_object, num_processes
 from bertune.errors import ConfigError
-from bertune.files import PART, expand_user
+from bertune.files import PART, expand_user, read_json_object
 from bertune.training.checkpoint import FOLDER, Checkpoint, Checkpoints
 from bertune.types import JSON, Scores
 
@@ -141,6 +141,10 @@ def run_dir_to_resume(run: RunConfig, note: Note, option_defaults: JSON) -> RunD
         raise ConfigError(
             f"out: {run.out!r} is not empty and holds no run.yaml, so it is no run of bertune; give another "
             "folder"
+        )
+    if "ensemble" in read_json_object(out / "bertune.json"):
+        raise ConfigError(
+            f"out: {run.out!r} is an ensemble of finished models, and no run; give another folder"
         )
     checkpoints = Checkpoints(out, 1, {}, "")
     checkpoint = checkpoints.find(note)

@@ -58,6 +58,8 @@ class Task(ABC):
     """
     min_batch_size: int = 1
     """The fewest rows of a batch from which the loss can learn; final after `fit`."""
+    shared_by_members: ClassVar[tuple[str, ...]] = ()
+    """Attributes that all models of an ensemble must share, such as `labels` or `options.similarity`."""
     hf_auto_class: ClassVar[str] = "AutoModelForSequenceClassification"
     """The class of transformers that opens a saved folder with its head."""
     pipeline_tag: ClassVar[str] = "text-classification"
@@ -98,6 +100,23 @@ class Task(ABC):
     @abstractmethod
     def decode(self, out: Any, batch: Batch) -> list[Prediction]:
         """Return a prediction for each row of the batch, in order, from the head's output."""
+
+    def mean_output(self, outputs: Sequence[Any]) -> Any:
+        """Return the output of an ensemble, from the outputs of its models for the same batch.
+
+        A task that has it also says in `shared_by_members` what the models must have in common.
+
+        Raises:
+            ConfigError: the task does not say what the mean of outputs is.
+        """
+        raise ConfigError("; ".join(Task.ensemble_faults(self)))
+
+    def ensemble_faults(self) -> list[str]:
+        """Return why a model of this task cannot be in an ensemble, each as the end of a sentence."""
+        if type(self).mean_output is not Task.mean_output:
+            return []
+        name = type(self).__name__.lower()
+        return [f"task {name} does not say what the mean of several outputs is (Task.mean_output)"]
 
     @abstractmethod
     def score(
