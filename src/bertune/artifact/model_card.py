@@ -48,7 +48,7 @@ def model_card(artifact: Artifact, name: str, scores: dict[str, Scores], summary
         "```",
         "",
     ]
-    lines += [*_library_lines(artifact, name), *_score_lines(scores), *_remarks(artifact, scores)]
+    lines += [*_library_lines(artifact, name), *score_tables(scores), *_remarks(artifact, scores)]
     lines += _run_lines(artifact, summary)
     return "\n".join(lines)
 
@@ -100,14 +100,6 @@ def _library_lines(artifact: Artifact, name: str) -> list[str]:
     if task.ignored_by_hf(head):
         lines += [f"What transformers leaves out: {task.ignored_by_hf(head)}.", ""]
     return lines
-
-
-def _score_lines(scores: dict[str, Scores]) -> list[str]:
-    return [
-        *score_tables(scores),
-        "The dev score chose the checkpoint, so the dev figures are a little too good; test figures are not.",
-        "",
-    ]
 
 
 def score_tables(scores: Mapping[str, Scores]) -> list[str]:

@@ -247,7 +247,7 @@ def _run(validation: CrossValidation) -> CrossvalResult:
     from bertune.selection.refit import ENSEMBLE, MODEL, calibrated_task, refit, write_ensemble
 
     request = validation.request
-    parts = validation.run_parts()
+    parts = validation.decided(validation.run_parts())
     validation.write_predictions(parts)
     pooled = validation.pooled_scores(parts)
     spread = spread_of_metrics([part.scores.values for part in parts])

@@ -158,4 +158,5 @@ def _fill(level: Floats, step: float, count: int) -> IntArray:
     heights = (count + sums) / number  # of the surface, were these the vessels that are reached
     reached = int(np.flatnonzero(heights > order)[-1])
     taken = np.floor(heights[reached] - level / step - 1e-9).astype(np.int64)
-    return np.maximum(taken, 0)
+    filled: IntArray = np.maximum(taken, 0)
+    return filled

@@ -9,7 +9,7 @@ import shlex
 import signal
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -240,8 +240,11 @@ class CrossValidation:
         return self._encoded
 
     def _part_of(self, number: int, fitted: Fit, splits: Splits) -> Part:
-        predictions = fitted.predict("dev")
-        scores = fitted.scores
+        predictions, scores, task = fitted.predict("dev"), fitted.scores, fitted.artifact.task
+        if self.folds is None:  # as `train` does
+            task.calibrate(predictions, splits.dev, lambda line: self.console.info(f"note: {line}"))
+            predictions = task.decide(predictions)
+            scores = scores and task.score(predictions, splits.dev, intervals=False)
         if scores is None:  # the loop scores the rows held out after its last step
             raise TrainingError("training ended before the rows held out were scored")
         return Part(
@@ -254,6 +257,30 @@ class CrossValidation:
             any(p.vectors is not None for p in predictions[:1]),
             predictions,
         )
+
+    def decided(self, parts: Sequence[Part]) -> list[Part]:
+        """Return the folds with decisions, such as thresholds, that were chosen on the other folds' rows."""
+        if self.folds is None:
+            return list(parts)
+        predictions = self.predictions_of_rows(parts)
+        decided = [self._decide(part, predictions) for part in parts]
+        if any(new is not old for new, old in zip(decided, parts, strict=True)):
+            self.console.info(
+                "note: the decisions of each fold, such as thresholds, are chosen on the predictions of the "
+                "other folds' rows, so folds have other scores now than above"
+            )
+        return decided
+
+    def _decide(self, part: Part, predictions: Sequence[Prediction]) -> Part:
+        rows, task = self.splits.train, copy.deepcopy(self.task)
+        is_own = self.folds == part.number - 1
+        others = np.flatnonzero(~is_own)
+        task.calibrate([predictions[n] for n in others.tolist()], take(rows, others), lambda _: None)
+        if task.state() == self.task.state():
+            return part
+        own = task.decide(part.predictions)
+        scores = task.score(own, take(rows, np.flatnonzero(is_own)), intervals=False)
+        return replace(part, predictions=own, scores=scores)
 
     def predictions_of_rows(self, parts: Sequence[Part]) -> list[Prediction]:
         """Return for each training row its prediction by the model that was not trained on it."""

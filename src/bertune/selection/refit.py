@@ -7,10 +7,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from bertune.artifact.artifact import Artifact
 from bertune.artifact.ensemble import EnsembleWriter
+from bertune.artifact.ensemble_card import EnsembleCard
+from bertune.artifact.members import Member
 from bertune.artifact.read import read_artifact
+from bertune.artifact.write import write_scores
 from bertune.config.schema import RunConfig
-from bertune.files import remove_folder
+from bertune.files import remove_folder, write_text
 from bertune.inference.sentence_pipeline import SentencePipeline
 from bertune.selection.crossval import CrossValidation
 from bertune.selection.parts import Part
@@ -95,14 +99,23 @@ def write_ensemble(validation: CrossValidation, task: Task, parts: Sequence[Part
         ArtifactError: it cannot be written.
     """
     out, console = validation.out / ENSEMBLE, validation.console
+    members = [
+        (part.number, Member.of(_read(validation, folder), str(folder)))
+        for part in parts
+        if (folder := validation.store.member_folder(part.number)).is_dir()
+    ]
+    origin = _origin(validation, parts)
     if not (out / "bertune.json").is_file():
         remove_folder(out)
-        origin = _origin(validation, parts)
         with EnsembleWriter(out, note=lambda line: console.info(f"note: {line}")) as writer:
-            for part in parts:
-                writer.add_folder(validation.store.member_folder(part.number))
-            writer.finish(state=_state(validation, task, writer.members[0].state), origin=origin)
-    scores = _score_folder(validation, out)
+            for number, member in members:
+                writer.add_folder(validation.store.member_folder(number), member=member)
+            writer.finish(state=_state(validation, task, members[0][1].state), origin=origin)
+    scores, whole = _score_folder(validation, out)
+    if scores:
+        card = EnsembleCard(out.name, whole, [member for _, member in members], scores, origin)
+        write_text(out / "README.md", card.text())
+        write_scores(out, scores, {})
     for split, figures in scores.items():
         console.info(f"ensemble: {split}: {figures.main_metric} {figures.main_value:.4f}")
     return scores
@@ -130,17 +143,23 @@ def _state(validation: CrossValidation, task: Task, member: JSON) -> JSON | None
     return {**member, **changed} if changed else None
 
 
-def _score_folder(validation: CrossValidation, folder: Path) -> dict[str, Scores]:
-    """Return the scores of a saved model of the rows that none of its members was trained on."""
-    run, splits = validation.run, {"dev": validation.splits.dev, "test": validation.splits.test}
+def _read(validation: CrossValidation, folder: Path) -> Artifact:
+    run = validation.run
+    return read_artifact(folder, run.task if run.task.endswith(".py") else None, run.model_code)
+
+
+def _score_folder(validation: CrossValidation, folder: Path) -> tuple[dict[str, Scores], Task]:
+    """Return the scores of a saved model on dev and test rows, as far as there are any, and its task."""
+    splits = {"dev": validation.splits.dev, "test": validation.splits.test}
+    artifact = _read(validation, folder)
     if not any(map(len, splits.values())):
-        return {}
-    artifact = read_artifact(folder, run.task if run.task.endswith(".py") else None, run.model_code)
-    pipeline = artifact.pipeline(run.device)
+        return {}, artifact.task
+    pipeline = artifact.pipeline(validation.run.device)
     if isinstance(pipeline, SentencePipeline):
         pipeline.task.search_prompts = pipeline.search_prompts()
-    return {
+    scores = {
         name: artifact.task.score(pipeline.predict_examples(rows, to_score=True).predictions, rows)
         for name, rows in splits.items()
         if rows
     }
+    return scores, artifact.task

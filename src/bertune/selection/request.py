@@ -96,7 +96,7 @@ def _parse_seeds(seeds: object, faults: list[str]) -> tuple[int, ...]:
             f"got {listed(wrong)}"
         )
         return ()
-    numbers = tuple(int(each) for each in given)  # type: ignore[call-overload]
+    numbers = tuple(int(str(each)) for each in given)
     repeated = sorted({n for n in numbers if numbers.count(n) > 1})
     if repeated:
         faults.append(f"--seeds: names {listed(repeated)} twice; the same seed gives the same model")
