@@ -76,13 +76,15 @@ def crossval(  # noqa: PLR0913  (the options of the command)
         source, folds, group, seeds, refit, ensemble = _what_was_asked(
             str(source), folds, group, seeds, refit, ensemble
         )
+    elif is_run_dir(source):
+        raise ConfigError(f"{source}: is a folder; to go on with its cross-validation, add --resume")
     request, faults = parse_request(folds, group, seeds, refit=refit, ensemble=ensemble)
     run, task = _prepare(source, overrides, request, out, faults, resume=resume, console=console)
     finished = Path(str(run.out)) / "scores.json"
     if resume and finished.is_file():
         return _finished(finished, request, console)
     blank = copy.deepcopy(task)
-    splits = read_datasets(run, task, console)
+    splits = read_datasets(_without_split(run, request), task, console)
     validation = _divide(run, task, blank, splits, request, console)
     if resume and validation.store.plan():
         validation.store.check(run, validation.plan, lambda line: console.info(f"resume: {line}"))
@@ -140,20 +142,23 @@ def _prepare(
         elif any(Path(str(run.out)).iterdir()) and not _is_begun(Path(str(run.out))):
             faults.append(f"out: {run.out!r} is not empty and holds no cross-validation; give another folder")
         check_run(run, task)
+        if request.seeds and run.data.dev is None and not run.data.dev_fraction:
+            faults.append("--seeds: needs dev rows to score, and data.dev_fraction is 0; give data.dev")
     except ConfigError as error:
         faults.append(str(error).replace("; if it is this run that was stopped, go on with --resume", ""))
     if faults or run is None:
         raise ConfigError(faults[0] if len(faults) == 1 else "\n".join(faults))
     notes: list[str] = []
-    run = _without_split(take_over(run, task, notes.append), request)
+    run = take_over(run, task, notes.append)
     train = run.train.model_copy(update={"eval_every": "end"})
-    for line in [*notes, *idle_settings(run.model_copy(update={"train": train}))]:
+    idle = idle_settings(_without_split(run, request).model_copy(update={"train": train}))
+    for line in [*notes, *dict.fromkeys(idle)]:
         console.info(f"note: {line}")
     check_environment(run)
     check_model(run)
     if request.ensemble and (unfit := task.ensemble_faults()):
         raise ConfigError(f"--ensemble: {'; '.join(unfit)}")
-    return run, task.with_data(run.data)
+    return run, task
 
 
 def _with_out(run: RunConfig) -> RunConfig:

@@ -105,7 +105,6 @@ class PartStore:
             ConfigError: settings, rows or folds have changed.
         """
         before = self.plan()
-        check_settings(before["run"], run.model_dump(mode="json"), note)
         names = {"folds": "--folds", "seeds": "--seeds", "group": "--group"}
         changed = [
             f"{option} was {before.get(name)}, is {plan[name]}"
@@ -114,6 +113,7 @@ class PartStore:
         ]
         if changed:
             raise ConfigError(f"--resume: {'; '.join(changed)}. Restore what it was, or start anew (out=...)")
+        check_settings(before["run"], run.model_dump(mode="json"), note)
         if before.get("data") != plan["data"]:
             raise ConfigError(
                 "--resume: the data has changed since the cross-validation began; it goes on with the same "
