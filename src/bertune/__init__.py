@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from bertune.commands.evaluate import Evaluation, evaluate
     from bertune.commands.predict import predict
     from bertune.commands.train import train
+    from bertune.commands.tune import TuneResult, tune
     from bertune.errors import (
         ArtifactError,
         BertuneError,
@@ -67,6 +68,7 @@ _MODULES = {
     "TaskNotFound": "errors",
     "TrainResult": "training.run",
     "TrainingError": "errors",
+    "TuneResult": "commands.tune",
     "build_model": "training.build",
     "crossval": "commands.crossval",
     "ensemble": "commands.ensemble",
@@ -78,6 +80,7 @@ _MODULES = {
     "task_names": "tasks",
     "train": "commands.train",
     "train_on": "training.setup",
+    "tune": "commands.tune",
 }
 """Public names, and the modules inside `bertune` that have them; imported when first used."""
 
@@ -103,6 +106,7 @@ __all__ = [
     "TaskNotFound",
     "TrainResult",
     "TrainingError",
+    "TuneResult",
     "build_model",
     "crossval",
     "ensemble",
@@ -114,6 +118,7 @@ __all__ = [
     "task_names",
     "train",
     "train_on",
+    "tune",
 ]
 
 

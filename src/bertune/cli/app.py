@@ -14,6 +14,7 @@ from bertune.cli import options as opt
 from bertune.cli.crossval import crossval
 from bertune.cli.ensemble import ensemble
 from bertune.cli.output import exit_guarded, print_json
+from bertune.cli.tune import tune
 
 if TYPE_CHECKING:
     from bertune.commands.evaluate import Evaluation
@@ -386,3 +387,4 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
 
 
 app.command()(crossval)
+app.command()(tune)

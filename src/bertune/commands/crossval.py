@@ -134,8 +134,9 @@ def _prepare(
     """
     given = overrides if out is None else [*overrides, f"out={expand_user(out)}"]
     run: RunConfig | None = None
+    notes: list[str] = []
     try:
-        run, task = resolve_run(source, given)
+        run, task = resolve_run(source, given, notes.append)
         run = _with_out(run)
         if not resume or not Path(str(run.out)).is_dir():
             new_run_dir(run)
@@ -148,7 +149,6 @@ def _prepare(
         faults.append(str(error).replace("; if it is this run that was stopped, go on with --resume", ""))
     if faults or run is None:
         raise ConfigError(faults[0] if len(faults) == 1 else "\n".join(faults))
-    notes: list[str] = []
     run = take_over(run, task, notes.append)
     train = run.train.model_copy(update={"eval_every": "end"})
     idle = idle_settings(_without_split(run, request).model_copy(update={"train": train}))

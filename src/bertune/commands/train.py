@@ -58,7 +58,7 @@ def train(
     """
     began = time.perf_counter()
     notes: list[str] = []
-    run, task = resolve_run(settings_to_resume(source) if resume else source, overrides)
+    run, task = resolve_run(settings_to_resume(source) if resume else source, overrides, notes.append)
     check_run(run, task)
     if not (resume and is_run_dir(source)):  # whose run file says what was used
         run = take_over(run, task, notes.append)
@@ -111,11 +111,13 @@ def prepare(
         ConfigError: settings are wrong; all of them are named.
         TaskNotFound: there is no such task.
     """
-    run, task = resolve_run(source, overrides)
+    run, task = resolve_run(source, overrides, note)
     return take_over(run, task, note), task
 
 
-def resolve_run(source: str | Path | dict[str, Any], overrides: Sequence[str]) -> tuple[RunConfig, Task]:
+def resolve_run(
+    source: str | Path | dict[str, Any], overrides: Sequence[str], note: Note
+) -> tuple[RunConfig, Task]:
     """Return the settings of a run, checked, and its task, which has learned nothing yet.
 
     Raises:
@@ -123,6 +125,9 @@ def resolve_run(source: str | Path | dict[str, Any], overrides: Sequence[str]) -
         TaskNotFound: there is no such task.
     """
     raw = read_config(source, overrides)
+    of_search = [name for name in ("search", "tune") if raw.pop(name, None) is not None]
+    if of_search:
+        note(f"{' and '.join(of_search)}: for bertune tune; here the other settings count, as they are")
     if not isinstance(raw.get("task"), str):
         raise ConfigError("task: must be given, such as task: classify")
     task_class = load_task(raw["task"])

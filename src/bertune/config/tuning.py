@@ -12,6 +12,16 @@ from bertune.config.schema import Fraction, PositiveInt, Section
 from bertune.errors import ConfigError
 from bertune.types import JSON
 
+TRAIN_SPACE: JSON = {
+    "train.learning_rate": {"log_uniform": [1e-5, 5e-4]},
+    "train.epochs": {"int": [1, 6]},
+    "train.batch_size": {"choice": [8, 16, 32, 64]},
+    "train.warmup_ratio": {"uniform": [0.0, 0.2]},
+    "train.layer_decay": {"uniform": [0.7, 1.0]},
+    "train.head_learning_rate": {"log_uniform": [1e-4, 1e-2]},
+    "train.dropout": {"choice": [0.0, 0.1, 0.2]},
+}
+"""What is searched of the training of any task where a run file has no section `search`."""
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from bertune.config.load import resolve_config
-from bertune.config.schema import RunConfig, Section
+from bertune.config.schema import DataConfig, RunConfig, Section
 from bertune.errors import ConfigError, did_you_mean, listed
 from bertune.types import JSON
 
@@ -17,7 +17,11 @@ KINDS = ("log_uniform", "uniform", "int", "choice")
 SEARCHED_SECTIONS = ("train", "options", "data")
 DIGITS = 4
 """Significant digits of a number that is drawn: settings that people read and type."""
-NOT_SEARCHED = {"task", "out", "seed", "device", "log", "data.train", "data.dev", "data.test", "model_code"}
+NOT_SEARCHED = {"task", "out", "seed", "device", "log", "model_code", "tune", "search"}
+SEARCHED_DATA = ("max_length", "truncation")
+"""Settings of `data` that leave the rows as they are, so that trials can be compared."""
+NO_EFFECT = {"train.eval_every", "train.patience", "train.checkpoint_every", "train.keep_checkpoints"}
+"""Settings without effect in a trial, which is scored in equal parts and keeps its last step."""
 
 
 class Suggests(Protocol):
@@ -199,8 +203,21 @@ def _leaves(section: Any, prefix: str) -> Iterator[tuple[str, Any]]:
 
 
 def _read_dimension(name: str, given: Any) -> Dimension:
-    if name in NOT_SEARCHED or name.split(".")[0] in NOT_SEARCHED:
-        raise ConfigError(f"search.{name}: is not a setting of a model's quality, so it is not searched")
+    section, _, rest = name.partition(".")
+    if section in NOT_SEARCHED:
+        raise ConfigError(f"search.{name}: says nothing of how good a model is, so it is not searched")
+    if section == "data" and rest not in SEARCHED_DATA and rest in DataConfig.model_fields:
+        raise ConfigError(
+            f"search.{name}: changes which rows there are, so trials could not be compared; of data "
+            f"{listed(SEARCHED_DATA)} can be searched"
+        )
+    if name == "options.metric":
+        raise ConfigError(f"search.{name}: trials are compared by one metric; set it in the run")
+    if name in NO_EFFECT:
+        raise ConfigError(
+            f"search.{name}: has no effect on a trial, whose score is that of its last step; search "
+            "train.epochs"
+        )
     kinds = [kind for kind in KINDS if isinstance(given, dict) and kind in given]
     unknown = (
         [] if not isinstance(given, dict) else [str(key) for key in given if key not in {*KINDS, "when"}]
@@ -275,7 +292,7 @@ def _check_conditions(dimensions: list[Dimension]) -> list[str]:
                 continue
             never = [value for value in values if not by_name[other].contains(value)]
             if never:
-                faults.append(f"{where}: {other} never is {listed([repr(value) for value in never])}")
+                faults.append(f"{where}: {other} never is {listed(never)}")
             if _depends_on(by_name, other, dimension.name):
                 faults.append(f"{where}: {dimension.name} and {other} wait for each other")
     return faults

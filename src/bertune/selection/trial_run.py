@@ -77,9 +77,15 @@ class HeldOut:
 class _Reporter(Listener):
     """Hands scores on, and ends a trial that is to be pruned, or whose time is over."""
 
-    def __init__(self, result: TrialResult, report: Report, deadline: float | None) -> None:
+    def __init__(
+        self,
+        result: TrialResult,
+        report: Report,
+        deadline: float | None,
+        learn_metric: Callable[[Scores], None],
+    ) -> None:
         self._result, self._report, self._deadline = result, report, deadline
-        self.metric = ""
+        self._learn_metric = learn_metric
         self.ended: TrialState | None = None
 
     def on_step(self, step: int, total_steps: int) -> None:
@@ -92,6 +98,7 @@ class _Reporter(Listener):
         """Hand the scores of an evaluation on."""
         if self.ended is not None:
             return
+        self._learn_metric(scores)
         evaluations = self._result.evaluations
         evaluations.append(scores.main_value)
         if self._report(len(evaluations), scores.main_value) and step < total_steps:
@@ -177,7 +184,7 @@ class TrialRunner:
             zip(self.held_out.train, self.held_out.dev, strict=True)
         ):
             train, dev = take(rows, train_rows), take(rows, dev_rows)
-            reporter = _Reporter(result, report, deadline)
+            reporter = _Reporter(result, report, deadline, self._learn_metric)
             fitted = fit(
                 self._with_evaluations(run, len(train)),
                 task.refit(train, lambda _: None, asked.options),
@@ -190,7 +197,6 @@ class TrialRunner:
             if reporter.ended is not None or fitted.scores is None:
                 result.state = reporter.ended or "failed"
                 return
-            self.metric, self.higher_is_better = fitted.scores.main_metric, fitted.scores.higher_is_better
             if not math.isfinite(fitted.scores.main_value):
                 result.state, result.reason = "failed", f"{self.metric} is {fitted.scores.main_value}"
                 return
@@ -200,6 +206,9 @@ class TrialRunner:
         names = scores[0].values
         result.values = {name: float(np.mean([s.values[name] for s in scores])) for name in names}
         result.score = result.values[scores[0].main_metric]
+
+    def _learn_metric(self, scores: Scores) -> None:
+        self.metric, self.higher_is_better = scores.main_metric, scores.higher_is_better
 
     def _with_evaluations(self, run: RunConfig, num_rows: int) -> RunConfig:
         """Return a run that is scored in equal parts of its training."""

@@ -95,6 +95,11 @@ class Embed(SentenceTask):
     shared_by_members: ClassVar[tuple[str, ...]] = (*SentenceTask.shared_by_members, "related_label")
     example_row: ClassVar[str] = '{"text": "How do I repay early?", "text_b": "Can I pay it back sooner?"}'
     uses_whole_batch = True
+    search_space: ClassVar[JSON] = {
+        **SentenceTask.search_space,
+        "options.scale": {"log_uniform": [5.0, 50.0]},
+        "options.margin": {"uniform": [0.0, 0.3]},
+    }
     options: EmbedOptions
 
     def __init__(self, options: EmbedOptions, data: DataConfig) -> None:

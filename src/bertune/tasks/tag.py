@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 
 from bertune.config.schema import DataConfig, Section
+from bertune.config.tuning import TRAIN_SPACE
 from bertune.data.conll import MANY_WORDS, cut_advice
 from bertune.data.entities import WordOffsets, WordUnit, get_entities, get_sentence
 from bertune.data.labels import read_labels, sort_labels, unknown_label_error
@@ -120,6 +121,11 @@ class Tag(Task):
     hf_auto_class: ClassVar[str] = "AutoModelForTokenClassification"
     pipeline_tag: ClassVar[str] = "token-classification"
 
+    search_space: ClassVar[JSON] = {
+        **TRAIN_SPACE,
+        "options.decoder": {"choice": ["linear", "crf"]},
+        "options.crf_learning_rate": {"log_uniform": [1e-3, 1e-1], "when": {"options.decoder": "crf"}},
+    }
     row_options: ClassVar[frozenset[str] | None] = frozenset({"scheme", "units", "window_overlap"})
 
     def __init__(self, options: TagOptions, data: DataConfig) -> None:

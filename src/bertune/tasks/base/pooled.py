@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from bertune.config.schema import Section
+from bertune.config.tuning import TRAIN_SPACE
 from bertune.data.labels import get_text
 from bertune.errors import DataError
 from bertune.tasks.base.task import Note, Task
@@ -36,6 +37,7 @@ class PooledTask(Task):
 
     cross_encoder_activation: str = "linear.Identity"
     """What sentence-transformers' CrossEncoder computes of the outputs: a class of `torch.nn.modules`."""
+    search_space: ClassVar[JSON] = {**TRAIN_SPACE, "options.pooling": {"choice": ["pooler", "cls", "mean"]}}
     num_outputs: int
     num_texts: int | None = None
     """1 for single texts, 2 for pairs; None before `fit` or `load_state`."""

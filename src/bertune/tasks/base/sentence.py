@@ -9,6 +9,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from bertune.config.schema import Section
+from bertune.config.tuning import TRAIN_SPACE
 from bertune.data.columns import ColumnMapping, normalize_name
 from bertune.data.labels import format_label, get_text
 from bertune.errors import ConfigError, DataError, listed
@@ -108,6 +109,10 @@ class SentenceTask(Task):
         f"options.{name}" for name in ("similarity", "prompts", "default_prompt_name", "do_lower_case")
     )
     options: SentenceOptions
+    search_space: ClassVar[JSON] = {
+        **{name: TRAIN_SPACE[name] for name in TRAIN_SPACE if name != "train.head_learning_rate"},
+        "options.pooling": {"choice": ["mean", "cls"]},
+    }
     text_options: ClassVar[frozenset[str]] = frozenset(
         {"metric", "prompts", "default_prompt_name", "do_lower_case", "similarity"}
     )

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from bertune.config.schema import DataConfig, Section
+from bertune.config.tuning import TRAIN_SPACE
 from bertune.data.columns import ColumnMapping
 from bertune.data.label_settings import LabelFilter
 from bertune.errors import ConfigError
@@ -68,6 +69,9 @@ class Task(ABC):
     row_options: ClassVar[frozenset[str] | None] = None
     """The options on which `read` and `encode` depend; None: all may. A search for settings reads rows again
     only where one of these changes."""
+
+    search_space: ClassVar[JSON] = TRAIN_SPACE
+    """What a search for settings tries where the run file has no section `search`, as that would write it."""
 
     def __init__(self, options: Any, data: DataConfig) -> None:
         self.options = options
