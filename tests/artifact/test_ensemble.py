@@ -425,6 +425,45 @@ def test_beside_other_files_and_by_moving(trained, tmp_path):
         EnsembleWriter(out)
 
 
+def test_encoders_of_several_architectures(trained, encoder_of, tmp_path):
+    """Bertune's own, and one that transformers computes."""
+    members = [trained.member("single")]
+    for kind in ("distilbert", "albert"):
+        members.append(tmp_path / kind)
+        rows, train = str(trained.rows("single")), {"max_steps": 2, "precision": "fp32"}
+        run = {"task": "classify", "model": str(encoder_of(kind)), "out": str(members[-1]), "train": train}
+        bertune.train({**run, "data": {"train": rows}}, quiet=True)
+    out = bertune.ensemble(members, tmp_path / "out")
+    mean = np.mean([probabilities(predict(m, TEXTS)) for m in members], 0)
+    np.testing.assert_allclose(probabilities(predict(out, TEXTS)), mean, atol=1e-6)
+    assert load(out).model.encoder.model_type == "bert, distilbert, albert"
+    with pytest.raises(ConfigError, match="precision int8: not for the architecture albert"):
+        load(out, "int8")
+
+
+FORMAT_1 = Path(__file__).parents[1] / "fixtures" / "format-1"
+
+
+@pytest.mark.parametrize("name", ["classify", "multi", "regress", "tag", "match", "embed"])
+def test_folders_of_the_first_format_are_members(name, tmp_path):
+    texts = PAIRS if name in {"match", "embed"} else TEXTS
+    if (
+        len(load(FORMAT_1 / name).task.columns.required) == 2
+        or getattr(load(FORMAT_1 / name).task, "num_texts", 1) == 2
+    ):
+        texts = PAIRS
+    out = bertune.ensemble([FORMAT_1 / name] * 2, tmp_path / "out")
+    compare(predict(out, texts), predict(FORMAT_1 / name, texts))
+
+
+def test_what_was_learnt_for_one_model_is_not_taken_over():
+    states = [{"labels": ["a"], "thresholds": [0.2], "calibration": {"x": 1}}, {"thresholds": [0.4]}]
+    state, notes = ensembling.ensemble_state(states)
+    assert state == {"labels": ["a"], "thresholds": [pytest.approx(0.3)]}
+    assert [note.split(":")[0] for note in notes] == ["calibration", "thresholds"]
+    assert ensembling.ensemble_state([{"thresholds": [0.2]}] * 2) == ({"thresholds": [0.2]}, [])
+
+
 # ---------------------------------------------------------------- damage
 
 
@@ -449,6 +488,18 @@ def test_missing_and_damaged_members_are_one_error(damaged):
     assert "model.safetensors: missing or damaged" in message
     assert "member-2" not in message
     assert "get the folder again" in message
+
+
+def test_inspect_says_what_is_missing(damaged):
+    from bertune.commands.inspect import inspect, report_lines
+
+    folder = damaged("single")
+    assert report_lines(inspect(str(folder)))[-1] == "lacks: nothing"
+    shutil.rmtree(folder / "members" / "member-1")
+    (folder / "members" / "member-2" / "model.safetensors").unlink()
+    report = inspect(str(folder))
+    assert [fault.split(": ")[0] for fault in report["lacks"]] == ["member-1", "member-2"]
+    assert "member-3: bert" in "\n".join(report_lines(report))
 
 
 NAMES = [
@@ -479,7 +530,10 @@ def test_members_that_do_not_fit(damaged, trained):
     place = folder / "members" / "member-2"
     for other, message in [
         (trained.member("regress"), "is a model of task regress, and .*member-1 is one of task classify"),
-        (trained.member("multi"), r"is_multi_label is True, and False in .*labels differ.*only here 'cat'"),
+        (
+            trained.member("multi"),
+            r"several labels a row: true here, false in .*labels differ.*only here 'cat'",
+        ),
         (trained.ensemble("single"), "is an ensemble itself"),
     ]:
         shutil.rmtree(place)
@@ -505,12 +559,12 @@ UNFIT = [
     ("single", {"data_labels": ["a", "b", "c", "d"]}, "labels differ from .*only here 'd'"),
     ("single", {"data_max_length": 16}, "reads at most 16 tokens of a row, and .* 64"),
     ("single", {"data_truncation": "only_first"}, "cuts long rows by 'only_first', 'right'"),
-    ("tag", {"options_decoder": "crf"}, "options.decoder is 'crf', and 'linear' in"),
-    ("tag", {"options_window_overlap": 4}, "options.window_overlap is 4, and 128 in"),
-    ("embed", {"options_similarity": "dot"}, "options.similarity is 'dot', and 'cosine' in"),
+    ("tag", {"options_decoder": "crf"}, "options.decoder: 'crf' here, 'linear' in"),
+    ("tag", {"options_window_overlap": 4}, "options.window_overlap: 4 here, 128 in"),
+    ("embed", {"options_similarity": "dot"}, "options.similarity: 'dot' here, 'cosine' in"),
     ("embed", {"options_similarity": "euclidean"}, "is not the mean of distances"),
     ("embed", {"options_truncate_dim": 8}, "options.truncate_dim=8: a member keeps its whole vectors"),
-    ("embed", {"options_prompts": {"query": "a"}}, "options.prompts is"),
+    ("embed", {"options_prompts": {"query": "a"}}, "options.prompts: {'query': 'a'} here"),
 ]
 
 

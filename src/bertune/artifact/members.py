@@ -21,6 +21,16 @@ from bertune.types import JSON
 MEMBERS = "members"
 """The folder of the models inside the folder of an ensemble."""
 MIN_MEMBERS = 2
+_IN_WORDS = {
+    "num_texts": "texts of a row",
+    "is_multi_label": "several labels a row",
+    "entity_types": "types of entities",
+    "scheme": "scheme of the tags",
+    "unit": "units of a text",
+    "is_binary": "scores that are labels 0 and 1",
+    "related_label": "label of pairs that belong together",
+}
+"""Attributes of tasks in the words of users."""
 _NAME = re.compile(r"\w[\w.-]*")
 
 
@@ -99,10 +109,14 @@ def _difference(name: str, mine: Any, other: Any, whose: str) -> str:
     >>> _difference("labels", ("a", "b"), ("b", "a"), "runs/x")
     "labels in another order than runs/x: 'a', 'b' here, 'b', 'a' there; train both with the same data.labels"
     >>> _difference("options.similarity", "dot", "cosine", "runs/x")
-    "options.similarity is 'dot', and 'cosine' in runs/x"
+    "options.similarity: 'dot' here, 'cosine' in runs/x"
+    >>> _difference("is_multi_label", True, False, "runs/x")
+    'several labels a row: true here, false in runs/x'
     """
+    name = _IN_WORDS.get(name, name)
     if not (isinstance(mine, tuple | list) and isinstance(other, tuple | list)):
-        return f"{name} is {mine!r}, and {other!r} in {whose}"
+        here, there = (str(v).lower() if isinstance(v, bool) else repr(v) for v in (mine, other))
+        return f"{name}: {here} here, {there} in {whose}"
     if set(mine) == set(other):
         order = f"{listed(mine)} here, {listed(other)} there"
         return f"{name} in another order than {whose}: {order}; train both with the same data.labels"

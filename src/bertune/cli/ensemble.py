@@ -15,7 +15,9 @@ EnsembleFolder = Annotated[
 ]
 Members = Annotated[
     list[str],
-    typer.Argument(metavar="MODEL...", help="Two or more folders that bertune train has written."),
+    typer.Argument(
+        metavar="MODEL", help="Two or more folders that bertune train has written; copied into OUT."
+    ),
 ]
 
 
