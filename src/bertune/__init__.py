@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bertune.artifact.read import load
+    from bertune.commands.crossval import crossval
     from bertune.commands.ensemble import ensemble
     from bertune.commands.evaluate import Evaluation, evaluate
     from bertune.commands.predict import predict
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
         TrainingError,
     )
     from bertune.inference.pipeline import Pipeline
+    from bertune.selection.crossval import CrossvalResult
+    from bertune.selection.out_of_fold import OutOfFold, read_out_of_fold
     from bertune.tasks import load_task, task_names
     from bertune.tasks.base.task import Task
     from bertune.training.build import build_model
@@ -47,6 +50,7 @@ _MODULES = {
     "ArtifactError": "errors",
     "BertuneError": "errors",
     "ConfigError": "errors",
+    "CrossvalResult": "selection.crossval",
     "DataError": "errors",
     "Evaluation": "commands.evaluate",
     "Example": "types",
@@ -54,6 +58,7 @@ _MODULES = {
     "Listener": "training.listener",
     "Location": "types",
     "MissingExtra": "errors",
+    "OutOfFold": "selection.out_of_fold",
     "Pipeline": "inference.pipeline",
     "Prediction": "types",
     "Row": "types",
@@ -65,11 +70,13 @@ _MODULES = {
     "TrainingError": "errors",
     "TuneResult": "commands.tune",
     "build_model": "training.build",
+    "crossval": "commands.crossval",
     "ensemble": "commands.ensemble",
     "evaluate": "commands.evaluate",
     "load": "artifact.read",
     "load_task": "tasks",
     "predict": "commands.predict",
+    "read_out_of_fold": "selection.out_of_fold",
     "task_names": "tasks",
     "train": "commands.train",
     "train_on": "training.setup",
@@ -81,6 +88,7 @@ __all__ = [
     "ArtifactError",
     "BertuneError",
     "ConfigError",
+    "CrossvalResult",
     "DataError",
     "Evaluation",
     "Example",
@@ -88,6 +96,7 @@ __all__ = [
     "Listener",
     "Location",
     "MissingExtra",
+    "OutOfFold",
     "Pipeline",
     "Prediction",
     "Row",
@@ -99,11 +108,13 @@ __all__ = [
     "TrainingError",
     "TuneResult",
     "build_model",
+    "crossval",
     "ensemble",
     "evaluate",
     "load",
     "load_task",
     "predict",
+    "read_out_of_fold",
     "task_names",
     "train",
     "train_on",

@@ -48,7 +48,8 @@ def model_card(artifact: Artifact, name: str, scores: dict[str, Scores], summary
         "```",
         "",
     ]
-    lines += [*_library_lines(artifact, name), *_score_lines(scores), *_run_lines(artifact, summary)]
+    lines += [*_library_lines(artifact, name), *score_tables(scores), *_remarks(artifact, scores)]
+    lines += _run_lines(artifact, summary)
     return "\n".join(lines)
 
 
@@ -101,14 +102,6 @@ def _library_lines(artifact: Artifact, name: str) -> list[str]:
     return lines
 
 
-def _score_lines(scores: dict[str, Scores]) -> list[str]:
-    return [
-        *score_tables(scores),
-        "The dev score chose the checkpoint, so the dev figures are a little too good; test figures are not.",
-        "",
-    ]
-
-
 def score_tables(scores: Mapping[str, Scores]) -> list[str]:
     """Return the section of scores: two tables a split."""
     lines = ["## Scores", ""]
@@ -127,6 +120,26 @@ def score_tables(scores: Mapping[str, Scores]) -> list[str]:
                 lines += ["", f"All {len(split_scores.per_label)} labels are in `scores.json`."]
             lines.append("")
     return lines
+
+
+def _remarks(artifact: Artifact, scores: dict[str, Scores]) -> list[str]:
+    """Say what the figures are worth."""
+    lines = []
+    if "out_of_fold" in scores:
+        lines.append(
+            "The figures `out_of_fold` are those of the models of a cross-validation with the same settings, "
+            "each on rows that it was not trained on. This model was trained on all of these rows."
+        )
+    if "dev" in scores and ("out_of_fold" in scores or artifact.run_config.train.eval_every == "end"):
+        lines.append("The dev rows chose no checkpoint: the model is that of the last step.")
+    elif "dev" in scores:
+        lines.append(
+            "The dev score chose the checkpoint, so the dev figures are a little too good; test figures are "
+            "not."
+        )
+    if not lines:
+        lines.append("Trained without dev rows: the model is that of the last step, and has no dev score.")
+    return [" ".join(lines), ""]
 
 
 def _run_lines(artifact: Artifact, summary: JSON) -> list[str]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from bertune.cli import options as opt
+from bertune.cli.crossval import crossval
 from bertune.cli.ensemble import ensemble
 from bertune.cli.output import exit_guarded, print_json
 from bertune.cli.tune import tune
@@ -385,4 +386,5 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
         raise typer.Exit
 
 
+app.command()(crossval)
 app.command()(tune)

@@ -403,6 +403,13 @@ class Classify(PooledTask):
         )
         return self._predictions(rows)
 
+    def decide(self, predictions: Sequence[Prediction]) -> list[Prediction]:
+        """Return predictions of several labels with today's thresholds; others as they are."""
+        if not self.is_multi_label or not predictions:
+            return list(predictions)
+        decided = self._predictions(np.stack([self._probability_row(p) for p in predictions]))
+        return [replace(p, value=d.value) for p, d in zip(predictions, decided, strict=True)]
+
     def _probability_row(self, prediction: Prediction) -> Floats:
         """Return the probability of each label (N,) of a multi-label prediction."""
         if prediction.vectors is not None:

@@ -268,6 +268,14 @@ class Task(ABC):
         """Choose decision settings on the dev rows, after training; return the new predictions."""
         return predictions
 
+    def decide(self, predictions: Sequence[Prediction]) -> list[Prediction]:
+        """Return predictions with the decisions that `calibrate` has learned, such as thresholds.
+
+        Args:
+            predictions: complete ones, not those of `decode_to_score`; perhaps of another model.
+        """
+        return list(predictions)
+
     def decode_to_score(self, out: Any, batch: Batch) -> list[Prediction]:
         """Return as much of the predictions of a batch as `score` and `calibrate` need."""
         return [self.compact_prediction(prediction) for prediction in self.decode(out, batch)]
