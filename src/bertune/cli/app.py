@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from bertune.cli import options as opt
+from bertune.cli.compare import compare
 from bertune.cli.output import exit_guarded, print_json
 
 if TYPE_CHECKING:
@@ -378,3 +379,6 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
 
         print(f"bertune {__version__}, Python {sys.version.split()[0]}, {Path(__file__).parents[1]}")
         raise typer.Exit
+
+
+app.command()(compare)

@@ -7,6 +7,7 @@ from typing import cast
 
 import numpy as np
 
+from bertune.errors import listed
 from bertune.inference.paired_labels import LabelRows, LabelSetRows, SpanRows
 from bertune.inference.paired_numbers import (
     BinaryRows,
@@ -95,3 +96,79 @@ class OwnTaskRows(PairedRows):
         """Return whether the values of two predictions differ."""
         pairs = zip(self._predictions[a], self._predictions[b], strict=True)
         return np.array([x.value != y.value for x, y in pairs])
+
+
+def comparison_faults(names: Sequence[str], tasks: Sequence[Task]) -> list[str]:
+    """Return why models cannot be compared, a line a reason: other problems, other labels.
+
+    Args:
+        names: (m,) of the models, for messages.
+        tasks: (m,) of each model.
+    """
+    problems = [_problem(task) for task in tasks]
+    if len(set(problems)) > 1:
+        each = "; ".join(f"{name}: {problem}" for name, problem in zip(names, problems, strict=True))
+        return [f"the models solve different problems: {each}; give models of one"]
+    faults = []
+    first = _labels_of(tasks[0])
+    for name, task in zip(names[1:], tasks[1:], strict=True):
+        labels = _labels_of(task)
+        lacks, more = (set(x) - set(y) for x, y in ((first, labels), (labels, first)))
+        parts = [f"lacks {listed(sorted(lacks))}"] if lacks else []
+        parts += [f"has {listed(sorted(more))} besides"] if more else []
+        if parts:
+            faults.append(
+                f"{name} has other labels than {names[0]}: it {' and '.join(parts)}; "
+                "give models with the same labels"
+            )
+    return faults
+
+
+def comparison_notes(names: Sequence[str], tasks: Sequence[Task], lead: int, main: str) -> list[str]:
+    """Return how models were trained in another way than they are compared, a line a way.
+
+    Args:
+        names: (m,) of the models.
+        tasks: (m,) of each model.
+        lead: the one that reads and scores the rows.
+        main: the metric to compare.
+    """
+    ways = {
+        "chosen by the metric": ([getattr(t.options, "metric", "") for t in tasks], f"compared by {main}"),
+        "trained on": (
+            [t.unit if isinstance(t, Tag) else "" for t in tasks],
+            f"plain texts are cut as for {names[lead]}",
+        ),
+        "trained for the positive label": (
+            [_positive_label(t) for t in tasks],
+            f"scored by that of {names[lead]}",
+        ),
+    }
+    return [
+        f"the models were {way} {'; '.join(map('{1} ({0})'.format, names, values))}; here {here}"
+        for way, (values, here) in ways.items()
+        if len(set(values)) > 1
+    ]
+
+
+def _positive_label(task: Task) -> str:
+    is_binary = isinstance(task, Classify) and task.positive_id is not None
+    return task.labels[task.positive_id or 0] if isinstance(task, Classify) and is_binary else ""
+
+
+def _problem(task: Task) -> str:
+    """Return the task and the form of its labels; the same for all models of sentence vectors."""
+    name = type(task).__name__.lower()
+    if isinstance(task, Classify):
+        return f"{name}, {'several labels' if task.is_multi_label else 'one label'} a row"
+    if isinstance(task, Tag):
+        return f"{name}, {'one tag a word' if task.scheme == 'none' else 'entities'}"
+    if isinstance(task, Match) and task.labels:
+        return f"{name}, one label a pair"
+    return "similarity of texts" if type(task) in {Match, Embed} else name
+
+
+def _labels_of(task: Task) -> tuple[str, ...]:
+    """Return the labels that a task predicts; nothing for numbers."""
+    name = "entity_types" if isinstance(task, Tag) else "labels"
+    return tuple(getattr(task, name, ()))
