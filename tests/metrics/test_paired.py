@@ -1,4 +1,4 @@
-"""Paired tests against statsmodels and scipy on the same numbers, and metrics by weights against plain ones."""
+"""Paired tests against statsmodels and scipy on the same numbers; metrics by weights against plain ones."""
 
 from __future__ import annotations
 

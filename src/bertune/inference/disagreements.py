@@ -72,16 +72,16 @@ def write_disagreements(path: str, compared: ComparedRows) -> int:
         ConfigError: the file cannot be written.
     """
     chosen = np.flatnonzero(differing(compared.paired, len(compared.names))).tolist()
-    columns = dict.fromkeys(name for n in chosen for name in _source_columns(compared, n))
+    columns = dict.fromkeys(name for n in range(len(compared.rows)) for name in _source_columns(compared, n))
     records = _records(compared, chosen)
-    values = dict.fromkeys(name for record in records for name in record)
+    values = dict.fromkeys(name for record in records or _records(compared, [0]) for name in record)
     names = free_column_names(columns, values)
     location, *others = names.values()
-    header = [location, *columns, *others] if records else []
+    header = [location, *columns, *others]
     with open_output(path, sys.stdout) as file:
         kind = FORMATS[Path(path).suffix.lower()]
         writer = csv.writer(file, delimiter="\t" if kind == "tsv" else ",", lineterminator="\n")
-        if kind != "jsonl" and header:
+        if kind != "jsonl":
             writer.writerow(header)
         for n, record in zip(chosen, records, strict=True):
             row = {**_source_columns(compared, n), **{names[name]: v for name, v in record.items()}}
