@@ -28,7 +28,7 @@ class ValueRows(PairedRows):
     def pair(self, a: int, b: int) -> PairMetrics:
         """Return the metrics of the numbers; every row is a type."""
         is_sum = self._main in {"pearson", "mse", "mae"}  # others need ranks or cumulated sums
-        cost = self.num_units * (2 if is_sum else 20)
+        cost = self.num_units * (1 if is_sum else 10)
         first, second = self._metric(self._predicted[a]), self._metric(self._predicted[b])
         return PairMetrics(first, second, np.ones(self.num_units, np.int64), cost)
 

@@ -14,7 +14,7 @@ from bertune.metrics.classification import Bools, Floats, Ints
 from bertune.metrics.paired import MIN_RESAMPLES, NUM_RESAMPLES
 from bertune.metrics.weighted import WeightedMetric
 
-NUMBERS_OF_ALL_RESAMPLES = 200_000_000
+NUMBERS_OF_ALL_RESAMPLES = 100_000_000
 """Numbers that all resamples of a pair of models may cost together."""
 
 
