@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bertune.artifact.read import load
+    from bertune.commands.compare import compare
     from bertune.commands.crossval import crossval
     from bertune.commands.ensemble import ensemble
     from bertune.commands.evaluate import Evaluation, evaluate
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
         TaskNotFound,
         TrainingError,
     )
+    from bertune.inference.comparison import Comparison
     from bertune.inference.pipeline import Pipeline
     from bertune.selection.crossval import CrossvalResult
     from bertune.selection.out_of_fold import OutOfFold, read_out_of_fold
@@ -49,6 +51,7 @@ __version__ = "0.1.0"
 _MODULES = {
     "ArtifactError": "errors",
     "BertuneError": "errors",
+    "Comparison": "inference.comparison",
     "ConfigError": "errors",
     "CrossvalResult": "selection.crossval",
     "DataError": "errors",
@@ -70,6 +73,7 @@ _MODULES = {
     "TrainingError": "errors",
     "TuneResult": "commands.tune",
     "build_model": "training.build",
+    "compare": "commands.compare",
     "crossval": "commands.crossval",
     "ensemble": "commands.ensemble",
     "evaluate": "commands.evaluate",
@@ -87,6 +91,7 @@ _MODULES = {
 __all__ = [
     "ArtifactError",
     "BertuneError",
+    "Comparison",
     "ConfigError",
     "CrossvalResult",
     "DataError",
@@ -108,6 +113,7 @@ __all__ = [
     "TrainingError",
     "TuneResult",
     "build_model",
+    "compare",
     "crossval",
     "ensemble",
     "evaluate",

@@ -111,19 +111,19 @@ def aligned(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     ['name   n', 'a     10']
     """
     cells = [list(header), *(list(row) for row in rows)]
-    widths = [max(map(_display_width, column)) for column in zip(*cells, strict=True)]
+    widths = [max(map(display_width, column)) for column in zip(*cells, strict=True)]
     lines = []
     for row in cells:
-        first = row[0] + " " * (widths[0] - _display_width(row[0]))
+        first = row[0] + " " * (widths[0] - display_width(row[0]))
         rest = [
-            " " * (width - _display_width(cell)) + cell
+            " " * (width - display_width(cell)) + cell
             for cell, width in zip(row[1:], widths[1:], strict=True)
         ]
         lines.append("  ".join([first, *rest]).rstrip())
     return lines
 
 
-def _display_width(text: str) -> int:
+def display_width(text: str) -> int:
     """Return how many terminal columns a text takes: a Chinese character takes two."""
     from unicodedata import east_asian_width
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from bertune.cli import options as opt
+from bertune.cli.compare import compare
 from bertune.cli.crossval import crossval
 from bertune.cli.ensemble import ensemble
 from bertune.cli.output import exit_guarded, print_json
@@ -388,3 +389,4 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
 
 app.command()(crossval)
 app.command()(tune)
+app.command()(compare)

@@ -149,7 +149,7 @@ def write_csv(
                     f"{row.location}: the column {extra[0]!r} is not in the first row; write JSON lines "
                     "instead: --format jsonl"
                 )
-            cells = [_cell(record.get(column)) for column in header]
+            cells = [to_cell(record.get(column)) for column in header]
             writer.writerow([*cells, *(values[name] for name in names)])
         count += 1
     return count
@@ -225,7 +225,7 @@ def _counts_or_is(column: Sequence[Any], words: Sequence[str]) -> bool:
 
 
 def prediction_to_json(prediction: Prediction) -> JSON:
-    """Return what is written of a prediction: its value, and confidence and probabilities if it has them."""
+    """Return a prediction as JSON values, under the names of the columns that are written."""
     value = prediction.value
     values: JSON = {"prediction": [_label_to_json(v) for v in value] if isinstance(value, tuple) else value}
     if prediction.confidence is not None:
@@ -250,5 +250,6 @@ def _to_columns(prediction: Prediction, label_delimiter: str | None) -> dict[str
     return {**values, **{f"p_{label}": p for label, p in probabilities.items()}}
 
 
-def _cell(value: Any) -> Any:
+def to_cell(value: Any) -> Any:
+    """Return a value as a cell of csv: lists and objects as JSON."""
     return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else value
