@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bertune.artifact.read import load
+    from bertune.commands.calibrate import calibrate
     from bertune.commands.evaluate import Evaluation, evaluate
     from bertune.commands.predict import predict
     from bertune.commands.train import train, train_on
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     )
     from bertune.inference.pipeline import Pipeline
     from bertune.tasks import load_task, task_names
+    from bertune.tasks.base.calibration import CalibrationReport
     from bertune.tasks.base.task import Task
     from bertune.training.build import build_model
     from bertune.training.listener import Listener, StopTraining
@@ -43,6 +45,7 @@ __version__ = "0.1.0"
 _MODULES = {
     "ArtifactError": "errors",
     "BertuneError": "errors",
+    "CalibrationReport": "tasks.base.calibration",
     "ConfigError": "errors",
     "DataError": "errors",
     "Evaluation": "commands.evaluate",
@@ -61,6 +64,7 @@ _MODULES = {
     "TrainResult": "training.run",
     "TrainingError": "errors",
     "build_model": "training.build",
+    "calibrate": "commands.calibrate",
     "evaluate": "commands.evaluate",
     "load": "artifact.read",
     "load_task": "tasks",
@@ -74,6 +78,7 @@ _MODULES = {
 __all__ = [
     "ArtifactError",
     "BertuneError",
+    "CalibrationReport",
     "ConfigError",
     "DataError",
     "Evaluation",
@@ -92,6 +97,7 @@ __all__ = [
     "TrainResult",
     "TrainingError",
     "build_model",
+    "calibrate",
     "evaluate",
     "load",
     "load_task",

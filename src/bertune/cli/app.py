@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from bertune.cli import options as opt
+from bertune.cli.calibrate import calibrate
 from bertune.cli.output import exit_guarded, print_json
 
 if TYPE_CHECKING:
@@ -130,6 +131,7 @@ def predict(
     overrides: opt.DataOverrides = None,
     output: opt.PredictionsFile = None,
     output_format: opt.PredictionsFormat = None,
+    coverage: opt.Coverage = None,
     task: opt.TaskFile = None,
     model_code: opt.ModelCode = "never",
     device: opt.Device = "auto",
@@ -148,6 +150,7 @@ def predict(
             overrides or [],
             output,
             output_format,
+            coverage=coverage,
             quiet=quiet,
             task=task,
             device=device,
@@ -378,3 +381,6 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
 
         print(f"bertune {__version__}, Python {sys.version.split()[0]}, {Path(__file__).parents[1]}")
         raise typer.Exit
+
+
+app.command()(calibrate)

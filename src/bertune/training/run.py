@@ -198,6 +198,7 @@ class TrainingRun:
             )  # so that the folder has decisions of its own
             if rank() == 0:
                 write_artifact(self.artifact, self.out / "last")
+            self.task.reset_calibration()  # the best model gets its own, from its own probabilities
         barrier()
 
     def _score_best(self) -> dict[str, Scores]:
