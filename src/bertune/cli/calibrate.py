@@ -129,15 +129,19 @@ def parse_costs(given: Sequence[str]) -> dict[str, float]:
 def report_lines(report: CalibrationReport) -> list[str]:
     """Format a report: what was learnt, figures, reliability, thresholds."""
     from bertune.console import aligned
-    from bertune.tasks.base.calibration import IntervalCalibration
+    from bertune.tasks.base.calibration import IntervalCalibration, LabelCalibration
 
-    lines = [f"calibration: {report.describe()}"]
-    if isinstance(report.calibration, IntervalCalibration):
-        rows = [[f"{c:g}", width] for c, width in _half_widths(report.calibration).items()]
+    learnt = report.calibration
+    text = learnt.describe_learnt() if isinstance(learnt, LabelCalibration) else report.describe()
+    lines = [f"calibration: {text}"]
+    if isinstance(learnt, IntervalCalibration):
+        rows = [[f"{c:g}", width] for c, width in _half_widths(learnt).items()]
         return [*lines, "", *aligned(["coverage", "prediction +-"], rows)]
     if report.before is not None:
         lines += ["", *_figure_lines(report.before, report.after)]
         lines += ["", *_table_lines(report)]
+    if report.after is not None:
+        lines += ["after: each half of the rows with what was learnt on the other half"]
     if report.thresholds:
         shown = list(report.thresholds.items())[:_MOST_THRESHOLDS]
         lines += ["", *aligned(["label", "threshold"], [[label, f"{t:.6g}"] for label, t in shown])]

@@ -194,15 +194,19 @@ class LabelCalibration:
             values["after"],
         )
 
-    def describe(self) -> str:
-        """Return in words how probabilities were calibrated, and what it brought."""
+    def describe_learnt(self) -> str:
+        """Return in words how probabilities were calibrated."""
         learnt = f"learnt on {self.num_rows} {self.rows}"
         names = {
             "temperature": f"temperature {self.temperature:.4g}, {learnt}",
             "platt": f"Platt scaling of each label, {learnt}",
             "none": f"probabilities are the model's own; thresholds and coverage {learnt}",
         }
-        text = names[self.method]
+        return names[self.method]
+
+    def describe(self) -> str:
+        """Return in words how probabilities were calibrated, and what it brought."""
+        text = self.describe_learnt()
         if self.method == "none" or not self.before:
             return text
         if not self.after:
