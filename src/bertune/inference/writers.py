@@ -232,6 +232,8 @@ def prediction_to_json(prediction: Prediction) -> JSON:
         values["confidence"] = round(prediction.confidence, 6)
     if prediction.probabilities is not None:
         values["probabilities"] = {label: round(p, 6) for label, p in prediction.probabilities.items()}
+    if prediction.prediction_set is not None:
+        values["prediction_set"] = list(prediction.prediction_set)
     return values
 
 
@@ -246,6 +248,8 @@ def _to_columns(prediction: Prediction, label_delimiter: str | None) -> dict[str
         values["prediction"] = json.dumps(values["prediction"], ensure_ascii=False)
     elif isinstance(labels, list):
         values["prediction"] = str(label_delimiter).join(labels)
+    if "prediction_set" in values:
+        values["prediction_set"] = json.dumps(values["prediction_set"], ensure_ascii=False)
     probabilities = values.pop("probabilities", {})
     return {**values, **{f"p_{label}": p for label, p in probabilities.items()}}
 
