@@ -21,6 +21,8 @@ SPACE = SearchSpace(
     )
 )
 
+SMALL_SPACE = SearchSpace((SPACE.dimensions[0], SPACE.dimensions[2]))
+
 
 def wide_space(count: int = 40) -> SearchSpace:
     """Many settings, a Chinese one and one with a long name among them."""

@@ -180,7 +180,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
     typeof a === "number" ? -1 : 1;
   [...table.tHead.rows[0].cells].forEach((head, i) => {
     const sort = () => {
-      const falls = head.ariaSort === "ascending";
+      const falls = head.getAttribute("aria-sort") === "ascending";
       for (const other of table.tHead.rows[0].cells) other.removeAttribute("aria-sort");
       head.setAttribute("aria-sort", falls ? "descending" : "ascending");
       [...body.rows].map(row => [value(row, i), row]).sort(([a], [b]) =>

@@ -125,12 +125,11 @@ def png_plots(charts: Sequence[Chart], note: Callable[[str], None]) -> dict[str,
             columns = min(len(slices), 3)
             rows = math.ceil(len(slices) / columns)
             figure = _figure((SMALL[0] * columns, SMALL[1] * rows))
-            places = figure.subplots(rows, columns, squeeze=False).flat
-            for axes in places:
-                axes.set_visible(False)
-            for chart, axes in zip(slices, places.base.flat, strict=False):
-                axes.set_visible(True)
+            places = list(figure.subplots(rows, columns, squeeze=False).flat)
+            for chart, axes in zip(slices, places, strict=False):
                 draw(chart, axes, text, Palette())
+            for axes in places[len(slices) :]:
+                axes.set_visible(False)
             pictures["slices.png"] = _png(figure)
     if text.missing:
         few = "".join(sorted(text.missing)[:10])
