@@ -150,7 +150,7 @@ def test_two_processes_share_a_study(tmp_path):
 
 
 def test_a_living_process_is_left_alone(tmp_path):
-    first, runner = start(tmp_path, 1, seconds=600), FakeRunner(trials=1)
+    first = start(tmp_path, 1, seconds=600)
     try:
         while (
             not (tmp_path / "study.db").exists() or not study_of(tmp_path, FakeRunner(trials=1)).read().trials
