@@ -17,6 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bertune.artifact.read import load
+    from bertune.commands.calibrate import calibrate
+    from bertune.commands.compare import compare
+    from bertune.commands.crossval import crossval
+    from bertune.commands.ensemble import ensemble
     from bertune.commands.evaluate import Evaluation, evaluate
     from bertune.commands.predict import predict
     from bertune.commands.train import train
@@ -31,8 +35,12 @@ if TYPE_CHECKING:
         TaskNotFound,
         TrainingError,
     )
+    from bertune.inference.comparison import Comparison
     from bertune.inference.pipeline import Pipeline
+    from bertune.selection.crossval import CrossvalResult
+    from bertune.selection.out_of_fold import OutOfFold, read_out_of_fold
     from bertune.tasks import load_task, task_names
+    from bertune.tasks.base.calibration import CalibrationReport
     from bertune.tasks.base.task import Task
     from bertune.training.build import build_model
     from bertune.training.listener import Listener, StopTraining
@@ -45,7 +53,10 @@ __version__ = "0.1.0"
 _MODULES = {
     "ArtifactError": "errors",
     "BertuneError": "errors",
+    "CalibrationReport": "tasks.base.calibration",
+    "Comparison": "inference.comparison",
     "ConfigError": "errors",
+    "CrossvalResult": "selection.crossval",
     "DataError": "errors",
     "Evaluation": "commands.evaluate",
     "Example": "types",
@@ -53,6 +64,7 @@ _MODULES = {
     "Listener": "training.listener",
     "Location": "types",
     "MissingExtra": "errors",
+    "OutOfFold": "selection.out_of_fold",
     "Pipeline": "inference.pipeline",
     "Prediction": "types",
     "Row": "types",
@@ -64,10 +76,15 @@ _MODULES = {
     "TrainingError": "errors",
     "TuneResult": "commands.tune",
     "build_model": "training.build",
+    "calibrate": "commands.calibrate",
+    "compare": "commands.compare",
+    "crossval": "commands.crossval",
+    "ensemble": "commands.ensemble",
     "evaluate": "commands.evaluate",
     "load": "artifact.read",
     "load_task": "tasks",
     "predict": "commands.predict",
+    "read_out_of_fold": "selection.out_of_fold",
     "task_names": "tasks",
     "train": "commands.train",
     "train_on": "training.setup",
@@ -78,7 +95,10 @@ _MODULES = {
 __all__ = [
     "ArtifactError",
     "BertuneError",
+    "CalibrationReport",
+    "Comparison",
     "ConfigError",
+    "CrossvalResult",
     "DataError",
     "Evaluation",
     "Example",
@@ -86,6 +106,7 @@ __all__ = [
     "Listener",
     "Location",
     "MissingExtra",
+    "OutOfFold",
     "Pipeline",
     "Prediction",
     "Row",
@@ -97,10 +118,15 @@ __all__ = [
     "TrainingError",
     "TuneResult",
     "build_model",
+    "calibrate",
+    "compare",
+    "crossval",
+    "ensemble",
     "evaluate",
     "load",
     "load_task",
     "predict",
+    "read_out_of_fold",
     "task_names",
     "train",
     "train_on",

@@ -321,9 +321,17 @@ SCORED = [
     "match, CoSENT",
     "match, softmax",
     "embed, pairs",
+    "joined, classify",
+    "joined, match",
 ]
 """Models of one process that several predict with."""
+JOINED = {
+    "joined, classify": ("classify", "other batch"),
+    "joined, match": ("match, CoSENT", "match, CoSENT, in parts"),
+}
+"""Ensembles among them, and their members."""
 SCORED_BY_THREE = ["classify", "tag, CRF in windows", "match, CoSENT"]
+ROWS = {name: PARITY[JOINED.get(name, (name,))[0]][1] for name in SCORED}
 USED = [*((name, 2) for name in SCORED), *((name, 3) for name in SCORED_BY_THREE)]
 COUNTERS = {"seconds", "rows_per_s", "tokens_per_s", "eta_s"}
 
@@ -422,8 +430,11 @@ class Runs:
     def uses(self, world: int) -> list[dict]:
         """Score and predict with the models of one process, whose numbers are the same to the last bit."""
         made = []
+        for name, members in JOINED.items() if world == 1 else ():
+            words = ["ensemble", str(self.out(1, name)), *(str(self.out(1, member)) for member in members)]
+            made.append({"name": name, "do": "call", "words": words})
         for name in SCORED if world < 3 else SCORED_BY_THREE:
-            rows, model = PARITY[name][1], str(self.out(1, name))
+            rows, model = ROWS[name], str(self.out(1, name))
             new, suffix = str(self.place / f"{rows}.new.jsonl"), "jsonl" if name.startswith("tag") else "csv"
             common = ["--precision", "fp32", "--device", "cpu"]
             made += [
@@ -697,8 +708,7 @@ def test_several_processes_predict_every_row_once_in_order_to_the_last_bit(name,
     one, several = (Path(f"{runs.out(w, name)}.{suffix}") for w in (1, world))
     assert several.read_bytes() == one.read_bytes()
     rows = [
-        json.loads(line)
-        for line in (runs.place / f"{PARITY[name][1]}.new.jsonl").read_text("utf-8").splitlines()
+        json.loads(line) for line in (runs.place / f"{ROWS[name]}.new.jsonl").read_text("utf-8").splitlines()
     ]
     if suffix == "csv":
         with several.open(newline="", encoding="utf-8") as file:

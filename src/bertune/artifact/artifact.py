@@ -9,6 +9,16 @@
 | README.md | the model card |
 | modules.json, 1_Pooling/, ... | how sentence-transformers makes vectors, for tasks that make them |
 | last/ | the model of the last step, as a folder of the same kind, where a dev set chose the best |
+
+An ensemble is a folder of such folders; only bertune opens it, and anything opens a member:
+
+| file | what |
+|---|---|
+| members/member-1/, members/member-2/, ... | the models, each a saved folder of its own |
+| bertune.json | format number, task and its state for the mean, `ensemble`: the members in their order |
+| run.yaml | the settings of the first member: how files are read |
+| scores.json | how good the mean is, where it was scored |
+| README.md | the model card |
 """
 
 from __future__ import annotations
@@ -33,7 +43,9 @@ from bertune.text.tokenizer import Tokenizer
 from bertune.types import JSON, Numerics
 
 FORMAT_VERSION = 2
-READABLE_FORMATS = {1, FORMAT_VERSION}
+ENSEMBLE_FORMAT_VERSION = 3
+"""The format of a folder of several models, which versions before it do not know."""
+READABLE_FORMATS = {1, FORMAT_VERSION, ENSEMBLE_FORMAT_VERSION}
 """Formats that can be opened; see `bertune.artifact.upgrade`."""
 RECORDED_PACKAGES = ("bertune", "torch", "transformers", "tokenizers", "accelerate")
 
@@ -86,12 +98,15 @@ class Artifact:
 
 def opens_in_sentence_transformers(artifact: Artifact) -> bool:
     """Tell whether sentence-transformers can compute the model."""
-    makes_vectors = isinstance(artifact.task, SentenceTask) and artifact.model.head.pooling in POOLINGS
-    return makes_vectors and not bertune_only_reason(artifact)
+    if bertune_only_reason(artifact) or not isinstance(artifact.task, SentenceTask):
+        return False
+    return artifact.model.head.pooling in POOLINGS
 
 
 def bertune_only_reason(artifact: Artifact) -> str:
     """Say why no other tool opens the folder at all; empty where one does."""
+    if len(artifact.model.members) > 1:
+        return "it is an ensemble, which no other tool knows"
     family = get_family(artifact.model.encoder.model_type)
     return "" if family is None else family.bertune_only_reason
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import warnings
@@ -20,6 +21,7 @@ from bertune.artifact.artifact import (
     sha256_of_tensors,
 )
 from bertune.artifact.file_hashes import USAGE_FILES, WEIGHTS, changed_files
+from bertune.artifact.members import is_ensemble, join_members
 from bertune.artifact.sentence_head import copy_dense, sentence_options
 from bertune.artifact.sentence_transformers import is_sentence_transformers_folder, read_modules
 from bertune.config.load import read_config
@@ -91,6 +93,9 @@ def read_artifact(
     metadata = read_metadata(path)
     run = read_run(path)
     task = build_task(path, metadata, run, task_file)
+    if is_ensemble(metadata):
+        read_member = functools.partial(read_artifact, task_file=task_file, model_code=model_code, note=note)
+        return join_members(path, metadata, run, task, read_member)
     if changed := changed_files(path, metadata):
         note = note or (lambda line: warnings.warn(line, stacklevel=4))
         if replacement := _read_changed(path, task, changed, trusts_code, note):
@@ -256,8 +261,9 @@ def read_metadata(folder: Path) -> JSON:
     path = folder / "bertune.json"
     try:
         metadata = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        reason = "holds no bertune.json" if folder.is_dir() else "no such folder"
+    except (FileNotFoundError, NotADirectoryError):
+        reason = "is a file" if folder.exists() else "no such folder"
+        reason = "holds no bertune.json" if folder.is_dir() else reason
         raise ArtifactError(f"{folder}: {reason}; give a folder that `bertune train` has written") from None
     except (OSError, ValueError) as error:
         raise ArtifactError(f"{path}: damaged: {error}") from None
@@ -297,8 +303,8 @@ def load(
     """Open a saved folder, ready to predict.
 
     Args:
-        folder: what `train` has written, a folder of sentence-transformers, the Hub id of either, or
-            "minilm".
+        folder: what `train` or `ensemble` has written, a folder of sentence-transformers, the Hub id of any
+            of these, or "minilm".
         device: auto, cpu, cuda or mps.
         precision: auto, fp32, bf16 or fp16; or int8, on processors with units for it.
         task: the Python file of a task of your own.

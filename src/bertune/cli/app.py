@@ -11,6 +11,10 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from bertune.cli import options as opt
+from bertune.cli.calibrate import calibrate
+from bertune.cli.compare import compare
+from bertune.cli.crossval import crossval
+from bertune.cli.ensemble import ensemble
 from bertune.cli.output import exit_guarded, print_json
 from bertune.cli.tune import tune
 
@@ -131,6 +135,7 @@ def predict(
     overrides: opt.DataOverrides = None,
     output: opt.PredictionsFile = None,
     output_format: opt.PredictionsFormat = None,
+    coverage: opt.Coverage = None,
     task: opt.TaskFile = None,
     model_code: opt.ModelCode = "never",
     device: opt.Device = "auto",
@@ -149,6 +154,7 @@ def predict(
             overrides or [],
             output,
             output_format,
+            coverage=coverage,
             quiet=quiet,
             task=task,
             device=device,
@@ -372,6 +378,9 @@ def tasks(as_json: opt.Json = False, debug: opt.Debug = False) -> None:
     exit_guarded(work, debug)
 
 
+app.command()(ensemble)
+
+
 @app.callback(invoke_without_command=True)
 def _version(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
     if version:
@@ -381,4 +390,7 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
         raise typer.Exit
 
 
+app.command()(crossval)
 app.command()(tune)
+app.command()(compare)
+app.command()(calibrate)

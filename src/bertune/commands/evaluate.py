@@ -16,7 +16,7 @@ from bertune.config.reading import reading_config
 from bertune.console import Console, prefixed
 from bertune.errors import ConfigError
 from bertune.files import expand_user
-from bertune.inference.sentence_pipeline import SentencePipeline, truncate_vectors
+from bertune.inference.sentence_pipeline import SentencePipeline, refuse_truncation, truncate_vectors
 from bertune.kernels.precision import choose_device
 from bertune.retrieval.benchmark import Benchmark
 from bertune.retrieval.corpus import Corpus, corpus_columns, corpus_data_config, load_sentence_pipeline
@@ -100,7 +100,7 @@ def evaluate(  # noqa: PLR0913  (what a user can choose)
         examples = check_examples(examples, scored_task, data, note)
         pipeline = artifact.pipeline(device, precision)
         if isinstance(pipeline, SentencePipeline):
-            _use_search_prompts(pipeline, examples, note)
+            use_search_prompts(pipeline, examples, note)
         if scratch is None:
             result = pipeline.predict_examples(examples, to_score=True)
         else:
@@ -124,11 +124,12 @@ def _truncate(artifact: Artifact, truncate_dim: int) -> None:
         raise ConfigError(f"truncate_dim: is for sentence vectors, and this is a model of task {name}")
     if getattr(scored_task.options, "loss", None) == "softmax":
         raise ConfigError("truncate_dim: has no effect on a model that learned with options.loss=softmax")
+    refuse_truncation(artifact.model, truncate_dim)
     truncate_vectors(np.zeros((1, artifact.model.embedding_dim), np.float32), truncate_dim, normalize=False)
     scored_task.options = scored_task.options.model_copy(update={"truncate_dim": truncate_dim})
 
 
-def _use_search_prompts(
+def use_search_prompts(
     pipeline: SentencePipeline, examples: Sequence[Example], note: Callable[[str], None]
 ) -> None:
     """Let rows that are searches get the prompts that `bertune search` uses."""

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from bertune.artifact.members import MEMBERS, is_ensemble, member_folders
+from bertune.artifact.read import build_task, read_metadata, read_run
 from bertune.config.load import apply_override, resolve_config
 from bertune.config.schema import DataConfig, Section
 from bertune.data.columns import normalize_name
@@ -21,6 +23,7 @@ from bertune.data.word_rows import has_word_rows
 from bertune.encoders.checkpoint_report import format_checkpoint_report, make_checkpoint_report
 from bertune.encoders.pretrained import PACKAGED_MODELS, PretrainedFolder, locate_model
 from bertune.errors import BertuneError, ConfigError
+from bertune.files import read_json_object
 from bertune.tasks import load_task
 from bertune.tasks.base.reading import read_and_fit
 from bertune.tasks.base.task import Task
@@ -70,7 +73,7 @@ def inspect(
                 f"{overrides[0]!r}: settings say how to read a data file, and {file!r} is a folder; "
                 "leave them out"
             )
-        return make_checkpoint_report(Path(file) if Path(file).is_dir() else locate_model(file))
+        return _report_folder(Path(file) if Path(file).is_dir() else locate_model(file))
     notes: list[str] = []
     source = resolve_files(file, "train")[0]
     raw: JSON = {"task": task}
@@ -102,6 +105,26 @@ def inspect(
         notes.append(f"no tokens shown: {error}")
     else:
         _add_tokens(report, fitted, tokenizer, samples, examples)
+    return report
+
+
+def _report_folder(folder: Path) -> JSON:
+    """Describe the folder of a model; an ensemble by its members."""
+    if not is_ensemble(read_json_object(folder / "bertune.json")):
+        return make_checkpoint_report(folder)
+    metadata = read_metadata(folder)
+    report: JSON = {"folder": str(folder), "task": metadata["task"], "description": None}
+    report |= {"members": {}, "lacks": []}
+    try:
+        report["description"] = build_task(folder, metadata, read_run(folder)).describe()
+    except BertuneError as error:
+        report["lacks"].append(str(error))
+    for path in member_folders(folder, metadata):
+        try:
+            member = report["members"][path.name] = make_checkpoint_report(path)
+            report["lacks"] += [f"{path.name}: {fault}" for fault in member["lacks"]]
+        except BertuneError as error:
+            report["lacks"].append(f"{path.name}: {error}")
     return report
 
 
@@ -192,10 +215,23 @@ def _add_tokens(
     report["tokens"] = {name: round(float(value), 1) for name, value in lengths.items()}
 
 
+def _ensemble_lines(report: JSON) -> list[str]:
+    count = f"{len(report['members'])} models of task {report['task']}"
+    lines = [f"ensemble: {report['folder']}, of {count}; it predicts their mean"]
+    lines += [f"task: {report['description']}"] if report["description"] else []
+    for name, member in report["members"].items():
+        numbers = sum(row["numbers"] for row in member["weights"]) / 1e6
+        lines.append(f"  {name}: {member['kind']}, {numbers:.2f} M numbers, read by {member['read_by']}")
+    lines.append(f"more about one: bertune inspect {report['folder']}/{MEMBERS}/NAME")
+    return [*lines, "lacks: " + ("; ".join(report["lacks"]) or "nothing")]
+
+
 def report_lines(report: JSON) -> list[str]:
     """Format a report of `inspect` as lines."""
     if "weights" in report:
         return format_checkpoint_report(report)
+    if "members" in report:
+        return _ensemble_lines(report)
     lines = [
         f"task: {report['description']}",
         f"rows: {report['rows']}",

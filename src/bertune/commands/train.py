@@ -58,8 +58,8 @@ def train(
     """
     began = time.perf_counter()
     notes: list[str] = []
-    run, task = _resolve(settings_to_resume(source) if resume else source, overrides, notes.append)
-    _check_run(run, task)
+    run, task = resolve_run(settings_to_resume(source) if resume else source, overrides, notes.append)
+    check_run(run, task)
     if not (resume and is_run_dir(source)):  # whose run file says what was used
         run = take_over(run, task, notes.append)
     run = apply_launcher_settings(run, notes.append)
@@ -78,6 +78,10 @@ def train(
     check_environment(run)
     check_model(run)
     splits = read_datasets(run, task, console)
+    if not splits.dev:
+        console.info(
+            "note: data.dev_fraction=0: trains on all rows; no dev score exists, the last model is kept"
+        )
     result = train_on(run, task, splits, listeners, run_dir=run_dir, console=console)
     console.info(f"done in {duration(time.perf_counter() - began)}")
     return result
@@ -107,13 +111,19 @@ def prepare(
         ConfigError: settings are wrong; all of them are named.
         TaskNotFound: there is no such task.
     """
-    run, task = _resolve(source, overrides, note)
+    run, task = resolve_run(source, overrides, note)
     return take_over(run, task, note), task
 
 
-def _resolve(
+def resolve_run(
     source: str | Path | dict[str, Any], overrides: Sequence[str], note: Note
 ) -> tuple[RunConfig, Task]:
+    """Return the settings of a run, checked, and its task, which has learned nothing yet.
+
+    Raises:
+        ConfigError: settings are wrong; all of them are named.
+        TaskNotFound: there is no such task.
+    """
     raw = read_config(source, overrides)
     of_search = [name for name in ("search", "tune") if raw.pop(name, None) is not None]
     if of_search:
@@ -125,7 +135,12 @@ def _resolve(
     return run, task_class(options, run.data)
 
 
-def _check_run(run: RunConfig, task: Task) -> None:
+def check_run(run: RunConfig, task: Task) -> None:
+    """Check that a run has rows to train on, and that its settings fit its task.
+
+    Raises:
+        ConfigError: they do not.
+    """
     if run.data.train is None:
         raise ConfigError("data.train: must be given, such as data.train=reviews.csv")
     if run.train.r_drop and type(task).divergence is Task.divergence:

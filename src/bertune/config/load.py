@@ -187,6 +187,7 @@ def idle_settings(run: RunConfig) -> list[str]:
         (train, "schedule_power", train.schedule != "polynomial", f"train.schedule is {train.schedule}"),
         (train, "min_delta", train.patience is None, "train.patience is not given"),
         (train, "patience", train.eval_every == "end", "train.eval_every is end"),
+        (train, "patience", data.dev is None and not data.dev_fraction, "there are no dev rows"),
     ]
     idle = []
     for section, name, without_effect, because in rules:

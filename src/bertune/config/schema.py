@@ -104,9 +104,9 @@ class DataConfig(Section):
     bad_rows: Literal["error", "skip"] = "error"
     """What to do with rows that cannot be used. `error`: stop and name them. `skip`: leave them out and count
     them."""
-    dev_fraction: Fraction = 0.1
+    dev_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Fraction of the training rows that becomes the dev set when no dev file is given, drawn by label and
-    seed."""
+    seed. 0: train on all rows; then there is no dev score, and the model of the last step is kept."""
     limit: PositiveInt | None = None
     """Train on this many rows only, drawn by label and seed; every label keeps a row if it can."""
     max_length: Annotated[int, Field(ge=4)] | None = None

@@ -22,7 +22,7 @@ from bertune.encoders.foreign_files import check_weight_file, describe_other_wei
 from bertune.encoders.model_code import code_of
 from bertune.encoders.weight_names import Renaming, find_renaming, unwrap
 from bertune.errors import ConfigError, MissingExtra, did_you_mean
-from bertune.files import expand_user
+from bertune.files import expand_user, read_json_object
 from bertune.text.damaged_files import describe_damage
 from bertune.text.load import load_tokenizer
 from bertune.text.tokenizer import Tokenizer
@@ -40,7 +40,7 @@ WEIGHT_FILES = (
     "pytorch_model.bin.index.json",
 )
 """Files of weights; the first one that exists is read. An index names the files of a sharded checkpoint."""
-_SMALL_FILES = ["*.json", "*.txt", "*.model", "*.spm", "run.yaml", "*_Dense/pytorch_model.bin"]
+_SMALL_FILES = ["*.json", "*.txt", "*.model", "*.spm", "*run.yaml", "*_Dense/pytorch_model.bin"]
 _Value = TypeVar("_Value")
 
 
@@ -375,6 +375,11 @@ def locate_model(name: str, *, with_code: bool = False) -> Path:
         return Path(spec.submodule_search_locations[0]) / inside
     path = Path(expand_user(name))
     if path.is_dir():
+        if "ensemble" in read_json_object(path / "bertune.json"):
+            raise ConfigError(
+                f"model: the folder {name!r} is an ensemble of several models, and one encoder is needed; "
+                f"give the folder of a member, such as {path / 'members' / 'member-1'}"
+            )
         if not (_encoder_folder(path) / "config.json").is_file():
             raise ConfigError(
                 f"model: the folder {name!r} holds no config.json; give the folder of a pretrained encoder"

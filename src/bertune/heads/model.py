@@ -44,6 +44,17 @@ class Model(nn.Module):
         """
         return self._embedding_head().compare(vectors, pair_index)
 
+    def finish(self, vectors: Tensor) -> Tensor:
+        """Return vectors (U, E) of `vectors` as users get them, such as with length 1."""
+        head: Any = self.head
+        finished: Tensor = head.finish(vectors)
+        return finished
+
+    @property
+    def members(self) -> tuple[Model, ...]:
+        """Return the models that make this one: itself, or those of an ensemble."""
+        return (self,)
+
     @property
     def embedding_dim(self) -> int:
         """Return the width E of the vectors; 0 where the head makes none."""

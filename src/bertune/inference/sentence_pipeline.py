@@ -12,6 +12,8 @@ import torch
 from bertune.data.dataset import EncodedDataset, TokenCounts
 from bertune.data.labels import check_surrogates
 from bertune.errors import ConfigError, DataError, did_you_mean
+from bertune.files import sha256_of_json
+from bertune.heads.model import Model
 from bertune.inference.fingerprint import model_fingerprint
 from bertune.inference.pipeline import Pipeline
 from bertune.inference.predict import embed_texts
@@ -76,6 +78,8 @@ class SentencePipeline(Pipeline):
             DataError: a text is empty, or is not a text.
             ConfigError: the model has no such prompt, or vectors are narrower than `truncate_dim`.
         """
+        truncate_dim = self.truncate_dim if truncate_dim is None else truncate_dim
+        refuse_truncation(self.model, truncate_dim)
         texts = [sentences] if isinstance(sentences, str) else list(sentences)
         for number, text in enumerate(texts, 1):
             if not isinstance(text, str) or not text.strip():
@@ -84,7 +88,7 @@ class SentencePipeline(Pipeline):
         prefix = self.resolve_prompt(prompt_name, prompt)
         vectors = truncate_vectors(
             self.embed_texts([prefix + text for text in texts]),
-            self.truncate_dim if truncate_dim is None else truncate_dim,
+            truncate_dim,
             normalize_embeddings,
         )
         stored = quantize_vectors(vectors, precision)
@@ -192,7 +196,14 @@ class SentencePipeline(Pipeline):
 
         What a call may choose is not in it: prompt, width, length and precision of the vectors.
         """
-        head: Any = self.model.head
+        members = [self._member_fingerprint(member) for member in self.model.members]
+        if len(members) == 1:
+            return members[0]
+        # the similarity too: it decides how long the vectors of each member are
+        return sha256_of_json({"members": members, "similarity": self.task.similarity})
+
+    def _member_fingerprint(self, model: Model) -> str:
+        head: Any = model.head
         settings = [
             head.pooling,
             head.activations,
@@ -201,7 +212,7 @@ class SentencePipeline(Pipeline):
             self.max_seq_length,
             *self.tokenizer.truncation_settings,
         ]
-        return model_fingerprint(self.model, settings, self.tokenizer.fingerprint())
+        return model_fingerprint(model, settings, self.tokenizer.fingerprint())
 
     def embed_texts(self, texts: Sequence[str]) -> FloatArray:
         """Return the vectors of texts (n, E), fp32, as the model gives them; equal texts are encoded once."""
@@ -211,8 +222,7 @@ class SentencePipeline(Pipeline):
         index = [unique[text] for text in texts]
         self.token_counts = dataset.count_tokens(self.tokenizer.unk_token_id, index)
         self.num_truncated_rows = self.token_counts.truncated_rows
-        head: Any = self.model.head
-        vectors: FloatArray = head.finish(embed_texts(self.model, dataset, self.device)).numpy()
+        vectors: FloatArray = self.model.finish(embed_texts(self.model, dataset, self.device)).numpy()
         return vectors if len(unique) == len(texts) else vectors[index]
 
     @property
@@ -281,6 +291,20 @@ class SentencePipeline(Pipeline):
             DataError: a row is a single text.
         """
         return super().predict_stream(map(_check_pair, examples))
+
+
+def refuse_truncation(model: Model, truncate_dim: int | None) -> None:
+    """Refuse to truncate the vectors of an ensemble.
+
+    Raises:
+        ConfigError: `truncate_dim` is given and the model is an ensemble.
+    """
+    if truncate_dim is not None and len(model.members) > 1:
+        raise ConfigError(
+            f"truncate_dim: {truncate_dim} is for the vectors of one model; an ensemble has those of "
+            f"{len(model.members)} models side by side, {model.embedding_dim} features in all; leave it out, "
+            "or give the folder of one member"
+        )
 
 
 def truncate_vectors(vectors: FloatArray, truncate_dim: int | None, normalize: bool) -> FloatArray:

@@ -94,7 +94,7 @@ def write_jsonl(file: IO[str], results: Iterable[tuple[Row, Prediction]]) -> int
     """
     count = 0
     for row, prediction in results:
-        for record, values in _file_rows(row, prediction, _to_json):
+        for record, values in _file_rows(row, prediction, prediction_to_json):
             names = free_column_names(record, values)
             columns = {**record, **{names[name]: value for name, value in values.items()}}
             file.write(json.dumps(columns, ensure_ascii=False, default=str) + "\n")
@@ -149,7 +149,7 @@ def write_csv(
                     f"{row.location}: the column {extra[0]!r} is not in the first row; write JSON lines "
                     "instead: --format jsonl"
                 )
-            cells = [_cell(record.get(column)) for column in header]
+            cells = [to_cell(record.get(column)) for column in header]
             writer.writerow([*cells, *(values[name] for name in names)])
         count += 1
     return count
@@ -224,13 +224,16 @@ def _counts_or_is(column: Sequence[Any], words: Sequence[str]) -> bool:
     return cells == words or all(cell.isdecimal() for cell in cells)
 
 
-def _to_json(prediction: Prediction) -> JSON:
+def prediction_to_json(prediction: Prediction) -> JSON:
+    """Return a prediction as JSON values, under the names of the columns that are written."""
     value = prediction.value
     values: JSON = {"prediction": [_label_to_json(v) for v in value] if isinstance(value, tuple) else value}
     if prediction.confidence is not None:
         values["confidence"] = round(prediction.confidence, 6)
     if prediction.probabilities is not None:
         values["probabilities"] = {label: round(p, 6) for label, p in prediction.probabilities.items()}
+    if prediction.prediction_set is not None:
+        values["prediction_set"] = list(prediction.prediction_set)
     return values
 
 
@@ -239,15 +242,18 @@ def _label_to_json(value: str | Entity) -> Any:
 
 
 def _to_columns(prediction: Prediction, label_delimiter: str | None) -> dict[str, Any]:
-    values = _to_json(prediction)
+    values = prediction_to_json(prediction)
     labels = values["prediction"]
     if isinstance(labels, list) and (prediction.tags is not None or label_delimiter is None):
         values["prediction"] = json.dumps(values["prediction"], ensure_ascii=False)
     elif isinstance(labels, list):
         values["prediction"] = str(label_delimiter).join(labels)
+    if "prediction_set" in values:
+        values["prediction_set"] = json.dumps(values["prediction_set"], ensure_ascii=False)
     probabilities = values.pop("probabilities", {})
     return {**values, **{f"p_{label}": p for label, p in probabilities.items()}}
 
 
-def _cell(value: Any) -> Any:
+def to_cell(value: Any) -> Any:
+    """Return a value as a cell of csv: lists and objects as JSON."""
     return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else value

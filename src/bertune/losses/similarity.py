@@ -19,7 +19,7 @@ _MIN_NORM = 1e-6
 """Vectors up to this length are treated as zero vectors."""
 
 
-def _l2_normalize(vectors: Tensor) -> Tensor:
+def l2_normalize(vectors: Tensor) -> Tensor:
     """Return vectors (..., E) with length 1; a zero vector stays zero.
 
     Unlike `bertune.metrics.similarity.l2_normalize` this function has a gradient. Near zero this gradient is
@@ -32,12 +32,12 @@ def _l2_normalize(vectors: Tensor) -> Tensor:
 
 def cosine_similarity(a: Tensor, b: Tensor) -> Tensor:
     """Return the cosine (B,) of each row of `a` (B, E) with the same row of `b`; 0 with a zero vector."""
-    return (_l2_normalize(a) * _l2_normalize(b)).sum(-1)
+    return (l2_normalize(a) * l2_normalize(b)).sum(-1)
 
 
 def cosine_similarity_matrix(a: Tensor, b: Tensor) -> Tensor:
     """Return the cosine (B, N) of each row of `a` (B, E) with each of `b` (N, E); 0 with a zero vector."""
-    return _l2_normalize(a) @ _l2_normalize(b).t()
+    return l2_normalize(a) @ l2_normalize(b).t()
 
 
 def pairwise_similarity(a: Tensor, b: Tensor, similarity: Similarity) -> Tensor:

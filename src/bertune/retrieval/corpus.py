@@ -21,7 +21,7 @@ from bertune.data.labels import get_text
 from bertune.data.records import BadRows, ReadOptions
 from bertune.data.rows import RowReader, open_rows
 from bertune.errors import ArtifactError, ConfigError, DataError
-from bertune.inference.sentence_pipeline import SentencePipeline, truncate_vectors
+from bertune.inference.sentence_pipeline import SentencePipeline, refuse_truncation, truncate_vectors
 from bertune.inference.vectors import FloatArray
 from bertune.types import JSON, Columns
 
@@ -199,6 +199,7 @@ class CorpusEncoder:
         self.truncate_dim: int | None = (
             pipeline.truncate_dim if options.truncate_dim is None else options.truncate_dim
         )
+        refuse_truncation(pipeline.model, self.truncate_dim)
         full_width = pipeline.get_embedding_dimension()
         self.dim: int = self._finish(np.zeros((1, full_width), np.float32)).shape[1]
         """Width of the vectors."""

@@ -19,7 +19,7 @@ from bertune.config.renames import upgrade_settings
 from bertune.config.schema import RunConfig
 from bertune.distributed import broadcast_object, num_processes
 from bertune.errors import ConfigError
-from bertune.files import PART, expand_user
+from bertune.files import PART, expand_user, read_json_object
 from bertune.training.checkpoint import FOLDER, Checkpoint, Checkpoints
 from bertune.types import JSON, Scores
 
@@ -48,12 +48,14 @@ class RunDir:
         checkpoint: the checkpoint to go on from.
         damaged: checkpoints that were skipped.
         finished: whether the run is done.
+        command: what resumes the run, where it is not `bertune train`.
     """
 
     path: Path
     checkpoint: Checkpoint | None = None
     damaged: frozenset[Path] = frozenset()
     finished: bool = False
+    command: str = ""
 
 
 def is_run_dir(source: str | Path | dict[str, Any]) -> bool:
@@ -140,6 +142,10 @@ def run_dir_to_resume(run: RunConfig, note: Note, option_defaults: JSON) -> RunD
             f"out: {run.out!r} is not empty and holds no run.yaml, so it is no run of bertune; give another "
             "folder"
         )
+    if "ensemble" in read_json_object(out / "bertune.json"):
+        raise ConfigError(
+            f"out: {run.out!r} is an ensemble of finished models, and no run; give another folder"
+        )
     checkpoints = Checkpoints(out, 1, {}, "")
     checkpoint = checkpoints.find(note)
     before = upgrade_settings(
@@ -148,7 +154,7 @@ def run_dir_to_resume(run: RunConfig, note: Note, option_defaults: JSON) -> RunD
     with suppress(ValidationError):  # settings that are newer than the checkpoint have their defaults in it
         before = RunConfig.model_validate(before).model_dump(mode="json")
         before["options"] = {**option_defaults, **before["options"]}
-    _check_settings(before, run.model_dump(mode="json"), note)
+    check_settings(before, run.model_dump(mode="json"), note)
     if checkpoint is not None:
         note(f"goes on from {checkpoint.folder}, step {checkpoint.step}")
         _note_rounding(checkpoint.description["machine"], note)
@@ -191,7 +197,8 @@ def checkpoints_of(run_dir: RunDir, run: RunConfig, data: JSON) -> Checkpoints:
             )
     description = {"run": run.model_dump(mode="json"), "data": data, "machine": rounding_environment()}
     out, keep = run_dir.path, run.train.keep_checkpoints
-    checkpoints = Checkpoints(out, keep, description, resume_command(out), run_dir.damaged)
+    command = run_dir.command or resume_command(out)
+    checkpoints = Checkpoints(out, keep, description, command, run_dir.damaged)
     checkpoints.newest = run_dir.checkpoint.folder if run_dir.checkpoint else None
     return checkpoints
 
@@ -215,8 +222,12 @@ def rounding_environment() -> JSON:
     }
 
 
-def _check_settings(before: JSON, now: JSON, note: Note) -> None:
-    """Refuse changed settings that matter; name those that do not."""
+def check_settings(before: JSON, now: JSON, note: Note) -> None:
+    """Refuse changed settings that matter; name those that do not.
+
+    Raises:
+        ConfigError: settings that matter have changed.
+    """
     refused: list[str] = []
     rounding: list[str] = []
     free: list[str] = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +44,7 @@ class TrainResult:
     folder: Path
     """The saved model."""
     scores: dict[str, Scores]
-    """Scores of the best checkpoint by split: dev, and test if there is one."""
+    """Scores of the best checkpoint by split: dev and test, as far as there are such rows."""
 
 
 class TrainingRun:
@@ -58,6 +58,7 @@ class TrainingRun:
         accelerator: for device, precision, loss scaling and trackers.
         console: shows progress.
         listeners: hear of progress after history, trackers and console.
+        known_scores: see `train_on`.
     """
 
     def __init__(
@@ -69,7 +70,10 @@ class TrainingRun:
         accelerator: Accelerator,
         console: Console,
         listeners: Sequence[Listener] = (),
+        *,
+        known_scores: Mapping[str, Scores] | None = None,
     ) -> None:
+        self._known_scores = known_scores
         self.artifact, self.datasets, self.splits, self.run_dir = artifact, datasets, splits, run_dir
         self.out, self.task, self.accelerator, self.console = (
             run_dir.path,
@@ -122,14 +126,15 @@ class TrainingRun:
         self._write_run_file()
         loop = TrainLoop(
             self.train_step,
-            evaluate=self._evaluate,
+            evaluate=self._evaluate if self.splits.dev else None,
             save_best=self._save_best,
             listeners=self.listeners.listeners,
             checkpoints=self.checkpoints,
         )
         outcome = loop.run()
         with self._resumable():
-            self._save_last()
+            if self.splits.dev:
+                self._save_last()
             scores = self._score_best()
             for line in self.task.report():
                 self.console.info(f"data: train: {line}")
@@ -193,11 +198,10 @@ class TrainingRun:
             self.train_step.whole_model()
             if not self._latest:  # the run went on from a state after its last evaluation
                 self._latest = self._predict("dev")
-            self.task.calibrate(
-                self._latest, self.splits.dev, lambda _: None
-            )  # so that the folder has decisions of its own
+            self._calibrate(self._latest, lambda _: None)  # so that the folder has decisions of its own
             if rank() == 0:
                 write_artifact(self.artifact, self.out / "last")
+            self.task.reset_calibration()  # the best model gets its own, from its own probabilities
         barrier()
 
     def _score_best(self) -> dict[str, Scores]:
@@ -205,16 +209,20 @@ class TrainingRun:
             self.model.load_hf_state_dict(read_weights(self.out, verify=True))
         except ArtifactError as error:
             raise TrainingError(f"{error}. The best model is lost; start a new run (out=...)") from None
-        if not self._best:  # it was found before the run went on
-            self._best = self._predict("dev")
-        scores = {
-            "dev": self.task.score(
-                self.task.calibrate(self._best, self.splits.dev, self._note), self.splits.dev
-            )
-        }
+        scores = dict(self._known_scores or {})
+        if self.splits.dev:
+            if not self._best:  # it was found before the run went on
+                self._best = self._predict("dev")
+            scores["dev"] = self.task.score(self._calibrate(self._best, self._note), self.splits.dev)
         if self.splits.test:
             scores["test"] = self.task.score(self._predict("test"), self.splits.test)
         return scores
+
+    def _calibrate(self, predictions: list[Prediction], note: Callable[[str], None]) -> list[Prediction]:
+        """Choose decisions on the dev rows, unless they were chosen before the run."""
+        if self._known_scores is not None:
+            return predictions
+        return self.task.calibrate(predictions, self.splits.dev, note)
 
     def _predict(self, split: str) -> list[Prediction]:
         return predict_dataset(
@@ -232,8 +240,14 @@ class TrainingRun:
             write_metadata(artifact, self.out)  # with what `calibrate` has learnt
             write_model_card(artifact, self.out, scores, summary)
             write_scores(self.out, scores, {"run": summary})  # last: it says that the run is finished
+        which = "best checkpoint" if self.splits.dev else "no dev rows, last model"
         for split, figures in scores.items():
-            console.info(f"{split} (best checkpoint, step {outcome.best_step}): {describe_scores(figures)}")
+            if split not in (self._known_scores or {}):
+                console.info(f"{split} ({which}, step {outcome.best_step}): {describe_scores(figures)}")
+        if not scores:
+            self._note(
+                "the run had no dev rows, so nothing says how good the model is; score it on other rows"
+            )
         steps = f"{outcome.steps} steps{', stopped early,' if outcome.stopped_early else ''}"
         console.info(
             f"run: {steps} in {duration(outcome.train_seconds)} of training, {summary['rows_per_s']:.0f} "

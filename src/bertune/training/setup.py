@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +25,7 @@ from bertune.training.listener import Listener
 from bertune.training.resume import RunDir, choose_run_dir
 from bertune.training.rng import seed_everything
 from bertune.training.run import TrainingRun, TrainResult
+from bertune.types import Scores
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -92,6 +93,7 @@ def train_on(
     *,
     run_dir: RunDir | None = None,
     console: Console | None = None,
+    known_scores: Mapping[str, Scores] | None = None,
 ) -> TrainResult:
     """Fine-tune on examples that have been read, so that several runs can share them.
 
@@ -103,6 +105,8 @@ def train_on(
         listeners: hear what happens.
         run_dir: where the run is written, and what it goes on from; without it `run.out`, which must be new.
         console: shows progress; without it nothing is shown.
+        known_scores: scores that the folder reports beside its own, for a task that is calibrated already,
+            such as `out_of_fold`; the run then learns no decisions from its dev rows.
 
     Raises:
         BertuneError: see `train`.
@@ -113,7 +117,14 @@ def train_on(
     run_dir = run_dir or choose_run_dir(run, resume=False, note=prefixed(console, "resume"))
     setup = set_up_training(run, task, splits, run_dir.path, console)
     return TrainingRun(
-        setup.artifact, setup.datasets, splits, run_dir, setup.accelerator, console, listeners
+        setup.artifact,
+        setup.datasets,
+        splits,
+        run_dir,
+        setup.accelerator,
+        console,
+        listeners,
+        known_scores=known_scores,
     ).run()
 
 

@@ -240,7 +240,7 @@ def read_splits(
         note(line)
     reader.fit(train, note)
     dev, test = (check_examples(part, task, data, note) if part else part for part in (dev, test))
-    if not dev:
+    if not dev and data.dev_fraction:
         train, dev = split_off_dev(train, task, data, seed, note)
     if data.limit is not None and data.limit < len(train):
         train = draw_limit(train, task, data.limit, seed, note)

@@ -105,6 +105,9 @@ class SentenceTask(Task):
     """A task with one vector a text."""
 
     pipeline_tag: ClassVar[str] = "sentence-similarity"
+    shared_by_members: ClassVar[tuple[str, ...]] = tuple(
+        f"options.{name}" for name in ("similarity", "prompts", "default_prompt_name", "do_lower_case")
+    )
     options: SentenceOptions
     search_space: ClassVar[JSON] = {
         **{name: TRAIN_SPACE[name] for name in TRAIN_SPACE if name != "train.head_learning_rate"},
@@ -274,6 +277,27 @@ class SentenceTask(Task):
         from bertune.losses.similarity import pairwise_similarity
 
         return pairwise_similarity(out.text_vectors(0), out.text_vectors(1), self.similarity)
+
+    def mean_output(self, outputs: Sequence[SentenceOutput]) -> SentenceOutput:
+        """Return all models' vectors side by side, so that similarities are the mean; logits of the mean."""
+        from bertune.tasks.base.ensembling import mean_sentence_output
+
+        return mean_sentence_output(outputs, self.similarity)
+
+    def ensemble_faults(self) -> list[str]:
+        """Return what does not let similarities be the mean of several models'."""
+        faults = super().ensemble_faults()
+        if self.similarity == "euclidean":
+            faults.append(
+                "options.similarity=euclidean: the distance of vectors side by side is not the mean of "
+                "distances; cosine, dot and manhattan can be joined"
+            )
+        if self.options.truncate_dim is not None:
+            faults.append(
+                f"options.truncate_dim={self.options.truncate_dim}: a member keeps its whole vectors, since "
+                "the first features of vectors side by side are those of one model"
+            )
+        return faults
 
     def decode(self, out: SentenceOutput, batch: Batch) -> list[Prediction]:
         """Return the similarity of each pair."""
