@@ -155,8 +155,8 @@ class _LiveLines:
         from rich.text import Text
 
         for line, style in self._render(console.width, console.height):
-            # As stderr will write it: an escape is wider than its character, and a line that wraps would shift
-            # all others.
+            # As stderr will write it: an escape is wider than its character, and a line that wraps would
+            # shift all others.
             written = line.encode(console.encoding, "backslashreplace").decode(console.encoding)
             yield Text(written, style, no_wrap=True, overflow="crop")
 
