@@ -136,10 +136,7 @@ def test_without_refit_the_best_trial_is_kept(bench):
 
 
 def test_settings_that_no_trial_can_run_end_the_search(bench):
-    search = {"data.max_length": {"choice": [4, 5]}}
-    rows = [{"text": "the dog is good", "text_b": "the cat is bad", "label": "ab"[n % 2]} for n in range(30)]
-    bench.rows.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    bench.dev.write_text("".join(json.dumps(row) + "\n" for row in rows[:4]))
+    search = {"train.weight_decay": {"uniform": [0.0, 0.1]}}
     code, _, said = bench.call(bench.file(search=search, train={"learning_rate": 1e30}), f"out={bench.out}")
     assert code == 2
     assert "all of the first 3 trials failed" in said

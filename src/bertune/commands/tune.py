@@ -161,6 +161,7 @@ def _plan(
         raw, tune_config, search = take_sections(given)
     except ConfigError as error:
         faults.append(str(error))
+        search = given["search"] if isinstance(given.get("search"), dict) else {}
     task_class = load_task(raw["task"]) if isinstance(raw.get("task"), str) else None
     try:
         run, task = prepare(raw)
