@@ -397,4 +397,4 @@ def test_the_state_of_an_uncalibrated_task_is_all_of_it(name):
     again = load_task(name)(task.options, DataConfig())
     again.load_state(task.state())
     assert "calibration" not in vars(again)
-    assert vars(again).keys() == vars(task).keys()
+    assert vars(again).keys() - {"text_columns"} == vars(task).keys() - {"text_columns"}
