@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bertune.artifact.read import load
+    from bertune.commands.calibrate import calibrate
+    from bertune.commands.compare import compare
     from bertune.commands.crossval import crossval
     from bertune.commands.ensemble import ensemble
     from bertune.commands.evaluate import Evaluation, evaluate
@@ -33,10 +35,12 @@ if TYPE_CHECKING:
         TaskNotFound,
         TrainingError,
     )
+    from bertune.inference.comparison import Comparison
     from bertune.inference.pipeline import Pipeline
     from bertune.selection.crossval import CrossvalResult
     from bertune.selection.out_of_fold import OutOfFold, read_out_of_fold
     from bertune.tasks import load_task, task_names
+    from bertune.tasks.base.calibration import CalibrationReport
     from bertune.tasks.base.task import Task
     from bertune.training.build import build_model
     from bertune.training.listener import Listener, StopTraining
@@ -49,6 +53,8 @@ __version__ = "0.1.0"
 _MODULES = {
     "ArtifactError": "errors",
     "BertuneError": "errors",
+    "CalibrationReport": "tasks.base.calibration",
+    "Comparison": "inference.comparison",
     "ConfigError": "errors",
     "CrossvalResult": "selection.crossval",
     "DataError": "errors",
@@ -70,6 +76,8 @@ _MODULES = {
     "TrainingError": "errors",
     "TuneResult": "commands.tune",
     "build_model": "training.build",
+    "calibrate": "commands.calibrate",
+    "compare": "commands.compare",
     "crossval": "commands.crossval",
     "ensemble": "commands.ensemble",
     "evaluate": "commands.evaluate",
@@ -87,6 +95,8 @@ _MODULES = {
 __all__ = [
     "ArtifactError",
     "BertuneError",
+    "CalibrationReport",
+    "Comparison",
     "ConfigError",
     "CrossvalResult",
     "DataError",
@@ -108,6 +118,8 @@ __all__ = [
     "TrainingError",
     "TuneResult",
     "build_model",
+    "calibrate",
+    "compare",
     "crossval",
     "ensemble",
     "evaluate",

@@ -1,4 +1,4 @@
-"""What bertune shows while it works: lines through `logging`, a progress bar on a terminal.
+"""What bertune shows while it works: lines through `logging`; on a terminal a progress bar, or a live table.
 
 Standard output is for data.
 
@@ -9,6 +9,7 @@ written to stderr.
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,21 +17,24 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from rich.console import Console as RichConsole
+    from rich.console import ConsoleOptions, RenderResult
+    from rich.live import Live
     from rich.progress import Progress, TaskID
 
 LOGGER = logging.getLogger("bertune")
 
 
 class _StderrHandler(logging.Handler):
-    """Writes to the stderr of the moment, above the progress bar if there is one."""
+    """Writes to the stderr of the moment, above the progress bar or the live lines if there are any."""
 
-    bar: Progress | None = None
+    display: Progress | Live | None = None
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one line."""
         line = record.getMessage()
-        if self.bar is not None:
-            self.bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        if self.display is not None:
+            self.display.console.print(line, markup=False, highlight=False, soft_wrap=True)
         else:
             print(line, file=sys.stderr, flush=True)  # noqa: T201  (the one place that writes)
 
@@ -76,8 +80,8 @@ class Console:
 
     @contextmanager
     def progress(self, description: str, total: int) -> Iterator[None]:
-        """Show a bar while the block runs, if this is a terminal; `advance` moves it."""
-        if self.quiet or not sys.stderr.isatty():
+        """Show a bar while the block runs, if this is a terminal without live lines; `advance` moves it."""
+        if self.quiet or not sys.stderr.isatty() or _HANDLER.display is not None:
             yield
             return
         from rich.console import Console as RichConsole
@@ -86,17 +90,82 @@ class Console:
         columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
         with Progress(*columns, console=RichConsole(stderr=True), transient=True) as progress:
             self._bar = progress, progress.add_task(description, total=total)
-            _HANDLER.bar = progress
+            _HANDLER.display = progress
             try:
                 yield
             finally:
-                self._bar = _HANDLER.bar = None
+                self._bar = _HANDLER.display = None
 
     def advance(self, done: int) -> None:
         """Move the bar to `done`."""
         if self._bar is not None:
             progress, task = self._bar
             progress.update(task, completed=done)
+
+    @contextmanager
+    def live(self, render: Render) -> Iterator[Callable[[], None] | None]:
+        """Keep lines up to date below all others while the block runs, if this is a terminal.
+
+        Other lines appear above them. Bars of `progress` do not appear meanwhile.
+
+        Args:
+            render: is called about once a second, in a thread of its own, too.
+
+        Yields:
+            A function that shows at once what has changed; None where nothing is shown.
+        """
+        if self.quiet or not sys.stderr.isatty() or _HANDLER.display is not None:
+            yield None
+            return
+        from rich.console import Console as RichConsole
+        from rich.live import Live
+
+        console = RichConsole(stderr=True)
+        if console.is_dumb_terminal:  # it cannot go back to a line
+            yield None
+            return
+        live = Live(
+            _LiveLines(render),
+            console=console,
+            refresh_per_second=1,
+            transient=True,
+            redirect_stdout=False,  # that is for data
+            vertical_overflow="crop",
+        )
+        with live:
+            _HANDLER.display = live
+            try:
+                yield live.refresh
+            finally:
+                _HANDLER.display = None
+
+
+Render = Callable[[int, int], Sequence[tuple[str, str]]]
+"""Returns lines and the style of each, such as "bold", for a width and a height in characters."""
+
+
+class _LiveLines:
+    """What `rich` shows of lines that change."""
+
+    def __init__(self, render: Render) -> None:
+        self._render = render
+
+    def __rich_console__(self, console: RichConsole, options: ConsoleOptions) -> RenderResult:
+        """Give the lines of the moment."""
+        from rich.text import Text
+
+        lines = self._render(console.width, console.height)
+        yield Text("\n").join(Text(line, style, no_wrap=True, overflow="crop") for line, style in lines)
+
+
+def terminal_width() -> int:
+    """Return the width of the terminal in characters; 80 where there is none."""
+    from shutil import get_terminal_size
+
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns or 80
+    except (OSError, ValueError, AttributeError):
+        return get_terminal_size().columns
 
 
 def prefixed(console: Console, prefix: str = "data") -> Callable[[str], None]:
@@ -111,19 +180,19 @@ def aligned(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     ['name   n', 'a     10']
     """
     cells = [list(header), *(list(row) for row in rows)]
-    widths = [max(map(_display_width, column)) for column in zip(*cells, strict=True)]
+    widths = [max(map(display_width, column)) for column in zip(*cells, strict=True)]
     lines = []
     for row in cells:
-        first = row[0] + " " * (widths[0] - _display_width(row[0]))
+        first = row[0] + " " * (widths[0] - display_width(row[0]))
         rest = [
-            " " * (width - _display_width(cell)) + cell
+            " " * (width - display_width(cell)) + cell
             for cell, width in zip(row[1:], widths[1:], strict=True)
         ]
         lines.append("  ".join([first, *rest]).rstrip())
     return lines
 
 
-def _display_width(text: str) -> int:
+def display_width(text: str) -> int:
     """Return how many terminal columns a text takes: a Chinese character takes two."""
     from unicodedata import east_asian_width
 

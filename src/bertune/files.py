@@ -54,6 +54,22 @@ def write_text(path: Path, text: str, *, durable: bool = False) -> None:
     part.replace(path)
 
 
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file that is either whole or as it was before; several processes may write it at once.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    part = unique_part_of(path)
+    try:
+        part.write_bytes(data)
+        part.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        raise
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write a value as indented JSON, atomically; see `write_text`."""
     write_text(path, json.dumps(value, ensure_ascii=False, indent=2) + "\n")

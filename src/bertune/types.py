@@ -243,7 +243,10 @@ class Prediction:
     """Each word and its tag, for word-level tasks."""
     vectors: tuple[Any, ...] | None = field(default=None, repr=False)
     """The vector (E,) of each text of the row, numpy fp32, where the metrics need them; of a row that is
-    scored for several labels the probabilities (N,)."""
+    scored for several labels, or calibrated, the probabilities (N,)."""
+    prediction_set: tuple[str, ...] | tuple[float, float] | None = None
+    """Where a coverage was asked for: the labels, or the lowest and the highest number, that hold the truth
+    so often."""
 
 
 @dataclass(frozen=True, slots=True)

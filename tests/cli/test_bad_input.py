@@ -106,7 +106,7 @@ CASES = {
     "positive label of no label": ({"t.csv": GOOD}, ["data.train=t.csv", "options.positive_label=psi"], ["options.positive_label: 'psi' is not a label"]),
     "half a letter": ({"t.jsonl": '{"text": "a \\ud83d", "label": "x"}\n'}, ["data.train=t.jsonl"], ["t.jsonl:1: 'text' has half a character"]),
     "out inside a file": ({"t.csv": GOOD, "taken": "x"}, ["data.train=t.csv", "out=taken/x"], ["out: 'taken/x' cannot be written"]),
-    "threshold of single labels": ({"t.csv": GOOD}, ["data.train=t.csv", "options.threshold=0.9"], ["options.threshold is for several labels a row"]),
+    "threshold of single labels": ({"t.csv": GOOD + "so so,mid\nmeh,mid\n"}, ["data.train=t.csv", "options.threshold=0.9"], ["options.threshold is for several labels a row"]),
     "delimiter of single labels": (
         {"t.csv": GOOD}, ["data.train=t.csv", "options.problem_type=single_label", "data.label_delimiter=pipe"], ["data.label_delimiter contradicts"],
     ),

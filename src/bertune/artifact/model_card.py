@@ -8,9 +8,13 @@ from pathlib import Path
 
 from bertune.artifact.artifact import Artifact, bertune_only_reason, opens_in_sentence_transformers
 from bertune.console import duration
+from bertune.errors import ArtifactError
+from bertune.files import write_text
+from bertune.tasks.base.calibration import LabelCalibration
 from bertune.tasks.base.task import Task
 from bertune.types import JSON, Scores
 
+_CALIBRATION = "## Calibration"
 _MOST_LABELS = 100
 """Labels that the card lists."""
 
@@ -49,6 +53,7 @@ def model_card(artifact: Artifact, name: str, scores: dict[str, Scores], summary
         "",
     ]
     lines += [*_library_lines(artifact, name), *score_tables(scores), *_remarks(artifact, scores)]
+    lines += calibration_lines(artifact.task)
     lines += _run_lines(artifact, summary)
     return "\n".join(lines)
 
@@ -140,6 +145,70 @@ def _remarks(artifact: Artifact, scores: dict[str, Scores]) -> list[str]:
     if not lines:
         lines.append("Trained without dev rows: the model is that of the last step, and has no dev score.")
     return [" ".join(lines), ""]
+
+
+def calibration_lines(task: Task, *, after_training: bool = False) -> list[str]:
+    """Return the section on calibration; empty where there is none.
+
+    Args:
+        task: the task with what it has learnt.
+        after_training: whether the scores of the card are older.
+    """
+    calibration = getattr(task, "calibration", None)
+    if calibration is None:
+        return []
+    lines = [_CALIBRATION, "", f"- {_capitalize(calibration.describe())}."]
+    if isinstance(calibration, LabelCalibration):
+        lines += _label_calibration_lines(calibration, getattr(task, "named_thresholds", dict)())
+        lines.append("- Other tools ignore it: they give the model's own probabilities and decisions.")
+    lines.append(f"- `bertune predict --coverage` uses the same {calibration.num_rows} rows.")
+    if after_training:
+        lines.append("- Scores in this card were measured before.")
+    return [*lines, ""]
+
+
+def _label_calibration_lines(calibration: LabelCalibration, thresholds: dict[str, float]) -> list[str]:
+    lines = []
+    if thresholds:
+        named = [f"`{label}` {t:.4g}" for label, t in itertools.islice(thresholds.items(), _MOST_LABELS)]
+        rest = f", ... ({len(thresholds)} in all)" if len(thresholds) > _MOST_LABELS else ""
+        lines.append(f"- Thresholds by {calibration.rule}: {', '.join(named)}{rest}.")
+    names = {"ece": "expected calibration error", "nll": "negative log-likelihood", "brier": "Brier score"}
+    if calibration.after:
+        lines += ["", "| figure | before | after |", "|---|---|---|"]
+        for name, title in names.items():
+            lines.append(f"| {title} | {calibration.before[name]:.4f} | {calibration.after[name]:.4f} |")
+        lines.append("")
+    return lines
+
+
+def rewrite_calibration(folder: Path, task: Task) -> None:
+    """Change the section on calibration in README.md, and nothing else; without a README nothing happens.
+
+    Raises:
+        ArtifactError: it cannot be read or written.
+    """
+    path = folder / "README.md"
+    try:
+        if path.is_file():
+            card = path.read_text(encoding="utf-8")
+            section = "\n".join(calibration_lines(task, after_training=True))
+            write_text(path, _replace_section(card, section))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ArtifactError(f"{path}: cannot be rewritten: {error}") from None
+
+
+def _replace_section(card: str, section: str) -> str:
+    """Return a card whose section on calibration is another one; a new section goes before the last part."""
+    head, mark, rest = card.partition(f"\n{_CALIBRATION}\n")
+    if mark:
+        _, next_mark, tail = rest.partition("\n## ")
+        tail = next_mark[1:] + tail
+    else:
+        head, next_mark, tail = card.partition("\n## Training\n")
+        tail = next_mark[1:] + tail
+    parts = [part.strip("\n") for part in (head, section, tail)]
+    return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def _run_lines(artifact: Artifact, summary: JSON) -> list[str]:

@@ -17,6 +17,7 @@ from bertune.artifact.artifact import (
     sha256_of_tensors,
 )
 from bertune.artifact.file_hashes import WEIGHTS, hash_files
+from bertune.artifact.read import read_metadata
 from bertune.artifact.sentence_modules import Dense, SentenceModules
 from bertune.artifact.sentence_transformers_write import write_modules
 from bertune.config.load import dump_config
@@ -91,6 +92,25 @@ def write_metadata(artifact: Artifact, folder: Path) -> None:
         "files": hash_files(folder),
     }
     write_json(folder / "bertune.json", metadata)
+
+
+def write_calibration(folder: Path, calibration: JSON | None) -> None:
+    """Change in bertune.json what calibration has learnt, and nothing else.
+
+    Args:
+        folder: a saved folder of any format.
+        calibration: what the task's state has under this name; None takes it away.
+
+    Raises:
+        ArtifactError: the folder cannot be read or written.
+    """
+    metadata = read_metadata(folder)
+    state = {name: value for name, value in metadata["state"].items() if name != "calibration"}
+    metadata["state"] = state if calibration is None else {**state, "calibration": calibration}
+    try:
+        write_json(folder / "bertune.json", metadata)
+    except OSError as error:
+        raise ArtifactError(f"{folder}: cannot be written: {error.strerror or error}") from None
 
 
 def _kept_weights(artifact: Artifact, config: JSON) -> dict[str, Tensor]:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from bertune.cli import options as opt
+from bertune.cli.calibrate import calibrate
+from bertune.cli.compare import compare
 from bertune.cli.crossval import crossval
 from bertune.cli.ensemble import ensemble
 from bertune.cli.output import exit_guarded, print_json
@@ -133,6 +135,7 @@ def predict(
     overrides: opt.DataOverrides = None,
     output: opt.PredictionsFile = None,
     output_format: opt.PredictionsFormat = None,
+    coverage: opt.Coverage = None,
     task: opt.TaskFile = None,
     model_code: opt.ModelCode = "never",
     device: opt.Device = "auto",
@@ -151,6 +154,7 @@ def predict(
             overrides or [],
             output,
             output_format,
+            coverage=coverage,
             quiet=quiet,
             task=task,
             device=device,
@@ -388,3 +392,5 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
 
 app.command()(crossval)
 app.command()(tune)
+app.command()(compare)
+app.command()(calibrate)

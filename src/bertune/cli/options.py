@@ -102,6 +102,14 @@ PredictionsFormat = Annotated[
     str | None, typer.Option("--format", help="csv, jsonl or conll.", show_default=False)
 ]
 
+Coverage = Annotated[
+    float | None,
+    typer.Option(
+        help="Add to each row the labels, or the interval, that hold the truth so often, such as 0.9.",
+        show_default=False,
+    ),
+]
+
 # embed
 VectorsFile = Annotated[
     str | None,

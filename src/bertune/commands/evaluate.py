@@ -100,7 +100,7 @@ def evaluate(  # noqa: PLR0913  (what a user can choose)
         examples = check_examples(examples, scored_task, data, note)
         pipeline = artifact.pipeline(device, precision)
         if isinstance(pipeline, SentencePipeline):
-            _use_search_prompts(pipeline, examples, note)
+            use_search_prompts(pipeline, examples, note)
         if scratch is None:
             result = pipeline.predict_examples(examples, to_score=True)
         else:
@@ -129,7 +129,7 @@ def _truncate(artifact: Artifact, truncate_dim: int) -> None:
     scored_task.options = scored_task.options.model_copy(update={"truncate_dim": truncate_dim})
 
 
-def _use_search_prompts(
+def use_search_prompts(
     pipeline: SentencePipeline, examples: Sequence[Example], note: Callable[[str], None]
 ) -> None:
     """Let rows that are searches get the prompts that `bertune search` uses."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bertune import distributed
@@ -18,6 +18,7 @@ from bertune.errors import ConfigError
 from bertune.files import expand_user
 from bertune.inference.pipeline import Pipeline
 from bertune.kernels.precision import choose_device
+from bertune.tasks.base.calibration import PredictionSet
 from bertune.tasks.base.reading import iter_examples
 from bertune.tasks.base.task import Task
 from bertune.types import Example, Prediction, Row
@@ -37,11 +38,12 @@ class FilePredictions:
     """In the order of the file; each row is predicted when it is asked for."""
 
 
-def predict(
+def predict(  # noqa: PLR0913  (what a user can choose)
     folder: str | Path,
     file: str | Path,
     overrides: Sequence[str] = (),
     *,
+    coverage: float | None = None,
     device: str = "auto",
     precision: str = "auto",
     model_code: str = "never",
@@ -57,6 +59,8 @@ def predict(
         folder: what `train` has written.
         file: a data file, or "-".
         overrides: `data.name=value`, how to read the file.
+        coverage: how often the `prediction_set` of a row shall hold the truth, such as 0.9; without it rows
+            have no such set. The model must have been calibrated.
         device: auto, cpu, cuda or mps.
         precision: auto, fp32, bf16 or fp16; or int8, on processors with units for it.
         model_code: "trusted" runs the Python code that the folder brings for its encoder; read it first.
@@ -76,12 +80,22 @@ def predict(
     artifact = read_artifact(folder, task, model_code, lambda line: console.info(f"note: {line}"))
     data = reading_config(artifact.run_config.data, file, overrides)
     artifact = artifact.for_reading(data)
+    to_set = None if coverage is None else artifact.task.prediction_sets(coverage, prefixed(console))
     return FilePredictions(
         [] if file == "-" else _read_column_names(file, artifact.task, data, console),
         detect_format(file, data, artifact.task.columns),
         data.label_delimiter,
-        _predict_rows(artifact.pipeline(device, precision), file, data, console),
+        _with_sets(_predict_rows(artifact.pipeline(device, precision), file, data, console), to_set),
     )
+
+
+def _with_sets(
+    results: Iterator[tuple[Row, Prediction]], to_set: Callable[[Prediction], PredictionSet] | None
+) -> Iterator[tuple[Row, Prediction]]:
+    """Add to each prediction its set of labels, or its interval."""
+    if to_set is None:
+        return results
+    return ((row, replace(p, prediction_set=to_set(p))) for row, p in results)
 
 
 def _read_column_names(file: str, task: Task, data: DataConfig, console: Console) -> list[str]:

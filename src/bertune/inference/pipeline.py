@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -69,13 +70,21 @@ class Pipeline:
         self.__dict__.update(state)
         self.prepare()
 
-    def predict(self, texts: Iterable[str | tuple[str, ...] | list[str]]) -> list[Prediction]:
+    def predict(
+        self, texts: Iterable[str | tuple[str, ...] | list[str]], *, coverage: float | None = None
+    ) -> list[Prediction]:
         """Predict texts, or pairs of texts, in their order.
 
         For a task about words, a list is the words of one text.
 
+        Args:
+            texts: the texts.
+            coverage: how often the `prediction_set` of a prediction shall hold the truth, such as 0.9;
+                without it predictions have no such set.
+
         Raises:
             DataError: a text is empty, or is not a text.
+            ConfigError: the model cannot give sets with this coverage.
         """
         if isinstance(texts, str):
             raise DataError("predict takes a list of texts, got one text; write predict([text])")
@@ -83,7 +92,10 @@ class Pipeline:
             self.task.read(_to_row(text, number, self.task.columns.is_word_level))
             for number, text in enumerate(texts, 1)
         ]
-        return list(self.predict_stream(examples))
+        if coverage is None:
+            return list(self.predict_stream(examples))
+        to_set = self.task.prediction_sets(coverage, lambda line: warnings.warn(line, stacklevel=5))
+        return [replace(p, prediction_set=to_set(p)) for p in self.predict_stream(examples)]
 
     def predict_stream(self, examples: Iterable[Example]) -> Iterator[Prediction]:
         """Predict examples in their order, in memory that does not grow with their number."""

@@ -149,7 +149,7 @@ def write_csv(
                     f"{row.location}: the column {extra[0]!r} is not in the first row; write JSON lines "
                     "instead: --format jsonl"
                 )
-            cells = [_cell(record.get(column)) for column in header]
+            cells = [to_cell(record.get(column)) for column in header]
             writer.writerow([*cells, *(values[name] for name in names)])
         count += 1
     return count
@@ -225,13 +225,15 @@ def _counts_or_is(column: Sequence[Any], words: Sequence[str]) -> bool:
 
 
 def prediction_to_json(prediction: Prediction) -> JSON:
-    """Return what is written of a prediction: its value, and confidence and probabilities if it has them."""
+    """Return a prediction as JSON values, under the names of the columns that are written."""
     value = prediction.value
     values: JSON = {"prediction": [_label_to_json(v) for v in value] if isinstance(value, tuple) else value}
     if prediction.confidence is not None:
         values["confidence"] = round(prediction.confidence, 6)
     if prediction.probabilities is not None:
         values["probabilities"] = {label: round(p, 6) for label, p in prediction.probabilities.items()}
+    if prediction.prediction_set is not None:
+        values["prediction_set"] = list(prediction.prediction_set)
     return values
 
 
@@ -246,9 +248,12 @@ def _to_columns(prediction: Prediction, label_delimiter: str | None) -> dict[str
         values["prediction"] = json.dumps(values["prediction"], ensure_ascii=False)
     elif isinstance(labels, list):
         values["prediction"] = str(label_delimiter).join(labels)
+    if "prediction_set" in values:
+        values["prediction_set"] = json.dumps(values["prediction_set"], ensure_ascii=False)
     probabilities = values.pop("probabilities", {})
     return {**values, **{f"p_{label}": p for label, p in probabilities.items()}}
 
 
-def _cell(value: Any) -> Any:
+def to_cell(value: Any) -> Any:
+    """Return a value as a cell of csv: lists and objects as JSON."""
     return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else value

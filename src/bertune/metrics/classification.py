@@ -278,8 +278,21 @@ def best_threshold(gold: Bools, probability: Floats) -> float:
     best = np.flatnonzero(f1 >= f1.max() - 1e-12)
     i = best[np.argmin(np.abs(threshold[best] - 0.5))]
     low, high = (p[i + 1] if i + 1 < len(p) else -1.0), p[i]
-    # The fewest digits that leave the threshold between its two probabilities.
-    rounded = (round(float(threshold[i]), digits) for digits in range(6, 20))
+    return _shortest_between(float(threshold[i]), low, high)
+
+
+def threshold_between(low: float, high: float) -> float:
+    """Return a threshold halfway between two probabilities: `low` is below it, `high` is not.
+
+    >>> threshold_between(0.2, 0.4)
+    0.3
+    """
+    return _shortest_between((low + high) / 2, low if low > 0 else -1.0, high)
+
+
+def _shortest_between(threshold: float, low: float, high: float) -> float:
+    """Round a threshold to the fewest digits that leave it above `low` and at most `high`."""
+    rounded = (round(threshold, digits) for digits in range(6, 20))
     return next((t for t in rounded if low < t <= high), float(high))
 
 

@@ -6,20 +6,21 @@ import copy
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
-import numpy.typing as npt
-from pydantic import Field, field_validator
 
-from bertune.config.schema import DataConfig, label_to_text
-from bertune.data.label_settings import all_labels, find_labels, unknown_labels
+from bertune.config.schema import DataConfig
+from bertune.data.label_settings import all_labels, find_labels
 from bertune.data.labels import unknown_label_error
-from bertune.errors import ConfigError, DataError, did_you_mean, listed
+from bertune.errors import DataError, listed
+from bertune.metrics.calibration import Floats, Gold
 from bertune.metrics.classification import best_threshold
-from bertune.tasks.base.label_scores import MOST_LABELS, score_multi_label, score_single_label
+from bertune.tasks.base.calibrated import DEV_ROWS, CalibratedLabels, best_f1_note
+from bertune.tasks.base.classify_options import ClassifyOptions, check_options, weights_of_labels
+from bertune.tasks.base.label_scores import score_multi_label, score_single_label
 from bertune.tasks.base.labels import LabelReader, read_target, suspicious_labels
-from bertune.tasks.base.pooled import PooledOptions, PooledTask
+from bertune.tasks.base.pooled import PooledTask
 from bertune.tasks.base.task import Note, RowReader, rename_keys
 from bertune.types import JSON, Batch, Columns, Example, Prediction, Row, Scores
 
@@ -27,51 +28,10 @@ if TYPE_CHECKING:
     from torch import Tensor
     from typing_extensions import Self
 
-Floats = npt.NDArray[np.floating[Any]]
 _FORMAT_1_KEYS = {"multi": "is_multi_label", "weights": "class_weights"}
 
 
-class ClassifyOptions(PooledOptions):
-    """Settings of classification."""
-
-    problem_type: Literal["auto", "single_label", "multi_label"] = "auto"
-    """`single_label`: exactly one label a row. `multi_label`: any number of labels. `auto`: multi_label when
-    the labels are lists, also as text, a 0 or 1 for each label, or `data.label_delimiter` is given; a line of
-    the log says which."""
-    loss: Literal["cross_entropy", "focal"] = "cross_entropy"
-    """`focal` lets easy rows count less."""
-    focal_gamma: Annotated[float, Field(ge=0)] = 2.0
-    """Exponent of the focal loss."""
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of the target that is spread over all labels."""
-    class_weights: Literal["balanced"] | dict[str, Annotated[float, Field(gt=0)]] | None = None
-    """Weight of the rows of each label in the loss: `balanced` (rows / labels / rows of the label) or a
-    mapping."""
-    threshold: Literal["tuned"] | Annotated[float, Field(gt=0, lt=1)] = "tuned"
-    """Multi-label: the probability from which a label applies; `tuned` finds the best F1 of each label on the
-    dev rows."""
-    positive_label: str | None = None
-    """Two labels: the one of which precision, recall and F1 are computed; without it the second."""
-    metric: Literal["auto", "accuracy", "f1", "f1_macro", "f1_micro", "f1_weighted", "mcc"] = "auto"
-    """The metric that decides which checkpoint is best; `auto` is accuracy, for multi-label f1_micro."""
-
-    @field_validator("positive_label", mode="before")
-    @classmethod
-    def _label_is_text(cls, value: Any) -> Any:
-        return value if value is None or isinstance(value, list | dict) else label_to_text(value)
-
-    @field_validator("class_weights", mode="before")
-    @classmethod
-    def _labels_are_text(cls, value: Any) -> Any:
-        if not isinstance(value, dict):
-            return value
-        weights = {label_to_text(label): weight for label, weight in value.items()}
-        if len(weights) < len(value):
-            raise ValueError(f"names a label twice: {listed(value)}")
-        return weights
-
-
-class Classify(PooledTask):
+class Classify(CalibratedLabels, PooledTask):
     """Choose labels."""
 
     Options = ClassifyOptions
@@ -84,6 +44,7 @@ class Classify(PooledTask):
     def __init__(self, options: ClassifyOptions, data: DataConfig) -> None:
         super().__init__(options, data)
         self.labels = ()
+        self.keeps_probabilities = options.calibration_request is not None
         self.class_weights: list[float] | None = None
         self.thresholds: list[float] = []
         self.is_multi_label: bool | None = {"auto": None, "single_label": False, "multi_label": True}[
@@ -131,6 +92,27 @@ class Classify(PooledTask):
         if positive is None:
             return 1
         return self._ids[find_labels([positive], self.labels, "options.positive_label")[positive]]
+
+    @property
+    def has_several_labels(self) -> bool:
+        """Tell whether a row has any number of labels."""
+        return bool(self.is_multi_label)
+
+    @property
+    def fixed_threshold(self) -> float | None:
+        """Return the threshold that the settings state, if they do."""
+        threshold = self.options.threshold
+        return None if threshold == "tuned" else float(threshold)
+
+    @property
+    def decision_thresholds(self) -> Sequence[float] | None:
+        """Return the threshold of each label, or of the positive label; None: the most probable is chosen."""
+        if self.calibration is not None and self.calibration.thresholds:
+            return self.calibration.thresholds
+        if self.is_multi_label:
+            return self.thresholds
+        fixed = self.fixed_threshold
+        return None if fixed is None or self.positive_id is None else (fixed,)
 
     def read(self, row: Row) -> Example:
         """Return the texts of a row, and its label or a tuple of its labels.
@@ -195,64 +177,13 @@ class Classify(PooledTask):
         suspicion = suspicious_labels(counts, is_multi_label=self.is_multi_label)
         if suspicion:
             note(suspicion)
-        self._check_options()
-        self.class_weights = self._class_weights(counts, len(examples))
+        several = self.has_several_labels
+        check_options(self.options, self.data, self.labels, is_multi_label=several)
+        self.class_weights = weights_of_labels(
+            self.options.class_weights, self.labels, counts, len(examples), is_multi_label=several
+        )
         threshold = self.options.threshold
         self.thresholds = [0.5 if threshold == "tuned" else threshold] * len(self.labels)
-
-    def _check_options(self) -> None:
-        """Raise one ConfigError for all options that do not fit the problem."""
-        options, labels, faults = self.options, self.labels, []
-        is_binary = not self.is_multi_label and len(labels) == 2
-        if options.metric == "mcc" and self.is_multi_label:
-            faults.append("options.metric=mcc is for single-label problems")
-        if options.loss == "focal" and options.label_smoothing and not self.is_multi_label:
-            faults.append("options.label_smoothing has no effect with options.loss=focal; use one of them")
-        default_gamma = ClassifyOptions.model_fields["focal_gamma"].default
-        if options.loss != "focal" and options.focal_gamma != default_gamma:
-            faults.append(
-                "options.focal_gamma has no effect with options.loss=cross_entropy; set options.loss=focal"
-            )
-        if options.threshold != "tuned" and not self.is_multi_label:
-            faults.append(
-                "options.threshold is for several labels a row; here the most probable label is predicted"
-            )
-        if not self.is_multi_label and self.data.label_delimiter is not None:
-            faults.append("data.label_delimiter contradicts options.problem_type=single_label")
-        if options.metric == "f1" and not is_binary:
-            faults.append("options.metric=f1 is for two labels; use f1_macro, f1_micro or f1_weighted")
-        positive = options.positive_label
-        if positive is not None and not is_binary:
-            faults.append(
-                f"options.positive_label is for two labels, but there are {len(labels)}: {listed(labels)}"
-            )
-        elif positive is not None and not find_labels([positive], labels, "options.positive_label"):
-            faults.append(
-                f"options.positive_label: {positive!r} is not a label{did_you_mean(positive, labels)}; "
-                f"labels: {listed(labels)}"
-            )
-        if isinstance(options.class_weights, dict):
-            found = find_labels(list(options.class_weights), labels, "options.class_weights")
-            unknown = [label for label in options.class_weights if label not in found]
-            if unknown:
-                faults.append(f"options.class_weights: no such labels: {unknown_labels(unknown, labels)}")
-        if faults:
-            raise ConfigError("; ".join(faults))
-
-    def _class_weights(self, counts: Counter[str], num_rows: int) -> list[float] | None:
-        """Return the weight of each label. Multi-label: of its positives, negatives over positives."""
-        given = self.options.class_weights
-        if given is None:
-            return None
-        if isinstance(given, dict):
-            found = find_labels(list(given), self.labels, "options.class_weights")
-            weights = {found[name]: weight for name, weight in given.items()}
-            return [float(weights.get(label, 1.0)) for label in self.labels]
-        if self.is_multi_label:
-            return [
-                (num_rows - counts[label]) / counts[label] if counts[label] else 1.0 for label in self.labels
-            ]
-        return [num_rows / (len(counts) * counts[label]) if counts[label] else 1.0 for label in self.labels]
 
     def describe(self) -> str:
         """Return one line about the problem, and why it is taken as this problem."""
@@ -347,17 +278,25 @@ class Classify(PooledTask):
         return self._predictions(self._probabilities(out))
 
     def _probabilities(self, out: Tensor) -> Floats:
-        """Return the probability of each label of each row (n, N), fp32."""
+        """Return the probability of each label of each row (n, N): the model's own in fp32."""
         probabilities = out.float().sigmoid() if self.is_multi_label else out.float().softmax(-1)
-        array: Floats = probabilities.cpu().numpy()
-        return array
+        return self.calibrated(probabilities.cpu().numpy())
 
     def _predictions(self, rows: Floats) -> list[Prediction]:
         """Return predictions of probabilities (n, N), which stay an array."""
+        thresholds = self.decision_thresholds
         if not self.is_multi_label:
-            best = rows.argmax(1).tolist()
-            return [Prediction(self.labels[i], float(row[i])) for i, row in zip(best, rows, strict=True)]
-        labels, applies = np.array(self.labels, object), rows.astype(np.float64) >= np.array(self.thresholds)
+            best = rows.argmax(1)
+            if thresholds is not None and (positive := self.positive_id) is not None:
+                is_positive = rows[:, positive].astype(np.float64) >= thresholds[0]
+                best = np.where(is_positive, positive, 1 - positive)
+            return [
+                Prediction(
+                    self.labels[i], float(row[i]), vectors=(row,) if self.keeps_probabilities else None
+                )
+                for i, row in zip(best.tolist(), rows, strict=True)
+            ]
+        labels, applies = np.array(self.labels, object), rows.astype(np.float64) >= np.array(thresholds)
         return [
             Prediction(tuple(labels[flags].tolist()), vectors=(row,))
             for flags, row in zip(applies, rows, strict=True)
@@ -382,41 +321,55 @@ class Classify(PooledTask):
         """Return the label, or the labels together."""
         return "\0".join(example.target) if self.is_multi_label else str(example.target)
 
+    def gold_of(self, examples: Sequence[Example]) -> Gold:
+        """Return the ids of the labels (n,); multi-label: whether each label applies (n, N)."""
+        if not self.is_multi_label:
+            return np.array([self._ids[e.target] for e in examples])
+        gold = np.zeros((len(examples), len(self.labels)), bool)
+        for flags, example in zip(gold, examples, strict=True):
+            flags[[self._ids[label] for label in example.target]] = True
+        return gold
+
     def calibrate(
         self, predictions: list[Prediction], examples: Sequence[Example], note: Note
     ) -> list[Prediction]:
-        """Choose the threshold of each label on the dev rows."""
-        if not self.is_multi_label or self.options.threshold != "tuned":
+        """Choose the threshold of each label on the dev rows, and what the settings ask of calibration."""
+        return self.calibrate_on(predictions, examples, note, DEV_ROWS)
+
+    def calibrate_on(
+        self, predictions: list[Prediction], examples: Sequence[Example], note: Note, rows: str
+    ) -> list[Prediction]:
+        """Do what `calibrate` does with these rows; see `Task.calibrate_on`."""
+        request = self.options.calibration_request
+        if self.is_multi_label and self.fixed_threshold is None:
+            probabilities, gold = self.probability_rows(predictions), self.gold_of(examples)
+            self.thresholds = [
+                best_threshold(gold[:, i], probabilities[:, i].astype(np.float64))
+                for i in range(len(self.labels))
+            ]
+            if request is None:
+                note(best_f1_note(self.labels, self.thresholds, rows))
+                return self._predictions(probabilities)
+        if request is None:
             return predictions
-        rows = np.stack([self._probability_row(p) for p in predictions])
-        gold = np.zeros(rows.shape, bool)
-        for flags, example in zip(gold, examples, strict=True):
-            flags[[self._ids[label] for label in example.target]] = True
-        self.thresholds = [
-            best_threshold(gold[:, i], rows[:, i].astype(np.float64)) for i in range(len(self.labels))
-        ]
-        chosen = [f"{label} {t:.3f}" for label, t in zip(self.labels, self.thresholds, strict=True)]
-        rest = f", ... ({len(chosen)} in all)" if len(chosen) > MOST_LABELS else ""
-        note(
-            "thresholds with the best F1 on the dev rows, which flatters the dev scores a little: "
-            f"{', '.join(chosen[:MOST_LABELS])}{rest}"
-        )
-        return self._predictions(rows)
+        report = self.learn_calibration(predictions, examples, request, note, rows)
+        note(f"calibration: {report.describe()}")
+        return self._predictions(self.calibrated(self.probability_rows(predictions)))
 
     def decide(self, predictions: Sequence[Prediction]) -> list[Prediction]:
-        """Return predictions of several labels with today's thresholds; others as they are."""
-        if not self.is_multi_label or not predictions:
-            return list(predictions)
-        decided = self._predictions(np.stack([self._probability_row(p) for p in predictions]))
-        return [replace(p, value=d.value) for p, d in zip(predictions, decided, strict=True)]
-
-    def _probability_row(self, prediction: Prediction) -> Floats:
-        """Return the probability of each label (N,) of a multi-label prediction."""
-        if prediction.vectors is not None:
-            row: Floats = prediction.vectors[0]
-            return row
-        by_label = prediction.probabilities or {}
-        return np.array([by_label[label] for label in self.labels])
+        """Return complete predictions with what calibration has learned; they were made without it."""
+        if not predictions:
+            return []
+        rows = self.calibrated(self.probability_rows(predictions))
+        return [
+            replace(
+                p,
+                value=d.value,
+                confidence=d.confidence,
+                probabilities=dict(zip(self.labels, values, strict=True)),
+            )
+            for p, d, values in zip(predictions, self._predictions(rows), rows.tolist(), strict=True)
+        ]
 
     def state(self) -> JSON:
         """Return the kind of problem, labels, weights and thresholds."""
@@ -428,6 +381,7 @@ class Classify(PooledTask):
             "problem_reason": self.problem_reason,
             "class_weights": self.class_weights,
             "thresholds": self.thresholds,
+            **self.calibration_state(),
         }
 
     def load_state(self, state: JSON) -> None:
@@ -438,6 +392,16 @@ class Classify(PooledTask):
         self.is_multi_hot = state.get("is_multi_hot", False)
         self.problem_reason = state.get("problem_reason", "as trained")
         self.class_weights, self.thresholds = state["class_weights"], state["thresholds"]
+        self.load_calibration(state)
+
+    def ignored_by_hf(self, head: Any) -> str:
+        """Return that other tools give the model's own probabilities and decisions, where that differs."""
+        calibration, left_out = self.calibration, []
+        if calibration is not None and calibration.method != "none":
+            left_out.append("the calibration of probabilities")
+        if not self.is_multi_label and self.decision_thresholds is not None:
+            left_out.append("the threshold of the positive label")
+        return " and ".join(left_out)
 
     @property
     def cross_encoder_activation(self) -> str:  # type: ignore[override]

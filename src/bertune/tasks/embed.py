@@ -159,7 +159,7 @@ class Embed(SentenceTask):
             note("pairs labelled 0 belong together (entailment), since data.drop_labels names 1 and 2")
         if targets == {1} and {"0", "2"} <= set(self.data.drop_labels or ()):
             note("pairs labelled 1 are taken for ones that belong together; in NLI data 1 is mostly neutral")
-        unrelated = next((e for e in examples if self._relatedness(e) not in {None, 1}), None)
+        unrelated = next((e for e in examples if self.relatedness_of(e) not in {None, 1}), None)
         if unrelated is None:
             return
         numbers = [t for t in targets if isinstance(t, int | float)]
@@ -176,7 +176,7 @@ class Embed(SentenceTask):
             fault += _without_label(mapping, self.columns.target)
         raise DataError(f"{unrelated.location}: {reason} {fault}")
 
-    def _relatedness(self, example: Example) -> Any:
+    def relatedness_of(self, example: Example) -> Any:
         """Return the score of a pair; 1 or 0 for a label."""
         if self.related_label == 0 and isinstance(example.target, int | float):
             return int(example.target == 0)
@@ -201,7 +201,7 @@ class Embed(SentenceTask):
             )
         kind = self.evaluation_kind(examples)
         if kind in {"scores", "labels"}:
-            gold = [self._relatedness(e) for e in examples]
+            gold = [self.relatedness_of(e) for e in examples]
             check_not_constant(gold, source, labels=kind == "labels")
         if kind == "scores" and self.options.metric == "auto" and look_like_classes(gold):
             labels = listed(sorted(map(str, set(gold))))
@@ -228,15 +228,15 @@ class Embed(SentenceTask):
         """Return the kind of rows to score: scores, labels, search (queries and texts to find), or texts."""
         if self._belong_together(examples):
             return "texts" if len(examples[0].texts) == 1 else "search"
-        return "labels" if is_binary([self._relatedness(e) for e in examples]) else "scores"
+        return "labels" if is_binary([self.relatedness_of(e) for e in examples]) else "scores"
 
     def _belong_together(self, examples: Sequence[Example]) -> bool:
-        return all(self._relatedness(e) in {None, 1} for e in examples)
+        return all(self.relatedness_of(e) in {None, 1} for e in examples)
 
     def encode(self, examples: Sequence[Example], tokenizer: Tokenizer) -> list[EncodedExample]:
         """Return examples as token ids; pairs that belong together get no target: the loss needs none."""
         all_related = self._belong_together(examples)
-        targets = [None if all_related else self._relatedness(e) for e in examples]
+        targets = [None if all_related else self.relatedness_of(e) for e in examples]
         examples = [replace(e, target=target) for e, target in zip(examples, targets, strict=True)]
         return super().encode(examples, tokenizer)
 
@@ -356,7 +356,7 @@ class Embed(SentenceTask):
         """
         kind = self.evaluation_kind(examples)
         main = METRICS[kind][0] if self.options.metric == "auto" else self.options.metric
-        gold = [self._relatedness(e) for e in examples]
+        gold = [self.relatedness_of(e) for e in examples]
         if kind == "scores":
             return score_correlation(gold, predictions, main, intervals=intervals)
         if kind == "labels":

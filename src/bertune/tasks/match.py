@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -14,7 +14,10 @@ from bertune.data.label_settings import all_labels
 from bertune.data.labels import format_label, get_label, get_number, unknown_label_error
 from bertune.errors import ConfigError, DataError, listed
 from bertune.metrics.bootstrap import bootstrap_interval
+from bertune.metrics.calibration import Ints
 from bertune.metrics.classification import confusion_matrix, per_label_scores, single_label_scores
+from bertune.tasks.base.calibrated import DEV_ROWS, CalibratedLabels
+from bertune.tasks.base.calibration import CalibrationRequest, PredictionSet
 from bertune.tasks.base.pair_labels import TargetKind, choose_target, read_number_or_label
 from bertune.tasks.base.sentence import (
     METRICS,
@@ -57,6 +60,9 @@ class MatchOptions(SentenceOptions):
     """softmax: peak learning rate of the layer that predicts labels. It begins at random: at the encoder's
     rate it learns little within a few hundred steps. It has no weight decay; `train.head_learning_rate` is
     for the layers before it."""
+    calibration: Literal["none", "auto"] = "none"
+    """softmax: `auto` learns on the dev rows a temperature that makes probabilities true, and what
+    `predict --coverage` needs."""
     metric: Literal[
         "auto", "spearman", "pearson", "average_precision", "accuracy", "f1", "f1_macro", "mcc"
     ] = "auto"
@@ -64,7 +70,7 @@ class MatchOptions(SentenceOptions):
     labels 0 and 1, accuracy for softmax."""
 
 
-class Match(SentenceTask):
+class Match(CalibratedLabels, SentenceTask):
     """Predict how similar two texts are, or the label of a pair. Each text is encoded by itself."""
 
     Options = MatchOptions
@@ -205,6 +211,7 @@ class Match(SentenceTask):
             ("margin", "contrastive"),
             ("concat_product", "softmax"),
             ("classifier_learning_rate", "softmax"),
+            ("calibration", "softmax"),
         ):
             defaults = {MatchOptions.model_fields[name].default}
             if name == "scale":
@@ -318,7 +325,7 @@ class Match(SentenceTask):
         if out.logits is None:
             return super().decode(out, batch)
         predictions = []
-        for row in out.logits.float().softmax(-1).tolist():
+        for row in self.calibrated(out.logits.float().softmax(-1).cpu().numpy()).tolist():
             best = max(range(len(row)), key=row.__getitem__)
             by_label = dict(zip(self.labels, row, strict=True))
             predictions.append(Prediction(self.labels[best], row[best], by_label))
@@ -333,8 +340,7 @@ class Match(SentenceTask):
             score = score_binary if self.is_binary else score_correlation
             return score(gold, predictions, main, intervals=intervals)
         ids = {label: n for n, label in enumerate(self.labels)}
-        gold_ids = [ids[format_label(g)] for g in gold]
-        columns = np.array(gold_ids), np.array([ids[str(p.value)] for p in predictions])
+        columns = self.gold_of(examples), np.array([ids[str(p.value)] for p in predictions])
 
         def label_scores(g: Any, p: Any) -> dict[str, float]:
             return single_label_scores(confusion_matrix(g, p, len(ids)), None)
@@ -343,6 +349,44 @@ class Match(SentenceTask):
         matrix = confusion_matrix(*columns, len(ids))
         per_label = per_label_scores(self.labels, np.diag(matrix), matrix.sum(0), matrix.sum(1))
         return Scores(main, True, label_scores(*columns), {main: interval} if interval else {}, per_label)
+
+    def gold_of(self, examples: Sequence[Example]) -> Ints:
+        """Return the ids of the labels (n,)."""
+        ids = {label: n for n, label in enumerate(self.labels)}
+        return np.array([ids[format_label(e.target)] for e in examples])
+
+    def check_calibration(self, request: CalibrationRequest) -> None:
+        """Check that this can be learnt: of labels, without thresholds; see `Task.check_calibration`."""
+        if not self.labels:
+            raise ConfigError(
+                "calibrate: this model of task match predicts similarities, which are no probabilities; only "
+                "one that predicts labels (options.loss=softmax) can be calibrated"
+            )
+        super().check_calibration(request)
+
+    def calibrate(
+        self, predictions: list[Prediction], examples: Sequence[Example], note: Note
+    ) -> list[Prediction]:
+        """Learn a temperature on the dev rows, where the settings ask for it."""
+        return self.calibrate_on(predictions, examples, note, DEV_ROWS)
+
+    def calibrate_on(
+        self, predictions: list[Prediction], examples: Sequence[Example], note: Note, rows: str
+    ) -> list[Prediction]:
+        """Do what `calibrate` does with these rows; see `Task.calibrate_on`."""
+        if self.options.calibration != "none":
+            report = self.learn_calibration(predictions, examples, CalibrationRequest(), note, rows)
+            note(f"calibration: {report.describe()}")
+        return predictions
+
+    def prediction_sets(self, coverage: Any, note: Note) -> Callable[[Prediction], PredictionSet]:
+        """Return what gives the set of labels of a prediction; see `Task.prediction_sets`."""
+        if not self.labels:
+            raise ConfigError(
+                "coverage: this model of task match predicts similarities, which have no sets; only one that "
+                "predicts labels (options.loss=softmax) has"
+            )
+        return super().prediction_sets(coverage, note)
 
     def state(self) -> JSON:
         """Return the labels, or the range of the scores."""
@@ -354,6 +398,7 @@ class Match(SentenceTask):
             "score_range": list(self.score_range),
             "is_binary": self.is_binary,
             "labels_from_normalized": self.labels_from_normalized,
+            **self.calibration_state(),
         }
 
     def load_state(self, state: JSON) -> None:
@@ -367,6 +412,7 @@ class Match(SentenceTask):
         self.text_columns = tuple(state.get("text_columns", ()))
         if self.options.loss == "auto":
             self._set_loss(state.get("loss", "softmax" if self.labels else "cosent"))
+        self.load_calibration(state)
 
 
 class MatchReader(RowReader):

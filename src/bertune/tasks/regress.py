@@ -11,6 +11,8 @@ from bertune.data.labels import get_number
 from bertune.errors import ConfigError, DataError
 from bertune.metrics.bootstrap import bootstrap_interval
 from bertune.metrics.regression import regression_scores
+from bertune.tasks.base.calibrated import DEV_ROWS, CalibratedNumbers
+from bertune.tasks.base.calibration import CalibrationRequest
 from bertune.tasks.base.pooled import PooledOptions, PooledTask
 from bertune.tasks.base.task import Note, rename_keys
 from bertune.types import JSON, Batch, Columns, Example, Prediction, Row, Scores
@@ -30,9 +32,11 @@ class RegressOptions(PooledOptions):
     of 1, absolute beyond."""
     metric: Literal["pearson", "spearman", "mse", "mae"] = "pearson"
     """The metric that decides which checkpoint is best."""
+    calibration: Literal["none", "auto"] = "none"
+    """`auto` learns on the dev rows how wrong predictions are, for the intervals of `predict --coverage`."""
 
 
-class Regress(PooledTask):
+class Regress(CalibratedNumbers, PooledTask):
     """Predict one number."""
 
     Options = RegressOptions
@@ -127,6 +131,21 @@ class Regress(PooledTask):
             {main: interval} if interval else {},
         )
 
+    def calibrate(
+        self, predictions: list[Prediction], examples: Sequence[Example], note: Note
+    ) -> list[Prediction]:
+        """Learn how wrong predictions are on the dev rows, where the settings ask for it."""
+        return self.calibrate_on(predictions, examples, note, DEV_ROWS)
+
+    def calibrate_on(
+        self, predictions: list[Prediction], examples: Sequence[Example], note: Note, rows: str
+    ) -> list[Prediction]:
+        """Do what `calibrate` does with these rows; see `Task.calibrate_on`."""
+        if self.options.calibration != "none":
+            report = self.learn_calibration(predictions, examples, CalibrationRequest(), note, rows)
+            note(f"calibration: {report.describe()}")
+        return predictions
+
     def state(self) -> JSON:
         """Return the number of texts a row, and the mean and the range of the targets."""
         return {
@@ -134,6 +153,7 @@ class Regress(PooledTask):
             "target_mean": self.target_mean,
             "target_min": self.target_min,
             "target_max": self.target_max,
+            **self.calibration_state(),
         }
 
     def load_state(self, state: JSON) -> None:
@@ -142,6 +162,7 @@ class Regress(PooledTask):
         state = rename_keys(state, _FORMAT_1_KEYS)
         self.target_mean = state["target_mean"]
         self.target_min, self.target_max = state["target_min"], state["target_max"]
+        self.load_calibration(state)
 
     def hf_config(self, head: Any) -> JSON:
         """Return the head's part of config.json, as transformers has it for regression."""

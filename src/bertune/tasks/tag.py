@@ -13,7 +13,6 @@ from pydantic import Field, field_validator, model_validator
 
 from bertune.config.schema import DataConfig, Section
 from bertune.config.tuning import TRAIN_SPACE
-from bertune.data.conll import MANY_WORDS, cut_advice
 from bertune.data.entities import WordOffsets, WordUnit, get_entities, get_sentence
 from bertune.data.labels import read_labels, sort_labels, unknown_label_error
 from bertune.data.tags import (
@@ -32,7 +31,7 @@ from bertune.errors import ConfigError, DataError, listed
 from bertune.metrics.bootstrap import bootstrap_interval
 from bertune.metrics.classification import per_label_scores
 from bertune.metrics.spans import SpanCounts, count_spans, count_tags, span_scores, tag_scores
-from bertune.tasks.base.tag_reader import TagReader
+from bertune.tasks.base.tag_reader import TagReader, refuse_single_text
 from bertune.tasks.base.task import Note, RowReader, Task, rename_keys
 from bertune.tasks.base.word_fit import WordFit
 from bertune.types import (
@@ -162,7 +161,7 @@ class Tag(Task):
         for name in ("label_delimiter", "drop_labels"):
             if getattr(self.data, name):
                 raise ConfigError(f"data.{name} is for labels of whole texts; leave it out")
-        _refuse_single_text(examples, self.data)
+        refuse_single_text(examples, self.data)
         counts = Counter(span.label for e in examples for span in e.target)
         given = self._tag_names = read_labels(self.data.labels) or ()
         if given:
@@ -426,23 +425,6 @@ class Tag(Task):
             f"{words}, and the CRF's scores of pairs, first and last tags are beside the head, as "
             "bertune_head.crf.* in model.safetensors: transformers computes the scores of single tags alone "
             "(the emissions), bertune.load all of it"
-        )
-
-
-def _refuse_single_text(examples: Sequence[Example], data: DataConfig) -> None:
-    """Refuse training rows that are one sentence, in a file with a word a line, without blank lines.
-
-    Raises:
-        DataError: how many words there are, and how to divide them.
-    """
-    first = examples[0]
-    num_words = len(first.words or ())
-    is_undivided = first.location.stride and num_words > MANY_WORDS and data.sentence_ends is None
-    if len(examples) == 1 and is_undivided:
-        words = {first.texts[0][start:end] for start, end in first.words or ()}
-        raise DataError(
-            f"{first.location.source}: all {num_words} words of the training rows are one sentence: no blank "
-            f"line divides them; {cut_advice(words)}"
         )
 
 

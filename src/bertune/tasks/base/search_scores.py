@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from bertune.metrics.bootstrap import bootstrap_interval
-from bertune.metrics.ranking import retrieval_scores
+from bertune.metrics.ranking import RetrievalScores, retrieval_scores
 from bertune.metrics.similarity import Similarity, l2_normalize
 from bertune.types import Example, Prediction, Scores
 
@@ -26,9 +26,26 @@ def search_scores(
     *,
     intervals: bool,
 ) -> Scores:
-    """Score a search: every different first text is a query, every other text is a document.
+    """Score a search; `main` is the main metric. See `rank_texts`."""
+    result = rank_texts(predictions, examples, similarity)
+    interval = None
+    if intervals:
+        interval = bootstrap_interval(lambda each: float(each.mean()), result.per_query[main])
+    return Scores(main, True, result.values, {main: interval} if interval else {})
 
-    The documents to find are those that belong to the query in one of its rows; `main` is the main metric.
+
+def queries_of(examples: Sequence[Example]) -> list[str]:
+    """Return the queries of a search, each once: the different first texts of rows."""
+    return list(dict.fromkeys(example.texts[0] for example in examples))
+
+
+def rank_texts(
+    predictions: Sequence[Prediction], examples: Sequence[Example], similarity: Similarity
+) -> RetrievalScores:
+    """Rank all texts to find for each query, see `queries_of`, and return the metrics of each query.
+
+    The texts to find are all texts of rows but the first ones. Those that belong to a query are in one of its
+    rows.
     """
     queries: dict[str, Any] = {}
     documents: dict[str, Any] = {}
@@ -47,13 +64,9 @@ def search_scores(
     if similarity == "cosine":
         query_vectors, document_vectors = l2_normalize(query_vectors), l2_normalize(document_vectors)
         similarity = "dot"
-    result = retrieval_scores(
+    return retrieval_scores(
         query_vectors, document_vectors, relevant_ids, excluded=own_ids, similarity=similarity
     )
-    interval = None
-    if intervals:
-        interval = bootstrap_interval(lambda each: float(each.mean()), result.per_query[main])
-    return Scores(main, True, result.values, {main: interval} if interval else {})
 
 
 def uniformity(vectors: Any) -> float:

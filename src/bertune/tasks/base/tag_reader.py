@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
+from bertune.config.schema import DataConfig
+from bertune.data.conll import MANY_WORDS, cut_advice
 from bertune.data.entities import count_trimmed, get_tags, parse_tags
 from bertune.data.tags import Scheme, Tag, TagCounts
 from bertune.errors import DataError
@@ -107,3 +109,20 @@ class TagReader(RowReader):
             if count
         ]
         return lines
+
+
+def refuse_single_text(examples: Sequence[Example], data: DataConfig) -> None:
+    """Refuse training rows that are one sentence, in a file with a word a line, without blank lines.
+
+    Raises:
+        DataError: how many words there are, and how to divide them.
+    """
+    first = examples[0]
+    num_words = len(first.words or ())
+    is_undivided = first.location.stride and num_words > MANY_WORDS and data.sentence_ends is None
+    if len(examples) == 1 and is_undivided:
+        words = {first.texts[0][start:end] for start, end in first.words or ()}
+        raise DataError(
+            f"{first.location.source}: all {num_words} words of the training rows are one sentence: no blank "
+            f"line divides them; {cut_advice(words)}"
+        )

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from typing_extensions import Self
 
+    from bertune.tasks.base.calibration import CalibrationReport, CalibrationRequest, PredictionSet
+
 Note = Callable[[str], None]
 """Called with each line that a user should see."""
 
@@ -275,6 +277,63 @@ class Task(ABC):
             predictions: complete ones, not those of `decode_to_score`; perhaps of another model.
         """
         return list(predictions)
+
+    def calibrate_on(
+        self, predictions: list[Prediction], examples: Sequence[Example], note: Note, rows: str
+    ) -> list[Prediction]:
+        """Do what `calibrate` does with rows that are not dev rows, such as "out-of-fold rows".
+
+        Predictions must come from the model as it was trained: `reset_calibration` before they are made.
+        """
+        return self.calibrate(predictions, examples, note)
+
+    def reset_calibration(self) -> None:
+        """Forget what calibration has learnt, so that probabilities are the model's own."""
+
+    def check_calibration(self, request: CalibrationRequest) -> None:
+        """Check that `learn_calibration` can learn this.
+
+        Raises:
+            ConfigError: it cannot; the message names all reasons.
+        """
+        raise ConfigError(
+            f"calibrate: task {type(self).__name__.lower()} has neither probabilities of labels nor numbers "
+            "to calibrate; classify, regress and match with classes (options.loss=softmax) have"
+        )
+
+    def learn_calibration(
+        self,
+        predictions: Sequence[Prediction],
+        examples: Sequence[Example],
+        request: CalibrationRequest,
+        note: Note,
+        rows: str,
+    ) -> CalibrationReport:
+        """Learn what calibrates predictions, and use it from now on.
+
+        Args:
+            predictions: with probabilities, made after `reset_calibration`.
+            examples: the same rows, with targets, on which the model was not trained.
+            request: what is to be learnt.
+            note: called with each line that a user should see.
+            rows: the rows in words, such as "rows of dev.csv".
+
+        Raises:
+            ConfigError: see `check_calibration`.
+        """
+        self.check_calibration(request)
+        raise NotImplementedError
+
+    def prediction_sets(self, coverage: Any, note: Note) -> Callable[[Prediction], PredictionSet]:
+        """Return what gives the labels, or the interval, that hold the truth as often as `coverage` says.
+
+        Raises:
+            ConfigError: the task has none, or the model has not learnt them, or `coverage` is impossible.
+        """
+        raise ConfigError(
+            f"coverage: task {type(self).__name__.lower()} has no sets of predictions; classify (sets of "
+            "labels), regress (intervals) and match with classes (options.loss=softmax) have"
+        )
 
     def decode_to_score(self, out: Any, batch: Batch) -> list[Prediction]:
         """Return as much of the predictions of a batch as `score` and `calibrate` need."""
