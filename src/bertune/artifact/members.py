@@ -163,12 +163,13 @@ def join_members(
     """
     artifacts: list[Artifact] = []
     faults: list[str] = []
+    members = []
     for path in member_folders(folder, metadata):
         try:
             artifacts.append(read(path))
+            members.append(Member.of(artifacts[-1], str(path)))
         except BertuneError as error:
             faults.append(str(error))
-    members = [Member.of(a, str(path)) for a, path in zip(artifacts, member_folders(folder, metadata))]  # noqa: B905
     if not faults:
         faults = check_members(members)
     if not faults:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -88,7 +87,7 @@ def split_arguments(words: Sequence[str]) -> tuple[list[str], list[str], list[st
     >>> split_arguments(["a", "b", "dev.csv", "data.format=csv"])
     (['a', 'b'], ['dev.csv'], ['data.format=csv'])
     """
-    overrides = [word for word in words if "=" in word and not os.path.exists(expand_user(word))]  # noqa: PTH110
+    overrides = [word for word in words if "=" in word and not Path(expand_user(word)).exists()]
     paths = [word for word in words if word not in overrides]
     if paths and len(paths) > 1 and not Path(expand_user(paths[-1])).is_dir():
         return paths[:-1], paths[-1:], overrides

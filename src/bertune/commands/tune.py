@@ -13,15 +13,19 @@ from bertune.config.load import dump_config, read_config
 from bertune.config.schema import RunConfig
 from bertune.config.tuning import TuneConfig, take_sections
 from bertune.config.yaml import dump_yaml
-from bertune.console import Console, duration, prefixed
+from bertune.console import Console, prefixed
 from bertune.distributed import num_processes
 from bertune.errors import ConfigError, TrainingError
 from bertune.files import expand_user, locked, remove_folder, write_json, write_text
+from bertune.selection.importance import setting_importance
 from bertune.selection.numbers import SearchNumbers
 from bertune.selection.space import SearchSpace, apply_settings, read_space
 from bertune.selection.study import BEST_TRIAL, OptunaStudy, import_optuna
+from bertune.selection.study_report import StudyFacts, write_study_report
 from bertune.selection.trial_run import TrialRunner
+from bertune.selection.trial_table import TrialTable
 from bertune.selection.trials import Study, Trial
+from bertune.selection.trials_file import write_trials
 from bertune.tasks import load_task
 from bertune.tasks.base.task import Task
 from bertune.training.build import check_model
@@ -30,6 +34,7 @@ from bertune.training.resume import finished_scores
 from bertune.types import JSON, Scores
 
 SETTINGS_FILE, WINNER_FILE, RESULTS_FILE, MODEL = "tune.yaml", "winner.yaml", "results.json", "model"
+TRIALS_FILE = "trials.jsonl"
 FREE = {"trials", "time", "refit"}
 """Settings of `tune` that may change when a search goes on."""
 
@@ -262,11 +267,15 @@ class _Search:
     def __init__(self, plan: _Plan, runner: TrialRunner, console: Console) -> None:
         self._plan, self._runner, self._console = plan, runner, console
         self._folder, self._num_ended = plan.folder, 0
+        self._table: TrialTable | None = None
 
     def run(self) -> TuneResult:
         """Run trials, train the winner, and write what was found."""
         engine = OptunaStudy(self._folder, self._runner, self._plan.space, self._on_trial)
-        study = engine.run()
+        table = TrialTable(self._console, self._plan.space, self._plan.tune.time, engine.read())
+        with table:
+            self._table = table
+            study = engine.run()
         best = study.best
         if best is None:
             reasons = "; ".join(sorted({t.reason for t in study.trials if t.reason})[:3])
@@ -284,10 +293,12 @@ class _Search:
         return self._finish(study, best, winner, scores)
 
     def _on_trial(self, study: Study) -> None:
-        ended = [trial for trial in study.trials if trial.state != "running"]
-        if len(ended) > self._num_ended:
-            self._num_ended = len(ended)
-            self._console.info(_trial_line(ended[-1], study))
+        if self._table is not None:
+            self._table.update(study)
+        num_ended = sum(trial.state != "running" for trial in study.trials)
+        if num_ended > self._num_ended:
+            self._num_ended = num_ended
+            write_trials(self._folder / TRIALS_FILE, study)
 
     def _write_winner(self, best: Trial) -> Path:
         """Write the run file that repeats the refit: the dev rows choose nothing, and score the last step."""
@@ -320,19 +331,35 @@ class _Search:
         self._console.info(f"repeat it: bertune train {shlex.quote(str(winner))}")
         model = self._folder / MODEL if scores else None
         num_dev = len(self._runner.splits.dev)
-        result = TuneResult(self._folder, study, best, winner, model, scores, {}, num_dev)
+        importance = setting_importance(study, self._plan.space)
+        result = TuneResult(
+            self._folder, study, best, winner, model, scores, dict(importance.shares), num_dev
+        )
+        write_trials(self._folder / TRIALS_FILE, study)
         write_json(self._folder / RESULTS_FILE, result.to_json())
+        report = write_study_report(
+            self._folder, study, self._plan.space, importance, self._facts(winner, scores), self._console.info
+        )
+        self._console.info(f"report: {report}")
         return result
+
+    def _facts(self, winner: Path, scores: dict[str, Scores]) -> StudyFacts:
+        """Return what the report says beside the trials."""
+        run, dev = self._plan.run, scores.get("dev")
+        return StudyFacts(
+            name=self._folder.name,
+            task=Path(run.task).stem,
+            model=run.model,
+            winner_file=str(winner),
+            folds=self._plan.tune.folds,
+            dev_rows=len(self._runner.splits.dev),
+            dev_score=None if dev is None else dev.main_value,
+            dev_interval=None if dev is None else dev.intervals.get(dev.main_metric),
+            default_trial=0,
+        )
 
 
 def _same_settings(folder: Path, winner: Path) -> bool:
     """Tell whether a folder holds the run of a run file."""
     file = folder / "run.yaml"
     return file.is_file() and file.read_text(encoding="utf-8") == winner.read_text(encoding="utf-8")
-
-
-def _trial_line(trial: Trial, study: Study) -> str:
-    score = "" if trial.score is None else f"  {study.metric} {trial.score:.4f}"
-    settings = "  ".join(f"{name.rpartition('.')[2]}={value}" for name, value in trial.settings.items())
-    reason = f"  {trial.reason}" if trial.reason else ""
-    return f"trial {trial.number}: {trial.state}{score}  {duration(trial.seconds)}{reason}  {settings}"

@@ -68,6 +68,9 @@ class TuneConfig(Section):
     folds: Annotated[int, Field(ge=2)] | None = None
     """Score each trial by its mean over so many folds of the training rows, instead of `holdout`. A trial
     takes as many times as long."""
+    group: str | None = None
+    """Column of the training files whose rows of one value stay together, such as an author: they all train a
+    trial, or all score it."""
     limit: PositiveInt | Fraction | None = None
     """Search on so many of the training rows, or on this fraction of them, drawn by label. The winner is
     trained on all rows."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -84,11 +85,10 @@ def parse_request(
     return request, faults
 
 
-def _parse_seeds(seeds: object, faults: list[str]) -> tuple[int, ...]:
+def _parse_seeds(seeds: Any, faults: list[str]) -> tuple[int, ...]:
     if seeds is None:
         return ()
-    given: Sequence[object]
-    given = [each.strip() for each in seeds.split(",")] if isinstance(seeds, str) else list(seeds)  # type: ignore[call-overload]
+    given = [each.strip() for each in seeds.split(",")] if isinstance(seeds, str) else list(seeds)
     wrong = [each for each in given if not _is_seed(each)]
     if wrong:
         faults.append(

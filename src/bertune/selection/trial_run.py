@@ -19,11 +19,14 @@ from bertune.config.tuning import TuneConfig
 from bertune.console import Console
 from bertune.data.dataset import EncodedDataset
 from bertune.data.example_store import take
-from bertune.errors import BertuneError, DataError
+from bertune.data.rows import resolve_files
+from bertune.errors import BertuneError, ConfigError, DataError
 from bertune.selection.fit import Fit, fit
+from bertune.selection.request import divide
 from bertune.selection.space import apply_settings
 from bertune.selection.trials import TrialState
 from bertune.tasks.base.datasets import encode_datasets, read_datasets
+from bertune.tasks.base.groups import read_groups
 from bertune.tasks.base.reading import Splits
 from bertune.tasks.base.splitting import draw_limit, split_off_dev
 from bertune.tasks.base.task import Note, Task
@@ -141,15 +144,41 @@ class TrialRunner:
 
     def _hold_out(self, note: Note) -> HeldOut:
         """Divide the rows of the search, by label, equal texts together."""
+        held_out = self._divide() if self.tune.folds or self.tune.group else self._split_off()
+        train, scored = held_out.num_rows
+        folds = f", {self.tune.folds} times" if self.tune.folds else ""
+        note(
+            f"the search trains on {train} and scores on {scored} of {len(self.splits.train)} "
+            f"training rows{folds}; the {len(self.splits.dev)} dev rows are not looked at"
+        )
+        return held_out
+
+    def _divide(self) -> HeldOut:
+        """Hold out each fold in turn; where there are groups but no folds, one part of that size."""
+        rows, tune = self._rows, self.tune
+        num_folds = tune.folds or max(2, round(1 / tune.holdout))
+        try:
+            groups = None
+            if tune.group is not None:
+                files = resolve_files(self.run.data.train or [], "train")
+                blank = self._resolve(self._raw)[1]
+                groups = read_groups(files, blank, self.run.data, tune.group, rows)
+            folds = divide(rows, self.task, num_folds, groups, self.run.seed, lambda _: None)
+        except (ConfigError, DataError) as error:
+            text = str(error).replace("--folds", "tune.folds").replace("--group", "tune.group")
+            raise type(error)(text) from None
+        parts = range(num_folds) if tune.folds else [0]
+        return HeldOut(
+            tuple(np.flatnonzero(folds != part) for part in parts),
+            tuple(np.flatnonzero(folds == part) for part in parts),
+        )
+
+    def _split_off(self) -> HeldOut:
         rows, tune = self._rows, self.tune
         data = self.run.data.model_copy(update={"dev_fraction": tune.holdout})
         train, dev = split_off_dev(rows, self.task, data, self.run.seed, lambda _: None)
         place = {example.location: number for number, example in enumerate(rows)}
         parts = [np.array([place[example.location] for example in part]) for part in (train, dev)]
-        note(
-            f"the search trains on {len(train)} and scores on {len(dev)} of {len(self.splits.train)} "
-            f"training rows; the {len(self.splits.dev)} dev rows are not looked at"
-        )
         return HeldOut((parts[0],), (parts[1],))
 
     def run_trial(
