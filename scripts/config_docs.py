@@ -9,6 +9,7 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from bertune.config.schema import RunConfig, is_section
+from bertune.config.tuning import TuneConfig
 from bertune.tasks import load_task, task_names
 
 INTRO = """# Settings
@@ -75,6 +76,13 @@ def page() -> str:
     for name in task_names():
         options = load_task(name).Options
         lines += [f"## `options` of task `{name}`", "", *table(options, "options.")]
+    lines += ["## `tune`", "", "How [`bertune tune`](tune.md) searches for settings.", ""]
+    lines += table(TuneConfig, "tune.")
+    for name, field in TuneConfig.model_fields.items():
+        if is_section(field.annotation):
+            section = field.annotation
+            lines += [f"## `tune.{name}`", "", (section.__doc__ or "").strip(), ""]
+            lines += table(section, f"tune.{name}.")
     return "\n".join(lines)
 
 

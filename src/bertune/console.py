@@ -154,8 +154,11 @@ class _LiveLines:
         """Give the lines of the moment."""
         from rich.text import Text
 
-        lines = self._render(console.width, console.height)
-        yield Text("\n").join(Text(line, style, no_wrap=True, overflow="crop") for line, style in lines)
+        for line, style in self._render(console.width, console.height):
+            # As stderr will write it: an escape is wider than its character, and a line that wraps would
+            # shift all others.
+            written = line.encode(console.encoding, "backslashreplace").decode(console.encoding)
+            yield Text(written, style, no_wrap=True, overflow="crop")
 
 
 def terminal_width() -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -213,10 +214,11 @@ from dataclasses import replace
 sys.path.insert(0, {root!r})
 from bertune.console import Console
 from bertune.selection.trial_table import TrialTable
-from tests.selection.made_studies import SPACE, make_study
-study = make_study(12, states="ccpfcccccccc")
+from tests.selection.made_studies import SPACE, make_study, wide_space
+space = {space}
+study = make_study(12, space, states="ccpfcccccccc")
 console = Console()
-with TrialTable(console, SPACE) as table:
+with TrialTable(console, space) as table:
     for count in range(1, 13):
         running = replace(study.trials[count - 1], state="running", score=None)
         table.update(replace(study, trials=(*study.trials[: count - 1], running)))
@@ -232,10 +234,35 @@ console.info("the end")
 @pytest.mark.skipif(os.name != "posix", reason="needs a pseudo-terminal")
 @pytest.mark.parametrize("width", [80, 120])
 @pytest.mark.parametrize(
-    "variables", [{}, {"NO_COLOR": "1"}, {"TERM": "dumb"}], ids=["plain", "nocolor", "dumb"]
+    "variables",
+    [{}, {"NO_COLOR": "1"}, {"TERM": "dumb"}],
+    ids=["plain", "nocolor", "dumb"],
 )
 def test_on_a_real_terminal(width, variables):
     """Lines stand above the table, standard output stays data, and the final table is left behind."""
+    text, output = run_on_a_terminal(width, variables, "SPACE")
+    assert output == "".join(f"data {i}\n" for i in range(1, 13))
+    study = make_study(12, states="ccpfcccccccc")
+    end = "\r\n".join([*final_lines(study, SPACE, width), "the end"]) + "\r\n"
+    assert text.endswith(end)
+    for i in range(1, 13):
+        assert text.count(f"line {i} of training") == 1
+    assert ("[1A" in text) == (variables.get("TERM") != "dumb")
+    assert ("[31m" in text or "[36m" in text) == (not variables)
+    assert "training ━" not in text and "failed: out of memory" in text
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a pseudo-terminal")
+def test_no_live_line_wraps_where_characters_become_escapes():
+    text, _ = run_on_a_terminal(80, {"PYTHONIOENCODING": "ascii"}, "wide_space()")
+    live = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text[: text.rindex("line 12 of training")])
+    lines = [line for line in live.replace("\r", "\n").splitlines() if not line.startswith("trial 3: failed")]
+    assert max(map(len, lines)) == 80
+    assert any(line.startswith("37 more settings, in trials.jsonl: \\u6807") for line in lines)
+
+
+def run_on_a_terminal(width: int, variables: dict[str, str], space: str) -> tuple[str, str]:
+    """Run PROGRAM on a terminal of 24 lines; return what it showed, and its standard output."""
     import fcntl
     import pty
     import struct
@@ -245,7 +272,7 @@ def test_on_a_real_terminal(width, variables):
     fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack("HHHH", 24, width, 0, 0))
     env = {k: v for k, v in os.environ.items() if k not in {"COLUMNS", "LINES", "NO_COLOR"}}
     env |= {"TERM": "xterm-256color", "PYTHONPATH": str(Path(bertune.__file__).parents[1]), **variables}
-    program = [sys.executable, "-W", "error", "-c", PROGRAM.format(root=str(ROOT))]
+    program = [sys.executable, "-W", "error", "-c", PROGRAM.format(root=str(ROOT), space=space)]
     with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=side, env=env) as process:
         os.close(side)
         shown = b""
@@ -257,13 +284,4 @@ def test_on_a_real_terminal(width, variables):
         output = process.stdout.read().decode()
     os.close(main)
     assert process.returncode == 0, shown.decode()
-    assert output == "".join(f"data {i}\n" for i in range(1, 13))
-    text = shown.decode()
-    study = make_study(12, states="ccpfcccccccc")
-    end = "\r\n".join([*final_lines(study, SPACE, width), "the end"]) + "\r\n"
-    assert text.endswith(end)
-    for i in range(1, 13):
-        assert text.count(f"line {i} of training") == 1
-    assert ("[1A" in text) == (variables.get("TERM") != "dumb")
-    assert ("[31m" in text or "[36m" in text) == (not variables)
-    assert "training ━" not in text and "failed: out of memory" in text
+    return shown.decode(), output

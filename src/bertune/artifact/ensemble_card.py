@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from bertune.artifact.members import MEMBERS, Member
-from bertune.artifact.model_card import example_calls, score_tables
+from bertune.artifact.model_card import calibration_lines, example_calls, score_tables
 from bertune.tasks.base.sentence import SentenceTask
 from bertune.tasks.base.task import Task
 from bertune.types import Scores
@@ -61,5 +61,5 @@ class EnsembleCard:
         ]
         for number, member in enumerate(self.members, 1):
             lines.append(f"| `{MEMBERS}/member-{number}` | {member.run.model} | {member.run.seed} |")
-        lines.append("")
+        lines += ["", *calibration_lines(task)]
         return "\n".join([*lines, *(score_tables(self.scores) if self.scores else [])])

@@ -167,7 +167,8 @@ summary { cursor: pointer; font-size: .9rem; padding: .3rem 0; }
 @media print { body { font-size: 11pt; } main { max-width: none; padding: 0; } .scroll { max-height: none;
   overflow: visible; } figure, .card, tr { break-inside: avoid; } h2, h3 { break-after: avoid; }
   th { position: static; } table { font-size: 8pt; } th, td { white-space: normal; overflow-wrap: anywhere;
-  padding: .1rem .3rem; } }
+  padding: .1rem .3rem; } .long :is(td, th):nth-child(-n+5) { white-space: nowrap; }
+  .long td[data-value] { white-space: nowrap; } p:has(+ pre) { break-after: avoid; } }
 """
 SCRIPT = """
 for (const table of document.querySelectorAll("table.sortable")) {

@@ -238,12 +238,13 @@ def _slice(chart: Chart, axes: Axes, text: PlotText, palette: Palette) -> None:
 def _curves(chart: Chart, axes: Axes, text: PlotText, palette: Palette) -> None:
     order = sorted(chart.rows, key=lambda row: (row[0] == chart.best, row[1] == "complete", row[0]))
     seen = set()
+    alpha = min(max(12 / len(order), 0.15), 0.5)
     look: dict[str, Any]
     for number, state, *scores in order:
         if number == chart.best:
             label, look = "best", {"color": palette.best, "linewidth": 2.4, "marker": "o", "markersize": 4}
         elif state == "complete":
-            label, look = state, {"color": palette.trial, "alpha": 0.5, "linewidth": 1}
+            label, look = state, {"color": palette.trial, "alpha": alpha, "linewidth": 1}
         else:
             label = "pruned" if state == "pruned" else state
             look = {"color": palette.pruned, "alpha": 0.8, "linewidth": 0.9, "linestyle": "--"}

@@ -147,7 +147,7 @@ def summary_lines(study: Study, width: int, elapsed: float, left: float | None) 
     best = study.best
     if best is not None:
         parts.append(f"best {printable(study.metric)} {score_text(best.score)} (trial {best.number})")
-    parts.append(duration(elapsed) + (f", about {duration(left)} left" if left is not None else ""))
+    parts.append(duration(elapsed) + (f", about {duration(left)} left" if left else ""))
     lines = [""]
     for part in parts:
         longer = f"{lines[-1]}  {part}" if lines[-1] else part

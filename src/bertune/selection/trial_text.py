@@ -116,7 +116,7 @@ def span_text(seconds: float) -> str:
     """Write a time span in at most seven characters.
 
     >>> [span_text(s) for s in (4.25, 61, 3725, 100000)]
-    ['4.2s', '1m01s', '1h02m', '27h47m']
+    ['4.2s', '1m01s', '1h02m', '27h46m']
     """
     if not seconds < 60:
         minutes, rest = divmod(round(seconds), 60)
