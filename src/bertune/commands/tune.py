@@ -35,7 +35,7 @@ from bertune.types import JSON, Scores
 
 SETTINGS_FILE, WINNER_FILE, RESULTS_FILE, MODEL = "tune.yaml", "winner.yaml", "results.json", "model"
 TRIALS_FILE = "trials.jsonl"
-FREE = {"trials", "time", "refit"}
+FREE = {"trials", "time", "refit", "engine", "ray"}
 """Settings of `tune` that may change when a search goes on."""
 
 
@@ -104,6 +104,10 @@ def tune(
         )
     plan = _plan(source, overrides, trials, time, resume=resume)
     import_optuna()
+    if plan.tune.engine == "ray":
+        from bertune.selection.ray_cluster import check_ray
+
+        check_ray(plan.tune.ray, plan.run.device)
     check_environment(plan.run)
     check_model(plan.run)
     runner = TrialRunner(plan.raw, plan.task_class, plan.tune, prefixed(console))
@@ -272,7 +276,7 @@ class _Search:
 
     def run(self) -> TuneResult:
         """Run trials, train the winner, and write what was found."""
-        engine = OptunaStudy(self._folder, self._runner, self._plan.space, self._on_trial)
+        engine = self._engine()(self._folder, self._runner, self._plan.space, self._on_trial)
         table = TrialTable(self._console, self._plan.space, self._plan.tune.time, engine.read())
         with table:
             self._table = table
@@ -292,6 +296,13 @@ class _Search:
         elif self._plan.tune.refit:
             scores = self._refit(winner)
         return self._finish(study, best, winner, scores)
+
+    def _engine(self) -> type[OptunaStudy]:
+        if self._plan.tune.engine == "optuna":
+            return OptunaStudy
+        from bertune.selection.ray_engine import RayStudy
+
+        return RayStudy
 
     def _on_trial(self, study: Study) -> None:
         if self._table is not None:

@@ -42,6 +42,22 @@ def parse_duration(value: Any) -> Any:
 Seconds = Annotated[float, Field(gt=0), BeforeValidator(parse_duration)]
 
 
+class RayConfig(Section):
+    """How trials are spread with `tune.engine=ray`."""
+
+    address: str | None = None
+    """Which Ray: `auto` is the cluster that this machine belongs to, `HOST:PORT` another one. Without it, Ray
+    is started on this machine, and ended with the search."""
+    cpus_per_trial: PositiveInt | None = None
+    """Cores of a trial, and so how many trials run at once. Without it, a quarter of a machine's cores."""
+    gpus_per_trial: Annotated[float, Field(ge=0)] | None = None
+    """GPUs of a trial; 0.5 has two trials share one. Without it, 1 where there are GPUs and `device` is not
+    cpu."""
+    concurrent: PositiveInt | None = None
+    """How many trials run at once. Without it, as many as fit on the machines that are there at the
+    beginning."""
+
+
 class TuneConfig(Section):
     """How settings are searched."""
 
@@ -76,6 +92,7 @@ class TuneConfig(Section):
     trained on all rows."""
     refit: bool = True
     """Train the best settings on all training rows, and score the dev rows once."""
+    ray: RayConfig = RayConfig()
 
 
 def take_sections(raw: JSON) -> tuple[JSON, TuneConfig, JSON]:

@@ -85,10 +85,10 @@ class _Reporter(Listener):
         result: TrialResult,
         report: Report,
         deadline: float | None,
-        learn_metric: Callable[[Scores], None],
+        learn: Callable[[Scores, int], None],
     ) -> None:
         self._result, self._report, self._deadline = result, report, deadline
-        self._learn_metric = learn_metric
+        self._learn = learn
         self.ended: TrialState | None = None
 
     def on_step(self, step: int, total_steps: int) -> None:
@@ -101,7 +101,7 @@ class _Reporter(Listener):
         """Hand the scores of an evaluation on."""
         if self.ended is not None:
             return
-        self._learn_metric(scores)
+        self._learn(scores, self._result.steps + step)
         evaluations = self._result.evaluations
         evaluations.append(scores.main_value)
         if self._report(len(evaluations), scores.main_value) and step < total_steps:
@@ -129,6 +129,8 @@ class TrialRunner:
         self.metric = ""
         """The main metric; known after the first evaluation."""
         self.higher_is_better = True
+        self.num_steps = (0, 0)
+        """Steps of the trial that runs, all folds together: those done at its last evaluation, and all."""
         self._rows: Sequence[Example] = self.splits.train
         if tune.limit is not None:
             count = tune.limit if isinstance(tune.limit, int) else round(tune.limit * len(self._rows))
@@ -136,6 +138,11 @@ class TrialRunner:
         self.held_out = self._hold_out(note)
         self._variants: OrderedDict[str, tuple[Task, Sequence[Example]]] = OrderedDict()
         self._encoded: OrderedDict[str, dict[str, EncodedDataset]] = OrderedDict()
+
+    def __getstate__(self) -> JSON:
+        """Return what another process needs to run trials: no tokens, and only the rows of the search."""
+        splits = Splits([], [])
+        return {**vars(self), "splits": splits, "_variants": OrderedDict(), "_encoded": OrderedDict()}
 
     def _resolve(self, raw: JSON, note: Note = lambda _: None) -> tuple[RunConfig, Task]:
         run, options = resolve_config(raw, self._task_class.Options)
@@ -209,11 +216,12 @@ class TrialRunner:
         run, asked = self._resolve(apply_settings(self._raw, settings))
         task, rows = self._task_and_rows(run, asked)
         scores: list[Scores] = []
+        self.num_steps = (0, sum(num_steps(len(train), run.train) for train in self.held_out.train))
         for part, (train_rows, dev_rows) in enumerate(
             zip(self.held_out.train, self.held_out.dev, strict=True)
         ):
             train, dev = take(rows, train_rows), take(rows, dev_rows)
-            reporter = _Reporter(result, report, deadline, self._learn_metric)
+            reporter = _Reporter(result, report, deadline, self._learn)
             fitted = fit(
                 self._with_evaluations(run, len(train)),
                 task.refit(train, lambda _: None, asked.options),
@@ -236,8 +244,9 @@ class TrialRunner:
         result.values = {name: float(np.mean([s.values[name] for s in scores])) for name in names}
         result.score = result.values[scores[0].main_metric]
 
-    def _learn_metric(self, scores: Scores) -> None:
+    def _learn(self, scores: Scores, steps: int) -> None:
         self.metric, self.higher_is_better = scores.main_metric, scores.higher_is_better
+        self.num_steps = (steps, self.num_steps[1])
 
     def _with_evaluations(self, run: RunConfig, num_rows: int) -> RunConfig:
         """Return a run that is scored in equal parts of its training."""
