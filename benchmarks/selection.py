@@ -1,10 +1,10 @@
 """What a search and an ensemble bring: dev scores, seconds, calibration error; several seeds.
 
-    BERTUNE_DATA=DATA BERTUNE_M3E=FOLDER python benchmarks/selection.py mrpc --seeds 1 2 3 --out selection.jsonl
+    BERTUNE_DATA=DATA BERTUNE_M3E=FOLDER python benchmarks/selection.py mrpc --seeds 1 2 3 --out s.jsonl
 
-For each seed: the default settings trained on all rows, with 5-fold cross-validation beside it (its models are
-the ensemble; its out-of-fold rows calibrate both); and `bertune tune`, whose winner is trained on all rows.
-Dev rows choose nothing in any of them: each model is that of its last step.
+For each seed: the default settings trained on all rows, with 5-fold cross-validation beside it, whose models
+are the ensemble and whose out-of-fold rows calibrate both; and `bertune tune`, whose winner is trained on all
+rows. Dev rows choose nothing in any of them: each model is that of its last step.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ SETS: dict[str, dict[str, Any]] = {
     "tnews": {
         "model": M3E,
         "data": {
-            "train": f"{DATA}/tnews/train.json",
-            "dev": f"{DATA}/tnews/dev.json",
-            "columns": {"text": "sentence", "label": "label"},
+            "train": f"{DATA}/tnews/train.tsv",
+            "dev": f"{DATA}/tnews/dev.tsv",
+            "columns": ["text", "label"],
             "limit": 2000,
         },
     },
