@@ -92,6 +92,8 @@ def test_the_folder_goes_on_with_more_trials_and_trains_the_new_winner(bench):
     assert code == 0, said
     results = json.loads((bench.out / "results.json").read_text(encoding="utf-8"))
     assert sum(results["trials"].values()) == 6
+    is_new = results["best_trial"] != first.best.number
+    assert results["dev_uses"] == 1 + is_new
     winner = (bench.out / "winner.yaml").read_text(encoding="utf-8")
     assert (bench.out / "model" / "run.yaml").read_text(encoding="utf-8") == winner
     code, _, said = bench.call(bench.out, "--resume", "--trials", "6")  # nothing is left to do
