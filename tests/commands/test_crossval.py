@@ -200,6 +200,18 @@ def test_thresholds_of_a_fold_come_from_the_other_folds(settings, tmp_path):
     assert thresholds != [0.5, 0.5, 0.5]
 
 
+@pytest.mark.parametrize("with_dev", [False, True])
+def test_the_refit_model_is_calibrated_on_out_of_fold_rows(settings, tmp_path, with_dev):
+    given = settings()
+    dev = {"dev": given["data"]["train"]} if with_dev else {}
+    given = {**settings(**dev), "options": {"calibration": "auto"}}
+    bertune.crossval(given, folds=2, refit=True, ensemble=True)
+    for folder in ("model", "ensemble"):
+        state = json.loads((tmp_path / "out" / folder / "bertune.json").read_text())["state"]
+        assert state["calibration"]["rows"] == "out-of-fold rows"
+        assert state["calibration"]["num_rows"] == len(ROWS)
+
+
 class Killed(BaseException):
     """What ends a process at once, as far as a test can."""
 

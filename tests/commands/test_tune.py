@@ -92,6 +92,8 @@ def test_the_folder_goes_on_with_more_trials_and_trains_the_new_winner(bench):
     assert code == 0, said
     results = json.loads((bench.out / "results.json").read_text(encoding="utf-8"))
     assert sum(results["trials"].values()) == 6
+    is_new = results["best_trial"] != first.best.number
+    assert results["dev_uses"] == 1 + is_new
     winner = (bench.out / "winner.yaml").read_text(encoding="utf-8")
     assert (bench.out / "model" / "run.yaml").read_text(encoding="utf-8") == winner
     code, _, said = bench.call(bench.out, "--resume", "--trials", "6")  # nothing is left to do
@@ -136,10 +138,7 @@ def test_without_refit_the_best_trial_is_kept(bench):
 
 
 def test_settings_that_no_trial_can_run_end_the_search(bench):
-    search = {"data.max_length": {"choice": [4, 5]}}
-    rows = [{"text": "the dog is good", "text_b": "the cat is bad", "label": "ab"[n % 2]} for n in range(30)]
-    bench.rows.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    bench.dev.write_text("".join(json.dumps(row) + "\n" for row in rows[:4]))
+    search = {"train.weight_decay": {"uniform": [0.0, 0.1]}}
     code, _, said = bench.call(bench.file(search=search, train={"learning_rate": 1e30}), f"out={bench.out}")
     assert code == 2
     assert "all of the first 3 trials failed" in said

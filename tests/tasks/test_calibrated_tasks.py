@@ -385,3 +385,16 @@ def test_a_single_row_teaches_little_and_breaks_nothing(n):
     assert task.calibration.temperature == 1.0
     assert bool(task.calibration.after) == (n == 2)
     assert any("stays 1" in note for note in notes)
+
+
+@pytest.mark.parametrize("name", ["classify", "regress", "match"])
+def test_the_state_of_an_uncalibrated_task_is_all_of_it(name):
+    """The cache of data sets compares the attributes of a fitted task with those of a restored one."""
+    targets = {"classify": LABELS, "regress": [1.0, 2.0], "match": LABELS}[name]
+    task = fitted(
+        name, targets=targets, calibration="auto", **({"loss": "softmax"} if name == "match" else {})
+    )
+    again = load_task(name)(task.options, DataConfig())
+    again.load_state(task.state())
+    assert "calibration" not in vars(again)
+    assert vars(again).keys() - {"text_columns"} == vars(task).keys() - {"text_columns"}

@@ -10,7 +10,7 @@ from bertune.artifact.artifact import Artifact, bertune_only_reason, opens_in_se
 from bertune.console import duration
 from bertune.errors import ArtifactError
 from bertune.files import write_text
-from bertune.tasks.base.calibration import LabelCalibration
+from bertune.tasks.base.calibration import IntervalCalibration, LabelCalibration
 from bertune.tasks.base.task import Task
 from bertune.types import JSON, Scores
 
@@ -155,7 +155,7 @@ def calibration_lines(task: Task, *, after_training: bool = False) -> list[str]:
         after_training: whether the scores of the card are older.
     """
     calibration = getattr(task, "calibration", None)
-    if calibration is None:
+    if not isinstance(calibration, LabelCalibration | IntervalCalibration):
         return []
     lines = [_CALIBRATION, "", f"- {_capitalize(calibration.describe())}."]
     if isinstance(calibration, LabelCalibration):

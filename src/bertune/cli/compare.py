@@ -80,7 +80,7 @@ def compare(  # noqa: PLR0913  (the options of the command)
 
 
 def split_arguments(words: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
-    """Return the models, the file in a list that may be empty, and the settings.
+    """Return the models, the file in a list (empty where the last path is a folder), and the settings.
 
     A setting has a "=", and is no path that exists.
 
@@ -89,7 +89,7 @@ def split_arguments(words: Sequence[str]) -> tuple[list[str], list[str], list[st
     """
     overrides = [word for word in words if "=" in word and not Path(expand_user(word)).exists()]
     paths = [word for word in words if word not in overrides]
-    if paths and len(paths) > 1 and not Path(expand_user(paths[-1])).is_dir():
+    if paths and not Path(expand_user(paths[-1])).is_dir():
         return paths[:-1], paths[-1:], overrides
     return paths, [], overrides
 
@@ -100,10 +100,12 @@ def comparison_lines(comparison: Comparison) -> list[str]:
     lines = [*_model_lines(comparison, letters), *_figure_lines(comparison.models, letters)]
     for pair in comparison.pairs:
         lines += ["", *_pair_lines(pair, comparison, letters)]
-    for model in comparison.models:
-        if model.num_truncated_rows:
-            cut = _count(model.num_truncated_rows, "rows")
-            lines += ["", f"{letters[model.name]}: {cut} longer than max_length, and cut"]
+    cut = [model for model in comparison.models if model.num_truncated_rows]
+    if cut:
+        lines.append("")
+    for model in cut:
+        rows = _count(model.num_truncated_rows, "rows")
+        lines.append(f"{letters[model.name]}: {rows} longer than max_length, and cut")
     if comparison.output is not None:
         count = comparison.num_disagreements
         lines += ["", f"{_count(count, 'rows')} on which models differ, written to {comparison.output}"]

@@ -154,12 +154,14 @@ def _check_call(call: _Call, output: str | None, faults: _Faults) -> None:
     for folder in folders:
         if Path(folder).is_file():
             faults.add(f"{folder}: is a file, not the folder of a model; one data file comes last")
-        same = first_of.setdefault(os.path.realpath(folder), folder)
-        if same is not folder:
-            as_what = "" if same == folder else f" (it is {same!r})"
+        path = os.path.realpath(folder)
+        if path in first_of:
+            as_what = "" if first_of[path] == folder else f" (it is {first_of[path]!r})"
             faults.add(f"compare: the model {folder!r} is given twice{as_what}; give different models")
+        first_of.setdefault(path, folder)
     if not sources:
-        faults.add("compare: needs a data file with targets, after the models")
+        last = f"; {folders[-1]!r} is none" if folders else ""
+        faults.add(f"compare: needs a data file with targets, after the models{last}")
     for file in sources:
         if Path(file).is_dir():
             faults.add(f"{file}: is a folder; the last argument is a data file with targets")

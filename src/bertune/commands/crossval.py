@@ -252,13 +252,14 @@ def _run(validation: CrossValidation) -> CrossvalResult:
     from bertune.selection.refit import ENSEMBLE, MODEL, calibrated_task, refit, write_ensemble
 
     request = validation.request
-    parts = validation.decided(validation.run_parts())
+    undecided = validation.run_parts()
+    parts = validation.decided(undecided)
     validation.write_predictions(parts)
     pooled = validation.pooled_scores(parts)
     spread = spread_of_metrics([part.scores.values for part in parts])
     models = {}
     if request.refit or request.ensemble:
-        task = calibrated_task(validation, parts)
+        task = calibrated_task(validation, undecided)
         if request.ensemble:
             models[ENSEMBLE] = write_ensemble(validation, task, parts)
         if request.refit:

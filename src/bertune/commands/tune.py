@@ -16,7 +16,7 @@ from bertune.config.yaml import dump_yaml
 from bertune.console import Console, prefixed
 from bertune.distributed import num_processes
 from bertune.errors import ConfigError, TrainingError
-from bertune.files import expand_user, locked, remove_folder, write_json, write_text
+from bertune.files import expand_user, locked, read_json_object, remove_folder, write_json, write_text
 from bertune.selection.importance import setting_importance
 from bertune.selection.numbers import SearchNumbers
 from bertune.selection.space import SearchSpace, apply_settings, read_space
@@ -61,10 +61,11 @@ class TuneResult:
     scores: dict[str, Scores]
     importances: dict[str, float]
     num_dev_rows: int
+    dev_uses: int
 
     def to_json(self) -> JSON:
         """Return the result as JSON values, as results.json has it."""
-        numbers = SearchNumbers(self.study, self.num_dev_rows, self.scores).to_json()
+        numbers = SearchNumbers(self.study, self.num_dev_rows, self.scores, self.dev_uses).to_json()
         return {**numbers, "settings": self.best.settings, "importances": self.importances}
 
 
@@ -165,6 +166,7 @@ def _plan(
         raw, tune_config, search = take_sections(given)
     except ConfigError as error:
         faults.append(str(error))
+        search = given["search"] if isinstance(given.get("search"), dict) else {}
     task_class = load_task(raw["task"]) if isinstance(raw.get("task"), str) else None
     try:
         run, task = prepare(raw)
@@ -327,13 +329,24 @@ class _Search:
                 remove_folder(out)
             if (out / "scores.json").is_file():
                 return finished_scores(out)
+            if not out.is_dir():  # else it has been counted
+                uses = self._dev_uses() + 1
+                write_json(self._folder / RESULTS_FILE, {**self._results(), "dev_uses": uses})
             self._console.info(f"winner: is trained again on all training rows, in {out}")
             result = train(str(winner), [f"out={out}"], quiet=self._console.quiet, resume=out.is_dir())
         remove_folder(self._folder / BEST_TRIAL)
         return result.scores
 
+    def _results(self) -> JSON:
+        return read_json_object(self._folder / RESULTS_FILE)
+
+    def _dev_uses(self) -> int:
+        """Return how often the dev rows have scored a winner: more trials may find another one."""
+        return int(self._results().get("dev_uses", 0))
+
     def _finish(self, study: Study, best: Trial, winner: Path, scores: dict[str, Scores]) -> TuneResult:
-        numbers = SearchNumbers(study, len(self._runner.splits.dev), scores)
+        dev_uses = self._dev_uses()
+        numbers = SearchNumbers(study, len(self._runner.splits.dev), scores, dev_uses)
         settings = "  ".join(f"{name}={value}" for name, value in best.settings.items())
         settings = settings or "the settings of the run as they were"
         self._console.info(f"winner: trial {best.number}: {settings}")
@@ -344,7 +357,15 @@ class _Search:
         num_dev = len(self._runner.splits.dev)
         importance = setting_importance(study, self._plan.space)
         result = TuneResult(
-            self._folder, study, best, winner, model, scores, dict(importance.shares), num_dev
+            self._folder,
+            study,
+            best,
+            winner,
+            model,
+            scores,
+            dict(importance.shares),
+            num_dev,
+            dev_uses,
         )
         write_trials(self._folder / TRIALS_FILE, study)
         write_json(self._folder / RESULTS_FILE, result.to_json())
@@ -367,6 +388,7 @@ class _Search:
             dev_score=None if dev is None else dev.main_value,
             dev_interval=None if dev is None else dev.intervals.get(dev.main_metric),
             default_trial=0,
+            notes=() if self._dev_uses() < 2 else (f"The dev rows scored {self._dev_uses()} winners.",),
         )
 
 

@@ -108,13 +108,18 @@ def take_sections(raw: JSON) -> tuple[JSON, TuneConfig, JSON]:
         ConfigError: a setting of `tune` is wrong; or `search` is no mapping.
     """
     run = dict(raw)
-    tune, search = run.pop("tune", None) or {}, run.pop("search", None) or {}
-    if not isinstance(search, dict):
-        raise ConfigError(
-            f"search: must name settings, such as train.learning_rate: {{log_uniform: [1e-5, 1e-4]}}; got "
-            f"{type(search).__name__}"
+    tune, search = run.pop("tune", None), run.pop("search", None)
+    faults: list[str] = []
+    if search is not None and not isinstance(search, dict):
+        faults.append(
+            "search: must name settings, such as train.learning_rate: {log_uniform: [1e-5, 1e-4]}; got "
+            f"{search!r}"
         )
+    config = TuneConfig()
     try:
-        return run, TuneConfig.model_validate(tune), search
+        config = TuneConfig.model_validate({} if tune is None else tune)
     except ValidationError as error:
-        raise ConfigError("\n".join(validation_messages(error, TuneConfig, ("tune",)))) from None
+        faults += validation_messages(error, TuneConfig, ("tune",))
+    if faults:
+        raise ConfigError("\n".join(faults))
+    return run, config, search or {}

@@ -18,11 +18,13 @@ class SearchNumbers:
         study: all trials.
         num_dev_rows: rows of the dev set, which no trial has seen.
         scores: scores of the refit model by split; empty without one.
+        dev_uses: how often the dev rows have scored a winner of this search.
     """
 
     study: Study
     num_dev_rows: int
     scores: Mapping[str, Scores]
+    dev_uses: int = 1
 
     @property
     def metric(self) -> str:
@@ -56,7 +58,8 @@ class SearchNumbers:
             lines.append(("a naive report", f"{study.optimistic_score:.4f}", meaning))
         for split, scores in self.scores.items():
             rows = f"the {self.num_dev_rows} dev rows" if split == "dev" else f"the {split} rows"
-            meaning = f"on {rows}, which chose nothing and were used once: the number to report"
+            uses = "once" if self.dev_uses == 1 else f"{self.dev_uses} times, for a winner each"
+            meaning = f"on {rows}, which chose nothing and were used {uses}: the number to report"
             lines.append((f"winner on {split}", _with_interval(scores), meaning))
         return lines
 
@@ -84,6 +87,7 @@ class SearchNumbers:
             "search": None if best is None else best.score,
             "search_of_own_settings": self.own_score,
             "naive": study.optimistic_score,
+            "dev_uses": self.dev_uses,
             "refit": {split: scores.to_json() for split, scores in self.scores.items()},
         }
 

@@ -36,18 +36,21 @@ def refit_run(run: RunConfig, out: Path) -> RunConfig:
 
 
 def calibrated_task(validation: CrossValidation, parts: Sequence[Part]) -> Task:
-    """Return the task with decisions, such as thresholds, from predictions of rows that no model has seen."""
+    """Return the task with decisions, such as thresholds, from predictions of rows that no model has seen.
+
+    Args:
+        validation: the cross-validation.
+        parts: the folds as they were predicted, before `CrossValidation.decided`.
+    """
     task = copy.deepcopy(validation.task)
     if validation.folds is None:
         return task
-    rows = validation.splits.train
-
-    def note(line: str) -> None:
-        line = line.replace("on the dev rows", "on the out-of-fold predictions")
-        line = line.replace("the dev scores", "scores of the same rows")
-        validation.console.info(f"note: {line}")
-
-    task.calibrate(validation.predictions_of_rows(parts), rows, note)
+    task.calibrate_on(
+        validation.predictions_of_rows(parts),
+        validation.splits.train,
+        lambda line: validation.console.info(f"note: {line}"),
+        "out-of-fold rows",
+    )
     return task
 
 

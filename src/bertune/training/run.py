@@ -201,7 +201,8 @@ class TrainingRun:
             self._calibrate(self._latest, lambda _: None)  # so that the folder has decisions of its own
             if rank() == 0:
                 write_artifact(self.artifact, self.out / "last")
-            self.task.reset_calibration()  # the best model gets its own, from its own probabilities
+            if self._known_scores is None:
+                self.task.reset_calibration()  # the best model gets its own, from its own probabilities
         barrier()
 
     def _score_best(self) -> dict[str, Scores]:

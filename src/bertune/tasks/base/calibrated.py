@@ -192,7 +192,8 @@ class CalibratedLabels:
 
     def load_calibration(self, state: JSON) -> None:
         """Restore what `calibration_state` returned."""
-        self.calibration = LabelCalibration.from_json(state.get("calibration"))
+        if self.calibration is not None or "calibration" in state:  # else the task stays as `fit` left it
+            self.calibration = LabelCalibration.from_json(state.get("calibration"))
 
 
 def best_f1_note(labels: Sequence[str], thresholds: Sequence[float], rows: str) -> str:
@@ -288,4 +289,5 @@ class CalibratedNumbers:
 
     def load_calibration(self, state: JSON) -> None:
         """Restore what `calibration_state` returned."""
-        self.calibration = IntervalCalibration.from_json(state.get("calibration"))
+        if self.calibration is not None or "calibration" in state:  # else the task stays as `fit` left it
+            self.calibration = IntervalCalibration.from_json(state.get("calibration"))
