@@ -379,6 +379,10 @@ def test_help_shows_whole_sentences(monkeypatch):
         "inspect",
         "cache",
         "tasks",
+        "ensemble",
+        "crossval",
+        "tune",
+        "compare",
         "calibrate",
     ]
     assert all(text.endswith(".") and not text.endswith("..") for _, text in described), described

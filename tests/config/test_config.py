@@ -369,7 +369,7 @@ def test_single_faults(raw: dict, line: str) -> None:
 def test_eval_every_is_epoch_or_a_count() -> None:
     assert run_of(train={"eval_every": 50}).train.eval_every == 50
     (line,) = refusal({"task": "classify", "train": {"eval_every": "step"}})
-    assert line.startswith("train.eval_every: input should be 'epoch' (got 'step'), or ")
+    assert line.startswith("train.eval_every: input should be 'epoch' or 'end' (got 'step'), or ")
 
 
 def test_settings_are_frozen() -> None:

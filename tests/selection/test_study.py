@@ -21,11 +21,9 @@ def study_of(folder, runner, space=None, on_trial=lambda _: None):
     return OptunaStudy(folder, runner, space or make_space(), on_trial)
 
 
-def start(folder, trials, dies_in=0, seconds=0.0):
+def start(folder, trials, dies_in=0, seconds=0.0, stdout=subprocess.DEVNULL):
     command = [sys.executable, "-m", "tests.selection.fake_runner", folder, trials, dies_in, seconds]
-    return subprocess.Popen(
-        list(map(str, command)), cwd=ROOT, stdout=subprocess.PIPE, env={**os.environ, "PYTHONWARNINGS": ""}
-    )
+    return subprocess.Popen(list(map(str, command)), cwd=ROOT, stdout=stdout)
 
 
 def states(study):
@@ -140,7 +138,7 @@ def test_a_killed_process_loses_no_trial_and_none_is_run_for_ever(tmp_path):
 
 
 def test_two_processes_share_a_study(tmp_path):
-    both = [start(tmp_path, 12, seconds=0.05), start(tmp_path, 12, seconds=0.05)]
+    both = [start(tmp_path, 12, seconds=0.05, stdout=subprocess.PIPE) for _ in "ab"]
     done = [int(process.communicate()[0]) for process in both]
     assert [process.returncode for process in both] == [0, 0]
     assert sum(done) == 12

@@ -50,7 +50,7 @@ def compare(  # noqa: PLR0913  (the options of the command)
     quiet: opt.Quiet = False,
     debug: opt.Debug = False,
 ) -> None:
-    """Test whether models differ on the same rows, by a paired bootstrap and McNemar's test."""
+    """Test whether models differ on the same rows of a file."""
 
     def work() -> None:
         from bertune.cli.output import is_main_process
