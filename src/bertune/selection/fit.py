@@ -20,7 +20,7 @@ from bertune.inference.predict import predict_dataset
 from bertune.tasks.base.datasets import encode_datasets
 from bertune.tasks.base.reading import Splits
 from bertune.tasks.base.task import Task
-from bertune.training.listener import Listener, Outcome
+from bertune.training.listener import Listener, Listeners, Outcome
 from bertune.training.loop import TrainLoop
 from bertune.training.setup import EncodeRows, TrainSetup, set_up_training
 from bertune.training.step import TrainStep
@@ -91,6 +91,13 @@ class _LastEvaluation(Listener):
             self._on_scores(self.scores, record["step"], self._total)
 
 
+def _warn(message: str, step: int, listeners: Sequence[Listener], console: Console | None) -> None:
+    """Say what training survives, such as short memory."""
+    if console is not None:
+        console.warning(message)
+    Listeners(listeners).on_warning(step, message)
+
+
 def fit(
     run: RunConfig,
     task: Task,
@@ -138,6 +145,7 @@ def fit(
         run.model_copy(update={"train": train}),
         setup.accelerator,
         location_of=lambda row: str(splits.train[row].location),
+        warn=lambda message: _warn(message, step.state.progress.step + 1, listeners, console),
     )
     last = _LastEvaluation(setup, splits, on_scores, step.total_steps)
     loop = TrainLoop(

@@ -97,6 +97,10 @@ class _Reporter(Listener):
             self.ended, self._result.reason = "pruned", f"the time of the search was over at step {step}"
             raise StopTraining
 
+    def on_warning(self, step: int, message: str) -> None:
+        """Keep what the trial survived."""
+        self._result.reason = self._result.reason or f"step {step}: {message}"
+
     def on_scores(self, scores: Scores, step: int, total_steps: int) -> None:
         """Hand the scores of an evaluation on."""
         if self.ended is not None:
