@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import socket
 import tempfile
+import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +18,7 @@ import psutil
 import torch
 
 from bertune.config.tuning import RayConfig
-from bertune.errors import ConfigError, MissingExtra
+from bertune.errors import ConfigError, Interrupted, MissingExtra
 from bertune.files import remove_folder
 from bertune.types import JSON
 
@@ -28,7 +30,6 @@ a worker would grow by half within eight trials."""
 ENVIRONMENT = {
     **WORKERS,
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_BACKEND_LOG_LEVEL": "fatal",
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -89,7 +90,7 @@ def connected(config: RayConfig) -> Iterator[Any]:
                         "machine, which ends with it; leave tune.ray.address out, or start a Ray that stays: "
                         "ray start --head"
                     )
-                with _silenced():
+                with _silenced(), _sigterm_as_interrupt():
                     yield ray
             finally:
                 ray.shutdown()
@@ -106,6 +107,23 @@ def _silenced() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(before)
+
+
+@contextlib.contextmanager
+def _sigterm_as_interrupt() -> Iterator[None]:
+    """End a search by SIGTERM as by Ctrl-C; Ray's own handler prints its stack."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(number: int, _: Any) -> None:
+        raise Interrupted("the search was asked to stop", number)
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
 @contextlib.contextmanager

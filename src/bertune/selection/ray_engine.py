@@ -6,6 +6,7 @@ to. So a search that was killed goes on in the same way, and Ray keeps nothing t
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from dataclasses import replace
@@ -59,7 +60,7 @@ class RayStudy(OptunaStudy):
         Raises:
             ConfigError: there is no Ray at the address, or a trial asks for more than a machine has.
             TrainingError: all of the first trials fail.
-            Interrupted: Ctrl-C; the trials will be run again by whoever goes on.
+            Interrupted: Ctrl-C or SIGTERM; the trials will be run again by whoever goes on.
         """
         if self._tune.time is not None:
             self._deadline = time.monotonic() + self._tune.time
@@ -71,7 +72,8 @@ class RayStudy(OptunaStudy):
             except KeyboardInterrupt as stop:
                 self._give_up_all()
                 raise Interrupted(
-                    f"stopped in the search; go on with: bertune tune {self.folder} --resume", 2
+                    f"stopped in the search; go on with: bertune tune {self.folder} --resume",
+                    getattr(stop, "number", signal.SIGINT),
                 ) from stop
             finally:
                 remove_folder(self.folder / RAY_FOLDER)
