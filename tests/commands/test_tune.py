@@ -81,6 +81,7 @@ def test_from_a_run_file_to_a_model(bench, tmp_path):
     history = [json.loads(line) for line in (bench.out / "model/history.jsonl").read_text().splitlines()]
     assert sum(line["event"] == "dev" for line in history) == 1  # the dev rows are used once
     assert "used once: the number to report" in " ".join(said.split())
+    assert not (bench.out / "model" / "last").exists()  # it would be the same model
     evaluated = bertune.evaluate(bench.out / "model", bench.dev)
     assert evaluated.scores.main_value == results["refit"]["dev"]["values"]["accuracy"]
 
@@ -127,6 +128,18 @@ def test_folds_and_groups(tune, bench):
     assert train + held_out == len(ROWS)
     if "group" in tune:
         assert held_out % len(WORDS) == 0  # whole groups
+
+
+def test_thresholds_that_the_dev_rows_chose_are_said(bench):
+    for path in (bench.rows, bench.dev):
+        rows = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
+        lines = [json.dumps({**row, "label": [row["label"], row["who"]]}) + "\n" for row in rows]
+        Path(path).write_text("".join(lines), encoding="utf-8")
+    result = bertune.tune(bench.settings(out=str(bench.out)), trials=1)
+    assert result.dev_decides
+    assert "chose the thresholds of labels" in " ".join(result.numbers.text())
+    fixed = bench.settings(out=f"{bench.out}-fixed", options={"threshold": 0.5})
+    assert not bertune.tune(fixed, trials=1).dev_decides
 
 
 def test_without_refit_the_best_trial_is_kept(bench):

@@ -8,7 +8,7 @@
 | scores.json, history.jsonl | how good the model is, and how it became so |
 | README.md | the model card |
 | modules.json, 1_Pooling/, ... | how sentence-transformers makes vectors, for tasks that make them |
-| last/ | the model of the last step, as a folder of the same kind, where a dev set chose the best |
+| last/ | the model of the last step, as a folder of the same kind, where dev rows chose the best |
 
 An ensemble is a folder of such folders; only bertune opens it, and anything opens a member:
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bertune.artifact.read import read_metadata
 from bertune.commands.train import prepare, train
 from bertune.config.load import dump_config, read_config
 from bertune.config.schema import RunConfig
@@ -62,11 +63,16 @@ class TuneResult:
     importances: dict[str, float]
     num_dev_rows: int
     dev_uses: int
+    dev_decides: bool
+
+    @property
+    def numbers(self) -> SearchNumbers:
+        """The numbers of the search, and which is which."""
+        return SearchNumbers(self.study, self.num_dev_rows, self.scores, self.dev_uses, self.dev_decides)
 
     def to_json(self) -> JSON:
         """Return the result as JSON values, as results.json has it."""
-        numbers = SearchNumbers(self.study, self.num_dev_rows, self.scores, self.dev_uses).to_json()
-        return {**numbers, "settings": self.best.settings, "importances": self.importances}
+        return {**self.numbers.to_json(), "settings": self.best.settings, "importances": self.importances}
 
 
 def tune(
@@ -344,29 +350,33 @@ class _Search:
         """Return how often the dev rows have scored a winner: more trials may find another one."""
         return int(self._results().get("dev_uses", 0))
 
+    def _dev_decides(self) -> bool:
+        """Tell whether the dev rows chose thresholds of labels, or a calibration, of the winner."""
+        if not (self._folder / MODEL / "bertune.json").is_file():
+            return False
+        learnt, fitted = read_metadata(self._folder / MODEL)["state"], self._runner.task.state()
+        return any(learnt.get(key) != fitted.get(key) for key in ("thresholds", "calibration"))
+
     def _finish(self, study: Study, best: Trial, winner: Path, scores: dict[str, Scores]) -> TuneResult:
-        dev_uses = self._dev_uses()
-        numbers = SearchNumbers(study, len(self._runner.splits.dev), scores, dev_uses)
-        settings = "  ".join(f"{name}={value}" for name, value in best.settings.items())
-        settings = settings or "the settings of the run as they were"
-        self._console.info(f"winner: trial {best.number}: {settings}")
-        for line in numbers.text():
-            self._console.info(line)
-        self._console.info(f"repeat it: bertune train {shlex.quote(str(winner))}")
-        model = self._folder / MODEL if scores else None
-        num_dev = len(self._runner.splits.dev)
         importance = setting_importance(study, self._plan.space)
         result = TuneResult(
             self._folder,
             study,
             best,
             winner,
-            model,
+            self._folder / MODEL if scores else None,
             scores,
             dict(importance.shares),
-            num_dev,
-            dev_uses,
+            len(self._runner.splits.dev),
+            self._dev_uses(),
+            self._dev_decides(),
         )
+        settings = "  ".join(f"{name}={value}" for name, value in best.settings.items())
+        settings = settings or "the settings of the run as they were"
+        self._console.info(f"winner: trial {best.number}: {settings}")
+        for line in result.numbers.text():
+            self._console.info(line)
+        self._console.info(f"repeat it: bertune train {shlex.quote(str(winner))}")
         write_trials(self._folder / TRIALS_FILE, study)
         write_json(self._folder / RESULTS_FILE, result.to_json())
         report = write_study_report(

@@ -19,12 +19,14 @@ class SearchNumbers:
         num_dev_rows: rows of the dev set, which no trial has seen.
         scores: scores of the refit model by split; empty without one.
         dev_uses: how often the dev rows have scored a winner of this search.
+        dev_decides: whether the dev rows chose thresholds of labels or a calibration.
     """
 
     study: Study
     num_dev_rows: int
     scores: Mapping[str, Scores]
     dev_uses: int = 1
+    dev_decides: bool = False
 
     @property
     def metric(self) -> str:
@@ -60,6 +62,11 @@ class SearchNumbers:
             rows = f"the {self.num_dev_rows} dev rows" if split == "dev" else f"the {split} rows"
             uses = "once" if self.dev_uses == 1 else f"{self.dev_uses} times, for a winner each"
             meaning = f"on {rows}, which chose nothing and were used {uses}: the number to report"
+            if split == "dev" and self.dev_decides:
+                meaning = (
+                    f"on {rows}, which were used {uses}, but chose the thresholds of labels or calibrated "
+                    "them: a little too good; give data.test"
+                )
             lines.append((f"winner on {split}", _with_interval(scores), meaning))
         return lines
 
@@ -88,6 +95,7 @@ class SearchNumbers:
             "search_of_own_settings": self.own_score,
             "naive": study.optimistic_score,
             "dev_uses": self.dev_uses,
+            "dev_chose_thresholds": self.dev_decides,
             "refit": {split: scores.to_json() for split, scores in self.scores.items()},
         }
 

@@ -133,7 +133,7 @@ class TrainingRun:
         )
         outcome = loop.run()
         with self._resumable():
-            if self.splits.dev:
+            if self._dev_rows_choose:
                 self._save_last()
             scores = self._score_best()
             for line in self.task.report():
@@ -141,6 +141,11 @@ class TrainingRun:
             self._finish(outcome, scores)
         self.checkpoints.clear()
         return TrainResult(self.out, scores)
+
+    @property
+    def _dev_rows_choose(self) -> bool:
+        """Whether dev rows choose the best model, which may be another one than the last."""
+        return bool(self.splits.dev) and self.artifact.run_config.train.eval_every != "end"
 
     def _write_run_file(self) -> None:
         try:
@@ -241,7 +246,8 @@ class TrainingRun:
             write_metadata(artifact, self.out)  # with what `calibrate` has learnt
             write_model_card(artifact, self.out, scores, summary)
             write_scores(self.out, scores, {"run": summary})  # last: it says that the run is finished
-        which = "best checkpoint" if self.splits.dev else "no dev rows, last model"
+        which = "best checkpoint" if self._dev_rows_choose else "last model"
+        which = which if self.splits.dev else f"no dev rows, {which}"
         for split, figures in scores.items():
             if split not in (self._known_scores or {}):
                 console.info(f"{split} ({which}, step {outcome.best_step}): {describe_scores(figures)}")
