@@ -364,7 +364,7 @@ class _Search:
             study,
             best,
             winner,
-            self._folder / MODEL if scores else None,
+            self._folder / MODEL if (self._folder / MODEL / "scores.json").is_file() else None,
             scores,
             dict(importance.shares),
             len(self._runner.splits.dev),

@@ -20,6 +20,7 @@ from bertune.console import Console
 from bertune.data.dataset import EncodedDataset
 from bertune.data.example_store import take
 from bertune.data.rows import resolve_files
+from bertune.data.split import LabelledRows
 from bertune.errors import BertuneError, ConfigError, DataError
 from bertune.selection.fit import Fit, fit
 from bertune.selection.request import divide
@@ -28,7 +29,7 @@ from bertune.selection.trials import TrialState
 from bertune.tasks.base.datasets import encode_datasets, read_datasets
 from bertune.tasks.base.groups import read_groups
 from bertune.tasks.base.reading import Splits
-from bertune.tasks.base.splitting import draw_limit, split_off_dev
+from bertune.tasks.base.splitting import draw_limit, mask_of_train
 from bertune.tasks.base.task import Note, Task
 from bertune.text.tokenizer import Tokenizer
 from bertune.training.listener import Listener, StopTraining
@@ -158,9 +159,11 @@ class TrialRunner:
         held_out = self._divide() if self.tune.folds or self.tune.group else self._split_off()
         train, scored = held_out.num_rows
         folds = f", {self.tune.folds} times" if self.tune.folds else ""
+        num_dev = len(self.splits.dev)
+        dev = f"; the {num_dev} dev rows are not looked at" if num_dev else ""
         note(
             f"the search trains on {train} and scores on {scored} of {len(self.splits.train)} "
-            f"training rows{folds}; the {len(self.splits.dev)} dev rows are not looked at"
+            f"training rows{folds}{dev}"
         )
         return held_out
 
@@ -185,12 +188,23 @@ class TrialRunner:
         )
 
     def _split_off(self) -> HeldOut:
-        rows, tune = self._rows, self.tune
-        data = self.run.data.model_copy(update={"dev_fraction": tune.holdout})
-        train, dev = split_off_dev(rows, self.task, data, self.run.seed, lambda _: None)
-        place = {example.location: number for number, example in enumerate(rows)}
-        parts = [np.array([place[example.location] for example in part]) for part in (train, dev)]
-        return HeldOut((parts[0],), (parts[1],))
+        rows, holdout = self._rows, self.tune.holdout
+        if len(rows) < 2:
+            raise DataError(f"{rows[0].location.source}: one row cannot both train and score a trial")
+        labelled = LabelledRows(self.task.stratify_key(example) for example in rows)
+        is_train = mask_of_train(rows, labelled, holdout, self.run.seed)
+        train, scored = np.flatnonzero(is_train), np.flatnonzero(~is_train)
+        try:
+            if not len(train):
+                raise DataError("all rows have the same text")
+            self.task.check_scorable(take(rows, scored))
+        except DataError as error:
+            raise DataError(
+                f"the {len(scored)} of {len(rows)} training rows held out to score the trials "
+                f"(tune.holdout={holdout:g}) do not do: {error}; hold out more, or give more rows "
+                "(tune.limit)"
+            ) from None
+        return HeldOut((train,), (scored,))
 
     def run_trial(
         self, settings: JSON, report: Report = lambda *_: False, deadline: float | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from bertune.config.schema import DataConfig
 from bertune.data.example_store import example_digests, take
@@ -19,6 +20,20 @@ from bertune.tasks.base.task import Note, Task
 from bertune.types import Example
 
 
+def mask_of_train(
+    rows: Sequence[Example], labelled: LabelledRows, dev_fraction: float, seed: int
+) -> npt.NDArray[np.bool_]:
+    """Return which rows train, where the others are split off: by label, equal texts together.
+
+    Each label keeps a training row where it can.
+    """
+    texts = factorize_digests(example_digests(rows))
+    is_train = np.ones(len(rows), bool)
+    is_train[train_dev_split_codes(texts, labelled.groups, dev_fraction, seed)[1]] = False
+    min_dev = max(1, int(np.count_nonzero(~is_train)) // 2)
+    return labelled.cover(is_train, texts, seed, min_left=min_dev)
+
+
 def split_off_dev(
     rows: Sequence[Example], task: Task, data: DataConfig, seed: int, note: Note
 ) -> tuple[Sequence[Example], Sequence[Example]]:
@@ -30,12 +45,8 @@ def split_off_dev(
     source = rows[0].location.source
     if len(rows) < 2:
         raise DataError(f"{source}: one row cannot be divided into train and dev; give data.dev")
-    texts = factorize_digests(example_digests(rows))
     labelled = LabelledRows(task.stratify_key(e) for e in rows)
-    is_train = np.ones(len(rows), bool)
-    is_train[train_dev_split_codes(texts, labelled.groups, data.dev_fraction, seed)[1]] = False
-    min_dev = max(1, int(np.count_nonzero(~is_train)) // 2)
-    is_train = labelled.cover(is_train, texts, seed, min_left=min_dev)
+    is_train = mask_of_train(rows, labelled, data.dev_fraction, seed)
     train, dev = take(rows, np.flatnonzero(is_train)), take(rows, np.flatnonzero(~is_train))
     if not train:
         raise DataError(f"{source}: all rows have the same text; there is nothing to learn")
