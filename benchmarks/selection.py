@@ -2,7 +2,7 @@
 
     BERTUNE_DATA=DATA BERTUNE_M3E=FOLDER python benchmarks/selection.py mrpc --seeds 1 2 3 --out s.jsonl
 
-For each seed: the default settings trained on all rows, with 5-fold cross-validation beside it, whose models
+For each seed: the default settings trained on all rows, with 3-fold cross-validation beside it, whose models
 are the ensemble and whose out-of-fold rows calibrate both; and `bertune tune`, whose winner is trained on all
 rows. Dev rows choose nothing in any of them: each model is that of its last step.
 """
@@ -35,13 +35,13 @@ SETS: dict[str, dict[str, Any]] = {
             "train": f"{DATA}/glue/CoLA/train.tsv",
             "dev": f"{DATA}/glue/CoLA/dev.tsv",
             "columns": ["_", "label", "_", "text"],
-            "limit": 2000,
+            "limit": 1500,
         },
         "options": {"metric": "mcc"},
     },
     "mrpc": {
         "model": "minilm",
-        "data": {"train": f"{DATA}/glue/MRPC/train.tsv", "dev": f"{DATA}/glue/MRPC/dev.tsv", "limit": 1500},
+        "data": {"train": f"{DATA}/glue/MRPC/train.tsv", "dev": f"{DATA}/glue/MRPC/dev.tsv", "limit": 1000},
     },
     "tnews": {
         "model": M3E,
@@ -49,7 +49,7 @@ SETS: dict[str, dict[str, Any]] = {
             "train": f"{DATA}/tnews/train.tsv",
             "dev": f"{DATA}/tnews/dev.tsv",
             "columns": ["text", "label"],
-            "limit": 2000,
+            "limit": 1500,
         },
     },
 }
@@ -95,7 +95,7 @@ def measure(name: str, seed: int, trials: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
         calibrated = {**settings, "options": {**settings.get("options", {}), "calibration": "auto"}}
-        result = bertune.crossval(calibrated, folds=5, refit=True, ensemble=True, out=f"{folder}/cv")
+        result = bertune.crossval(calibrated, folds=3, refit=True, ensemble=True, out=f"{folder}/cv")
         record["crossval_seconds"] = time.perf_counter() - began
         summary = json.loads((Path(folder) / "cv/model/scores.json").read_text(encoding="utf-8"))
         record["default_seconds"] = summary["run"]["train_seconds"]
@@ -121,7 +121,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("set", choices=SETS)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--trials", type=int, default=12)
+    parser.add_argument("--trials", type=int, default=10)
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     records = []
