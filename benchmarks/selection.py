@@ -1,6 +1,6 @@
 """What a search and an ensemble bring: dev scores, seconds, calibration error; several seeds.
 
-    BERTUNE_DATA=DATA BERTUNE_M3E=FOLDER python benchmarks/selection.py mrpc --seeds 1 2 3 --out s.jsonl
+    BERTUNE_DATA=DATA BERTUNE_M3E=FOLDER python benchmarks/selection.py sst2 --seeds 1 2 3 --out s.jsonl
 
 For each seed: the default settings trained on all rows, with 3-fold cross-validation beside it, whose models
 are the ensemble and whose out-of-fold rows calibrate both; and `bertune tune`, whose winner is trained on all
@@ -35,13 +35,17 @@ SETS: dict[str, dict[str, Any]] = {
             "train": f"{DATA}/glue/CoLA/train.tsv",
             "dev": f"{DATA}/glue/CoLA/dev.tsv",
             "columns": ["_", "label", "_", "text"],
-            "limit": 1500,
+            "limit": 1000,
         },
         "options": {"metric": "mcc"},
     },
-    "mrpc": {
+    "sst2": {
         "model": "minilm",
-        "data": {"train": f"{DATA}/glue/MRPC/train.tsv", "dev": f"{DATA}/glue/MRPC/dev.tsv", "limit": 1000},
+        "data": {
+            "train": f"{DATA}/glue/SST-2/train.tsv",
+            "dev": f"{DATA}/glue/SST-2/dev.tsv",
+            "limit": 1000,
+        },
     },
     "tnews": {
         "model": M3E,
@@ -49,7 +53,7 @@ SETS: dict[str, dict[str, Any]] = {
             "train": f"{DATA}/tnews/train.tsv",
             "dev": f"{DATA}/tnews/dev.tsv",
             "columns": ["text", "label"],
-            "limit": 1500,
+            "limit": 1000,
         },
     },
 }
