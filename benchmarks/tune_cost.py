@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import math
 import os
 import tempfile
 import time
@@ -63,9 +64,14 @@ def search(pruner: str, trials: int, limit: int, seed: int) -> None:
         study = OptunaStudy(Path(folder), runner, read_space(SEARCH, raw, task.Options), on_trial).run()
     seconds = time.process_time() - began
     best = study.best
+    planned = 0
+    for trial in study.trials:
+        batch = trial.settings.get("train.batch_size", 32)
+        planned += math.ceil(math.ceil(study.num_rows[0] / batch) * trial.settings.get("train.epochs", 3))
     print(
         f"{pruner}: {seconds:.0f} s of the processor, best {best.score if best else None}, "
-        f"{study.count('pruned')} of {len(study.trials)} pruned, {sum(t.steps for t in study.trials)} steps, "
+        f"{study.count('pruned')} of {len(study.trials)} pruned, {sum(t.steps for t in study.trials)} steps "
+        f"of {planned} that all trials would have run, "
         f"memory after trial 3 {memory[2]:.0f} MB, after the last {memory[-1]:.0f} MB",
         flush=True,
     )
