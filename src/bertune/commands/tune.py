@@ -36,6 +36,10 @@ from bertune.types import JSON, Scores
 
 SETTINGS_FILE, WINNER_FILE, RESULTS_FILE, MODEL = "tune.yaml", "winner.yaml", "results.json", "model"
 TRIALS_FILE = "trials.jsonl"
+DEV_DECIDES = (
+    "The dev rows chose the thresholds of labels, or calibrated them, so the dev score is a little too good; "
+    "give data.test."
+)
 FREE = {"trials", "time", "refit", "engine", "ray"}
 """Settings of `tune` that may change when a search goes on."""
 
@@ -398,7 +402,8 @@ class _Search:
             dev_score=None if dev is None else dev.main_value,
             dev_interval=None if dev is None else dev.intervals.get(dev.main_metric),
             default_trial=0,
-            notes=() if self._dev_uses() < 2 else (f"The dev rows scored {self._dev_uses()} winners.",),
+            dev_uses=max(self._dev_uses(), 1),
+            notes=(DEV_DECIDES,) if self._dev_decides() else (),
         )
 
 

@@ -19,7 +19,7 @@ from bertune.errors import Interrupted
 from bertune.files import remove_folder
 from bertune.selection.ray_cluster import connected, import_ray, machines_of, resources_of_trial, slots
 from bertune.selection.space import SearchSpace
-from bertune.selection.study import FAILURES_THAT_END, OnTrial, OptunaStudy
+from bertune.selection.study import OnTrial, OptunaStudy
 from bertune.selection.trial_run import TrialResult, TrialRunner
 from bertune.selection.trial_thread import SteppedTrial
 from bertune.selection.trials import Study
@@ -115,7 +115,7 @@ class RayStudy(OptunaStudy):
             name: Ray's name of the trial.
         """
         left = None if self._deadline is None else self._deadline - time.monotonic()
-        if (left is not None and left <= 0) or self._all_fail():
+        if (left is not None and left <= 0) or self._failed_from_the_start():
             return None
         trial = self._next_trial()
         if trial is None:
@@ -153,11 +153,6 @@ class RayStudy(OptunaStudy):
         if trial is not None:
             self._finish(trial, TrialResult("failed", reason=reason))
             self._on_trial(self.read())
-
-    def _all_fail(self) -> bool:
-        trials = self.read().trials
-        failed = sum(trial.state == "failed" for trial in trials)
-        return failed >= FAILURES_THAT_END and failed == len(trials)
 
     def _give_up_all(self) -> None:
         """Have the trials that run now run again by whoever goes on."""

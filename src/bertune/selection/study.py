@@ -248,10 +248,15 @@ class OptunaStudy:
                 part.replace(self.folder / BEST_TRIAL)
             self._study.tell(trial, sign * result.score)
 
+    def _failed_from_the_start(self) -> list[Trial]:
+        """Return the trials if so many have failed that the search ends, and none has not; else nothing."""
+        trials = self.read().trials
+        all_failed = all(trial.state == "failed" for trial in trials)
+        return list(trials) if all_failed and len(trials) >= FAILURES_THAT_END else []
+
     def _check_failures(self) -> None:
-        study = self.read()
-        failed = [trial for trial in study.trials if trial.state == "failed"]
-        if len(failed) >= FAILURES_THAT_END and len(failed) == len(study.trials):
+        failed = self._failed_from_the_start()
+        if failed:
             raise TrainingError(
                 f"all of the first {len(failed)} trials failed; the last one: {failed[-1].reason}"
             )

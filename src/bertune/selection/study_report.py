@@ -59,6 +59,7 @@ class StudyFacts:
         dev_score: of the best settings trained on all training rows; the dev rows were scored once. None
             where there is none.
         dev_interval: its 95 % interval.
+        dev_uses: how often the dev rows have scored a winner of this search.
         default_trial: the trial that had the run's own settings.
         default_dev_score: of the run's own settings, trained on all training rows.
         seconds: of the whole search.
@@ -73,6 +74,7 @@ class StudyFacts:
     dev_rows: int | None = None
     dev_score: float | None = None
     dev_interval: tuple[float, float] | None = None
+    dev_uses: int = 1
     default_trial: int | None = None
     default_dev_score: float | None = None
     seconds: float | None = None
@@ -175,11 +177,12 @@ def _numbers(study: Study, facts: StudyFacts) -> str:
         low, high = facts.dev_interval
         interval = f" 95% interval {score_text(low)} to {score_text(high)}."
     rows = f"the {facts.dev_rows} dev rows" if facts.dev_rows else "the dev rows"
+    uses = "once" if facts.dev_uses == 1 else f"{facts.dev_uses} times, for a winner each"
     cards = [
         card(
             score_text(facts.dev_score),
             "Dev score: the honest one",
-            f"The best settings, trained on all training rows. No trial saw {rows}; they were scored once."
+            f"The best settings, trained on all training rows. No trial saw {rows}; they were scored {uses}."
             f"{interval}"
             if honest
             else "There is none: the best settings were not trained again, or there are no dev rows.",

@@ -16,7 +16,7 @@ from bertune.data.labels import unknown_label_error
 from bertune.errors import DataError, listed
 from bertune.metrics.calibration import Floats, Gold
 from bertune.metrics.classification import best_threshold
-from bertune.tasks.base.calibrated import DEV_ROWS, CalibratedLabels, best_f1_note
+from bertune.tasks.base.calibrated import CalibratedLabels, best_f1_note
 from bertune.tasks.base.classify_options import ClassifyOptions, check_options, weights_of_labels
 from bertune.tasks.base.label_scores import score_multi_label, score_single_label
 from bertune.tasks.base.labels import LabelReader, read_target, suspicious_labels
@@ -330,16 +330,10 @@ class Classify(CalibratedLabels, PooledTask):
             flags[[self._ids[label] for label in example.target]] = True
         return gold
 
-    def calibrate(
-        self, predictions: list[Prediction], examples: Sequence[Example], note: Note
-    ) -> list[Prediction]:
-        """Choose the threshold of each label on the dev rows, and what the settings ask of calibration."""
-        return self.calibrate_on(predictions, examples, note, DEV_ROWS)
-
     def calibrate_on(
         self, predictions: list[Prediction], examples: Sequence[Example], note: Note, rows: str
     ) -> list[Prediction]:
-        """Do what `calibrate` does with these rows; see `Task.calibrate_on`."""
+        """Choose the threshold of each label, and learn what the settings ask of calibration."""
         request = self.options.calibration_request
         if self.is_multi_label and self.fixed_threshold is None:
             probabilities, gold = self.probability_rows(predictions), self.gold_of(examples)

@@ -16,7 +16,7 @@ from bertune.errors import ConfigError, DataError, listed
 from bertune.metrics.bootstrap import bootstrap_interval
 from bertune.metrics.calibration import Ints
 from bertune.metrics.classification import confusion_matrix, per_label_scores, single_label_scores
-from bertune.tasks.base.calibrated import DEV_ROWS, CalibratedLabels
+from bertune.tasks.base.calibrated import CalibratedLabels
 from bertune.tasks.base.calibration import CalibrationRequest, PredictionSet
 from bertune.tasks.base.pair_labels import TargetKind, choose_target, read_number_or_label
 from bertune.tasks.base.sentence import (
@@ -363,21 +363,6 @@ class Match(CalibratedLabels, SentenceTask):
                 "one that predicts labels (options.loss=softmax) can be calibrated"
             )
         super().check_calibration(request)
-
-    def calibrate(
-        self, predictions: list[Prediction], examples: Sequence[Example], note: Note
-    ) -> list[Prediction]:
-        """Learn a temperature on the dev rows, where the settings ask for it."""
-        return self.calibrate_on(predictions, examples, note, DEV_ROWS)
-
-    def calibrate_on(
-        self, predictions: list[Prediction], examples: Sequence[Example], note: Note, rows: str
-    ) -> list[Prediction]:
-        """Do what `calibrate` does with these rows; see `Task.calibrate_on`."""
-        if self.options.calibration != "none":
-            report = self.learn_calibration(predictions, examples, CalibrationRequest(), note, rows)
-            note(f"calibration: {report.describe()}")
-        return predictions
 
     def prediction_sets(self, coverage: Any, note: Note) -> Callable[[Prediction], PredictionSet]:
         """Return what gives the set of labels of a prediction; see `Task.prediction_sets`."""

@@ -11,8 +11,7 @@ from bertune.data.labels import get_number
 from bertune.errors import ConfigError, DataError
 from bertune.metrics.bootstrap import bootstrap_interval
 from bertune.metrics.regression import regression_scores
-from bertune.tasks.base.calibrated import DEV_ROWS, CalibratedNumbers
-from bertune.tasks.base.calibration import CalibrationRequest
+from bertune.tasks.base.calibrated import CalibratedNumbers
 from bertune.tasks.base.pooled import PooledOptions, PooledTask
 from bertune.tasks.base.task import Note, rename_keys
 from bertune.types import JSON, Batch, Columns, Example, Prediction, Row, Scores
@@ -130,21 +129,6 @@ class Regress(CalibratedNumbers, PooledTask):
             regression_scores(gold, predicted),
             {main: interval} if interval else {},
         )
-
-    def calibrate(
-        self, predictions: list[Prediction], examples: Sequence[Example], note: Note
-    ) -> list[Prediction]:
-        """Learn how wrong predictions are on the dev rows, where the settings ask for it."""
-        return self.calibrate_on(predictions, examples, note, DEV_ROWS)
-
-    def calibrate_on(
-        self, predictions: list[Prediction], examples: Sequence[Example], note: Note, rows: str
-    ) -> list[Prediction]:
-        """Do what `calibrate` does with these rows; see `Task.calibrate_on`."""
-        if self.options.calibration != "none":
-            report = self.learn_calibration(predictions, examples, CalibrationRequest(), note, rows)
-            note(f"calibration: {report.describe()}")
-        return predictions
 
     def state(self) -> JSON:
         """Return the number of texts a row, and the mean and the range of the targets."""

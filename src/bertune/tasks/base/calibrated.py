@@ -38,7 +38,39 @@ _FEW_ROWS = 50
 _MOST_NAMED = 5
 
 
-class CalibratedLabels:
+class CalibratedTask:
+    """A task that learns its calibration at the end of training, where its settings ask for it."""
+
+    options: Any
+
+    def calibrate(
+        self, predictions: list[Prediction], examples: Sequence[Example], note: Note
+    ) -> list[Prediction]:
+        """Learn on the dev rows; see `Task.calibrate`."""
+        return self.calibrate_on(predictions, examples, note, DEV_ROWS)
+
+    def calibrate_on(
+        self, predictions: list[Prediction], examples: Sequence[Example], note: Note, rows: str
+    ) -> list[Prediction]:
+        """Learn on these rows; see `Task.calibrate_on`."""
+        if self.options.calibration != "none":
+            report = self.learn_calibration(predictions, examples, CalibrationRequest(), note, rows)
+            note(f"calibration: {report.describe()}")
+        return predictions
+
+    def learn_calibration(
+        self,
+        predictions: Sequence[Prediction],
+        examples: Sequence[Example],
+        request: CalibrationRequest,
+        note: Note,
+        rows: str = DEV_ROWS,
+    ) -> CalibrationReport:
+        """Learn what calibrates predictions; see `Task.learn_calibration`."""
+        raise NotImplementedError
+
+
+class CalibratedLabels(CalibratedTask):
     """A task of labels with probabilities. `Classify` and `Match` say what is theirs."""
 
     calibration: LabelCalibration | None = None
@@ -240,7 +272,7 @@ def _note_thresholds(
             )
 
 
-class CalibratedNumbers:
+class CalibratedNumbers(CalibratedTask):
     """A task of one number, whose errors on rows make intervals."""
 
     calibration: IntervalCalibration | None = None
