@@ -254,12 +254,14 @@ def write_predictions(  # noqa: PLR0913  (the options of `bertune predict`)
         deque(predictions.results, maxlen=0)  # computes this process's share; the first one writes
         return
     if output_format == "leaderboard":
-        from bertune.catalog.leaderboard import write_submission
+        from bertune.catalog.leaderboard import submission_name, write_submission
         from bertune.catalog.sets import split_name
 
         named_set, _ = split_name(file)
         path = write_submission(named_set, predictions.results, str(output), source)
         console.info(f"{named_set.full_name}: for its leaderboard, written to {path}")
+        if path.name != (official := submission_name(named_set, source)):
+            console.info(f"note: the leaderboard expects the name {official}")
         return
     chosen_format = writers.output_format(output, output_format, predictions.format)
     with writers.open_output(output, sys.stdout) as target:
