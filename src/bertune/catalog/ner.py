@@ -49,6 +49,7 @@ NER: tuple[NamedSet, ...] = (
         (
             _layout(_split_names("{}.all.bmes"), _WEIBO),
             _layout(_split_names("{}.char.bmes"), _WEIBO),
+            _layout(_split_names("weiboNER_2nd_conll.{}"), _WEIBO, {**_CONLL, "convert": "golden_horse"}),
             _layout(_split_names("{}.json"), _WEIBO, _JSON),
         ),
         trap="16 % of its dev texts are training rows too; one epoch is 43 steps of 32 rows",
