@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +45,8 @@ class TrainResult:
     """The saved model."""
     scores: dict[str, Scores]
     """Scores of the best checkpoint by split: dev and test, as far as there are such rows."""
+    predictions: Mapping[str, Sequence[Prediction]] = field(default_factory=dict, repr=False)
+    """Its predictions of the dev rows; none of a run that was finished before."""
 
 
 class TrainingRun:
@@ -100,7 +102,7 @@ class TrainingRun:
         self._latest: list[Prediction] = []
         """Predictions of the dev rows in the last evaluation."""
         self._best: list[Prediction] = []
-        """Those of the best evaluation."""
+        """Those of the best evaluation; at the end with the decisions that dev rows chose."""
 
     def _warn(self, message: str) -> None:
         self.listeners.on_warning(self.train_step.state.progress.step + 1, message)
@@ -140,7 +142,7 @@ class TrainingRun:
                 self.console.info(f"data: train: {line}")
             self._finish(outcome, scores)
         self.checkpoints.clear()
-        return TrainResult(self.out, scores)
+        return TrainResult(self.out, scores, {"dev": self._best} if self.splits.dev else {})
 
     @property
     def _dev_rows_choose(self) -> bool:
@@ -219,7 +221,8 @@ class TrainingRun:
         if self.splits.dev:
             if not self._best:  # it was found before the run went on
                 self._best = self._predict("dev")
-            scores["dev"] = self.task.score(self._calibrate(self._best, self._note), self.splits.dev)
+            self._best = self._calibrate(self._best, self._note)
+            scores["dev"] = self.task.score(self._best, self.splits.dev)
         if self.splits.test:
             scores["test"] = self.task.score(self._predict("test"), self.splits.test)
         return scores

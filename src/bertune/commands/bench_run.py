@@ -1,0 +1,102 @@
+"""One run of a bench, in a process of its own: trains, keeps scores and predictions, and drops the model."""
+
+from __future__ import annotations
+
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+from bertune.artifact.read import read_artifact, read_metadata
+from bertune.commands.train import prepare, train
+from bertune.config.load import read_config
+from bertune.console import Console
+from bertune.errors import BertuneError, Interrupted
+from bertune.files import locked, read_json_object, remove_folder
+from bertune.selection.bench.process import receive_job
+from bertune.selection.bench.records import RunRecord, machine_facts, write_predictions, write_record
+from bertune.tasks.base.datasets import read_datasets
+from bertune.training.resume import rounding_environment
+from bertune.types import JSON, Prediction
+
+MODULE = "bertune.commands.bench_run"
+
+
+def run_job(job: JSON) -> RunRecord:
+    """Train a run of a bench, or go on with it, and write what it came to.
+
+    Args:
+        job: `settings` of the run with its folder, `record` and `predictions` to write, `keep` the model or
+            not, `submission` files to write of test rows without labels.
+
+    Returns:
+        The record, which has been written.
+
+    Raises:
+        Interrupted: a signal came; a checkpoint is written.
+    """
+    began = time.perf_counter()
+    settings, record_path = job["settings"], Path(job["record"])
+    folder = Path(settings["out"])
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with locked(record_path, lambda owner: print(f"waits for {owner}", file=sys.stderr)):
+        resumed = (folder / "run.yaml").is_file()
+        try:
+            record = _train(settings, Path(job["predictions"]), resumed, began)
+        except BertuneError as error:
+            record = RunRecord(str(error), resumed=resumed, wall_seconds=time.perf_counter() - began)
+        except Exception as error:  # a bug, or memory of the device that ran out: the other runs go on
+            traceback.print_exc()
+            words = f"{type(error).__name__}: {error}"
+            record = RunRecord(words, resumed=resumed, wall_seconds=time.perf_counter() - began)
+        write_record(record_path, record)
+        if record.is_done and not job["keep"]:
+            remove_folder(folder)
+    return record
+
+
+def _train(settings: JSON, predictions: Path, resumed: bool, began: float) -> RunRecord:
+    result = train(settings, resume=True)
+    folder = result.folder
+    dev = result.predictions.get("dev")
+    resumed = resumed or dev is None  # a run that was finished may have been resumed before
+    if "dev" in result.scores:
+        write_predictions(predictions, _predict_dev(settings, folder) if dev is None else dev)
+    batch_size = read_config(folder / "run.yaml")["train"]["batch_size"]
+    summary = {**read_json_object(folder / "scores.json")["run"], "batch_size": batch_size}
+    data = read_metadata(folder)["data"]
+    return RunRecord(
+        "",
+        dict(result.scores),
+        summary,
+        data,
+        resumed,
+        time.perf_counter() - began,
+        machine_facts(rounding_environment(), summary),
+    )
+
+
+def _predict_dev(settings: JSON, folder: Path) -> Sequence[Prediction]:
+    """Predict the dev rows of a finished run: its process was killed before it had kept the predictions."""
+    run, task = prepare(settings)
+    splits = read_datasets(run, task, Console(quiet=True))
+    artifact = read_artifact(folder, None, run.model_code, lambda _: None)
+    return artifact.pipeline(run.device, "auto").predict_examples(splits.dev, to_score=True).predictions
+
+
+def main() -> None:
+    """Run the job that comes through standard input; exit code 2 if it failed."""
+    job = receive_job()
+    try:
+        record = run_job(job)
+    except Interrupted as stopped:
+        print(f"bertune: {stopped}", file=sys.stderr)
+        raise SystemExit(128 + stopped.number) from None
+    if not record.is_done:
+        print(f"bertune: {record.message}", file=sys.stderr)
+        raise SystemExit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,265 @@
+"""The tables of a bench as cells of text: for the terminal, Markdown and the page alike."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bertune.console import aligned, display_width
+from bertune.selection.bench.plan import PublishedFigure, Variant
+from bertune.selection.bench.result import BenchResult, SetResult, SuiteScore, seeds_text
+from bertune.selection.bench.versus import SetVersus, Versus
+from bertune.selection.trial_text import NOTHING, printable, score_text, span_text
+
+WIDTH = 80
+_MAX_NAME = 24
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of texts.
+
+    Attributes:
+        kinds: of each row: "", "mean" of the suite, "weak" for what has no number.
+    """
+
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = ()
+
+    def lines(self) -> list[str]:
+        """Return the table for a terminal."""
+        cells = [(short_text(row[0], _MAX_NAME), *row[1:]) for row in self.rows]
+        return [self.title, *aligned(self.header, cells), *self.notes]
+
+
+def interval_text(interval: tuple[float, float] | None, *, signed: bool = False) -> str:
+    """Write an interval.
+
+    >>> interval_text((0.5, 0.61)), interval_text((-0.1, 0.2), signed=True), interval_text(None)
+    ('0.5000 to 0.6100', '-0.1000 to +0.2000', '-')
+    """
+    if interval is None or not all(map(math.isfinite, interval)):
+        return NOTHING
+    sign = "+" if signed else ""
+    return f"{interval[0]:{sign}.4f} to {interval[1]:{sign}.4f}"
+
+
+def short_text(text: str, width: int) -> str:
+    """Return a text in one line, its end if it is too wide."""
+    text = printable(" ".join(text.split()))
+    if display_width(text) <= width:
+        return text
+    while display_width(text) > width - 2:
+        text = text[1:]
+    return f"..{text}"
+
+
+def _number(value: float, form: str) -> str:
+    return format(value, form) if math.isfinite(value) else NOTHING
+
+
+def score_table(result: BenchResult, variant: Variant) -> Table:
+    """Return the scores and costs of one model: a row a set and split, and the mean of the suite."""
+    rows: list[tuple[str, ...]] = []
+    kinds: list[str] = []
+    for each in result.of(variant):
+        rows += _score_rows(each)
+        kinds += ["" if each.done else "weak"] * (len(rows) - len(kinds))
+    for split in ("dev", "test"):
+        score = result.suite_score(variant, split)
+        if score is not None:
+            name = "mean" if split == "dev" else ""
+            interval = interval_text(score.spread.interval)
+            rows.append((name, split, f"{len(score.sets)} sets", score_text(score.spread.mean), interval, "", "", ""))
+            kinds.append("mean")
+    header = ("set", "rows", "metric", "score", "95 % interval", "train", "rows/s", "GB")
+    return Table(variant.name, header, tuple(rows), tuple(_score_notes(result, variant)), tuple(kinds))
+
+
+def _score_rows(each: SetResult) -> list[tuple[str, ...]]:
+    cost = (
+        span_text(each.seconds) if math.isfinite(each.seconds) else NOTHING,
+        _number(each.rows_per_s, ".0f"),
+        _number(each.memory_gb, ".2f"),
+    )
+    rows: list[tuple[str, ...]] = []
+    for split in each.splits:
+        score = each.score(split)
+        if score is not None:
+            name, costs = (each.data.name, cost) if not rows else ("", ("", "", ""))
+            mean, interval = score_text(score.spread.mean), interval_text(score.interval)
+            rows.append((name, split, score.metric, mean, interval, *costs))
+    if not rows:
+        what = "no scores" if each.done else "failed" if each.failed else "not run"
+        return [(each.data.name, NOTHING, what, NOTHING, NOTHING, *(cost if each.done else (NOTHING,) * 3))]
+    return rows
+
+
+def _score_notes(result: BenchResult, variant: Variant) -> list[str]:
+    """Say what the numbers of a table are."""
+    seeds = result.plan.seeds
+    notes = []
+    if len(seeds) > 1:
+        notes.append(f"score: mean over {seeds_text(seeds)}; interval: over seeds (Student's t)")
+    else:
+        notes.append(f"score: of {seeds_text(seeds)}; interval: of the rows (bootstrap).")
+        notes.append("One seed says nothing about the spread over seeds: --seeds 1,2,3")
+    score = result.suite_score(variant)
+    if score is not None:
+        notes.append(suite_note(result, score))
+    for each in result.of(variant):
+        done = len(each.done)
+        if each.failed and done:
+            missing = seeds_text(sorted(each.failed))
+            kind = "" if done > 1 else "; interval: of the rows"
+            notes.append(f"{each.data.name}: without {missing}, which failed{kind}")
+    return notes
+
+
+def suite_note(result: BenchResult, score: SuiteScore) -> str:
+    """Say of which sets the mean of a suite is."""
+    total = len(result.plan.sets)
+    names = ", ".join(score.sets)
+    return f"mean: of the main metrics of {len(score.sets)} of {total} sets ({names})"
+
+
+def published_table(result: BenchResult) -> Table | None:
+    """Return the figures of others for the sets; None where there are none."""
+    rows = []
+    for data in result.plan.sets:
+        rows += [
+            (data.name, figure.split, figure.metric, published_text(figure), figure.model, figure.source)
+            for figure in data.published
+        ]
+    if not rows:
+        return None
+    header = ("set", "rows", "metric", "score", "model", "source")
+    note = "Other encoders, settings and often other rows: to look at, not to test against."
+    return Table("published figures", header, tuple(rows), (note,))
+
+
+def published_text(figure: PublishedFigure) -> str:
+    """Write a published figure, which is in percent, on the scale of the scores here.
+
+    >>> published_text(PublishedFigure("bert", "mcc", 52.1)), published_text(PublishedFigure("bert", "f1", 0))
+    ('0.521', '0.000')
+    """
+    return f"{figure.value / 100:.4f}".removesuffix("0")
+
+
+def published_lines(result: BenchResult) -> list[str]:
+    """Return the published figures for a terminal: one line for each set, cut to its width."""
+    lines = []
+    for data in result.plan.sets:
+        if data.published:
+            figures = [f"{published_text(f)} {f.model} ({f.metric}, {f.split})" for f in data.published]
+            line = f"{data.name}: {'; '.join(figures)}"
+            lines.append(line if display_width(line) <= WIDTH else f"{line[: WIDTH - 3]}...")
+    return ["published figures (other encoders and settings; sources in bench.md)", *lines] if lines else []
+
+
+def versus_table(versus: Versus) -> Table:
+    """Return the comparison of two models: a row a set, and what it comes to."""
+    rows, kinds = [], []
+    for each in versus.sets:
+        difference = f"{each.difference:+.4f}" if math.isfinite(each.difference) else NOTHING
+        p_value = NOTHING if each.p_holm is None else _p_text(each.p_holm)
+        scores = score_text(each.a), score_text(each.b)
+        interval = interval_text(each.interval, signed=True)
+        rows.append((each.name, *scores, difference, interval, p_value, verdict(each, versus)))
+        kinds.append("" if each.better else "weak")
+    header = ("set", "A", "B", "B - A", "95 % interval", "p", "better")
+    title = f"A {versus.a}, B {versus.b}"
+    return Table(title, header, tuple(rows), tuple(_versus_notes(versus)), tuple(kinds))
+
+
+def verdict(each: SetVersus, versus: Versus) -> str:
+    """Say who is better on a set: A, B, or that no difference is shown."""
+    if each.better is None:
+        return NOTHING
+    return "B" if each.better == versus.b else "A"
+
+
+def _p_text(p_value: float) -> str:
+    return "<.0001" if p_value < 0.0001 else f"{p_value:.4f}"
+
+
+def _versus_notes(versus: Versus) -> list[str]:
+    wins, ties, losses = versus.counts()
+    notes = [f"verdict: B is better on {wins}, A on {losses}, no difference shown on {ties}"]
+    if versus.overall is not None:
+        interval = interval_text(versus.overall.interval, signed=True)
+        kind = f"95 % interval {interval} over seeds" if interval != NOTHING else "one seed has no interval"
+        mean = f"{versus.overall.mean:+.4f}"
+        notes.append(f"mean of B - A over {len(versus.overall_sets)} sets: {mean}, {kind}")
+    notes += _test_notes(versus)
+    for each in versus.sets:
+        if each.why_not:
+            notes.append(f"{each.name}: no test: {each.why_not}")
+    return notes
+
+
+def _test_notes(versus: Versus) -> list[str]:
+    """Say what interval and p-value are over."""
+    kinds = {each.kind for each in versus.sets if each.p_value is not None}
+    notes = []
+    if "seeds" in kinds:
+        notes.append("interval and p: over seeds (paired t-test); p is corrected for all sets (Holm)")
+    if "rows" in kinds:
+        names = [each.name for each in versus.sets if each.kind == "rows" and each.p_value is not None]
+        where = "" if kinds == {"rows"} else f" of {', '.join(names)}"
+        notes.append(f"interval and p{where}: of dev rows, one seed (paired bootstrap); Holm over all sets")
+    for each in versus.sets:
+        if len(each.seeds) > 1 and each.rows:
+            a, b = each.rows_won()
+            notes.append(
+                f"{each.name}: bootstrap of dev rows, seed by seed: B better on {b} of {len(each.rows)}, "
+                f"A on {a}"
+            )
+    return notes
+
+
+def run_table(result: BenchResult) -> Table:
+    """Return every run: scores, cost, and why it failed."""
+    rows, kinds = [], []
+    for each in result.results.values():
+        for seed, record in each.records.items():
+            scores = [
+                interval_text(s.intervals.get(s.main_metric)) if part else score_text(s.main_value)
+                for split in ("dev", "test")
+                for s in [record.scores.get(split)]
+                if s is not None
+                for part in ((False, True) if split == "dev" else (False,))
+            ]
+            scores += [NOTHING] * (3 - len(scores))
+            summary = record.summary
+            cost = (
+                str(summary.get("steps", NOTHING)),
+                span_text(record.train_seconds) if math.isfinite(record.train_seconds) else NOTHING,
+                _number(summary.get("rows_per_s", math.nan), ".0f"),
+                _number(summary.get("peak_memory_gb", math.nan), ".2f"),
+            )
+            state = record.message.splitlines()[0] if record.message else "resumed" if record.resumed else "done"
+            rows.append((each.data.name, each.variant.name, str(seed), *scores, *cost, state))
+            kinds.append("" if record.is_done else "weak")
+    header = ("set", "model", "seed", "dev", "95 % of dev rows", "test", "steps", "train", "rows/s", "GB", "state")
+    return Table("runs", header, tuple(rows), kinds=tuple(kinds))
+
+
+def trouble_lines(result: BenchResult) -> list[str]:
+    """Say which sets cannot be run and which runs failed, with reasons."""
+    lines = [f"not run: {name}: {reason}" for name, reason in result.skipped]
+    return lines + [f"failed: {title}: {message}" for title, message in result.failed]
+
+
+def markdown_table(table: Table) -> list[str]:
+    """Return a table as Markdown, the first column to the left."""
+    def line(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(printable(cell).replace("|", "\\|") for cell in cells) + " |"
+
+    sides = ["---", *["--:"] * (len(table.header) - 1)]
+    return [line(table.header), f"| {' | '.join(sides)} |", *map(line, table.rows)]
