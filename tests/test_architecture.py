@@ -16,6 +16,7 @@ ORDER = (
     {"base"},
     {"config", "metrics"},
     {"text", "data", "kernels"},
+    {"catalog"},
     {"encoders"},
     {"losses", "heads"},
     {"tasks"},
