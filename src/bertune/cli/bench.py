@@ -119,7 +119,7 @@ def bench(  # noqa: PLR0913  (the options of the command)
 
 
 def result_lines(result: BenchResult) -> Iterator[str]:
-    """Yield the tables of a bench: scores and costs of each model, comparisons, what others have published."""
+    """Yield the tables: scores and costs of each model, comparisons, what others have published."""
     from bertune.selection.bench.tables import (
         published_lines,
         score_table,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from bertune.commands.bench_request import BenchRequest, make_plan
 from bertune.commands.bench_run import MODULE
 from bertune.commands.train import prepare
 from bertune.console import Console
-from bertune.errors import BertuneError, ConfigError, Interrupted
+from bertune.errors import ConfigError, Interrupted
 from bertune.files import locked, remove_folder
 from bertune.selection.bench.plan import BenchPlan, BenchRun, check_plan, write_plan
 from bertune.selection.bench.process import crash_message, run_process, sigterm_interrupts
@@ -112,7 +111,8 @@ def _announce(plan: BenchPlan, console: Console, *, is_begun: bool) -> None:
         counts[1] = (variants, "setting")
     parts = [f"{count} {name}{'' if count == 1 else 's'}" for count, name in counts]
     goes_on = "; goes on" if is_begun else ""
-    console.info(f"bench: {plan.suite}: {', '.join(parts)}: {sets * variants * seeds} runs, in {plan.out}{goes_on}")
+    runs = f"{sets * variants * seeds} runs, in {plan.out}{goes_on}"
+    console.info(f"bench: {plan.suite}: {', '.join(parts)}: {runs}")
     for data in plan.sets:
         if data.why_not:
             console.info(f"not run: {data.name}: {data.why_not}")

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from bertune.catalog.named_set import NamedSet
 from bertune.catalog.sets import SUITES, find_set, set_settings, why_not_runnable
 from bertune.commands.train import check_run, resolve_run
-from bertune.config.bench import SEEDS, SUITE_ENDINGS, BenchFile, SetSource, read_bench_file, seed_fault
+from bertune.config.bench import SUITE_ENDINGS, BenchFile, SetSource, read_bench_file, seed_fault
 from bertune.config.load import apply_override, validation_messages
 from bertune.config.schema import RunConfig
 from bertune.errors import BertuneError, ConfigError, did_you_mean, listed
@@ -33,7 +33,12 @@ from bertune.training.launch import check_environment
 from bertune.types import JSON
 
 Note = Callable[[str], None]
-_OWN_OPTIONS = {"model": "--model MODEL", "seed": "--seeds 1,2,3", "out": "-o OUT", "task": "the sets' own tasks"}
+_OWN_OPTIONS = {
+    "model": "--model MODEL",
+    "seed": "--seeds 1,2,3",
+    "out": "-o OUT",
+    "task": "the sets' own tasks",
+}
 """Settings that a bench decides, and where."""
 
 
@@ -61,7 +66,7 @@ class BenchRequest:
     command: str
 
     @classmethod
-    def of(  # noqa: PLR0913  (what a user can choose)
+    def of(
         cls,
         source: str | Path | dict[str, Any],
         overrides: Sequence[str],
@@ -158,8 +163,8 @@ def _read_source(
         return name, {named.full_name: named}, nothing
     place = "; a folder is none" if Path(name).is_dir() else did_you_mean(name, SUITES)
     raise ConfigError(
-        f"{name!r} is no suite{place}; suites: {', '.join(SUITES)}; or give a named set such as glue:cola, or a "
-        "file with a suite (.yaml)"
+        f"{name!r} is no suite{place}; suites: {', '.join(SUITES)}; or give a named set such as "
+        "glue:cola, or a file with a suite (.yaml)"
     )
 
 
@@ -238,7 +243,7 @@ def make_plan(request: BenchRequest, note: Note) -> BenchPlan:
         reasons = "".join(f"\n- {each.name}: {each.why_not}" for each in sets)
         raise ConfigError(f"bench: no set can be run:{reasons}")
     variants = _variants(request, [each for each in sets if not each.why_not])
-    plan = BenchPlan(request.suite, request.out, sets, variants, request.seeds)
+    plan = BenchPlan(request.suite, request.out, sets, variants, request.seeds, len(request.sources))
     plan.check_names()
     _check_runs(plan, note)
     return plan
@@ -303,6 +308,7 @@ def _variants(request: BenchRequest, sets: Sequence[BenchSet]) -> tuple[Variant,
     Raises:
         ConfigError: no model is given.
     """
+    given: list[tuple[str, tuple[str, ...]]]
     if request.models:
         names = unique_short_names(request.models)
         given = [(name, (f"model={path}",)) for name, path in zip(names, request.models, strict=True)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 import traceback
 from collections.abc import Sequence
@@ -40,7 +39,7 @@ def run_job(job: JSON) -> RunRecord:
     settings, record_path = job["settings"], Path(job["record"])
     folder = Path(settings["out"])
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with locked(record_path, lambda owner: print(f"waits for {owner}", file=sys.stderr)):
+    with locked(record_path, lambda owner: Console().info(f"waits for {owner}")):
         resumed = (folder / "run.yaml").is_file()
         try:
             record = _train(settings, Path(job["predictions"]), resumed, began)
@@ -91,10 +90,10 @@ def main() -> None:
     try:
         record = run_job(job)
     except Interrupted as stopped:
-        print(f"bertune: {stopped}", file=sys.stderr)
+        Console().info(f"bertune: {stopped}")
         raise SystemExit(128 + stopped.number) from None
     if not record.is_done:
-        print(f"bertune: {record.message}", file=sys.stderr)
+        Console().info(f"bertune: {record.message}")
         raise SystemExit(2)
 
 

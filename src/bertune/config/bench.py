@@ -94,7 +94,11 @@ def read_bench_file(path: str) -> BenchFile:
         )
     sets = raw.get("sets")
     names = [str(name) for name in sets] if isinstance(sets, dict) else []
-    labels = [[*before, *rest] for before in [["settings"], *(["sets", n] for n in names)] for rest in LABEL_SETTINGS]
+    labels = [
+        [*before, *rest]
+        for before in [["settings"], *(["sets", n] for n in names)]
+        for rest in LABEL_SETTINGS
+    ]
     try:
         return BenchFile.model_validate(parse_yaml(text, path, labels))
     except ValidationError as error:

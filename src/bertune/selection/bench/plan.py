@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -81,7 +82,8 @@ class BenchRun:
     @property
     def folder(self) -> Path:
         """Where it trains."""
-        return self.out / RUNS / file_name(self.variant.name) / file_name(self.data.name) / f"seed-{self.seed}"
+        names = file_name(self.variant.name), file_name(self.data.name), f"seed-{self.seed}"
+        return Path(self.out, RUNS, *names)
 
     @property
     def record(self) -> Path:
@@ -106,8 +108,6 @@ class BenchRun:
 
 def settings_of(data: BenchSet, variant: Variant, seed: int) -> JSON:
     """Return the settings of a run of a set, without its folder."""
-    import copy
-
     settings = copy.deepcopy(data.settings)
     for override in variant.overrides:
         apply_override(settings, override)
@@ -133,6 +133,7 @@ class BenchPlan:
         sets: those that can be run and those that cannot.
         variants: models, or settings; from two on they are compared.
         seeds: each set is trained with each of them.
+        size: how many sets the suite has, those that were not chosen included.
     """
 
     suite: str
@@ -140,6 +141,7 @@ class BenchPlan:
     sets: tuple[BenchSet, ...]
     variants: tuple[Variant, ...]
     seeds: tuple[int, ...]
+    size: int
 
     @property
     def runnable(self) -> list[BenchSet]:
@@ -163,7 +165,10 @@ class BenchPlan:
         Raises:
             ConfigError: two do.
         """
-        for kind, names in (("sets", [s.name for s in self.sets]), ("models", [v.name for v in self.variants])):
+        for kind, names in (
+            ("sets", [s.name for s in self.sets]),
+            ("models", [v.name for v in self.variants]),
+        ):
             folders: dict[str, str] = {}
             for name in names:
                 other = folders.setdefault(file_name(name).casefold(), name)

@@ -40,7 +40,7 @@ def run_process(module: str, job: JSON, log: Path) -> int:
         OSError: the log cannot be written, or no process can be started.
     """
     with log.open("ab") as output:
-        process = subprocess.Popen(
+        process = subprocess.Popen(  # noqa: S603  (this Python, and a module of bertune)
             [sys.executable, "-m", module],
             stdin=subprocess.PIPE,
             stdout=output,
@@ -111,7 +111,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def receive_job() -> JSON:
-    """Return the job that `run_process` has sent to this process, and end this process when the other dies."""
+    """Return the job that `run_process` has sent; from now on this process ends when the other one dies."""
     line = b""
     while not line.endswith(b"\n"):
         byte = os.read(0, 1)  # not sys.stdin, whose buffer would hold the pipe

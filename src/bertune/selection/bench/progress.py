@@ -1,4 +1,4 @@
-"""What a bench says while it runs: a line for each run and set, and on a terminal how far the present run is."""
+"""What a bench says while it runs: a line for each run and set; on a terminal how far the run is."""
 
 from __future__ import annotations
 
@@ -73,7 +73,9 @@ def record_text(record: RunRecord, *, before: bool = False) -> str:
     """Write what a run came to in one line."""
     if not record.is_done:
         return f"failed: {record.message}"
-    parts = [f"{s.main_metric} {score_text(s.main_value)}" for s in [record.scores.get("dev")] if s is not None]
+    parts = [
+        f"{s.main_metric} {score_text(s.main_value)}" for s in [record.scores.get("dev")] if s is not None
+    ]
     parts += [f"test {score_text(s.main_value)}" for s in [record.scores.get("test")] if s is not None]
     if before:
         return ", ".join([*parts, "done before"])

@@ -113,7 +113,9 @@ def write_predictions(path: Path, predictions: Iterable[Prediction]) -> None:
     with gzip.open(part, "wt", encoding="utf-8", compresslevel=5) as file:
         for prediction in predictions:
             values = prediction_to_json(prediction)
-            kept = {name: values[name] for name in values if name not in {"confidence", "probabilities", "tags"}}
+            kept = {
+                name: values[name] for name in values if name not in {"confidence", "probabilities", "tags"}
+            }
             file.write(json.dumps(without_nan(kept), ensure_ascii=False) + "\n")
     fsync(part)
     part.replace(path)

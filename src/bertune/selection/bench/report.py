@@ -94,7 +94,7 @@ def subtitle(result: BenchResult) -> str:
     done = sum(len(each.done) for each in result.results.values())
     total = len(plan.runnable) * len(plan.variants) * len(plan.seeds)
     runs = f"{done} runs" if done == total else f"{done} of {total} runs"
-    sets = f"{len(plan.runnable)} of {len(plan.sets)} sets"
+    sets = f"{len(plan.runnable)} of {plan.size} sets"
     return f"{models}: {sets}, {seeds_text(plan.seeds)}, {runs}"
 
 
@@ -155,8 +155,10 @@ def _suite_cards(result: BenchResult, variant: Variant) -> Iterator[str]:
         if score is not None:
             interval = interval_text(score.spread.interval)
             spread = "one seed" if score.spread.interval is None else f"{interval} over seeds"
-            words = f"mean of {len(score.sets)} of {len(result.plan.sets)} sets, {split} rows; {spread}"
-            yield card(score_text(score.spread.mean), variant.name, words, "honest" if split == "test" else "")
+            words = f"mean of {len(score.sets)} of {result.plan.size} sets, {split} rows; {spread}"
+            yield card(
+                score_text(score.spread.mean), variant.name, words, "honest" if split == "test" else ""
+            )
 
 
 def _how(result: BenchResult, command: str) -> Iterator[str]:

@@ -74,7 +74,9 @@ def score_table(result: BenchResult, variant: Variant) -> Table:
         if score is not None:
             name = "mean" if split == "dev" else ""
             interval = interval_text(score.spread.interval)
-            rows.append((name, split, f"{len(score.sets)} sets", score_text(score.spread.mean), interval, "", "", ""))
+            rows.append(
+                (name, split, f"{len(score.sets)} sets", score_text(score.spread.mean), interval, "", "", "")
+            )
             kinds.append("mean")
     header = ("set", "rows", "metric", "score", "95 % interval", "train", "rows/s", "GB")
     return Table(variant.name, header, tuple(rows), tuple(_score_notes(result, variant)), tuple(kinds))
@@ -105,6 +107,8 @@ def _score_notes(result: BenchResult, variant: Variant) -> list[str]:
     notes = []
     if len(seeds) > 1:
         notes.append(f"score: mean over {seeds_text(seeds)}; interval: over seeds (Student's t)")
+        if len(seeds) == 2:
+            notes.append("two seeds say little about their spread, hence the wide intervals")
     else:
         notes.append(f"score: of {seeds_text(seeds)}; interval: of the rows (bootstrap).")
         notes.append("One seed says nothing about the spread over seeds: --seeds 1,2,3")
@@ -122,9 +126,11 @@ def _score_notes(result: BenchResult, variant: Variant) -> list[str]:
 
 def suite_note(result: BenchResult, score: SuiteScore) -> str:
     """Say of which sets the mean of a suite is."""
-    total = len(result.plan.sets)
+    count, total = len(score.sets), result.plan.size
+    if count == total:
+        return f"mean: of the main metrics of all {total} sets of {result.plan.suite}"
     names = ", ".join(score.sets)
-    return f"mean: of the main metrics of {len(score.sets)} of {total} sets ({names})"
+    return f"mean: of {count} of the {total} sets of {result.plan.suite}, so not its score: {names}"
 
 
 def published_table(result: BenchResult) -> Table | None:
@@ -243,10 +249,24 @@ def run_table(result: BenchResult) -> Table:
                 _number(summary.get("rows_per_s", math.nan), ".0f"),
                 _number(summary.get("peak_memory_gb", math.nan), ".2f"),
             )
-            state = record.message.splitlines()[0] if record.message else "resumed" if record.resumed else "done"
+            state = (
+                record.message.splitlines()[0] if record.message else "resumed" if record.resumed else "done"
+            )
             rows.append((each.data.name, each.variant.name, str(seed), *scores, *cost, state))
             kinds.append("" if record.is_done else "weak")
-    header = ("set", "model", "seed", "dev", "95 % of dev rows", "test", "steps", "train", "rows/s", "GB", "state")
+    header = (
+        "set",
+        "model",
+        "seed",
+        "dev",
+        "95 % of dev rows",
+        "test",
+        "steps",
+        "train",
+        "rows/s",
+        "GB",
+        "state",
+    )
     return Table("runs", header, tuple(rows), kinds=tuple(kinds))
 
 
@@ -258,6 +278,7 @@ def trouble_lines(result: BenchResult) -> list[str]:
 
 def markdown_table(table: Table) -> list[str]:
     """Return a table as Markdown, the first column to the left."""
+
     def line(cells: Sequence[str]) -> str:
         return "| " + " | ".join(printable(cell).replace("|", "\\|") for cell in cells) + " |"
 

@@ -168,7 +168,9 @@ def compare_variants(
 def _compare_set(left: SetResult, right: SetResult) -> SetVersus | None:
     """Return the differences of the seeds that both have; None where there are none."""
     a, b = left.done, right.done
-    seeds = tuple(s for s in left.seeds if s in a and s in b and "dev" in a[s].scores and "dev" in b[s].scores)
+    seeds = tuple(
+        s for s in left.seeds if s in a and s in b and "dev" in a[s].scores and "dev" in b[s].scores
+    )
     if not seeds:
         return None
     metric, higher = a[seeds[0]].scores["dev"].main_metric, a[seeds[0]].scores["dev"].higher_is_better

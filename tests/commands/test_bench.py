@@ -1,0 +1,381 @@
+"""`bertune bench` as a user runs it: a suite of tiny sets, several seeds, one table; stopped and gone on with."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+import bertune
+from bertune.cli.app import app
+from bertune.selection.bench.records import read_predictions
+from tests.conftest import make_encoder
+
+WORDS = {"good": "pos", "great": "pos", "fine": "pos", "bad": "neg", "awful": "neg", "poor": "neg"}
+NOUNS = ("dog", "cat", "tree", "house", "car", "book")
+ROWS = [{"text": f"the {n} is {w}", "label": label} for w, label in WORDS.items() for n in NOUNS]
+PAIRS = [
+    {"text": f"the {a}", "text_b": f"a {b}", "label": float(a == b) * 3 + 0.1 * i}
+    for a in NOUNS
+    for i, b in enumerate(NOUNS)
+]
+SENTENCES = [
+    {"tokens": ["the", noun, "is", word], "tags": ["O", "B-X" if word in {"good", "bad"} else "O", "O", "O"]}
+    for word in WORDS
+    for noun in NOUNS
+]
+
+
+@pytest.fixture
+def suite(tiny, write, tmp_path):
+    class Suite:
+        out = tmp_path / "out"
+        model = str(tiny)
+        files = {
+            "classify": write("c.jsonl", ROWS),
+            "regress": write("r.jsonl", PAIRS),
+            "tag": write("t.jsonl", SENTENCES),
+        }
+
+        def set(self, task="classify", **changes):
+            data = {"train": self.files[task], "dev": self.files[task], **changes.pop("data", {})}
+            return {"task": task, "data": data, **changes}
+
+        def settings(self, **changes):
+            return {
+                "sets": {"mood": self.set(), "near": self.set("regress")},
+                "settings": {"train": {"precision": "fp32", "batch_size": 8, "max_steps": 3}},
+                "seeds": [1, 2],
+                "models": [self.model],
+                **changes,
+            }
+
+        def file(self, name="mine.yaml", **changes):
+            path = tmp_path / name
+            path.write_text(yaml.safe_dump(self.settings(**changes)), encoding="utf-8")
+            return path
+
+        def call(self, *words):
+            result = CliRunner().invoke(app, ["bench", *map(str, words)])
+            return result.exit_code, result.stdout, result.stderr
+
+        def json(self):
+            return json.loads((self.out / "bench.json").read_text(encoding="utf-8"))
+
+    return Suite()
+
+
+@pytest.fixture
+def other(tmp_path):
+    return make_encoder(tmp_path / "other", seed=7)
+
+
+def test_from_a_file_to_one_table(suite):
+    code, out, said = suite.call(suite.file(), "-o", suite.out)
+    assert code == 0, said
+    lines = out.splitlines()
+    assert lines[-1] == str(suite.out)
+    assert all(len(line) <= 80 for line in lines[:-1]), out
+    assert {path.name for path in suite.out.iterdir()} == {
+        "plan.json", "runs", "bench.json", "bench.md", "bench.html",
+    }  # fmt: skip
+    found = suite.json()
+    by_hand = bertune.train(
+        suite.set(), [f"model={suite.model}", "seed=2", "train.max_steps=3", "train.batch_size=8",
+                      "train.precision=fp32", f"out={suite.out.parent / 'again'}"], quiet=True,
+    )  # fmt: skip
+    mood = found["sets"]["mood"]["models"]["tiny"]
+    assert mood["seeds"]["2"]["scores"]["dev"] == by_hand.scores["dev"].to_json()
+    values = [mood["seeds"][s]["scores"]["dev"]["values"]["accuracy"] for s in ("1", "2")]
+    assert mood["dev"]["mean"] == pytest.approx(np.mean(values))
+    assert mood["dev"]["interval_kind"] == "over seeds (Student's t)"
+    near = found["sets"]["near"]["models"]["tiny"]
+    mean = (mood["dev"]["mean"] + near["dev"]["mean"]) / 2
+    assert found["suite_scores"]["tiny"]["dev"]["mean"] == pytest.approx(mean)
+    assert found["suite_scores"]["tiny"]["dev"]["mean_of"] == ["mood", "near"]
+    (machine,) = found["machines"]
+    assert {"cores", "device", "precision", "python", "bertune", "torch"} <= machine.keys()
+    assert mood["peak_memory_gb"] > 0 < mood["rows_per_s"]
+    assert not list(suite.out.rglob("model.safetensors"))
+    assert not list(suite.out.rglob("*.part*"))
+    page = (suite.out / "bench.html").read_text(encoding="utf-8")
+    for part in ("mood", f"{mood['dev']['mean']:.4f}", "over seeds"):
+        assert part in page
+        assert part in (suite.out / "bench.md").read_text(encoding="utf-8")
+
+
+def test_the_same_command_goes_on_and_may_grow(suite, monkeypatch):
+    first = suite.call(suite.file(seeds=[1]), "-o", suite.out)
+    assert first[0] == 0, first[2]
+    assert "one seed" in first[2]
+    assert "One seed says nothing about the spread" in first[1]
+    assert "bootstrap" in first[1]
+    before = {path: path.stat().st_mtime_ns for path in suite.out.rglob("seed-1.json")}
+    code, _, said = suite.call(suite.file(), "-o", suite.out)  # a second seed
+    assert code == 0, said
+    assert said.count("done before") == 2
+    assert "goes on" in said
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert suite.json()["seeds"] == [1, 2]
+
+
+def test_other_settings_are_refused_with_what_differs(suite):
+    assert suite.call(suite.file(seeds=[1]), "-o", suite.out)[0] == 0
+    kept = {path: path.read_bytes() for path in suite.out.rglob("*") if path.is_file()}
+    for words, expected in (
+        (["train.epochs=7"], "train.epochs of 'mood' was None, is 7"),
+        (["--sets", "near"], "'mood' was run there before"),
+        (["--seeds", "4"], "--seeds: 1 was run there before"),
+        (["--model", "minilm"], "--model or --compare: 'tiny' was run there before"),
+    ):
+        code, out, said = suite.call(suite.file(seeds=[1]), "-o", suite.out, *words)
+        assert (code, out) == (2, "")
+        assert expected in said
+    assert {path: path.read_bytes() for path in suite.out.rglob("*") if path.is_file()} == kept
+
+
+def test_a_broken_set_is_told_and_the_others_go_on(suite, tmp_path):
+    broken = tmp_path / "broken.jsonl"
+    broken.write_text('{"text": "a dog", "label": "pos"}\nno json\n')
+    sets = {"bad": suite.set(data={"train": str(broken)}), "mood": suite.set()}
+    code, out, said = suite.call(suite.file(sets=sets, seeds=[1]), "-o", suite.out)
+    assert code == 2
+    assert out.splitlines()[-1] == str(suite.out)
+    assert "failed: bad, tiny, seed 1:" in out
+    assert "broken.jsonl:2" in out
+    assert "Traceback" not in out + said
+    found = suite.json()
+    assert found["sets"]["mood"]["models"]["tiny"]["dev"]["mean"] > 0
+    assert found["failed"][0]["run"] == "bad, tiny, seed 1"
+    broken.write_text((tmp_path / "c.jsonl").read_text())  # mended: only that run is tried again
+    code, out, said = suite.call(suite.file(sets=sets, seeds=[1]), "-o", suite.out)
+    assert code == 0, said
+    assert said.count("done before") == 1
+    assert not suite.json()["failed"]
+
+
+def test_a_crash_of_a_run_ends_nothing_else(suite, tmp_path):
+    task = tmp_path / "mine.py"
+    task.write_text(
+        "import os\nfrom bertune.tasks.classify import Classify\n"
+        "class Mine(Classify):\n    '''Dies.'''\n"
+        "    def loss(self, *args, **kwargs):\n        os.kill(os.getpid(), 9)\n"
+    )
+    sets = {"dies": {**suite.set(), "task": str(task)}, "mood": suite.set()}
+    code, out, _ = suite.call(suite.file(sets=sets, seeds=[1]), "-o", suite.out)
+    assert code == 2
+    assert "SIGKILL" in out
+    assert "memory" in out
+    assert "dev" in suite.json()["sets"]["mood"]["models"]["tiny"]
+
+
+@pytest.mark.parametrize(
+    ("source", "words", "expected"),
+    [
+        ("gleu", [], ["no suite", "did you mean 'glue'"]),
+        ("glue:colla", ["--model", "minilm"], ["did you mean 'cola'"]),
+        ("glue", ["--sets", "colla", "--model", "minilm"], ["did you mean 'cola'"]),
+        ("glue", ["--sets", "rte,rte", "--model", "minilm"], ["names 'rte' twice"]),
+        ("glue", ["--root", "nowhere", "--model", "minilm"], ["nowhere"]),
+        ("file", ["--sets", "moood"], ["has no set 'moood'", "did you mean 'mood'"]),
+        ("file", ["--seeds", ""], ["--seeds: must name one seed at least"]),
+        ("file", ["--seeds", "1,1"], ["--seeds: names 1 twice"]),
+        ("file", ["--seeds", "1,x"], ["--seeds: must be whole numbers", "'x'"]),
+        ("file", ["--seeds", "-1"], ["--seeds: must be whole numbers"]),
+        ("file", ["--model", "TINY", "--model", "TINY/"], ["is given twice"]),
+        ("file", ["--model", "no/such/folder"], ["no/such/folder"]),
+        ("file", ["train.epochz=1"], ["all sets: train.epochz: no such setting"]),
+        ("file", ["seed=3"], ["--seeds 1,2,3"]),
+        ("file", ["model=x"], ["--model MODEL"]),
+        ("file", ["cola"], ["'cola' is not a setting", "--sets"]),
+        ("file", ["--compare", "train.decay=0.9"], ["train.decay"]),
+        ("file", ["--compare", "seed=1"], ["--seeds"]),
+        ("file", ["--compare", "train.ema=0.9", "--compare", "train.ema=0.9"], ["twice"]),
+        ("file", ["--model", "TINY", "--model", "minilm", "--compare", "train.ema=0.9"], ["for one model"]),
+        ("missing.yaml", [], ["cannot read this suite"]),
+    ],
+)
+def test_bad_calls_are_refused_and_nothing_is_written(source, words, expected, suite, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    source = suite.file() if source == "file" else source
+    words = [word.replace("TINY", suite.model) for word in words]
+    before = sorted(path.name for path in tmp_path.iterdir())
+    code, out, said = suite.call(source, "-o", suite.out, *words)
+    assert (code, out) == (2, ""), said
+    for part in expected:
+        assert part in said
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"sets": {}}, "must name a set"),
+        ({"sets": {"a": "glue:nothing"}}, "glue has no set 'nothing'"),
+        ({"sets": {"a": "nothing"}}, "'nothing' is no named set"),
+        ({"sets": {"a": {"set": "glue:rte", "task": "tag"}}}, "task: comes from `set`"),
+        ({"sets": {"a": {"task": "clasify"}}}, "set a: "),
+        ({"sets": {"a": {"task": "classify"}}}, "set a: data.train: must be given"),
+        ({"sets": {"a b": {"set": "-"}, "a/b": {"set": "-"}}}, "is no named set"),
+        ({"seeds": []}, "seeds: must name one seed"),
+        ({"seeds": [1, 1]}, "seeds: names 1 twice"),
+        ({"seads": [1]}, "did you mean 'seeds'"),
+        ({"models": []}, "needs an encoder for 'mood', 'near'"),
+        ({"settings": {"train": {"epochz": 1}}}, "train.epochz"),
+    ],
+)
+def test_bad_files_are_refused_and_nothing_is_written(changes, expected, suite):
+    code, out, said = suite.call(suite.file(**changes), "-o", suite.out)
+    assert (code, out) == (2, ""), said
+    assert expected in said
+    assert not suite.out.exists()
+
+
+def test_folders_of_others_several_processes_and_run_files_are_refused(suite, tmp_path, monkeypatch):
+    suite.out.mkdir()
+    (suite.out / "notes.txt").write_text("mine")
+    code, _, said = suite.call(suite.file(), "-o", suite.out)
+    assert code == 2
+    assert "is not empty and holds no bench" in said
+    run_file = tmp_path / "run.yaml"
+    run_file.write_text(yaml.safe_dump(suite.set()))
+    code, _, said = suite.call(run_file)
+    assert code == 2
+    assert "is a run file; a suite names its sets" in said
+    same = {"a b": suite.set(), "a/b": suite.set()}
+    code, _, said = suite.call(suite.file(sets=same), "-o", tmp_path / "o2")
+    assert code == 2
+    assert "would share a folder" in said
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(bertune.ConfigError, match="starts its runs itself"):
+        bertune.bench(str(suite.file()), out=tmp_path / "o3")
+
+
+def test_two_models_are_compared_pair_by_pair(suite, other):
+    from scipy.stats import ttest_rel
+
+    sets = {"mood": suite.set(), "near": suite.set("regress"), "spans": suite.set("tag")}
+    words = [suite.file(sets=sets, seeds=[1, 2, 3]), "-o", suite.out, "train.learning_rate=1e-3"]
+    code, out, said = suite.call(*words, "--model", suite.model, "--model", other)
+    assert code == 0, said
+    assert all(len(line) <= 80 for line in out.splitlines()[:-1]), out
+    found = suite.json()
+    (versus,) = found["comparisons"]
+    assert (versus["a"], versus["b"]) == ("tiny", "other")
+    for name, each in versus["sets"].items():
+        scores = {
+            model: [
+                values["scores"]["dev"]["values"][each["metric"]]
+                for values in found["sets"][name]["models"][model]["seeds"].values()
+            ]
+            for model in ("tiny", "other")
+        }
+        a, b = scores["tiny"], scores["other"]
+        assert each["difference"] == pytest.approx(np.mean(b) - np.mean(a))
+        test = ttest_rel(b, a)
+        if each["p_value"] is not None:
+            assert each["p_value"] == pytest.approx(test.pvalue)
+            interval = test.confidence_interval(0.95)
+            assert each["interval_95"] == pytest.approx([interval.low, interval.high])
+    wins = [each["better"] for each in versus["sets"].values()]
+    assert versus["wins_of_b"] == wins.count("other")
+    assert versus["no_difference_shown"] == wins.count(None)
+
+
+def test_rows_are_compared_as_bertune_compare_does(suite, other, tmp_path):
+    """One seed: difference, interval and p are those of `bertune compare` on the same two models."""
+    for name, task in (("mood", "classify"), ("near", "regress"), ("spans", "tag")):
+        out = tmp_path / name
+        result = bertune.bench(
+            suite.settings(sets={name: suite.set(task)}, seeds=[5]),
+            ["train.learning_rate=1e-3"],
+            models=[suite.model, other],
+            out=out,
+            keep_models=True,
+        )
+        folders = [out / "runs" / model / name / "seed-5" for model in ("tiny", "other")]
+        own = bertune.compare(folders, suite.files[task])
+        (versus,) = result.versus
+        (pair,) = versus.sets[0].rows.values()
+        assert pair.main == own.pairs[0].main
+        assert versus.sets[0].p_value == own.pairs[0].main.p_value
+        assert versus.sets[0].interval == own.pairs[0].main.interval
+        assert versus.sets[0].kind == "rows"
+        assert pair.per_label == own.pairs[0].per_label
+        assert len(read_predictions(folders[0].with_name("seed-5.predictions.jsonl.gz"))) == own.num_rows
+
+
+def test_settings_are_compared_with_the_base(suite):
+    code, out, said = suite.call(
+        suite.file(seeds=[1]), "-o", suite.out, "--compare", "train.learning_rate=1e-3 train.max_steps=4"
+    )
+    assert code == 0, said
+    assert "A tiny, B train.learning_rate=1e-3 train.max_steps=4" in out
+    found = suite.json()
+    models = found["sets"]["mood"]["models"]
+    steps = [model["seeds"]["1"]["run"]["steps"] for model in models.values()]
+    assert steps == [3, 4]
+    assert "verdict: B is better on " in out
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no kill -9")
+def test_killed_and_gone_on_with(suite, tmp_path):
+    """Wherever it is killed, the same command ends with the numbers of a bench that nobody stopped."""
+    task = tmp_path / "slow.py"
+    task.write_text(
+        "import time\nfrom bertune.tasks.classify import Classify\n"
+        "class Slow(Classify):\n    '''Takes its time.'''\n"
+        "    def loss(self, *args, **kwargs):\n        time.sleep(0.1)\n"
+        "        return super().loss(*args, **kwargs)\n"
+    )
+    sets = {"mood": {**suite.set(), "task": str(task)}}
+    settings = {"train": {"precision": "fp32", "batch_size": 4, "epochs": 4, "checkpoint_every": 2}}
+    file = suite.file(sets=sets, settings=settings)
+    command = [sys.executable, "-m", "bertune", "bench", str(file), "-o", str(suite.out)]
+    folder = suite.out / "runs" / "tiny" / "mood" / "seed-1"
+    process = subprocess.Popen([*command, "-q"])
+    deadline = time.monotonic() + 120
+    while not list(folder.glob("checkpoints/*/state*")) and not list(folder.glob("checkpoints/*")):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "went on after a stop" in done.stderr
+    whole = bertune.bench(str(file), out=tmp_path / "whole")
+    for name, each in suite.json()["sets"]["mood"]["models"]["tiny"]["seeds"].items():
+        record = whole.results["mood", "tiny"].records[int(name)]
+        assert each["scores"] == record.to_json()["scores"]
+        assert each["run"]["steps"] == record.summary["steps"]
+    assert not list(suite.out.rglob("*.part*"))
+    assert not list(suite.out.rglob("checkpoints"))
+
+
+def test_ctrl_c_says_how_to_go_on(suite, tmp_path):
+    sets = {"mood": suite.set()}
+    file = suite.file(sets=sets, settings={"train": {"epochs": 500, "precision": "fp32"}}, seeds=[1])
+    command = [sys.executable, "-m", "bertune", "bench", str(file), "-o", str(suite.out)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    history = suite.out / "runs" / "tiny" / "mood" / "seed-1" / "history.jsonl"
+    deadline = time.monotonic() + 120
+    while not (history.is_file() and history.stat().st_size):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert f"go on with the same command: bertune bench {file} -o {suite.out}" in said
+    assert list(history.parent.glob("checkpoints/*"))
