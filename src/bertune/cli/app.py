@@ -17,6 +17,7 @@ from bertune.cli.compare import compare
 from bertune.cli.crossval import crossval
 from bertune.cli.ensemble import ensemble
 from bertune.cli.output import exit_guarded, print_json
+from bertune.cli.sets import sets
 from bertune.cli.tune import tune
 
 if TYPE_CHECKING:
@@ -395,4 +396,5 @@ app.command()(crossval)
 app.command()(tune)
 app.command()(compare)
 app.command()(calibrate)
+app.command()(sets)
 app.command()(bench)
