@@ -1,4 +1,4 @@
-"""`bertune bench` as a user runs it: a suite of tiny sets, several seeds, one table; stopped and gone on with."""
+"""`bertune bench` as a user runs it: tiny sets, several seeds, one table; stopped and gone on with."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
+from tests.conftest import make_encoder
 from typer.testing import CliRunner
 
 import bertune
 from bertune.cli.app import app
+from bertune.commands.bench_run import run_job
 from bertune.selection.bench.records import read_predictions
-from tests.conftest import make_encoder
 
 WORDS = {"good": "pos", "great": "pos", "fine": "pos", "bad": "neg", "awful": "neg", "poor": "neg"}
 NOUNS = ("dog", "cat", "tree", "house", "car", "book")
@@ -33,6 +33,18 @@ SENTENCES = [
     for word in WORDS
     for noun in NOUNS
 ]
+
+
+@pytest.fixture
+def one_process(monkeypatch):
+    """Train in this process, which imports once; tests of crashes and signals do without."""
+
+    def run(module, job, log):
+        assert module == "bertune.commands.bench_run"
+        log.write_bytes(b"")
+        return 0 if run_job(json.loads(json.dumps(job))).is_done else 2
+
+    monkeypatch.setattr("bertune.commands.bench.run_process", run)
 
 
 @pytest.fixture
@@ -113,7 +125,8 @@ def test_from_a_file_to_one_table(suite):
         assert part in (suite.out / "bench.md").read_text(encoding="utf-8")
 
 
-def test_the_same_command_goes_on_and_may_grow(suite, monkeypatch):
+@pytest.mark.usefixtures("one_process")
+def test_the_same_command_goes_on_and_may_grow(suite):
     first = suite.call(suite.file(seeds=[1]), "-o", suite.out)
     assert first[0] == 0, first[2]
     assert "one seed" in first[2]
@@ -128,6 +141,7 @@ def test_the_same_command_goes_on_and_may_grow(suite, monkeypatch):
     assert suite.json()["seeds"] == [1, 2]
 
 
+@pytest.mark.usefixtures("one_process")
 def test_other_settings_are_refused_with_what_differs(suite):
     assert suite.call(suite.file(seeds=[1]), "-o", suite.out)[0] == 0
     kept = {path: path.read_bytes() for path in suite.out.rglob("*") if path.is_file()}
@@ -143,6 +157,7 @@ def test_other_settings_are_refused_with_what_differs(suite):
     assert {path: path.read_bytes() for path in suite.out.rglob("*") if path.is_file()} == kept
 
 
+@pytest.mark.usefixtures("one_process")
 def test_a_broken_set_is_told_and_the_others_go_on(suite, tmp_path):
     broken = tmp_path / "broken.jsonl"
     broken.write_text('{"text": "a dog", "label": "pos"}\nno json\n')
@@ -260,9 +275,12 @@ def test_folders_of_others_several_processes_and_run_files_are_refused(suite, tm
         bertune.bench(str(suite.file()), out=tmp_path / "o3")
 
 
+@pytest.mark.usefixtures("one_process")
 def test_two_models_are_compared_pair_by_pair(suite, other):
     from scipy.stats import ttest_rel
+    from statsmodels.stats.multitest import multipletests
 
+    tested = []
     sets = {"mood": suite.set(), "near": suite.set("regress"), "spans": suite.set("tag")}
     words = [suite.file(sets=sets, seeds=[1, 2, 3]), "-o", suite.out, "train.learning_rate=1e-3"]
     code, out, said = suite.call(*words, "--model", suite.model, "--model", other)
@@ -281,16 +299,23 @@ def test_two_models_are_compared_pair_by_pair(suite, other):
         }
         a, b = scores["tiny"], scores["other"]
         assert each["difference"] == pytest.approx(np.mean(b) - np.mean(a))
-        test = ttest_rel(b, a)
-        if each["p_value"] is not None:
+        if np.ptp(np.subtract(b, a)) > 0:
+            tested.append(name)
+            test = ttest_rel(b, a)
             assert each["p_value"] == pytest.approx(test.pvalue)
             interval = test.confidence_interval(0.95)
             assert each["interval_95"] == pytest.approx([interval.low, interval.high])
+    assert "near" in tested
+    p_values = [each["p_value"] for each in versus["sets"].values()]
+    assert [each["p_holm"] for each in versus["sets"].values()] == pytest.approx(
+        multipletests(p_values, method="holm")[1]
+    )
     wins = [each["better"] for each in versus["sets"].values()]
     assert versus["wins_of_b"] == wins.count("other")
     assert versus["no_difference_shown"] == wins.count(None)
 
 
+@pytest.mark.usefixtures("one_process")
 def test_rows_are_compared_as_bertune_compare_does(suite, other, tmp_path):
     """One seed: difference, interval and p are those of `bertune compare` on the same two models."""
     for name, task in (("mood", "classify"), ("near", "regress"), ("spans", "tag")):
@@ -303,17 +328,22 @@ def test_rows_are_compared_as_bertune_compare_does(suite, other, tmp_path):
             keep_models=True,
         )
         folders = [out / "runs" / model / name / "seed-5" for model in ("tiny", "other")]
-        own = bertune.compare(folders, suite.files[task])
+        own = bertune.compare(folders, suite.files[task], precision="fp32")
         (versus,) = result.versus
-        (pair,) = versus.sets[0].rows.values()
-        assert pair.main == own.pairs[0].main
-        assert versus.sets[0].p_value == own.pairs[0].main.p_value
-        assert versus.sets[0].interval == own.pairs[0].main.interval
-        assert versus.sets[0].kind == "rows"
+        (each,) = versus.sets
+        (pair,) = each.rows.values()
+        main, by_compare = pair.main, own.pairs[0].main
+        assert main.difference == pytest.approx(by_compare.difference, abs=1e-5)
+        assert main.interval == pytest.approx(by_compare.interval, abs=1e-3)
+        assert main.p_value == pytest.approx(by_compare.p_value, abs=1e-3)
+        assert (each.p_value, each.interval) == (main.p_value, main.interval)
+        assert each.kind == "rows"
         assert pair.per_label == own.pairs[0].per_label
+        assert pair.mcnemar == own.pairs[0].mcnemar
         assert len(read_predictions(folders[0].with_name("seed-5.predictions.jsonl.gz"))) == own.num_rows
 
 
+@pytest.mark.usefixtures("one_process")
 def test_settings_are_compared_with_the_base(suite):
     code, out, said = suite.call(
         suite.file(seeds=[1]), "-o", suite.out, "--compare", "train.learning_rate=1e-3 train.max_steps=4"

@@ -68,6 +68,11 @@ KeepModels = Annotated[
     bool, typer.Option("--keep-models", help="Keep the model of every run; else scores alone.")
 ]
 
+Submit = Annotated[
+    bool,
+    typer.Option("--submit", help="Also write files for leaderboards, OUT/submission, by the best seeds."),
+]
+
 
 def bench(  # noqa: PLR0913  (the options of the command)
     source: Suite,
@@ -79,6 +84,7 @@ def bench(  # noqa: PLR0913  (the options of the command)
     compare: Compare = None,
     output: Output = None,
     keep_models: KeepModels = False,
+    submit: Submit = False,
     as_json: opt.Json = False,
     quiet: opt.Quiet = False,
     debug: opt.Debug = False,
@@ -104,6 +110,7 @@ def bench(  # noqa: PLR0913  (the options of the command)
             compare=compare or [],
             out=output,
             keep_models=keep_models,
+            submit=submit,
             console=Console(quiet),
         )
         if as_json:

@@ -21,6 +21,7 @@ from bertune.selection.bench.progress import BenchProgress
 from bertune.selection.bench.records import RunRecord, read_predictions, read_record, write_record
 from bertune.selection.bench.report import write_report
 from bertune.selection.bench.result import BenchResult, SetResult, collect
+from bertune.selection.bench.submission import score_to_beat, write_submissions
 from bertune.selection.bench.versus import compare_variants
 from bertune.tasks.base.datasets import read_datasets
 from bertune.tasks.base.task import Task
@@ -41,6 +42,7 @@ def bench(  # noqa: PLR0913  (the options of the command)
     compare: Sequence[str] = (),
     out: str | Path | None = None,
     keep_models: bool = False,
+    submit: bool = False,
     console: Console | None = None,
 ) -> BenchResult:
     """Train every set of a suite with every seed, and compare models or settings pair by pair.
@@ -61,6 +63,8 @@ def bench(  # noqa: PLR0913  (the options of the command)
             divided by blanks. What has no "=" is another model.
         out: OUT; without it runs/bench-SUITE.
         keep_models: keep the folder of every run, with its model.
+        submit: also predict the test rows of named sets that have leaderboards, by the best seed of each set,
+            into OUT/submission.
         console: shows progress; without it nothing is shown.
 
     Returns:
@@ -85,11 +89,13 @@ def bench(  # noqa: PLR0913  (the options of the command)
         check_plan(plan)  # another process may have begun it meanwhile
         write_plan(plan)
         try:
-            result = _run_all(plan, console, keep_models=keep_models)
+            result = _run_all(plan, console, keep_models=keep_models, submit=submit)
             result = _compare(result, console)
         except KeyboardInterrupt as stopped:
             number = stopped.number if isinstance(stopped, Interrupted) else signal.SIGINT
             raise Interrupted(f"stopped; go on with the same command: {request.command}", number) from None
+        if submit:
+            write_submissions(result, console.info)
         write_report(result, request.command)
     return result
 
@@ -122,7 +128,7 @@ def _announce(plan: BenchPlan, console: Console, *, is_begun: bool) -> None:
         console.info("note: one seed has no interval over seeds; intervals are of rows")
 
 
-def _run_all(plan: BenchPlan, console: Console, *, keep_models: bool) -> BenchResult:
+def _run_all(plan: BenchPlan, console: Console, *, keep_models: bool, submit: bool) -> BenchResult:
     """Run what is not done; return the result without comparisons."""
     progress, records = BenchProgress(plan, console), Records()
     with console.live(progress.lines):
@@ -133,7 +139,9 @@ def _run_all(plan: BenchPlan, console: Console, *, keep_models: bool) -> BenchRe
                 progress.begin(number, run)
                 before = read_record(run.record)
                 is_done = before is not None and before.is_done
-                record = before if before is not None and is_done else _run(run, keep_models=keep_models)
+                record = before
+                if before is None or not is_done:
+                    record = _run(run, _job(run, plan, keep_models=keep_models, submit=submit))
                 if is_done and not keep_models:
                     remove_folder(run.folder)  # a process may have been killed before it did so
                 records[data.name, run.variant.name, run.seed] = record
@@ -143,14 +151,14 @@ def _run_all(plan: BenchPlan, console: Console, *, keep_models: bool) -> BenchRe
     return collect(plan, records)
 
 
-def _run(run: BenchRun, *, keep_models: bool) -> RunRecord:
+def _run(run: BenchRun, job: JSON) -> RunRecord:
     """Train one run in a process of its own; return its record, also of one that has crashed."""
     try:
         run.folder.parent.mkdir(parents=True, exist_ok=True)
         run.record.unlink(missing_ok=True)  # of a run that failed before
         _clear_failed(run)
         run.log.unlink(missing_ok=True)
-        code = run_process(MODULE, _job(run, keep_models=keep_models), run.log)
+        code = run_process(MODULE, job, run.log)
         record = read_record(run.record)
         if record is None:
             record = RunRecord(crash_message(code, run.log))
@@ -166,12 +174,18 @@ def _clear_failed(run: BenchRun) -> None:
         remove_folder(run.folder)
 
 
-def _job(run: BenchRun, *, keep_models: bool) -> JSON:
+def _job(run: BenchRun, plan: BenchPlan, *, keep_models: bool, submit: bool) -> JSON:
+    submission: JSON | None = None
+    if submit and run.data.named:
+        best = score_to_beat(run, plan.seeds)
+        where = {"set": run.data.named, "root": run.data.root, "folder": str(run.submission)}
+        submission = {**where, "to_beat": best}
     return {
         "settings": run.settings,
         "record": str(run.record),
         "predictions": str(run.predictions),
         "keep": keep_models,
+        "submission": submission,
     }
 
 

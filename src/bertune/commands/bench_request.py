@@ -239,6 +239,8 @@ def make_plan(request: BenchRequest, note: Note) -> BenchPlan:
     faults: list[str] = []
     sets = tuple(s for name in names if (s := _make_set(request, name, faults)) is not None)
     _raise(faults)
+    if request.sets is None:
+        sets = _without_same_training(sets)
     if all(each.why_not for each in sets):
         reasons = "".join(f"\n- {each.name}: {each.why_not}" for each in sets)
         raise ConfigError(f"bench: no set can be run:{reasons}")
@@ -247,6 +249,20 @@ def make_plan(request: BenchRequest, note: Note) -> BenchPlan:
     plan.check_names()
     _check_runs(plan, note)
     return plan
+
+
+def _without_same_training(sets: Sequence[BenchSet]) -> tuple[BenchSet, ...]:
+    """Leave out sets that train on the files of an earlier one, as the second half of MNLI does."""
+    first_of: dict[str, str] = {}
+    found = []
+    for each in sets:
+        files = json.dumps([each.settings.get("task"), each.settings.get("data", {}).get("train")])
+        first = first_of.setdefault(files, each.name) if each.named and not each.why_not else each.name
+        if first != each.name:
+            reason = f"trains on the rows of {first}; name both in --sets to run it too"
+            each = BenchSet(each.name, why_not=reason, published=each.published)
+        found.append(each)
+    return tuple(found)
 
 
 def _make_set(request: BenchRequest, name: str, faults: list[str]) -> BenchSet | None:
@@ -275,8 +291,16 @@ def _set_of(request: BenchRequest, name: str) -> BenchSet:
     if reason := why_not_runnable(named, root):
         return BenchSet(name, why_not=reason, published=published)
     settings = set_settings(named, root, lambda _: None)
+    board = named.full_name if named.leaderboard is not None else ""
     notes = (f"{name}: {named.trap}",) if named.trap else ()
-    return BenchSet(name, _merged(settings, request, own), published=published, notes=notes)
+    return BenchSet(
+        name,
+        _merged(settings, request, own),
+        published=published,
+        notes=notes,
+        named=board,
+        root=request.root,
+    )
 
 
 def _merged(settings: JSON, request: BenchRequest, own: JSON) -> JSON:

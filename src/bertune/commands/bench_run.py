@@ -5,9 +5,14 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from bertune.artifact.read import read_artifact, read_metadata
+from bertune.catalog.leaderboard import write_submission
+from bertune.catalog.sets import split_name
+from bertune.catalog.use import named_rows
+from bertune.commands.predict import predict
 from bertune.commands.train import prepare, train
 from bertune.config.load import read_config
 from bertune.console import Console
@@ -17,7 +22,7 @@ from bertune.selection.bench.process import receive_job
 from bertune.selection.bench.records import RunRecord, machine_facts, write_predictions, write_record
 from bertune.tasks.base.datasets import read_datasets
 from bertune.training.resume import rounding_environment
-from bertune.types import JSON, Prediction
+from bertune.types import JSON, Prediction, Scores
 
 MODULE = "bertune.commands.bench_run"
 
@@ -27,7 +32,7 @@ def run_job(job: JSON) -> RunRecord:
 
     Args:
         job: `settings` of the run with its folder, `record` and `predictions` to write, `keep` the model or
-            not, `submission` files to write of test rows without labels.
+            not, and what to predict for a leaderboard: `submission`, or None.
 
     Returns:
         The record, which has been written.
@@ -43,6 +48,7 @@ def run_job(job: JSON) -> RunRecord:
         resumed = (folder / "run.yaml").is_file()
         try:
             record = _train(settings, Path(job["predictions"]), resumed, began)
+            record = replace(record, notes=_submit(job["submission"], settings, record))
         except BertuneError as error:
             record = RunRecord(str(error), resumed=resumed, wall_seconds=time.perf_counter() - began)
         except Exception as error:  # a bug, or memory of the device that ran out: the other runs go on
@@ -60,8 +66,10 @@ def _train(settings: JSON, predictions: Path, resumed: bool, began: float) -> Ru
     folder = result.folder
     dev = result.predictions.get("dev")
     resumed = resumed or dev is None  # a run that was finished may have been resumed before
-    if "dev" in result.scores:
-        write_predictions(predictions, _predict_dev(settings, folder) if dev is None else dev)
+    if dev is None and "dev" in result.scores and not predictions.is_file():
+        dev = _predict_dev(settings, folder)
+    if dev is not None:
+        write_predictions(predictions, dev)
     batch_size = read_config(folder / "run.yaml")["train"]["batch_size"]
     summary = {**read_json_object(folder / "scores.json")["run"], "batch_size": batch_size}
     data = read_metadata(folder)["data"]
@@ -74,6 +82,37 @@ def _train(settings: JSON, predictions: Path, resumed: bool, began: float) -> Ru
         time.perf_counter() - began,
         machine_facts(rounding_environment(), summary),
     )
+
+
+def _submit(wanted: JSON | None, settings: JSON, record: RunRecord) -> tuple[str, ...]:
+    """Predict the test rows of a named set for its leaderboard; return why not, in a tuple, where it cannot.
+
+    Args:
+        wanted: `set`, its `root`, the `folder` to write into, and the dev score `to_beat` or None.
+        settings: of the run.
+        record: of the run.
+    """
+    score = record.scores.get("dev")
+    if wanted is None or (score is not None and not _beats(score, wanted["to_beat"])):
+        return ()
+    root = [] if wanted["root"] is None else [f"data.root={wanted['root']}"]
+    named_set, _ = split_name(wanted["set"])
+    folder = Path(wanted["folder"])
+    try:
+        source, _ = named_rows(wanted["set"], root, "test", lambda _: None)
+        device = settings.get("device", "auto")
+        found = predict(settings["out"], wanted["set"], root, device=device, console=Console())
+        folder.mkdir(exist_ok=True)
+        write_submission(named_set, found.results, folder, source)
+    except BertuneError as error:
+        return (str(error),)
+    return ()
+
+
+def _beats(score: Scores, best: float | None) -> bool:
+    if best is None:
+        return True
+    return score.main_value > best if score.higher_is_better else score.main_value < best
 
 
 def _predict_dev(settings: JSON, folder: Path) -> Sequence[Prediction]:

@@ -43,6 +43,8 @@ class BenchSet:
         why_not: why it cannot be run; empty if it can.
         published: figures of others.
         notes: what a user should know about it.
+        named: the named set that it is; empty where it is none, or where it has no leaderboard.
+        root: where the files of the named set are; None for the Hub.
     """
 
     name: str
@@ -50,6 +52,8 @@ class BenchSet:
     why_not: str = ""
     published: tuple[PublishedFigure, ...] = ()
     notes: tuple[str, ...] = ()
+    named: str = ""
+    root: str | None = None
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,11 @@ class BenchRun:
     def predictions(self) -> Path:
         """The file with its predictions of the dev rows."""
         return self.folder.with_name(f"seed-{self.seed}.predictions.jsonl.gz")
+
+    @property
+    def submission(self) -> Path:
+        """The folder with the file for a leaderboard."""
+        return self.folder.with_name(f"seed-{self.seed}.submission")
 
     @property
     def log(self) -> Path:
