@@ -97,6 +97,7 @@ CLUE: tuple[NamedSet, ...] = (
     _clue(
         "ocnli", "Does a sentence follow from another? Written in Chinese", (50437, 2950, 3000), NLI,
         _json(_PAIR, NLI, drop_labels=["-"]),
+        leaderboard=Leaderboard("ocnli_50k_predict.json", "clue", (3000,), NLI),
         trains=("train.50k.json", "train.json", "train.30k.json", "train.10k.json", "train.3k.json"),
         trap="rows whose label is - have no majority and are left out",
     ),

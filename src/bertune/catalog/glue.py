@@ -77,8 +77,8 @@ _MRPC = (
     ),
 )
 _STSB_DATA = _reading({**_PAIR, "label": "score"}, ())
-STSB_ORIGINAL = _reading(["_", "_", "_", "_", "label", "text", "text_b"], ())
-"""The file of its authors has no header."""
+STSB_ORIGINAL = _reading(["_", "_", "_", "_", "label", "text", "text_b", "..."], (), delimiter="tab")
+"""The files of its authors have no header, and two more columns on some lines."""
 _STSB_REMOTE = ("train", "validation", "test"), _PAIR, ()
 
 GLUE: tuple[NamedSet, ...] = (

@@ -86,9 +86,10 @@ class DataConfig(Section):
     test: Files | None = None
     """File or files to score at the end with the best checkpoint."""
     columns: list[str] | dict[str, str | list[str]] | None = None
-    """A list names the columns of a file without header, from left to right; "_" ignores a column. A mapping
-    gives the column of each field: {text: review, label: stars}; a list where a field is spread over several
-    columns: {text: review, label: [toxic, obscene]}. Without it, well-known names are recognised."""
+    """A list names the columns of a file without header, from left to right; "_" ignores a column, and "..."
+    at the end all further ones. A mapping gives the column of each field: {text: review, label: stars}; a
+    list where a field is spread over several columns: {text: review, label: [toxic, obscene]}. Without it,
+    well-known names are recognised."""
     format: Literal["auto", "csv", "tsv", "json", "jsonl", "fasttext", "parquet", "conll", "lines"] = "auto"
     """File format; `auto` goes by the file name, and by the first bytes where they say otherwise. `conll` has
     one word a line, in columns, or one sentence a line: words, a tab, tags. `fasttext` has `__label__` and a
