@@ -78,7 +78,7 @@ def markdown_lines(result: BenchResult, command: str) -> Iterator[str]:
 
 def _sections(result: BenchResult) -> list[tuple[str, list[Table]]]:
     """Return the tables under their headings."""
-    found = [("Scores", [score_table(result, variant) for variant in result.plan.variants])]
+    found = [("Scores", [score_table(result, v, published=True) for v in result.plan.variants])]
     if result.versus:
         found.append(("Comparison", [versus_table(versus) for versus in result.versus]))
     published = published_table(result)

@@ -13,7 +13,7 @@ from bertune.selection.bench.versus import SetVersus, Versus
 from bertune.selection.trial_text import NOTHING, printable, score_text, span_text
 
 WIDTH = 80
-_MAX_NAME = 24
+_MAX_NAME, _MIN_NAME = 24, 8
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,14 @@ class Table:
     kinds: tuple[str, ...] = ()
 
     def lines(self) -> list[str]:
-        """Return the table for a terminal."""
-        cells = [(short_text(row[0], _MAX_NAME), *row[1:]) for row in self.rows]
-        return [self.title, *aligned(self.header, cells), *self.notes]
+        """Return the table for a terminal; names are cut where it would be too wide."""
+        width = _MAX_NAME
+        while True:
+            cells = [(short_text(row[0], width), *row[1:]) for row in self.rows]
+            lines = aligned(self.header, cells)
+            if width == _MIN_NAME or max(map(display_width, lines)) <= WIDTH:
+                return [self.title, *lines, *self.notes]
+            width -= 1
 
 
 def interval_text(interval: tuple[float, float] | None, *, signed: bool = False) -> str:
@@ -44,8 +49,8 @@ def interval_text(interval: tuple[float, float] | None, *, signed: bool = False)
     """
     if interval is None or not all(map(math.isfinite, interval)):
         return NOTHING
-    sign = "+" if signed else ""
-    return f"{interval[0]:{sign}.4f} to {interval[1]:{sign}.4f}"
+    low, high = (("+" if signed and end >= 0 else "") + score_text(end) for end in interval)
+    return f"{low} to {high}"
 
 
 def short_text(text: str, width: int) -> str:
@@ -62,8 +67,14 @@ def _number(value: float, form: str) -> str:
     return format(value, form) if math.isfinite(value) else NOTHING
 
 
-def score_table(result: BenchResult, variant: Variant) -> Table:
-    """Return the scores and costs of one model: a row a set and split, and the mean of the suite."""
+def score_table(result: BenchResult, variant: Variant, *, published: bool = False) -> Table:
+    """Return the scores and costs of one model: a row a set and split, and the mean of the suite.
+
+    Args:
+        result: of a bench.
+        variant: the model.
+        published: add a column with a published figure of each set and split.
+    """
     rows: list[tuple[str, ...]] = []
     kinds: list[str] = []
     for each in result.of(variant):
@@ -78,8 +89,23 @@ def score_table(result: BenchResult, variant: Variant) -> Table:
                 (name, split, f"{len(score.sets)} sets", score_text(score.spread.mean), interval, "", "", "")
             )
             kinds.append("mean")
-    header = ("set", "rows", "metric", "score", "95 % interval", "train", "rows/s", "GB")
+    header: tuple[str, ...] = ("set", "rows", "metric", "score", "95 % interval", "train", "rows/s", "GB")
+    if published and any(data.published for data in result.plan.sets):
+        header = (*header, "published")
+        rows = _with_published(rows, result)
     return Table(variant.name, header, tuple(rows), tuple(_score_notes(result, variant)), tuple(kinds))
+
+
+def _with_published(rows: list[tuple[str, ...]], result: BenchResult) -> list[tuple[str, ...]]:
+    """Add to each row the first published figure of its set, split and metric."""
+    figures = {data.name: data.published for data in result.plan.sets}
+    name, wide = "", []
+    for row in rows:
+        name = row[0] or name
+        same = (f for f in figures.get(name, ()) if (f.split, f.metric) == (row[1], row[2]))
+        figure = next(same, None)
+        wide.append((*row, "" if figure is None else f"{published_text(figure)} {figure.model}"))
+    return wide
 
 
 def _score_rows(each: SetResult) -> list[tuple[str, ...]]:
@@ -158,13 +184,18 @@ def published_text(figure: PublishedFigure) -> str:
 
 
 def published_lines(result: BenchResult) -> list[str]:
-    """Return the published figures for a terminal: one line for each set, cut to its width."""
+    """Return the published figures for a terminal: one line for each set, as many as it has room for."""
     lines = []
-    for data in result.plan.sets:
-        if data.published:
-            figures = [f"{published_text(f)} {f.model} ({f.metric}, {f.split})" for f in data.published]
-            line = f"{data.name}: {'; '.join(figures)}"
-            lines.append(line if display_width(line) <= WIDTH else f"{line[: WIDTH - 3]}...")
+    for data in result.plan.runnable:
+        figures = [f"{published_text(f)} {f.model} ({f.metric}, {f.split})" for f in data.published]
+        line, left = data.name, len(figures)
+        for figure in figures:
+            longer = f"{line}{': ' if line == data.name else '; '}{figure}"
+            if line != data.name and display_width(longer) > WIDTH - (9 if left > 1 else 0):
+                break
+            line, left = longer, left - 1
+        if figures:
+            lines.append(f"{line}; {left} more" if left else line)
     return ["published figures (other encoders and settings; sources in bench.md)", *lines] if lines else []
 
 
@@ -172,7 +203,8 @@ def versus_table(versus: Versus) -> Table:
     """Return the comparison of two models: a row a set, and what it comes to."""
     rows, kinds = [], []
     for each in versus.sets:
-        difference = f"{each.difference:+.4f}" if math.isfinite(each.difference) else NOTHING
+        sign = "+" if each.difference >= 0 else ""
+        difference = sign + score_text(each.difference)
         p_value = NOTHING if each.p_holm is None else _p_text(each.p_holm)
         scores = score_text(each.a), score_text(each.b)
         interval = interval_text(each.interval, signed=True)
