@@ -122,7 +122,7 @@ def bench_page(result: BenchResult, command: str) -> str:
         sections.append(section(title, *parts))
     troubles = [paragraph(line, "note") for line in trouble_lines(result)]
     if troubles:
-        sections.append(section("Not run, or failed", *troubles))
+        sections.insert(2, section("Not run, or failed", *troubles))  # after the scores that lack them
     sections.append(section("How", *_how(result, command)))
     return page(f"Bench: {result.plan.suite}", subtitle(result), sections)
 
@@ -142,7 +142,7 @@ def _cards(result: BenchResult) -> Iterator[str]:
         yield from _suite_cards(result, variant)
     for versus in result.versus:
         wins, ties, losses = versus.counts()
-        words = f"sets on which {versus.b} is better, none is shown to be, {versus.a} is better"
+        words = "sets: better / no difference shown / worse"
         yield card(f"{wins} / {ties} / {losses}", f"{versus.b} against {versus.a}", words)
     records = [record for each in result.results.values() for record in each.done.values()]
     seconds = sum(r.train_seconds for r in records if math.isfinite(r.train_seconds))

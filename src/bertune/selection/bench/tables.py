@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -37,7 +38,8 @@ class Table:
             cells = [(short_text(row[0], width), *row[1:]) for row in self.rows]
             lines = aligned(self.header, cells)
             if width == _MIN_NAME or max(map(display_width, lines)) <= WIDTH:
-                return [self.title, *lines, *self.notes]
+                notes = [line for note in self.notes for line in textwrap.wrap(note, WIDTH)]
+                return [self.title, *lines, *notes]
             width -= 1
 
 
@@ -89,10 +91,10 @@ def score_table(result: BenchResult, variant: Variant, *, published: bool = Fals
                 (name, split, f"{len(score.sets)} sets", score_text(score.spread.mean), interval, "", "", "")
             )
             kinds.append("mean")
-    header: tuple[str, ...] = ("set", "rows", "metric", "score", "95 % interval", "train", "rows/s", "GB")
-    if published and any(data.published for data in result.plan.sets):
-        header = (*header, "published")
-        rows = _with_published(rows, result)
+    header: tuple[str, ...] = ("set", "split", "metric", "score", "95 % interval", "train", "rows/s", "GB")
+    wide = _with_published(rows, result)
+    if published and any(row[-1] for row in wide):
+        header, rows = (*header, "published"), wide
     return Table(variant.name, header, tuple(rows), tuple(_score_notes(result, variant)), tuple(kinds))
 
 
@@ -169,7 +171,7 @@ def published_table(result: BenchResult) -> Table | None:
         ]
     if not rows:
         return None
-    header = ("set", "rows", "metric", "score", "model", "source")
+    header = ("set", "split", "metric", "score", "model", "source")
     note = "Other encoders, settings and often other rows: to look at, not to test against."
     return Table("published figures", header, tuple(rows), (note,))
 
@@ -208,9 +210,11 @@ def versus_table(versus: Versus) -> Table:
         p_value = NOTHING if each.p_holm is None else _p_text(each.p_holm)
         scores = score_text(each.a), score_text(each.b)
         interval = interval_text(each.interval, signed=True)
-        rows.append((each.name, *scores, difference, interval, p_value, verdict(each, versus)))
+        a, b = each.rows_won()
+        won = f"{b}:{a}" if each.rows else NOTHING
+        rows.append((each.name, *scores, difference, interval, p_value, won, verdict(each, versus)))
         kinds.append("" if each.better else "weak")
-    header = ("set", "A", "B", "B - A", "95 % interval", "p", "better")
+    header = ("set", "A", "B", "B - A", "95 % interval", "p", "rows", "better")
     title = f"A {versus.a}, B {versus.b}"
     return Table(title, header, tuple(rows), tuple(_versus_notes(versus)), tuple(kinds))
 
@@ -246,18 +250,16 @@ def _test_notes(versus: Versus) -> list[str]:
     kinds = {each.kind for each in versus.sets if each.p_value is not None}
     notes = []
     if "seeds" in kinds:
-        notes.append("interval and p: over seeds (paired t-test); p is corrected for all sets (Holm)")
+        notes.append("interval, p: over seeds, by the paired t-test; p is corrected for all sets (Holm)")
     if "rows" in kinds:
         names = [each.name for each in versus.sets if each.kind == "rows" and each.p_value is not None]
         where = "" if kinds == {"rows"} else f" of {', '.join(names)}"
-        notes.append(f"interval and p{where}: of dev rows, one seed (paired bootstrap); Holm over all sets")
-    for each in versus.sets:
-        if len(each.seeds) > 1 and each.rows:
-            a, b = each.rows_won()
-            notes.append(
-                f"{each.name}: bootstrap of dev rows, seed by seed: B better on {b} of {len(each.rows)}, "
-                f"A on {a}"
-            )
+        notes.append(
+            f"interval, p{where}: of the dev rows of one seed, by the paired bootstrap; p is corrected for "
+            "all sets (Holm)"
+        )
+    if any(each.rows for each in versus.sets):
+        notes.append("rows: seeds on which the bootstrap of dev rows alone shows B better : A better")
     return notes
 
 
