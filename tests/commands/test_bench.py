@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 import bertune
 from bertune.cli.app import app
+from bertune.commands.bench_request import BenchRequest, make_plan
 from bertune.commands.bench_run import run_job
 from bertune.selection.bench.records import read_predictions
 
@@ -355,6 +356,87 @@ def test_settings_are_compared_with_the_base(suite):
     steps = [model["seeds"]["1"]["run"]["steps"] for model in models.values()]
     assert steps == [3, 4]
     assert "verdict: B is better on " in out
+
+
+def glue_folder(root, *names, test_rows=0):
+    """A folder with sets of GLUE, of a few rows, and a test file with as many as the official one."""
+    for name in names:
+        folder = root / name
+        folder.mkdir(parents=True)
+        labels = ["entailment", "not_entailment"]
+        rows = [
+            f"{i}\tthe {n}\ta {w}\t{labels[i % 2]}" for i, (n, w) in enumerate(zip(NOUNS, WORDS, strict=True))
+        ]
+        header = "index\tsentence1\tsentence2\tlabel"
+        for split in ("train", "dev", "dev_matched", "dev_mismatched"):
+            (folder / f"{split}.tsv").write_text("\n".join([header, *rows]) + "\n")
+        lines = [f"{i}\tthe {NOUNS[i % 6]}\ta cat" for i in range(test_rows)]
+        (folder / "test.tsv").write_text("\n".join(["index\tsentence1\tsentence2", *lines]) + "\n")
+    return root
+
+
+@pytest.mark.usefixtures("one_process")
+def test_named_sets_and_files_for_a_leaderboard(suite, tmp_path):
+    root = glue_folder(tmp_path / "glue", "RTE", test_rows=3000)
+    words = [
+        "glue",
+        "--root",
+        root,
+        "--sets",
+        "rte,wnli",
+        "--model",
+        suite.model,
+        "-o",
+        suite.out,
+        "--submit",
+    ]
+    code, out, said = suite.call(*words, "--seeds", "1,2", "train.max_steps=2", "--keep-models")
+    assert code == 0, said
+    assert f"not run: glue:wnli: WNLI/train.tsv is not in {root}" in out
+    assert "submission: glue:rte: of seed" in said
+    assert "missing: AX.tsv, CoLA.tsv" in said
+    seed = 1 + ("of seed 2" in said)
+    folder = suite.out / "runs" / "tiny" / "glue-rte" / f"seed-{seed}"
+    by_predict = CliRunner().invoke(
+        app,
+        [
+            "predict",
+            str(folder),
+            "glue:rte",
+            f"data.root={root}",
+            "--format",
+            "leaderboard",
+            "-o",
+            str(tmp_path),
+        ],
+    )
+    assert by_predict.exit_code == 0, by_predict.stderr
+    written = (suite.out / "submission" / "tiny" / "RTE.tsv").read_text()
+    assert written == (tmp_path / "RTE.tsv").read_text()
+    lines = written.splitlines()
+    assert (len(lines), lines[0]) == (3001, "index\tprediction")
+    assert {line.split("\t")[1] for line in lines[1:]} <= {"entailment", "not_entailment"}
+    assert suite.json()["sets"]["glue:wnli"]["why_not"]
+    assert suite.json()["sets"]["glue:rte"]["published"]
+
+
+def test_rows_of_one_training_file_are_trained_on_once(suite, tmp_path):
+    root = glue_folder(tmp_path / "glue", "MNLI", "RTE")
+    choose = {"overrides": ["data.labels=null"], "models": [suite.model], "root": root}
+
+    def plan_of(sets):
+        empty = {"seeds": None, "compare": [], "out": suite.out}
+        return make_plan(BenchRequest.of("glue", **choose, **empty, sets=sets), lambda _: None)
+
+    plan = plan_of(None)
+    assert [data.name for data in plan.runnable] == ["glue:mnli", "glue:rte"]
+    reasons = {data.name: data.why_not for data in plan.sets}
+    assert reasons["glue:mnli-mm"] == "trains on the rows of glue:mnli; name both in --sets to run it too"
+    assert len(reasons) == plan.size
+    assert plan.seeds == (1, 2, 3)
+    both = plan_of("mnli,mnli-mm")
+    assert [data.name for data in both.runnable] == ["glue:mnli", "glue:mnli-mm"]
+    assert next(data.boards for data in plan.runnable) == ("glue:mnli", "glue:mnli-mm", "glue:ax")
 
 
 @pytest.mark.slow

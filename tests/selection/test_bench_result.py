@@ -203,7 +203,7 @@ def test_seconds_of_a_resumed_run_come_from_its_speed():
 def test_submissions_are_of_the_best_seed_and_the_same_bytes(tmp_path):
     values = {"glue:cola": {"minilm": [record(0.5), record(0.7), record(0.7)]}}
     result = make(tmp_path, values)
-    named = BenchSet("glue:cola", named="glue:cola")
+    named = BenchSet("glue:cola", boards=("glue:cola",))
     plan = replace(result.plan, sets=(named,))
     result = collect(
         plan, {(*key, seed): r for key, each in result.results.items() for seed, r in each.done.items()}
@@ -217,6 +217,7 @@ def test_submissions_are_of_the_best_seed_and_the_same_bytes(tmp_path):
     first = archive.read_bytes()
     assert (tmp_path / "out/submission/minilm/CoLA.tsv").read_text().endswith("0\t2\n")
     assert any("of seed 2, the best on the dev rows" in note for note in notes)
+    assert any("missing: AX.tsv, MNLI-m.tsv" in note for note in notes)
     write_submissions(result, notes.append)
     assert archive.read_bytes() == first
     assert best_seed({1: record(3.0, higher=False), 2: record(2.0, higher=False)}) == 2

@@ -176,9 +176,9 @@ def _clear_failed(run: BenchRun) -> None:
 
 def _job(run: BenchRun, plan: BenchPlan, *, keep_models: bool, submit: bool) -> JSON:
     submission: JSON | None = None
-    if submit and run.data.named:
+    if submit and run.data.boards:
         best = score_to_beat(run, plan.seeds)
-        where = {"set": run.data.named, "root": run.data.root, "folder": str(run.submission)}
+        where = {"sets": run.data.boards, "root": run.data.root, "folder": str(run.submission)}
         submission = {**where, "to_beat": best}
     return {
         "settings": run.settings,

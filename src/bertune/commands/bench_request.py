@@ -40,6 +40,8 @@ _OWN_OPTIONS = {
     "task": "the sets' own tasks",
 }
 """Settings that a bench decides, and where."""
+PREDICTED_TOO = {"glue:mnli": ("glue:mnli-mm", "glue:ax")}
+"""Test rows without a training set of their own, and whose model predicts them."""
 
 
 @dataclass(frozen=True)
@@ -257,7 +259,7 @@ def _without_same_training(sets: Sequence[BenchSet]) -> tuple[BenchSet, ...]:
     found = []
     for each in sets:
         files = json.dumps([each.settings.get("task"), each.settings.get("data", {}).get("train")])
-        first = first_of.setdefault(files, each.name) if each.named and not each.why_not else each.name
+        first = first_of.setdefault(files, each.name) if each.boards and not each.why_not else each.name
         if first != each.name:
             reason = f"trains on the rows of {first}; name both in --sets to run it too"
             each = BenchSet(each.name, why_not=reason, published=each.published)
@@ -291,14 +293,15 @@ def _set_of(request: BenchRequest, name: str) -> BenchSet:
     if reason := why_not_runnable(named, root):
         return BenchSet(name, why_not=reason, published=published)
     settings = set_settings(named, root, lambda _: None)
-    board = named.full_name if named.leaderboard is not None else ""
+    own_board = (named.full_name,) if named.leaderboard is not None else ()
+    boards = (*own_board, *PREDICTED_TOO.get(named.full_name, ()))
     notes = (f"{name}: {named.trap}",) if named.trap else ()
     return BenchSet(
         name,
         _merged(settings, request, own),
         published=published,
         notes=notes,
-        named=board,
+        boards=boards,
         root=request.root,
     )
 

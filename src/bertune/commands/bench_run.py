@@ -85,10 +85,10 @@ def _train(settings: JSON, predictions: Path, resumed: bool, began: float) -> Ru
 
 
 def _submit(wanted: JSON | None, settings: JSON, record: RunRecord) -> tuple[str, ...]:
-    """Predict the test rows of a named set for its leaderboard; return why not, in a tuple, where it cannot.
+    """Predict the test rows of named sets for their leaderboards; return why not, a line a set.
 
     Args:
-        wanted: `set`, its `root`, the `folder` to write into, and the dev score `to_beat` or None.
+        wanted: `sets`, their `root`, the `folder` to write into, and the dev score `to_beat` or None.
         settings: of the run.
         record: of the run.
     """
@@ -96,17 +96,17 @@ def _submit(wanted: JSON | None, settings: JSON, record: RunRecord) -> tuple[str
     if wanted is None or (score is not None and not _beats(score, wanted["to_beat"])):
         return ()
     root = [] if wanted["root"] is None else [f"data.root={wanted['root']}"]
-    named_set, _ = split_name(wanted["set"])
-    folder = Path(wanted["folder"])
-    try:
-        source, _ = named_rows(wanted["set"], root, "test", lambda _: None)
-        device = settings.get("device", "auto")
-        found = predict(settings["out"], wanted["set"], root, device=device, console=Console())
-        folder.mkdir(exist_ok=True)
-        write_submission(named_set, found.results, folder, source)
-    except BertuneError as error:
-        return (str(error),)
-    return ()
+    folder, device, reasons = Path(wanted["folder"]), settings.get("device", "auto"), []
+    folder.mkdir(exist_ok=True)
+    for name in wanted["sets"]:
+        try:
+            source, _ = named_rows(name, root, "test", lambda _: None)
+            found = predict(settings["out"], name, root, device=device, console=Console())
+            write_submission(split_name(name)[0], found.results, folder, source)
+        except BertuneError as error:
+            text = str(error)
+            reasons.append(text if text.startswith(name) else f"{name}: {text}")
+    return tuple(reasons)
 
 
 def _beats(score: Scores, best: float | None) -> bool:

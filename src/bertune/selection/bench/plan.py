@@ -43,7 +43,7 @@ class BenchSet:
         why_not: why it cannot be run; empty if it can.
         published: figures of others.
         notes: what a user should know about it.
-        named: the named set that it is; empty where it is none, or where it has no leaderboard.
+        boards: the named sets whose test rows its model predicts for a leaderboard, itself first.
         root: where the files of the named set are; None for the Hub.
     """
 
@@ -52,7 +52,7 @@ class BenchSet:
     why_not: str = ""
     published: tuple[PublishedFigure, ...] = ()
     notes: tuple[str, ...] = ()
-    named: str = ""
+    boards: tuple[str, ...] = ()
     root: str | None = None
 
 

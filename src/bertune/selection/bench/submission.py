@@ -6,6 +6,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+from bertune.catalog.sets import SUITES
 from bertune.errors import ConfigError
 from bertune.files import remove_folder, unique_part_of, write_bytes
 from bertune.selection.bench.plan import BenchRun, Variant, file_name
@@ -52,23 +53,36 @@ def write_submissions(result: BenchResult, note: Callable[[str], None]) -> list[
             files += _files_of(result, each, note)
         if files:
             written.append(_write(result, variant, files))
-            note(f"submission: {variant.name}: {len(files)} files in {written[-1]}")
+            note(f"submission: {variant.name}: {', '.join(p.name for p in files)} in {written[-1]}")
+            if missing := _missing(files):
+                note(f"submission: GLUE's leaderboard takes all files at once; missing: {', '.join(missing)}")
     if not written:
         note("submission: none is written: no set has a leaderboard and test rows here")
     return written
 
 
+def _missing(files: list[Path]) -> list[str]:
+    """Return the files that GLUE's leaderboard takes beside these; none where these are of other suites."""
+    wanted = {each.leaderboard.file_name for each in SUITES["glue"] if each.leaderboard is not None}
+    names = {path.name for path in files}
+    return sorted(wanted - names) if wanted & names else []
+
+
 def _files_of(result: BenchResult, each: SetResult, note: Callable[[str], None]) -> list[Path]:
     """Return the file of the best seed of a set, in a list; none where there is none."""
-    if not each.data.named:
+    if not each.data.boards:
         note(f"submission: {each.data.name}: has no leaderboard that takes files")
         return []
     with_files = {seed: record for seed, record in each.done.items() if _names(result, each, seed)}
     seed = best_seed(with_files)
+    records = list(each.records.values()) if seed is None else [each.done[seed]]
+    reasons = dict.fromkeys(text for record in records for text in record.notes)
+    for reason in reasons:
+        note(f"submission: without {reason}")
     if seed is None:
-        reasons = [text for record in each.records.values() for text in record.notes if text]
-        reason = reasons[0] if reasons else "its runs were done before without --submit, and keep no model"
-        note(f"submission: {each.data.name}: none: {reason}")
+        if not reasons:
+            why = "its runs were done before without --submit, and their models are not kept"
+            note(f"submission: without {each.data.name}: {why}")
         return []
     if len(each.done) > 1:
         note(f"submission: {each.data.name}: of seed {seed}, the best on the dev rows")
