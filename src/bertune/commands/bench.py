@@ -139,9 +139,10 @@ def _run_all(plan: BenchPlan, console: Console, *, keep_models: bool, submit: bo
                 progress.begin(number, run)
                 before = read_record(run.record)
                 is_done = before is not None and before.is_done
-                record = before
-                if before is None or not is_done:
+                if before is None or not before.is_done:
                     record = _run(run, _job(run, plan, keep_models=keep_models, submit=submit))
+                else:
+                    record = before
                 if is_done and not keep_models:
                     remove_folder(run.folder)  # a process may have been killed before it did so
                 records[data.name, run.variant.name, run.seed] = record
