@@ -158,13 +158,11 @@ class LearntCheck(Listener):
         baseline, scores = self.baseline, self.scores
         if baseline is None or scores is None or outcome.best_score is None:
             return
-        sign = 1 if scores.higher_is_better else -1
-        if sign * (outcome.best_score - baseline.values.get(scores.main_metric, -math.inf)) <= 0:
-            best = f"the best dev {scores.main_metric}, {outcome.best_score:.4f}"
-            reached = f"{baseline.name} ({baseline.values[scores.main_metric]:.4f})"
-            message = f"{best}, is no better than {reached}"
-            if not self._history.has_warning(outcome.steps, message):
-                self._history.on_warning(outcome.steps, message)
+        main, best = scores.main_metric, outcome.best_score
+        how = compare_with_baseline(Scores(main, scores.higher_is_better, {main: best}, baseline=baseline))
+        message = f"the best dev {main}, {best:.4f}, is {how}"
+        if how and not self._history.has_warning(outcome.steps, message):
+            self._history.on_warning(outcome.steps, message)
 
     def _say(self, step: int, message: str) -> None:
         if message and not self._history.has_warning(step, message):
