@@ -27,7 +27,7 @@ from bertune.selection.bench.report import bench_page, markdown_lines
 from bertune.selection.bench.result import collect
 from bertune.selection.bench.submission import best_seed, write_submissions
 from bertune.selection.bench.versus import Versus, compare_variants, paired_t
-from bertune.types import Entity, Prediction, Scores
+from bertune.types import Baseline, Entity, Prediction, Scores
 
 FIGURES = (
     PublishedFigure("BERT-base", "mcc", 52.1, "dev", "Devlin 2019, table 1"),
@@ -190,6 +190,19 @@ def test_records_and_predictions_are_read_as_they_were_written(tmp_path):
     values = ["pos", 0.25, ("a", "b"), (), (Entity(0, 2, "X", "ab", 0.5),)]
     write_predictions(tmp_path / "p.gz", [Prediction(value, 0.5, {"pos": 0.5}) for value in values])
     assert [p.value for p in read_predictions(tmp_path / "p.gz")] == values
+
+
+def test_what_has_learnt_nothing_is_said(tmp_path):
+    scores = Scores(
+        "accuracy", True, {"accuracy": 0.6}, baseline=Baseline("the largest class", {"accuracy": 0.6})
+    )
+    good = replace(scores, values={"accuracy": 0.9})
+    made = [record(0, scores={"dev": each}) for each in (scores, good, scores)]
+    result = make(tmp_path, {"glue:mrpc": {"minilm": made}})
+    shown = "\n".join(result_lines(result))
+    assert "glue:mrpc, seeds 1, 3: no better than the largest class (0.6000)" in shown
+    write_record(tmp_path / "r.json", made[0])
+    assert read_record(tmp_path / "r.json").unlearnt == made[0].unlearnt
 
 
 def test_seconds_of_a_resumed_run_come_from_its_speed():

@@ -84,7 +84,8 @@ def record_text(record: RunRecord, *, before: bool = False) -> str:
     speed, memory = record.summary.get("rows_per_s"), record.summary.get("peak_memory_gb")
     parts += [f"{speed:.0f} rows/s"] if speed else []
     parts += [f"{memory:.2f} GB"] if memory else []
-    return ", ".join([*parts, "went on after a stop"] if record.resumed else parts)
+    parts += ["went on after a stop"] if record.resumed else []
+    return ", ".join([*parts, record.unlearnt] if record.unlearnt else parts)
 
 
 def position_text(folder: Path) -> str:

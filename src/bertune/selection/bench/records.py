@@ -16,6 +16,7 @@ from bertune.errors import DataError
 from bertune.files import fsync, read_json_object, unique_part_of, write_text
 from bertune.selection.parts import prediction_from_json, prediction_to_json, scores_from_json
 from bertune.selection.spread import without_nan
+from bertune.tasks.base.baselines import compare_with_baseline
 from bertune.types import JSON, Prediction, Scores
 
 RECORD_FORMAT = 1
@@ -49,6 +50,11 @@ class RunRecord:
     def is_done(self) -> bool:
         """Whether it has scores."""
         return not self.message
+
+    @property
+    def unlearnt(self) -> str:
+        """How its dev score fails to be better than one that needs no learning; empty where it is better."""
+        return compare_with_baseline(self.scores["dev"]) if "dev" in self.scores else ""
 
     @property
     def train_seconds(self) -> float:

@@ -149,7 +149,17 @@ def _score_notes(result: BenchResult, variant: Variant) -> list[str]:
             missing = seeds_text(sorted(each.failed))
             kind = "" if done > 1 else "; interval: of the rows"
             notes.append(f"{each.data.name}: without {missing}, which failed{kind}")
+        notes += _unlearnt_notes(each)
     return notes
+
+
+def _unlearnt_notes(each: SetResult) -> list[str]:
+    """Say which seeds have learnt nothing, or hardly anything."""
+    seeds: dict[str, list[int]] = {}
+    for seed, record in each.done.items():
+        if record.unlearnt:
+            seeds.setdefault(record.unlearnt, []).append(seed)
+    return [f"{each.data.name}, {seeds_text(which)}: {what}" for what, which in seeds.items()]
 
 
 def suite_note(result: BenchResult, score: SuiteScore) -> str:
