@@ -57,6 +57,7 @@ def suite(tiny, write, tmp_path):
             "classify": write("c.jsonl", ROWS),
             "regress": write("r.jsonl", PAIRS),
             "tag": write("t.jsonl", SENTENCES),
+            "embed": None,
         }
 
         def set(self, task="classify", **changes):
@@ -356,6 +357,30 @@ def test_settings_are_compared_with_the_base(suite):
     steps = [model["seeds"]["1"]["run"]["steps"] for model in models.values()]
     assert steps == [3, 4]
     assert "verdict: B is better on " in out
+
+
+@pytest.mark.usefixtures("one_process")
+def test_all_tasks_are_compared_and_kept_models_stay(suite, other, write):
+    """Several labels a row, pairs with scores, vectors: with a test of dev rows where values are kept."""
+    related = [{"text": f"the {a}", "text_b": f"a {a}"} for a in NOUNS] * 4
+    many = [{"text": row["text"], "label": [row["label"], "all"]} for row in ROWS]
+    sets = {
+        "many": suite.set(data={"train": write("m.jsonl", many), "dev": write("m2.jsonl", many)}),
+        "near": {**suite.set("regress"), "task": "match"},
+        "found": suite.set(
+            "embed", data={"train": write("e.jsonl", related), "dev": write("e2.jsonl", related)}
+        ),
+        "split": suite.set(data={"dev": None, "dev_fraction": 0.3}),
+    }
+    models = [suite.model, str(other)]
+    result = bertune.bench(suite.settings(sets=sets), models=models, out=suite.out, keep_models=True)
+    assert not result.failed
+    (versus,) = result.versus
+    by_name = {each.name: each for each in versus.sets}
+    assert [len(by_name[name].rows) for name in ("many", "near", "found", "split")] == [2, 2, 0, 2]
+    kept = len(list(suite.out.rglob("model.safetensors")))
+    bertune.bench(suite.settings(sets=sets), models=models, out=suite.out)
+    assert len(list(suite.out.rglob("model.safetensors"))) == kept > 0
 
 
 def glue_folder(root, *names, test_rows=0):

@@ -143,7 +143,7 @@ def _run_all(plan: BenchPlan, console: Console, *, keep_models: bool, submit: bo
                     record = _run(run, _job(run, plan, keep_models=keep_models, submit=submit))
                 else:
                     record = before
-                if is_done and not keep_models:
+                if not record.summary.get("kept", True):
                     remove_folder(run.folder)  # a process may have been killed before it did so
                 records[data.name, run.variant.name, run.seed] = record
                 progress.end(number, run, record, before=is_done)

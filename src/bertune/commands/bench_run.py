@@ -48,7 +48,8 @@ def run_job(job: JSON) -> RunRecord:
         resumed = (folder / "run.yaml").is_file()
         try:
             record = _train(settings, Path(job["predictions"]), resumed, began)
-            record = replace(record, notes=_submit(job["submission"], settings, record))
+            summary = {**record.summary, "kept": job["keep"]}
+            record = replace(record, summary=summary, notes=_submit(job["submission"], settings, record))
         except BertuneError as error:
             record = RunRecord(str(error), resumed=resumed, wall_seconds=time.perf_counter() - began)
         except Exception as error:  # a bug, or memory of the device that ran out: the other runs go on

@@ -80,13 +80,23 @@ def sigterm_interrupts() -> Iterator[None]:
 
 
 def environment() -> dict[str, str]:
-    """Return the environment of a run: this one, with the place that bertune was imported from."""
+    """Return the environment of a run: this one, with the place that bertune was imported from.
+
+    `python -m` looks for modules in the working folder first. Where this process does not look there, a run
+    does not either: a file of the user's called random.py must not stand in the place of Python's.
+    """
     import bertune
 
     place = str(Path(bertune.__file__).parent.parent)
     path = os.environ.get("PYTHONPATH", "")
     paths = [place, *path.split(os.pathsep)] if path else [place]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)), "PYTHONUNBUFFERED": "1"}
+    safe = {} if {"", str(Path.cwd())} & set(sys.path) else {"PYTHONSAFEPATH": "1"}
+    return {
+        **os.environ,
+        **safe,
+        "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)),
+        "PYTHONUNBUFFERED": "1",
+    }
 
 
 def _send(process: subprocess.Popen[bytes], job: JSON) -> None:

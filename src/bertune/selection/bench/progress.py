@@ -18,6 +18,7 @@ from bertune.selection.trial_text import score_text, span_text
 from bertune.types import JSON
 
 HISTORY = "history.jsonl"
+SCORED = "is trained, and scored"
 
 
 class BenchProgress:
@@ -32,11 +33,12 @@ class BenchProgress:
         self._plan, self.console = plan, console
         self.total = len(list(plan.runs()))
         self._current: BenchRun | None = None
-        self._number, self._began = 0, 0.0
+        self._number, self._began, self._has_trained = 0, 0.0, False
 
     def begin(self, number: int, run: BenchRun) -> None:
         """Hear that a run begins."""
         self._number, self._current, self._began = number, run, time.monotonic()
+        self._has_trained = False
 
     def end(self, number: int, run: BenchRun, record: RunRecord, *, before: bool) -> None:
         """Hear that a run has ended, now or in an earlier call."""
@@ -62,8 +64,10 @@ class BenchProgress:
         if run is None:
             return []
         seconds = duration(time.monotonic() - self._began)
-        text = f"[{self._number}/{self.total}] {self._title(run)}: {position_text(run.folder)}, {seconds}"
-        return [(text[:width], "bold")]
+        position = position_text(run.folder)
+        self._has_trained = self._has_trained or position == SCORED
+        position = SCORED if self._has_trained else position  # its folder may be gone already
+        return [(f"[{self._number}/{self.total}] {self._title(run)}: {position}, {seconds}"[:width], "bold")]
 
     def _title(self, run: BenchRun) -> str:
         return run.title if len(self._plan.variants) > 1 else f"{run.data.name}, seed {run.seed}"
@@ -101,5 +105,7 @@ def position_text(folder: Path) -> str:
         return "reads and prepares" if not (folder / HISTORY).is_file() else "begins"
     last = events[-1]
     left = last.get("eta_s")
+    if left == 0:
+        return SCORED
     rest = f", {duration(left)} to go" if isinstance(left, int | float) else ""
     return f"step {last.get('step')}, epoch {last.get('epoch', 0):.2f}{rest}"

@@ -227,6 +227,8 @@ def _with_p(versus: SetVersus) -> SetVersus:
         if pair is None or pair.main.p_value is None:
             return replace(versus, why_not="one seed, and no test of its dev rows")
         return replace(versus, p_value=pair.main.p_value)
+    if not all(map(math.isfinite, versus.differences)):
+        return replace(versus, why_not="a score is not a number")
     p_value = paired_t(versus.differences)
     if p_value is None:
         return replace(versus, why_not="the difference is the same for every seed")
