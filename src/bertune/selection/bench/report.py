@@ -131,7 +131,7 @@ def _table_parts(each: Table, count: int, title: str) -> list[str]:
     heading = f"<h3>{text(each.title)}</h3>" if count > 1 or each.title != title.lower() else ""
     kinds = ["best" if kind == "mean" else kind for kind in each.kinds]
     is_long = title == "Runs"
-    left = {"Runs": 2, "Published figures": 1}.get(title, 1)
+    left = {"Runs": 2, "Published figures": 3}.get(title, 1)
     content = table(each.header, each.rows, kinds=kinds, num_left=left, sortable=is_long)
     return [heading, content, *(paragraph(note, "soft") for note in each.notes)]
 

@@ -176,12 +176,12 @@ def published_table(result: BenchResult) -> Table | None:
     rows = []
     for data in result.plan.sets:
         rows += [
-            (data.name, figure.split, figure.metric, published_text(figure), figure.model, figure.source)
+            (data.name, figure.model, figure.source, figure.split, figure.metric, published_text(figure))
             for figure in data.published
         ]
     if not rows:
         return None
-    header = ("set", "split", "metric", "score", "model", "source")
+    header = ("set", "model", "source", "split", "metric", "score")
     note = "Other encoders, settings and often other rows: to look at, not to test against."
     return Table("published figures", header, tuple(rows), (note,))
 
@@ -293,9 +293,7 @@ def run_table(result: BenchResult) -> Table:
                 _number(summary.get("rows_per_s", math.nan), ".0f"),
                 _number(summary.get("peak_memory_gb", math.nan), ".2f"),
             )
-            state = (
-                record.message.splitlines()[0] if record.message else "resumed" if record.resumed else "done"
-            )
+            state = "failed" if not record.is_done else "resumed" if record.resumed else "done"
             rows.append((each.data.name, each.variant.name, str(seed), *scores, *cost, state))
             kinds.append("" if record.is_done else "weak")
     header = (
