@@ -203,6 +203,8 @@ def test_a_crash_of_a_run_ends_nothing_else(suite, tmp_path):
         ("glue", ["--sets", "colla", "--model", "minilm"], ["did you mean 'cola'"]),
         ("glue", ["--sets", "rte,rte", "--model", "minilm"], ["names 'rte' twice"]),
         ("glue", ["--root", "nowhere", "--model", "minilm"], ["nowhere"]),
+        ("glue", ["data.root=nowhere", "--model", "minilm"], ["nowhere"]),
+        ("glue", ["--root", "a", "data.root=b", "--model", "minilm"], ["leave one of them out"]),
         ("file", ["--sets", "moood"], ["has no set 'moood'", "did you mean 'mood'"]),
         ("file", ["--seeds", ""], ["--seeds: must name one seed at least"]),
         ("file", ["--seeds", "1,1"], ["--seeds: names 1 twice"]),
@@ -459,6 +461,15 @@ def test_rows_of_one_training_file_are_trained_on_once(suite, tmp_path):
     assert reasons["glue:mnli-mm"] == "trains on the rows of glue:mnli; name both in --sets to run it too"
     assert len(reasons) == plan.size
     assert plan.seeds == (1, 2, 3)
+    own = {"sets": {"rte": {"set": "glue:rte", "data": {"root": str(root)}}, "mood": suite.set()}}
+    mixed = make_plan(
+        BenchRequest.of(
+            suite.settings(**own), [], models=[], root=None, seeds=None, sets=None, compare=[], out=suite.out
+        ),
+        lambda _: None,
+    )
+    assert mixed.sets[0].settings["data"]["train"] == plan.sets[8].settings["data"]["train"]
+    assert mixed.sets[1].settings["data"]["train"] == suite.files["classify"]
     both = plan_of("mnli,mnli-mm")
     assert [data.name for data in both.runnable] == ["glue:mnli", "glue:mnli-mm"]
     assert next(data.boards for data in plan.runnable) == ("glue:mnli", "glue:mnli-mm", "glue:ax")

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from bertune.catalog.named_set import NamedSet
 from bertune.catalog.sets import SUITES, find_set, set_settings, why_not_runnable
+from bertune.catalog.use import take_root
 from bertune.commands.train import check_run, resolve_run
 from bertune.config.bench import SUITE_ENDINGS, BenchFile, SetSource, read_bench_file, seed_fault
 from bertune.config.load import apply_override, validation_messages
@@ -52,6 +53,8 @@ class BenchRequest:
         suite: the name of the suite.
         sources: what each set is made of, by name.
         settings: of all sets, from the file.
+        root: of named sets, from the command line.
+        file_root: the same, from the file.
         command: what a user types to go on.
     """
 
@@ -61,6 +64,7 @@ class BenchRequest:
     overrides: tuple[str, ...]
     models: tuple[str, ...]
     root: str | None
+    file_root: str | None
     seeds: tuple[int, ...]
     sets: tuple[str, ...] | None
     compare: tuple[str, ...]
@@ -89,14 +93,18 @@ class BenchRequest:
         chosen_seeds = file.seeds if seeds is None else _parse_seeds(seeds, faults)
         given = [expand_user(m) for m in ([models] if isinstance(models, str | Path) else models)]
         given = given or list(file.models)
-        settings, further = _divide_compare(compare, overrides)
+        settings, further = _divide_compare(compare)
+        data_root, _ = take_root(overrides)
+        if root is not None and data_root is not None:
+            faults.append(f"data.root={data_root}: --root {root} is given too; leave one of them out")
         request = cls(
             suite,
             sources,
             file.settings,
             tuple(overrides),
             tuple(given + further),
-            file.root if root is None else expand_user(root),
+            data_root if root is None else expand_user(root),
+            file.root,
             tuple(chosen_seeds),
             _chosen(sets, sources, suite, faults),
             tuple(settings),
@@ -206,9 +214,8 @@ def _chosen(
     return tuple(name for name in sources if name in found)
 
 
-def _divide_compare(compare: Sequence[str] | str, overrides: Sequence[str]) -> tuple[list[str], list[str]]:
+def _divide_compare(compare: Sequence[str] | str) -> tuple[list[str], list[str]]:
     """Return the settings and the models that are to be compared with the base."""
-    del overrides
     texts = [compare] if isinstance(compare, str) else list(compare)
     return [t for t in texts if "=" in t], [expand_user(t) for t in texts if "=" not in t]
 
@@ -288,7 +295,7 @@ def _set_of(request: BenchRequest, name: str) -> BenchSet:
     named = find_set(source) if isinstance(source, str) and source else source
     if not isinstance(named, NamedSet):
         return BenchSet(name, _merged({}, request, own))
-    root = None if request.root is None else Path(request.root)
+    root = _root_of(request, own)
     published = tuple(PublishedFigure(p.model, p.metric, p.value, p.split, p.source) for p in named.published)
     if reason := why_not_runnable(named, root):
         return BenchSet(name, why_not=reason, published=published)
@@ -302,16 +309,29 @@ def _set_of(request: BenchRequest, name: str) -> BenchSet:
         published=published,
         notes=notes,
         boards=boards,
-        root=request.root,
+        root=root,
     )
 
 
+def _root_of(request: BenchRequest, own: JSON) -> str | None:
+    """Return where the files of a named set are: what the command line says, the set, all sets, the file."""
+    sections = [layer.get("data") for layer in (own, request.settings)]
+    roots = [data["root"] for data in sections if isinstance(data, dict) and data.get("root")]
+    return request.root or next((expand_user(str(root)) for root in roots), request.file_root)
+
+
 def _merged(settings: JSON, request: BenchRequest, own: JSON) -> JSON:
-    """Return the settings of a named set, then those of all sets, of this set, and of the command line."""
+    """Return the settings of a named set, then those of all sets, of this set, and of the command line.
+
+    The files of a named set are whole names already, so nothing is put before them.
+    """
     merged: JSON = json.loads(json.dumps(settings))  # tuples become lists, as they are read back
     for layer in (request.settings, own):
         merged = _deep_merge(merged, layer)
-    for override in request.overrides:
+    overrides = take_root(request.overrides)[1] if settings else request.overrides
+    if settings and isinstance(merged.get("data"), dict):
+        merged["data"].pop("root", None)
+    for override in overrides:
         apply_override(merged, override)
     return merged
 
