@@ -144,6 +144,21 @@ def test_the_same_command_goes_on_and_may_grow(suite):
 
 
 @pytest.mark.usefixtures("one_process")
+def test_runs_of_other_rows_are_run_again(suite, tmp_path):
+    words = [suite.file(seeds=[1]), "-o", suite.out, "--keep-models"]
+    assert suite.call(*words)[0] == 0
+    before = suite.json()["sets"]["mood"]["models"]["tiny"]
+    with (tmp_path / "c.jsonl").open("a") as file:
+        file.write('{"text": "the small dog is bad", "label": "neg"}\n')
+    code, _, said = suite.call(*words)
+    assert code == 0, said
+    assert f"mood, tiny, seed 1: is run again, since '{tmp_path / 'c.jsonl'}' has changed since" in said
+    assert said.count("done before") == 1
+    after = suite.json()["sets"]["mood"]["models"]["tiny"]
+    assert after["seeds"]["1"]["data"]["dev"]["rows"] == before["seeds"]["1"]["data"]["dev"]["rows"] + 1
+
+
+@pytest.mark.usefixtures("one_process")
 def test_other_settings_are_refused_with_what_differs(suite):
     assert suite.call(suite.file(seeds=[1]), "-o", suite.out)[0] == 0
     kept = {path: path.read_bytes() for path in suite.out.rglob("*") if path.is_file()}

@@ -13,7 +13,7 @@ from bertune.commands.bench_request import BenchRequest, make_plan
 from bertune.commands.bench_run import MODULE
 from bertune.commands.train import prepare
 from bertune.console import Console
-from bertune.errors import ConfigError, Interrupted
+from bertune.errors import ConfigError, Interrupted, listed
 from bertune.files import locked, remove_folder
 from bertune.selection.bench.plan import BenchPlan, BenchRun, check_plan, write_plan
 from bertune.selection.bench.process import crash_message, run_process, sigterm_interrupts
@@ -137,19 +137,30 @@ def _run_all(plan: BenchPlan, console: Console, *, keep_models: bool, submit: bo
             for run in (run for run in plan.runs() if run.data is data):
                 number += 1
                 progress.begin(number, run)
-                before = read_record(run.record)
-                is_done = before is not None and before.is_done
-                if before is None or not before.is_done:
-                    record = _run(run, _job(run, plan, keep_models=keep_models, submit=submit))
-                else:
-                    record = before
+                before = _finished(run, console)
+                record = before or _run(run, _job(run, plan, keep_models=keep_models, submit=submit))
                 if not record.summary.get("kept", True):
                     remove_folder(run.folder)  # a process may have been killed before it did so
                 records[data.name, run.variant.name, run.seed] = record
-                progress.end(number, run, record, before=is_done)
+                progress.end(number, run, record, before=before is not None)
             result = collect(plan, records)
             progress.end_set([result.results[data.name, variant.name] for variant in plan.variants])
     return collect(plan, records)
+
+
+def _finished(run: BenchRun, console: Console) -> RunRecord | None:
+    """Return the record of a run that is done, on the files as they are now; None if it must be run."""
+    record = read_record(run.record)
+    if record is None or not record.is_done:
+        return None
+    changed = [
+        name for name, value in record.summary.get("files", {}).items() if run.files.get(name) != value
+    ]
+    if not changed:
+        return record
+    console.info(f"note: {run.title}: is run again, since {listed(changed)} has changed since")
+    remove_folder(run.folder)
+    return None
 
 
 def _run(run: BenchRun, job: JSON) -> RunRecord:
@@ -185,6 +196,7 @@ def _job(run: BenchRun, plan: BenchPlan, *, keep_models: bool, submit: bool) -> 
         "settings": run.settings,
         "record": str(run.record),
         "predictions": str(run.predictions),
+        "files": run.files,
         "keep": keep_models,
         "submission": submission,
     }

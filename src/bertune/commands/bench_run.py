@@ -16,12 +16,13 @@ from bertune.commands.predict import predict
 from bertune.commands.train import prepare, train
 from bertune.config.load import read_config
 from bertune.console import Console
-from bertune.errors import BertuneError, Interrupted
+from bertune.errors import BertuneError, ConfigError, Interrupted
 from bertune.files import locked, read_json_object, remove_folder
 from bertune.selection.bench.process import receive_job
 from bertune.selection.bench.records import RunRecord, machine_facts, write_predictions, write_record
 from bertune.tasks.base.datasets import read_datasets
 from bertune.training.resume import rounding_environment
+from bertune.training.run import TrainResult
 from bertune.types import JSON, Prediction, Scores
 
 MODULE = "bertune.commands.bench_run"
@@ -32,7 +33,7 @@ def run_job(job: JSON) -> RunRecord:
 
     Args:
         job: `settings` of the run with its folder, `record` and `predictions` to write, `keep` the model or
-            not, and what to predict for a leaderboard: `submission`, or None.
+            not, `files` that are read, and what to predict for a leaderboard: `submission`, or None.
 
     Returns:
         The record, which has been written.
@@ -48,7 +49,7 @@ def run_job(job: JSON) -> RunRecord:
         resumed = (folder / "run.yaml").is_file()
         try:
             record = _train(settings, Path(job["predictions"]), resumed, began)
-            summary = {**record.summary, "kept": job["keep"]}
+            summary = {**record.summary, "kept": job["keep"], "files": job["files"]}
             record = replace(record, summary=summary, notes=_submit(job["submission"], settings, record))
         except BertuneError as error:
             record = RunRecord(str(error), resumed=resumed, wall_seconds=time.perf_counter() - began)
@@ -63,7 +64,7 @@ def run_job(job: JSON) -> RunRecord:
 
 
 def _train(settings: JSON, predictions: Path, resumed: bool, began: float) -> RunRecord:
-    result = train(settings, resume=True)
+    result = _train_or_go_on(settings, resumed)
     folder = result.folder
     dev = result.predictions.get("dev")
     resumed = resumed or dev is None  # a run that was finished may have been resumed before
@@ -83,6 +84,18 @@ def _train(settings: JSON, predictions: Path, resumed: bool, began: float) -> Ru
         time.perf_counter() - began,
         machine_facts(rounding_environment(), summary),
     )
+
+
+def _train_or_go_on(settings: JSON, resumed: bool) -> TrainResult:
+    """Train; begin anew where the data has changed since a run was stopped."""
+    try:
+        return train(settings, resume=True)
+    except ConfigError as error:
+        if not (resumed and str(error).startswith("--resume: the data has changed")):
+            raise
+        Console().info(f"note: begins anew: {str(error).removeprefix('--resume: ')}")
+        remove_folder(Path(settings["out"]))
+        return train(settings, resume=True)
 
 
 def _submit(wanted: JSON | None, settings: JSON, record: RunRecord) -> tuple[str, ...]:

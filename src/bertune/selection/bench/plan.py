@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from typing import Any
 
 from bertune.config.load import apply_override
 from bertune.errors import ConfigError, listed
-from bertune.files import read_json_object, write_json
+from bertune.files import expand_user, read_json_object, sha256, write_json
 from bertune.types import JSON
 
 PLAN = "plan.json"
@@ -84,6 +85,17 @@ class BenchRun:
         return settings_of(self.data, self.variant, self.seed) | {"out": str(self.folder)}
 
     @property
+    def files(self) -> dict[str, str]:
+        """The SHA-256 of each data file that is here, by its name."""
+        data = self.settings.get("data") or {}
+        names: list[str] = []
+        for split in ("train", "dev", "test"):
+            given = data.get(split) or []
+            names += [given] if isinstance(given, str) else given
+        paths = [Path(expand_user(data.get("root") or ""), expand_user(name)) for name in names]
+        return {str(path): _sha256(str(path), path.stat().st_mtime_ns) for path in paths if path.is_file()}
+
+    @property
     def folder(self) -> Path:
         """Where it trains."""
         names = file_name(self.variant.name), file_name(self.data.name), f"seed-{self.seed}"
@@ -113,6 +125,12 @@ class BenchRun:
     def title(self) -> str:
         """What it is, in a few words."""
         return f"{self.data.name}, {self.variant.name}, seed {self.seed}"
+
+
+@functools.cache
+def _sha256(path: str, changed: int) -> str:
+    del changed  # part of the key: a file that has changed is read again
+    return sha256(path)
 
 
 def settings_of(data: BenchSet, variant: Variant, seed: int) -> JSON:
