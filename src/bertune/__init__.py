@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bertune.artifact.read import load
+    from bertune.commands.bench import bench
     from bertune.commands.calibrate import calibrate
     from bertune.commands.compare import compare
     from bertune.commands.crossval import crossval
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     )
     from bertune.inference.comparison import Comparison
     from bertune.inference.pipeline import Pipeline
+    from bertune.selection.bench.result import BenchResult
     from bertune.selection.crossval import CrossvalResult
     from bertune.selection.out_of_fold import OutOfFold, read_out_of_fold
     from bertune.tasks import load_task, task_names
@@ -52,6 +54,7 @@ __version__ = "0.1.0"
 
 _MODULES = {
     "ArtifactError": "errors",
+    "BenchResult": "selection.bench.result",
     "BertuneError": "errors",
     "CalibrationReport": "tasks.base.calibration",
     "Comparison": "inference.comparison",
@@ -75,6 +78,7 @@ _MODULES = {
     "TrainResult": "training.run",
     "TrainingError": "errors",
     "TuneResult": "commands.tune",
+    "bench": "commands.bench",
     "build_model": "training.build",
     "calibrate": "commands.calibrate",
     "compare": "commands.compare",
@@ -94,6 +98,7 @@ _MODULES = {
 
 __all__ = [
     "ArtifactError",
+    "BenchResult",
     "BertuneError",
     "CalibrationReport",
     "Comparison",
@@ -117,6 +122,7 @@ __all__ = [
     "TrainResult",
     "TrainingError",
     "TuneResult",
+    "bench",
     "build_model",
     "calibrate",
     "compare",

@@ -7,7 +7,7 @@ vector, `N` labels.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 if TYPE_CHECKING:
@@ -250,6 +250,18 @@ class Prediction:
 
 
 @dataclass(frozen=True, slots=True)
+class Baseline:
+    """What a model that has learnt nothing scores on the same rows."""
+
+    name: str
+    """What predicts, such as "no entity at all"."""
+    values: dict[str, float]
+    """Its metrics."""
+    is_untrained: bool = False
+    """Whether it is the model before its first step; else it is one prediction for all rows."""
+
+
+@dataclass(frozen=True, slots=True)
 class Scores:
     """The metrics of predictions. `main_metric` names the one that decides which checkpoint is best."""
 
@@ -261,6 +273,8 @@ class Scores:
     confusion: dict[str, dict[str, int]] = field(default_factory=dict)
     """Number of rows by gold label, then by predicted label; with more than 100 labels only of the pairs
     that are most often confused."""
+    baseline: Baseline | None = None
+    """What a model that has learnt nothing scores on these rows, where that is known."""
 
     @property
     def main_value(self) -> float:
@@ -269,6 +283,7 @@ class Scores:
 
     def to_json(self) -> JSON:
         """Return the scores as JSON values."""
+        baseline = self.baseline
         return {
             "main": self.main_metric,
             "higher_is_better": self.higher_is_better,
@@ -276,12 +291,14 @@ class Scores:
             "intervals_95": {name: list(pair) for name, pair in self.intervals.items()},
             "per_label": self.per_label,
             "confusion": self.confusion,
+            **({} if baseline is None else {"baseline": asdict(baseline)}),
         }
 
     @classmethod
     def from_json(cls, values: JSON) -> Scores:
         """Return the scores that `to_json` wrote."""
         intervals = {name: (pair[0], pair[1]) for name, pair in values["intervals_95"].items()}
+        baseline = values.get("baseline")
         return cls(
             values["main"],
             values["higher_is_better"],
@@ -289,6 +306,7 @@ class Scores:
             intervals,
             values["per_label"],
             values["confusion"],
+            Baseline(**baseline) if baseline else None,
         )
 
 

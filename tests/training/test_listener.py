@@ -102,7 +102,8 @@ def test_a_run_has_its_events_in_order(start):
         expected += ["on_step"]
         expected += ["on_log"] if step % 2 == 0 or step == STEPS else []
         expected += ["on_evaluate", "on_epoch"] if step % PER_EPOCH == 0 else []
-    assert heard.names == [*expected, "on_end", "close"]
+    # That a first evaluation is no better than the largest class: tests/training/test_learnt.py.
+    assert [name for name in heard.names if name != "on_warning"] == [*expected, "on_end", "close"]
     assert heard.events[0] == ("on_start", (0, STEPS), {"evaluated": True})
     assert heard.of("on_step") == [(step, STEPS) for step in range(1, STEPS + 1)]
 

@@ -116,6 +116,9 @@ def score_tables(scores: Mapping[str, Scores]) -> list[str]:
             pair = split_scores.intervals.get(figure)
             lines.append(f"| {figure} | {value:.4f} | {f'{pair[0]:.4f} to {pair[1]:.4f}' if pair else ''} |")
         lines.append("")
+        baseline, main = split_scores.baseline, split_scores.main_metric
+        if baseline is not None and main in baseline.values:
+            lines += [f"For comparison, {baseline.name}: {main} {baseline.values[main]:.4f}.", ""]
         if split_scores.per_label:
             lines += ["| label | precision | recall | F1 | rows |", "|---|---|---|---|---|"]
             for label, values in itertools.islice(split_scores.per_label.items(), _MOST_LABELS):

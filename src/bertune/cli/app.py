@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from bertune.cli import options as opt
+from bertune.cli.bench import bench
 from bertune.cli.calibrate import calibrate
 from bertune.cli.compare import compare
 from bertune.cli.crossval import crossval
@@ -396,3 +397,4 @@ app.command()(tune)
 app.command()(compare)
 app.command()(calibrate)
 app.command()(sets)
+app.command()(bench)

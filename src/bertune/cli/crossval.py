@@ -116,6 +116,8 @@ def _table(result: CrossvalResult) -> list[str]:
 
 
 def _remarks(result: CrossvalResult) -> list[str]:
+    from bertune.tasks.base.baselines import compare_with_baseline
+
     main, count = result.main_metric, len(result.parts)
     spread = result.spread[main]
     interval = ""
@@ -132,6 +134,8 @@ def _remarks(result: CrossvalResult) -> list[str]:
             f"{main} of all rows, each predicted by the model that was not trained on it: "
             f"{result.pooled.main_value:.4f}{bootstrap}"
         )
+        if how := compare_with_baseline(result.pooled):
+            sentences.append(f"note: {main} of all rows is {how}")
     elif result.part == "fold":
         sentences.append("no score of all rows together, since each model has vectors of its own")
     return [line for sentence in sentences for line in textwrap.wrap(sentence, WIDTH, subsequent_indent="  ")]

@@ -177,6 +177,8 @@ def score_lines(evaluation: Evaluation) -> list[str]:
         pair = scores.intervals.get(name)
         interval = f"95 % interval {pair[0]:.4f} to {pair[1]:.4f}" if pair else ""
         figures.append([name, f"{value:.4f}", interval])
+    if (baseline := scores.baseline) is not None and scores.main_metric in baseline.values:
+        figures.append(["baseline", f"{baseline.values[scores.main_metric]:.4f}", baseline.name])
     if not math.isnan(evaluation.loss):
         figures.append(["loss", f"{evaluation.loss:.4f}", ""])
     lines = aligned(["figure", "value", ""], figures)

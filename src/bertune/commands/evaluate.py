@@ -22,6 +22,7 @@ from bertune.kernels.precision import choose_device
 from bertune.retrieval.benchmark import Benchmark
 from bertune.retrieval.corpus import Corpus, corpus_columns, corpus_data_config, load_sentence_pipeline
 from bertune.retrieval.judgements import read_judgements
+from bertune.tasks.base.baselines import compare_with_baseline, with_baseline
 from bertune.tasks.base.datasets import scratch_dir, write_dataset
 from bertune.tasks.base.reading import check_examples, read_examples
 from bertune.tasks.base.sentence import SentenceTask
@@ -111,7 +112,9 @@ def evaluate(  # noqa: PLR0913  (what a user can choose)
             result = pipeline.predict_dataset(dataset)
         for line in scored_task.report():
             note(line)
-        scores = scored_task.score(result.predictions, examples)
+        scores = with_baseline(scored_task.score(result.predictions, examples), scored_task, examples)
+        if how := compare_with_baseline(scores):
+            console.info(f"note: {scores.main_metric} {scores.main_value:.4f} is {how}")
         return Evaluation(scores, result.loss, pipeline.num_truncated_rows)
 
 

@@ -26,6 +26,7 @@ from bertune.selection.out_of_fold import OUT_OF_FOLD, OutOfFold, write_predicti
 from bertune.selection.parts import Part, PartStore, scores_from_json
 from bertune.selection.request import CrossvalRequest
 from bertune.selection.spread import Spread, spread_of_metrics
+from bertune.tasks.base.baselines import with_baseline
 from bertune.tasks.base.datasets import encode_datasets
 from bertune.tasks.base.reading import Splits
 from bertune.tasks.base.task import Task
@@ -294,7 +295,8 @@ class CrossValidation:
         """Return the scores of all rows together; None where there is no such thing."""
         if self.folds is None or any(part.has_vectors for part in parts):
             return None
-        return self.task.score(self.predictions_of_rows(parts), self.splits.train)
+        scores = self.task.score(self.predictions_of_rows(parts), self.splits.train)
+        return with_baseline(scores, self.task, self.splits.train)
 
     def write_predictions(self, parts: Sequence[Part]) -> None:
         """Write the predictions of all rows, in their order; for seeds those of each seed.

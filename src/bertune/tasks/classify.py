@@ -16,13 +16,20 @@ from bertune.data.labels import unknown_label_error
 from bertune.errors import DataError, listed
 from bertune.metrics.calibration import Floats, Gold
 from bertune.metrics.classification import best_threshold
+from bertune.tasks.base.baselines import (
+    Sign,
+    best_constant,
+    constant_label_sets,
+    constant_labels,
+    label_signs,
+)
 from bertune.tasks.base.calibrated import CalibratedLabels, best_f1_note
 from bertune.tasks.base.classify_options import ClassifyOptions, check_options, weights_of_labels
 from bertune.tasks.base.label_scores import score_multi_label, score_single_label
 from bertune.tasks.base.labels import LabelReader, read_target, suspicious_labels
 from bertune.tasks.base.pooled import PooledTask
 from bertune.tasks.base.task import Note, RowReader, rename_keys
-from bertune.types import JSON, Batch, Columns, Example, Prediction, Row, Scores
+from bertune.types import JSON, Baseline, Batch, Columns, Example, Prediction, Row, Scores
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -315,6 +322,23 @@ class Classify(CalibratedLabels, PooledTask):
         predicted_ids = np.array([self._ids[str(p.value)] for p in predictions])
         return score_single_label(
             self.labels, gold_ids, predicted_ids, main, self.positive_id, intervals=intervals
+        )
+
+    def baseline(self, examples: Sequence[Example]) -> Baseline | None:
+        """Return what the same label, or the same labels, for every row score."""
+        targets = [e.target for e in examples]
+        positive = None if self.positive_id is None else self.labels[self.positive_id]
+        constants = (
+            constant_label_sets(targets) if self.is_multi_label else constant_labels(targets, positive)
+        )
+        return best_constant(self, examples, constants)
+
+    def unlearnt_signs(self, predictions: Sequence[Prediction], examples: Sequence[Example]) -> list[Sign]:
+        """Return that all rows get the same label, and what uneven labels need."""
+        return label_signs(
+            predictions,
+            self.score(predictions, examples, intervals=False),
+            is_weighted=self.is_multi_label or self.class_weights is not None,
         )
 
     def stratify_key(self, example: Example) -> str:

@@ -13,6 +13,7 @@ from bertune.config.schema import DataConfig
 from bertune.data.columns import RELATED_PAIRS, ColumnMapping
 from bertune.errors import ConfigError, DataError, listed
 from bertune.metrics.similarity import l2_normalize
+from bertune.tasks.base.baselines import best_constant, constant_similarity
 from bertune.tasks.base.candidates import Candidates, gather_candidates
 from bertune.tasks.base.pair_labels import has_nli_columns, look_like_classes, relatedness
 from bertune.tasks.base.related import RowShape, are_single, check_negatives, note_pairs, read_related
@@ -30,6 +31,7 @@ from bertune.tasks.base.sentence import (
 from bertune.tasks.base.task import Note, rename_keys
 from bertune.types import (
     JSON,
+    Baseline,
     Batch,
     Columns,
     EncodedExample,
@@ -365,6 +367,13 @@ class Embed(SentenceTask):
             vectors = l2_normalize(np.stack([text_vectors(p)[0] for p in predictions]))
             return Scores(main, False, {main: uniformity(vectors)})
         return search_scores(predictions, examples, main, self.similarity, intervals=intervals)
+
+    def baseline(self, examples: Sequence[Example]) -> Baseline | None:
+        """Return what one similarity for all pairs scores; None for rows without scores and labels."""
+        if self.evaluation_kind(examples) not in {"scores", "labels"}:
+            return None
+        targets = [self.relatedness_of(e) for e in examples]
+        return best_constant(self, examples, constant_similarity(targets))
 
     def state(self) -> JSON:
         """Return what training rows are like, and how texts and vectors are treated."""

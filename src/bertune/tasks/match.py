@@ -16,6 +16,7 @@ from bertune.errors import ConfigError, DataError, listed
 from bertune.metrics.bootstrap import bootstrap_interval
 from bertune.metrics.calibration import Ints
 from bertune.metrics.classification import confusion_matrix, per_label_scores, single_label_scores
+from bertune.tasks.base.baselines import best_constant, constant_labels, constant_similarity
 from bertune.tasks.base.calibrated import CalibratedLabels
 from bertune.tasks.base.calibration import CalibrationRequest, PredictionSet
 from bertune.tasks.base.pair_labels import TargetKind, choose_target, read_number_or_label
@@ -31,7 +32,7 @@ from bertune.tasks.base.sentence import (
     score_correlation,
 )
 from bertune.tasks.base.task import Note, RowReader, rename_keys
-from bertune.types import JSON, Batch, Columns, Example, Prediction, Row, Scores
+from bertune.types import JSON, Baseline, Batch, Columns, Example, Prediction, Row, Scores
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -349,6 +350,16 @@ class Match(CalibratedLabels, SentenceTask):
         matrix = confusion_matrix(*columns, len(ids))
         per_label = per_label_scores(self.labels, np.diag(matrix), matrix.sum(0), matrix.sum(1))
         return Scores(main, True, label_scores(*columns), {main: interval} if interval else {}, per_label)
+
+    def baseline(self, examples: Sequence[Example]) -> Baseline | None:
+        """Return what the largest class scores, or one similarity for all pairs."""
+        targets = [format_label(e.target) if self.labels else e.target for e in examples]
+        constants = constant_labels(targets) if self.labels else constant_similarity(targets)
+        return best_constant(self, examples, constants)
+
+    def has_untrained_baseline(self) -> bool:
+        """Tell whether pairs are judged by their vectors, which the encoder has before training."""
+        return not self.labels
 
     def gold_of(self, examples: Sequence[Example]) -> Ints:
         """Return the ids of the labels (n,)."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 import numpy as np
 
@@ -11,10 +11,11 @@ from bertune.data.labels import get_number
 from bertune.errors import ConfigError, DataError
 from bertune.metrics.bootstrap import bootstrap_interval
 from bertune.metrics.regression import regression_scores
+from bertune.tasks.base.baselines import Sign, best_constant, constant_numbers, number_signs
 from bertune.tasks.base.calibrated import CalibratedNumbers
 from bertune.tasks.base.pooled import PooledOptions, PooledTask
 from bertune.tasks.base.task import Note, rename_keys
-from bertune.types import JSON, Batch, Columns, Example, Prediction, Row, Scores
+from bertune.types import JSON, Baseline, Batch, Columns, Example, Prediction, Row, Scores
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -129,6 +130,14 @@ class Regress(CalibratedNumbers, PooledTask):
             regression_scores(gold, predicted),
             {main: interval} if interval else {},
         )
+
+    def baseline(self, examples: Sequence[Example]) -> Baseline | None:
+        """Return what the mean, or the median, for every row scores."""
+        return best_constant(self, examples, constant_numbers([e.target for e in examples]))
+
+    def unlearnt_signs(self, predictions: Sequence[Prediction], examples: Sequence[Example]) -> list[Sign]:
+        """Return that predictions hardly differ, if they do not."""
+        return number_signs([float(cast(float, p.value)) for p in predictions], [e.target for e in examples])
 
     def state(self) -> JSON:
         """Return the number of texts a row, and the mean and the range of the targets."""

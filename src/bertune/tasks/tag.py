@@ -31,11 +31,13 @@ from bertune.errors import ConfigError, DataError, listed
 from bertune.metrics.bootstrap import bootstrap_interval
 from bertune.metrics.classification import per_label_scores
 from bertune.metrics.spans import SpanCounts, count_spans, count_tags, span_scores, tag_scores
+from bertune.tasks.base.baselines import Sign, best_constant, constant_tags, entity_signs, no_entities
 from bertune.tasks.base.tag_reader import TagReader, refuse_single_text
 from bertune.tasks.base.task import Note, RowReader, Task, rename_keys
 from bertune.tasks.base.word_fit import WordFit
 from bertune.types import (
     JSON,
+    Baseline,
     Batch,
     Columns,
     EncodedExample,
@@ -378,6 +380,15 @@ class Tag(Task):
             interval = bootstrap_interval(lambda *c: figures(SpanCounts(*c))[main], *counts)
         per_label = per_label_scores(self.entity_types, *(c.sum(0) for c in counts[:3]))
         return Scores(main, True, figures(counts), {main: interval} if interval else {}, per_label)
+
+    def baseline(self, examples: Sequence[Example]) -> Baseline | None:
+        """Return what no entity at all, or the most frequent tag for every word, scores."""
+        constants = constant_tags(examples) if self.scheme == "none" else no_entities(examples)
+        return best_constant(self, examples, constants)
+
+    def unlearnt_signs(self, predictions: Sequence[Prediction], examples: Sequence[Example]) -> list[Sign]:
+        """Return that no entity is predicted, or how many are."""
+        return entity_signs(predictions, examples)
 
     def example_labels(self, example: Example) -> tuple[str, ...]:
         """Return the types of the entities of a text."""

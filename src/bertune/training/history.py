@@ -29,11 +29,14 @@ class History(Listener):
 
     Attributes:
         evaluations: the record of each evaluation so far, those before a restart included.
+        records: the `train` records so far, likewise.
     """
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / HISTORY
         self.evaluations: list[JSON] = []
+        self.records: list[JSON] = []
+        self._warnings: set[tuple[int, str]] = set()
         self._file: IO[str] | None = None
         self._began = time.perf_counter()
 
@@ -53,6 +56,8 @@ class History(Listener):
         ]
         for evaluation in self.evaluations:
             evaluation |= {name: math.nan for name, value in evaluation.items() if value is None}
+        self.records = [e for e in kept if e["event"] == "train"]
+        self._warnings = {(e["step"], e["message"]) for e in kept if e["event"] == "warning"}
         self._began = time.perf_counter() - (kept[-1]["seconds"] if kept else 0.0)
         if rank():
             return
@@ -67,6 +72,7 @@ class History(Listener):
     def on_log(self, record: JSON) -> None:
         """Write a `train` line."""
         self._add("train", record)
+        self.records.append(record)
 
     def on_evaluate(self, record: JSON) -> None:
         """Write a `dev` line."""
@@ -80,6 +86,11 @@ class History(Listener):
     def on_warning(self, step: int, message: str) -> None:
         """Write a `warning` line."""
         self._add("warning", {"step": step, "message": message})
+        self._warnings.add((step, message))
+
+    def has_warning(self, step: int, message: str) -> bool:
+        """Tell whether a warning is written already, perhaps before a restart."""
+        return (step, message) in self._warnings
 
     def _add(self, event: str, record: JSON) -> None:
         valid = {

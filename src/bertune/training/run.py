@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +22,10 @@ from bertune.files import write_text
 from bertune.heads.model import Model
 from bertune.inference.predict import predict_dataset
 from bertune.memory import peak_memory_gb
+from bertune.tasks.base.baselines import baseline_of, compare_with_baseline, with_baseline
 from bertune.tasks.base.reading import Splits
 from bertune.training.history import History
+from bertune.training.learnt import LearntCheck, peak_rates
 from bertune.training.listener import Listener, Listeners, Outcome
 from bertune.training.loop import TrainLoop
 from bertune.training.optim import describe_warmup
@@ -31,10 +33,13 @@ from bertune.training.progress import ConsoleProgress
 from bertune.training.resume import RunDir, checkpoints_of
 from bertune.training.step import TrainStep
 from bertune.training.trackers import Trackers
-from bertune.types import Prediction, Scores
+from bertune.types import Baseline, Prediction, Scores
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+
+MOST_UNTRAINED_ROWS = 2000
+"""Dev rows up to which the model before training is always scored, where it is the baseline."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,8 @@ class TrainResult:
     """The saved model."""
     scores: dict[str, Scores]
     """Scores of the best checkpoint by split: dev and test, as far as there are such rows."""
+    predictions: Mapping[str, Sequence[Prediction]] = field(default_factory=dict, repr=False)
+    """Its predictions of the dev rows; none of a run that was finished before."""
 
 
 class TrainingRun:
@@ -84,7 +91,15 @@ class TrainingRun:
         self.checkpoints = checkpoints_of(run_dir, artifact.run_config, artifact.metadata["data"])
         history = History(self.out)
         trackers = [Trackers(accelerator, artifact.run_config)] if artifact.run_config.log.trackers else []
-        self.listeners = Listeners([history, *trackers, ConsoleProgress(console, history), *listeners])
+        self._learnt = LearntCheck(
+            self.task,
+            artifact.run_config.train,
+            splits.dev,
+            history,
+            lambda step, message: self.listeners.on_warning(step, message),
+        )
+        progress = ConsoleProgress(console, history)
+        self.listeners = Listeners([history, *trackers, progress, *listeners, self._learnt])
         self.train_step = TrainStep(
             artifact.model.to(accelerator.device),
             self.task,
@@ -100,7 +115,7 @@ class TrainingRun:
         self._latest: list[Prediction] = []
         """Predictions of the dev rows in the last evaluation."""
         self._best: list[Prediction] = []
-        """Those of the best evaluation."""
+        """Those of the best evaluation; at the end with the decisions that dev rows chose."""
 
     def _warn(self, message: str) -> None:
         self.listeners.on_warning(self.train_step.state.progress.step + 1, message)
@@ -121,6 +136,8 @@ class TrainingRun:
         warmup = describe_warmup(self.train_step.config, self.train_step.total_steps)
         if warmup:
             self.console.info(f"note: {warmup}")
+        self._learnt.rates = peak_rates(self.model, self.train_step.state.optimizer)
+        self._learnt.baseline = self._find_baseline()
         if self.run_dir.checkpoint is not None:
             self.train_step.state.read(self.run_dir.checkpoint.folder)
         self._write_run_file()
@@ -140,7 +157,7 @@ class TrainingRun:
                 self.console.info(f"data: train: {line}")
             self._finish(outcome, scores)
         self.checkpoints.clear()
-        return TrainResult(self.out, scores)
+        return TrainResult(self.out, scores, {"dev": self._best} if self.splits.dev else {})
 
     @property
     def _dev_rows_choose(self) -> bool:
@@ -179,7 +196,28 @@ class TrainingRun:
             model, self.task, self.datasets["dev"], self.accelerator.device, to_score=True
         )
         self._latest = result.predictions
-        return result.loss, self.task.score(self._latest, self.splits.dev, intervals=False)
+        scores = self.task.score(self._latest, self.splits.dev, intervals=False)
+        self._learnt.scores = replace(scores, baseline=self._learnt.baseline)
+        self._learnt.predictions = self._latest
+        return result.loss, scores
+
+    def _find_baseline(self) -> Baseline | None:
+        """Return what a model that has learnt nothing scores on the dev rows.
+
+        Where that may be the untrained model, it predicts the dev rows if they are few, or few beside the
+        rows that training passes.
+        """
+        baseline = baseline_of(self.task, self.splits.dev)
+        train, passed = self.artifact.run_config.train, len(self.splits.dev)
+        most = max(MOST_UNTRAINED_ROWS, self.train_step.total_steps * train.batch_size // 10)
+        is_whole = self.train_step.sharded is None
+        if not (0 < passed <= most and is_whole and self.task.has_untrained_baseline()):
+            return baseline
+        scores = self.task.score(self._predict("dev"), self.splits.dev, intervals=False)
+        self.console.info(f"dev before training: {describe_scores(scores)}")
+        untrained = Baseline("the model before training", scores.values, is_untrained=True)
+        is_better = not compare_with_baseline(replace(scores, baseline=baseline))
+        return untrained if is_better else baseline
 
     def _save_best(self, *_: object) -> None:
         """Save the model as the best so far."""
@@ -219,9 +257,13 @@ class TrainingRun:
         if self.splits.dev:
             if not self._best:  # it was found before the run went on
                 self._best = self._predict("dev")
-            scores["dev"] = self.task.score(self._calibrate(self._best, self._note), self.splits.dev)
+            self._best = self._calibrate(self._best, self._note)
+            scores["dev"] = replace(
+                self.task.score(self._best, self.splits.dev), baseline=self._learnt.baseline
+            )
         if self.splits.test:
-            scores["test"] = self.task.score(self._predict("test"), self.splits.test)
+            figures = self.task.score(self._predict("test"), self.splits.test)
+            scores["test"] = with_baseline(figures, self.task, self.splits.test)
         return scores
 
     def _calibrate(self, predictions: list[Prediction], note: Callable[[str], None]) -> list[Prediction]:
@@ -251,6 +293,8 @@ class TrainingRun:
         for split, figures in scores.items():
             if split not in (self._known_scores or {}):
                 console.info(f"{split} ({which}, step {outcome.best_step}): {describe_scores(figures)}")
+        if "dev" in scores and (unlearnt := self._learnt.describe(scores["dev"], self._best)):
+            self._note(unlearnt)
         if not scores:
             self._note(
                 "the run had no dev rows, so nothing says how good the model is; score it on other rows"
@@ -287,10 +331,13 @@ class TrainingRun:
 
 
 def describe_scores(scores: Scores) -> str:
-    """Write the figures of a split in one line, the main one first, with its interval."""
+    """Write the figures of a split in one line, the main one first, with its interval and its baseline."""
     bounds = scores.intervals.get(scores.main_metric)
-    interval = f" (95 % interval {bounds[0]:.4f} to {bounds[1]:.4f})" if bounds else ""
+    remarks = [f"95 % interval {bounds[0]:.4f} to {bounds[1]:.4f}"] if bounds else []
+    if scores.baseline is not None and scores.main_metric in scores.baseline.values:
+        remarks.append(f"{scores.baseline.name}: {scores.baseline.values[scores.main_metric]:.4f}")
+    remark = f" ({'; '.join(remarks)})" if remarks else ""
     rest = "  ".join(
         f"{name} {value:.4f}" for name, value in scores.values.items() if name != scores.main_metric
     )
-    return f"{scores.main_metric} {scores.main_value:.4f}{interval}  {rest}"
+    return f"{scores.main_metric} {scores.main_value:.4f}{remark}  {rest}"

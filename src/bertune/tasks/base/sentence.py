@@ -15,6 +15,7 @@ from bertune.data.labels import format_label, get_text
 from bertune.errors import ConfigError, DataError, listed
 from bertune.metrics.bootstrap import bootstrap_interval
 from bertune.metrics.similarity import Similarity, binary_similarity_scores, correlation_scores
+from bertune.tasks.base.baselines import Sign, similarity_signs
 from bertune.tasks.base.task import Task
 from bertune.types import (
     JSON,
@@ -298,6 +299,14 @@ class SentenceTask(Task):
                 "the first features of vectors side by side are those of one model"
             )
         return faults
+
+    def has_untrained_baseline(self) -> bool:
+        """Return True: the encoder's vectors tell texts apart before training."""
+        return True
+
+    def unlearnt_signs(self, predictions: Sequence[Prediction], examples: Sequence[Example]) -> list[Sign]:
+        """Return that scores may be the wrong way round, or that labels are all the same."""
+        return similarity_signs(predictions, self.score(predictions, examples, intervals=False))
 
     def decode(self, out: SentenceOutput, batch: Batch) -> list[Prediction]:
         """Return the similarity of each pair."""

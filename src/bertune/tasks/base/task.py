@@ -18,6 +18,7 @@ from bertune.data.label_settings import LabelFilter
 from bertune.errors import ConfigError
 from bertune.types import (
     JSON,
+    Baseline,
     Batch,
     Columns,
     EncodedExample,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from typing_extensions import Self
 
+    from bertune.tasks.base.baselines import Sign
     from bertune.tasks.base.calibration import CalibrationReport, CalibrationRequest, PredictionSet
 
 Note = Callable[[str], None]
@@ -251,6 +253,21 @@ class Task(ABC):
         raise ConfigError(
             "train.r_drop: this task has no distance between two passes; leave train.r_drop out"
         )
+
+    def baseline(self, examples: Sequence[Example]) -> Baseline | None:
+        """Return what the best constant prediction scores on these rows; None: the task does not say.
+
+        None as well where there is nothing to tell apart, such as rows that all have one label.
+        """
+        return None
+
+    def has_untrained_baseline(self) -> bool:
+        """Tell whether the model before its first step is what training must beat, as for text vectors."""
+        return False
+
+    def unlearnt_signs(self, predictions: Sequence[Prediction], examples: Sequence[Example]) -> list[Sign]:
+        """Return what the predictions of a model that is no better than its baseline show."""
+        return []
 
     def example_labels(self, example: Example) -> tuple[str, ...]:
         """Return the labels of an example, for counts."""
