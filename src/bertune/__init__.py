@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from bertune.artifact.read import load
     from bertune.commands.calibrate import calibrate
     from bertune.commands.compare import compare
+    from bertune.commands.convert import Conversion, convert
     from bertune.commands.crossval import crossval
     from bertune.commands.ensemble import ensemble
     from bertune.commands.evaluate import Evaluation, evaluate
@@ -56,6 +57,7 @@ _MODULES = {
     "CalibrationReport": "tasks.base.calibration",
     "Comparison": "inference.comparison",
     "ConfigError": "errors",
+    "Conversion": "commands.convert",
     "CrossvalResult": "selection.crossval",
     "DataError": "errors",
     "Evaluation": "commands.evaluate",
@@ -78,6 +80,7 @@ _MODULES = {
     "build_model": "training.build",
     "calibrate": "commands.calibrate",
     "compare": "commands.compare",
+    "convert": "commands.convert",
     "crossval": "commands.crossval",
     "ensemble": "commands.ensemble",
     "evaluate": "commands.evaluate",
@@ -98,6 +101,7 @@ __all__ = [
     "CalibrationReport",
     "Comparison",
     "ConfigError",
+    "Conversion",
     "CrossvalResult",
     "DataError",
     "Evaluation",
@@ -120,6 +124,7 @@ __all__ = [
     "build_model",
     "calibrate",
     "compare",
+    "convert",
     "crossval",
     "ensemble",
     "evaluate",

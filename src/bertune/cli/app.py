@@ -13,6 +13,7 @@ import typer
 from bertune.cli import options as opt
 from bertune.cli.calibrate import calibrate
 from bertune.cli.compare import compare
+from bertune.cli.convert import convert
 from bertune.cli.crossval import crossval
 from bertune.cli.ensemble import ensemble
 from bertune.cli.output import exit_guarded, print_json
@@ -394,3 +395,4 @@ app.command()(crossval)
 app.command()(tune)
 app.command()(compare)
 app.command()(calibrate)
+app.command()(convert)

@@ -61,6 +61,16 @@ def dump_yaml(value: Any) -> str:
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
+def dump_flow(value: Any) -> str:
+    """Write a value on one line, as it may stand after a key.
+
+    >>> dump_flow({"text": "no", "label": [1, 3e-5]})
+    '{text: no, label: [1, 3e-5]}'
+    """
+    listed = yaml.dump([value], Dumper=_Dumper, default_flow_style=True, allow_unicode=True, width=10**6, sort_keys=False)
+    return re.sub(r"(?<=[\d.])(?:\.0)?e-0(?=\d)", "e-", str(listed).strip()[1:-1])
+
+
 def parse_yaml(text: str, where: str, as_written: Iterable[Sequence[str]] = ()) -> Any:
     """Read YAML; `where` is named in the message when it is broken.
 
