@@ -67,7 +67,9 @@ def dump_flow(value: Any) -> str:
     >>> dump_flow({"text": "no", "label": [1, 3e-5]})
     '{text: no, label: [1, 3e-5]}'
     """
-    listed = yaml.dump([value], Dumper=_Dumper, default_flow_style=True, allow_unicode=True, width=10**6, sort_keys=False)
+    listed = yaml.dump(
+        [value], Dumper=_Dumper, default_flow_style=True, allow_unicode=True, width=10**6, sort_keys=False
+    )
     return re.sub(r"(?<=[\d.])(?:\.0)?e-0(?=\d)", "e-", str(listed).strip()[1:-1])
 
 

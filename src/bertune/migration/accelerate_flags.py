@@ -18,7 +18,9 @@ _EVAL_BATCH = "the number of tokens of a batch decides"
 
 RUN_BASE = (
     command("do_train", False, "bertune train", "at least one of both, there"),
-    command("do_predict", False, "bertune predict", "after training with the best model, there with the last"),
+    command(
+        "do_predict", False, "bertune predict", "after training with the best model, there with the last",
+    ),
     setting("train_file", None, "data.train", "csv and JSON lines there; more formats here"),
     setting(
         "validation_file", None, ("data.dev", "data.dev_fraction"),
@@ -36,7 +38,9 @@ RUN_BASE = (
         "num_labels", None, "task",
         "1: the task is regress. Otherwise not needed: the saved folder knows its labels", kind="int",
     ),
-    needless("cache_dir", "../../data/cache_dir", "files are read as they are; large ones: `bertune cache list`"),
+    needless(
+        "cache_dir", "../../data/cache_dir", "files are read as they are; large ones: `bertune cache list`",
+    ),
     setting("max_length", 128, "data.max_length", ""),
     _PADDING,
     setting("model_name_or_path", None, "model", "to train; predictions need the folder of the run alone"),

@@ -58,7 +58,9 @@ def _train_classifier(job: Job) -> None:
     put_training(job)
     _put_checkpoints(job)
     if values["with_tracking"]:
-        names = ["tensorboard", "wandb", "comet_ml"] if values["report_to"] == "all" else [values["report_to"]]
+        names = (
+            ["tensorboard", "wandb", "comet_ml"] if values["report_to"] == "all" else [values["report_to"]]
+        )
         sheet.put("log.trackers", names)
     elif values.has("report_to"):
         sheet.note("--report_to: without effect, since --with_tracking is not given")
@@ -175,7 +177,9 @@ def tnews(job: Job) -> None:
     if values["validation_file"] or not files:
         sheet.put("data.dev", values["validation_file"] or "hub:clue/tnews:validation")
     if files:
-        sheet.note(f"--{', --'.join(files)}: tnews.py ignores it, since --task_name has a default; here it is read")
+        sheet.note(
+            f"--{', --'.join(files)}: tnews.py ignores it, since --task_name has a default; here it is read"
+        )
     if not files or any(PurePosixPath(values[name]).suffix == ".json" for name in files):
         sheet.put("data.columns", {"text": "sentence", "label": "label"})
     job.copy("max_length")

@@ -126,7 +126,9 @@ def _common(job: Job, columns: list[str] | None) -> None:
     sheet.put("train.eval_every", eval_every, "" if eval_every == "end" else "bertorch's --save_steps")
     job.copy("logging_steps")
     if not values["save_best_model"] and values["dev_data_file"] is not None:
-        job.differences.append("Without --save_best_model bertorch keeps the last model: here that is OUT/last.")
+        job.differences.append(
+            "Without --save_best_model bertorch keeps the last model: here that is OUT/last."
+        )
     job.train_command()
 
 
@@ -178,7 +180,9 @@ def _in_batch(job: Job) -> None:
     )
     if job.launch.processes > 1:
         rows = job.sheet.values["train.batch_size"]
-        job.differences.append(f"The negatives are all {rows} rows of a batch; bertorch has those of one GPU.")
+        job.differences.append(
+            f"The negatives are all {rows} rows of a batch; bertorch has those of one GPU."
+        )
 
 
 def _folder(checkpoint: str) -> str:

@@ -45,11 +45,17 @@ def _common(epochs: int) -> tuple[Flag, ...]:
             "the dev set is scored after so many steps, and at the end, which bertorch leaves out: a run of "
             "less than 100 steps saves nothing there",
         ),
-        setting("logging_steps", 20, "log.every", "the loss is the mean since the line before, there that of one batch"),
+        setting(
+            "logging_steps", 20, "log.every",
+            "the loss is the mean since the line before, there that of one batch",
+        ),
         setting("weight_decay", 0.0, "train.weight_decay", "not for biases and norms, in both"),
         setting("epochs", epochs, "train.epochs", ""),
         setting("max_seq_length", 128, "data.max_length", "at most 512 there"),
-        setting("saved_dir", "./checkpoint", "out", "a folder that opens by itself: labels, tokenizer and settings are inside"),
+        setting(
+            "saved_dir", "./checkpoint", "out",
+            "a folder that opens by itself: labels, tokenizer and settings are inside",
+        ),
         setting("max_grad_norm", 1.0, "train.max_grad_norm", ""),
         needless("save_best_model", False, "OUT is always the best model, OUT/last the last one"),
     )  # fmt: skip
@@ -59,10 +65,13 @@ POOLING = setting(
     "pooling_mode", "linear", "options.pooling", "linear is pooler here", choices=("linear", "cls", "mean")
 )
 WIDTH = setting(
-    "output_emb_size", None, "options.embedding_dim", "with mean it is applied after the mean, which is the same",
+    "output_emb_size", None, "options.embedding_dim", "with mean it is applied after the mean, which is "
+    "the same",
     kind="int",
 )  # fmt: skip
-_LABEL_FILE = setting("label_file", None, "data.labels", "one label a line, in the order of ids", required=True)
+_LABEL_FILE = setting(
+    "label_file", None, "data.labels", "one label a line, in the order of ids", required=True
+)
 
 CLASSIFIER = (
     *_common(3),

@@ -123,11 +123,14 @@ def _prefix(environment: Mapping[str, str], options: Mapping[str, str], processe
 
 def _notes(words: Sequence[str], options: Mapping[str, str]) -> list[str]:
     notes = [
-        f"--{name} of the launcher: not needed" for name in options if name not in _KNOWN and name != "config_file"
+        f"--{name} of the launcher: not needed"
+        for name in options
+        if name not in _KNOWN and name != "config_file"
     ]
     if "config_file" in options:
         notes.append(
-            f"--config_file {options['config_file']}: not read; processes and precision in it are not known here"
+            f"--config_file {options['config_file']}: not read; processes and precision in it are not "
+            f"known here"
         )
     if "use_deepspeed" in options or any(PurePath(word).name == "deepspeed" for word in words):
         notes.append("DeepSpeed: not available; train.fsdp=true shards a model that is too large")

@@ -97,5 +97,3 @@ def find_program(script: str, arguments: Sequence[str], more: Mapping[str, Any])
 def _score(program: Program, names: Sequence[str]) -> int:
     known = {flag.name for flag in program.flags}
     return sum(name.replace("-", "_") in known for name in names)
-
-

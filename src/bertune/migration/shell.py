@@ -15,6 +15,8 @@ _LINE_GOES_ON = re.compile(r"[\\`^][ \t]*\r?\n")
 _FENCE = re.compile(r"^[ \t]*(?:```.*|%%\w+.*)$", re.MULTILINE)
 _PROMPT = re.compile(r"^[ \t]*(?:[$!%][ \t]*(?=[A-Za-z./]))", re.MULTILINE)
 _REDIRECTION = re.compile(r"\d?[<>]+&?[ \t]*[^\s;&|]*")
+_FLAG_FOLLOWS = re.compile(r"\s+--[A-Za-z]")
+"""A line that begins with a flag goes on with the one before, whose backslash got lost."""
 _EXPORTED = ("CUDA_", "HF_", "NCCL_", "MASTER_", "OMP_")
 
 
@@ -54,7 +56,9 @@ def read_command(text: str) -> Command:
         else:
             notes.append(f"{' '.join(rest)!r}: not part of the command that is converted")
     if not commands:
-        raise ConfigError("there is no command with a Python script, such as 'python run_glue.py --FLAG VALUE'")
+        raise ConfigError(
+            "there is no command with a Python script, such as 'python run_glue.py --FLAG VALUE'"
+        )
     if len(commands) > 1:
         scripts = ", ".join(next(w for w in c.words if w.endswith(".py")) for c in commands)
         raise ConfigError(f"there are {len(commands)} commands ({scripts}); convert them one at a time")
@@ -102,7 +106,7 @@ class _Reader:
         words: list[str] = []
         while self.at < len(self.text):
             char = self.text[self.at]
-            if char in "\n;&|":
+            if char in "\n;&|" and not _FLAG_FOLLOWS.match(self.text, self.at):
                 self.at += 1
                 return words
             if char.isspace():
@@ -164,7 +168,8 @@ class _Reader:
             return "$"
         name = match[1] or match[2]
         if name not in self.variables:
-            raise ConfigError(f"the command uses ${name}, which nothing sets; put {name}=VALUE on a line before")
+            raise ConfigError(
+                f"the command uses ${name}, which nothing sets; put {name}=VALUE on a line before"
+            )
         self.at = match.end()
         return self.variables[name]
-

@@ -14,7 +14,9 @@ _MODEL: tuple[Flag, ...] = (
     needless("token", None, "HF_TOKEN, as in huggingface_hub"),
     needless("use_auth_token", None, "HF_TOKEN, as in huggingface_hub", kind="bool", version="v4"),
     setting("trust_remote_code", False, "model_code", "trusted", kind="bool"),
-    needless("ignore_mismatched_sizes", False, "a head of another form begins anew, and that is said", kind="bool"),
+    needless(
+        "ignore_mismatched_sizes", False, "a head of another form begins anew, and that is said", kind="bool"
+    ),
 )
 _DATA: tuple[Flag, ...] = (
     setting("dataset_name", None, "data.train", "hub:NAME"),
@@ -24,7 +26,9 @@ _DATA: tuple[Flag, ...] = (
     command("test_file", None, "bertune predict OUT FILE", "with --do_predict"),
     needless("overwrite_cache", False, "a cache is used only for the same files and settings", kind="bool"),
     needless("preprocessing_num_workers", None, "data.workers=auto: one for each core", kind="int"),
-    setting("max_train_samples", None, "data.limit", "drawn by label and seed; there the first rows", kind="int"),
+    setting(
+        "max_train_samples", None, "data.limit", "drawn by label and seed; there the first rows", kind="int"
+    ),
     missing("max_eval_samples", None, "all dev rows are scored; give a shorter file", kind="int"),
     missing("max_predict_samples", None, "all rows are predicted; give a shorter file", kind="int"),
 )
@@ -39,23 +43,36 @@ GLUE: tuple[Flag, ...] = (
     ),
     *_DATA,
     setting("max_seq_length", 128, "data.max_length", ""),
-    needless("pad_to_max_length", True, "batches have no padding here; there every row costs 128 tokens", kind="bool"),
+    needless(
+        "pad_to_max_length", True,
+        "batches have no padding here; there every row costs 128 tokens", kind="bool",
+    ),
     *FIELDS,
 )  # fmt: skip
 NER: tuple[Flag, ...] = (
     *_MODEL,
-    setting("task_name", "ner", "data.columns", "the column of tags is NAME_tags", choices=("ner", "pos", "chunk")),
+    setting(
+        "task_name", "ner", "data.columns", "the column of tags is NAME_tags", choices=("ner", "pos", "chunk")
+    ),
     *_DATA,
     setting("text_column_name", None, "data.columns", "{text: NAME}; tokens and words are recognised"),
-    setting("label_column_name", None, "data.columns", "{label: NAME}; tags, ner_tags and labels are recognised"),
-    setting("max_seq_length", None, "data.max_length", "longer texts are read in windows, there cut", kind="int"),
+    setting(
+        "label_column_name", None, "data.columns", "{label: NAME}; tags, ner_tags and labels are recognised"
+    ),
+    setting(
+        "max_seq_length", None, "data.max_length", "longer texts are read in windows, there cut", kind="int"
+    ),
     needless("pad_to_max_length", False, "batches have no padding here", kind="bool"),
     missing("label_all_tokens", False, "a word has one tag, at its first token", kind="bool"),
     needless("return_entity_level_metrics", False, "scores.json has each type", kind="bool"),
     *FIELDS,
 )
 MLM: tuple[Flag, ...] = (
-    missing("mlm_probability", 0.15, "not yet: bertune fine-tunes encoders, and does not train them further on plain text"),
+    missing(
+        "mlm_probability",
+        0.15,
+        "not yet: bertune fine-tunes encoders, and does not train them further on plain text",
+    ),
     missing("line_by_line", False, "not yet", kind="bool"),
     missing("max_seq_length", None, "not yet", kind="int"),
     missing("validation_split_percentage", 5, "not yet"),

@@ -60,9 +60,9 @@ def run_ner(job: Job) -> None:
     _add_commands(job)
 
 
-def run_mlm(job: Job) -> None:
+def run_mlm(_: Job) -> None:
     """`run_mlm.py`: nothing like it is here yet."""
-    raise ConfigError("run_mlm.py: not yet: bertune fine-tunes encoders, and does not train them on plain text")
+    raise ConfigError("run_mlm.py: not yet: bertune does not train encoders on plain text")
 
 
 def _put_start(job: Job) -> bool:
@@ -70,7 +70,9 @@ def _put_start(job: Job) -> bool:
     values, sheet = job.values, job.sheet
     if not (values["do_train"] or values["do_eval"] or values["do_predict"]):
         script = job.launch.script
-        raise ConfigError(f"{script}: --do_train, --do_eval or --do_predict must be given; without it {script} does nothing")
+        raise ConfigError(
+            f"{script}: --do_train, --do_eval or --do_predict must be given; without it {script} does nothing"
+        )
     job.copy("model_name_or_path")
     job.copy("output_dir")
     job.copy("seed")
@@ -93,7 +95,9 @@ def _put_named_set(job: Job, task_name: str) -> None:
     for section in ("data", "options"):
         for name, value in settings[section].items():
             job.sheet.put(f"{section}.{name}", value)
-    job.differences.append(f"The same data by name, or from a folder: bertune train {named_set.full_name} data.root=DIR")
+    job.differences.append(
+        f"The same data by name, or from a folder: bertune train {named_set.full_name} data.root=DIR"
+    )
 
 
 def _put_files(job: Job) -> None:
@@ -123,7 +127,8 @@ def put_training_arguments(job: Job) -> None:
     """Put down what TrainingArguments say about the training."""
     values, sheet = job.values, job.sheet
     job.copy("max_train_samples")
-    job.copy("num_train_epochs")
+    epochs = values["num_train_epochs"]
+    sheet.put("train.epochs", int(epochs) if epochs == int(epochs) else epochs)
     if values["max_steps"] > 0:
         job.copy("max_steps")
     _put_batch(job)
@@ -150,8 +155,10 @@ def _put_batch(job: Job) -> None:
     if not launch.is_launched and launch.visible_gpus > 1:
         rows, what = rows * launch.visible_gpus, f"on {launch.visible_gpus} GPUs"
         job.sheet.note(
-            f"started by python alone with {launch.visible_gpus} GPUs, Trainer uses all of them (DataParallel): "
-            f"{rows} rows a step; here python alone uses one, and torchrun --nproc-per-node {launch.visible_gpus} "
+            f"started by python alone with {launch.visible_gpus} GPUs, Trainer uses all of them "
+            f"(DataParallel): "
+            f"{rows} rows a step; here python alone uses one, and torchrun --nproc-per-node "
+            f"{launch.visible_gpus} "
             "-m bertune uses all, with the same rows"
         )
     job.put_batch(rows, values["gradient_accumulation_steps"], what)
@@ -163,7 +170,9 @@ def _put_schedule(job: Job) -> None:
     if schedule in SCHEDULES:
         job.copy("lr_scheduler_type")
     else:
-        sheet.note(f"--lr_scheduler_type {schedule}: not available; choose train.schedule: {', '.join(SCHEDULES)}")
+        sheet.note(
+            f"--lr_scheduler_type {schedule}: not available; choose train.schedule: {', '.join(SCHEDULES)}"
+        )
     if 0 < warmup < 1 or (values["warmup_ratio"] and not warmup):
         sheet.put("train.warmup_ratio", warmup or values["warmup_ratio"])
     else:
@@ -172,7 +181,9 @@ def _put_schedule(job: Job) -> None:
     try:
         more = json.loads(more) if isinstance(more, str) else more or {}
     except ValueError:
-        raise ConfigError(f"--lr_scheduler_kwargs: {more!r} is not JSON, such as '{{\"num_cycles\": 2}}'") from None
+        raise ConfigError(
+            f"--lr_scheduler_kwargs: {more!r} is not JSON, such as '{{\"num_cycles\": 2}}'"
+        ) from None
     for name, path in (("num_cycles", "train.schedule_cycles"), ("power", "train.schedule_power")):
         if name in more:
             sheet.put(path, more[name])
@@ -190,25 +201,35 @@ def _put_cadence(job: Job) -> None:
     every = {"no": "end", "epoch": "epoch"}.get(strategy) or _steps(job, "eval_steps") or logging or 500
     sheet.put("train.eval_every", every)
     saves = values["save_strategy"]
-    sheet.put("train.checkpoint_every", {"no": "never", "epoch": "epoch"}.get(saves) or _steps(job, "save_steps"))
+    sheet.put(
+        "train.checkpoint_every", {"no": "never", "epoch": "epoch"}.get(saves) or _steps(job, "save_steps")
+    )
     if values["save_total_limit"]:
         job.copy("save_total_limit")
     if logging:
         sheet.put("log.every", logging)
-    trackers = [name for name in values["report_to"] if name not in {"none", "all"}] if values.has("report_to") else []
+    trackers = (
+        [name for name in values["report_to"] if name not in {"none", "all"}]
+        if values.has("report_to")
+        else []
+    )
     if trackers:
         sheet.put("log.trackers", trackers)
     if every == "end":
         job.differences.append("The dev rows choose nothing, and the last model is kept, as there.")
     elif not values["load_best_model_at_end"]:
-        job.differences.append("Without --load_best_model_at_end the last model is kept there: here OUT/last.")
+        job.differences.append(
+            "Without --load_best_model_at_end the last model is kept there: here OUT/last."
+        )
 
 
 def _steps(job: Job, flag: str) -> int | None:
     """Return a number of steps; a fraction of all steps is not available."""
     number = job.values[flag]
     if number is not None and number < 1:
-        job.sheet.note(f"--{flag} {number}: a fraction of all steps is not available; every 500 steps instead")
+        job.sheet.note(
+            f"--{flag} {number}: a fraction of all steps is not available; every 500 steps instead"
+        )
         return 500
     return None if number is None else int(number)
 
@@ -243,7 +264,10 @@ def _split(job: Job, split: str) -> str:
     """Return the name of a part of a data set of the Hub."""
     values: Any = job.values
     if values["dataset_name"]:
-        return "/".join(filter(None, ("hub:" + values["dataset_name"], values["dataset_config_name"]))) + f":{split}"
+        return (
+            "/".join(filter(None, ("hub:" + values["dataset_name"], values["dataset_config_name"])))
+            + f":{split}"
+        )
     if values.get("task_name") in TASK_TO_KEYS:
         return f"glue:{values['task_name']}:{'test' if split == 'test' else 'dev'}"
     raise ConfigError(f"{job.launch.script}: --{split}_file must be given")
