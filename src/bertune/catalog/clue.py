@@ -64,7 +64,7 @@ def _clue(  # noqa: PLR0913  (a row of a table)
         hub=_remote(config or name, remote or data, "hub:clue/clue"),
         modelscope=_remote(config or name, remote or data, "modelscope:clue"),
         labels=tuple(labels), options={"metric": "accuracy"},
-        leaderboard=leaderboard or Leaderboard(f"{name}_predict.json", "clue", rows[2], tuple(labels)),
+        leaderboard=leaderboard or Leaderboard(f"{name}_predict.json", "clue", (rows[2],), tuple(labels)),
         published=CLUE_FIGURES.get(name, ()), trap=trap,
     )  # fmt: skip
 
@@ -83,7 +83,7 @@ CLUE: tuple[NamedSet, ...] = (
         ),
         remote=_json(_SINGLE, TNEWS_IDS),
         leaderboard=Leaderboard(
-            "tnews11_predict.json", "clue", 10000, TNEWS_IDS, TNEWS_NAMES, {10001: "tnews10_predict.json"}
+            "tnews11_predict.json", "clue", (10000,), TNEWS_IDS, TNEWS_NAMES, "tnews10_predict.json"
         ),
         trap="about 11 % of its dev texts are training rows too",
     ),
@@ -97,6 +97,7 @@ CLUE: tuple[NamedSet, ...] = (
     _clue(
         "ocnli", "Does a sentence follow from another? Written in Chinese", (50437, 2950, 3000), NLI,
         _json(_PAIR, NLI, drop_labels=["-"]),
+        leaderboard=Leaderboard("ocnli_50k_predict.json", "clue", (3000,), NLI),
         trains=("train.50k.json", "train.json", "train.30k.json", "train.10k.json", "train.3k.json"),
         trap="rows whose label is - have no majority and are left out",
     ),
@@ -117,15 +118,17 @@ CLUE: tuple[NamedSet, ...] = (
         "cluewsc", "Does a pronoun mean this noun?", (1244, 304, 2574), ("true", "false"),
         _json({"text": "text", "label": "label"}, ("true", "false"), convert="cluewsc"), config="cluewsc2020",
         leaderboard=Leaderboard(
-            "cluewsc11_predict.json", "clue", 2574, ("true", "false"), (), {290: "cluewsc10_predict.json"}
+            "cluewsc11_predict.json", "clue", (2574, 290), ("true", "false"), (), "cluewsc10_predict.json"
         ),
     ),
     NamedSet(
         "clue", "chnsenticorp", "Sentiment of a review", "classify", "accuracy", 9600, 1200,
         (
             Layout("train.tsv", "dev.tsv", "test.tsv", _CHNSENTI, _CHNSENTI_HEADER, first_line="text_a"),
-            Layout("train.tsv", "dev.tsv", "test.tsv", _CHNSENTI, _tsv(["text", "label"], _SENTIMENT),
-                   test_data=_tsv({"text": "text_a"}, _SENTIMENT)),
+            Layout(
+                "train.tsv", "dev.tsv", "test.tsv", _CHNSENTI, _tsv(["text", "label"], _SENTIMENT),
+                test_data=_tsv({"text": "text_a"}, _SENTIMENT),
+            ),
         ),
         hub=Layout(*(f"hub:lansinuote/ChnSentiCorp:{split}" for split in ("train", "validation", "test")),
                    data={"columns": {"text": "text", "label": "label"}}),

@@ -58,7 +58,7 @@ def _classify(  # noqa: PLR0913  (a row of a table)
         hub=_remote("hub:nyu-mll/glue", hub or name, splits, *remote),
         modelscope=_remote("modelscope:glue", hub or name, splits, *remote),
         labels=labels, options={"metric": metric},
-        leaderboard=Leaderboard(file_name, "glue", rows[2], labels),
+        leaderboard=Leaderboard(file_name, "glue", (rows[2],), labels),
         published=GLUE_FIGURES.get(name, ()), trap=trap,
     )  # fmt: skip
 
@@ -70,13 +70,15 @@ _COLA = Layout(
 _MRPC_TEXTS = {"text": "#1 String", "text_b": "#2 String"}
 _MRPC_DATA = _reading({**_MRPC_TEXTS, "label": "Quality"}, ZERO_ONE)
 _MRPC = (
-    Layout("train.tsv", "dev.tsv", "test.tsv", ("MRPC",), _MRPC_DATA),
+    Layout("train.tsv", "dev.tsv", "test.tsv", ("MRPC",), _MRPC_DATA, scored_test="msr_paraphrase_test.txt"),
     Layout("train.tsv", "dev.tsv", "msr_paraphrase_test.txt", ("MRPC",), _MRPC_DATA),
     Layout(
         "msr_paraphrase_train.txt", "", "msr_paraphrase_test.txt", ("MRPC", "MSRParaphraseCorpus"), _MRPC_DATA
     ),
 )
 _STSB_DATA = _reading({**_PAIR, "label": "score"}, ())
+STSB_ORIGINAL = _reading(["_", "_", "_", "_", "label", "text", "text_b", "..."], (), delimiter="tab")
+"""The files of its authors have no header, and two more columns on some lines."""
 _STSB_REMOTE = ("train", "validation", "test"), _PAIR, ()
 
 GLUE: tuple[NamedSet, ...] = (
@@ -100,10 +102,15 @@ GLUE: tuple[NamedSet, ...] = (
     ),
     NamedSet(
         "glue", "stsb", "How similar are two sentences, from 0 to 5?", "regress", "pearson", 5749, 1500,
-        (Layout("train.tsv", "dev.tsv", "test.tsv", ("STS-B", "STSB"), _STSB_DATA),),
+        (
+            Layout(
+                "train.tsv", "dev.tsv", "test.tsv", ("STS-B", "STSB"), _STSB_DATA,
+                scored_test="original/sts-test.tsv", scored_test_data=STSB_ORIGINAL,
+            ),
+        ),
         hub=_remote("hub:nyu-mll/glue", "stsb", *_STSB_REMOTE),
         modelscope=_remote("modelscope:glue", "stsb", *_STSB_REMOTE),
-        options={"metric": "pearson"}, leaderboard=Leaderboard("STS-B.tsv", "glue", 1379),
+        options={"metric": "pearson"}, leaderboard=Leaderboard("STS-B.tsv", "glue", (1379,)),
         published=GLUE_FIGURES["stsb"],
     ),
     _classify(
@@ -136,7 +143,7 @@ GLUE: tuple[NamedSet, ...] = (
             for file in ("diagnostic.tsv", "AX.tsv")
         ),
         hub=Layout("", "", "hub:nyu-mll/glue/ax:test", data={"columns": {**_PAIR, "label": "label"}}),
-        labels=NLI, leaderboard=Leaderboard("AX.tsv", "glue", 1104, NLI),
+        labels=NLI, leaderboard=Leaderboard("AX.tsv", "glue", (1104,), NLI),
         trap="it has no training rows: train glue:mnli, and predict this with its model",
     ),
 )  # fmt: skip

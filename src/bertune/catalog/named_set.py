@@ -42,7 +42,11 @@ class Layout:
     test_data: Mapping[str, Any] | None = None
     """Settings to read test where they differ."""
     test_is_labelled: bool = False
-    """Whether test has targets, and is read like train."""
+    """Whether test has targets and is scored at the end of a run."""
+    scored_test: str = ""
+    """Another file with the test rows and their targets, for `bertune evaluate`."""
+    scored_test_data: Mapping[str, Any] | None = None
+    """Settings to read it where they differ."""
     first_line: str = ""
     """What stands in the first line of this form, where another one has files of the same names."""
 
@@ -61,15 +65,16 @@ class Leaderboard:
 
     file_name: str
     form: str
-    """`glue`: index and prediction with a tab. `clue`: JSON lines with id and label."""
-    rows: int
-    """Rows of the official test set."""
+    """`glue`: index and prediction with a tab. `clue`: JSON lines with id and label. `cluener`: with id, text
+    and entities."""
+    rows: tuple[int, ...]
+    """Rows of the official test set; of two, where it was exchanged."""
     labels: tuple[str, ...] = ()
     """What is written for each label, in the order of `NamedSet.labels`; empty for numbers."""
     descriptions: tuple[str, ...] = ()
     """The name of each label beside it (`label_desc` of TNEWS)."""
-    other_rows: Mapping[int, str] = field(default_factory=dict)
-    """Other official test sets: number of rows to the name of the file."""
+    old_name: str = ""
+    """Name of the file for the test set that was exchanged (test1.0.json)."""
 
 
 @dataclass(frozen=True)

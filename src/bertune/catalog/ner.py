@@ -75,7 +75,7 @@ NER: tuple[NamedSet, ...] = (
             Layout("train.json", "dev.json", "test.json", ("cluener", "cluener_public"),
                    {"format": "json", "columns": {"text": "text", "label": "label"}, "convert": "cluener"}),
         ),
-        options={"metric": "f1"}, leaderboard=Leaderboard("cluener_predict.json", "cluener", 1345),
+        options={"metric": "f1"}, leaderboard=Leaderboard("cluener_predict.json", "cluener", (1345,)),
         published=NER_FIGURES["cluener"],
     ),
     _ner(

@@ -86,22 +86,52 @@ def set_settings(named_set: NamedSet, root: str | Path | None, note: Note) -> di
         if files.get(split) and (split != "test" or layout.test_is_labelled):
             data[split] = files[split]
     note(f"{named_set.full_name}: {', '.join(f'{split} {data[split]}' for split in SPLITS if split in data)}")
+    if root is None:
+        note(f"{named_set.full_name}: comes from the Hub; data.root=FOLDER reads files of yours instead")
     if named_set.trap:
         note(f"{named_set.full_name}: {named_set.trap}")
     return {"task": named_set.task, "data": data, "options": dict(named_set.options)}
 
 
-def rows_settings(named_set: NamedSet, split: str, root: str | Path | None) -> tuple[str, dict[str, Any]]:
+def rows_settings(
+    named_set: NamedSet, split: str, root: str | Path | None, *, scored: bool = False
+) -> tuple[str, dict[str, Any]]:
     """Return the file of a split, and the settings of `data` that read it.
 
+    Args:
+        named_set: the set.
+        split: train, dev or test.
+        root: as for `set_settings`.
+        scored: whether the rows need targets.
+
     Raises:
-        ConfigError: the file is missing, or the set has no such split.
+        ConfigError: the file is missing, or the set has no such split, or no targets for it.
     """
     layout, files = _locate(named_set, root, split)
+    if scored and split == "test" and not layout.test_is_labelled:
+        return _scored_test(named_set, layout, root)
     if not files.get(split):
-        have = ", ".join(name for name in SPLITS if files.get(name))
-        raise ConfigError(f"{named_set.full_name}: has no {split} file here; it has {have or 'none'}")
+        have = ", ".join(name for name in SPLITS if files.get(name)) or "none"
+        wanted = f" ({layout.file(split)})" if layout.file(split) else ""
+        raise ConfigError(f"{named_set.full_name}: has no {split} rows here{wanted}; it has {have}")
     return files[split], dict(layout.reading(split))
+
+
+def _scored_test(named_set: NamedSet, layout: Layout, root: str | Path | None) -> tuple[str, dict[str, Any]]:
+    """Return the file of the test rows that has targets, and the settings that read it."""
+    if layout.scored_test and root is not None:
+        path = _found(named_set, Path(root)).folder / layout.scored_test
+        if path.is_file():
+            return str(path), dict(
+                layout.data if layout.scored_test_data is None else layout.scored_test_data
+            )
+    submit = "; bertune predict --format leaderboard writes what its leaderboard takes" * bool(
+        named_set.leaderboard
+    )
+    raise ConfigError(
+        f"{named_set.full_name}: its test rows have no targets to score; {named_set.full_name}:dev has"
+        f"{submit}"
+    )
 
 
 def why_not_runnable(named_set: NamedSet, root: str | Path | None) -> str:

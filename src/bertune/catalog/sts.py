@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from bertune.catalog.glue import STSB_ORIGINAL
 from bertune.catalog.named_set import Layout, NamedSet
 from bertune.catalog.published import STS_FIGURES
 
@@ -40,7 +41,13 @@ _COSENT = {"loss": "cosent", "metric": "spearman"}
 STS: tuple[NamedSet, ...] = (
     NamedSet(
         "sts", "stsb", "How similar are two sentences? English", "match", "spearman", 5749, 1500,
-        (Layout("train.tsv", "dev.tsv", "test.tsv", ("STS-B", "STSB"), _tsv(_HEADER)),),
+        (
+            Layout(
+                "train.tsv", "dev.tsv", "test.tsv", ("STS-B", "STSB"), _tsv(_HEADER),
+                scored_test="original/sts-test.tsv", scored_test_data=STSB_ORIGINAL,
+            ),
+            _three("sts-{}.csv", "stsbenchmark", data=STSB_ORIGINAL),
+        ),
         hub=_on_hub("mteb/stsbenchmark-sts"), options=_COSENT, published=STS_FIGURES["stsb"],
     ),
     NamedSet(

@@ -17,6 +17,7 @@ from bertune.cli.convert import convert
 from bertune.cli.crossval import crossval
 from bertune.cli.ensemble import ensemble
 from bertune.cli.output import exit_guarded, print_json
+from bertune.cli.sets import sets
 from bertune.cli.tune import tune
 
 if TYPE_CHECKING:
@@ -396,3 +397,4 @@ app.command()(tune)
 app.command()(compare)
 app.command()(calibrate)
 app.command()(convert)
+app.command()(sets)

@@ -118,7 +118,7 @@ def _read_values(file: str) -> dict[str, Any]:
         raise ConfigError(f"{file}: is not JSON: {error}") from None
     if not isinstance(values, dict):
         raise ConfigError(f'{file}: must be an object of arguments, such as {{"task_name": "cola"}}')
-    return {name: value for name, value in values.items() if not name.startswith("_")}
+    return values
 
 
 def _run_file(program: Program, job: Job, commands: tuple[str, ...]) -> str:

@@ -11,6 +11,8 @@ import numpy as np
 
 from bertune.artifact.members import MEMBERS, is_ensemble, member_folders
 from bertune.artifact.read import build_task, read_metadata, read_run
+from bertune.catalog.sets import is_set_name, split_name
+from bertune.catalog.use import named_rows
 from bertune.config.load import apply_override, resolve_config
 from bertune.config.schema import DataConfig, Section
 from bertune.data.columns import normalize_name
@@ -75,6 +77,9 @@ def inspect(
             )
         return _report_folder(Path(file) if Path(file).is_dir() else locate_model(file))
     notes: list[str] = []
+    if is_set_name(file) and task == "auto":
+        task = split_name(file)[0].task
+    file, overrides = named_rows(file, overrides, "train", notes.append, scored=True, labels=True)
     source = resolve_files(file, "train")[0]
     raw: JSON = {"task": task}
     for override in overrides:

@@ -11,7 +11,8 @@ from pydantic import ValidationError
 
 from bertune import distributed
 from bertune.artifact.base_model import take_over
-from bertune.config.load import idle_settings, read_config, resolve_config
+from bertune.catalog.use import read_settings
+from bertune.config.load import idle_settings, resolve_config
 from bertune.config.schema import RunConfig
 from bertune.console import Console, duration, prefixed
 from bertune.errors import ConfigError
@@ -44,8 +45,8 @@ def train(
     """Fine-tune an encoder.
 
     Args:
-        source: a run file, the name of a task, or the settings as a dictionary; with `resume` also the folder
-            of a run.
+        source: a run file, the name of a task or of a set such as glue:cola, or the settings as a dictionary;
+            with `resume` also the folder of a run.
         overrides: `section.name=value`, applied to the settings.
         quiet: write nothing to stderr.
         resume: go on from the newest complete checkpoint, bit for bit; without one the run begins, and a
@@ -124,7 +125,7 @@ def resolve_run(
         ConfigError: settings are wrong; all of them are named.
         TaskNotFound: there is no such task.
     """
-    raw = read_config(source, overrides)
+    raw = read_settings(source, overrides, note)
     of_search = [name for name in ("search", "tune") if raw.pop(name, None) is not None]
     if of_search:
         note(f"{' and '.join(of_search)}: for bertune tune; here the other settings count, as they are")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bertune.artifact.read import read_metadata
+from bertune.catalog.use import read_settings
 from bertune.commands.train import prepare, train
 from bertune.config.load import dump_config, read_config
 from bertune.config.schema import RunConfig
@@ -28,7 +29,7 @@ from bertune.selection.trial_table import TrialTable
 from bertune.selection.trials import Study, Trial
 from bertune.selection.trials_file import write_trials
 from bertune.tasks import load_task
-from bertune.tasks.base.task import Task
+from bertune.tasks.base.task import Note, Task
 from bertune.training.build import check_model
 from bertune.training.launch import check_environment
 from bertune.training.resume import finished_scores
@@ -113,7 +114,7 @@ def tune(
             "tune: trials are not shared by the processes of a launcher; start `bertune tune` several times "
             "on one folder instead, all but the first with --resume"
         )
-    plan = _plan(source, overrides, trials, time, resume=resume)
+    plan = _plan(source, overrides, trials, time, prefixed(console, "note"), resume=resume)
     import_optuna()
     if plan.tune.engine == "ray":
         from bertune.selection.ray_cluster import check_ray
@@ -161,11 +162,12 @@ def _plan(
     overrides: Sequence[str],
     trials: int | None,
     time: float | str | None,
+    note: Note,
     *,
     resume: bool,
 ) -> _Plan:
     """Check all settings of a search at once."""
-    given = read_config(_settings_to_resume(source) if resume else source, overrides)
+    given = read_settings(_settings_to_resume(source) if resume else source, overrides, note)
     limits = {name: value for name, value in {"trials": trials, "time": time}.items() if value is not None}
     if limits and isinstance(given.get("tune") or {}, dict):
         given["tune"] = {**(given.get("tune") or {}), **limits}

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, TypeGuard, get_origin
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from bertune.errors import listed
-from bertune.files import expand_user
+from bertune.files import expand_user, is_remote
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 UsePrecision = Literal[Precision, "int8"]
@@ -24,6 +24,15 @@ Schedule = Literal[
 def _path_text(value: Any) -> Any:
     """Return a path as text; what else may be wrong with it is for pydantic to say."""
     return expand_user(value) if isinstance(value, str | os.PathLike) else value
+
+
+def _below(root: str, files: Any) -> Any:
+    """Return names of files as paths that begin with a folder, unless they are whole or no files."""
+    if isinstance(files, list):
+        return [_below(root, file) for file in files]
+    path = _path_text(files)
+    is_name = isinstance(path, str) and path != "-" and not is_remote(path)
+    return os.path.join(root, path) if is_name else files  # noqa: PTH118
 
 
 LocalPath = Annotated[str, BeforeValidator(_path_text)]
@@ -65,18 +74,22 @@ def _names_as_text(names: Any) -> Any:
 class DataConfig(Section):
     """Where the rows are and how to read them."""
 
+    root: LocalPath | None = None
+    """Folder in which names of data files begin that are not whole paths. For a named set (`bertune sets`):
+    the folder of its files, or `hub` or `modelscope`. What a run writes has the whole paths instead."""
     train: Files | None = None
     """File, or list of files, with the training rows: csv, tsv, txt, json, jsonl, parquet or conll, each also
-    as .gz; or hub:NAME."""
+    as .gz; or hub:NAME or modelscope:NAME."""
     dev: Files | None = None
     """File or files that decide which checkpoint is best. Without it, `dev_fraction` of the training rows
     becomes the dev set."""
     test: Files | None = None
     """File or files to score at the end with the best checkpoint."""
     columns: list[str] | dict[str, str | list[str]] | None = None
-    """A list names the columns of a file without header, from left to right; "_" ignores a column. A mapping
-    gives the column of each field: {text: review, label: stars}; a list where a field is spread over several
-    columns: {text: review, label: [toxic, obscene]}. Without it, well-known names are recognised."""
+    """A list names the columns of a file without header, from left to right; "_" ignores a column, and "..."
+    at the end all further ones. A mapping gives the column of each field: {text: review, label: stars}; a
+    list where a field is spread over several columns: {text: review, label: [toxic, obscene]}. Without it,
+    well-known names are recognised."""
     format: Literal["auto", "csv", "tsv", "json", "jsonl", "fasttext", "parquet", "conll", "lines"] = "auto"
     """File format; `auto` goes by the file name, and by the first bytes where they say otherwise. `conll` has
     one word a line, in columns, or one sentence a line: words, a tab, tags. `fasttext` has `__label__` and a
@@ -101,6 +114,10 @@ class DataConfig(Section):
     by their value."""
     label_delimiter: str | None = None
     """Character between the labels of one row, such as | in "red|blue". It makes the task multi-label."""
+    convert: Literal["csl", "cluewsc", "cluener"] | None = None
+    """How rows of some sets of CLUE become texts: `csl` joins the keywords, and the abstract is the second
+    text; `cluewsc` marks the two spans in the text; `cluener` makes spans of its mapping. Other rows stay as
+    they are."""
     bad_rows: Literal["error", "skip"] = "error"
     """What to do with rows that cannot be used. `error`: stop and name them. `skip`: leave them out and count
     them."""
@@ -119,6 +136,21 @@ class DataConfig(Section):
     read and tokenized once. `auto`: if the files of the run have 64 MB or more together."""
     workers: Literal["auto"] | PositiveInt = "auto"
     """Processes that tokenize data for the cache; `auto`: one for each core."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _files_below_root(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or values.get("root") is None:
+            return values
+        root = _path_text(values["root"])
+        if not isinstance(root, str):
+            raise ValueError(f"root must be a folder, got {root!r}")
+        if root.rstrip(":") in {"hub", "modelscope"} and not os.path.isdir(root):  # noqa: PTH112
+            raise ValueError(
+                f"root={root} is for named sets, such as glue:cola; write data.train={root.rstrip(':')}:NAME"
+            )
+        files = {name: _below(root, values[name]) for name in ("train", "dev", "test") if name in values}
+        return {**values, **files, "root": None}
 
     @field_validator("delimiter", "label_delimiter")
     @classmethod

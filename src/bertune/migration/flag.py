@@ -79,6 +79,9 @@ def missing(name: str, default: Any, why: str, **more: Any) -> Flag:
     return Flag(name, default, (), why, **{"kind": _kind(default), "status": "not available", **more})
 
 
+_MOST_LISTED = 40
+
+
 @dataclass(frozen=True)
 class Values:
     """The values of the flags of a command."""
@@ -146,10 +149,9 @@ def _find(name: str, flags: Mapping[str, Flag], script: str) -> Flag:
     if len(starts) > 1 and wanted:
         names = ", ".join(f"--{flag.name}" for flag in starts)
         raise ConfigError(f"{script}: --{name} is the beginning of {names}; write one of them")
-    raise ConfigError(
-        f"{script}: has no flag --{name}{did_you_mean(wanted, list(flags))}; "
-        f"its flags: {', '.join(f'--{key}' for key in flags)}"
-    )
+    nearest = did_you_mean(f"--{wanted}", [f"--{key}" for key in flags])
+    few = f"; its flags: {', '.join(f'--{key}' for key in flags)}" if len(flags) <= _MOST_LISTED else ""
+    raise ConfigError(f"{script}: has no flag --{name}{nearest}{few}")
 
 
 def _read_value(flag: Flag, text: str | None, words: list[str]) -> Any:

@@ -60,8 +60,9 @@ def convert_command(command: Command, more: Mapping[str, Any] | None = None) -> 
     Raises:
         ConfigError: it is no command of a known script, a flag is unknown, or a value does not fit.
     """
+    more = {name: value for name, value in (more or {}).items() if not name.startswith("_")}  # _n_gpu
     launch = read_launch(command)
-    program = find_program(launch.script, launch.arguments, more or {})
+    program = find_program(launch.script, launch.arguments, more)
     job = Job(launch, read_values(launch.arguments, program.flags, launch.script, more))
     for line in launch.notes:
         job.sheet.note(line)

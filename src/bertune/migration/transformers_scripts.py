@@ -139,8 +139,10 @@ def put_training_arguments(job: Job) -> None:
             job.copy(name)
     launched = {"no": "fp32", "fp16": "fp16", "bf16": "bf16"}.get(job.launch.mixed_precision, "fp32")
     sheet.put("train.precision", "bf16" if values["bf16"] else "fp16" if values["fp16"] else launched)
-    if values["label_smoothing_factor"]:
+    if values["label_smoothing_factor"] and sheet.values["task"] == "classify":
         job.copy("label_smoothing_factor")
+    elif values["label_smoothing_factor"]:
+        sheet.note(f"--label_smoothing_factor: not available: task {sheet.values['task']} has no smoothing")
     if values["fsdp"]:
         sheet.put("train.fsdp", True)
     _put_cadence(job)
