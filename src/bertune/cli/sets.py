@@ -23,7 +23,10 @@ Root = Annotated[
 def sets(
     names: SetNames = None, root: Root = None, as_json: opt.Json = False, debug: opt.Debug = False
 ) -> None:
-    """List the data sets that have a name: bertune train glue:cola data.root=FOLDER."""
+    """List the data sets that have a name.
+
+    Such a name stands for a task: bertune train glue:cola data.root=FOLDER.
+    """
 
     def work() -> None:
         from bertune.commands.sets import list_sets, set_lines

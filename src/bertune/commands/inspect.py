@@ -50,7 +50,7 @@ def inspect(
     """Describe a data file, or the folder of a model.
 
     Args:
-        file: a data file with targets; or a folder, see `bertune.encoders.checkpoint_report`.
+        file: a data file with targets, or a named set; or a folder, see `bertune.encoders.checkpoint_report`.
         overrides: `data.name=value`, how to read the file.
         task: the name of a task. "auto" looks at the label column: fractions are regress, sentences of words
             and spans are tag, everything else is classify.
@@ -65,10 +65,7 @@ def inspect(
     Raises:
         BertuneError: the file, a row or a setting cannot be used.
     """
-    if file == "-":
-        raise ConfigError(
-            "inspect reads a file more than once, so it cannot read standard input; give a file"
-        )
+    _refuse_standard_input(file)
     if Path(file).is_dir() or (file in PACKAGED_MODELS and not Path(file).exists()):
         if overrides:
             raise ConfigError(
@@ -77,8 +74,7 @@ def inspect(
             )
         return _report_folder(Path(file) if Path(file).is_dir() else locate_model(file))
     notes: list[str] = []
-    if is_set_name(file) and task == "auto":
-        task = split_name(file)[0].task
+    task = split_name(file)[0].task if task == "auto" and is_set_name(file) else task
     file, overrides = named_rows(file, overrides, "train", notes.append, scored=True, labels=True)
     source = resolve_files(file, "train")[0]
     raw: JSON = {"task": task}
@@ -111,6 +107,13 @@ def inspect(
     else:
         _add_tokens(report, fitted, tokenizer, samples, examples)
     return report
+
+
+def _refuse_standard_input(file: str) -> None:
+    if file == "-":
+        raise ConfigError(
+            "inspect reads a file more than once, so it cannot read standard input; give a file"
+        )
 
 
 def _report_folder(folder: Path) -> JSON:

@@ -74,6 +74,8 @@ def mark_spans(values: Values) -> Values:
         DataError: a span does not stand where its number says, or the two overlap.
     """
     text, target = values["text"], values["target"]
+    if not isinstance(text, str):
+        raise DataError(f"'text' must be a text, got {text!r}")
     try:
         noun, noun_at = target["span1_text"], int(target["span1_index"])
         pronoun, pronoun_at = target["span2_text"], int(target["span2_index"])
@@ -104,20 +106,23 @@ def list_entities(values: Values) -> Values:
     text, by_type = values["text"], values["label"]
     if not isinstance(by_type, dict):
         return {"label": by_type}
-    spans = []
+    if not isinstance(text, str):
+        raise DataError(f"'text' must be a text, got {text!r}")
     try:
-        for label, entities in by_type.items():
-            for entity, places in entities.items():
-                for start, last in places:
-                    if text[start : last + 1] != entity:
-                        raise DataError(
-                            f"{entity!r} does not stand at characters {start} to {last} of the text"
-                        )
-                    spans.append({"start": start, "end": last + 1, "label": label})
+        spans = [
+            {"start": int(start), "end": int(last) + 1, "label": label, "entity": entity}
+            for label, entities in by_type.items()
+            for entity, places in entities.items()
+            for start, last in places
+        ]
     except (AttributeError, TypeError, ValueError):
         raise DataError(
             f"'label' must be {{TYPE: {{ENTITY: [[FIRST, LAST]]}}}}, got {str(by_type)[:80]}"
         ) from None
+    for span in spans:
+        entity, start, end = span.pop("entity"), span["start"], span["end"]
+        if text[start:end] != entity:
+            raise DataError(f"{entity!r} does not stand at characters {start} to {end - 1} of the text")
     return {"label": sorted(spans, key=lambda span: (span["start"], span["end"]))}
 
 

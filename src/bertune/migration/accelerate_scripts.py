@@ -116,7 +116,9 @@ def _columns(job: Job) -> dict[str, str]:
     if first is None and second is None and label == "label":
         return {}
     if first is None:
-        texts = [name for row in _peek(values["train_file"])[:1] for name in row if name not in {label, second}]
+        texts = [
+            name for row in _peek(values["train_file"])[:1] for name in row if name not in {label, second}
+        ]
         if not texts:
             raise ConfigError(
                 "run_base.py: add --sentence1_key NAME, and --sentence2_key NAME for pairs: beside "

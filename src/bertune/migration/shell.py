@@ -142,7 +142,8 @@ class _Reader:
         return "".join(parts)
 
     def _quoted(self, quote: str) -> str:
-        begin, parts = self.at, []
+        begin = self.at
+        parts: list[str] = []
         self.at += 1
         while self.at < len(self.text):
             char = self.text[self.at]
