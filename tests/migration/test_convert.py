@@ -302,6 +302,7 @@ BAD = [
     ("python run_mlm.py --model_name_or_path m", "has no flag"),
     ("python run_mlm.py --line_by_line", "not yet"),
     ("missing.json", "cannot be read"),
+    ("missing.sh", "missing.sh: no such file, and no command"),
 ]
 
 

@@ -125,3 +125,22 @@ def test_an_example_runs(file, tiny, tmp_path):
     result = bertune.train(file, overrides, quiet=True)
     assert (result.folder / "model.safetensors").exists()
     assert result.scores is None or result.scores.values
+
+
+SENTENCES = "--train_data_file train.txt --dev_data_file dev.txt"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        f"run_sentencebert.py {SENTENCES} --pooling_mode mean --concat_multiply",
+        f"run_simcse.py {SENTENCES.replace('train.txt', 'wiki.txt')} --pooling_mode cls",
+        f"run_batchneg.py {SENTENCES} --pooling_mode mean --output_emb_size 16 --mean_loss",
+    ],
+)
+def test_other_ways_of_pooling_run(command, tiny, tmp_path):
+    """Where no layer follows pooling, no rate is set for it."""
+    settings = bertune.convert(f"python {command} --batch_size 8").settings
+    overrides = [*write_files(settings, tmp_path), f"model={tiny}", f"out={tmp_path / 'out'}"]
+    bertune.train(settings, [*overrides, "data.max_length=32", "train.max_steps=2"], quiet=True)
+    assert (tmp_path / "out" / "scores.json").exists()

@@ -101,6 +101,8 @@ def _convert(command: str | Sequence[str] | Mapping[str, Any]) -> tuple[Program,
 def _text(command: str) -> str:
     """Return a command, or what the file of this name holds."""
     if not os.path.isfile(expand_user(command)):  # noqa: PTH113  (Path raises where a name is too long)
+        if command.strip() and len(command.split()) == 1 and not command.endswith(".py"):
+            raise ConfigError(f"{command.strip()}: no such file, and no command; put the command in quotes")
         return command
     try:
         return Path(expand_user(command)).read_text(encoding="utf-8-sig")

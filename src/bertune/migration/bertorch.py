@@ -168,6 +168,8 @@ def _put_batch(job: Job) -> None:
 def _pooling(job: Job) -> None:
     job.copy("pooling_mode", _POOLING)
     job.copy("output_emb_size")
+    if job.values["pooling_mode"] != "linear" and job.values["output_emb_size"] is None:
+        job.sheet.drop("train.head_learning_rate")  # no layer after pooling learns at it
 
 
 def _in_batch(job: Job) -> None:

@@ -28,6 +28,10 @@ class Sheet:
         self.values[path] = value
         self.remarks[path] = remark
 
+    def drop(self, path: str) -> None:
+        """Take a setting away."""
+        del self.values[path], self.remarks[path]
+
     def note(self, line: str) -> None:
         """Tell something once."""
         if line not in self.notes:

@@ -138,7 +138,8 @@ def put_training_arguments(job: Job) -> None:
         if values.has(name) or name in {"weight_decay", "max_grad_norm"}:
             job.copy(name)
     launched = {"no": "fp32", "fp16": "fp16", "bf16": "bf16"}.get(job.launch.mixed_precision, "fp32")
-    sheet.put("train.precision", "bf16" if values["bf16"] else "fp16" if values["fp16"] else launched)
+    precision = "bf16" if values["bf16"] else "fp16" if values["fp16"] else launched
+    sheet.put("train.precision", precision, "needs a CUDA GPU" if precision == "fp16" else "")
     if values["label_smoothing_factor"] and sheet.values["task"] == "classify":
         job.copy("label_smoothing_factor")
     elif values["label_smoothing_factor"]:
