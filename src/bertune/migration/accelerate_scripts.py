@@ -34,7 +34,7 @@ def run_base(job: Job) -> None:
             "predictions.json: JSON lines with every column, the label and its probabilities; there a list "
             "of labels; where the file has labels, `bertune evaluate` scores them"
         )
-    if values.has("num_labels") and not values["do_train"]:
+    if values.has("num_labels") and values["num_labels"] != 1:
         job.sheet.note("--num_labels: not needed: the folder of the model knows its labels")
 
 

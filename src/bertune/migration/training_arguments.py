@@ -76,15 +76,15 @@ TRAINING: tuple[Flag, ...] = (
     setting("logging_steps", 500, "log.every", "steps", kind="float"),
     needless("logging_first_step", False, "the first line comes after log.every steps", kind="bool"),
     needless("log_on_each_node", True, "the first process writes", kind="bool"),
-    setting(
-        "logging_nan_inf_filter", True, "train.max_nonfinite_steps",
-        "a loss that is not finite ends the run here, with what to do; so many steps may be skipped",
+    needless(
+        "logging_nan_inf_filter", True,
+        "a loss that is not finite ends the run; train.max_nonfinite_steps lets some pass, and names them",
         kind="bool",
     ),
     needless("include_num_input_tokens_seen", "no", "tokens/s is on every line"),
-    command("log_level", "passive", "-q", "prints nothing on standard error"),
+    needless("log_level", "passive", "`-q` prints nothing on standard error"),
     needless("log_level_replica", "warning", "the first process writes"),
-    command("disable_tqdm", None, "-q", "prints nothing on standard error", kind="bool"),
+    needless("disable_tqdm", None, "`-q` prints nothing on standard error", kind="bool"),
     setting(
         "report_to", "none", "log.trackers", "a list of names; history.jsonl is always written", kind="list",
     ),
@@ -151,16 +151,14 @@ TRAINING: tuple[Flag, ...] = (
     missing("accelerator_config", None, "a batch is divided by its tokens among processes"),
     missing("parallelism_config", None, "encoders fit on one GPU; train.fsdp shards a model that does not"),
     missing("dataloader_drop_last", False, "every row counts in every epoch", kind="bool"),
-    setting(
-        "dataloader_num_workers", 0, "data.workers", "processes that tokenize large data; batches need none",
-    ),
+    needless("dataloader_num_workers", 0, "batches need none; data.workers=auto tokenizes large data"),
     needless("dataloader_pin_memory", True, _LOADER, kind="bool"),
     needless("dataloader_persistent_workers", False, _LOADER, kind="bool"),
     needless("dataloader_prefetch_factor", None, _LOADER, kind="int"),
     needless("dataloader_multiprocessing_context", None, _LOADER),
     needless("dataloader_in_order", True, _LOADER, kind="bool"),
     needless("remove_unused_columns", True, "a task reads its own columns", kind="bool"),
-    setting("label_names", None, "data.columns", "{label: NAME}", kind="list"),
+    needless("label_names", None, "a task has one target; data.columns names it", kind="list"),
     needless(
         "train_sampling_strategy", "random", _NO_PADDING, choices=("random", "sequential", "group_by_length")
     ),

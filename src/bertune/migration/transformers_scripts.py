@@ -108,6 +108,8 @@ def _put_files(job: Job) -> None:
         sheet.put("data.dev", f"{name}:validation")
     elif values["train_file"] is None:
         raise ConfigError(f"{job.launch.script}: --dataset_name, --train_file, or --task_name must be given")
+    elif values["dataset_config_name"]:
+        sheet.note("--dataset_config_name: without effect, since --dataset_name is not given")
     for flag in ("train_file", "validation_file"):
         job.copy(flag)
 
@@ -204,6 +206,10 @@ def _put_cadence(job: Job) -> None:
     every = {"no": "end", "epoch": "epoch"}.get(strategy) or _steps(job, "eval_steps") or logging or 500
     sheet.put("train.eval_every", every)
     saves = values["save_strategy"]
+    if saves == "best":
+        sheet.note(
+            "--save_strategy best: OUT is always the best model; checkpoints are written every save_steps"
+        )
     sheet.put(
         "train.checkpoint_every", {"no": "never", "epoch": "epoch"}.get(saves) or _steps(job, "save_steps")
     )
