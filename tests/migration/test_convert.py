@@ -218,6 +218,22 @@ def test_run_base_looks_at_the_labels_and_columns_of_a_file(tmp_path):
     assert settings_of(f"{base} {tmp_path / 'c.json'} --num_labels 1")["task"] == "regress"
 
 
+def test_run_glue_that_only_evaluates_and_predicts_becomes_commands():
+    glue = "torchrun --nproc_per_node 2 run_glue.py --model_name_or_path m --task_name stsb --output_dir o"
+    found = bertune.convert(f"{glue} --do_eval --do_predict")
+    assert found.settings == {}
+    start = "torchrun --nproc-per-node 2 -m bertune"
+    assert found.text == (
+        f"{start} evaluate m glue:stsb:dev\n{start} predict m glue:stsb:test -o o/predictions.jsonl\n"
+    )
+
+
+def test_without_a_validation_file_run_glue_trains_on_all_rows():
+    found = settings_of(f"{GLUE} --train_file t.csv --eval_strategy epoch")
+    assert found["data"]["dev_fraction"] == 0.0
+    assert found["train"]["eval_every"] == "end"
+
+
 def test_arguments_in_a_json_file(tmp_path):
     values = {"model_name_or_path": "m", "task_name": "cola", "do_train": True, "fp16": False, "fsdp": [],
               "learning_rate": 2e-5, "report_to": ["tensorboard"], "output_dir": "o",

@@ -22,7 +22,9 @@ _DATA: tuple[Flag, ...] = (
     setting("dataset_name", None, "data.train", "hub:NAME"),
     setting("dataset_config_name", None, "data.train", "hub:NAME/CONFIG"),
     setting("train_file", None, "data.train", "csv and JSON lines there; more formats here"),
-    setting("validation_file", None, "data.dev", "without it a tenth of the training rows"),
+    setting(
+        "validation_file", None, ("data.dev", "data.dev_fraction"), "without it dev_fraction is 0, as there"
+    ),
     command("test_file", None, "bertune predict OUT FILE", "with --do_predict"),
     needless("overwrite_cache", False, "a cache is used only for the same files and settings", kind="bool"),
     needless("preprocessing_num_workers", None, "data.workers=auto: one for each core", kind="int"),

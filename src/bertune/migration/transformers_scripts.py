@@ -23,8 +23,9 @@ _ADAMW = ("adamw_torch", "adamw_torch_fused", "adamw_hf", "adamw_apex_fused", "a
 def run_glue(job: Job) -> None:
     """`run_glue.py`: a task of GLUE, a data set of the Hub, or files."""
     values, sheet = job.values, job.sheet
-    sheet.put("task", "classify")
-    if _put_start(job):
+    if _trains(job):
+        sheet.put("task", "classify")
+        _put_start(job)
         if values["task_name"]:
             _put_named_set(job, values["task_name"])
         else:
@@ -42,8 +43,9 @@ def run_glue(job: Job) -> None:
 def run_ner(job: Job) -> None:
     """`run_ner.py`: entities, or another tag of each word."""
     values, sheet = job.values, job.sheet
-    sheet.put("task", "tag")
-    if _put_start(job):
+    if _trains(job):
+        sheet.put("task", "tag")
+        _put_start(job)
         _put_files(job)
         tags = values["label_column_name"] or (values.has("task_name") and f"{values['task_name']}_tags")
         if values["text_column_name"] or tags:
@@ -65,14 +67,20 @@ def run_mlm(_: Job) -> None:
     raise ConfigError("run_mlm.py: not yet: bertune does not train encoders on plain text")
 
 
-def _put_start(job: Job) -> bool:
-    """Put down model, folder, seed and device; tell whether there is something to train."""
-    values, sheet = job.values, job.sheet
+def _trains(job: Job) -> bool:
+    """Tell whether a command trains; one that neither trains nor evaluates nor predicts is refused."""
+    values = job.values
     if not (values["do_train"] or values["do_eval"] or values["do_predict"]):
         script = job.launch.script
         raise ConfigError(
             f"{script}: --do_train, --do_eval or --do_predict must be given; without it {script} does nothing"
         )
+    return bool(values["do_train"])
+
+
+def _put_start(job: Job) -> None:
+    """Put down model, folder, seed and device."""
+    values, sheet = job.values, job.sheet
     job.copy("model_name_or_path")
     job.copy("output_dir")
     job.copy("seed")
@@ -81,7 +89,6 @@ def _put_start(job: Job) -> bool:
             sheet.put("device", device)
     if values["trust_remote_code"]:
         sheet.put("model_code", "trusted", "runs Python code of the model's folder: read it first")
-    return bool(values["do_train"])
 
 
 def _put_named_set(job: Job, task_name: str) -> None:
@@ -112,6 +119,8 @@ def _put_files(job: Job) -> None:
         sheet.note("--dataset_config_name: without effect, since --dataset_name is not given")
     for flag in ("train_file", "validation_file"):
         job.copy(flag)
+    if "data.dev" not in sheet.values:
+        sheet.put("data.dev_fraction", 0.0, "no validation file: it trains on all rows, and scores none")
 
 
 def _put_metric(job: Job) -> None:
@@ -203,6 +212,9 @@ def _put_cadence(job: Job) -> None:
     if strategy == "no" and values.has("eval_steps"):
         sheet.note("--eval_steps: without effect, since --eval_strategy is not steps")
     logging = _steps(job, "logging_steps") if values["logging_strategy"] == "steps" else None
+    if strategy != "no" and "data.dev" not in sheet.values:
+        sheet.note(f"--eval_strategy {strategy}: without effect, since there is no validation file")
+        strategy = "no"
     every = {"no": "end", "epoch": "epoch"}.get(strategy) or _steps(job, "eval_steps") or logging or 500
     sheet.put("train.eval_every", every)
     saves = values["save_strategy"]
@@ -224,6 +236,8 @@ def _put_cadence(job: Job) -> None:
     )
     if trackers:
         sheet.put("log.trackers", trackers)
+    if "data.dev" not in sheet.values:
+        return
     if every == "end":
         job.differences.append("The dev rows choose nothing, and the last model is kept, as there.")
     elif not values["load_best_model_at_end"]:
@@ -255,11 +269,11 @@ def _add_commands(job: Job) -> None:
     if values["do_train"]:
         job.train_command(*["--resume"] * bool(values["resume_from_checkpoint"]))
         job.silent.add("load_best_model_at_end")
-    if values["do_predict"]:
-        _predict(job, out)
-    elif values["do_eval"] and not values["do_train"]:
+    if values["do_eval"] and not values["do_train"]:
         file = values["validation_file"] or _split(job, "validation")
         job.commands.append(f"{job.launch.prefix} evaluate {values['model_name_or_path']} {file}")
+    if values["do_predict"]:
+        _predict(job, out)
 
 
 def _predict(job: Job, out: str) -> None:
