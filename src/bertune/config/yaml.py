@@ -64,8 +64,8 @@ def dump_yaml(value: Any) -> str:
 def dump_flow(value: Any) -> str:
     """Write a value on one line, as it may stand after a key.
 
-    >>> dump_flow({"text": "no", "label": [1, 3e-5]})
-    '{text: no, label: [1, 3e-5]}'
+    >>> dump_flow({"text": "body", "label": [1, 3e-5]})
+    '{text: body, label: [1, 3e-5]}'
     """
     listed = yaml.dump(
         [value], Dumper=_Dumper, default_flow_style=True, allow_unicode=True, width=10**6, sort_keys=False
