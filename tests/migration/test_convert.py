@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 import bertune
 from bertune.cli.app import app
 from bertune.config.load import read_config, resolve_config
+from bertune.config.yaml import dump_flow, parse_yaml
 from bertune.errors import ConfigError
 from bertune.migration.flag import read_values
 from bertune.migration.shell import read_command
@@ -374,6 +375,28 @@ def test_words_that_a_shell_quotes_come_back(words):
 
     found = read_command(shlex.join(["python", "a.py", *words]))
     assert list(found.words) == ["python", "a.py", *words]
+
+
+PLAIN = st.text("ab01.e-/: #'{}[],天", max_size=10)
+
+
+@given(
+    value=st.recursive(
+        PLAIN | st.integers() | st.booleans() | st.floats(allow_nan=False, allow_infinity=False) | st.none(),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(PLAIN, inner, max_size=3),
+        max_leaves=6,
+    )
+)
+def test_a_value_on_one_line_is_read_back(value):
+    line = dump_flow(value)
+    assert "\n" not in line
+    assert parse_yaml(f"key: {line}", "test") == {"key": value}
+
+
+def test_a_folder_named_after_a_rate_keeps_its_name(tmp_path):
+    command = f"{CLASSIFIER} --saved_dir runs/lr3.0e-05 --learning_rate 3e-5"
+    (tmp_path / "run.yaml").write_text(bertune.convert(command).text, encoding="utf-8")
+    assert read_config(tmp_path / "run.yaml")["out"] == "runs/lr3.0e-05"
 
 
 SHELL = [
