@@ -23,7 +23,7 @@ ORDER = (
     {"inference"},
     {"artifact"},
     {"training"},
-    {"retrieval", "selection"},
+    {"retrieval", "selection", "migration"},
     {"commands"},
     {"cli"},
 )

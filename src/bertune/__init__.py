@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from bertune.commands.bench import bench
     from bertune.commands.calibrate import calibrate
     from bertune.commands.compare import compare
+    from bertune.commands.convert import Conversion, convert
     from bertune.commands.crossval import crossval
     from bertune.commands.ensemble import ensemble
     from bertune.commands.evaluate import Evaluation, evaluate
@@ -59,6 +60,7 @@ _MODULES = {
     "CalibrationReport": "tasks.base.calibration",
     "Comparison": "inference.comparison",
     "ConfigError": "errors",
+    "Conversion": "commands.convert",
     "CrossvalResult": "selection.crossval",
     "DataError": "errors",
     "Evaluation": "commands.evaluate",
@@ -82,6 +84,7 @@ _MODULES = {
     "build_model": "training.build",
     "calibrate": "commands.calibrate",
     "compare": "commands.compare",
+    "convert": "commands.convert",
     "crossval": "commands.crossval",
     "ensemble": "commands.ensemble",
     "evaluate": "commands.evaluate",
@@ -103,6 +106,7 @@ __all__ = [
     "CalibrationReport",
     "Comparison",
     "ConfigError",
+    "Conversion",
     "CrossvalResult",
     "DataError",
     "Evaluation",
@@ -126,6 +130,7 @@ __all__ = [
     "build_model",
     "calibrate",
     "compare",
+    "convert",
     "crossval",
     "ensemble",
     "evaluate",

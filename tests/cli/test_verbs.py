@@ -384,6 +384,7 @@ def test_help_shows_whole_sentences(monkeypatch):
         "tune",
         "compare",
         "calibrate",
+        "convert",
         "sets",
         "bench",
     ]
