@@ -237,6 +237,10 @@ def test_layers_of_labels_come_and_go_on_the_same_vectors(firsts):
     scores, labels = pairs([0, 1, 2, 4]), pairs(["no", "yes"])
     built, said = said_by({"task": "match", "model": str(firsts("match labels dense"))}, scores)
     assert said == ["its vectors go on as they are; the layer that predicts labels is left out"]
+    before, _ = said_by({"task": "match", "model": str(firsts("match labels dense"))}, labels)
+    batch = built.dataset.get_batch(range(3), built.task.collate_target)
+    vectors = [run.model.eval().vectors(batch.ragged) for run in (before, built)]
+    assert torch.equal(*vectors)
     dense = load_file(firsts("match labels dense") / "model.safetensors")["bertune_head.dense.0.weight"]
     assert torch.equal(built.model.head.dense[0].weight, dense)
     built, said = said_by({"task": "match", "model": str(firsts("match scores"))}, labels)
@@ -273,6 +277,14 @@ def test_tags_are_found_by_name_in_another_scheme(firsts):
     old, crf = load_file(first / "model.safetensors"), built.model.head.crf
     assert torch.equal(crf["transitions"][:3, :3], old["bertune_head.crf.transitions"][:3, :3])
     assert not crf["transitions"][3:].any() and not crf["transitions"][:, 3:].any()
+
+
+def test_tags_that_share_nothing_but_o_are_new(firsts):
+    _, said = said_by({"task": "tag", "model": str(firsts("tag"))}, tagged("BI", ("x",)))
+    assert said == [
+        "head replaced by a new one: its 5 tags are 'O', 'B-a', 'I-a', 'B-b', 'I-b', "
+        "the 3 tags here are 'O', 'B-x', 'I-x'"
+    ]
 
 
 def test_the_form_of_the_head_is_taken_over_unless_given(firsts):
@@ -316,6 +328,18 @@ def test_calibration_is_not_taken_over(tiny, tmp_path):
     assert built.task.calibration is None
 
 
+def test_rows_that_the_model_was_trained_on_are_named(firsts, tmp_path, capsys):
+    first = firsts("classify")
+    seen = write_rows(tmp_path / "seen.jsonl", KINDS["classify"][1])
+    file = write_rows(tmp_path / "rows.jsonl", labelled(["b", "a", "c"], 18))
+    settings = [f"data.train={file}", f"model={first}", *STILL]
+    words = f"model: {first} was trained on the dev rows of this run, so their scores flatter it"
+    bertune.train("classify", [*settings, f"data.dev={seen}", f"out={tmp_path / 'a'}"])
+    assert words in capsys.readouterr().err
+    bertune.train("classify", [*settings, f"data.dev={file}", f"out={tmp_path / 'b'}"])
+    assert "was trained on" not in capsys.readouterr().err
+
+
 def test_the_last_model_of_a_run_goes_on_too(firsts):
     last = firsts("classify") / "last"
     built, said = said_by({"task": "classify", "model": str(last)}, labelled(["a", "b", "c"]))
@@ -337,7 +361,9 @@ def transformers_folder(tiny, folder, model_class="AutoModelForSequenceClassific
 FOREIGN = {
     "names": ({"id2label": {0: "b", 1: "a"}}, labelled(["a", "b"]), {},
               "head kept (2 labels, put into the order of this run)", [1, 0]),
-    "numbers": ({"num_labels": 3}, labelled(["2", "0", "1"]), {}, "head kept (3 labels)", [0, 1, 2]),
+    "numbers": ({"num_labels": 3}, labelled(["2", "0", "1"]), {},
+                "head kept (3 labels); if '0', '1', '2' mean something else here, set train.head=new",
+                [0, 1, 2]),
     "no names": ({"num_labels": 2}, labelled(["no", "yes"]), {},
                  "head kept (2 labels, which have no names there and are taken in their order: "
                  "LABEL_0 is no, LABEL_1 is yes)", [0, 1]),

@@ -76,6 +76,15 @@ def take_over(run: RunConfig, task: Task, note: Note) -> RunConfig:
     return run
 
 
+def warn_of_seen_rows(run: RunConfig, note: Note) -> None:
+    """Say that rows held out are only new to a model that was not trained on them before."""
+    if (Path(run.model) / "bertune.json").is_file():
+        note(
+            f"model {run.model}: the result of a run; if that was trained on rows of this file, the scores "
+            "of folds flatter it, since it has seen the rows that they hold out"
+        )
+
+
 def _with_head_form(run: RunConfig, task: Task, folder: Path, note: Note) -> RunConfig:
     """Return a run whose head has the form of the folder's, where both are runs of the same task."""
     if not (folder / "bertune.json").is_file() or run.train.head == "new" or run.train.reinit_layers:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from bertune.artifact.base_head import BaseHead, read_base_head
 from bertune.config.schema import RunConfig
 from bertune.encoders.pretrained import PretrainedFolder
 from bertune.errors import ConfigError, listed
+from bertune.files import read_json_object
 from bertune.heads.model import Model
 from bertune.heads.transfer import copy_rows, find_misfit
 from bertune.tasks.base.head_outputs import (
@@ -26,6 +28,7 @@ from bertune.tasks.base.head_outputs import (
     match_labels,
 )
 from bertune.tasks.base.task import Task
+from bertune.types import JSON
 
 _MOST = 8
 """How many labels a line names."""
@@ -102,6 +105,21 @@ def _with_name(run: RunConfig, lines: Sequence[str]) -> tuple[str, ...]:
     return tuple(f"{run.model}: {line}" for line in lines)
 
 
+def describe_known_rows(model: str, fingerprint: JSON) -> list[str]:
+    """Say which rows to score are just those that the model of a run was trained on.
+
+    Args:
+        model: the folder, or the name, of a run's encoder.
+        fingerprint: hashes of the splits of this run; see `Splits`.
+    """
+    trained_on = read_json_object(Path(model) / "bertune.json").get("data", {}).get("train")
+    return [
+        f"{model} was trained on the {split} rows of this run, so their scores flatter it"
+        for split in ("dev", "test")
+        if trained_on is not None and fingerprint.get(split) == trained_on
+    ]
+
+
 def _without_outputs(run: RunConfig, model: Model, kept_layers: frozenset[str]) -> WarmStart:
     """Check `train.head=keep` where there are no labels to compare: an encoder alone, or vectors."""
     new = [name for name, _ in model.head.named_parameters() if name not in kept_layers]
@@ -123,8 +141,9 @@ def _vectors_go_on(there: HeadOutputs, here: HeadOutputs) -> str:
 
 
 def _other_labels(found: LabelMatch, here: HeadOutputs, there: HeadOutputs) -> str:
-    """Return why no label of a folder is one of the run's; "" where some are."""
-    if not found.is_empty:
+    """Return why no label of a folder is one of the run's; "" where some are. `O` alone says nothing."""
+    common = {label for label, place in zip(here.labels, found.places, strict=False) if place is not None}
+    if not found.is_empty and not (here.kind == TAGS and common == {"O"} != set(here.labels)):
         return ""
     if has_no_names(there.labels):
         return (
@@ -167,7 +186,15 @@ def _describe_kept(
         order = ", ".join(f"{there.labels[place or 0]} is {label}" for label, place in pairs[:_MOST])
         return f"head kept ({here.noun}, which have no names there and are taken in their order: {order})"
     is_same_order = list(found.places) == list(range(len(pairs)))
-    return f"head kept ({here.noun}{'' if is_same_order else ', put into the order of this run'})"
+    order = "" if is_same_order else ", put into the order of this run"
+    return f"head kept ({here.noun}{order}){_doubt(here)}"
+
+
+def _doubt(here: HeadOutputs) -> str:
+    """Say that labels which are numbers may mean something else in other data."""
+    if not here.labels or not all(label.lstrip("-").isdecimal() for label in here.labels):
+        return ""
+    return f"; if {_names(here.labels)} mean something else here, set train.head=new"
 
 
 def _lost_parts(
