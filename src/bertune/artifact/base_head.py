@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -77,9 +78,10 @@ def _read_own(folder: PretrainedFolder, task_name: str, encoder: Encoder) -> Bas
     try:
         metadata = read_metadata(path)
         name = str(metadata["task"])
-        if name.endswith(".py") and name != task_name:
+        is_own_file = name.endswith(".py")
+        if is_own_file and Path(name).name != Path(task_name).name:
             return BaseHead(None, {}, dict)
-        task = build_task(path, metadata, read_run(path), name if name.endswith(".py") else None)
+        task = build_task(path, metadata, read_run(path), task_name if is_own_file else None)
     except ArtifactError as error:
         raise ConfigError(
             f"model: {error}; to train its encoder alone, give a copy of the folder without bertune.json"
