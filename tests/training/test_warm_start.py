@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from tests.builders import build_run
+from tests.chinesebert_folder import write_folder
 
 import bertune
 from bertune.commands.train import prepare
@@ -411,6 +412,58 @@ def test_heads_of_other_architectures_are_kept(architecture, encoder_of, tmp_pat
     first = train(tmp_path, "first", "classify", rows, f"model={model}", *MOVED)
     second = train(tmp_path, "second", "classify", rows, f"model={first}", *STILL, "train.head=keep")
     same_predictions(bertune.load(first, precision="fp32"), bertune.load(second, precision="fp32"), rows)
+
+
+def test_chinesebert_goes_on(tmp_path):
+    rows = [{"text": "我天很好" if n % 2 else "不是大人", "label": "ab"[n % 2]} for n in range(12)]
+    model = write_folder(tmp_path / "encoder")
+    first = train(tmp_path, "first", "classify", rows, f"model={model}", *MOVED)
+    second = train(tmp_path, "second", "classify", rows, f"model={first}", *STILL, "train.head=keep")
+    same_predictions(bertune.load(first, precision="fp32"), bertune.load(second, precision="fp32"), rows)
+
+
+def test_the_encoder_of_a_checkpoint_of_bertorch_goes_on(tiny, tmp_path):
+    folder = shutil.copytree(tiny, tmp_path / "checkpoint")
+    weights = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    inner = {name.removeprefix("bert."): w for name, w in weights.items() if name.startswith("bert.")}
+    head = {"classifier.weight": torch.ones(2, 32), "classifier.bias": torch.ones(2)}
+    torch.save({**{f"encoder.{name}": w for name, w in inner.items()}, **head}, folder / "pytorch_model.bin")
+    built, said = said_by({"task": "classify", "model": str(folder)}, labelled(["a", "b"]))
+    assert said == [] and not built.model.head.out.bias.any()
+    name = "encoder.layer.1.output.dense.weight"
+    assert torch.equal(built.model.encoder.hf_state_dict()[name], inner[name])
+    (folder / "config.json").unlink()
+    with pytest.raises(ConfigError, match=r"it has weights alone, as bertorch saves them; copy config.json"):
+        build_run({"task": "classify", "model": str(folder)}, labelled(["a", "b"]))
+
+
+OWN_TASK = """
+from bertune.tasks.classify import Classify
+
+class Own(Classify):
+    '''Labels of a kind of its own.'''
+
+    def head_outputs(self):
+        return {outputs}
+"""
+
+
+def test_tasks_of_ones_own_keep_what_they_know(firsts, tmp_path):
+    file = tmp_path / "own.py"
+    rows = labelled(["a", "b", "c"])
+    file.write_text(OWN_TASK.format(outputs="super().head_outputs()"), encoding="utf-8")
+    assert said_by({"task": str(file), "model": str(firsts("classify"))}, rows)[1] == ["head kept (3 labels)"]
+    first = train(tmp_path, "first", str(file), rows, f"model={firsts('classify')}", *STILL)
+    assert said_by({"task": str(file), "model": str(first)}, rows)[1] == ["head kept (3 labels)"]
+    assert said_by({"task": "classify", "model": str(first)}, rows)[1] == [
+        f"head replaced by a new one: it was made with the task file {str(file)!r}"
+    ]
+    silent = tmp_path / "silent.py"
+    silent.write_text(OWN_TASK.format(outputs="None"), encoding="utf-8")
+    assert said_by({"task": str(silent), "model": str(firsts("classify"))}, rows)[1] == [
+        f"head replaced by a new one: task {silent} does not say what its outputs mean (head_outputs)"
+    ]
 
 
 def test_an_encoder_alone_has_no_head_to_keep(tiny):

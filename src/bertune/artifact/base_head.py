@@ -47,6 +47,8 @@ class BaseHead:
     """The task that the folder was made with, where bertune wrote it."""
     state: JSON = field(default_factory=dict)
     """What that task has learnt."""
+    why_unknown: str = "its task does not say what its outputs mean (head_outputs)"
+    """Why nobody knows what its outputs mean, where `outputs` is None; as the end of a sentence."""
     notes: tuple[str, ...] = ()
     """What a user should know of the folder."""
 
@@ -80,7 +82,7 @@ def _read_own(folder: PretrainedFolder, task_name: str, encoder: Encoder) -> Bas
         name = str(metadata["task"])
         is_own_file = name.endswith(".py")
         if is_own_file and Path(name).name != Path(task_name).name:
-            return BaseHead(None, {}, dict)
+            return BaseHead(None, {}, dict, why_unknown=f"it was made with the task file {name!r}")
         task = build_task(path, metadata, read_run(path), task_name if is_own_file else None)
     except ArtifactError as error:
         raise ConfigError(

@@ -69,7 +69,8 @@ def take_over_head(
         return _without_outputs(run, model, kept_layers)
     there, here = base.outputs, task.head_outputs()
     if there is None or here is None:
-        return _replaced(run, base, "a task of one's own does not say what its outputs mean")
+        unknown_here = f"task {run.task} does not say what its outputs mean (head_outputs)"
+        return _replaced(run, base, base.why_unknown if there is None else unknown_here)
     if there.kind != here.kind:
         reason = f"it gives {there.kind}, and task {run.task} here needs {here.kind}"
         return _replaced(run, base, reason, _vectors_go_on(there, here))
