@@ -244,6 +244,10 @@ def test_layers_of_labels_come_and_go_on_the_same_vectors(firsts):
     assert torch.equal(*vectors)
     dense = load_file(firsts("match labels dense") / "model.safetensors")["bertune_head.dense.0.weight"]
     assert torch.equal(built.model.head.dense[0].weight, dense)
+    other = {"task": "match", "model": str(firsts("match labels dense")), "options": {"pooling": "mean"}}
+    assert said_by(other, scores)[1] == [
+        "head replaced by a new one: it gives the label of two vectors, and task match here needs vectors"
+    ]
     built, said = said_by({"task": "match", "model": str(firsts("match scores"))}, labels)
     assert said == ["its vectors go on as they are; the layer that predicts labels is new"]
     assert built.model.head.out is not None

@@ -6,7 +6,7 @@ taken over by the names of the labels, and only where the rest of the head is th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +33,8 @@ from bertune.types import JSON
 _MOST = 8
 """How many labels a line names."""
 _KEEP = "train.head=keep"
+_OF_VECTORS = ("options.pooling", "options.dense")
+"""The settings that say what a vector is."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,8 @@ def take_over_head(
         return _replaced(run, base, base.why_unknown if there is None else unknown_here)
     if there.kind != here.kind:
         reason = f"it gives {there.kind}, and task {run.task} here needs {here.kind}"
-        return _replaced(run, base, reason, _vectors_go_on(there, here))
+        is_same_vector = not _other_input(base, model, _OF_VECTORS)
+        return _replaced(run, base, reason, _vectors_go_on(there, here) if is_same_vector else "")
     found = match_labels(here, there)
     if reason := _other_input(base, model) or _other_labels(found, here, there):
         return _replaced(run, base, reason)
@@ -113,7 +116,8 @@ def describe_known_rows(model: str, fingerprint: JSON) -> list[str]:
         model: the folder, or the name, of a run's encoder.
         fingerprint: hashes of the splits of this run; see `Splits`.
     """
-    trained_on = read_json_object(Path(model) / "bertune.json").get("data", {}).get("train")
+    data = read_json_object(Path(model) / "bertune.json").get("data")
+    trained_on = data.get("train") if isinstance(data, dict) else None
     return [
         f"{model} was trained on the {split} rows of this run, so their scores flatter it"
         for split in ("dev", "test")
@@ -158,10 +162,16 @@ def _both(here: HeadOutputs, there: HeadOutputs) -> str:
     return f"its {there.noun} are {_names(there.labels)}, the {here.noun} here are {_names(here.labels)}"
 
 
-def _other_input(base: BaseHead, model: Model) -> str:
-    """Return which setting makes the outputs read something else than in the folder; "" where none does."""
+def _other_input(base: BaseHead, model: Model, names: Iterable[str] = ()) -> str:
+    """Return which setting makes the outputs read something else than in the folder; "" where none does.
+
+    Args:
+        base: the head of the folder.
+        model: has the run's own.
+        names: the settings to compare; without it all.
+    """
     here = model.head.input_form
-    for name in here.keys() | base.input_form.keys():
+    for name in names or sorted(here.keys() | base.input_form.keys()):
         a, b = here.get(name), base.input_form.get(name)
         if a != b:
             return f"{name} is {_value(b)} there and {_value(a)} here"
