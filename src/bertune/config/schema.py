@@ -267,6 +267,14 @@ class TrainConfig(Section):
     active_vocabulary: bool = True
     """Train only the word vectors that occur in the training rows; the others get the same weight decay as
     without it. The result is the same, for less time and memory."""
+    head: Literal["auto", "keep", "new"] = "auto"
+    """What becomes of the head in the folder of `model`, where that is the result of another run. `auto`:
+    labels of the same name keep their weights, and the head is new where it does not fit; the log says
+    which. `keep`: refuse a head that cannot be kept whole. `new`: draw a new one; a pretrained pooler
+    stays."""
+    reinit_layers: Annotated[int, Field(ge=0)] = 0
+    """How many of the encoder's top layers are drawn anew before training, and with them the pooler and the
+    head; 0 for none. A few help on small data (Zhang et al. 2021)."""
     glyphs: Literal["frozen", "trained"] = "frozen"
     """ChineseBERT only: whether the pixels of its glyphs are trained. A base-size model has 40 million of
     them."""
@@ -306,6 +314,15 @@ class TrainConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _no_head_on_new_layers(self) -> TrainConfig:
+        if self.reinit_layers and self.head == "keep":
+            raise ValueError(
+                "head=keep does not fit reinit_layers: a head that was trained on other layers means nothing "
+                "on new ones; leave one of them out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _no_fsdp_with_regularization(self) -> TrainConfig:
         if self.fsdp and (self.ema or self.fgm or self.r_drop):
             raise ValueError(
@@ -331,8 +348,8 @@ class RunConfig(Section):
     task: LocalPath
     """What to learn: the name of a task (`bertune tasks`), or a Python file with a task of your own."""
     model: LocalPath = "minilm"
-    """The pretrained encoder: a folder, a Hub id, or minilm (English, from the package of the extra
-    `starter`)."""
+    """The pretrained encoder: a folder, of another run too, a Hub id, or minilm (English, from the package of
+    the extra `starter`)."""
     out: LocalPath | None = None
     """Folder of the result. Without it: the first free one of runs/TASK-1, runs/TASK-2, ..."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 42

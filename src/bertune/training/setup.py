@@ -25,6 +25,7 @@ from bertune.training.listener import Listener
 from bertune.training.resume import RunDir, choose_run_dir
 from bertune.training.rng import seed_everything
 from bertune.training.run import TrainingRun, TrainResult
+from bertune.training.warm_start import describe_known_rows
 from bertune.types import Scores
 
 if TYPE_CHECKING:
@@ -79,6 +80,8 @@ def set_up_training(
     console.info(f"rows: {len(splits.train)} train, {len(splits.dev)} dev, {len(splits.test)} test")
     console.info(f"output: {out}")
     _show_model(console, run, built, f"computes in {precision} on {accelerator.device.type}, {reason}")
+    for line in describe_known_rows(run.model, splits.fingerprint):
+        console.info(f"model: {line}")
     _use_search_prompts(task, splits, console)
     datasets = encode_rows(run, task, built.tokenizer, splits, console)
     meta = {"max_length": built.tokenizer.max_length, "data": splits.fingerprint}

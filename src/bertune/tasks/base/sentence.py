@@ -16,6 +16,7 @@ from bertune.errors import ConfigError, DataError, listed
 from bertune.metrics.bootstrap import bootstrap_interval
 from bertune.metrics.similarity import Similarity, binary_similarity_scores, correlation_scores
 from bertune.tasks.base.baselines import Sign, similarity_signs
+from bertune.tasks.base.head_outputs import VECTORS, HeadOutputs
 from bertune.tasks.base.task import Task
 from bertune.types import (
     JSON,
@@ -125,6 +126,10 @@ class SentenceTask(Task):
     text_columns: tuple[str, ...] = ()
     """The columns of the texts of training rows, as names are compared. A corpus is read from the first of
     these that it has."""
+
+    def head_outputs(self) -> HeadOutputs:
+        """Return that the outputs are vectors."""
+        return HeadOutputs(VECTORS)
 
     def learn_columns(self, mapping: ColumnMapping) -> None:
         """Hear which columns the training rows come from."""

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from bertune.tasks.base.baselines import Sign
     from bertune.tasks.base.calibration import CalibrationReport, CalibrationRequest, PredictionSet
+    from bertune.tasks.base.head_outputs import HeadOutputs
 
 Note = Callable[[str], None]
 """Called with each line that a user should see."""
@@ -145,6 +146,13 @@ class Task(ABC):
         Raises:
             DataError: these rows cannot be learned from.
         """
+
+    def head_outputs(self) -> HeadOutputs | None:
+        """Return what the outputs of the head mean, after `fit` or `load_state`.
+
+        A run that goes on from another one keeps weights by it. None: it begins with a new head.
+        """
+        return None
 
     def new_reader(self) -> RowReader:
         """Return what reads the rows of one pass over data files; see `RowReader`."""
