@@ -10,6 +10,7 @@ from typing import Any
 
 from bertune.artifact.read import read_metadata
 from bertune.commands.train import prepare, train
+from bertune.config.auto_rates import take_settled
 from bertune.config.load import dump_config, read_config
 from bertune.config.schema import RunConfig
 from bertune.config.tuning import TuneConfig, take_sections
@@ -408,6 +409,10 @@ class _Search:
 
 
 def _same_settings(folder: Path, winner: Path) -> bool:
-    """Tell whether a folder holds the run of a run file."""
+    """Tell whether a folder holds the run of a run file, which may say `auto` where the folder has numbers."""
     file = folder / "run.yaml"
-    return file.is_file() and file.read_text(encoding="utf-8") == winner.read_text(encoding="utf-8")
+    if not file.is_file():
+        return False
+    ran, asked = (RunConfig.model_validate(read_config(path)) for path in (file, winner))
+    settled = asked.model_copy(update={"train": take_settled(asked.train, ran.train)})
+    return dump_config(settled) == dump_config(ran)

@@ -1,0 +1,207 @@
+"""Which default rates learn: short runs of every task on every set, under several rules.
+
+    BERTUNE_DATA=DATA python benchmarks/defaults.py --out FILE.jsonl --zh FOLDER --rules old auto --epochs 1 3
+    BERTUNE_DATA=DATA python benchmarks/defaults.py --out FILE.jsonl --zh FOLDER --sets weibo sst2 \
+        --rules 1e-4/1e-3/0.1 2e-4/3e-3/0.1
+    python benchmarks/defaults.py --table FILE.jsonl --rules old auto --epochs 1 3
+
+A rule is `old` (5e-5 for encoder and head, a warm-up of a tenth of the steps: the defaults of the first
+releases), `auto` (the defaults of today), or LEARNING_RATE/HEAD_RATE/WARMUP_RATIO; a head rate of `=` is the
+learning rate, and a part `auto` is left to the defaults.
+
+Everything else is the default of `bertune train`: batches of 32 rows, the linear schedule, the best epoch by
+dev score. Large sets are cut to the rows named in SETS, drawn by label, and dev rows to `--dev-rows`. Writes a
+JSON line a run; runs that are in the file already are not repeated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bertune.commands.train import prepare
+from bertune.console import Console
+from bertune.selection.fit import fit
+from bertune.tasks.base.datasets import read_datasets
+
+DATA = Path(os.environ.get("BERTUNE_DATA", "data"))
+PAIR = "data.columns=[text,text_b,label]"
+
+
+def files(train: str, dev: str | None = None) -> list[str]:
+    return [f"data.train={DATA / train}", *([f"data.dev={DATA / dev}"] if dev else [])]
+
+
+def glue(name: str) -> list[str]:
+    return files(f"glue/{name}/train.tsv", f"glue/{name}/dev.tsv")
+
+
+STS_ZH = [*files("sts-b-zh/sts-b-train.txt", "sts-b-zh/sts-b-dev.txt"), PAIR]
+AFQMC = [*files("afqmc/train.txt", "afqmc/dev.txt"), PAIR]
+YELP = files("yelp/dev.csv")
+SETS: dict[str, tuple[str, str, int | None, list[str]]] = {
+    # name: language, task, rows to train on (None: all), settings
+    "weibo": ("zh", "tag", None, files("ner/weibo/train.all.bmes", "ner/weibo/dev.all.bmes")),
+    "weibo crf": ("zh", "tag", None, [*files("ner/weibo/train.all.bmes", "ner/weibo/dev.all.bmes"),
+                                      "options.decoder=crf"]),
+    "resume": ("zh", "tag", 320, files("ner/resume/train.char.bmes", "ner/resume/dev.char.bmes")),
+    "msra": ("zh", "tag", 500, files("ner/msra/train.txt", "ner/msra/dev.txt")),
+    "wnut17": ("en", "tag", 1000, files("ner/wnut17/wnut17train.conll", "ner/wnut17/emerging.dev.conll")),
+    "sst2": ("en", "classify", 1000, glue("SST-2")),
+    "cola": ("en", "classify", 1000, [*glue("CoLA"), "data.columns=[_,label,_,text]", "options.metric=mcc"]),
+    "mrpc": ("en", "classify", 600, glue("MRPC")),
+    "rte": ("en", "classify", 500, glue("RTE")),
+    "wnli": ("en", "classify", None, glue("WNLI")),
+    "agnews": ("en", "classify", 500,
+               [*files("agnews/train_10k.tsv", "agnews/test.tsv"), "data.columns=[text,label]"]),
+    "yelp stars": ("en", "classify", 300,
+                   [*YELP, "data.columns={text: text, label: label2}", "data.max_length=128"]),
+    "tnews": ("zh", "classify", 1500,
+              [*files("tnews/train.tsv", "tnews/dev.tsv"), "data.columns=[text,label]"]),
+    "chnsenticorp": ("zh", "classify", 400,
+                     [*files("chnsenticorp/train.tsv", "chnsenticorp/dev.tsv"), "data.columns=[text,label]",
+                      "data.max_length=128"]),
+    "afqmc": ("zh", "classify", 1000, AFQMC),
+    "atec": ("zh", "classify", 1000, [*files("atec/atec_nlp_sim_train.csv"), "data.format=tsv",
+                                      "data.columns=[_,text,text_b,label]"]),
+    "ocnli": ("zh", "classify", 1000, [*files("ocnli/train.10k.json", "ocnli/dev.json"), "data.drop_labels=[-]"]),
+    "stsb": ("en", "regress", 1000, glue("STS-B")),
+    "sts zh": ("zh", "regress", 800, STS_ZH),
+    "yelp number": ("en", "regress", 300, ["yelp-numbers", "data.max_length=128"]),
+    "match sts zh": ("zh", "match", 800, STS_ZH),
+    "match stsb": ("en", "match", 800, glue("STS-B")),
+    "match afqmc": ("zh", "match", 800, AFQMC),
+    "match softmax": ("zh", "match", 800, [*AFQMC, "options.loss=softmax"]),
+    "match simclue": ("zh", "match", 800, files("simclue/train_pair_1w.json")),
+    "embed simclue": ("zh", "embed", 500, ["simclue-and-sts"]),
+    "embed tatoeba": ("zh", "embed", 500, [*files("tatoeba-en-zh/cmn.txt"), "data.columns=[text,text_b,_]"]),
+}  # fmt: skip
+
+
+def made_files(kind: str, place: Path) -> list[str]:
+    """Return the files of a set that is made of others."""
+    if kind == "yelp-numbers":
+        import csv
+
+        with (DATA / "yelp/dev.csv").open(encoding="utf-8", newline="") as file:
+            rows = [{"text": r["text"], "label": float(r["label2"].split()[-1])} for r in csv.DictReader(file)]
+        train = place / "yelp.jsonl"
+        train.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        return [f"data.train={train}"]
+    dev = place / "sts.jsonl"
+    lines = (DATA / "sts-b-zh/sts-b-dev.txt").read_text(encoding="utf-8").splitlines()
+    pairs = [dict(zip(("text", "text_b", "label"), line.split("\t"), strict=True)) for line in lines]
+    dev.write_text("".join(json.dumps(p | {"label": float(p["label"])}) + "\n" for p in pairs), encoding="utf-8")
+    train = place / "simclue.jsonl"
+    source = (DATA / "simclue/train_pair_postive_1w.json").read_text(encoding="utf-8").splitlines()
+    rows = [json.loads(line) for line in source]
+    train.write_text(
+        "".join(json.dumps({"text": r["query"], "text_b": r["title"]}) + "\n" for r in rows), encoding="utf-8"
+    )
+    return [f"data.train={train}", f"data.dev={dev}"]
+
+
+def rule_settings(rule: str, task: str) -> list[str]:
+    """Return a rule as settings; embed has no layer that would learn at a head's rate."""
+    if rule == "auto":
+        return []
+    rate, head, warmup = ("5e-5", "=", "0.1") if rule == "old" else rule.split("/")
+    head = rate if head == "=" else head
+    given = {"learning_rate": rate, "warmup_ratio": warmup}
+    if task in ("classify", "regress", "tag"):
+        given["head_learning_rate"] = head
+    return [f"train.{name}={value}" for name, value in given.items() if value != "auto"]
+
+
+def run_set(name: str, rule: str, epochs: int, seed: int, args: argparse.Namespace) -> dict[str, Any]:
+    """Train once and return its line."""
+    language, task_name, limit, settings = SETS[name]
+    with tempfile.TemporaryDirectory() as place:
+        if "=" not in settings[0]:
+            settings = [*made_files(settings[0], Path(place)), *settings[1:]]
+        overrides = [*settings, f"model={args.zh if language == 'zh' else args.en}", f"seed={seed}",
+                     f"train.epochs={epochs}", "data.cache=off", *rule_settings(rule, task_name)]  # fmt: skip
+        if limit is not None:
+            overrides.append(f"data.limit={limit}")
+        run, task = prepare(task_name, overrides)
+        splits = read_datasets(run, task, Console(quiet=True))
+    dev = list(splits.dev)
+    random.Random(0).shuffle(dev)
+    splits.dev = dev[: args.dev_rows]
+    heard: list[str] = []
+    console = Console(quiet=True)
+    console.info = heard.append  # type: ignore[method-assign]
+    scores: list[float] = []
+    began = time.perf_counter()
+    done = fit(run, task, splits, console=console, on_scores=lambda s, *_: scores.append(s.main_value))
+    assert done.scores is not None
+    return {
+        "set": name, "task": task_name, "rule": rule, "epochs": epochs, "seed": seed,
+        "rows": len(splits.train), "dev_rows": len(splits.dev), "steps": done.outcome.steps,
+        "metric": done.scores.main_metric, "score": max(scores), "last": scores[-1],
+        "auto": [line for line in heard if line.startswith("auto:")],
+        "seconds": round(time.perf_counter() - began, 1),
+    }  # fmt: skip
+
+
+def table(args: argparse.Namespace) -> None:
+    """Print a Markdown table: a row a set, a column a rule and number of epochs."""
+    lines = [json.loads(line) for line in Path(args.table).read_text(encoding="utf-8").splitlines()]
+    columns = [(rule, epochs) for epochs in args.epochs for rule in args.rules]
+    heads = [f"{rule}, {epochs} epoch{'s' * (epochs > 1)}" for rule, epochs in columns]
+    print("| task | set | rows | metric |", " | ".join(heads), "|")
+    print("|" + "---|" * (4 + len(columns)))
+    for name in SETS:
+        of_set = [line for line in lines if line["set"] == name]
+        if not of_set:
+            continue
+        cells = []
+        for rule, epochs in columns:
+            found = [x["score"] for x in of_set if (x["rule"], x["epochs"]) == (rule, epochs)]
+            cells.append(f"{sum(found) / len(found):.4f}" + (f" ({len(found)})" if len(found) > 1 else "") if found else "")
+        first = of_set[0]
+        print(f"| {first['task']} | {name} | {first['rows']} | {first['metric']} |", " | ".join(cells), "|")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", default="defaults.jsonl")
+    parser.add_argument("--table", help="print the table of such a file")
+    parser.add_argument("--zh", default="", help="folder of a Chinese encoder")
+    parser.add_argument("--en", default="minilm")
+    parser.add_argument("--sets", nargs="+", default=list(SETS), choices=list(SETS))
+    parser.add_argument("--rules", nargs="+", default=["old", "auto"])
+    parser.add_argument("--epochs", type=int, nargs="+", default=[1])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[42])
+    parser.add_argument("--dev-rows", type=int, default=400)
+    args = parser.parse_args()
+    if args.table:
+        return table(args)
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    out = Path(args.out)
+    known = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()] if out.exists() else []
+    done = {(x["set"], x["rule"], x["epochs"], x["seed"]) for x in known}
+    for epochs in args.epochs:
+        for seed in args.seeds:
+            for name in args.sets:
+                for rule in args.rules:
+                    if (name, rule, epochs, seed) in done or (SETS[name][0] == "zh" and not args.zh):
+                        continue
+                    line = run_set(name, rule, epochs, seed, args)
+                    with out.open("a", encoding="utf-8") as file:
+                        file.write(json.dumps(line) + "\n")
+                    print(name, rule, epochs, line["metric"], round(line["score"], 4), line["seconds"], flush=True)
+
+
+if __name__ == "__main__":
+    main()
