@@ -174,9 +174,7 @@ def test_without_layer_decay_all_rates_are_one(model):
 
 def test_a_step_is_one_of_adamw(model):
     """Decoupled decay, bias correction: one step computed by hand."""
-    config = numbers(
-        learning_rate=1e-2, weight_decay=0.1, adam_beta1=0.8, adam_beta2=0.9, adam_epsilon=1e-3
-    )
+    config = numbers(learning_rate=1e-2, weight_decay=0.1, adam_beta1=0.8, adam_beta2=0.9, adam_epsilon=1e-3)
     optimizer = build_optimizer(model, config)
     before = {n: p.detach().clone() for n, p in model.named_parameters()}
     torch.manual_seed(0)

@@ -339,12 +339,14 @@ class _Search:
             if out.is_dir() and not _same_settings(out, winner):  # there were more trials since
                 remove_folder(out)
             if (out / "scores.json").is_file():
+                _write_numbers(winner, out)
                 return finished_scores(out)
             if not out.is_dir():  # else it has been counted
                 uses = self._dev_uses() + 1
                 write_json(self._folder / RESULTS_FILE, {**self._results(), "dev_uses": uses})
             self._console.info(f"winner: is trained again on all training rows, in {out}")
             result = train(str(winner), [f"out={out}"], quiet=self._console.quiet, resume=out.is_dir())
+            _write_numbers(winner, out)
         remove_folder(self._folder / BEST_TRIAL)
         return result.scores
 
@@ -408,8 +410,13 @@ class _Search:
         )
 
 
+def _write_numbers(winner: Path, folder: Path) -> None:
+    """Put the numbers of the refit in the place of `auto`, so that the file repeats it whatever the rule."""
+    write_text(winner, (folder / "run.yaml").read_text(encoding="utf-8"))
+
+
 def _same_settings(folder: Path, winner: Path) -> bool:
-    """Tell whether a folder holds the run of a run file, which may say `auto` where the folder has numbers."""
+    """Tell whether a folder holds the run of a run file, which may say `auto` where it has numbers."""
     file = folder / "run.yaml"
     if not file.is_file():
         return False

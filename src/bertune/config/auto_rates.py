@@ -25,6 +25,9 @@ SHORT_RUN = 200
 """Steps up to which a run is short; from there on the rate falls."""
 STEPS_POWER = 0.15
 LOWEST_RATE, HIGHEST_RATE = 1e-5, 5e-4
+HEAD_WIDTH, HEAD_STEPS = 512, 50
+"""Width and steps up to which a head learns at the rate that its task names."""
+HEAD_STEPS_POWER = 0.35
 WARMUP_RATIO = 0.1
 NICE_DIGITS = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0, 10.0)
 
@@ -33,8 +36,9 @@ NICE_DIGITS = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0, 10.0)
 class TaskRates:
     """What a task says of the rates at which it learns by default."""
 
-    head: float | None = 3e-3
-    """Of a head that begins at random; None: the encoder's."""
+    head: float | None = 1e-3
+    """Of a head that begins at random, in a run of a few steps, on states of width 512 or less; None: the
+    encoder's."""
     encoder_factor: float = 1.0
     """Of the encoder's rate. Below 1 where the encoder's vectors are good before training."""
 
@@ -70,9 +74,17 @@ def encoder_rate(learner: Learner) -> float:
 
 
 def head_rate(learner: Learner, encoder: float) -> float | None:
-    """Return the peak learning rate of the head; None for that of the encoder, where none of it is new."""
-    new = learner.task_rates.head
-    return None if new is None or not learner.head_is_new else max(new, encoder)
+    """Return the peak learning rate of the head; None for that of the encoder, where none of it is new.
+
+    A step of Adam changes the outputs of a layer by its rate times its width, so the rate falls with the
+    width (Yang et al. 2022, arXiv 2203.03466). In a long run there is time to learn at a lower rate.
+    """
+    narrow = learner.task_rates.head
+    if narrow is None or not learner.head_is_new:
+        return None
+    rate = narrow * min(1.0, HEAD_WIDTH / max(learner.width, 1))
+    rate *= (HEAD_STEPS / max(learner.steps, HEAD_STEPS)) ** HEAD_STEPS_POWER
+    return max(nice(rate), encoder)
 
 
 def nice(rate: float) -> float:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from bertune.config.schema import RunConfig, TrainConfig
+from bertune.config.schema import RunConfig
 from bertune.data.batching import epoch_order, process_shares
 from bertune.data.dataset import EncodedDataset
 from bertune.distributed import all_reduce_gradients, all_reduce_sum, num_processes, rank

@@ -110,7 +110,7 @@ class SentenceTask(Task):
         f"options.{name}" for name in ("similarity", "prompts", "default_prompt_name", "do_lower_case")
     )
     options: SentenceOptions
-    auto_rates: ClassVar[TaskRates] = TaskRates(head=None)
+    auto_rates: ClassVar[TaskRates] = TaskRates(head=None, encoder_factor=0.3)
     search_space: ClassVar[JSON] = {
         **{name: TRAIN_SPACE[name] for name in TRAIN_SPACE if name != "train.head_learning_rate"},
         "options.pooling": {"choice": ["mean", "cls"]},
