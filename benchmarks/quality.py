@@ -21,6 +21,8 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 DATA = Path(os.environ.get("BERTUNE_DATA", "data"))
 COMMON = [
     "train.batch_size=32",
+    "train.learning_rate=5e-5",
+    "train.head_learning_rate=null",  # one rate for all, as Trainer has it
     "train.warmup_ratio=0.1",
     "train.precision=fp32",
     "train.micro_batch_tokens=null",

@@ -111,9 +111,10 @@ def settle(config: TrainConfig, learner: Learner) -> tuple[TrainConfig, str]:
     """
     values: dict[str, float | None] = {}
     said: list[str] = []
-    rate = config.learning_rate
-    if rate == AUTO:
-        rate = values["learning_rate"] = encoder_rate(learner)
+    given = config.learning_rate
+    rate = encoder_rate(learner) if isinstance(given, str) else given
+    if given == AUTO:
+        values["learning_rate"] = rate
         said.append(
             f"learning_rate {short(rate)} (encoder of width {learner.width}, {learner.layers} layers)"
         )
