@@ -60,7 +60,7 @@ SETS: dict[str, tuple[str, str, int | None, list[str]]] = {
     "msra": ("zh", "tag", 480, files("ner/msra/train.txt", "ner/msra/dev.txt")),
     "wnut17": ("en", "tag", 640, files("ner/wnut17/wnut17train.conll", "ner/wnut17/emerging.dev.conll")),
     "sst2": ("en", "classify", 1000, glue("SST-2")),
-    "cola": ("en", "classify", 2000, [*glue("CoLA"), "data.columns=[_,label,_,text]", "options.metric=mcc"]),
+    "cola": ("en", "classify", None, [*glue("CoLA"), "data.columns=[_,label,_,text]", "options.metric=mcc"]),
     "mrpc": ("en", "classify", 320, glue("MRPC")),
     "rte": ("en", "classify", 240, glue("RTE")),
     "wnli": ("en", "classify", 320, glue("WNLI")),

@@ -103,6 +103,13 @@ def test_encoders_get_rates_of_the_field(width, layers, steps, low, high):
     assert low <= encoder_rate(Learner(width, layers, steps)) <= high
 
 
+@pytest.mark.parametrize(("width", "layers"), [(0, 12), (768, 0), (0, 0)])
+def test_an_encoder_of_unknown_size_learns_as_one_of_base_size(width, layers):
+    settled, line = settle(TrainConfig(), Learner(width, layers, 100))
+    assert settled.learning_rate == encoder_rate(Learner(768, 12, 100))
+    assert "(encoder of unknown size)" in line
+
+
 @given(st.floats(1e-9, 1.0))
 def test_a_nice_rate_is_near_and_stays_as_it_is(rate):
     found = nice(rate)

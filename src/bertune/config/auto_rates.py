@@ -48,8 +48,8 @@ class Learner:
     """What the rates depend on.
 
     Attributes:
-        width: of the encoder's states.
-        layers: of the encoder.
+        width: of the encoder's states; 0 where it is not known.
+        layers: of the encoder, likewise.
         steps: of the whole run.
         task_rates: of the task.
         head_is_new: whether a layer that learns at the head's rate begins at random.
@@ -65,9 +65,10 @@ class Learner:
 def encoder_rate(learner: Learner) -> float:
     """Return the peak learning rate of an encoder, with one or two digits.
 
-    It falls with the size of the encoder, and with the number of steps where there are many.
+    It falls with the size of the encoder, and with the number of steps where there are many. An encoder whose
+    size is not known learns as one of base size.
     """
-    size = max(learner.layers, 1) * max(learner.width, 1) ** 2
+    size = learner.layers * learner.width**2 or BASE_SIZE
     rate = BASE_RATE * (BASE_SIZE / size) ** SIZE_POWER * learner.task_rates.encoder_factor
     rate *= (SHORT_RUN / max(learner.steps, SHORT_RUN)) ** STEPS_POWER
     return nice(min(max(rate, LOWEST_RATE), HIGHEST_RATE))
@@ -115,9 +116,7 @@ def settle(config: TrainConfig, learner: Learner) -> tuple[TrainConfig, str]:
     rate = encoder_rate(learner) if isinstance(given, str) else given
     if given == AUTO:
         values["learning_rate"] = rate
-        said.append(
-            f"learning_rate {short(rate)} (encoder of width {learner.width}, {learner.layers} layers)"
-        )
+        said.append(f"learning_rate {short(rate)} (encoder of {_describe_size(learner)})")
     if config.head_learning_rate == AUTO:
         head = values["head_learning_rate"] = head_rate(learner, rate)
         said += [] if head is None else [f"head_learning_rate {short(head)} (a new head)"]
@@ -165,6 +164,11 @@ def short(rate: float) -> str:
     """
     digits, _, power = f"{rate:.2e}".partition("e")
     return f"{digits.rstrip('0').rstrip('.')}e{int(power)}"
+
+
+def _describe_size(learner: Learner) -> str:
+    known = learner.width and learner.layers
+    return f"width {learner.width}, {learner.layers} layers" if known else "unknown size"
 
 
 def _read_settings(config: TrainConfig) -> tuple[str, ...]:
