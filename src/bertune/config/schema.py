@@ -41,6 +41,8 @@ Files = LocalPath | list[LocalPath]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 PositiveInt = Annotated[int, Field(ge=1)]
+AutoRate = Literal["auto"] | PositiveFloat
+"""A learning rate, or `auto`: chosen when the model and the number of steps are known."""
 
 
 class Section(BaseModel):
@@ -227,10 +229,12 @@ class TrainConfig(Section):
     whole batch."""
     micro_batch_tokens: PositiveInt | None = 16384
     """Split a batch further if a micro-batch would have more tokens than this."""
-    learning_rate: PositiveFloat = 5e-5
-    """Peak learning rate of the encoder."""
-    head_learning_rate: PositiveFloat | None = None
-    """Peak learning rate of the head. Without it: `learning_rate`."""
+    learning_rate: AutoRate = "auto"
+    """Peak learning rate of the encoder. `auto`: by its width, its layers, the task and the number of steps;
+    the log and OUT/run.yaml have the number."""
+    head_learning_rate: AutoRate | None = "auto"
+    """Peak learning rate of the head. `auto`: that of the task for a head that begins at random, never below
+    `learning_rate`. Null: `learning_rate`."""
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Factor from the learning rate of one layer to that of the layer below (0.95 is usual); 1 is the same
     rate for all."""
@@ -246,8 +250,8 @@ class TrainConfig(Section):
     """Largest norm of the gradient; a longer gradient is scaled down to it. 0: no limit."""
     schedule: Schedule = "linear"
     """How the learning rate changes after the warm-up."""
-    warmup_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    """Fraction of all steps in which the learning rate rises from 0."""
+    warmup_ratio: Literal["auto"] | Annotated[float, Field(ge=0, lt=1)] = "auto"
+    """Fraction of all steps in which the learning rate rises from 0. `auto`: a tenth."""
     warmup_steps: Annotated[int, Field(ge=0)] | None = None
     """Number of steps in which the learning rate rises from 0; `warmup_ratio` has no effect then. A warm-up
     as long as the run is shortened by one step, and the log says so."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from bertune.config.auto_rates import TaskRates
 from bertune.config.schema import DataConfig, Section
 from bertune.config.tuning import TRAIN_SPACE
 from bertune.data.entities import WordOffsets, WordUnit, get_entities, get_sentence
@@ -124,6 +125,7 @@ class Tag(Task):
     hf_auto_class: ClassVar[str] = "AutoModelForTokenClassification"
     pipeline_tag: ClassVar[str] = "token-classification"
 
+    auto_rates: ClassVar[TaskRates] = TaskRates(head=1e-2)  # few words have a label other than O
     search_space: ClassVar[JSON] = {
         **TRAIN_SPACE,
         "options.decoder": {"choice": ["linear", "crf"]},

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
+from bertune.config.auto_rates import TaskRates
 from bertune.config.schema import Section
 from bertune.config.tuning import TRAIN_SPACE
 from bertune.data.columns import ColumnMapping, normalize_name
@@ -111,6 +112,7 @@ class SentenceTask(Task):
         f"options.{name}" for name in ("similarity", "prompts", "default_prompt_name", "do_lower_case")
     )
     options: SentenceOptions
+    auto_rates: ClassVar[TaskRates] = TaskRates(head=None, encoder_factor=0.3)
     search_space: ClassVar[JSON] = {
         **{name: TRAIN_SPACE[name] for name in TRAIN_SPACE if name != "train.head_learning_rate"},
         "options.pooling": {"choice": ["mean", "cls"]},

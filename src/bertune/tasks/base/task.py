@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from bertune.config.auto_rates import TaskRates
 from bertune.config.schema import DataConfig, Section
 from bertune.config.tuning import TRAIN_SPACE
 from bertune.data.columns import ColumnMapping
@@ -75,6 +76,8 @@ class Task(ABC):
     """The options on which `read` and `encode` depend; None: all may. A search for settings reads rows again
     only where one of these changes."""
 
+    auto_rates: ClassVar[TaskRates] = TaskRates()
+    """What `train.learning_rate` and `train.head_learning_rate` are by default: of `auto`."""
     search_space: ClassVar[JSON] = TRAIN_SPACE
     """What a search for settings tries where the run file has no section `search`, as that would write it."""
 
