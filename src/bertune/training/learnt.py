@@ -51,11 +51,12 @@ def peak_rates(model: Model, optimizer: torch.optim.Optimizer) -> tuple[float, f
     """Return the highest peak rate of the encoder, and that of head layers without a rate of their own."""
     rates = {id(p): group["peak_lr"] for group in optimizer.param_groups for p in group["params"]}
     own = model.head.learning_rates
-    head = [p for name, p in model.head.named_parameters() if name.split(".")[0] not in own]
-    return (
-        max((rates[id(p)] for p in model.encoder.parameters() if id(p) in rates), default=0.0),
-        max((rates[id(p)] for p in head if id(p) in rates), default=None),
-    )
+    found: dict[str, list[float]] = {"encoder": [], "head": []}
+    for name, parameter in model.named_parameters():
+        part, _, rest = name.partition(".")
+        if id(parameter) in rates and not (part == "head" and rest.split(".")[0] in own):
+            found[part].append(rates[id(parameter)])
+    return max(found["encoder"], default=0.0), max(found["head"], default=None)
 
 
 def likely_causes(facts: RunFacts, signs: Sequence[Sign] = ()) -> list[str]:
@@ -158,13 +159,11 @@ class LearntCheck(Listener):
         baseline, scores = self.baseline, self.scores
         if baseline is None or scores is None or outcome.best_score is None:
             return
-        sign = 1 if scores.higher_is_better else -1
-        if sign * (outcome.best_score - baseline.values.get(scores.main_metric, -math.inf)) <= 0:
-            best = f"the best dev {scores.main_metric}, {outcome.best_score:.4f}"
-            reached = f"{baseline.name} ({baseline.values[scores.main_metric]:.4f})"
-            message = f"{best}, is no better than {reached}"
-            if not self._history.has_warning(outcome.steps, message):
-                self._history.on_warning(outcome.steps, message)
+        main, best = scores.main_metric, outcome.best_score
+        how = compare_with_baseline(Scores(main, scores.higher_is_better, {main: best}, baseline=baseline))
+        message = f"the best dev {main}, {best:.4f}, is {how}"
+        if how and not self._history.has_warning(outcome.steps, message):
+            self._history.on_warning(outcome.steps, message)
 
     def _say(self, step: int, message: str) -> None:
         if message and not self._history.has_warning(step, message):

@@ -26,8 +26,11 @@ UNEVEN = 0.65
 """Share of one label from which labels are uneven."""
 TELLS_APART = 0.1
 """Correlation from which predictions have to do with the targets."""
-CORRELATIONS = {"pearson", "spearman", "mcc"}
-"""Metrics that a head with random weights often has above 0, by a little and beyond chance."""
+CHANCE = {
+    **dict.fromkeys(("pearson", "spearman", "mcc"), 0.1),
+    **dict.fromkeys(("f1", "f1_macro", "boundary_f1", "type_f1"), 0.05),
+}
+"""What a head with random weights may score where a constant scores 0, without having learnt anything."""
 HARDLY_DIFFER = 0.1
 """Deviation of predictions, in deviations of the targets, up to which they hardly differ."""
 
@@ -157,7 +160,7 @@ def compare_with_baseline(scores: Scores) -> str:
     base, sign = baseline.values[main], 1 if scores.higher_is_better else -1
     if sign * (scores.main_value - base) <= _SAME:
         return f"no better than {baseline.name} ({base:.4f})"
-    if main in CORRELATIONS and not baseline.is_untrained and scores.main_value - base < TELLS_APART:
+    if base == 0 and not baseline.is_untrained and scores.main_value < CHANCE.get(main, 0.0):
         return f"hardly better than {baseline.name} ({base:.4f})"
     bounds = scores.intervals.get(main)
     # What the untrained model scores is no constant of the rows, so an interval of one score says nothing.
@@ -205,7 +208,7 @@ def entity_signs(predictions: Sequence[Prediction], examples: Sequence[Example])
     num_gold = sum(len(example.target) for example in examples)
     if num_predicted == 0:
         return [Sign(f"no entity is predicted, the rows have {num_gold}")]
-    return [Sign(f"{num_predicted} entities are predicted, the rows have {num_gold}")]
+    return [Sign(f"entities predicted: {num_predicted}, in the rows: {num_gold}")]
 
 
 def similarity_signs(predictions: Sequence[Prediction], scores: Scores) -> list[Sign]:
