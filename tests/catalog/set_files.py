@@ -311,6 +311,15 @@ FORMS: list[tuple[str, str, dict[str, str], tuple[int, int]]] = [
     ("ner:resume", "ner/resume", _TAG_JSON, (2, 2)),
     ("ner:weibo", "weibo", {name.format(kind="all"): text for name, text in _BMES.items()}, (2, 2)),
     ("ner:weibo", "weibo", _TAG_JSON, (2, 2)),
+    (
+        "ner:weibo",
+        "weiboNER",
+        {
+            f"weiboNER_2nd_conll.{split}": conll("大0/B-LOC.NAM 地1/I-LOC.NAM", "10/O 好0/O", separator="\t")
+            for split in ("train", "dev", "test")
+        },
+        (2, 2),
+    ),
     ("ner:msra", "msra", {f"{split}.txt": _BIO for split in ("train", "dev", "test")}, (2, 2)),
     (
         "ner:ontonotes4",

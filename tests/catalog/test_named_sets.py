@@ -64,6 +64,12 @@ def test_quotation_marks_of_glue_are_text_and_a_byte_order_mark_is_not(tmp_path)
     assert [example.target for example in splits.train] == ["1", "0", "1", "0"]
 
 
+def test_the_characters_of_golden_horse_lose_their_numbers(tmp_path):
+    name, folder, files, _ = next(form for form in FORMS if "weiboNER_2nd_conll.train" in form[2])
+    splits, _ = read(name, write_set(tmp_path, folder, files))
+    assert [example.texts[0] for example in splits.train] == ["大地", "1好"]
+
+
 def test_cola_has_no_header_and_keeps_its_first_row(tmp_path):
     splits, _ = read("glue:cola", write_set(tmp_path, "CoLA", forms_of("glue:cola")))
     assert splits.train[0].texts == ('the "dog 0',)
@@ -153,6 +159,7 @@ def test_a_folder_that_is_not_there_is_refused(tmp_path):
         ("glue:colla", "did you mean 'cola'"),
         ("glue:cola:tset", "did you mean 'test'"),
         ("ner:conll", "ner has no set 'conll'"),
+        ("glue:lcqmc", "did you mean clue:lcqmc or sts:lcqmc"),
     ],
 )
 def test_a_name_that_is_not_known_is_refused_with_those_that_are(name, expected):
@@ -224,6 +231,12 @@ def test_a_set_that_is_not_on_a_hub_says_so():
 def test_a_split_of_a_set_is_no_run():
     with pytest.raises(ConfigError, match="glue:cola:dev: a run needs the whole set; write glue:cola"):
         read_settings("glue:cola:dev", [], lambda _: None)
+
+
+def test_a_slip_in_the_name_of_a_suite_is_named():
+    with pytest.raises(ConfigError, match="'glu' is no suite of data sets; did you mean 'glue'"):
+        read_settings("glu:cola", [], lambda _: None)
+    assert read_settings("./glu:cola.py", [], lambda _: None) == {"task": "./glu:cola.py"}
 
 
 def test_an_empty_root_is_refused():

@@ -116,6 +116,7 @@ def test_rows_of_another_form_stay_as_they_are_and_a_mixture_is_said(tmp_path):
             "'label' must be {TYPE: {ENTITY: [[FIRST, LAST]]}}",
         ),
         ("cluener", {"text": "ab", "label": {"name": {"a": [["x", 1]]}}}, "'label' must be"),
+        ("golden_horse", {"words": ["a0", "b"], "text": "a"}, "'b' is no character with a number behind it"),
     ],
 )
 def test_a_row_that_cannot_be_converted_is_a_bad_row(convert, row, expected, tmp_path):

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from bertune.catalog.named_set import Layout, Leaderboard, NamedSet
+from bertune.catalog.named_set import Layout, Leaderboard, NamedSet, remote_layout
 from bertune.catalog.published import CLUE_FIGURES
 
 ZERO_ONE = ("0", "1")
@@ -42,7 +42,7 @@ def _official(name: str, data: dict[str, Any], train: str = "train.json") -> Lay
 
 def _remote(config: str, data: dict[str, Any], prefix: str) -> Layout:
     reading = {name: value for name, value in data.items() if name != "format"}
-    return Layout(*(f"{prefix}/{config}:{split}" for split in ("train", "validation", "test")), data=reading)
+    return remote_layout(f"{prefix}/{config}", reading)
 
 
 def _clue(  # noqa: PLR0913  (a row of a table)
@@ -130,8 +130,7 @@ CLUE: tuple[NamedSet, ...] = (
                 test_data=_tsv({"text": "text_a"}, _SENTIMENT),
             ),
         ),
-        hub=Layout(*(f"hub:lansinuote/ChnSentiCorp:{split}" for split in ("train", "validation", "test")),
-                   data={"columns": {"text": "text", "label": "label"}}),
+        hub=remote_layout("hub:lansinuote/ChnSentiCorp", {"columns": {"text": "text", "label": "label"}}),
         labels=_SENTIMENT, options={"metric": "accuracy"}, published=CLUE_FIGURES["chnsenticorp"],
         trap="28 % of its dev texts are training rows too",
     ),
@@ -141,8 +140,9 @@ CLUE: tuple[NamedSet, ...] = (
             Layout(f"train.{end}", f"dev.{end}", f"test.{end}", ("lcqmc",), _LCQMC, test_is_labelled=True)
             for end in ("txt", "tsv")
         ),
-        hub=Layout(*(f"hub:C-MTEB/LCQMC:{split}" for split in ("train", "validation", "test")),
-                   data={"columns": {**_PAIR, "label": "score"}}, test_is_labelled=True),
+        hub=remote_layout(
+            "hub:C-MTEB/LCQMC", {"columns": {**_PAIR, "label": "score"}}, test_is_labelled=True
+        ),
         labels=ZERO_ONE, options={"metric": "accuracy"}, published=CLUE_FIGURES["lcqmc"],
     ),
 )  # fmt: skip

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from bertune.catalog.named_set import Layout, Leaderboard, NamedSet
+from bertune.catalog.named_set import Layout, Leaderboard, NamedSet, remote_layout
 from bertune.catalog.published import GLUE_FIGURES
 
 ZERO_ONE = ("0", "1")
@@ -27,7 +27,7 @@ def _remote(
     prefix: str, config: str, splits: tuple[str, str, str], texts: Any, labels: tuple[str, ...]
 ) -> Layout:
     data = {"columns": {**texts, "label": "label"}, **({"labels": list(labels)} if labels else {})}
-    return Layout(*(f"{prefix}/{config}:{split}" for split in splits), data=data)
+    return remote_layout(f"{prefix}/{config}", data, splits)
 
 
 def _classify(  # noqa: PLR0913  (a row of a table)

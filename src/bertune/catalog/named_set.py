@@ -59,6 +59,25 @@ class Layout:
         return self.data if split != "test" or self.test_data is None else self.test_data
 
 
+def remote_layout(
+    name: str,
+    data: Mapping[str, Any],
+    splits: tuple[str, str, str] = ("train", "validation", "test"),
+    *,
+    test_is_labelled: bool = False,
+) -> Layout:
+    """Return the form of a data set of a hub, such as hub:nyu-mll/glue/cola.
+
+    Args:
+        name: the name with its prefix.
+        data: settings of `data` to read it.
+        splits: what the hub calls train, dev and test.
+        test_is_labelled: whether test has targets and is scored at the end of a run.
+    """
+    train, dev, test = (f"{name}:{split}" for split in splits)
+    return Layout(train, dev, test, data=data, test_is_labelled=test_is_labelled)
+
+
 @dataclass(frozen=True)
 class Leaderboard:
     """What the file of a leaderboard looks like."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from bertune.catalog.named_set import Layout, Leaderboard, NamedSet
+from bertune.catalog.named_set import Layout, Leaderboard, NamedSet, remote_layout
 from bertune.catalog.published import NER_FIGURES
 
 _CONLL: dict[str, Any] = {"format": "conll"}
@@ -12,7 +12,8 @@ _JSON = {"format": "json", "columns": {"text": "text", "label": "label"}}
 
 
 def _layout(names: tuple[str, str, str], folders: tuple[str, ...], data: dict[str, Any] = _CONLL) -> Layout:
-    return Layout(*names, folders, data, test_is_labelled=bool(names[2]))
+    train, dev, test = names
+    return Layout(train, dev, test, folders, data, test_is_labelled=bool(test))
 
 
 def _split_names(pattern: str) -> tuple[str, str, str]:
@@ -23,8 +24,7 @@ def _ner(
     name: str, title: str, rows: tuple[int, int], layouts: tuple[Layout, ...], hub: str = "", trap: str = ""
 ) -> NamedSet:
     columns = {"columns": {"text": "tokens", "label": "ner_tags"}}
-    splits = ("train", "validation", "test")
-    remote = Layout(*(f"hub:{hub}:{split}" for split in splits), data=columns, test_is_labelled=True)
+    remote = remote_layout(f"hub:{hub}", columns, test_is_labelled=True)
     return NamedSet(
         "ner", name, title, "tag", "f1", *rows, layouts, hub=remote if hub else None,
         options={"metric": "f1"}, published=NER_FIGURES.get(name, ()), trap=trap,
@@ -49,6 +49,7 @@ NER: tuple[NamedSet, ...] = (
         (
             _layout(_split_names("{}.all.bmes"), _WEIBO),
             _layout(_split_names("{}.char.bmes"), _WEIBO),
+            _layout(_split_names("weiboNER_2nd_conll.{}"), _WEIBO, {**_CONLL, "convert": "golden_horse"}),
             _layout(_split_names("{}.json"), _WEIBO, _JSON),
         ),
         trap="16 % of its dev texts are training rows too; one epoch is 43 steps of 32 rows",

@@ -32,6 +32,18 @@ def is_set_name(text: object) -> bool:
     return bool(colon and rest) and suite in SUITES and not Path(str(text)).exists()
 
 
+def refuse_unknown_suite(task: str) -> None:
+    """Refuse a task that looks like the name of a set of a suite with a slip, such as glu:cola.
+
+    Raises:
+        ConfigError: it does.
+    """
+    suite, colon, rest = task.partition(":")
+    near = did_you_mean(suite, SUITES)
+    if colon and suite not in SUITES and near and not set(rest) & {"/", "\\", "."}:
+        raise ConfigError(f"{task!r}: {suite!r} is no suite of data sets{near}; suites: {', '.join(SUITES)}")
+
+
 def find_set(name: str) -> NamedSet:
     """Return the set of a name such as glue:cola.
 
@@ -43,9 +55,9 @@ def find_set(name: str) -> NamedSet:
         raise ConfigError(f"{name!r} is no named set; suites: {', '.join(SUITES)} (bertune sets lists them)")
     by_name = {named_set.name: named_set for named_set in SUITES[suite]}
     if rest not in by_name:
-        raise ConfigError(
-            f"{suite} has no set {rest!r}{did_you_mean(rest, by_name)}; sets: {', '.join(by_name)}"
-        )
+        others = [f"{other}:{rest}" for other in SUITES if any(s.name == rest for s in SUITES[other])]
+        hint = f"; did you mean {' or '.join(others)}?" if others else did_you_mean(rest, by_name)
+        raise ConfigError(f"{suite} has no set {rest!r}{hint}; sets: {', '.join(by_name)}")
     return by_name[rest]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from bertune.catalog.glue import STSB_ORIGINAL
-from bertune.catalog.named_set import Layout, NamedSet
+from bertune.catalog.named_set import Layout, NamedSet, remote_layout
 from bertune.catalog.published import STS_FIGURES
 
 _COLUMNS = ["text", "text_b", "label"]
@@ -17,13 +17,12 @@ def _tsv(columns: Any = _COLUMNS) -> dict[str, Any]:
 
 
 def _three(pattern: str, *folders: str, data: dict[str, Any] | None = None) -> Layout:
-    files = (pattern.format(split) for split in ("train", "dev", "test"))
-    return Layout(*files, folders, data or _tsv(), test_is_labelled=True)
+    train, dev, test = (pattern.format(split) for split in ("train", "dev", "test"))
+    return Layout(train, dev, test, folders, data or _tsv(), test_is_labelled=True)
 
 
 def _on_hub(name: str) -> Layout:
-    files = (f"hub:{name}:{split}" for split in ("train", "validation", "test"))
-    return Layout(*files, data={"columns": _HEADER}, test_is_labelled=True)
+    return remote_layout(f"hub:{name}", {"columns": _HEADER}, test_is_labelled=True)
 
 
 def _pairs(

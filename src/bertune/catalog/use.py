@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bertune.catalog.named_set import Note
-from bertune.catalog.sets import is_set_name, rows_settings, set_settings, split_name
+from bertune.catalog.sets import is_set_name, refuse_unknown_suite, rows_settings, set_settings, split_name
 from bertune.config.load import apply_override, read_config
 from bertune.config.reading import READING_SETTINGS
 from bertune.config.schema import DataConfig
@@ -34,6 +34,7 @@ def read_settings(
     tasks = [o.removeprefix(_TASK) for o in overrides if o.startswith(_TASK)]
     name = next((task for task in reversed(tasks) if is_set_name(task)), str(given.get("task")))
     if not is_set_name(name):
+        refuse_unknown_suite(name)
         return read_config(source, overrides)
     named_set, split = split_name(name)
     if split:

@@ -114,10 +114,10 @@ class DataConfig(Section):
     by their value."""
     label_delimiter: str | None = None
     """Character between the labels of one row, such as | in "red|blue". It makes the task multi-label."""
-    convert: Literal["csl", "cluewsc", "cluener"] | None = None
-    """How rows of some sets of CLUE become texts: `csl` joins the keywords, and the abstract is the second
-    text; `cluewsc` marks the two spans in the text; `cluener` makes spans of its mapping. Other rows stay as
-    they are."""
+    convert: Literal["csl", "cluewsc", "cluener", "golden_horse"] | None = None
+    """How rows of some data sets become texts: `csl` joins the keywords, and the abstract is the second
+    text; `cluewsc` marks the two spans in the text; `cluener` makes spans of its mapping;
+    `golden_horse` leaves out the number behind each character. Other rows stay as they are."""
     bad_rows: Literal["error", "skip"] = "error"
     """What to do with rows that cannot be used. `error`: stop and name them. `skip`: leave them out and count
     them."""

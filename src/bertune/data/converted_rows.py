@@ -1,6 +1,7 @@
-"""Rows of sets whose columns are not texts yet: how CLUE's own programs make texts of them.
+"""Rows of sets whose columns are not texts yet: how their own programs make texts of them.
 
-Source: CLUEbenchmark/CLUE, baselines/models/classifier_utils.py; CLUEbenchmark/CLUENER2020, README.
+Source: CLUEbenchmark/CLUE, baselines/models/classifier_utils.py; CLUEbenchmark/CLUENER2020, README;
+hltcoe/golden-horse (a character and its place in its word).
 """
 
 from __future__ import annotations
@@ -126,6 +127,22 @@ def list_entities(values: Values) -> Values:
     return {"label": sorted(spans, key=lambda span: (span["start"], span["end"]))}
 
 
+def strip_places(values: Values) -> Values:
+    """Return the characters of a sentence of golden-horse, whose lines also have their places in words.
+
+    >>> strip_places({"words": ["科0", "技1", "10"]})
+    {'words': ['科', '技', '1']}
+
+    Raises:
+        DataError: a line is no character with a number behind it.
+    """
+    words = values["words"]
+    strange = next((word for word in words if len(word) < 2 or not word[1:].isdecimal()), None)
+    if strange is not None:
+        raise DataError(f"{strange!r} is no character with a number behind it")
+    return {"words": [word[0] for word in words]}
+
+
 _CONVERSIONS: dict[str, tuple[set[str], Callable[[Values], Values], str]] = {
     "csl": (
         {"keyword", "abst"},
@@ -133,6 +150,7 @@ _CONVERSIONS: dict[str, tuple[set[str], Callable[[Values], Values], str]] = {
         "text is the keywords with blanks between, text_b the abstract",
     ),
     "cluewsc": ({"text", "target"}, mark_spans, "the noun is marked as _noun_, the pronoun as [pronoun]"),
+    "golden_horse": ({"words"}, strip_places, "the number behind each character is left out"),
     "cluener": ({"text", "label"}, list_entities, "entities are read from a mapping of types"),
 }
 """The columns that a row of the set has, what makes texts of them, and what is said about it."""

@@ -73,7 +73,7 @@ def _label_names(feature: Any) -> Callable[[Any], Any] | None:
     if hasattr(feature, "int2str"):
         # GLUE and others write -1 where a test split has no label.
         return lambda value: None if value is None or value < 0 else feature.int2str(value)
-    element = getattr(feature, "feature", None)  # such as a list of tags
+    element: Any = getattr(feature, "feature", None)  # such as a list of tags
     if hasattr(element, "int2str"):
         return lambda ids: None if ids is None else [element.int2str(tag) for tag in ids]
     return None
