@@ -51,11 +51,12 @@ def peak_rates(model: Model, optimizer: torch.optim.Optimizer) -> tuple[float, f
     """Return the highest peak rate of the encoder, and that of head layers without a rate of their own."""
     rates = {id(p): group["peak_lr"] for group in optimizer.param_groups for p in group["params"]}
     own = model.head.learning_rates
-    head = [p for name, p in model.head.named_parameters() if name.split(".")[0] not in own]
-    return (
-        max((rates[id(p)] for p in model.encoder.parameters() if id(p) in rates), default=0.0),
-        max((rates[id(p)] for p in head if id(p) in rates), default=None),
-    )
+    found: dict[str, list[float]] = {"encoder": [], "head": []}
+    for name, parameter in model.named_parameters():
+        part, _, rest = name.partition(".")
+        if id(parameter) in rates and not (part == "head" and rest.split(".")[0] in own):
+            found[part].append(rates[id(parameter)])
+    return max(found["encoder"], default=0.0), max(found["head"], default=None)
 
 
 def likely_causes(facts: RunFacts, signs: Sequence[Sign] = ()) -> list[str]:
