@@ -140,18 +140,15 @@ class LearntCheck(Listener):
         """Those of the last evaluation."""
         self.predictions: Sequence[Prediction] = ()
         """The predictions that were scored."""
-        self._total_steps = 0
-
-    def on_start(self, step: int, total_steps: int, *, evaluated: bool = True) -> None:
-        """Hear how long the run is."""
-        self._total_steps = total_steps
+        self.total_steps = 0
+        """Steps of the whole run."""
 
     def on_evaluate(self, record: JSON) -> None:
         """Warn if this is the first evaluation, more steps follow, and it is no better than the baseline."""
         step = record["step"]
-        if len(self._history.evaluations) == 1 and step < self._total_steps and self.scores is not None:
+        if len(self._history.evaluations) == 1 and 0 < step < self.total_steps and self.scores is not None:
             self._say(
-                step, self.describe(self.scores, self.predictions, f" at step {step} of {self._total_steps}")
+                step, self.describe(self.scores, self.predictions, f" at step {step} of {self.total_steps}")
             )
 
     def on_end(self, outcome: Outcome) -> None:
@@ -192,7 +189,7 @@ class LearntCheck(Listener):
         encoder_rate, head_rate = self.rates
         return RunFacts(
             self._config,
-            self._total_steps,
+            self.total_steps,
             encoder_rate,
             head_rate,
             [(record["step"], record["loss"]) for record in self._history.records],
