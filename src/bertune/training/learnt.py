@@ -75,7 +75,8 @@ def likely_causes(facts: RunFacts, signs: Sequence[Sign] = ()) -> list[str]:
             0, f"the encoder's rate of {facts.encoder_rate:g} is high: try train.learning_rate=5e-5"
         )
     if facts.is_vectors:
-        return [*causes, f"the encoder was better before: try {lower}, or fewer epochs"][:MOST_CAUSES]
+        worse = f"training did not help what the encoder could before: try {lower}, or fewer epochs"
+        return causes[:MOST_CAUSES] or [worse]
     causes += _too_short(facts)
     if STILL <= change <= ROSE and facts.total_steps >= FEW_STEPS:
         columns = "see that data.columns names text and label"
@@ -91,7 +92,7 @@ def _too_short(facts: RunFacts) -> list[str]:
     """Return that a run has few steps, or a head that learns slowly."""
     config, total = facts.config, facts.total_steps
     is_slow = facts.head_rate is not None and facts.head_rate <= SLOW_HEAD and total < MANY_STEPS
-    slow = f"a head that begins at random learns at {facts.head_rate:g}" if is_slow else ""
+    slow = f"the head learns at {facts.head_rate:g}" if is_slow else ""
     remedies = ["train.head_learning_rate=1e-3"] if is_slow else []
     if total >= FEW_STEPS:
         return [f"{slow}: try {remedies[0]}"] if is_slow else []
