@@ -744,7 +744,8 @@ def test_memory_that_is_short_is_said_and_written_down(bench, straight, monkeypa
         len([line for line in said if line.startswith("warning: out of memory: out of memory (step 2); ")])
         == 1
     )
-    (line,) = (line for line in history(Path("out")) if line["event"] == "warning")
+    warned = [line for line in history(Path("out")) if line["event"] == "warning"]
+    (line,) = (line for line in warned if line["message"].startswith("out of memory: "))
     assert line["step"] == 2
     assert "train.micro_batches=2" in line["message"]
     assert len(calls) == STEPS + 1

@@ -1,4 +1,4 @@
-"""What a model that has learnt nothing scores: as scikit-learn's dummies do, and never beaten by a constant."""
+"""What a model that has learnt nothing scores: as scikit-learn's dummies, and no constant scores more."""
 
 from __future__ import annotations
 
@@ -195,7 +195,8 @@ def scores(value, metric="accuracy", interval=None, base=0.5, *, higher=True, un
         (scores(0.5), "no better than a coin (0.5000)"),
         (scores(0.4, interval=(0.3, 0.9)), "no better than a coin (0.5000)"),
         (scores(0.6, interval=(0.55, 0.7)), ""),
-        (scores(0.6, interval=(0.49, 0.7)), "hardly better than a coin (0.5000), which its 95 % interval reaches"),
+        (scores(0.6, interval=(0.49, 0.7)),
+         "hardly better than a coin (0.5000), which its 95 % interval reaches"),
         (scores(0.6, interval=(0.49, 0.7), untrained=True), ""),
         (scores(0.5, untrained=True), "no better than a coin (0.5000)"),
         (scores(0.05, "mcc", (0.01, 0.09), 0.0), "hardly better than a coin (0.0000)"),

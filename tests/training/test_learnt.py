@@ -204,6 +204,21 @@ def test_evaluate_shows_the_baseline_of_its_file(start, write, capsys):
     assert found["baseline"]["values"]["accuracy"] == 0.5
 
 
+def test_a_cross_validation_says_it_once_of_all_rows(write, tiny, tmp_path):
+    from typer.testing import CliRunner
+
+    from bertune.cli.app import app
+
+    file = write("rows.jsonl", ROWS["classify"])
+    words = ["crossval", "classify", f"data.train={file}", f"model={tiny}", f"out={tmp_path / 'out'}"]
+    words += ["train.learning_rate=1e-12", "train.epochs=1", "device=cpu", "--folds", "2"]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0, result.output
+    assert " ".join(result.stdout.split()).count("note: accuracy of all rows is ") == 1
+    pooled = json.loads((tmp_path / "out" / "scores.json").read_text(encoding="utf-8"))["pooled"]
+    assert pooled["baseline"]["values"]["accuracy"] == 0.5
+
+
 def test_the_untrained_model_is_scored_only_where_that_is_cheap(start, monkeypatch, capsys):
     monkeypatch.setattr("bertune.training.run.MOST_UNTRAINED_ROWS", 5)
     result = start("match", "train.learning_rate=1e-12")
@@ -230,11 +245,11 @@ def facts(losses=(), total=1000, rate=5e-5, head=1e-3, *, vectors=False, **confi
         (facts(total=43, epochs=1), "only 43 steps: try train.epochs=4"),
         (facts(total=1, epochs=1), "only 1 step: try train.epochs=20"),
         (facts(total=43, head=5e-5, epochs=1),
-         "only 43 steps, and a head that begins at random learns at 5e-05: "
+         "only 43 steps, and the head learns at 5e-05: "
          "try train.epochs=4 train.head_learning_rate=1e-3"),
         (facts(total=43, max_steps=43), "only 43 steps: try train.max_steps=150"),
         (facts(total=300, head=5e-5),
-         "a head that begins at random learns at 5e-05: try train.head_learning_rate=1e-3"),
+         "the head learns at 5e-05: try train.head_learning_rate=1e-3"),
         (facts([(20, 0.69), (1000, 0.69)]),
          "the training loss did not fall, from 0.6900 at step 20 to 0.6900 at step 1000: see that "
          "data.columns names text and label, or try train.learning_rate=2e-05"),
@@ -242,7 +257,8 @@ def facts(losses=(), total=1000, rate=5e-5, head=1e-3, *, vectors=False, **confi
          "the training loss fell, from 0.6900 at step 20 to 0.1000 at step 1000, so dev rows may be "
          "of another kind: see data.dev"),
         (facts(vectors=True),
-         "the encoder was better before: try train.learning_rate=2e-05, or fewer epochs"),
+         "training did not help what the encoder could before: "
+         "try train.learning_rate=2e-05, or fewer epochs"),
         (facts(), "the labels may not depend on the texts: see that data.columns names text and label"),
     ],
 )  # fmt: skip

@@ -153,7 +153,7 @@ def test_a_warning_comes_before_its_step(start, monkeypatch):
     heard = Recorder()
     result = start(heard)
     assert heard.names[:4] == ["on_start", "on_step", "on_warning", "on_step"]
-    ((step, message),) = heard.of("on_warning")
+    step, message = heard.of("on_warning")[0]
     assert step == 2
     assert message.startswith("out of memory: out of memory (step 2); ")
     assert ("warning", 2) in history(result.folder)

@@ -353,9 +353,9 @@ class Match(CalibratedLabels, SentenceTask):
 
     def baseline(self, examples: Sequence[Example]) -> Baseline | None:
         """Return what the largest class scores, or one similarity for all pairs."""
-        targets = [format_label(e.target) if self.labels else e.target for e in examples]
-        constants = constant_labels(targets) if self.labels else constant_similarity(targets)
-        return best_constant(self, examples, constants)
+        if self.labels:
+            return best_constant(self, examples, constant_labels([format_label(e.target) for e in examples]))
+        return best_constant(self, examples, constant_similarity([e.target for e in examples]))
 
     def has_untrained_baseline(self) -> bool:
         """Tell whether pairs are judged by their vectors, which the encoder has before training."""

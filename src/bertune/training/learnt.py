@@ -51,11 +51,12 @@ def peak_rates(model: Model, optimizer: torch.optim.Optimizer) -> tuple[float, f
     """Return the highest peak rate of the encoder, and that of head layers without a rate of their own."""
     rates = {id(p): group["peak_lr"] for group in optimizer.param_groups for p in group["params"]}
     own = model.head.learning_rates
-    head = [p for name, p in model.head.named_parameters() if name.split(".")[0] not in own]
-    return (
-        max((rates[id(p)] for p in model.encoder.parameters() if id(p) in rates), default=0.0),
-        max((rates[id(p)] for p in head if id(p) in rates), default=None),
-    )
+    found: dict[str, list[float]] = {"encoder": [], "head": []}
+    for name, parameter in model.named_parameters():
+        part, _, rest = name.partition(".")
+        if id(parameter) in rates and not (part == "head" and rest.split(".")[0] in own):
+            found[part].append(rates[id(parameter)])
+    return max(found["encoder"], default=0.0), max(found["head"], default=None)
 
 
 def likely_causes(facts: RunFacts, signs: Sequence[Sign] = ()) -> list[str]:
@@ -74,7 +75,8 @@ def likely_causes(facts: RunFacts, signs: Sequence[Sign] = ()) -> list[str]:
             0, f"the encoder's rate of {facts.encoder_rate:g} is high: try train.learning_rate=5e-5"
         )
     if facts.is_vectors:
-        return [*causes, f"the encoder was better before: try {lower}, or fewer epochs"][:MOST_CAUSES]
+        worse = f"training did not help what the encoder could before: try {lower}, or fewer epochs"
+        return causes[:MOST_CAUSES] or [worse]
     causes += _too_short(facts)
     if STILL <= change <= ROSE and facts.total_steps >= FEW_STEPS:
         columns = "see that data.columns names text and label"
@@ -90,7 +92,7 @@ def _too_short(facts: RunFacts) -> list[str]:
     """Return that a run has few steps, or a head that learns slowly."""
     config, total = facts.config, facts.total_steps
     is_slow = facts.head_rate is not None and facts.head_rate <= SLOW_HEAD and total < MANY_STEPS
-    slow = f"a head that begins at random learns at {facts.head_rate:g}" if is_slow else ""
+    slow = f"the head learns at {facts.head_rate:g}" if is_slow else ""
     remedies = ["train.head_learning_rate=1e-3"] if is_slow else []
     if total >= FEW_STEPS:
         return [f"{slow}: try {remedies[0]}"] if is_slow else []
@@ -139,18 +141,15 @@ class LearntCheck(Listener):
         """Those of the last evaluation."""
         self.predictions: Sequence[Prediction] = ()
         """The predictions that were scored."""
-        self._total_steps = 0
-
-    def on_start(self, step: int, total_steps: int, *, evaluated: bool = True) -> None:
-        """Hear how long the run is."""
-        self._total_steps = total_steps
+        self.total_steps = 0
+        """Steps of the whole run."""
 
     def on_evaluate(self, record: JSON) -> None:
         """Warn if this is the first evaluation, more steps follow, and it is no better than the baseline."""
         step = record["step"]
-        if len(self._history.evaluations) == 1 and step < self._total_steps and self.scores is not None:
+        if len(self._history.evaluations) == 1 and 0 < step < self.total_steps and self.scores is not None:
             self._say(
-                step, self.describe(self.scores, self.predictions, f" at step {step} of {self._total_steps}")
+                step, self.describe(self.scores, self.predictions, f" at step {step} of {self.total_steps}")
             )
 
     def on_end(self, outcome: Outcome) -> None:
@@ -191,7 +190,7 @@ class LearntCheck(Listener):
         encoder_rate, head_rate = self.rates
         return RunFacts(
             self._config,
-            self._total_steps,
+            self.total_steps,
             encoder_rate,
             head_rate,
             [(record["step"], record["loss"]) for record in self._history.records],

@@ -137,6 +137,7 @@ class TrainingRun:
         if warmup:
             self.console.info(f"note: {warmup}")
         self._learnt.rates = peak_rates(self.model, self.train_step.state.optimizer)
+        self._learnt.total_steps = self.train_step.total_steps
         self._learnt.baseline = self._find_baseline()
         if self.run_dir.checkpoint is not None:
             self.train_step.state.read(self.run_dir.checkpoint.folder)
@@ -293,7 +294,11 @@ class TrainingRun:
         for split, figures in scores.items():
             if split not in (self._known_scores or {}):
                 console.info(f"{split} ({which}, step {outcome.best_step}): {describe_scores(figures)}")
-        if "dev" in scores and (unlearnt := self._learnt.describe(scores["dev"], self._best)):
+        if (
+            outcome.steps
+            and "dev" in scores
+            and (unlearnt := self._learnt.describe(scores["dev"], self._best))
+        ):
             self._note(unlearnt)
         if not scores:
             self._note(

@@ -180,7 +180,8 @@ def label_signs(predictions: Sequence[Prediction], scores: Scores, *, is_weighte
     values = {prediction.value for prediction in predictions}
     if len(values) == 1:
         value = values.pop()
-        named = _short_list(value) if isinstance(value, tuple) else _short(str(value))  # type: ignore[arg-type]
+        labels = list(map(str, value)) if isinstance(value, tuple) else [str(value)]
+        named = _short_list(labels)
         is_uneven = scores.values.get("accuracy", 0) > UNEVEN
         remedy = "options.class_weights=balanced" if is_uneven and not is_weighted else ""
         return [Sign(f"all {len(predictions)} rows get {named}", remedy)]
