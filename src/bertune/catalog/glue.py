@@ -14,6 +14,7 @@ ZERO_ONE = ("0", "1")
 ENTAILMENT = ("entailment", "not_entailment")
 NLI = ("entailment", "neutral", "contradiction")
 _PAIR = {"text": "sentence1", "text_b": "sentence2"}
+_NLI_TEXTS = {"text": "premise", "text_b": "hypothesis"}
 _COLA_TRAIN = ["_", "label", "_", "text"]
 
 
@@ -42,6 +43,7 @@ def _classify(  # noqa: PLR0913  (a row of a table)
     label: str = "label",
     metric: str = "accuracy",
     hub_labels: tuple[str, ...] = (),
+    hub_texts: dict[str, str] | None = None,
     hub: str = "",
     suffix: str = "",
     layouts: tuple[Layout, ...] = (),
@@ -52,7 +54,7 @@ def _classify(  # noqa: PLR0913  (a row of a table)
     data = _reading({**texts, "label": label}, labels, **more)
     usual = Layout("train.tsv", f"dev{suffix}.tsv", f"test{suffix}.tsv", folders, data)
     splits = ("train", f"validation{suffix}", f"test{suffix}")
-    remote = ({"text": "sentence"} if len(texts) == 1 else texts), hub_labels or labels
+    remote = hub_texts or texts, hub_labels or labels
     return NamedSet(
         "glue", name, title, "classify", metric, rows[0], rows[1], layouts or (usual,),
         hub=_remote("hub:nyu-mll/glue", hub or name, splits, *remote),
@@ -92,7 +94,7 @@ GLUE: tuple[NamedSet, ...] = (
     ),
     _classify(
         "mrpc", "Do two sentences of the news mean the same?", (3668, 408, 1725), ("MRPC",), _MRPC_TEXTS,
-        ZERO_ONE, "MRPC.tsv", hub_labels=("not_equivalent", "equivalent"), layouts=_MRPC,
+        ZERO_ONE, "MRPC.tsv", hub_labels=("not_equivalent", "equivalent"), hub_texts=_PAIR, layouts=_MRPC,
     ),
     _classify(
         "qqp", "Do two questions of Quora ask the same?", (363846, 40430, 390965), ("QQP", "QQP-clean"),
@@ -116,10 +118,12 @@ GLUE: tuple[NamedSet, ...] = (
     _classify(
         "mnli", "Does a sentence follow from another? Dev rows of the same genres", (392702, 9815, 9796),
         ("MNLI",), _PAIR, NLI, "MNLI-m.tsv", label="gold_label", suffix="_matched", drop_labels=["-"],
+        hub_texts=_NLI_TEXTS,
     ),
     _classify(
         "mnli-mm", "MNLI with dev rows of other genres", (392702, 9832, 9847), ("MNLI",), _PAIR, NLI,
         "MNLI-mm.tsv", label="gold_label", suffix="_mismatched", hub="mnli", drop_labels=["-"],
+        hub_texts=_NLI_TEXTS,
         trap="trains on the rows of glue:mnli; a model of that can be evaluated on it without training again",
     ),
     _classify(
@@ -142,7 +146,7 @@ GLUE: tuple[NamedSet, ...] = (
             Layout("", "", file, ("diagnostic", "AX"), _reading({**_PAIR, "label": "label"}, NLI))
             for file in ("diagnostic.tsv", "AX.tsv")
         ),
-        hub=Layout("", "", "hub:nyu-mll/glue/ax:test", data={"columns": {**_PAIR, "label": "label"}}),
+        hub=Layout("", "", "hub:nyu-mll/glue/ax:test", data={"columns": {**_NLI_TEXTS, "label": "label"}}),
         labels=NLI, leaderboard=Leaderboard("AX.tsv", "glue", (1104,), NLI),
         trap="it has no training rows: train glue:mnli, and predict this with its model",
     ),
