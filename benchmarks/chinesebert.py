@@ -219,7 +219,8 @@ def learn(
     folder: Path, args: argparse.Namespace, seed: int, *, words: bool, pinyin: bool, glyphs: bool
 ) -> float:
     """Return the best dev accuracy."""
-    settings = [f"train.epochs={args.epochs}", f"train.learning_rate={args.rate}", *args.overrides]
+    settings = [f"train.epochs={args.epochs}", f"train.learning_rate={args.rate}"]
+    settings += ["train.head_learning_rate=null", *args.overrides]
     settings += [] if words else ["train.active_vocabulary=false"]
     bench = Bench(folder, args.rows, *settings, seed=seed)
     encoder = bench.model.encoder

@@ -178,6 +178,8 @@ def settings_of(name: str, args: argparse.Namespace, seed: int) -> list[str]:
         f"model={find_model(work.model, args)}",
         f"seed={seed}",
         "train.batch_size=32",
+        "train.learning_rate=5e-5",
+        "train.head_learning_rate=null",
         "train.warmup_ratio=0.1",
     ]
     return ["classify", *work.settings, *own, f"train.epochs={work.epochs}", *args.overrides]

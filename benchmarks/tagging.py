@@ -49,6 +49,7 @@ WORK: dict[str, tuple[str, list[str]]] = {
 COMMON = [
     "train.batch_size=32",
     "train.learning_rate=5e-5",
+    "train.head_learning_rate=null",  # one rate for all, as Trainer has it
     "train.warmup_ratio=0.1",
     "train.micro_batch_tokens=null",
     "data.max_length=512",

@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bertune.artifact.read import load
+    from bertune.commands.bench import bench
     from bertune.commands.calibrate import calibrate
     from bertune.commands.compare import compare
+    from bertune.commands.convert import Conversion, convert
     from bertune.commands.crossval import crossval
     from bertune.commands.ensemble import ensemble
     from bertune.commands.evaluate import Evaluation, evaluate
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     )
     from bertune.inference.comparison import Comparison
     from bertune.inference.pipeline import Pipeline
+    from bertune.selection.bench.result import BenchResult
     from bertune.selection.crossval import CrossvalResult
     from bertune.selection.out_of_fold import OutOfFold, read_out_of_fold
     from bertune.tasks import load_task, task_names
@@ -52,10 +55,12 @@ __version__ = "0.1.0"
 
 _MODULES = {
     "ArtifactError": "errors",
+    "BenchResult": "selection.bench.result",
     "BertuneError": "errors",
     "CalibrationReport": "tasks.base.calibration",
     "Comparison": "inference.comparison",
     "ConfigError": "errors",
+    "Conversion": "commands.convert",
     "CrossvalResult": "selection.crossval",
     "DataError": "errors",
     "Evaluation": "commands.evaluate",
@@ -75,9 +80,11 @@ _MODULES = {
     "TrainResult": "training.run",
     "TrainingError": "errors",
     "TuneResult": "commands.tune",
+    "bench": "commands.bench",
     "build_model": "training.build",
     "calibrate": "commands.calibrate",
     "compare": "commands.compare",
+    "convert": "commands.convert",
     "crossval": "commands.crossval",
     "ensemble": "commands.ensemble",
     "evaluate": "commands.evaluate",
@@ -94,10 +101,12 @@ _MODULES = {
 
 __all__ = [
     "ArtifactError",
+    "BenchResult",
     "BertuneError",
     "CalibrationReport",
     "Comparison",
     "ConfigError",
+    "Conversion",
     "CrossvalResult",
     "DataError",
     "Evaluation",
@@ -117,9 +126,11 @@ __all__ = [
     "TrainResult",
     "TrainingError",
     "TuneResult",
+    "bench",
     "build_model",
     "calibrate",
     "compare",
+    "convert",
     "crossval",
     "ensemble",
     "evaluate",

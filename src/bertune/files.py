@@ -19,6 +19,8 @@ from typing import Any, BinaryIO
 from bertune.errors import ConfigError
 from bertune.types import JSON
 
+REMOTE_PREFIXES = ("hub:", "modelscope:")
+"""How names of data sets begin that are no files: of the Hub, of ModelScope."""
 PART = ".part"
 """The suffix of what is not finished: nobody reads such a name."""
 
@@ -33,6 +35,26 @@ def expand_user(path: str | os.PathLike[str]) -> str:
     """
     # Not Path.expanduser, which raises for the name of a user that does not exist, such as "~backup.csv".
     return os.path.expanduser(path)  # noqa: PTH111
+
+
+def is_remote(source: str) -> bool:
+    """Tell whether a source of rows is a data set of the Hub or of ModelScope, not a file.
+
+    >>> is_remote("hub:nyu-mll/glue/cola"), is_remote("hub.csv")
+    (True, False)
+    """
+    return source.startswith(REMOTE_PREFIXES)
+
+
+def split_remote(source: str) -> tuple[str, str]:
+    """Return the name of such a data set with its prefix, and its split; the split is empty where none is.
+
+    >>> split_remote("hub:glue/cola:test"), split_remote("modelscope:clue/afqmc")
+    (('hub:glue/cola', 'test'), ('modelscope:clue/afqmc', ''))
+    """
+    prefix, _, rest = source.partition(":")
+    name, _, split = rest.partition(":")
+    return f"{prefix}:{name}", split
 
 
 def write_text(path: Path, text: str, *, durable: bool = False) -> None:

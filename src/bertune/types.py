@@ -53,7 +53,7 @@ class Location:
     """Source and line of a row; `str(location)` gives `file:line`, as messages print it."""
 
     source: str
-    """A path, `hub:NAME`, or "-" for standard input."""
+    """A path, `hub:NAME`, `modelscope:NAME`, or "-" for standard input."""
     line: int
     stride: int = 0
     """Lines from one word to the next, for files with one word a line; else 0."""

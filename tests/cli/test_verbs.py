@@ -384,6 +384,9 @@ def test_help_shows_whole_sentences(monkeypatch):
         "tune",
         "compare",
         "calibrate",
+        "convert",
+        "sets",
+        "bench",
     ]
     assert all(text.endswith(".") and not text.endswith("..") for _, text in described), described
     assert all(len(line) <= 80 for line in shown)

@@ -342,13 +342,22 @@ def test_every_fault_is_reported_at_once() -> None:
         ({"train": {"epochs": 0}}, "train.epochs: input should be greater than 0 (got 0)"),
         (
             {"train": {"learning_rate": math.inf}},
-            "train.learning_rate: input should be a finite number (got inf)",
+            "train.learning_rate: input should be 'auto' (got inf), "
+            "or input should be a finite number (got inf)",
         ),
         (
             {"train": {"batch_size": 8, "micro_batches": 9}},
             "train: micro_batches 9 is more than batch_size 8",
         ),
-        ({"train": {"warmup_ratio": 1}}, "train.warmup_ratio: input should be less than 1 (got 1)"),
+        (
+            {"train": {"warmup_ratio": 1}},
+            "train.warmup_ratio: input should be 'auto' (got 1), or input should be less than 1 (got 1)",
+        ),
+        (
+            {"train": {"learning_rate": "fast"}},
+            "train.learning_rate: input should be 'auto' (got 'fast'), or input should be a valid number, "
+            "unable to parse string as a number (got 'fast')",
+        ),
         ({"data": {"max_length": 3}}, "data.max_length: input should be greater than or equal to 4 (got 3)"),
         (
             {"data": {"labels": ["a", "b", "a"]}},

@@ -35,7 +35,7 @@ class FakeRunner:
 
     def __init__(self, *, higher_is_better=True, during=lambda number: None, **tune):
         self.tune = TuneConfig(**{"trials": 8, "startup_trials": 3, "evaluations": 4, **tune})
-        self.run, _ = prepare(RAW)
+        self.run, _ = prepare({**RAW, "train": {"learning_rate": 5e-5}})
         self.held_out = SimpleNamespace(num_rows=(80, 20))
         self.higher_is_better, self.during, self.num_run = higher_is_better, during, 0
         self.seen = []

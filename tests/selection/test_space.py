@@ -134,7 +134,7 @@ def test_what_is_drawn_is_allowed_and_conditions_hold(seed):
 
 def test_the_runs_own_values_are_a_point_of_the_space_or_none():
     found = space(CONDITIONAL)
-    run, _ = prepare({**RAW, "options": {"loss": "focal"}})
+    run, _ = prepare({**RAW, "options": {"loss": "focal"}, "train": {"learning_rate": 5e-5}})
     assert found.values_of(run) == {
         "options.loss": "focal",
         "options.focal_gamma": 2.0,

@@ -28,6 +28,11 @@ from bertune.training.optim import (
 SCHEDULES = ["linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup"]
 
 
+def numbers(**given: object) -> TrainConfig:
+    """Settings without `auto`."""
+    return TrainConfig(**{"learning_rate": 5e-5, "head_learning_rate": None, "warmup_ratio": 0.1, **given})
+
+
 def factors_of_transformers(config: TrainConfig, total: int, warmup: int) -> list[float]:
     """The rate at every step, and 3 steps beyond the end, as a share of the peak."""
     from transformers import get_scheduler
@@ -58,13 +63,13 @@ def check(config: TrainConfig, total: int, warmup: int) -> list[float]:
 @pytest.mark.parametrize("name", SCHEDULES)
 @pytest.mark.parametrize(("total", "ratio"), [(50, 0.1), (37, 0.25), (7, 0.0), (70, 0.1)])
 def test_warmup_by_ratio(name, total, ratio):
-    check(TrainConfig(schedule=name, warmup_ratio=ratio), total, math.ceil(total * ratio))
+    check(numbers(schedule=name, warmup_ratio=ratio), total, math.ceil(total * ratio))
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
 @pytest.mark.parametrize(("total", "steps"), [(50, 0), (50, 1), (50, 13), (20, 19)])
 def test_warmup_by_steps_wins_over_the_ratio(name, total, steps):
-    config = TrainConfig(schedule=name, warmup_steps=steps, warmup_ratio=0.5)
+    config = numbers(schedule=name, warmup_steps=steps, warmup_ratio=0.5)
     assert warmup_steps(config, total) == steps
     check(config, total, steps)
 
@@ -72,7 +77,7 @@ def test_warmup_by_steps_wins_over_the_ratio(name, total, steps):
 @pytest.mark.parametrize("name", [name for name in SCHEDULES if name != "constant"])
 @pytest.mark.parametrize(("total", "steps", "shortened"), [(1, 1, 0), (20, 20, 19), (20, 35, 19)])
 def test_warmup_leaves_a_step_at_the_full_rate(name, total, steps, shortened):
-    config = TrainConfig(schedule=name, warmup_steps=steps)
+    config = numbers(schedule=name, warmup_steps=steps)
     factor = lr_schedule(config, total)
     assert warmup_steps(config, total) == shortened
     assert factor(total - 1) == 1  # with one step, the issue was a rate of 0
@@ -80,14 +85,14 @@ def test_warmup_leaves_a_step_at_the_full_rate(name, total, steps, shortened):
 
 
 def test_warmup_that_fits_says_nothing():
-    assert describe_warmup(TrainConfig(warmup_steps=19), 20) == ""
-    assert describe_warmup(TrainConfig(warmup_ratio=0.9), 1) == ""
-    assert describe_warmup(TrainConfig(warmup_steps=20, schedule="constant"), 20) == ""
+    assert describe_warmup(numbers(warmup_steps=19), 20) == ""
+    assert describe_warmup(numbers(warmup_ratio=0.9), 1) == ""
+    assert describe_warmup(numbers(warmup_steps=20, schedule="constant"), 20) == ""
 
 
 @pytest.mark.parametrize("cycles", [1, 2, 3, 5])
 def test_cycles(cycles):
-    ours = check(TrainConfig(schedule="cosine_with_restarts", schedule_cycles=cycles, warmup_steps=4), 64, 4)
+    ours = check(numbers(schedule="cosine_with_restarts", schedule_cycles=cycles, warmup_steps=4), 64, 4)
     assert sum(1 for before, after in itertools.pairwise(ours[4:]) if after > before) == cycles - 1
 
 
@@ -95,7 +100,7 @@ def test_cycles(cycles):
 @pytest.mark.parametrize("rate", [5e-5, 1e-3, 2e-7])
 def test_power(power, rate):
     ours = check(
-        TrainConfig(schedule="polynomial", schedule_power=power, learning_rate=rate, warmup_steps=3), 23, 3
+        numbers(schedule="polynomial", schedule_power=power, learning_rate=rate, warmup_steps=3), 23, 3
     )
     assert ours[23] * rate == pytest.approx(1e-7, rel=1e-9)
 
@@ -130,13 +135,13 @@ def settings_of(model: Model, config: TrainConfig) -> dict[str, tuple[float, flo
 def test_every_trainable_parameter_once(model):
     for frozen in (model.encoder.word_embeddings(), model.head.out.bias):
         frozen.requires_grad = False
-    found = settings_of(model, TrainConfig(layer_decay=0.5, head_learning_rate=1e-2))
+    found = settings_of(model, numbers(layer_decay=0.5, head_learning_rate=1e-2))
     every = {n for n, _ in model.named_parameters()}
     assert set(found) == every - {"encoder.embeddings.word_embeddings.weight", "head.out.bias"}
 
 
 def test_what_has_one_dimension_does_not_decay(model):
-    found = settings_of(model, TrainConfig(weight_decay=0.03))
+    found = settings_of(model, numbers(weight_decay=0.03))
     assert {n: decay for n, (_, decay) in found.items()} == {
         n: 0.03 if p.ndim > 1 else 0.0 for n, p in model.named_parameters()
     }
@@ -145,7 +150,7 @@ def test_what_has_one_dimension_does_not_decay(model):
 
 
 def test_layers_decay_from_the_top_and_the_head_has_its_own_rate(model):
-    found = settings_of(model, TrainConfig(learning_rate=4e-5, layer_decay=0.8, head_learning_rate=3e-3))
+    found = settings_of(model, numbers(learning_rate=4e-5, layer_decay=0.8, head_learning_rate=3e-3))
     expected = {"embeddings": 4e-5 * 0.8**2, "layers.0": 4e-5 * 0.8, "layers.1": 4e-5}
     counted = dict.fromkeys([*expected, "head"], 0)
     for name, (rate, _) in found.items():
@@ -157,21 +162,19 @@ def test_layers_decay_from_the_top_and_the_head_has_its_own_rate(model):
 
 
 def test_without_a_head_rate_the_head_learns_as_the_top_layer(model):
-    found = settings_of(model, TrainConfig(learning_rate=4e-5, layer_decay=0.8))
+    found = settings_of(model, numbers(learning_rate=4e-5, layer_decay=0.8))
     assert {rate for n, (rate, _) in found.items() if n.startswith("head.")} == {4e-5}
 
 
 def test_without_layer_decay_all_rates_are_one(model):
-    found = settings_of(model, TrainConfig(learning_rate=4e-5))
+    found = settings_of(model, numbers(learning_rate=4e-5))
     assert {rate for rate, _ in found.values()} == {4e-5}
-    assert len(parameter_groups(model, TrainConfig())) == 2
+    assert len(parameter_groups(model, numbers())) == 2
 
 
 def test_a_step_is_one_of_adamw(model):
     """Decoupled decay, bias correction: one step computed by hand."""
-    config = TrainConfig(
-        learning_rate=1e-2, weight_decay=0.1, adam_beta1=0.8, adam_beta2=0.9, adam_epsilon=1e-3
-    )
+    config = numbers(learning_rate=1e-2, weight_decay=0.1, adam_beta1=0.8, adam_beta2=0.9, adam_epsilon=1e-3)
     optimizer = build_optimizer(model, config)
     before = {n: p.detach().clone() for n, p in model.named_parameters()}
     torch.manual_seed(0)
@@ -190,7 +193,7 @@ def test_a_layer_may_have_a_rate_of_its_own(tiny):
         encoder,
         SentenceHead(encoder.hidden_size, "mean", [(8, "none")], num_labels=2, classifier_learning_rate=1e-3),
     )
-    found = settings_of(model, TrainConfig(learning_rate=4e-5, head_learning_rate=3e-4, weight_decay=0.03))
+    found = settings_of(model, numbers(learning_rate=4e-5, head_learning_rate=3e-4, weight_decay=0.03))
     assert {n: found[n] for n in found if n.startswith("head.")} == {
         "head.dense.0.weight": (3e-4, 0.03), "head.dense.0.bias": (3e-4, 0.0),
         "head.out.weight": (1e-3, 0.0), "head.out.bias": (1e-3, 0.0),
@@ -212,5 +215,5 @@ def test_a_rate_that_no_layer_of_the_head_learns_at_is_refused(labels, words, ti
     with pytest.raises(
         ConfigError, match=f"train.head_learning_rate: no layer of this head learns at it; {words}"
     ):
-        parameter_groups(model, TrainConfig(head_learning_rate=1e-3))
-    assert parameter_groups(model, TrainConfig())
+        parameter_groups(model, numbers(head_learning_rate=1e-3))
+    assert parameter_groups(model, numbers())

@@ -28,6 +28,8 @@ from bertune.tasks.base.task import Task
 from bertune.types import JSON
 
 Note = Callable[[str], None]
+_HEAD_FORMS = ("pooling", "decoder")
+"""The options that say what a head is made of, besides those of sentence vectors."""
 _SAYS_NOTHING: tuple[Any, ...] = ([], {}, False, None, "cosine")
 """Values that are bertune's own defaults too."""
 
@@ -36,7 +38,7 @@ def take_over(run: RunConfig, task: Task, note: Note) -> RunConfig:
     """Return a run with those settings of the model's folder that the user has not given.
 
     A task of sentence vectors takes over how the folder makes them, and the longest text. Other tasks take
-    over nothing: they have a head of their own, and the encoder reads longer texts.
+    over what the head of a run of the same task is, such as its pooling, where they go on with that head.
 
     Args:
         run: the settings, which still tell what was given.
@@ -46,13 +48,15 @@ def take_over(run: RunConfig, task: Task, note: Note) -> RunConfig:
     Raises:
         ConfigError: the folder asks for something that bertune does not compute, or does not fit the options.
     """
-    if not isinstance(task, SentenceTask):
-        return run
     trusts_code = run.model_code == "trusted"
     try:
         folder = locate_model(run.model, with_code=trusts_code)
     except BertuneError:
         return run  # building the model says more
+    if (folder / "bertune.json").is_file() and (folder / "checkpoints").is_dir():
+        note(f"model {run.model}: its run is not finished; the best model that it has saved so far is taken")
+    if not isinstance(task, SentenceTask):
+        return _with_head_form(run, task, folder, note)
     try:
         modules = read_base_modules(folder)
         if modules is None:
@@ -70,6 +74,58 @@ def take_over(run: RunConfig, task: Task, note: Note) -> RunConfig:
     task.data = run.data
     settings.say(run.model, note)
     return run
+
+
+def warn_of_seen_rows(run: RunConfig, note: Note) -> None:
+    """Say that rows held out are only new to a model that was not trained on them before."""
+    if (Path(run.model) / "bertune.json").is_file():
+        note(
+            f"model {run.model}: the result of a run; if that was trained on rows of this file, the scores "
+            "of folds flatter it, since it has seen the rows that they hold out"
+        )
+
+
+def _with_head_form(run: RunConfig, task: Task, folder: Path, note: Note) -> RunConfig:
+    """Return a run whose head has the form of the folder's, where both are runs of the same task."""
+    if not (folder / "bertune.json").is_file() or run.train.head == "new" or run.train.reinit_layers:
+        return run
+    try:
+        before, metadata = read_run(folder), read_metadata(folder)
+    except ArtifactError:
+        return run  # building the model says more
+    _say_left_out(run, before, note)
+    if metadata["task"] != run.task:
+        return run
+    known, given = type(task.options).model_fields, task.options.model_fields_set
+    chosen = {
+        name: before.options[name]
+        for name in _HEAD_FORMS
+        if name in known and name in before.options and name not in given
+    }
+    if all(getattr(task.options, name) == value for name, value in chosen.items()):
+        return run
+    settings = _Settings()
+    for name, value in chosen.items():
+        if getattr(task.options, name) != value:
+            settings.add(f"options.{name}", value, value)
+    values = {name: getattr(task.options, name) for name in given}
+    task.options = type(task.options).model_validate({**values, **chosen})
+    settings.say(run.model, note)
+    return run.model_copy(update={"options": task.options.model_dump()})
+
+
+def _say_left_out(run: RunConfig, before: RunConfig, note: Note) -> None:
+    """Say which settings about texts the folder was made with, and this run does not have."""
+    options = before.options
+    left_out = []
+    if before.data.max_length is not None and "max_length" not in run.data.model_fields_set:
+        left_out.append(f"data.max_length={before.data.max_length}")
+    if options.get("do_lower_case"):
+        left_out.append("options.do_lower_case=true")
+    if any((options.get("prompts") or {}).values()):
+        left_out.append("options.prompts")
+    if left_out:
+        note(f"model {run.model}: of the folder's settings not taken over: {', '.join(left_out)}")
 
 
 def read_base_modules(folder: Path) -> SentenceModules | None:

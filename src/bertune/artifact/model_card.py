@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from bertune.artifact.artifact import Artifact, bertune_only_reason, opens_in_sentence_transformers
+from bertune.config.auto_rates import number
+from bertune.config.schema import TrainConfig
 from bertune.console import duration
 from bertune.errors import ArtifactError
 from bertune.files import write_text
@@ -222,13 +224,19 @@ def _run_lines(artifact: Artifact, summary: JSON) -> list[str]:
         "",
         f"- rows: {rows}; at most {artifact.tokenizer.max_length} tokens a row",
         f"- {summary['steps']} steps of {run.train.batch_size} rows, "
-        f"learning rate {run.train.learning_rate:g}, {run.train.schedule} schedule, seed {run.seed}; "
+        f"{_rates(run.train)}, {run.train.schedule} schedule, seed {run.seed}; "
         f"best at step {summary['best_step']}",
         f"- {duration(summary['train_seconds'])} on {summary['device']} in {summary['precision']}, "
         f"{summary['rows_per_s']:.0f} rows/s",
         "- every setting: `run.yaml`; every step: `history.jsonl`",
         "",
     ]
+
+
+def _rates(train: TrainConfig) -> str:
+    head = train.head_learning_rate
+    of_head = f" (head {head:g})" if isinstance(head, float) and head != train.learning_rate else ""
+    return f"learning rate {number(train, 'learning_rate'):g}{of_head}"
 
 
 def _capitalize(text: str) -> str:

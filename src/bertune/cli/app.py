@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from bertune.cli import options as opt
+from bertune.cli.bench import bench
 from bertune.cli.calibrate import calibrate
 from bertune.cli.compare import compare
+from bertune.cli.convert import convert
 from bertune.cli.crossval import crossval
 from bertune.cli.ensemble import ensemble
 from bertune.cli.output import exit_guarded, print_json
+from bertune.cli.sets import sets
 from bertune.cli.tune import tune
 
 if TYPE_CHECKING:
@@ -394,3 +397,6 @@ app.command()(crossval)
 app.command()(tune)
 app.command()(compare)
 app.command()(calibrate)
+app.command()(convert)
+app.command()(sets)
+app.command()(bench)

@@ -32,7 +32,7 @@ ResumeFolds = Annotated[bool, typer.Option("--resume", help="Go on after the las
 Source = Annotated[
     str,
     typer.Argument(
-        metavar="RUN.yaml|TASK|OUT",
+        metavar="RUN.yaml|TASK|SET|OUT",
         help="A run file or a task; with --resume also the folder of a cross-validation.",
         parser=opt.expand_user,
     ),

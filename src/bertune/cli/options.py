@@ -51,8 +51,8 @@ NewFolder = Annotated[str, typer.Argument(metavar="[FOLDER]", help="Where to wri
 RunSource = Annotated[
     str,
     typer.Argument(
-        metavar="RUN.yaml|TASK|OUT",
-        help="A run file or a task; with --resume also the folder of a run.",
+        metavar="RUN.yaml|TASK|SET|OUT",
+        help="A run file, a task, or a named set such as glue:cola; with --resume also the folder of a run.",
         parser=expand_user,
     ),
 ]
@@ -64,7 +64,9 @@ Resume = Annotated[
 ScoredFile = Annotated[
     str,
     typer.Argument(
-        help="A data file with targets; with --corpus, the queries with their ids.", parser=expand_user
+        help="A data file with targets, or a named set (its dev rows); with --corpus, the queries with their "
+        "ids.",
+        parser=expand_user,
     ),
 ]
 ScoredCorpus = Annotated[
@@ -85,7 +87,9 @@ Qrels = Annotated[
 TextFile = Annotated[
     str,
     typer.Argument(
-        metavar="FILE|-", help="A data file, or - for standard input with a text a line.", parser=expand_user
+        metavar="FILE|-",
+        help="A data file, a named set (its test rows), or - for standard input with a text a line.",
+        parser=expand_user,
     ),
 ]
 PredictionsFile = Annotated[
@@ -93,13 +97,13 @@ PredictionsFile = Annotated[
     typer.Option(
         "-o",
         "--output",
-        help="The file to write: .csv, .jsonl or .conll.",
+        help="The file to write: .csv, .jsonl or .conll; for a leaderboard also a folder.",
         show_default=False,
         parser=expand_user,
     ),
 ]
 PredictionsFormat = Annotated[
-    str | None, typer.Option("--format", help="csv, jsonl or conll.", show_default=False)
+    str | None, typer.Option("--format", help="csv, jsonl, conll or leaderboard.", show_default=False)
 ]
 
 Coverage = Annotated[

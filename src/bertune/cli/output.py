@@ -237,7 +237,10 @@ def write_predictions(  # noqa: PLR0913  (the options of `bertune predict`)
     from bertune.inference import writers
 
     console = Console(quiet or not is_main_process())
-    writers.output_format(output, output_format, "")  # refuses a wrong name before any work
+    if output_format == "leaderboard":
+        source = _leaderboard_source(file, overrides, output)
+    else:
+        writers.output_format(output, output_format, "")  # refuses a wrong name before any work
     predictions = predict(
         folder,
         file,
@@ -252,6 +255,16 @@ def write_predictions(  # noqa: PLR0913  (the options of `bertune predict`)
     if not is_main_process():
         deque(predictions.results, maxlen=0)  # computes this process's share; the first one writes
         return
+    if output_format == "leaderboard":
+        from bertune.catalog.leaderboard import submission_name, write_submission
+        from bertune.catalog.sets import split_name
+
+        named_set, _ = split_name(file)
+        path = write_submission(named_set, predictions.results, str(output), source)
+        console.info(f"{named_set.full_name}: for its leaderboard, written to {path}")
+        if path.name != (official := submission_name(named_set, source)):
+            console.info(f"note: the leaderboard expects the name {official}")
+        return
     chosen_format = writers.output_format(output, output_format, predictions.format)
     with writers.open_output(output, sys.stdout) as target:
         if chosen_format == "csv":
@@ -262,6 +275,30 @@ def write_predictions(  # noqa: PLR0913  (the options of `bertune predict`)
         else:
             count = writers.write_jsonl(target, predictions.results)
     console.info(f"{count} rows predicted{f', written to {output}' if output else ''}")
+
+
+def _leaderboard_source(file: str, overrides: list[str], output: str | None) -> str:
+    """Return the test file of a named set; refuse what no leaderboard takes, before any work.
+
+    Raises:
+        ConfigError: no named set with a leaderboard, not its test rows, or no place for the file.
+    """
+    from bertune.catalog.leaderboard import leaderboard_of
+    from bertune.catalog.sets import is_set_name, split_name
+    from bertune.catalog.use import named_rows
+    from bertune.errors import ConfigError
+
+    if not is_set_name(file):
+        raise ConfigError(f"--format leaderboard: needs a named set, such as glue:cola, got {file!r}")
+    named_set, split = split_name(file)
+    name = leaderboard_of(named_set).file_name
+    if split not in {"", "test"}:
+        raise ConfigError(
+            f"{file}: a leaderboard takes predictions of test rows; write {named_set.full_name}"
+        )
+    if output is None:
+        raise ConfigError(f"--format leaderboard: give -o FOLDER, or -o FILE such as -o {name}")
+    return named_rows(file, overrides, "test", lambda _: None)[0]
 
 
 def print_vectors(rows: Iterator[JSON]) -> None:

@@ -13,7 +13,7 @@ from bertune.files import expand_user
 Source = Annotated[
     str,
     typer.Argument(
-        metavar="RUN.yaml|TASK|OUT",
+        metavar="RUN.yaml|TASK|SET|OUT",
         help="A run file with a section search, or a task; with --resume also the folder of a search.",
         parser=expand_user,
     ),

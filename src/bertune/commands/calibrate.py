@@ -11,10 +11,11 @@ from bertune.artifact.artifact import Artifact
 from bertune.artifact.model_card import rewrite_calibration
 from bertune.artifact.read import read_artifact, read_metadata
 from bertune.artifact.write import write_calibration
+from bertune.catalog.use import named_rows
 from bertune.config.reading import reading_config
 from bertune.console import Console, prefixed
 from bertune.errors import ConfigError
-from bertune.files import expand_user
+from bertune.files import expand_user, is_remote
 from bertune.kernels.precision import choose_device
 from bertune.tasks.base.calibration import CalibrationReport, CalibrationRequest
 from bertune.tasks.base.reading import check_examples, read_examples
@@ -78,6 +79,7 @@ def calibrate(  # noqa: PLR0913  (what a user can choose)
         artifact.task.reset_calibration()
     else:
         source = expand_user(file)
+        source, overrides = named_rows(source, overrides, "dev", prefixed(console), scored=True)
         for line in known_rows(artifact, source):
             console.info(f"note: {line}")
         report = _learn(artifact, source, overrides, request, device, precision, console)
@@ -144,4 +146,4 @@ def known_rows(artifact: Artifact, file: str) -> list[str]:
 
 def _is_among(file: str, files: str | list[str] | None) -> bool:
     named = [files] if isinstance(files, str) else files or []
-    return os.path.realpath(file) in {os.path.realpath(name) for name in named if not name.startswith("hub:")}
+    return os.path.realpath(file) in {os.path.realpath(name) for name in named if not is_remote(name)}

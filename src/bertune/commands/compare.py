@@ -11,13 +11,14 @@ from typing import Any
 
 from bertune import distributed
 from bertune.artifact.read import read_artifact
+from bertune.catalog.use import named_files
 from bertune.commands.evaluate import use_search_prompts
 from bertune.config.reading import reading_config
 from bertune.config.schema import DataConfig
-from bertune.console import Console
+from bertune.console import Console, prefixed
 from bertune.data.columns import ColumnMapping
 from bertune.errors import BertuneError, ConfigError
-from bertune.files import expand_user
+from bertune.files import expand_user, is_remote
 from bertune.inference.comparison import ComparedModel, Comparison, compare_pairs
 from bertune.inference.disagreements import ComparedRows, check_output, differing, write_disagreements
 from bertune.inference.pairing import comparison_faults, comparison_notes, paired_rows
@@ -65,9 +66,9 @@ def compare(  # noqa: PLR0913  (what a user can choose)
     """
     folders = [expand_user(m) for m in ([models] if isinstance(models, str | Path) else models)]
     sources = [expand_user(f) for f in ([files] if isinstance(files, str | Path) else files)]
-    call = _Call(
-        folders, sources, overrides, task, model_code, device, precision, console or Console(quiet=True)
-    )
+    console = console or Console(quiet=True)
+    sources, overrides = named_files(sources, overrides, "dev", prefixed(console), scored=True)
+    call = _Call(folders, sources, overrides, task, model_code, device, precision, console)
     path, faults = None if output is None else expand_user(output), _Faults()
     _check_call(call, path, faults)
     opened = _open_models(call, faults)
@@ -265,7 +266,7 @@ def _read_rows(call: _Call, opened: _Opened, scratch: Path | None, *, keep: bool
     """Read the rows once, by the task that leads; rows that a model cannot predict are a fault."""
     if not opened.is_complete:
         for file in call.sources:
-            if not (file == "-" or file.startswith("hub:") or Path(file).exists()):
+            if not (file == "-" or is_remote(file) or Path(file).exists()):
                 faults.add(f"{file}: no such file")
         return _Rows([], [])
     task = opened.lead_task

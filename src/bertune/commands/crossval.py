@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bertune.artifact.base_model import take_over
+from bertune.artifact.base_model import take_over, warn_of_seen_rows
 from bertune.commands.train import check_run, resolve_run
 from bertune.config.load import idle_settings
 from bertune.config.schema import RunConfig
@@ -150,6 +150,7 @@ def _prepare(
     if faults or run is None:
         raise ConfigError(faults[0] if len(faults) == 1 else "\n".join(faults))
     run = take_over(run, task, notes.append)
+    warn_of_seen_rows(run, notes.append)
     train = run.train.model_copy(update={"eval_every": "end"})
     idle = idle_settings(_without_split(run, request).model_copy(update={"train": train}))
     for line in [*notes, *dict.fromkeys(idle)]:

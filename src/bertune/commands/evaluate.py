@@ -12,6 +12,7 @@ import numpy as np
 from bertune import distributed
 from bertune.artifact.artifact import Artifact
 from bertune.artifact.read import read_artifact
+from bertune.catalog.use import named_files
 from bertune.config.reading import reading_config
 from bertune.console import Console, prefixed
 from bertune.errors import ConfigError
@@ -69,8 +70,9 @@ def evaluate(  # noqa: PLR0913  (what a user can choose)
 
     Args:
         folder: what `train` has written.
-        files: one file or several; with `search` the file of the queries.
-        overrides: `data.name=value`, such as data.encoding=gb18030.
+        files: one file or several, or a named set such as glue:cola (its dev rows; glue:cola:test says
+            which); with `search` the file of the queries.
+        overrides: `data.name=value`, such as data.encoding=gb18030 or data.root=FOLDER.
         search: score how high the relevant documents of a corpus rank, for a model of sentence vectors.
         truncate_dim: score the first features of its vectors only.
         device: auto, cpu, cuda or mps.
@@ -86,6 +88,7 @@ def evaluate(  # noqa: PLR0913  (what a user can choose)
     console = console or Console(quiet=True)
     note = prefixed(console)
     sources = [expand_user(file) for file in ([files] if isinstance(files, str | Path) else files)]
+    sources, overrides = named_files(sources, overrides, "dev", note, scored=True)
     if search is not None:
         searcher = load_sentence_pipeline(folder, device=device, precision=precision, model_code=model_code)
         return _evaluate_search(searcher, sources, overrides, search, truncate_dim, console)

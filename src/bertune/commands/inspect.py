@@ -11,6 +11,8 @@ import numpy as np
 
 from bertune.artifact.members import MEMBERS, is_ensemble, member_folders
 from bertune.artifact.read import build_task, read_metadata, read_run
+from bertune.catalog.sets import is_set_name, split_name
+from bertune.catalog.use import named_rows
 from bertune.config.load import apply_override, resolve_config
 from bertune.config.schema import DataConfig, Section
 from bertune.data.columns import normalize_name
@@ -48,7 +50,7 @@ def inspect(
     """Describe a data file, or the folder of a model.
 
     Args:
-        file: a data file with targets; or a folder, see `bertune.encoders.checkpoint_report`.
+        file: a data file with targets, or a named set; or a folder, see `bertune.encoders.checkpoint_report`.
         overrides: `data.name=value`, how to read the file.
         task: the name of a task. "auto" looks at the label column: fractions are regress, sentences of words
             and spans are tag, everything else is classify.
@@ -63,10 +65,7 @@ def inspect(
     Raises:
         BertuneError: the file, a row or a setting cannot be used.
     """
-    if file == "-":
-        raise ConfigError(
-            "inspect reads a file more than once, so it cannot read standard input; give a file"
-        )
+    _refuse_standard_input(file)
     if Path(file).is_dir() or (file in PACKAGED_MODELS and not Path(file).exists()):
         if overrides:
             raise ConfigError(
@@ -75,6 +74,8 @@ def inspect(
             )
         return _report_folder(Path(file) if Path(file).is_dir() else locate_model(file))
     notes: list[str] = []
+    task = split_name(file)[0].task if task == "auto" and is_set_name(file) else task
+    file, overrides = named_rows(file, overrides, "train", notes.append, scored=True, labels=True)
     source = resolve_files(file, "train")[0]
     raw: JSON = {"task": task}
     for override in overrides:
@@ -106,6 +107,13 @@ def inspect(
     else:
         _add_tokens(report, fitted, tokenizer, samples, examples)
     return report
+
+
+def _refuse_standard_input(file: str) -> None:
+    if file == "-":
+        raise ConfigError(
+            "inspect reads a file more than once, so it cannot read standard input; give a file"
+        )
 
 
 def _report_folder(folder: Path) -> JSON:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from bertune import distributed
 from bertune.artifact.read import read_artifact
+from bertune.catalog.use import named_rows
 from bertune.config.reading import reading_config
 from bertune.config.schema import DataConfig
 from bertune.console import Console, prefixed
@@ -57,7 +58,7 @@ def predict(  # noqa: PLR0913  (what a user can choose)
 
     Args:
         folder: what `train` has written.
-        file: a data file, or "-".
+        file: a data file, or "-"; or a named set such as glue:cola (its test rows; glue:cola:dev says which).
         overrides: `data.name=value`, how to read the file.
         coverage: how often the `prediction_set` of a row shall hold the truth, such as 0.9; without it rows
             have no such set. The model must have been calibrated.
@@ -77,6 +78,7 @@ def predict(  # noqa: PLR0913  (what a user can choose)
             "standard input cannot be read by several processes; give a file, or start one process"
         )
     console = console or Console(quiet=True)
+    file, overrides = named_rows(file, overrides, "test", prefixed(console))
     artifact = read_artifact(folder, task, model_code, lambda line: console.info(f"note: {line}"))
     data = reading_config(artifact.run_config.data, file, overrides)
     artifact = artifact.for_reading(data)

@@ -11,7 +11,8 @@ from pydantic import ValidationError
 
 from bertune import distributed
 from bertune.artifact.base_model import take_over
-from bertune.config.load import idle_settings, read_config, resolve_config
+from bertune.catalog.use import read_settings
+from bertune.config.load import idle_settings, resolve_config
 from bertune.config.schema import RunConfig
 from bertune.console import Console, duration, prefixed
 from bertune.errors import ConfigError
@@ -23,6 +24,7 @@ from bertune.training.build import check_model
 from bertune.training.launch import apply_launcher_settings, check_environment
 from bertune.training.listener import Listener
 from bertune.training.resume import (
+    RunDir,
     choose_run_dir,
     finished_scores,
     is_run_dir,
@@ -44,8 +46,8 @@ def train(
     """Fine-tune an encoder.
 
     Args:
-        source: a run file, the name of a task, or the settings as a dictionary; with `resume` also the folder
-            of a run.
+        source: a run file, the name of a task or of a set such as glue:cola, or the settings as a dictionary;
+            with `resume` also the folder of a run.
         overrides: `section.name=value`, applied to the settings.
         quiet: write nothing to stderr.
         resume: go on from the newest complete checkpoint, bit for bit; without one the run begins, and a
@@ -76,7 +78,7 @@ def train(
     for line in idle_settings(run):
         console.info(f"note: {line}")
     check_environment(run)
-    check_model(run)
+    _check_model(run, run_dir)
     splits = read_datasets(run, task, console)
     if not splits.dev:
         console.info(
@@ -85,6 +87,19 @@ def train(
     result = train_on(run, task, splits, listeners, run_dir=run_dir, console=console)
     console.info(f"done in {duration(time.perf_counter() - began)}")
     return result
+
+
+def _check_model(run: RunConfig, run_dir: RunDir) -> None:
+    """Refuse an encoder that cannot be run; of a run that goes on, also say what it is needed for."""
+    try:
+        check_model(run)
+    except ConfigError as error:
+        if run_dir.checkpoint is None:
+            raise
+        raise ConfigError(
+            f"{error}; the run in {str(run_dir.path)!r} goes on with the model that it began with only: its "
+            "tokenizer, and the word vectors that are not trained, come from there"
+        ) from None
 
 
 def _option_defaults(task: Task) -> JSON:
@@ -124,7 +139,7 @@ def resolve_run(
         ConfigError: settings are wrong; all of them are named.
         TaskNotFound: there is no such task.
     """
-    raw = read_config(source, overrides)
+    raw = read_settings(source, overrides, note)
     of_search = [name for name in ("search", "tune") if raw.pop(name, None) is not None]
     if of_search:
         note(f"{' and '.join(of_search)}: for bertune tune; here the other settings count, as they are")
@@ -143,9 +158,20 @@ def check_run(run: RunConfig, task: Task) -> None:
     """
     if run.data.train is None:
         raise ConfigError("data.train: must be given, such as data.train=reviews.csv")
+    if run.out is not None and _holds(run.out, run.model):
+        raise ConfigError(
+            f"out: {run.out!r} holds the model {run.model!r} that the run begins from, which it would write "
+            "over; give another folder"
+        )
     if run.train.r_drop and type(task).divergence is Task.divergence:
         raise ConfigError(f"train.r_drop: task {run.task} has no distance between two passes; leave it out")
     if run.train.fsdp and task.uses_whole_batch:
         raise ConfigError(
             "train.fsdp: a loss over a whole batch needs the whole model in every process; leave it out"
         )
+
+
+def _holds(out: str, model: str) -> bool:
+    """Tell whether the folder of a model is that of a run, or a folder inside it."""
+    folder = Path(model)
+    return folder.is_dir() and folder.resolve().is_relative_to(Path(out).resolve())

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from bertune.artifact.read import read_metadata
+from bertune.catalog.use import read_settings
 from bertune.commands.train import prepare, train
+from bertune.config.auto_rates import take_settled
 from bertune.config.load import dump_config, read_config
 from bertune.config.schema import RunConfig
 from bertune.config.tuning import TuneConfig, take_sections
@@ -28,7 +30,7 @@ from bertune.selection.trial_table import TrialTable
 from bertune.selection.trials import Study, Trial
 from bertune.selection.trials_file import write_trials
 from bertune.tasks import load_task
-from bertune.tasks.base.task import Task
+from bertune.tasks.base.task import Note, Task
 from bertune.training.build import check_model
 from bertune.training.launch import check_environment
 from bertune.training.resume import finished_scores
@@ -113,7 +115,7 @@ def tune(
             "tune: trials are not shared by the processes of a launcher; start `bertune tune` several times "
             "on one folder instead, all but the first with --resume"
         )
-    plan = _plan(source, overrides, trials, time, resume=resume)
+    plan = _plan(source, overrides, trials, time, prefixed(console, "note"), resume=resume)
     import_optuna()
     if plan.tune.engine == "ray":
         from bertune.selection.ray_cluster import check_ray
@@ -161,11 +163,12 @@ def _plan(
     overrides: Sequence[str],
     trials: int | None,
     time: float | str | None,
+    note: Note,
     *,
     resume: bool,
 ) -> _Plan:
     """Check all settings of a search at once."""
-    given = read_config(_settings_to_resume(source) if resume else source, overrides)
+    given = read_settings(_settings_to_resume(source) if resume else source, overrides, note)
     limits = {name: value for name, value in {"trials": trials, "time": time}.items() if value is not None}
     if limits and isinstance(given.get("tune") or {}, dict):
         given["tune"] = {**(given.get("tune") or {}), **limits}
@@ -338,12 +341,14 @@ class _Search:
             if out.is_dir() and not _same_settings(out, winner):  # there were more trials since
                 remove_folder(out)
             if (out / "scores.json").is_file():
+                _write_numbers(winner, out)
                 return finished_scores(out)
             if not out.is_dir():  # else it has been counted
                 uses = self._dev_uses() + 1
                 write_json(self._folder / RESULTS_FILE, {**self._results(), "dev_uses": uses})
             self._console.info(f"winner: is trained again on all training rows, in {out}")
             result = train(str(winner), [f"out={out}"], quiet=self._console.quiet, resume=out.is_dir())
+            _write_numbers(winner, out)
         remove_folder(self._folder / BEST_TRIAL)
         return result.scores
 
@@ -407,7 +412,16 @@ class _Search:
         )
 
 
+def _write_numbers(winner: Path, folder: Path) -> None:
+    """Put the numbers of the refit in the place of `auto`, so that the file repeats it whatever the rule."""
+    write_text(winner, (folder / "run.yaml").read_text(encoding="utf-8"))
+
+
 def _same_settings(folder: Path, winner: Path) -> bool:
-    """Tell whether a folder holds the run of a run file."""
+    """Tell whether a folder holds the run of a run file, which may say `auto` where it has numbers."""
     file = folder / "run.yaml"
-    return file.is_file() and file.read_text(encoding="utf-8") == winner.read_text(encoding="utf-8")
+    if not file.is_file():
+        return False
+    ran, asked = (RunConfig.model_validate(read_config(path)) for path in (file, winner))
+    settled = asked.model_copy(update={"train": take_settled(asked.train, ran.train)})
+    return dump_config(settled) == dump_config(ran)

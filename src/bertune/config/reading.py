@@ -8,6 +8,7 @@ from typing import Any
 from bertune.config.load import apply_override, resolve_config
 from bertune.config.schema import DataConfig, Section
 from bertune.errors import ConfigError
+from bertune.files import is_remote, split_remote
 
 READING_SETTINGS = (
     "columns",
@@ -18,6 +19,7 @@ READING_SETTINGS = (
     "encoding",
     "drop_labels",
     "label_delimiter",
+    "convert",
     "bad_rows",
     "cache",
     "workers",
@@ -35,7 +37,7 @@ def reading_config(data: DataConfig, file: str, overrides: Sequence[str]) -> Dat
         ConfigError: an override names a setting that training has fixed, or a Hub data set comes without a
             split.
     """
-    if file.startswith("hub:") and ":" not in file.removeprefix("hub:"):
+    if is_remote(file) and not split_remote(file)[1]:
         raise ConfigError(f"{file}: say which split, such as {file}:test or {file}:validation")
     raw: dict[str, Any] = {"task": "any", "data": data.model_dump(exclude_unset=True)}
     if file == "-":

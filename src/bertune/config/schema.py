@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, TypeGuard, get_origin
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from bertune.errors import listed
-from bertune.files import expand_user
+from bertune.files import expand_user, is_remote
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 UsePrecision = Literal[Precision, "int8"]
@@ -26,12 +26,23 @@ def _path_text(value: Any) -> Any:
     return expand_user(value) if isinstance(value, str | os.PathLike) else value
 
 
+def _below(root: str, files: Any) -> Any:
+    """Return names of files as paths that begin with a folder, unless they are whole or no files."""
+    if isinstance(files, list):
+        return [_below(root, file) for file in files]
+    path = _path_text(files)
+    is_name = isinstance(path, str) and path != "-" and not is_remote(path)
+    return os.path.join(root, path) if is_name else files  # noqa: PTH118
+
+
 LocalPath = Annotated[str, BeforeValidator(_path_text)]
 """A file or folder as text; "~" at its start is the home folder."""
 Files = LocalPath | list[LocalPath]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 PositiveInt = Annotated[int, Field(ge=1)]
+AutoRate = Literal["auto"] | PositiveFloat
+"""A learning rate, or `auto`: chosen when the model and the number of steps are known."""
 
 
 class Section(BaseModel):
@@ -65,18 +76,22 @@ def _names_as_text(names: Any) -> Any:
 class DataConfig(Section):
     """Where the rows are and how to read them."""
 
+    root: LocalPath | None = None
+    """Folder in which names of data files begin that are not whole paths. For a named set (`bertune sets`):
+    the folder of its files, or `hub` or `modelscope`. What a run writes has the whole paths instead."""
     train: Files | None = None
     """File, or list of files, with the training rows: csv, tsv, txt, json, jsonl, parquet or conll, each also
-    as .gz; or hub:NAME."""
+    as .gz; or hub:NAME or modelscope:NAME."""
     dev: Files | None = None
     """File or files that decide which checkpoint is best. Without it, `dev_fraction` of the training rows
     becomes the dev set."""
     test: Files | None = None
     """File or files to score at the end with the best checkpoint."""
     columns: list[str] | dict[str, str | list[str]] | None = None
-    """A list names the columns of a file without header, from left to right; "_" ignores a column. A mapping
-    gives the column of each field: {text: review, label: stars}; a list where a field is spread over several
-    columns: {text: review, label: [toxic, obscene]}. Without it, well-known names are recognised."""
+    """A list names the columns of a file without header, from left to right; "_" ignores a column, and "..."
+    at the end all further ones. A mapping gives the column of each field: {text: review, label: stars}; a
+    list where a field is spread over several columns: {text: review, label: [toxic, obscene]}. Without it,
+    well-known names are recognised."""
     format: Literal["auto", "csv", "tsv", "json", "jsonl", "fasttext", "parquet", "conll", "lines"] = "auto"
     """File format; `auto` goes by the file name, and by the first bytes where they say otherwise. `conll` has
     one word a line, in columns, or one sentence a line: words, a tab, tags. `fasttext` has `__label__` and a
@@ -101,6 +116,10 @@ class DataConfig(Section):
     by their value."""
     label_delimiter: str | None = None
     """Character between the labels of one row, such as | in "red|blue". It makes the task multi-label."""
+    convert: Literal["csl", "cluewsc", "cluener", "golden_horse"] | None = None
+    """How rows of some data sets become texts: `csl` joins the keywords, and the abstract is the second
+    text; `cluewsc` marks the two spans in the text; `cluener` makes spans of its mapping;
+    `golden_horse` leaves out the number behind each character. Other rows stay as they are."""
     bad_rows: Literal["error", "skip"] = "error"
     """What to do with rows that cannot be used. `error`: stop and name them. `skip`: leave them out and count
     them."""
@@ -119,6 +138,21 @@ class DataConfig(Section):
     read and tokenized once. `auto`: if the files of the run have 64 MB or more together."""
     workers: Literal["auto"] | PositiveInt = "auto"
     """Processes that tokenize data for the cache; `auto`: one for each core."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _files_below_root(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or values.get("root") is None:
+            return values
+        root = _path_text(values["root"])
+        if not isinstance(root, str):
+            raise ValueError(f"root must be a folder, got {root!r}")
+        if root.rstrip(":") in {"hub", "modelscope"} and not os.path.isdir(root):  # noqa: PTH112
+            raise ValueError(
+                f"root={root} is for named sets, such as glue:cola; write data.train={root.rstrip(':')}:NAME"
+            )
+        files = {name: _below(root, values[name]) for name in ("train", "dev", "test") if name in values}
+        return {**values, **files, "root": None}
 
     @field_validator("delimiter", "label_delimiter")
     @classmethod
@@ -195,10 +229,12 @@ class TrainConfig(Section):
     whole batch."""
     micro_batch_tokens: PositiveInt | None = 16384
     """Split a batch further if a micro-batch would have more tokens than this."""
-    learning_rate: PositiveFloat = 5e-5
-    """Peak learning rate of the encoder."""
-    head_learning_rate: PositiveFloat | None = None
-    """Peak learning rate of the head. Without it: `learning_rate`."""
+    learning_rate: AutoRate = "auto"
+    """Peak learning rate of the encoder. `auto`: by its width, its layers, the task and the number of steps;
+    the log and OUT/run.yaml have the number."""
+    head_learning_rate: AutoRate | None = "auto"
+    """Peak learning rate of the head. `auto`: that of the task for a head that begins at random, never below
+    `learning_rate`. Null: `learning_rate`."""
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Factor from the learning rate of one layer to that of the layer below (0.95 is usual); 1 is the same
     rate for all."""
@@ -214,8 +250,8 @@ class TrainConfig(Section):
     """Largest norm of the gradient; a longer gradient is scaled down to it. 0: no limit."""
     schedule: Schedule = "linear"
     """How the learning rate changes after the warm-up."""
-    warmup_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    """Fraction of all steps in which the learning rate rises from 0."""
+    warmup_ratio: Literal["auto"] | Annotated[float, Field(ge=0, lt=1)] = "auto"
+    """Fraction of all steps in which the learning rate rises from 0. `auto`: a tenth."""
     warmup_steps: Annotated[int, Field(ge=0)] | None = None
     """Number of steps in which the learning rate rises from 0; `warmup_ratio` has no effect then. A warm-up
     as long as the run is shortened by one step, and the log says so."""
@@ -235,6 +271,14 @@ class TrainConfig(Section):
     active_vocabulary: bool = True
     """Train only the word vectors that occur in the training rows; the others get the same weight decay as
     without it. The result is the same, for less time and memory."""
+    head: Literal["auto", "keep", "new"] = "auto"
+    """What becomes of the head in the folder of `model`, where that is the result of another run. `auto`:
+    labels of the same name keep their weights, and the head is new where it does not fit; the log says
+    which. `keep`: refuse a head that cannot be kept whole. `new`: draw a new one; a pretrained pooler
+    stays."""
+    reinit_layers: Annotated[int, Field(ge=0)] = 0
+    """How many of the encoder's top layers are drawn anew before training, and with them the pooler and the
+    head; 0 for none. A few help on small data (Zhang et al. 2021)."""
     glyphs: Literal["frozen", "trained"] = "frozen"
     """ChineseBERT only: whether the pixels of its glyphs are trained. A base-size model has 40 million of
     them."""
@@ -274,6 +318,15 @@ class TrainConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _no_head_on_new_layers(self) -> TrainConfig:
+        if self.reinit_layers and self.head == "keep":
+            raise ValueError(
+                "head=keep does not fit reinit_layers: a head that was trained on other layers means nothing "
+                "on new ones; leave one of them out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _no_fsdp_with_regularization(self) -> TrainConfig:
         if self.fsdp and (self.ema or self.fgm or self.r_drop):
             raise ValueError(
@@ -299,8 +352,8 @@ class RunConfig(Section):
     task: LocalPath
     """What to learn: the name of a task (`bertune tasks`), or a Python file with a task of your own."""
     model: LocalPath = "minilm"
-    """The pretrained encoder: a folder, a Hub id, or minilm (English, from the package of the extra
-    `starter`)."""
+    """The pretrained encoder: a folder, of another run too, a Hub id, or minilm (English, from the package of
+    the extra `starter`)."""
     out: LocalPath | None = None
     """Folder of the result. Without it: the first free one of runs/TASK-1, runs/TASK-2, ..."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 42

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -56,9 +57,34 @@ for _tag, _pattern, _first in (
         _kind.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), _firsts)
 
 
+class _FlowDumper(_Dumper):
+    """Writes 5e-5 as people do, without 5.0e-05."""
+
+
+def _short_float(dumper: yaml.SafeDumper, value: float) -> yaml.ScalarNode:
+    if not math.isfinite(value):
+        return dumper.represent_float(value)
+    return dumper.represent_scalar("tag:yaml.org,2002:float", repr(value).replace("e-0", "e-"))
+
+
+_FlowDumper.add_representer(float, _short_float)
+
+
 def dump_yaml(value: Any) -> str:
     """Write a value as YAML that `parse_yaml` reads back equal, keys in their order."""
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
+
+def dump_flow(value: Any) -> str:
+    """Write a value on one line, as it may stand after a key.
+
+    >>> dump_flow({"text": "body", "label": [1, 3e-5]})
+    '{text: body, label: [1, 3e-5]}'
+    """
+    listed = yaml.dump(
+        [value], Dumper=_FlowDumper, default_flow_style=True, allow_unicode=True, width=10**6, sort_keys=False
+    )
+    return str(listed).strip()[1:-1]
 
 
 def parse_yaml(text: str, where: str, as_written: Iterable[Sequence[str]] = ()) -> Any:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from bertune.data.dialect import Dialect, choose_dialect, delimiter_name, read_head_lines
-from bertune.data.headers import RepeatedHeaders, read_header
+from bertune.data.headers import RepeatedHeaders, ignores_further, read_header
 from bertune.data.records import ReadOptions, Record
 from bertune.errors import DataError
 
@@ -36,6 +36,7 @@ def read_delimited(options: ReadOptions, kind: str, text: Iterator[str]) -> Iter
     cells = quoted.read(lines) if dialect.quoted else _literal_cells(lines, dialect)
     names: list[str] | None = None
     num_blank = 0
+    ignores_more = ignores_further(options.settings.columns)
     for line, values in cells:
         if not values:
             num_blank += 1
@@ -46,6 +47,8 @@ def read_delimited(options: ReadOptions, kind: str, text: Iterator[str]) -> Iter
             quoted.num_columns = len(names)
             if not is_row:
                 continue
+        if ignores_more:
+            values = values[: len(names)]
         if repeated.match(line, values):
             continue
         if len(values) != len(names):

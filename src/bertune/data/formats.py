@@ -11,6 +11,7 @@ from pathlib import Path
 from bertune.config.schema import DataConfig
 from bertune.data import conll
 from bertune.data.columns import TEXT_ALIASES, normalize_name
+from bertune.data.converted_rows import convert_records
 from bertune.data.delimited import read_delimited
 from bertune.data.fasttext import (
     PREFIX,
@@ -20,10 +21,12 @@ from bertune.data.fasttext import (
     split_labels,
 )
 from bertune.data.file_kinds import HEAD_BYTES, PARQUET, refuse_other_kinds
+from bertune.data.hub import read_remote
 from bertune.data.json_rows import looks_like_json, read_json, read_json_line
 from bertune.data.lines import DECOMPRESSION_ERRORS, is_gzip, open_binary, read_head, read_lines
 from bertune.data.records import ReadOptions, Record
-from bertune.errors import DataError, MissingExtra, did_you_mean
+from bertune.errors import DataError, did_you_mean
+from bertune.files import is_remote
 from bertune.types import Columns
 
 FORMAT_BY_SUFFIX = {
@@ -35,7 +38,7 @@ FORMAT_BY_SUFFIX = {
 
 
 def detect_format(source: str, settings: DataConfig, columns: Columns) -> str:
-    """Return csv, tsv, json, jsonl, fasttext, parquet or conll; hub for a Hub data set, lines for "-".
+    """Return csv, tsv, json, jsonl, fasttext, parquet or conll; hub for a remote data set, lines for "-".
 
     The name decides, unless the file is there and holds parquet, JSON, or lines of fastText under the name of
     a table. For tasks at word level, .txt, .tsv and names without a known suffix are conll.
@@ -43,7 +46,7 @@ def detect_format(source: str, settings: DataConfig, columns: Columns) -> str:
     Raises:
         DataError: the suffix is not known and `data.format` is auto.
     """
-    if source.startswith("hub:"):
+    if is_remote(source):
         return "hub"
     if settings.format != "auto":
         return settings.format
@@ -77,13 +80,17 @@ def _format_of_name(source: str) -> str | None:
 
 
 def read_records(options: ReadOptions) -> Iterator[Record]:
-    """Yield the records of a file; broken ones go to `options.bad_rows`.
+    """Yield the records of a file, as `data.convert` makes them; broken ones go to `options.bad_rows`.
 
     Raises:
         DataError: the file is missing, damaged, of another encoding, or of a format that is not read.
     """
+    return convert_records(_read_as_they_are(options), options)
+
+
+def _read_as_they_are(options: ReadOptions) -> Iterator[Record]:
     source, settings = options.source, options.settings
-    if source != "-" and not source.startswith("hub:"):
+    if source != "-" and not is_remote(source):
         _check_exists(Path(source))
     kind = detect_format(source, settings, options.columns)
     _note_content(options, kind)
@@ -93,7 +100,7 @@ def read_records(options: ReadOptions) -> Iterator[Record]:
             "header, is not used"
         )
     if kind == "hub":
-        return _hub_records(source)
+        return read_remote(source)
     if kind == "parquet":
         if source == "-":
             raise DataError("standard input: parquet cannot be read from it; give a file")
@@ -203,44 +210,3 @@ def _parquet_records(source: str) -> Iterator[Record]:
                     yield Record(line, record)
     except (pa.ArrowException, OSError, *DECOMPRESSION_ERRORS) as error:
         raise DataError(f"{source}: not a readable parquet file: {' '.join(str(error).split())}") from None
-
-
-def _hub_records(source: str) -> Iterator[Record]:
-    """Read `hub:NAME`, `hub:OWNER/NAME` or a local folder, with optional `/CONFIG` and `:SPLIT`."""
-    try:
-        import datasets
-    except ImportError:
-        raise MissingExtra("datasets", "hub", f"{source!r}") from None
-    name, _, split = source.removeprefix("hub:").partition(":")
-    problem: Exception | None = None
-    for arguments in _hub_arguments(name):
-        try:
-            loaded = datasets.load_dataset(*arguments, split=split or "train")
-        except (OSError, ValueError, RuntimeError) as error:
-            problem = error
-            continue
-        label_class = datasets.ClassLabel
-        labels = {c: f for c, f in loaded.features.items() if isinstance(f, label_class)}
-        elements = {c: getattr(f, "feature", None) for c, f in loaded.features.items()}
-        tags = {c: f for c, f in elements.items() if isinstance(f, label_class)}  # such as a list of tags
-        for line, record in enumerate(loaded, 1):
-            for column, feature in labels.items():
-                value = record[column]
-                # GLUE and others write -1 where a test split has no label.
-                record[column] = None if value is None or value < 0 else feature.int2str(value)
-            for column, feature in tags.items():
-                ids = record[column]
-                record[column] = None if ids is None else [feature.int2str(tag) for tag in ids]
-            yield Record(line, record)
-        return
-    reason = str(problem).splitlines()[0] if str(problem) else type(problem).__name__
-    raise DataError(f"{source}: cannot be loaded from the Hub: {reason}")
-
-
-def _hub_arguments(name: str) -> list[tuple[str, ...]]:
-    """Return the arguments of `load_dataset` to try: the whole name, and a name with a configuration."""
-    parts = name.split("/")
-    if len(parts) == 1 or Path(name).exists():
-        return [(name,)]
-    tries: list[tuple[str, ...]] = [(name,), ("/".join(parts[:-1]), parts[-1])]
-    return tries[::-1] if len(parts) == 3 else tries

@@ -37,6 +37,15 @@ class Header(NamedTuple):
     is_row: bool
 
 
+def ignores_further(columns: object) -> bool:
+    """Tell whether `data.columns` says that lines may have more columns than it names.
+
+    >>> ignores_further(["text", "label", "..."]), ignores_further(["text", "label"])
+    (True, False)
+    """
+    return isinstance(columns, list) and len(columns) > 1 and columns[-1] == "..."
+
+
 def read_header(options: ReadOptions, line: int, values: list[str], rows: Cells) -> Header:
     """Return the names of the columns.
 
@@ -51,6 +60,9 @@ def read_header(options: ReadOptions, line: int, values: list[str], rows: Cells)
     """
     columns = options.settings.columns
     if isinstance(columns, list):
+        if ignores_further(columns):
+            columns = columns[:-1]
+            values, rows = values[: len(columns)], [cells[: len(columns)] for cells in rows]
         return _listed_header(options, columns, line, values, rows)
     source = options.source
     if _is_text_per_line(options, values):

@@ -21,6 +21,7 @@ from bertune.data.file_kinds import (
     wide_encoding,
 )
 from bertune.errors import DataError
+from bertune.files import is_remote
 
 DECOMPRESSION_ERRORS = (EOFError, gzip.BadGzipFile, zlib.error)
 """What a damaged compressed file raises."""
@@ -95,7 +96,7 @@ def read_head(source: str) -> bytes:
 
     Standard input has no head: it can be read once only.
     """
-    if source == "-" or source.startswith("hub:") or not Path(source).is_file():
+    if source == "-" or is_remote(source) or not Path(source).is_file():
         return b""
     try:
         with open_binary(source) as raw:

@@ -65,7 +65,7 @@ class ReadOptions:
     """How to read one file."""
 
     source: str
-    """A path, `hub:NAME`, or "-" for standard input."""
+    """A path, `hub:NAME`, `modelscope:NAME`, or "-" for standard input."""
     settings: DataConfig
     columns: Columns
     """The fields that the task reads."""

@@ -21,6 +21,7 @@ from bertune.data.multi_hot import unnamed_label_columns
 from bertune.data.records import ReadOptions, Record
 from bertune.data.word_rows import WordTable, group_words, word_columns
 from bertune.errors import DataError, listed
+from bertune.files import is_remote, split_remote
 from bertune.types import Location, Row
 
 
@@ -157,7 +158,7 @@ def _label_columns_advice(options: ReadOptions, error: MissingColumn, records: l
 
 
 def resolve_files(given: str | list[str] | None, split: str) -> list[str]:
-    """Return the files of a split as a list; a Hub data set without split gets the usual one.
+    """Return the files of a split as a list; a data set of a hub without split gets the usual one.
 
     >>> resolve_files("a.csv", "dev")
     ['a.csv']
@@ -167,6 +168,5 @@ def resolve_files(given: str | list[str] | None, split: str) -> list[str]:
     files = [given] if isinstance(given, str) else list(given or [])
     hub_split = {"train": "train", "dev": "validation", "test": "test"}[split]
     return [
-        f"{file}:{hub_split}" if file.startswith("hub:") and ":" not in file.removeprefix("hub:") else file
-        for file in files
+        f"{file}:{hub_split}" if is_remote(file) and not split_remote(file)[1] else file for file in files
     ]

@@ -42,6 +42,16 @@ _LAYER = re.compile(r"\.(?:layers?|albert_layer_groups|block)\.(\d+)\.")
 _ATTENTION_NAME = "bertune_ragged"
 
 
+def layer_number(name: str) -> int | None:
+    """Return the layer of a parameter of transformers' models, from 0; None for parameters outside of layers.
+
+    >>> layer_number("encoder.layer.3.output.dense.weight"), layer_number("embeddings.LayerNorm.bias")
+    (3, None)
+    """
+    match = _LAYER.search(f".{name}")
+    return int(match[1]) if match else None
+
+
 class AutoEncoder(nn.Module):
     """An encoder of transformers behind the Encoder protocol."""
 
@@ -59,8 +69,8 @@ class AutoEncoder(nn.Module):
         self.code_files: list[Path] = []
         self._computed: dict[str, bool] = {}
         self.one_length_at_a_time = self.model_type in ONE_LENGTH_AT_A_TIME
-        numbers = [int(match[1]) for name, _ in hf.named_parameters() if (match := _LAYER.search(f".{name}"))]
-        self.num_layers = max(numbers, default=-1) + 1
+        numbers = (layer_number(name) for name, _ in hf.named_parameters())
+        self.num_layers = max((number for number in numbers if number is not None), default=-1) + 1
         parameters = inspect.signature(hf.forward).parameters
         num_segments = getattr(hf.config, "type_vocab_size", 0) or 0
         self._takes_token_types = "token_type_ids" in parameters and num_segments > 1
@@ -197,9 +207,9 @@ class AutoEncoder(nn.Module):
 
     def layer_index(self, name: str) -> int:
         """Return 0 for embeddings, 1 to num_layers for blocks and whatever follows them."""
-        match = _LAYER.search(f".{name}")
-        if match:
-            return int(match[1]) + 1
+        number = layer_number(name)
+        if number is not None:
+            return number + 1
         return 0 if "embeddings" in name else self.num_layers
 
     def word_embeddings(self) -> nn.Parameter:

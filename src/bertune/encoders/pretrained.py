@@ -381,9 +381,7 @@ def locate_model(name: str, *, with_code: bool = False) -> Path:
                 f"give the folder of a member, such as {path / 'members' / 'member-1'}"
             )
         if not (_encoder_folder(path) / "config.json").is_file():
-            raise ConfigError(
-                f"model: the folder {name!r} holds no config.json; give the folder of a pretrained encoder"
-            )
+            raise ConfigError(f"model: the folder {name!r} holds no config.json; {_what_to_give(path, name)}")
         return path
     looks_like_path = path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1 or "\\" in name
     if looks_like_path or path.exists():
@@ -391,6 +389,26 @@ def locate_model(name: str, *, with_code: bool = False) -> Path:
             f"model: no folder {name!r}; give a folder, a Hub id such as bert-base-chinese, or minilm"
         )
     return _download(name, [*_SMALL_FILES, *(["*.py"] if with_code else [])])
+
+
+def _what_to_give(path: Path, name: str) -> str:
+    """Say what to do about a folder without config.json, by what it is."""
+    if (path / "run.yaml").is_file():
+        return (
+            "it is a run that was stopped before it saved a model; go on with it first: "
+            f"bertune train {name} --resume"
+        )
+    if (path / "checkpoint.json").is_file():
+        return (
+            "it is a checkpoint, from which its run goes on and no other; give the folder of the run, "
+            f"{path.parent.parent}"
+        )
+    if any((path / file).is_file() for file in WEIGHT_FILES):
+        return (
+            "it has weights alone, as bertorch saves them; copy config.json and the files of the tokenizer "
+            "from the folder of the encoder that was trained"
+        )
+    return "give the folder of a pretrained encoder"
 
 
 def _download(name: str, small_files: list[str]) -> Path:

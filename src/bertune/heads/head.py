@@ -12,6 +12,9 @@ from torch import Tensor, nn
 
 from bertune.types import Batch, EncoderOutput, PairIndex, Ragged
 
+OUTPUT_AXES: Mapping[str, tuple[int, ...]] = {"out.weight": (0,), "out.bias": (0,)}
+"""The axes of labels in a last layer called `out`."""
+
 
 class Head(nn.Module):
     """Base class of heads. A subclass writes `forward` and overrides other defaults where they do not fit."""
@@ -20,6 +23,11 @@ class Head(nn.Module):
     """The states that `forward` receives."""
     learning_rates: Mapping[str, float] = {}
     """Learning rates of parameters that do not use the head's rate, by the first part of their name."""
+    label_axes: Mapping[str, tuple[int, ...]] = {}
+    """The axes of parameters that have a place for each label, by name."""
+    input_form: Mapping[str, Any] = {}
+    """What the outputs are computed from, by the settings that say so: weights of another head mean the same
+    only where these are the same."""
 
     def forward(self, states: Tensor, batch: Batch) -> Any:
         """Return the output of a batch, which the task's `loss` and `decode` read.
@@ -60,7 +68,7 @@ def as_head(module: nn.Module) -> Head:
     """
     if not isinstance(module, Head):
         defaults = Head()
-        for name in ("reads", "learning_rates", "hf_name"):
+        for name in ("reads", "learning_rates", "label_axes", "input_form", "hf_name"):
             if not hasattr(module, name):
                 setattr(module, name, getattr(defaults, name))
     return cast(Head, module)

@@ -7,7 +7,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from bertune.encoders.families.family import HeadSpec
-from bertune.heads.head import Head
+from bertune.heads.head import OUTPUT_AXES, Head
 from bertune.kernels.linear import ACTIVATIONS
 from bertune.kernels.ragged_ops import max_pooling, mean_pooling
 from bertune.types import Batch
@@ -22,11 +22,14 @@ class PooledHead(Head):
     the first token. With `cls`, `mean` and `max` there is no hidden layer.
     """
 
+    label_axes = OUTPUT_AXES
+
     def __init__(
         self, hidden_size: int, num_outputs: int, pooling: Pooling, form: HeadSpec, dropout: float
     ) -> None:
         super().__init__()
         self.pooling = pooling
+        self.input_form = {"options.pooling": pooling}
         self.reads = "first_token" if pooling in {"pooler", "cls"} else "last"
         self.form = form
         self.dropout = nn.Dropout(dropout)

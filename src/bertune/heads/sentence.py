@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bertune.heads.head import Head
+from bertune.heads.head import OUTPUT_AXES, Head
 from bertune.kernels.linear import ACTIVATIONS
 from bertune.kernels.ragged_ops import (
     last_token_pooling,
@@ -83,6 +83,8 @@ class SentenceHead(Head):
     u * v.
     """
 
+    label_axes = OUTPUT_AXES
+
     def __init__(
         self, hidden_size: int, pooling: Pooling, dense: Sequence[tuple[int, str]] = (), *,
         normalize: bool = False, num_labels: int = 0, labels_from_normalized: bool = False,
@@ -95,6 +97,12 @@ class SentenceHead(Head):
         self.labels_from_normalized = labels_from_normalized
         self.concat_product = concat_product
         self.activations = [activation for _, activation in dense]
+        self.input_form = {
+            "options.pooling": self.pooling,
+            "options.dense": [list(layer) for layer in dense],
+            "options.concat_product": concat_product,
+            "labels from vectors of length 1": labels_from_normalized,
+        }
         widths = [hidden_size, *(width for width, _ in dense)]
         self.dense = nn.ModuleList(nn.Linear(before, after) for before, after in itertools.pairwise(widths))
         self.embedding_dim = widths[-1]

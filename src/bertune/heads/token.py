@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from bertune.encoders.architectures import reason_for_own_token_head
 from bertune.heads.crf import CRFPotentials
-from bertune.heads.head import Head
+from bertune.heads.head import OUTPUT_AXES, Head
 from bertune.types import Batch
 
 
@@ -28,6 +28,8 @@ class TokenHead(Head):
         dropout_config_key: the name of the head's dropout in config.json; "" where it has none.
         model_type: the architecture of the encoder.
     """
+
+    label_axes = {**OUTPUT_AXES, "crf.transitions": (0, 1), "crf.start": (0,), "crf.end": (0,)}
 
     def __init__(
         self, hidden_size: int, legal: tuple[Tensor, Tensor, Tensor], *, crf: bool, dropout: float,

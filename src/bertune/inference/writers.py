@@ -34,7 +34,7 @@ def output_format(path: str | None, asked: str | None, source_format: str) -> st
     """
     if asked is not None:
         if asked not in set(FORMAT_BY_SUFFIX.values()):
-            raise ConfigError(f"--format: {asked!r} is none of csv, jsonl, conll")
+            raise ConfigError(f"--format: {asked!r} is none of csv, jsonl, conll, leaderboard")
         return asked
     if path is None:
         if source_format in {"csv", "tsv", "parquet"}:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from bertune.artifact.artifact import Artifact
 from bertune.artifact.write import write_artifact
+from bertune.config.auto_rates import take_settled
 from bertune.config.schema import RunConfig
 from bertune.console import Console
 from bertune.data.dataset import EncodedDataset
@@ -137,12 +138,13 @@ def fit(
         console or Console(quiet=True),
         encode_rows,
     )
-    setup.artifact.run_config = run
+    settled = take_settled(run.train, setup.artifact.run_config.train)
+    setup.artifact.run_config = run.model_copy(update={"train": settled})
     step = TrainStep(
         setup.artifact.model.to(setup.accelerator.device),
         task,
         setup.datasets["train"],
-        run.model_copy(update={"train": train}),
+        run.model_copy(update={"train": take_settled(train, settled)}),
         setup.accelerator,
         location_of=lambda row: str(splits.train[row].location),
         warn=lambda message: _warn(message, step.state.progress.step + 1, listeners, console),

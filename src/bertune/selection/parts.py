@@ -159,8 +159,14 @@ class PartStore:
 
 def scores_from_json(values: JSON) -> Scores:
     """Return scores whose undefined figures were written as null."""
-    figures = {name: math.nan if value is None else value for name, value in values["values"].items()}
-    return Scores.from_json({**values, "values": figures})
+    baseline = values.get("baseline")
+    if baseline:
+        values = {**values, "baseline": {**baseline, "values": _with_nan(baseline["values"])}}
+    return Scores.from_json({**values, "values": _with_nan(values["values"])})
+
+
+def _with_nan(figures: JSON) -> JSON:
+    return {name: math.nan if value is None else value for name, value in figures.items()}
 
 
 def prediction_to_json(prediction: Prediction) -> JSON:

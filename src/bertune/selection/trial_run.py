@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from bertune.artifact.base_model import take_over
+from bertune.config.auto_rates import take_settled
 from bertune.config.load import resolve_config
 from bertune.config.schema import RunConfig
 from bertune.config.tuning import TuneConfig
@@ -32,9 +33,9 @@ from bertune.tasks.base.reading import Splits
 from bertune.tasks.base.splitting import draw_limit, mask_of_train
 from bertune.tasks.base.task import Note, Task
 from bertune.text.tokenizer import Tokenizer
+from bertune.training.auto_settings import expected_settings, num_steps
 from bertune.training.listener import Listener, StopTraining
 from bertune.training.oom import is_out_of_memory
-from bertune.training.step import num_steps
 from bertune.types import JSON, Example, Scores
 
 MOST_ENCODED = 4
@@ -141,6 +142,7 @@ class TrialRunner:
             count = tune.limit if isinstance(tune.limit, int) else round(tune.limit * len(self._rows))
             self._rows = draw_limit(self._rows, self.task, max(count, 2), self.run.seed, _renamed(note))
         self.held_out = self._hold_out(note)
+        self.run = expected_settings(self.run, self.task, len(self.held_out.train[0]))
         self._variants: OrderedDict[str, tuple[Task, Sequence[Example]]] = OrderedDict()
         self._encoded: OrderedDict[str, dict[str, EncodedDataset]] = OrderedDict()
 
@@ -256,7 +258,8 @@ class TrialRunner:
                 result.state, result.reason = "failed", f"{self.metric} is {fitted.scores.main_value}"
                 return
             scores.append(fitted.scores)
-            fitted.artifact.run_config = run
+            settled = take_settled(run.train, fitted.artifact.run_config.train)
+            fitted.artifact.run_config = run.model_copy(update={"train": settled})
             result.fit = fitted if len(self.held_out.train) == 1 else None
         names = scores[0].values
         result.values = {name: float(np.mean([s.values[name] for s in scores])) for name in names}

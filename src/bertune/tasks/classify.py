@@ -25,6 +25,7 @@ from bertune.tasks.base.baselines import (
 )
 from bertune.tasks.base.calibrated import CalibratedLabels, best_f1_note
 from bertune.tasks.base.classify_options import ClassifyOptions, check_options, weights_of_labels
+from bertune.tasks.base.head_outputs import ONE_LABEL, SEVERAL_LABELS, HeadOutputs
 from bertune.tasks.base.label_scores import score_multi_label, score_single_label
 from bertune.tasks.base.labels import LabelReader, read_target, suspicious_labels
 from bertune.tasks.base.pooled import PooledTask
@@ -73,6 +74,11 @@ class Classify(CalibratedLabels, PooledTask):
     def labels(self, labels: Sequence[str]) -> None:
         self._labels = tuple(labels)
         self._ids = {label: i for i, label in enumerate(self._labels)}
+
+    def head_outputs(self) -> HeadOutputs:
+        """Return that outputs are labels, one a row or several."""
+        kind = SEVERAL_LABELS if self.is_multi_label else ONE_LABEL
+        return HeadOutputs(kind, self.labels, by_position=self.labels)
 
     def known_labels(self) -> Sequence[str]:
         """Return the labels; none where rows write a 0 or 1 for each, which are kept anyway."""

@@ -19,6 +19,7 @@ from bertune.metrics.classification import confusion_matrix, per_label_scores, s
 from bertune.tasks.base.baselines import best_constant, constant_labels, constant_similarity
 from bertune.tasks.base.calibrated import CalibratedLabels
 from bertune.tasks.base.calibration import CalibrationRequest, PredictionSet
+from bertune.tasks.base.head_outputs import PAIR_LABEL, HeadOutputs
 from bertune.tasks.base.pair_labels import TargetKind, choose_target, read_number_or_label
 from bertune.tasks.base.sentence import (
     METRICS,
@@ -156,6 +157,10 @@ class Match(CalibratedLabels, SentenceTask):
     def known_labels(self) -> Sequence[str]:
         """Return the labels, where the loss is softmax."""
         return self.labels
+
+    def head_outputs(self) -> HeadOutputs:
+        """Return that the outputs are labels of pairs, or vectors."""
+        return HeadOutputs(PAIR_LABEL, self.labels) if self.labels else super().head_outputs()
 
     def learn_columns(self, mapping: ColumnMapping) -> None:
         """Hear which columns the training rows come from; their names may say what numbers mean."""

@@ -13,6 +13,7 @@ from bertune.metrics.bootstrap import bootstrap_interval
 from bertune.metrics.regression import regression_scores
 from bertune.tasks.base.baselines import Sign, best_constant, constant_numbers, number_signs
 from bertune.tasks.base.calibrated import CalibratedNumbers
+from bertune.tasks.base.head_outputs import NUMBER, HeadOutputs
 from bertune.tasks.base.pooled import PooledOptions, PooledTask
 from bertune.tasks.base.task import Note, rename_keys
 from bertune.types import JSON, Baseline, Batch, Columns, Example, Prediction, Row, Scores
@@ -69,6 +70,10 @@ class Regress(CalibratedNumbers, PooledTask):
             )
         self.target_mean = float(targets.mean())
         self.target_min, self.target_max = float(targets.min()), float(targets.max())
+
+    def head_outputs(self) -> HeadOutputs:
+        """Return that the output is a number."""
+        return HeadOutputs(NUMBER)
 
     def describe(self) -> str:
         """Return one line about the problem."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import re
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from bertune.config.auto_rates import TaskRates
 from bertune.config.schema import DataConfig, Section
 from bertune.config.tuning import TRAIN_SPACE
 from bertune.data.entities import WordOffsets, WordUnit, get_entities, get_sentence
@@ -32,6 +34,7 @@ from bertune.metrics.bootstrap import bootstrap_interval
 from bertune.metrics.classification import per_label_scores
 from bertune.metrics.spans import SpanCounts, count_spans, count_tags, span_scores, tag_scores
 from bertune.tasks.base.baselines import Sign, best_constant, constant_tags, entity_signs, no_entities
+from bertune.tasks.base.head_outputs import TAGS, HeadOutputs
 from bertune.tasks.base.tag_reader import TagReader, refuse_single_text
 from bertune.tasks.base.task import Note, RowReader, Task, rename_keys
 from bertune.tasks.base.word_fit import WordFit
@@ -122,6 +125,7 @@ class Tag(Task):
     hf_auto_class: ClassVar[str] = "AutoModelForTokenClassification"
     pipeline_tag: ClassVar[str] = "token-classification"
 
+    auto_rates: ClassVar[TaskRates] = TaskRates(head=1e-2)  # few words have a label other than O
     search_space: ClassVar[JSON] = {
         **TRAIN_SPACE,
         "options.decoder": {"choice": ["linear", "crf"]},
@@ -141,6 +145,11 @@ class Tag(Task):
     def tags(self) -> list[str]:
         """Return all tags, in the order of their ids."""
         return tag_set(self.entity_types, self.scheme)
+
+    def head_outputs(self) -> HeadOutputs:
+        """Return that outputs are tags, M of BMES as I."""
+        tags = (re.sub("^M-", "I-", tag) if self.scheme == "BMES" else tag for tag in self.tags)
+        return HeadOutputs(TAGS, tuple(tags), by_position=self._tag_names)
 
     def read(self, row: Row) -> Example:
         """Return the text of a row, its words and its entities."""

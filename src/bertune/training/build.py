@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -15,6 +16,7 @@ from bertune.data.dataset import EncodedDataset
 from bertune.encoders.families.glyphs import GlyphOptions
 from bertune.encoders.load import LoadReport, check_folder, check_token_ids, load_encoder
 from bertune.encoders.pretrained import PretrainedFolder, locate_model
+from bertune.encoders.reinit import reinit_top_layers
 from bertune.errors import ArtifactError, ConfigError
 from bertune.heads.model import Model
 from bertune.heads.sentence import SentenceHead
@@ -23,6 +25,7 @@ from bertune.tasks.base.sentence import SentenceTask
 from bertune.tasks.base.task import Task
 from bertune.text.tokenizer import Tokenizer
 from bertune.text.tokenizer_files import check_tokenizer_files
+from bertune.training.warm_start import take_over_head
 from bertune.types import EncodedExample, Encoder
 
 
@@ -36,18 +39,36 @@ class BuiltModel:
     """Weights that the checkpoint lacks or has in addition."""
     pretrained_head: frozenset[str] = frozenset()
     """Parameters of the head whose weights come from the checkpoint."""
+    partly_new: frozenset[str] = frozenset()
+    """Those of them of which only the weights of some labels do."""
+    drawn_layers: tuple[int, ...] = ()
+    """Layers of the encoder that are drawn anew."""
 
     def describe(self) -> list[str]:
         """Say which weights are new and which are not used, a line each."""
         names = [name for name, _ in self.model.head.named_parameters()]
         new = [f"head.{name}" for name in names if name not in self.pretrained_head]
+        new += [f"head.{name} in part" for name in names if name in self.partly_new]
         new = [*self.report.missing_keys, *new]
         used = {self.model.head.hf_name(name) for name in self.pretrained_head}
         unused = [name for name in self.report.unexpected_keys if name not in used]
         if not self.pretrained_head:
             unused += [f"pooler dense.{kind}" for kind in sorted(self.report.pooler)]
         lines = [f"new, to be learnt: {', '.join(new) or 'none'}"]
+        if self.drawn_layers:
+            lines.insert(0, describe_drawn(self.drawn_layers))
         return [*lines, f"in the checkpoint but not used: {', '.join(unused)}"] if unused else lines
+
+
+def describe_drawn(layers: Sequence[int]) -> str:
+    """Say which layers are drawn anew.
+
+    >>> describe_drawn([4, 5])
+    'layers 4 and 5 drawn anew (train.reinit_layers=2), and the head with them'
+    """
+    *others, last = map(str, layers)
+    names = f"layers {', '.join(others)} and {last}" if others else f"layer {last}"
+    return f"{names} drawn anew (train.reinit_layers={len(layers)}), and the head with them"
 
 
 def open_folder(run: RunConfig) -> PretrainedFolder:
@@ -103,12 +124,21 @@ def build_model(run: RunConfig, task: Task) -> BuiltModel:
             "first, or it cannot see "
             "the tokens after it); set options.pooling=mean"
         )
+    if run.train.reinit_layers:
+        layers = tuple(reinit_top_layers(encoder, run.train.reinit_layers))
+        return BuiltModel(Model(encoder, task.head(encoder, {})), tokenizer, report, drawn_layers=layers)
     model = Model(encoder, task.head(encoder, report.pooler))
-    return BuiltModel(model, tokenizer, report, _load_head(model, task, folder.root, report))
+    kept = _load_head(model, task, folder.root, report, new=run.train.head == "new")
+    warm = take_over_head(run, task, model, folder, kept)
+    report.notes += warm.notes
+    return BuiltModel(model, tokenizer, report, kept | warm.kept, warm.partly_new)
 
 
-def _load_head(model: Model, task: Task, folder: Path, report: LoadReport) -> frozenset[str]:
-    """Give a head the weights of a folder of sentence vectors; return the names of all that are pretrained.
+def _load_head(model: Model, task: Task, folder: Path, report: LoadReport, *, new: bool) -> frozenset[str]:
+    """Give a head the weights of a folder of sentence vectors, unless it is to be `new`.
+
+    Returns:
+        The names of all that are pretrained.
 
     Raises:
         ConfigError: the folder asks for something that bertune does not compute.
@@ -117,7 +147,7 @@ def _load_head(model: Model, task: Task, folder: Path, report: LoadReport) -> fr
     if not isinstance(model.head, SentenceHead) or not isinstance(task, SentenceTask):
         return frozenset(f"dense.{kind}" for kind in report.pooler) & names
     try:
-        modules = read_base_modules(folder)
+        modules = None if new else read_base_modules(folder)
     except ArtifactError as error:
         raise ConfigError(f"model: {error}") from None
     pretrained = set(copy_dense(model.head, modules.dense)) if modules is not None else set()

@@ -8,20 +8,12 @@ from typing import Any
 
 import torch
 
+from bertune.config.auto_rates import number, warmup_steps
 from bertune.config.schema import TrainConfig
 from bertune.errors import ConfigError, listed
 from bertune.heads.model import Model
 
 POLYNOMIAL_END = 1e-7  # the last learning rate of the polynomial schedule, as in transformers and bertorch
-
-
-def warmup_steps(config: TrainConfig, total: int) -> int:
-    """Return the number of steps in which the rate rises.
-
-    Never the whole run: the last step learns at the full rate, and a single step does not learn at rate 0.
-    """
-    given = config.warmup_steps
-    return min(math.ceil(total * config.warmup_ratio) if given is None else given, max(total - 1, 0))
 
 
 def describe_warmup(config: TrainConfig, total: int) -> str:
@@ -46,7 +38,7 @@ def lr_schedule(config: TrainConfig, total: int) -> Callable[[int], float]:
     """
     warmup = 0 if config.schedule == "constant" else warmup_steps(config, total)
     span = max(1, total - warmup)
-    end = POLYNOMIAL_END / config.learning_rate
+    end = POLYNOMIAL_END / number(config, "learning_rate") if config.schedule == "polynomial" else 0.0
     decays: dict[str, Callable[[float], float]] = {
         "constant": lambda _: 1.0,
         "constant_with_warmup": lambda _: 1.0,
@@ -78,21 +70,21 @@ def parameter_groups(model: Model, config: TrainConfig) -> list[dict[str, Any]]:
     """
     groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
     top = model.encoder.num_layers
-    head_rate = config.head_learning_rate or config.learning_rate
+    encoder_rate = number(config, "learning_rate")
+    given = config.head_learning_rate is not None
+    head_rate = number(config, "head_learning_rate") if given else encoder_rate
     learning_rates = model.head.learning_rates
-    head_rate_is_used = False
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
         part, _, rest = name.partition(".")
         below = top - model.encoder.layer_index(rest) if part == "encoder" else 0
-        rate = config.learning_rate * config.layer_decay**below if part == "encoder" else head_rate
+        rate = encoder_rate * config.layer_decay**below if part == "encoder" else head_rate
         decay = config.weight_decay if parameter.ndim > 1 else 0.0
         own = learning_rates.get(rest.split(".")[0]) if part == "head" else None
         rate, decay = (rate, decay) if own is None else (own, 0.0)
         groups.setdefault((rate, decay), []).append(parameter)
-        head_rate_is_used = head_rate_is_used or (part == "head" and own is None)
-    if config.head_learning_rate is not None and not head_rate_is_used:
+    if given and not head_rate_parameters(model):
         layers = f"; {listed(learning_rates)} has its own learning rate in options" if learning_rates else ""
         raise ConfigError(
             f"train.head_learning_rate: no layer of this head learns at it{layers}; leave it out"
@@ -100,6 +92,16 @@ def parameter_groups(model: Model, config: TrainConfig) -> list[dict[str, Any]]:
     return [
         {"params": members, "lr": rate, "peak_lr": rate, "weight_decay": decay}
         for (rate, decay), members in groups.items()
+    ]
+
+
+def head_rate_parameters(model: Model) -> list[str]:
+    """Name the parameters of a head that learn at the head's rate: those without a rate of their own."""
+    own = model.head.learning_rates
+    return [
+        name
+        for name, parameter in model.head.named_parameters()
+        if parameter.requires_grad and name.split(".")[0] not in own
     ]
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import torch
 from pydantic import ValidationError
 
 from bertune.artifact.artifact import RECORDED_PACKAGES, package_version
+from bertune.config.auto_rates import take_settled
 from bertune.config.load import read_config
 from bertune.config.renames import upgrade_settings
 from bertune.config.schema import RunConfig
@@ -56,6 +56,11 @@ class RunDir:
     damaged: frozenset[Path] = frozenset()
     finished: bool = False
     command: str = ""
+
+    def settle(self, run: RunConfig) -> RunConfig:
+        """Put the values with which the run began in the place of `auto`, whatever the rule is today."""
+        before = None if self.checkpoint is None else _settings_before(self.checkpoint.description["run"])
+        return run if before is None else _settled(run, before)
 
 
 def is_run_dir(source: str | Path | dict[str, Any]) -> bool:
@@ -151,9 +156,11 @@ def run_dir_to_resume(run: RunConfig, note: Note, option_defaults: JSON) -> RunD
     before = upgrade_settings(
         checkpoint.description["run"] if checkpoint is not None else read_config(out / "run.yaml")
     )
-    with suppress(ValidationError):  # settings that are newer than the checkpoint have their defaults in it
-        before = RunConfig.model_validate(before).model_dump(mode="json")
+    known = _settings_before(before)
+    if known is not None:  # settings that are newer than the checkpoint have their defaults in it
+        before = known.model_dump(mode="json")
         before["options"] = {**option_defaults, **before["options"]}
+        run = _settled(run, known)
     check_settings(before, run.model_dump(mode="json"), note)
     if checkpoint is not None:
         note(f"goes on from {checkpoint.folder}, step {checkpoint.step}")
@@ -164,6 +171,18 @@ def run_dir_to_resume(run: RunConfig, note: Note, option_defaults: JSON) -> RunD
         return RunDir(out, finished=True)
     note(f"{str(out)!r} holds no complete checkpoint, so the run starts again in it")
     return RunDir(out)
+
+
+def _settings_before(settings: JSON) -> RunConfig | None:
+    """Return the settings with which a run began; None where they cannot be read any more."""
+    try:
+        return RunConfig.model_validate(upgrade_settings(settings))
+    except ValidationError:
+        return None
+
+
+def _settled(run: RunConfig, before: RunConfig) -> RunConfig:
+    return run.model_copy(update={"train": take_settled(run.train, before.train)})
 
 
 def finished_scores(out: Path) -> dict[str, Scores]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +50,8 @@ class TrainResult:
     """The saved model."""
     scores: dict[str, Scores]
     """Scores of the best checkpoint by split: dev and test, as far as there are such rows."""
+    predictions: Mapping[str, Sequence[Prediction]] = field(default_factory=dict, repr=False)
+    """Its predictions of the dev rows; none of a run that was finished before."""
 
 
 class TrainingRun:
@@ -113,7 +115,7 @@ class TrainingRun:
         self._latest: list[Prediction] = []
         """Predictions of the dev rows in the last evaluation."""
         self._best: list[Prediction] = []
-        """Those of the best evaluation."""
+        """Those of the best evaluation; at the end with the decisions that dev rows chose."""
 
     def _warn(self, message: str) -> None:
         self.listeners.on_warning(self.train_step.state.progress.step + 1, message)
@@ -156,7 +158,7 @@ class TrainingRun:
                 self.console.info(f"data: train: {line}")
             self._finish(outcome, scores)
         self.checkpoints.clear()
-        return TrainResult(self.out, scores)
+        return TrainResult(self.out, scores, {"dev": self._best} if self.splits.dev else {})
 
     @property
     def _dev_rows_choose(self) -> bool:

@@ -19,12 +19,14 @@ from bertune.tasks.base.reading import Splits
 from bertune.tasks.base.sentence import SentenceTask
 from bertune.tasks.base.task import Task
 from bertune.text.tokenizer import Tokenizer
+from bertune.training.auto_settings import settle_run
 from bertune.training.build import BuiltModel, build_model
 from bertune.training.launch import build_accelerator
 from bertune.training.listener import Listener
 from bertune.training.resume import RunDir, choose_run_dir
 from bertune.training.rng import seed_everything
 from bertune.training.run import TrainingRun, TrainResult
+from bertune.training.warm_start import describe_known_rows
 from bertune.types import Scores
 
 if TYPE_CHECKING:
@@ -79,8 +81,13 @@ def set_up_training(
     console.info(f"rows: {len(splits.train)} train, {len(splits.dev)} dev, {len(splits.test)} test")
     console.info(f"output: {out}")
     _show_model(console, run, built, f"computes in {precision} on {accelerator.device.type}, {reason}")
+    for line in describe_known_rows(run.model, splits.fingerprint):
+        console.info(f"model: {line}")
     _use_search_prompts(task, splits, console)
     datasets = encode_rows(run, task, built.tokenizer, splits, console)
+    run, chosen = settle_run(run, task, built.model, len(datasets["train"]), built.pretrained_head)
+    if chosen:
+        console.info(f"auto: {chosen}")
     meta = {"max_length": built.tokenizer.max_length, "data": splits.fingerprint}
     return TrainSetup(Artifact(built.model, task, built.tokenizer, run, meta), datasets, accelerator)
 
@@ -115,6 +122,7 @@ def train_on(
     task = copy.deepcopy(task)  # a run tunes it on the dev rows, which must not reach the next one
     console = console or Console(quiet=True)
     run_dir = run_dir or choose_run_dir(run, resume=False, note=prefixed(console, "resume"))
+    run = run_dir.settle(run)
     setup = set_up_training(run, task, splits, run_dir.path, console)
     return TrainingRun(
         setup.artifact,

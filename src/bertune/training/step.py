@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from bertune.config.schema import RunConfig, TrainConfig
-from bertune.data.batching import epoch_order, num_batches, process_shares
+from bertune.config.schema import RunConfig
+from bertune.data.batching import epoch_order, process_shares
 from bertune.data.dataset import EncodedDataset
 from bertune.distributed import all_reduce_gradients, all_reduce_sum, num_processes, rank
 from bertune.heads.model import Model
 from bertune.tasks.base.task import Task
+from bertune.training.auto_settings import num_steps, settle_run
 from bertune.training.fsdp import ShardedModel, full_tensor
 from bertune.training.gradient import gradient_strategy
 from bertune.training.nonfinite import FiniteCheck
@@ -29,13 +30,6 @@ from bertune.types import Batch
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-
-
-def num_steps(num_rows: int, config: TrainConfig) -> int:
-    """Return the number of optimizer steps of a run."""
-    if config.max_steps is not None:
-        return config.max_steps
-    return math.ceil(num_batches(num_rows, config.batch_size) * config.epochs)
 
 
 class TrainStep:
@@ -62,6 +56,7 @@ class TrainStep:
         location_of: Callable[[int], str] = str,
         warn: Callable[[str], None] = lambda _: None,
     ) -> None:
+        run, _ = settle_run(run, task, model, len(dataset))  # `set_up_training` has done it and said so
         self.task, self.dataset, self.run, self.config = task, dataset, run, run.train
         self.accelerator, self.device = accelerator, accelerator.device
         self.location_of, self.warn = location_of, warn

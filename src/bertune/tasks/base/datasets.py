@@ -26,7 +26,7 @@ from bertune.data.mapped_dataset import DatasetWriter, MappedDataset
 from bertune.data.rows import resolve_files
 from bertune.data.split import min_int_type
 from bertune.distributed import main_process_first
-from bertune.files import sha256
+from bertune.files import is_remote, sha256
 from bertune.tasks.base.reading import Splits, read_splits
 from bertune.tasks.base.task import Task
 from bertune.text.tokenizer import Tokenizer
@@ -46,11 +46,9 @@ def uses_cache(data: DataConfig, files: Sequence[Sequence[str]], console: Consol
     """Tell whether these files go through the dataset cache."""
     if data.cache == "off":
         return False
-    if any(f.startswith("hub:") or f == "-" for group in files for f in group):
+    if any(is_remote(f) or f == "-" for group in files for f in group):
         if data.cache == "on":
-            console.info(
-                "note: data.cache=on has no effect on data sets of the Hub, which are kept by `datasets`"
-            )
+            console.info("note: data.cache=on has no effect on data sets of a hub, which its package keeps")
         return False
     return data.cache == "on" or dataset_cache.total_file_size(files) >= CACHE_THRESHOLD
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
+from bertune.config.auto_rates import TaskRates
 from bertune.config.schema import Section
 from bertune.config.tuning import TRAIN_SPACE
 from bertune.data.columns import ColumnMapping, normalize_name
@@ -16,6 +17,7 @@ from bertune.errors import ConfigError, DataError, listed
 from bertune.metrics.bootstrap import bootstrap_interval
 from bertune.metrics.similarity import Similarity, binary_similarity_scores, correlation_scores
 from bertune.tasks.base.baselines import Sign, similarity_signs
+from bertune.tasks.base.head_outputs import VECTORS, HeadOutputs
 from bertune.tasks.base.task import Task
 from bertune.types import (
     JSON,
@@ -110,6 +112,7 @@ class SentenceTask(Task):
         f"options.{name}" for name in ("similarity", "prompts", "default_prompt_name", "do_lower_case")
     )
     options: SentenceOptions
+    auto_rates: ClassVar[TaskRates] = TaskRates(head=None, encoder_factor=0.3)
     search_space: ClassVar[JSON] = {
         **{name: TRAIN_SPACE[name] for name in TRAIN_SPACE if name != "train.head_learning_rate"},
         "options.pooling": {"choice": ["mean", "cls"]},
@@ -125,6 +128,10 @@ class SentenceTask(Task):
     text_columns: tuple[str, ...] = ()
     """The columns of the texts of training rows, as names are compared. A corpus is read from the first of
     these that it has."""
+
+    def head_outputs(self) -> HeadOutputs:
+        """Return that the outputs are vectors."""
+        return HeadOutputs(VECTORS)
 
     def learn_columns(self, mapping: ColumnMapping) -> None:
         """Hear which columns the training rows come from."""

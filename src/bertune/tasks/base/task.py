@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from bertune.config.auto_rates import TaskRates
 from bertune.config.schema import DataConfig, Section
 from bertune.config.tuning import TRAIN_SPACE
 from bertune.data.columns import ColumnMapping
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
     from bertune.tasks.base.baselines import Sign
     from bertune.tasks.base.calibration import CalibrationReport, CalibrationRequest, PredictionSet
+    from bertune.tasks.base.head_outputs import HeadOutputs
 
 Note = Callable[[str], None]
 """Called with each line that a user should see."""
@@ -74,6 +76,8 @@ class Task(ABC):
     """The options on which `read` and `encode` depend; None: all may. A search for settings reads rows again
     only where one of these changes."""
 
+    auto_rates: ClassVar[TaskRates] = TaskRates()
+    """What `train.learning_rate` and `train.head_learning_rate` are by default: of `auto`."""
     search_space: ClassVar[JSON] = TRAIN_SPACE
     """What a search for settings tries where the run file has no section `search`, as that would write it."""
 
@@ -145,6 +149,13 @@ class Task(ABC):
         Raises:
             DataError: these rows cannot be learned from.
         """
+
+    def head_outputs(self) -> HeadOutputs | None:
+        """Return what the outputs of the head mean, after `fit` or `load_state`.
+
+        A run that goes on from another one keeps weights by it. None: it begins with a new head.
+        """
+        return None
 
     def new_reader(self) -> RowReader:
         """Return what reads the rows of one pass over data files; see `RowReader`."""
