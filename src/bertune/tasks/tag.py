@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import re
 from bisect import bisect_right
@@ -35,7 +34,7 @@ from bertune.metrics.classification import per_label_scores
 from bertune.metrics.spans import SpanCounts, count_spans, count_tags, span_scores, tag_scores
 from bertune.tasks.base.baselines import Sign, best_constant, constant_tags, entity_signs, no_entities
 from bertune.tasks.base.head_outputs import TAGS, HeadOutputs
-from bertune.tasks.base.tag_reader import TagReader, refuse_single_text
+from bertune.tasks.base.tag_reader import TagReader, read_tag_names, read_tag_names_once, refuse_single_text
 from bertune.tasks.base.task import Note, RowReader, Task, rename_keys
 from bertune.tasks.base.word_fit import WordFit
 from bertune.types import (
@@ -160,11 +159,11 @@ class Tag(Task):
 
     def tag_names(self) -> tuple[str, ...]:
         """Return the names of tags by position, for files that write numbers; () where nothing names them."""
-        return self._tag_names or _read_names(self.data.labels)
+        return self._tag_names or read_tag_names(self.data.labels)
 
     def new_reader(self) -> RowReader:
         """Return a reader that counts tags and words, for scheme and unit."""
-        _read_names_once.cache_clear()  # the file may have changed
+        read_tag_names_once.cache_clear()  # the file may have changed
         return TagReader(self, self)
 
     def fit(self, examples: Sequence[Example], note: Note) -> None:
@@ -446,12 +445,3 @@ class Tag(Task):
             "bertune_head.crf.* in model.safetensors: transformers computes the scores of single tags alone "
             "(the emissions), bertune.load all of it"
         )
-
-
-def _read_names(labels: list[str] | str | None) -> tuple[str, ...]:
-    return _read_names_once(tuple(labels) if isinstance(labels, list) else labels)
-
-
-@functools.lru_cache(maxsize=8)  # rows ask for them one by one
-def _read_names_once(labels: tuple[str, ...] | str | None) -> tuple[str, ...]:
-    return read_labels(list(labels) if isinstance(labels, tuple) else labels) or ()
