@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import re
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
-
-from pydantic import Field, field_validator, model_validator
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from bertune.config.auto_rates import TaskRates
-from bertune.config.schema import DataConfig, Section
+from bertune.config.schema import DataConfig
 from bertune.config.tuning import TRAIN_SPACE
 from bertune.data.entities import WordOffsets, WordUnit, get_entities, get_sentence
 from bertune.data.labels import read_labels, sort_labels, unknown_label_error
@@ -34,7 +33,8 @@ from bertune.metrics.classification import per_label_scores
 from bertune.metrics.spans import SpanCounts, count_spans, count_tags, span_scores, tag_scores
 from bertune.tasks.base.baselines import Sign, best_constant, constant_tags, entity_signs, no_entities
 from bertune.tasks.base.head_outputs import TAGS, HeadOutputs
-from bertune.tasks.base.tag_reader import TagReader, read_tag_names, read_tag_names_once, refuse_single_text
+from bertune.tasks.base.tag_options import TagOptions
+from bertune.tasks.base.tag_reader import TagReader, refuse_single_text
 from bertune.tasks.base.task import Note, RowReader, Task, rename_keys
 from bertune.tasks.base.word_fit import WordFit
 from bertune.types import (
@@ -61,46 +61,6 @@ if TYPE_CHECKING:
 _FORMAT_1_KEYS = {"types": "entity_types"}
 MIN_SINGLE_CHARACTERS = 0.95
 """Share of words of one character above which rows count as cut into characters."""
-
-
-class TagOptions(Section):
-    """Settings of sequence labelling."""
-
-    decoder: Literal["linear", "crf"] = "linear"
-    """`linear`: labels of words are scored one by one. `crf`: labels of neighbouring words are scored
-    together, by learned scores. Both predict the best legal sequence of tags."""
-    crf_learning_rate: Annotated[float, Field(gt=0)] = 1e-2
-    """Peak learning rate of the scores of a CRF. They begin at 0 and must grow to several units in one run,
-    so it is far above the encoder's."""
-    scheme: Literal["auto", "BIO", "BIOS", "BIOES", "BMES", "io", "none"] = "auto"
-    """The tags that the model works with; files may have any scheme. `auto`: as in the training file, BIO for
-    IOB1 and for spans. `io`: the type alone, without a prefix, as in Few-NERD. `none`: one tag a word, such
-    as its part of speech, scored by accuracy."""
-    units: Literal["auto", "words", "characters"] = "auto"
-    """How a plain text is cut. `characters`: one by one; `words`: runs of letters and digits are words, other
-    characters are words one by one; `auto`: characters where the training rows are cut into characters, else
-    words."""
-    window_overlap: Annotated[int, Field(ge=0)] = 128
-    """Tokens that two windows of a text longer than `data.max_length` share, at most half a window."""
-    dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
-    """Dropout in the head; without it what the encoder's config.json says."""
-    metric: Literal["f1", "f1_macro", "boundary_f1", "type_f1", "accuracy"] = "f1"
-    """The metric that decides which checkpoint is best. With one tag a word (`scheme: none`) `f1` is the
-    accuracy over words."""
-
-    @field_validator("scheme", mode="before")
-    @classmethod
-    def _any_case(cls, value: Any) -> Any:
-        names = {name.lower(): name for name in ("BIO", "BIOS", "BIOES", "BMES")}
-        return names.get(value.lower(), value.lower()) if isinstance(value, str) else value
-
-    @model_validator(mode="after")
-    def _metric_fits(self) -> TagOptions:
-        is_tagging = self.scheme == "none"
-        if self.metric in (("boundary_f1", "type_f1") if is_tagging else ("accuracy",)):
-            allowed = "accuracy, f1_macro" if is_tagging else "f1, f1_macro, boundary_f1, type_f1"
-            raise ValueError(f"metric {self.metric} does not fit scheme {self.scheme}; use one of {allowed}")
-        return self
 
 
 class Tag(Task):
@@ -159,11 +119,11 @@ class Tag(Task):
 
     def tag_names(self) -> tuple[str, ...]:
         """Return the names of tags by position, for files that write numbers; () where nothing names them."""
-        return self._tag_names or read_tag_names(self.data.labels)
+        return self._tag_names or _read_names(self.data.labels)
 
     def new_reader(self) -> RowReader:
         """Return a reader that counts tags and words, for scheme and unit."""
-        read_tag_names_once.cache_clear()  # the file may have changed
+        _read_names_once.cache_clear()  # the file may have changed
         return TagReader(self, self)
 
     def fit(self, examples: Sequence[Example], note: Note) -> None:
@@ -445,3 +405,12 @@ class Tag(Task):
             "bertune_head.crf.* in model.safetensors: transformers computes the scores of single tags alone "
             "(the emissions), bertune.load all of it"
         )
+
+
+def _read_names(labels: list[str] | str | None) -> tuple[str, ...]:
+    return _read_names_once(tuple(labels) if isinstance(labels, list) else labels)
+
+
+@functools.lru_cache(maxsize=8)  # rows ask for them one by one
+def _read_names_once(labels: tuple[str, ...] | str | None) -> tuple[str, ...]:
+    return read_labels(list(labels) if isinstance(labels, tuple) else labels) or ()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
@@ -11,7 +10,6 @@ from typing import TYPE_CHECKING, Protocol
 from bertune.config.schema import DataConfig
 from bertune.data.conll import MANY_WORDS, cut_advice
 from bertune.data.entities import count_trimmed, get_tags, parse_tags
-from bertune.data.labels import read_labels
 from bertune.data.tags import Scheme, Tag, TagCounts
 from bertune.errors import DataError
 from bertune.tasks.base.task import Note, RowReader
@@ -128,14 +126,3 @@ def refuse_single_text(examples: Sequence[Example], data: DataConfig) -> None:
             f"{first.location.source}: all {num_words} words of the training rows are one sentence: no blank "
             f"line divides them; {cut_advice(words)}"
         )
-
-
-def read_tag_names(labels: list[str] | str | None) -> tuple[str, ...]:
-    """Return the names of tags by position that `data.labels` gives; () where nothing gives them."""
-    return read_tag_names_once(tuple(labels) if isinstance(labels, list) else labels)
-
-
-@functools.lru_cache(maxsize=8)  # rows ask for them one by one
-def read_tag_names_once(labels: tuple[str, ...] | str | None) -> tuple[str, ...]:
-    """Return what `read_tag_names` does, from memory where it was read before."""
-    return read_labels(list(labels) if isinstance(labels, tuple) else labels) or ()
