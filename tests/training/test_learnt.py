@@ -56,6 +56,7 @@ def start(tiny, write, tmp_path):
                     "train.epochs=2",
                     "log.every=2",
                 ),
+                "train.head_learning_rate=null",  # that of the encoder
                 *settings,
             ],
             resume=resume,
@@ -92,7 +93,7 @@ def test_a_rate_that_changes_nothing_is_said(start, kind, baseline, capsys):
     assert len(notes) == 1
     assert "better than " in notes[0]
     assert baseline in notes[0]
-    assert "the learning rate of 1e-12 changes nothing: try train.learning_rate=5e-5" in notes[0]
+    assert "the learning rate of 1e-12 changes nothing: try train.learning_rate=auto" in notes[0]
     dev = json.loads((result.folder / "scores.json").read_text(encoding="utf-8"))["dev"]
     assert baseline in dev["baseline"]["name"]
     assert result.scores["dev"].baseline.values[dev["main"]] == dev["baseline"]["values"][dev["main"]]
@@ -226,7 +227,7 @@ def test_the_untrained_model_is_scored_only_where_that_is_cheap(start, monkeypat
     assert "dev before training" not in capsys.readouterr().err
 
 
-STANDS_STILL = "the learning rate of 1e-09 changes nothing: try train.learning_rate=5e-5"
+STANDS_STILL = "the learning rate of 1e-09 changes nothing: try train.learning_rate=auto"
 
 
 def facts(losses=(), total=1000, rate=5e-5, head=1e-3, *, vectors=False, **config):
@@ -241,15 +242,15 @@ def facts(losses=(), total=1000, rate=5e-5, head=1e-3, *, vectors=False, **confi
         (facts([(20, 0.6), (1000, 0.9)]),
          "the training loss rose, from 0.6000 at step 20 to 0.9000 at step 1000, so the rate is too high: "
          "try train.learning_rate=2e-05"),
-        (facts(rate=2e-3), "the encoder's rate of 0.002 is high: try train.learning_rate=5e-5"),
+        (facts(rate=2e-3), "the encoder's rate of 0.002 is high: try train.learning_rate=auto"),
         (facts(total=43, epochs=1), "only 43 steps: try train.epochs=4"),
         (facts(total=1, epochs=1), "only 1 step: try train.epochs=20"),
         (facts(total=43, head=5e-5, epochs=1),
          "only 43 steps, and the head learns at 5e-05: "
-         "try train.epochs=4 train.head_learning_rate=1e-3"),
+         "try train.epochs=4 train.head_learning_rate=auto"),
         (facts(total=43, max_steps=43), "only 43 steps: try train.max_steps=150"),
         (facts(total=300, head=5e-5),
-         "the head learns at 5e-05: try train.head_learning_rate=1e-3"),
+         "the head learns at 5e-05: try train.head_learning_rate=auto"),
         (facts([(20, 0.69), (1000, 0.69)]),
          "the training loss did not fall, from 0.6900 at step 20 to 0.6900 at step 1000: see that "
          "data.columns names text and label, or try train.learning_rate=2e-05"),
@@ -277,7 +278,7 @@ def test_advice_is_a_setting_that_exists():
         for word in words:
             name, _, value = word.removeprefix("train.").partition("=")
             assert name in known
-            TrainConfig(**{name: json.loads(value)})
+            TrainConfig(**{name: value if value == "auto" else json.loads(value)})
 
 
 def test_remedies_of_signs_come_with_the_other_causes():
@@ -292,7 +293,7 @@ def test_remedies_of_signs_come_with_the_other_causes():
 def test_rates_are_those_of_the_optimizer(tiny):
     rows = ROWS["classify"]
     settings = {"task": "classify", "model": str(tiny)}
-    step = build_step({**settings, "train": {"learning_rate": 1e-4, "layer_decay": 0.5}}, rows)
+    step = build_step({**settings, "train": {"learning_rate": 1e-4, "head_learning_rate": None}}, rows)
     assert peak_rates(step.model, step.state.optimizer) == (1e-4, 1e-4)
     step = build_step({**settings, "train": {"learning_rate": 1e-4, "head_learning_rate": 1e-2}}, rows)
     assert peak_rates(step.model, step.state.optimizer) == (1e-4, 1e-2)

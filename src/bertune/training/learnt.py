@@ -18,7 +18,7 @@ from bertune.types import JSON, Baseline, Example, Prediction, Scores
 
 TINY_RATE = 1e-6
 """Learning rate of the encoder up to which, with the head's, nothing moves."""
-HIGH_RATE = 5e-4
+HIGH_RATE = 1e-3
 """Learning rate of the encoder from which pretrained weights are lost."""
 SLOW_HEAD = 2e-4
 """Learning rate of a head that begins at random, up to which it needs many steps."""
@@ -62,7 +62,7 @@ def peak_rates(model: Model, optimizer: torch.optim.Optimizer) -> tuple[float, f
 def likely_causes(facts: RunFacts, signs: Sequence[Sign] = ()) -> list[str]:
     """Return why a run may have learnt nothing, the likeliest first, each with what to type."""
     if facts.encoder_rate <= TINY_RATE and (facts.head_rate or 0.0) <= TINY_RATE:
-        return [f"the learning rate of {facts.encoder_rate:g} changes nothing: try train.learning_rate=5e-5"]
+        return [f"the learning rate of {facts.encoder_rate:g} changes nothing: try train.learning_rate=auto"]
     causes = [f"{sign.fact}: try {sign.remedy}" for sign in signs if sign.remedy]
     first, last = facts.losses[0] if facts.losses else (0, math.nan), (facts.losses or [(0, math.nan)])[-1]
     change = last[1] / first[1] if first[0] < last[0] and first[1] > 0 else math.nan
@@ -72,7 +72,7 @@ def likely_causes(facts: RunFacts, signs: Sequence[Sign] = ()) -> list[str]:
         causes.insert(0, f"the training loss rose, {course}, so the rate is too high: try {lower}")
     elif facts.encoder_rate >= HIGH_RATE:
         causes.insert(
-            0, f"the encoder's rate of {facts.encoder_rate:g} is high: try train.learning_rate=5e-5"
+            0, f"the encoder's rate of {facts.encoder_rate:g} is high: try train.learning_rate=auto"
         )
     if facts.is_vectors:
         worse = f"training did not help what the encoder could before: try {lower}, or fewer epochs"
@@ -93,7 +93,7 @@ def _too_short(facts: RunFacts) -> list[str]:
     config, total = facts.config, facts.total_steps
     is_slow = facts.head_rate is not None and facts.head_rate <= SLOW_HEAD and total < MANY_STEPS
     slow = f"the head learns at {facts.head_rate:g}" if is_slow else ""
-    remedies = ["train.head_learning_rate=1e-3"] if is_slow else []
+    remedies = ["train.head_learning_rate=auto"] if is_slow else []
     if total >= FEW_STEPS:
         return [f"{slow}: try {remedies[0]}"] if is_slow else []
     if config.max_steps is not None:
