@@ -19,8 +19,10 @@ BASE_SIZE = 12 * 768**2
 """Layers times squared width of BERT-base, to which the parameters of its layers are proportional."""
 BASE_RATE = 5e-5
 """The rate of an encoder of that size in a short run."""
-SIZE_POWER = 0.7
-"""How the rate falls with the size."""
+SIZE_POWER, SMALL_POWER_OF_LONG_RUNS = 0.7, 0.35
+"""How the rate falls with the size. What small encoders get more shrinks in longer runs."""
+SMALL_STEPS_POWER = 0.41
+"""How fast it shrinks beyond `HEAD_STEPS` steps."""
 SHORT_RUN = 200
 """Steps up to which a run is short; from there on the rate falls."""
 STEPS_POWER = 0.15
@@ -68,8 +70,12 @@ def encoder_rate(learner: Learner) -> float:
     It falls with the size of the encoder, and with the number of steps where there are many. An encoder whose
     size is not known learns as one of base size.
     """
-    size = learner.layers * learner.width**2 or BASE_SIZE
-    rate = BASE_RATE * (BASE_SIZE / size) ** SIZE_POWER * learner.task_rates.encoder_factor
+    times_smaller = BASE_SIZE / (learner.layers * learner.width**2 or BASE_SIZE)
+    power = SIZE_POWER
+    if times_smaller > 1:
+        power *= (HEAD_STEPS / max(learner.steps, HEAD_STEPS)) ** SMALL_STEPS_POWER
+        power = max(power, SMALL_POWER_OF_LONG_RUNS)
+    rate = BASE_RATE * times_smaller**power * learner.task_rates.encoder_factor
     rate *= (SHORT_RUN / max(learner.steps, SHORT_RUN)) ** STEPS_POWER
     return nice(min(max(rate, LOWEST_RATE), HIGHEST_RATE))
 
