@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from bertune.config.auto_rates import number
 from bertune.data.batching import num_batches
 from bertune.training.step import TrainStep
 from bertune.types import JSON
@@ -60,8 +61,14 @@ class Throughput:
             "step": progress.step,
             "epoch": round(progress.step / steps_per_epoch, 4),
             "loss": loss,
-            "learning_rate": max(group["lr"] for group in train_step.state.optimizer.param_groups),
+            "learning_rate": self._encoder_rate(),
             "rows_per_s": (self.rows - rows) / elapsed,
             "tokens_per_s": (self.tokens - tokens) / elapsed,
             "eta_s": (train_step.total_steps - progress.step) * elapsed / steps,
         }
+
+    def _encoder_rate(self) -> float:
+        """Return the learning rate that the top of the encoder has now; the head's may be another one."""
+        group = self._train_step.state.optimizer.param_groups[0]
+        factor = group["lr"] / group["peak_lr"]
+        return number(self._train_step.config, "learning_rate") * float(factor)
