@@ -399,7 +399,7 @@ def test_hub_data_is_left_to_datasets(tiny, said):
     from bertune.config.schema import DataConfig
 
     assert not uses_cache(DataConfig(cache="on"), [["hub:glue/cola"]], Console())
-    assert "no effect on data sets of the Hub" in said[0]
+    assert "no effect on data sets of a hub" in said[0]
 
 
 PEAK = """

@@ -13,7 +13,7 @@ from bertune.heads.model import Model
 from bertune.tasks.base.baselines import Sign, compare_with_baseline
 from bertune.tasks.base.task import Task
 from bertune.training.history import History
-from bertune.training.listener import Listener, Outcome
+from bertune.training.listener import Listener
 from bertune.types import JSON, Baseline, Example, Prediction, Scores
 
 TINY_RATE = 1e-6
@@ -106,10 +106,10 @@ def _too_short(facts: RunFacts) -> list[str]:
 
 
 class LearntCheck(Listener):
-    """Compares each evaluation with what a model that has learnt nothing scores.
+    """Compares the first evaluation with what a model that has learnt nothing scores.
 
-    A first evaluation that is no better is a warning. At the end history.jsonl says so if the best one is
-    still no better. A run that goes on says nothing twice.
+    If that is no better, it is a warning, also in history.jsonl. A run that goes on says nothing twice. What
+    is said at the end comes from `describe`.
 
     Args:
         task: says what predictions show.
@@ -151,17 +151,6 @@ class LearntCheck(Listener):
             self._say(
                 step, self.describe(self.scores, self.predictions, f" at step {step} of {self.total_steps}")
             )
-
-    def on_end(self, outcome: Outcome) -> None:
-        """Write into the history that the best evaluation is no better than the baseline."""
-        baseline, scores = self.baseline, self.scores
-        if baseline is None or scores is None or outcome.best_score is None:
-            return
-        main, best = scores.main_metric, outcome.best_score
-        how = compare_with_baseline(Scores(main, scores.higher_is_better, {main: best}, baseline=baseline))
-        message = f"the best dev {main}, {best:.4f}, is {how}"
-        if how and not self._history.has_warning(outcome.steps, message):
-            self._history.on_warning(outcome.steps, message)
 
     def _say(self, step: int, message: str) -> None:
         if message and not self._history.has_warning(step, message):
