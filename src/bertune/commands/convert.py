@@ -62,9 +62,10 @@ def convert(
         ConfigError: the script or a flag is unknown, a value does not fit, or `output` exists with other
             content.
 
-    >>> found = convert("python run_classifier.py --train_data_file a.tsv --label_file l.txt --epochs 1")
-    >>> found.settings["train"]["warmup_ratio"], found.settings["data"]["columns"]
-    (0.0, ['text', 'label'])
+    Examples:
+        >>> found = convert("python run_classifier.py --train_data_file a.tsv --label_file l.txt --epochs 1")
+        >>> found.settings["train"]["warmup_ratio"], found.settings["data"]["columns"]
+        (0.0, ['text', 'label'])
     """
     program, job = _convert(command)
     settings = job.sheet.settings()
