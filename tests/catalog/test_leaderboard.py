@@ -157,3 +157,9 @@ def test_a_place_that_cannot_be_written_is_refused(tmp_path):
         write_submission(
             find_set("glue:wnli"), results(["1"] * 146), Path(tmp_path / "file" / "x.tsv"), "test.tsv"
         )
+
+
+def test_a_name_without_suffix_is_a_folder_that_is_made(tmp_path):
+    path = write_submission(find_set("glue:wnli"), results(["1"] * 146), tmp_path / "new" / "one", "test.tsv")
+    assert path == tmp_path / "new" / "one" / "WNLI.tsv"
+    assert len(path.read_text(encoding="utf-8").splitlines()) == 147

@@ -50,7 +50,8 @@ def write_submission(
     Args:
         named_set: the set.
         results: the rows of its test file in their order, with their predictions.
-        output: the file, or a folder in which it gets its official name.
+        output: the file; or a folder, in which it gets its official name. What has no suffix is a folder,
+            which is made.
         source: the test file.
 
     Raises:
@@ -71,8 +72,10 @@ def write_submission(
             f"{rows} rows; a leaderboard takes whole test sets only"
         )
     path = Path(output)
-    path = path / submission_name(named_set, source) if path.is_dir() else path
+    is_folder = path.is_dir() or not path.suffix
+    path = path / submission_name(named_set, source) if is_folder else path
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, "\n".join(lines) + "\n")
     except OSError as error:
         raise ConfigError(f"-o {path}: cannot be written: {error.strerror or error}") from None
