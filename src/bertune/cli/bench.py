@@ -95,11 +95,9 @@ def bench(  # noqa: PLR0913  (the options of the command)
     """
 
     def work() -> None:
-        from bertune.cli.output import require_single_process
         from bertune.commands.bench import bench
         from bertune.console import Console
 
-        require_single_process("bench")
         result = bench(
             source,
             overrides or [],

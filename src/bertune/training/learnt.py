@@ -14,6 +14,7 @@ from bertune.tasks.base.baselines import Sign, compare_with_baseline
 from bertune.tasks.base.task import Task
 from bertune.training.history import History
 from bertune.training.listener import Listener
+from bertune.training.optim import head_rate_parameters
 from bertune.types import JSON, Baseline, Example, Prediction, Scores
 
 TINY_RATE = 1e-6
@@ -50,11 +51,11 @@ class RunFacts:
 def peak_rates(model: Model, optimizer: torch.optim.Optimizer) -> tuple[float, float | None]:
     """Return the highest peak rate of the encoder, and that of head layers without a rate of their own."""
     rates = {id(p): group["peak_lr"] for group in optimizer.param_groups for p in group["params"]}
-    own = model.head.learning_rates
+    of_head = {f"head.{name}" for name in head_rate_parameters(model)}
     found: dict[str, list[float]] = {"encoder": [], "head": []}
     for name, parameter in model.named_parameters():
-        part, _, rest = name.partition(".")
-        if id(parameter) in rates and not (part == "head" and rest.split(".")[0] in own):
+        part = name.partition(".")[0]
+        if id(parameter) in rates and (part == "encoder" or name in of_head):
             found[part].append(rates[id(parameter)])
     return max(found["encoder"], default=0.0), max(found["head"], default=None)
 
