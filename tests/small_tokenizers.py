@@ -71,7 +71,11 @@ def make_masked_lm(
     torch.manual_seed(0)
     is_bert = tokenizer.token_to_id("[PAD]") is not None
     pad = tokenizer.token_to_id("[PAD]" if is_bert else "<pad>")
-    sizes: dict[str, Any] = {**SMALL, "vocab_size": tokenizer.get_vocab_size() + extra_rows}
+    sizes: dict[str, Any] = {
+        **SMALL,
+        "max_position_embeddings": 160,
+        "vocab_size": tokenizer.get_vocab_size() + extra_rows,
+    }
     if kind == "distilbert":
         names = {"hidden_size": "dim", "num_hidden_layers": "n_layers", "num_attention_heads": "n_heads",
                  "intermediate_size": "hidden_dim"}  # fmt: skip
