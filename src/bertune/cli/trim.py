@@ -146,15 +146,15 @@ def result_lines(result: TrimResult) -> list[str]:
          _share(after.size_bytes, before.size_bytes)],
     ]  # fmt: skip
     kept = (
-        f"kept: {result.num_special:,} special, {result.num_base:,} single characters, "
-        f"{result.num_used:,} pieces that {result.num_texts:,} texts use"
+        f"kept: {result.kept.special:,} special, {result.kept.base:,} single characters, "
+        f"{result.kept.used:,} pieces that {result.num_texts:,} texts use"
     )
     filled = (
-        [f"filled up: {result.num_filled:,} more, the first of the vocabulary"] if result.num_filled else []
+        [f"filled up: {result.kept.filled:,} more, the first of the vocabulary"] if result.kept.filled else []
     )
     dropped = (
-        [f"left out: {result.num_dropped_used:,} pieces that the texts use, the rarest ones"]
-        if result.num_dropped_used
+        [f"left out: {result.kept.left_out:,} pieces that the texts use, the rarest ones"]
+        if result.kept.left_out
         else []
     )
     return [
