@@ -28,7 +28,7 @@ TrimmedModel = Annotated[
 MoreWords = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[FILE|data.NAME=VALUE]...",
+        metavar="FILE|data.NAME=VALUE",
         help="More files of --texts, and how to read them.",
         show_default=False,
     ),
