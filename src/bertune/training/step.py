@@ -89,8 +89,8 @@ class TrainStep:
         )
 
     def _activate_words(self) -> int | None:
-        """Train only the word vectors of the training rows, where settings and encoder allow it."""
-        if not self.config.active_vocabulary or self.config.fsdp:
+        """Train only the word vectors of the training rows, where settings, head and encoder allow it."""
+        if not self.config.active_vocabulary or self.config.fsdp or self.model.head.reads_word_table:
             return None
         encoder = self.model.encoder
         active = encoder.use_active_vocabulary(torch.from_numpy(self.dataset.used_ids()))
