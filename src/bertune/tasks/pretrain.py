@@ -18,7 +18,8 @@ from bertune.config.schema import DataConfig
 from bertune.data.labels import get_text
 from bertune.errors import ConfigError, DataError
 from bertune.metrics.bootstrap import bootstrap_interval
-from bertune.tasks.base.masking import MaskOptions, MaskVocabulary, mask_tokens
+from bertune.tasks.base.head_outputs import MASKED_TOKENS, HeadOutputs
+from bertune.tasks.base.masking import MaskOptions, MaskVocabulary, default_pinyin, mask_tokens
 from bertune.tasks.base.packing import (
     Frame,
     Pieces,
@@ -68,6 +69,7 @@ class Pretrain(Task):
         super().__init__(options, data)
         self._frame: Frame | None = None
         self._vocabulary: MaskVocabulary | None = None
+        self._readings: npt.NDArray[np.int64] | None = None  # (V,), for ChineseBERT
         self._packed = (0, 0, 0)  # texts, rows, texts without tokens since the last report
 
     def read(self, row: Row) -> Example:
@@ -107,11 +109,7 @@ class Pretrain(Task):
                 f"{len(before) + len(after)} special ones"
             )
         self._vocabulary = MaskVocabulary.from_tokenizer(tokenizer, self.options.mask_token)
-
-    @property
-    def trains_all_words(self) -> bool:
-        """Tell that all word vectors are trained: each is the weight of a token that could be predicted."""
-        return True
+        self._readings = default_pinyin(tokenizer)
 
     def encode(self, examples: Sequence[Example], tokenizer: Tokenizer) -> list[EncodedExample]:
         """Return each text as windows of at most `max_length` tokens, in one row."""
@@ -188,7 +186,11 @@ class Pretrain(Task):
     def prepare(self, batch: Batch, seed: int | None) -> Batch:
         """Hide some tokens of each window; what stood there becomes the target (2, M)."""
         ragged, target = mask_tokens(
-            batch.ragged, EVALUATION_SEED if seed is None else seed, self._known_vocabulary, self._mask_options
+            batch.ragged,
+            EVALUATION_SEED if seed is None else seed,
+            self._known_vocabulary,
+            self._mask_options,
+            self._readings,
         )
         return replace(batch, ragged=ragged, target=target)
 
@@ -231,16 +233,16 @@ class Pretrain(Task):
 
         from bertune.kernels.linear_cross_entropy import linear_cross_entropy
 
-        ids = _masked_ids(batch)
+        target = _masked(batch)
         if not torch.is_grad_enabled():
-            return out.token_losses(ids)[0].sum()
-        return linear_cross_entropy(out.features, out.word_table, out.bias, ids)
+            return out.token_losses(target)[0].sum()
+        return linear_cross_entropy(out.features, out.word_table, out.bias, target[1])
 
     def decode(self, out: MaskedLMOutput, batch: Batch) -> list[Prediction]:
         """Return the mean loss of each row; `vectors` has the sums of which scores are made."""
-        losses, hits = (values.float().cpu().numpy() for values in out.token_losses(_masked_ids(batch)))
-        target = batch.target.cpu().numpy()  # type: ignore[union-attr]
-        sums = self._row_sums(losses, hits, target, batch)
+        target = _masked(batch)
+        losses, hits = (values.float().cpu().numpy() for values in out.token_losses(target))
+        sums = self._row_sums(losses, hits, target.cpu().numpy(), batch)
         return [
             Prediction(float(row[0] / row[1]) if row[1] else 0.0, vectors=(row,)) for row in sums
         ]
@@ -290,20 +292,26 @@ class Pretrain(Task):
         """Tell that the model before its first step is what training must beat."""
         return True
 
+    def head_outputs(self) -> HeadOutputs:
+        """Return that the outputs are tokens."""
+        return HeadOutputs(MASKED_TOKENS)
+
     def hf_config(self, head: Any) -> JSON:
         """Return the head's part of config.json."""
-        return {"architectures": [head.hf_class] if head.hf_class else None}
+        config: JSON = head.hf_config()
+        return config
 
     def hf_incompatibility(self, head: Any) -> str:
         """Return why transformers cannot open the head, or ""."""
-        return "" if head.hf_class else "the head of this architecture is bertune's own"
+        reason: str = head.hf_incompatibility()
+        return reason
 
 
-def _masked_ids(batch: Batch) -> Tensor:
-    """Return the ids (M,) that stood at the masked positions."""
+def _masked(batch: Batch) -> Tensor:
+    """Return the masked positions of a batch, and the ids that stood there: (2, M)."""
     if batch.target is None:
         raise ConfigError("pretrain: nothing is masked in this batch; `prepare` must be called first")
-    return batch.target[1]
+    return batch.target
 
 
 def _metrics(sums: npt.NDArray[np.float64]) -> dict[str, float]:

@@ -89,8 +89,9 @@ class TrainStep:
         )
 
     def _activate_words(self) -> int | None:
-        """Train only the word vectors of the training rows, where settings, task and encoder allow it."""
-        if not self.config.active_vocabulary or self.config.fsdp or self.task.trains_all_words:
+        """Train only the word vectors of the training rows, where settings, model and task allow it."""
+        needs_all = self.model.head.reads_word_table or self.task.trains_all_words
+        if not self.config.active_vocabulary or self.config.fsdp or needs_all:
             return None
         encoder = self.model.encoder
         active = encoder.use_active_vocabulary(torch.from_numpy(self.dataset.used_ids()))
