@@ -79,8 +79,8 @@ def _load_jieba() -> Callable[[str], list[str]]:
 
 def word_starts(
     texts: Sequence[str], tokenizer: Tokenizer, segmenter: Segmenter | None = None
-) -> list[IntArray]:
-    """Return for each text which of its tokens begin a word; special tokens are not counted.
+) -> list[BoolArray]:
+    """Tell for each text which of its tokens begin a word, in its encoding without special tokens.
 
     Words are the segmenter's, and words between blanks: jieba cuts only Chinese and English well, so within a
     word of another script the marks of the vocabulary count. A token that stands in two words makes them one.
@@ -91,14 +91,15 @@ def word_starts(
         segmenter: from `load_segmenter`; without it the one that is installed.
 
     Returns:
-        For each text the ascending numbers of tokens, from 0, in the encoding without special tokens. The
-        first token always begins a word.
+        For each text (tokens,), as `Tokenizer.encode_whole` gives them. The first token begins a word.
 
     Raises:
         ConfigError: the tokenizer does not know the characters of its tokens.
         MissingExtra: no segmenter is installed.
     """
     cut = (segmenter or load_segmenter()).cut
+    if not texts:
+        return []
     words = [cut(text) for text in texts]
     spans = tokenizer.token_spans(texts)
     num_tokens = np.array([len(ids) for ids, _ in spans], np.int64)
@@ -109,9 +110,7 @@ def word_starts(
     begins[1:] &= tokenizer.word_borders.between(ids)
     firsts = _before(num_tokens)
     begins[firsts[num_tokens > 0]] = True
-    places = np.flatnonzero(begins)
-    cuts = np.searchsorted(places, firsts)
-    return [part - first for part, first in zip(np.split(places, cuts[1:]), firsts, strict=True)]
+    return np.split(begins, firsts[1:])
 
 
 def _word_of_characters(texts: Sequence[str], words: Sequence[Sequence[str]]) -> IntArray:
