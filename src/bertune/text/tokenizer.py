@@ -12,6 +12,7 @@ from typing import Any
 from tokenizers import Tokenizer as Rust
 
 from bertune.text.windows import assign_words, split_windows
+from bertune.text.word_borders import WordBorders, find_word_borders
 from bertune.text.word_cache import WordCache
 from bertune.types import JSON, Encoding
 
@@ -95,6 +96,20 @@ class Tokenizer:
             *after,
             *(number for number in (*named, self.unk_token_id) if number is not None),
         }
+
+    @cached_property
+    def word_borders(self) -> WordBorders:
+        """Return which tokens begin and end words, as their marks tell it."""
+        return find_word_borders(self.parts, self.vocabulary)
+
+    def token_spans(self, texts: Sequence[str]) -> list[tuple[list[int], list[tuple[int, int]]]]:
+        """Return the ids of whole texts without special tokens, and the characters that each stands for.
+
+        Raises:
+            ConfigError: the tokenizer does not know the characters of its tokens.
+        """
+        results = self._rust.encode_batch(list(texts), add_special_tokens=False)
+        return [(result.ids, result.offsets) for result in results]
 
     def _named_tokens(self) -> dict[str, str]:
         """Return the tokens that tokenizer_config.json names, such as mask_token."""
