@@ -104,7 +104,7 @@ CASES = {
         [{"text": f"the {n} is {a}", "text_b": f"a {a} {n}"} for a in ADJECTIVES for n in NOUNS],
         {"text": "a dog", "text_b": ""},
         ["options.masking=whole_words", "options.packing=joined", "options.metric=accuracy", "options.ngrams=[0.7, 0.3]", "data.max_length=16", "train.epochs=20"],
-        0.3,
+        0.15,
     ),
     "tag": Case("tag", tagged(), {"text": ["a", "dog"], "label": ["O"]}, ["options.metric=f1"]),
     "tag-crf": Case("tag", tagged(), {"text": "a dog", "label": [[0, 9, "animal"]]}, ["options.decoder=crf", "options.scheme=BIOES"]),
