@@ -28,8 +28,8 @@ SHORT_RUN = 200
 STEPS_POWER = 0.15
 LOWEST_RATE, HIGHEST_RATE = 1e-5, 5e-4
 NEW_RATE, NEW_WIDTH = 1e-3, 256
-"""The rate of an encoder that begins from nothing, and the width up to which it is that high; it falls with the
-width, to about 3e-4 at that of BERT-base."""
+"""The rate of an encoder that begins from nothing, and the width up to which it is that high; it falls with
+the width, to about 3e-4 at that of BERT-base."""
 HEAD_WIDTH, HEAD_STEPS = 512, 50
 """Width and steps up to which a head learns at the rate that its task names."""
 HEAD_STEPS_POWER = 0.35

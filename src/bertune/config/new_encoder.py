@@ -23,8 +23,8 @@ class NewEncoder(Section):
     layers: PositiveInt = 4
     """Number of layers."""
     hidden_size: PositiveInt = 256
-    """Width of the states. The usual sizes: 2 layers of 128 (tiny), 4 of 256 (mini), 4 of 512 (small), 8 of 512
-    (medium), 12 of 768 (base)."""
+    """Width of the states. The usual sizes: 2 layers of 128 (tiny), 4 of 256 (mini), 4 of 512 (small), 8 of
+    512 (medium), 12 of 768 (base)."""
     heads: PositiveInt | None = None
     """Number of attention heads; it must divide `hidden_size`. Without it: one for each 64 of the width."""
     intermediate_size: PositiveInt | None = None
@@ -32,9 +32,9 @@ class NewEncoder(Section):
     max_positions: Annotated[int, Field(ge=8)] = 512
     """Most tokens of a row, special tokens included."""
     tokenizer: Literal["wordpiece", "unigram"] = "wordpiece"
-    """`wordpiece`: BERT's; words are divided at blanks and punctuation, and each Chinese character is a token.
-    `unigram`: the pieces under which the rows are most probable; Chinese words can be pieces, and characters
-    are normalized (NFKC)."""
+    """`wordpiece`: BERT's; words are divided at blanks and punctuation, and each Chinese character is a
+    token. `unigram`: the pieces under which the rows are most probable; Chinese words can be pieces, and
+    characters are normalized (NFKC)."""
     vocab_size: Annotated[int, Field(ge=32)] = 8000
     """Most tokens of the vocabulary, with five special ones. A few texts may give fewer. 8,000 suit a few
     megabytes; 30,000 is usual for gigabytes."""
@@ -95,8 +95,8 @@ def new_encoder_faults(run: RunConfig, offered: NewEncoder | None, given: NewEnc
             return []
         got = f"model is {run.model!r}" if "model" in run.model_fields_set else "model is not given"
         return [
-            f"options.new: describes an encoder that begins from nothing, and {got}; write model: new, or leave "
-            "options.new out to go on from a pretrained encoder"
+            f"options.new: describes an encoder that begins from nothing, and {got}; write model: new, or "
+            "leave options.new out to go on from a pretrained encoder"
         ]
     if offered is None and Path(NEW).is_dir():
         return []  # a folder of that name, as before

@@ -1,8 +1,8 @@
-"""The folder of an encoder that begins from nothing: a tokenizer trained on texts, and weights drawn by a seed.
+"""The folder of an encoder that begins from nothing: a tokenizer trained on texts, weights drawn by a seed.
 
-From there on it is a pretrained folder as any other. Weights are drawn by the rule of BERT's authors (Devlin et
-al. 2018; `modeling_bert.py` of transformers): normal with a standard deviation of 0.02, biases 0, norms 1, the
-vector of [PAD] 0.
+From there on it is a pretrained folder as any other. Weights are drawn by the rule of BERT's authors (Devlin
+et al. 2018; `modeling_bert.py` of transformers): normal with a standard deviation of 0.02, biases 0, norms 1,
+the vector of [PAD] 0.
 """
 
 from __future__ import annotations

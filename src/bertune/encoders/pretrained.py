@@ -377,9 +377,10 @@ def locate_model(name: str, *, with_code: bool = False) -> Path:
     path = Path(expand_user(name))
     if name == NEW and not path.is_dir():
         raise ConfigError(
-            "model: new begins from nothing, which `bertune train` with task pretrain does alone, since it makes "
-            "tokenizer and encoder of its training rows; train such a run first, then give its folder as model "
-            "(or its folder encoder, for the same tokenizer and weights before their first step)"
+            "model: new begins from nothing, which `bertune train` with task pretrain does alone, since it "
+            "makes tokenizer and encoder of its training rows; train such a run first, then give its folder "
+            "as model (or the folder encoder in it: the same tokenizer, and the weights before their first "
+            "step)"
         )
     if path.is_dir():
         if "ensemble" in read_json_object(path / "bertune.json"):

@@ -1,8 +1,8 @@
-"""Texts to a tokenizer that did not exist: WordPiece or Unigram, special tokens first. The same texts give the
-same bytes, in any order.
+"""Texts to a tokenizer that did not exist: WordPiece or Unigram, special tokens first.
 
-Words are counted once, and pieces are learnt from the counts. Sources: Devlin et al. 2018 (arXiv 1810.04805) for
-WordPiece, whose pieces are merged as in BPE (Sennrich et al. 2016, arXiv 1508.07909); `unigram` for the other.
+Words are counted, and pieces are learnt from the counts, so the same texts give the same bytes, in any order.
+Sources: Devlin et al. 2018 (arXiv 1810.04805) for WordPiece, whose pieces are merged as in BPE (Sennrich et
+al. 2016, arXiv 1508.07909); `unigram` for the other.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from bertune.errors import DataError
 from bertune.text.unigram import learn_pieces
 from bertune.types import JSON
 
+UNKNOWN = "[UNK]"
 BLANK = "▁"
 """Stands for a blank in the pieces of Unigram."""
 CONTINUES = "##"
@@ -59,8 +60,8 @@ def train_tokenizer(texts: Iterable[str], options: NewEncoder, note: Note) -> Ru
             characters[character] += count
     if not any(character.isalnum() for character in characters):
         raise DataError(
-            "options.new: the texts of the training rows have neither a letter nor a digit, so no tokenizer can "
-            "be trained on them; look at data.train, and at data.columns for the column of the texts"
+            "options.new: the texts of the training rows have neither a letter nor a digit, so no tokenizer "
+            "can be trained on them; look at data.train, and at data.columns for the column of the texts"
         )
     learn = _wordpiece if options.tokenizer == "wordpiece" else _unigram
     tokenizer, left_out = learn(counts, characters, options)
@@ -76,8 +77,8 @@ def train_tokenizer(texts: Iterable[str], options: NewEncoder, note: Note) -> Ru
     if left_out:
         part = sum(characters[character] for character in left_out) / characters.total()
         note(
-            f"{len(left_out)} rare characters are not in the vocabulary ({part:.3%} of all), and become [UNK]; "
-            "a larger options.new.vocab_size has room for them"
+            f"{len(left_out)} rare characters are not in the vocabulary ({part:.3%} of all), and become "
+            "[UNK]; a larger options.new.vocab_size has room for them"
         )
     return tokenizer
 
@@ -185,7 +186,7 @@ def _wordpiece(
     vocabulary = {piece: i for i, piece in enumerate([*SPECIAL_TOKENS, *ordered, *merged])}
     tokenizer = Rust(
         models.WordPiece(
-            vocabulary, unk_token="[UNK]", continuing_subword_prefix=CONTINUES, max_input_chars_per_word=100
+            vocabulary, unk_token=UNKNOWN, continuing_subword_prefix=CONTINUES, max_input_chars_per_word=100
         )
     )
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -251,7 +252,7 @@ def _unigram(counts: dict[str, int], characters: Counter[str], options: NewEncod
     seeds = [piece for piece in _train(trainer, counts) if len(piece) > 1]
     pieces = learn_pieces(counts, sorted(alphabet), seeds, room)
     vocabulary = [*((token, 0.0) for token in SPECIAL_TOKENS), *pieces]
-    tokenizer = Rust(models.Unigram(vocabulary, unk_id=SPECIAL_TOKENS.index("[UNK]")))
+    tokenizer = Rust(models.Unigram(vocabulary, unk_id=SPECIAL_TOKENS.index(UNKNOWN)))
     # "first": what follows a [MASK] begins a word only where a blank stands before it.
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement=BLANK, prepend_scheme="first")
     tokenizer.decoder = decoders.Metaspace(replacement=BLANK, prepend_scheme="first")

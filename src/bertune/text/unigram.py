@@ -3,8 +3,8 @@
 The trainer of `tokenizers` adds numbers in the order of a hash table, so two trainings on the same texts keep
 other pieces. This one computes the same with arrays, in one order.
 
-Letters: `N` words, `E` edges: places where a piece stands in a word. Positions count the characters of all words
-one after the other, with one more position at the end of each.
+Letters: `N` words, `E` edges: places where a piece stands in a word. Positions count the characters of all
+words one after the other, with one more position at the end of each.
 
 Sources: Kudo 2018, arXiv 1804.10959; `unigram_model_trainer.cc` of SentencePiece.
 """

@@ -42,8 +42,8 @@ def begin_from_nothing(
     """Yield the settings with a folder as `model`. A run that begins from nothing makes it first.
 
     A folder that an earlier start of the same run has made is used again. The first process makes it, and the
-    others find it. If the block fails, what was made goes again, so that nothing is left of a run that could not
-    begin.
+    others find it. If the block fails, what was made goes again, so that nothing is left of a run that could
+    not begin.
 
     Raises:
         DataError: no tokenizer can be trained on the rows.
@@ -64,8 +64,8 @@ def begin_from_nothing(
             is_made = _make(folder, splits.train, options, run.seed, origin, console)
     if not (folder / "config.json").is_file():
         raise ConfigError(
-            f"out: this process does not see {str(folder)!r}, which the first one has made; give a folder that "
-            "all of them see"
+            f"out: this process does not see {str(folder)!r}, which the first one has made; give a folder "
+            "that all of them see"
         )
     try:
         yield run.model_copy(update={"model": str(folder)})
@@ -80,7 +80,7 @@ def begin_from_nothing(
 def _make(
     folder: Path, rows: Sequence[Example], options: NewEncoder, seed: int, origin: JSON, console: Console
 ) -> bool:
-    """Make the folder unless there is one of these rows and settings, or a checkpoint that needs it as it is."""
+    """Make the folder, unless it is there, of these rows and settings, or a checkpoint needs it as it is."""
     note = prefixed(console, "new")
     if folder.is_dir():
         before = read_json_object(folder / ORIGIN)
