@@ -203,16 +203,17 @@ def _merge(
     The trainer of `tokenizers` numbers the pieces in a word in the order of a hash table, and breaks ties by
     these numbers: two trainings give other pieces. Named as special tokens they have numbers beforehand.
     """
+    alphabet = initial | {piece[-1] for piece in later}
     trainer = trainers.BpeTrainer(
-        vocab_size=size,
+        vocab_size=size + len(alphabet - initial),  # which the trainer needs, and the vocabulary does not
         min_frequency=options.min_frequency,
         special_tokens=sorted(later),
-        initial_alphabet=sorted(initial | {piece[-1] for piece in later}),
-        limit_alphabet=len(initial | {piece[-1] for piece in later}),
+        initial_alphabet=sorted(alphabet),
+        limit_alphabet=len(alphabet),
         continuing_subword_prefix=CONTINUES,
         show_progress=False,
     )
-    single = initial | {piece[-1] for piece in later} | later
+    single = alphabet | later
     return [piece for piece in _train(trainer, counts) if piece not in single]
 
 
