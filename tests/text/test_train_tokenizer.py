@@ -96,7 +96,7 @@ def test_too_few_texts_give_fewer_pieces_and_that_is_said(kind):
     tokenizer, notes = trained(kind, ["a dog"], vocab_size=8000)
     assert tokenizer.get_vocab_size() < 30
     assert "fewer than options.new.vocab_size=8000" in notes[0]
-    _, notes = trained(kind, vocab_size=80)
+    _, notes = trained(kind, TEXTS * 5, vocab_size=80)
     assert "fewer" not in notes[0]
 
 

@@ -24,7 +24,7 @@ DEFAULT_SIZES = {
 """Those of `BertConfig()`."""
 LIKE_BERT = ("roberta", "xlm-roberta", "camembert")
 """Types that compute what BERT does."""
-METRICS = {"loss": "loss", "perplexity": "perplexity", "accuracy": "accuracy"}
+METRICS = {"loss": "perplexity", "perplexity": "perplexity", "accuracy": "accuracy"}
 
 
 def run_mlm(job: Job) -> None:
