@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from safetensors import SafetensorError, safe_open
 
+from bertune.config.new_encoder import NEW
 from bertune.config.schema import DataConfig
 from bertune.encoders.families.family import Family
 from bertune.encoders.families.registry import FAMILIES, find_native_family, get_family
@@ -374,6 +375,13 @@ def locate_model(name: str, *, with_code: bool = False) -> Path:
             raise MissingExtra(package, "starter", f"the encoder {name!r}")
         return Path(spec.submodule_search_locations[0]) / inside
     path = Path(expand_user(name))
+    if name == NEW and not path.is_dir():
+        raise ConfigError(
+            "model: new begins from nothing, which `bertune train` with task pretrain does alone, since it "
+            "makes tokenizer and encoder of its training rows; train such a run first, then give its folder "
+            "as model (or the folder encoder in it: the same tokenizer, and the weights before their first "
+            "step)"
+        )
     if path.is_dir():
         if "ensemble" in read_json_object(path / "bertune.json"):
             raise ConfigError(

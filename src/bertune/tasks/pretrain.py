@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bertune.config.auto_rates import TaskRates
+from bertune.config.new_encoder import NewEncoder
 from bertune.config.schema import DataConfig
 from bertune.data.labels import get_text
 from bertune.errors import ConfigError, DataError
@@ -109,6 +110,10 @@ class Pretrain(Task):
             "chinese_words": "tokens, whole words together, Chinese ones too",
         }[options.masking]
         return f"pretraining: predict {options.fraction:.0%} of the {what}"
+
+    def own_encoder(self) -> NewEncoder:
+        """Return the encoder that `model: new` makes."""
+        return self.options.new or NewEncoder()
 
     def see_tokenizer(self, tokenizer: Tokenizer) -> None:
         """Learn the special tokens, and which tokens may be masked.

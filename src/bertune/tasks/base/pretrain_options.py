@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from bertune.config.new_encoder import NewEncoder
 from bertune.config.schema import Section
 
 
@@ -31,6 +32,8 @@ class PretrainOptions(Section):
     as run_mlm.py does; `none`: a row for each text. Long texts are cut into pieces, nothing is dropped."""
     mask_token: str | None = None
     """The token that hides others; without it the one that the tokenizer calls its mask token."""
+    new: NewEncoder | None = None
+    """With `model: new`: the encoder and the tokenizer that are made from nothing."""
     metric: Literal["perplexity", "accuracy", "word_accuracy"] = "perplexity"
     """The metric that decides which checkpoint is best."""
 

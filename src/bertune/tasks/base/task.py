@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from bertune.config.auto_rates import TaskRates
+from bertune.config.new_encoder import NewEncoder
 from bertune.config.schema import DataConfig, Section
 from bertune.config.tuning import TRAIN_SPACE
 from bertune.data.columns import ColumnMapping
@@ -245,6 +246,13 @@ class Task(ABC):
     def report(self) -> list[str]:
         """Return what a user should know about the rows encoded, or learned from, since the last call."""
         return []
+
+    def own_encoder(self) -> NewEncoder | None:
+        """Return the encoder that `model: new` makes from the training rows of a run, before its first step.
+
+        None: the task begins with a pretrained encoder only.
+        """
+        return None
 
     def encode_target(self, target: Any) -> Any:
         """Return a target as a number or a list of numbers; None stays None."""
