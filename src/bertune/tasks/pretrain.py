@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bertune.config.auto_rates import TaskRates
+from bertune.config.new_encoder import NewEncoder
 from bertune.config.schema import DataConfig
 from bertune.data.labels import get_text
 from bertune.errors import ConfigError, DataError
@@ -110,6 +111,10 @@ class Pretrain(Task):
         }[options.masking]
         return f"pretraining: predict {options.fraction:.0%} of the {what}"
 
+    def own_encoder(self) -> NewEncoder:
+        """Return the encoder that `model: new` makes."""
+        return self.options.new or NewEncoder()
+
     def see_tokenizer(self, tokenizer: Tokenizer) -> None:
         """Learn the special tokens, and which tokens may be masked.
 
@@ -194,8 +199,8 @@ class Pretrain(Task):
             return []
         if not rows:
             raise DataError(
-                f"none of the {texts} texts has a token that could be predicted: all are special or unknown to "
-                "this encoder's vocabulary"
+                f"none of the {texts} texts has a token that could be predicted: all are special, or unknown "
+                "to this encoder's vocabulary"
             )
         lines = [] if self.options.packing == "none" else [f"{texts} texts packed into {rows} rows"]
         if empty:
@@ -287,16 +292,13 @@ class Pretrain(Task):
     def score(
         self, predictions: Sequence[Prediction], examples: Sequence[Example], *, intervals: bool = True
     ) -> Scores:
-        """Return loss and perplexity of the masked tokens, and the share of tokens and words that are right.
-
-        Predictions may be of packed rows, so there may be more or fewer than examples.
-        """
+        """Return loss and perplexity of the masked tokens, and the share of tokens and words that are right."""
         sums = np.array([p.vectors[0] for p in predictions if p.vectors], np.float64)
         main = self.options.metric
         interval = bootstrap_interval(lambda rows: _metrics(rows)[main], sums) if intervals else None
         return Scores(
             main,
-            main in {"accuracy", "word_accuracy"},
+            main != "perplexity",
             _metrics(sums),
             {main: interval} if interval else {},
         )
@@ -329,11 +331,9 @@ def _masked(batch: Batch) -> Tensor:
 
 def _metrics(sums: npt.NDArray[np.float64]) -> dict[str, float]:
     """Return the metrics of rows (B, 5); see `Pretrain._row_sums`."""
-    loss, tokens, hits, words, word_hits = sums.sum(0)
-    mean = loss / max(tokens, 1)
+    loss, tokens, hits, words, word_hits = sums.sum(0).tolist()
     return {
-        "perplexity": math.exp(min(mean, 700)),
-        "loss": mean,
+        "perplexity": math.exp(min(loss / max(tokens, 1), 700)),
         "accuracy": hits / max(tokens, 1),
         "word_accuracy": word_hits / max(words, 1),
     }

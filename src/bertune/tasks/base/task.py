@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from bertune.config.auto_rates import TaskRates
+from bertune.config.new_encoder import NewEncoder
 from bertune.config.schema import DataConfig, Section
 from bertune.config.tuning import TRAIN_SPACE
 from bertune.data.columns import ColumnMapping
@@ -226,10 +227,10 @@ class Task(ABC):
         """
 
     def pack(self, rows: list[EncodedExample]) -> list[EncodedExample]:
-        """Return the rows of a run in the form in which they become batches: by default as they are.
+        """Return training rows in the form in which they become batches: by default as they are.
 
-        Rows come in chunks of 8,192. A task may make fewer or more of them; evaluations of other files and
-        predictions do not call it.
+        Rows come in chunks of 8,192. A task may make fewer or more of them. Rows that are scored or predicted
+        stay as they are.
         """
         return rows
 
@@ -246,6 +247,13 @@ class Task(ABC):
         """Return what a user should know about the rows encoded, or learned from, since the last call."""
         return []
 
+    def own_encoder(self) -> NewEncoder | None:
+        """Return the encoder that `model: new` makes from the training rows of a run, before its first step.
+
+        None: the task begins with a pretrained encoder only.
+        """
+        return None
+
     def encode_target(self, target: Any) -> Any:
         """Return a target as a number or a list of numbers; None stays None."""
         return target
@@ -260,8 +268,8 @@ class Task(ABC):
         """Return a batch that the task may change before the forward pass, such as by masking tokens.
 
         What is drawn must depend on the seed and on each row alone, as `bertune.data.row_random` helps to do:
-        then micro-batches, processes and resume change nothing. Evaluations do not call it for rows of several
-        texts, whose vectors are compared.
+        then micro-batches, processes and resume change nothing. Evaluations do not call it for rows of
+        several texts, whose vectors are compared.
 
         Args:
             batch: a micro-batch, on the CPU.
