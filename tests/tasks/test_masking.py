@@ -300,7 +300,7 @@ def test_no_mask_token(tmp_path):
     rust = Tokenizer(models.WordPiece({"[UNK]": 0, "[unused1]": 1, "a": 2}, unk_token="[UNK]"))
     rust.pre_tokenizer = pre_tokenizers.Whitespace()
     ours = Ours(rust, {}, 8)
-    with pytest.raises(ConfigError, match=r"options.mask_token.*such as \[unused1\]"):
+    with pytest.raises(ConfigError, match=r"options.mask_token.*such as options.mask_token=.\[unused1\]"):
         MaskVocabulary.from_tokenizer(ours)
     found = MaskVocabulary.from_tokenizer(ours, "[unused1]")
     assert found.mask_id == 1 and found.is_ordinary.tolist() == [False, False, True]

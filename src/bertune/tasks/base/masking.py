@@ -131,7 +131,7 @@ def _find_mask_id(own: str | None, asked: str | None, vocabulary: dict[str, int]
         if own is not None:
             return vocabulary[own]
         unused = next((token for token in vocabulary if _UNUSED.fullmatch(token)), None)
-        example = f", such as {unused}" if unused else ""
+        example = f", such as options.mask_token='{unused}'" if unused else ""
         raise ConfigError(
             "model: its tokenizer has no mask token, which masked language models need; options.mask_token: "
             f"name a token of its vocabulary that no text has{example}"
