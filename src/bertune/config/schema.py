@@ -352,8 +352,8 @@ class RunConfig(Section):
     task: LocalPath
     """What to learn: the name of a task (`bertune tasks`), or a Python file with a task of your own."""
     model: LocalPath = "minilm"
-    """The pretrained encoder: a folder, of another run too, a Hub id, or minilm (English, from the package of
-    the extra `starter`)."""
+    """The pretrained encoder: a folder, of another run too, a Hub id, minilm (English, from the package of
+    the extra `starter`) or e5-small (100 languages, Chinese too; extra `multilingual`)."""
     out: LocalPath | None = None
     """Folder of the result. Without it: the first free one of runs/TASK-1, runs/TASK-2, ..."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 42

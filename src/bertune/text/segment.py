@@ -15,13 +15,14 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from bertune.errors import MissingExtra
-from bertune.text.tokenizer import Tokenizer
+from bertune.text.tokenizer import Tokenizer as TextTokenizer
+from bertune.types import Tokenizer
 
 BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
@@ -101,13 +102,14 @@ def word_starts(
     if not texts:
         return []
     words = [cut(text) for text in texts]
-    spans = tokenizer.token_spans(texts)
+    own = cast(TextTokenizer, tokenizer)
+    spans = own.token_spans(texts)
     num_tokens = np.array([len(ids) for ids, _ in spans], np.int64)
     ids = _flat([ids for ids, _ in spans])
     starts, stops = _flat(itertools.chain.from_iterable(each for _, each in spans)).reshape(-1, 2).T
     base = np.repeat(_before(np.array([len(text) for text in texts], np.int64)), num_tokens)
     begins = _begins(_word_of_characters(texts, words), starts + base, stops + base)
-    begins[1:] &= tokenizer.word_borders.between(ids)
+    begins[1:] &= own.word_borders.between(ids)
     firsts = _before(num_tokens)
     begins[firsts[num_tokens > 0]] = True
     return np.split(begins, firsts[1:])
