@@ -292,7 +292,7 @@ class Pretrain(Task):
     def score(
         self, predictions: Sequence[Prediction], examples: Sequence[Example], *, intervals: bool = True
     ) -> Scores:
-        """Return loss and perplexity of the masked tokens, and the share of tokens and words that are right."""
+        """Return perplexity and accuracy of the masked tokens, and the share of words that are right."""
         sums = np.array([p.vectors[0] for p in predictions if p.vectors], np.float64)
         main = self.options.metric
         interval = bootstrap_interval(lambda rows: _metrics(rows)[main], sums) if intervals else None
