@@ -247,10 +247,7 @@ class Task(ABC):
         return []
 
     def own_encoder(self) -> NewEncoder | None:
-        """Return the encoder that `model: new` makes from the training rows of a run, before its first step.
-
-        None: the task begins with a pretrained encoder only.
-        """
+        """Return the encoder that `model: new` makes of a run's rows; None: only a pretrained one will do."""
         return None
 
     def encode_target(self, target: Any) -> Any:
@@ -272,8 +269,7 @@ class Task(ABC):
 
         Args:
             batch: a micro-batch, on the CPU.
-            seed: of the run and the step; None in evaluation and prediction, where every call must return the
-                same.
+            seed: of run and step; None in evaluation and prediction, which must give the same each time.
         """
         return batch
 
@@ -287,9 +283,7 @@ class Task(ABC):
         Raises:
             ConfigError: the task has no such distance.
         """
-        raise ConfigError(
-            "train.r_drop: this task has no distance between two passes; leave train.r_drop out"
-        )
+        raise ConfigError("train.r_drop: this task has no distance between two passes; leave it out")
 
     def baseline(self, examples: Sequence[Example]) -> Baseline | None:
         """Return what the best constant prediction scores on these rows; None: the task does not say.
