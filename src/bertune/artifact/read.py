@@ -29,6 +29,7 @@ from bertune.config.renames import upgrade_settings
 from bertune.config.schema import DataConfig, RunConfig
 from bertune.encoders.load import build_encoder, check_token_ids, load_encoder
 from bertune.encoders.model_code import SET_TRUST, TRUST_SAVED
+from bertune.encoders.model_hubs import MODELSCOPE
 from bertune.encoders.packaged import PACKAGED_MODELS
 from bertune.encoders.pretrained import PretrainedFolder, locate_model
 from bertune.errors import ArtifactError, ConfigError, listed
@@ -173,14 +174,19 @@ def _use_newer_settings(folder: Path, task: SentenceTask, max_length: int) -> in
 
 
 def _locate(folder: str | Path, *, with_code: bool) -> Path:
-    """Return the folder of a saved model by its path, its id on the Hub, or the name of a package.
+    """Return the folder of a saved model by its path, its id on a hub, or the name of a package.
 
     Raises:
-        ArtifactError: there is no such folder, and the Hub does not give it.
+        ArtifactError: there is no such folder, and the hub does not give it.
     """
     name, path = str(folder), Path(expand_user(folder))
     if name in PACKAGED_MODELS and not path.is_dir():
         return locate_model(name)
+    if name.startswith(MODELSCOPE) and isinstance(folder, str):
+        try:
+            return locate_model(name, with_code=with_code)
+        except ConfigError as error:
+            raise ArtifactError(str(error).removeprefix("model: ")) from None
     is_hub_id = re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", name) is not None and isinstance(folder, str)
     if path.exists() or not is_hub_id or ("/" in name and path.parent.is_dir()):
         return path

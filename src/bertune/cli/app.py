@@ -41,13 +41,15 @@ app = typer.Typer(
 
 
 @app.command()
-def init(task: opt.TaskName, folder: opt.NewFolder = ".", debug: opt.Debug = False) -> None:
+def init(
+    task: opt.TaskName, folder: opt.NewFolder = ".", lang: opt.Language = "en", debug: opt.Debug = False
+) -> None:
     """Write a run file with every setting explained, and data."""
 
     def work() -> None:
         from bertune.commands.init import init
 
-        for path in init(task, folder):
+        for path in init(task, folder, lang):
             print(path)
 
     exit_guarded(work, debug)
