@@ -57,11 +57,50 @@ class Tokenizer:
     @cached_property
     def unk_token_id(self) -> int | None:
         """Return the id of the unknown token."""
-        model = json.loads(self._rust.to_str())["model"]
+        model = self.parts["model"]
         if model.get("unk_id") is not None:
             return int(model["unk_id"])
         token = model.get("unk_token")
         return None if token is None else self._rust.token_to_id(token)
+
+    @cached_property
+    def parts(self) -> JSON:
+        """Return how texts become ids: tokenizer.json without the words of its vocabulary."""
+        parts: JSON = json.loads(self._rust.to_str())
+        for words in ("vocab", "merges"):
+            parts["model"].pop(words, None)
+        return parts
+
+    @property
+    def vocabulary(self) -> dict[str, int]:
+        """Return the id of each token, special and added tokens included."""
+        return dict(self._rust.get_vocab(with_added_tokens=True))
+
+    @property
+    def mask_token(self) -> str | None:
+        """Return the token that stands for a hidden one, where the tokenizer names it and has it."""
+        candidates = (self._named_tokens().get("mask_token"), "[MASK]", "<mask>")
+        has_id = (token for token in candidates if token and self._rust.token_to_id(token) is not None)
+        return next(has_id, None)
+
+    def special_ids(self) -> set[int]:
+        """Return the ids of tokens that stand for no word, the unknown token among them."""
+        added = self._rust.get_added_tokens_decoder()
+        ids = {int(number) for number, token in added.items() if token.special}
+        before, after, _ = self._special_tokens
+        named = {self._rust.token_to_id(token) for token in self._named_tokens().values()}
+        return {
+            *ids,
+            *before,
+            *after,
+            *(number for number in (*named, self.unk_token_id) if number is not None),
+        }
+
+    def _named_tokens(self) -> dict[str, str]:
+        """Return the tokens that tokenizer_config.json names, such as mask_token."""
+        named = {name: value for name, value in self._settings.items() if name.endswith("_token")}
+        contents = {name: v.get("content") if isinstance(v, dict) else v for name, v in named.items()}
+        return {name: token for name, token in contents.items() if isinstance(token, str)}
 
     def encode(self, texts: Sequence[tuple[str, ...]]) -> list[Encoding]:
         """Turn texts (1-tuples) or pairs (2-tuples) into encodings of at most `max_length` tokens.
