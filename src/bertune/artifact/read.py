@@ -128,6 +128,7 @@ def _read_own(pretrained: PretrainedFolder, metadata: JSON, run: RunConfig, task
         check_token_ids(tokenizer, encoder, path)
     except ConfigError as error:
         raise ArtifactError(str(error).removeprefix("model: ")) from None
+    task.see_tokenizer(tokenizer)
     return Artifact(model.eval(), task, tokenizer, run, metadata)
 
 

@@ -20,10 +20,11 @@ from bertune.errors import ConfigError, listed
 from bertune.heads.head import Head
 from bertune.kernels.dropout import layer_norm
 from bertune.kernels.linear import ACTIVATIONS, Linear
+from bertune.kernels.linear_cross_entropy import token_losses
 from bertune.types import JSON, Batch, Encoder
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass
 class MaskedLMOutput:
     """What the scores of all tokens are computed from, for the masked positions alone.
 
@@ -36,11 +37,24 @@ class MaskedLMOutput:
     """(V, E), in fp32."""
     bias: Tensor
     """(V,), in fp32."""
+    _scored: tuple[Tensor, tuple[Tensor, Tensor]] | None = None
 
     def logits(self) -> Tensor:
         """Return the scores of all tokens (M, V), in fp32; the product has the features' precision."""
         products = F.linear(self.features, self.word_table.to(self.features.dtype))
         return products.float() + self.bias
+
+    def token_losses(self, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the cross-entropy of each position (M,), and whether its most probable token is right (M,).
+
+        They are computed once: an evaluation asks for the loss and for predictions. There is no gradient.
+
+        Args:
+            target: (2, M), of the batch: positions, and the right tokens.
+        """
+        if self._scored is None or self._scored[0] is not target:
+            self._scored = target, token_losses(self.features, self.word_table, self.bias, target[1])
+        return self._scored[1]
 
 
 class MaskedLMHead(Head):

@@ -175,10 +175,15 @@ class Tokenizer:
             self._encode_one(
                 [self._word_ids[self._word_form(text, *word)] for word in words],
                 overlap,
-                self._special_tokens,
+                self.special_tokens,
             )
             for text, words in texts
         ]
+
+    def encode_whole(self, texts: Sequence[str]) -> list[Encoding]:
+        """Turn texts into the ids of all their tokens, however many, without special tokens."""
+        results = self._rust.encode_batch(list(texts), add_special_tokens=False)
+        return [self._make_encoding(text, result, 0) for text, result in zip(texts, results, strict=True)]
 
     def _word_form(self, text: str, start: int, end: int) -> str:
         """Return a word as it is tokenized: with the blank before it where that is part of the token."""
@@ -250,7 +255,7 @@ class Tokenizer:
         return Encoding(tokens, types, num_truncated, word_positions, window_lengths), present
 
     @cached_property
-    def _special_tokens(self) -> tuple[list[int], list[int], int]:
+    def special_tokens(self) -> tuple[list[int], list[int], int]:
         """Return the special tokens before and after a text, and the segment of the text's own tokens."""
         result = self._rust.encode("a")
         inside = [index for index, special in enumerate(result.special_tokens_mask) if not special]

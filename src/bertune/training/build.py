@@ -116,6 +116,7 @@ def build_model(run: RunConfig, task: Task) -> BuiltModel:
         encoder.set_dropout(run.train.dropout)
     tokenizer = folder.load_tokenizer(run.data, encoder.max_positions)
     check_token_ids(tokenizer, encoder, folder.path)
+    task.see_tokenizer(tokenizer)
     report.notes += tokenizer.notes
     if getattr(task.options, "pooling", "mean") in {"pooler", "cls"} and not _first_token_sees_text(
         encoder, tokenizer
