@@ -213,8 +213,8 @@ class Batch:
 
     Attributes:
         ragged: the encoder's input: the rows, or with `pair_index` the texts of the rows, each once.
-        target: the rows' targets, as the task's `collate_target` returns them; where tokens are masked (2, M),
-            their positions among the tokens of the batch, and the ids that stood there.
+        target: the rows' targets, as the task's `collate_target` returns them; where tokens are masked
+            (2, M), their positions among the tokens of the batch, and the ids that stood there.
         rows: the indices of the rows in the data set.
         contexts: the `context` of each row.
         pair_index: the texts of each row, where texts are encoded separately.

@@ -47,7 +47,11 @@ def test_gradients_in_bf16_are_near_those_in_fp32():
     low = features.bfloat16()
     value, (of_features, of_table, of_bias) = gradients(linear_cross_entropy, low, table, bias, ids)
     exact, wanted = gradients(plain, low.float(), table.bfloat16().float(), bias, ids)
-    assert (of_features.dtype, of_table.dtype, of_bias.dtype) == (torch.bfloat16, torch.float32, torch.float32)
+    assert (of_features.dtype, of_table.dtype, of_bias.dtype) == (
+        torch.bfloat16,
+        torch.float32,
+        torch.float32,
+    )
     assert float(value) == pytest.approx(float(exact), rel=1e-2)
     for our, their in zip((of_features.float(), of_table, of_bias), wanted, strict=True):
         assert float((our - their).norm() / their.norm()) < 0.02

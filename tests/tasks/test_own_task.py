@@ -72,7 +72,7 @@ def prepared(folder: Path) -> list[list[list[int]]]:
 def test_a_task_may_change_a_batch(tiny, tmp_path, monkeypatch):
     plain = tmp_path / "plain"
     plain.mkdir()
-    train(plain, tiny, "classify")
+    train(plain, tiny, "classify", "train.active_vocabulary=false")
     for name, rate in (("none", 0.0), ("some", 0.5), ("again", 0.5)):
         train(tmp_path / name, tiny, noisy(tmp_path / name, monkeypatch, rate))
     assert weights(tmp_path / "none") == weights(plain)

@@ -70,7 +70,6 @@ def test_training_lowers_the_perplexity(tiny, tmp_path):
     scores = result.scores["dev"]
     assert scores.main_metric == "perplexity"
     assert not scores.higher_is_better
-    assert scores.values["perplexity"] == pytest.approx(math.exp(scores.values["loss"]))
     assert scores.values["perplexity"] < scores.baseline.values["perplexity"] / 4
     assert scores.baseline.is_untrained
 
@@ -106,7 +105,7 @@ def test_an_evaluation_does_not_depend_on_packing_or_batches(tiny, tmp_path):
     for values, loss in found[1:]:
         assert values == pytest.approx(found[0][0], rel=1e-5)
         assert loss == pytest.approx(found[0][1], rel=1e-5)
-    assert found[0][0]["loss"] == pytest.approx(found[0][1], rel=1e-5)
+    assert found[0][0]["perplexity"] == pytest.approx(math.exp(found[0][1]), rel=1e-5)
 
 
 def test_evaluate_repeats_the_score_of_the_run(tiny, tmp_path):
@@ -114,7 +113,7 @@ def test_evaluate_repeats_the_score_of_the_run(tiny, tmp_path):
     result = train(tiny, file, tmp_path / "out", f"data.dev={file}")
     evaluation = bertune.evaluate(result.folder, str(file))
     assert evaluation.scores.values == pytest.approx(result.scores["dev"].values, rel=1e-4)
-    assert evaluation.loss == pytest.approx(result.scores["dev"].values["loss"], rel=1e-4)
+    assert math.exp(evaluation.loss) == pytest.approx(evaluation.scores.values["perplexity"], rel=1e-4)
 
 
 def test_micro_batches_change_nothing(tiny, tmp_path):
@@ -125,7 +124,9 @@ def test_micro_batches_change_nothing(tiny, tmp_path):
     )
     one, other = weights(whole.folder), weights(cut.folder)
     for name, tensor in one.items():
-        torch.testing.assert_close(tensor, other[name], rtol=2e-4, atol=2e-6, msg=lambda text, n=name: n + text)
+        torch.testing.assert_close(
+            tensor, other[name], rtol=2e-4, atol=2e-6, msg=lambda text, n=name: n + text
+        )
 
 
 def test_each_step_masks_other_tokens(tiny, tmp_path):
@@ -138,7 +139,7 @@ def test_each_step_masks_other_tokens(tiny, tmp_path):
 
 
 def test_the_target_is_what_stood_there(tiny, tmp_path):
-    task, packed, _, _ = build(tiny, file_of(tmp_path))
+    task, packed, _, _ = build(tiny, file_of(tmp_path), "options.packing=joined")
     batch = packed.get_batch(range(len(packed)), task.collate_target)
     masked = task.prepare(batch, 3)
     positions, ids = masked.target
@@ -147,7 +148,7 @@ def test_the_target_is_what_stood_there(tiny, tmp_path):
     same[positions] = False
     assert torch.equal(batch.ragged.input_ids[same], masked.ragged.input_ids[same])
     share = len(ids) / task._known_vocabulary.is_ordinary[batch.ragged.input_ids.numpy()].sum()
-    assert share == pytest.approx(0.15, abs=0.05)
+    assert share == pytest.approx(0.15, abs=0.02)
 
 
 def test_the_result_opens_in_transformers_and_in_other_tasks(tiny, tmp_path):
@@ -171,7 +172,6 @@ def test_the_result_opens_in_transformers_and_in_other_tasks(tiny, tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (["data.max_length=2"], "leaves no room"),
         (["options.mask_token=nosuchtoken"], "nosuchtoken"),
         (["options.replace_by_mask=0.9", "options.replace_by_random=0.2"], "more than 1"),
         (["options.ngrams=[0.0]"], "all weights are 0"),
@@ -190,6 +190,12 @@ def test_texts_that_the_vocabulary_does_not_know_are_refused(tiny, tmp_path):
         train(tiny, file, tmp_path / "out")
 
 
-def test_crossval_is_refused(tiny, tmp_path):
-    with pytest.raises(ConfigError, match="packs texts into rows of its own"):
-        bertune.crossval("pretrain", [f"data.train={file_of(tmp_path)}", f"model={tiny}"])
+def test_crossval_scores_every_text(tiny, tmp_path):
+    result = bertune.crossval(
+        "pretrain",
+        [f"data.train={file_of(tmp_path)}", f"model={tiny}", "train.max_steps=3", f"out={tmp_path / 'cv'}"],
+        folds=3,
+    )
+    assert result is not None
+    lines = next((tmp_path / "cv").glob("out_of_fold.*")).read_text(encoding="utf-8").splitlines()
+    assert len([line for line in lines if line.strip()]) in {len(TEXTS), len(TEXTS) + 1}

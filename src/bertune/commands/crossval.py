@@ -137,11 +137,6 @@ def _prepare(
     notes: list[str] = []
     try:
         run, task = resolve_run(source, given, notes.append)
-        if type(task).pack is not Task.pack:
-            faults.append(
-                f"crossval: task {run.task} packs texts into rows of its own, so the rows of a file have no "
-                "scores; train with data.dev, or with several seeds one after the other"
-            )
         run = _with_out(run)
         if not resume or not Path(str(run.out)).is_dir():
             new_run_dir(run)

@@ -40,9 +40,7 @@ def linear_cross_entropy(features: Tensor, table: Tensor, bias: Tensor, ids: Ten
 
 
 @torch.no_grad()
-def token_losses(
-    features: Tensor, table: Tensor, bias: Tensor, ids: Tensor
-) -> tuple[Tensor, Tensor]:
+def token_losses(features: Tensor, table: Tensor, bias: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
     """Return the cross-entropy of each position (M,), and whether its most probable token is right (M,)."""
     weight = table.to(features.dtype)
     losses = [torch.zeros(0, device=features.device)]

@@ -133,9 +133,7 @@ class Pretrain(Task):
             rows.append(frame_windows(flat, frame, [len(text) for text in windows]))
         return rows
 
-    def _word_starts(
-        self, texts: Sequence[str], tokenizer: Tokenizer
-    ) -> list[npt.NDArray[np.bool_]] | None:
+    def _word_starts(self, texts: Sequence[str], tokenizer: Tokenizer) -> list[npt.NDArray[np.bool_]] | None:
         """Return for each text which of its tokens begin a word, where a segmenter finds the words."""
         if self.options.masking != "chinese_words":
             return None
@@ -175,8 +173,8 @@ class Pretrain(Task):
             return []
         if not rows:
             raise DataError(
-                f"none of the {texts} texts has a token that could be predicted: all are special or unknown to "
-                "this encoder's vocabulary"
+                f"none of the {texts} texts has a token that could be predicted: all are special, or unknown "
+                "to this encoder's vocabulary"
             )
         lines = [] if self.options.packing == "none" else [f"{texts} texts packed into {rows} rows"]
         if empty:
@@ -243,9 +241,7 @@ class Pretrain(Task):
         target = _masked(batch)
         losses, hits = (values.float().cpu().numpy() for values in out.token_losses(target))
         sums = self._row_sums(losses, hits, target.cpu().numpy(), batch)
-        return [
-            Prediction(float(row[0] / row[1]) if row[1] else 0.0, vectors=(row,)) for row in sums
-        ]
+        return [Prediction(float(row[0] / row[1]) if row[1] else 0.0, vectors=(row,)) for row in sums]
 
     def _row_sums(
         self, losses: npt.NDArray[Any], hits: npt.NDArray[Any], target: npt.NDArray[Any], batch: Batch
@@ -256,9 +252,7 @@ class Pretrain(Task):
         """
         positions, ids = target
         windows_of_row = [sum(context) for context in batch.contexts]
-        lengths = np.add.reduceat(
-            np.array(batch.ragged.lengths), np.cumsum([0, *windows_of_row[:-1]])
-        )
+        lengths = np.add.reduceat(np.array(batch.ragged.lengths), np.cumsum([0, *windows_of_row[:-1]]))
         row_of_token = np.searchsorted(np.cumsum(lengths), positions, side="right")
         begins_word = np.ones(len(positions), bool)
         begins_word[1:] = (np.diff(positions) != 1) | ~self._known_vocabulary.continues_word[ids[1:]]
@@ -274,16 +268,13 @@ class Pretrain(Task):
     def score(
         self, predictions: Sequence[Prediction], examples: Sequence[Example], *, intervals: bool = True
     ) -> Scores:
-        """Return loss and perplexity of the masked tokens, and the share of tokens and words that are right.
-
-        Predictions may be of packed rows, so there may be more or fewer than examples.
-        """
+        """Return loss and perplexity of the masked tokens, and the share of tokens and words that are right."""
         sums = np.array([p.vectors[0] for p in predictions if p.vectors], np.float64)
         main = self.options.metric
         interval = bootstrap_interval(lambda rows: _metrics(rows)[main], sums) if intervals else None
         return Scores(
             main,
-            main in {"accuracy", "word_accuracy"},
+            main != "perplexity",
             _metrics(sums),
             {main: interval} if interval else {},
         )
@@ -316,11 +307,9 @@ def _masked(batch: Batch) -> Tensor:
 
 def _metrics(sums: npt.NDArray[np.float64]) -> dict[str, float]:
     """Return the metrics of rows (B, 5); see `Pretrain._row_sums`."""
-    loss, tokens, hits, words, word_hits = sums.sum(0)
-    mean = loss / max(tokens, 1)
+    loss, tokens, hits, words, word_hits = sums.sum(0).tolist()
     return {
-        "perplexity": math.exp(min(mean, 700)),
-        "loss": mean,
+        "perplexity": math.exp(min(loss / max(tokens, 1), 700)),
         "accuracy": hits / max(tokens, 1),
         "word_accuracy": word_hits / max(words, 1),
     }

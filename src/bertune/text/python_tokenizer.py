@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bertune.console import quiet_transformers
+from bertune.errors import ConfigError
 from bertune.text.tokenizer import Tokenizer
 from bertune.types import JSON
 
@@ -183,6 +184,13 @@ class PythonTokenizer(Tokenizer):
     def notes(self) -> list[str]:
         """Return what a user should know."""
         return [f"{self._rust.class_name} has no fast form, so texts are tokenized by Python: this is slower"]
+
+    def token_spans(self, texts: Sequence[str]) -> list[tuple[list[int], list[tuple[int, int]]]]:
+        """Refuse: tokenizers in Python do not say which characters a token stands for."""
+        raise ConfigError(
+            f"model: {self._rust.class_name} has no fast form and does not say which characters its tokens "
+            "stand for, so the words of a segmenter cannot be found in them; leave the segmenter out"
+        )
 
     def _named_tokens(self) -> dict[str, str]:
         return dict(self._rust.special_tokens())

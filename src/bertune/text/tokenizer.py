@@ -13,6 +13,7 @@ from tokenizers import AddedToken
 from tokenizers import Tokenizer as Rust
 
 from bertune.text.windows import assign_words, split_windows
+from bertune.text.word_borders import WordBorders, find_word_borders
 from bertune.text.word_cache import WordCache
 from bertune.types import JSON, Encoding
 
@@ -88,7 +89,7 @@ class Tokenizer:
         """Return the ids of tokens that stand for no word, the unknown token among them."""
         added = self._rust.get_added_tokens_decoder()
         ids = {int(number) for number, token in added.items() if token.special}
-        before, after, _ = self._special_tokens
+        before, after, _ = self.special_tokens
         named = {self._rust.token_to_id(token) for token in self._named_tokens().values()}
         return {
             *ids,
@@ -96,6 +97,20 @@ class Tokenizer:
             *after,
             *(number for number in (*named, self.unk_token_id) if number is not None),
         }
+
+    @cached_property
+    def word_borders(self) -> WordBorders:
+        """Return which tokens begin and end words, as their marks tell it."""
+        return find_word_borders(self.parts, self.vocabulary)
+
+    def token_spans(self, texts: Sequence[str]) -> list[tuple[list[int], list[tuple[int, int]]]]:
+        """Return the ids of whole texts without special tokens, and the characters that each stands for.
+
+        Raises:
+            ConfigError: the tokenizer does not know the characters of its tokens.
+        """
+        results = self._rust.encode_batch(list(texts), add_special_tokens=False)
+        return [(result.ids, result.offsets) for result in results]
 
     def _named_tokens(self) -> dict[str, str]:
         """Return the tokens that tokenizer_config.json names, such as mask_token."""

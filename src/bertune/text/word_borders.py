@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bertune.text.tokenizer import Tokenizer
+from bertune.types import JSON
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -47,18 +47,23 @@ class WordBorders:
     continues: BoolArray
     ends: BoolArray
 
+    def between(self, ids: npt.NDArray[np.int64]) -> BoolArray:
+        """Tell of each id (N,) but the first whether a word begins with it, (N - 1,)."""
+        begins: BoolArray = self.ends[ids[:-1]] | ~self.continues[ids[1:]]
+        return begins
 
-def word_borders(tokenizer: Tokenizer, vocabulary: dict[str, int]) -> WordBorders:
+
+def find_word_borders(parts: JSON, vocabulary: dict[str, int]) -> WordBorders:
     """Return the borders of words for all ids of a tokenizer.
 
     Signs and tokens of scripts without blanks are words of their own, as in BERT's tokenizer. A character
     that a byte-level vocabulary cuts into several tokens is one word.
 
     Args:
-        tokenizer: of any kind.
-        vocabulary: its `vocabulary`, which takes time to make.
+        parts: tokenizer.json, without its vocabulary.
+        vocabulary: the id of each token.
     """
-    marking = _find_marking(tokenizer, vocabulary)
+    marking = _find_marking(parts, vocabulary)
     continues, ends = (np.zeros(max(vocabulary.values()) + 1, bool) for _ in range(2))
     for token, number in vocabulary.items():
         continues[number], ends[number] = marking(token)
@@ -77,19 +82,18 @@ def _is_sign(letter: str) -> bool:
     return unicodedata.category(letter)[0] in "PS" or letter.isspace()
 
 
-def _find_marking(tokenizer: Tokenizer, vocabulary: dict[str, int]) -> _Marking:
-    described = tokenizer.parts
-    model = described["model"]
+def _find_marking(parts: JSON, vocabulary: dict[str, int]) -> _Marking:
+    model = parts["model"]
     kind = model["type"]
     if kind in ("WordPiece", "BPE") and model.get("continuing_subword_prefix"):
         return _prefix_marking(model["continuing_subword_prefix"])
     if kind == "BPE" and model.get("end_of_word_suffix"):
         return _suffix_marking(model["end_of_word_suffix"], says_end=True)
     if kind in ("BPE", "Unigram"):
-        parts = [described.get(name) for name in ("pre_tokenizer", "decoder", "normalizer")]
-        if _has_type(parts, "ByteLevel"):
+        steps = [parts.get(name) for name in ("pre_tokenizer", "decoder", "normalizer")]
+        if _has_type(steps, "ByteLevel"):
             return _byte_marking
-        if kind == "Unigram" or _BLANK_MARKS[0] in json.dumps(parts, ensure_ascii=False):
+        if kind == "Unigram" or _BLANK_MARKS[0] in json.dumps(steps, ensure_ascii=False):
             return _blank_marking
         return _no_marking
     if kind in ("WordPiece", "WordLevel"):

@@ -199,7 +199,8 @@ def encode_datasets(
         for split in SPLIT_NAMES:
             examples: Sequence[Example] = getattr(splits, split)
             if examples:
-                datasets[split] = EncodedDataset(pack_rows(task, task.encode(examples, tokenizer)))
+                encoded = task.encode(examples, tokenizer)
+                datasets[split] = EncodedDataset(pack_rows(task, encoded) if split == "train" else encoded)
                 _print_report(console, split, datasets[split], tokenizer, task.report())
         return datasets
     key = _tokens_key(splits.cache_key, task, tokenizer)
@@ -216,7 +217,7 @@ def encode_datasets(
 
 
 def pack_rows(task: Task, rows: list[EncodedExample]) -> list[EncodedExample]:
-    """Return rows as the task packs them, in the chunks in which the cache does it too."""
+    """Return training rows as the task packs them, in the chunks in which the cache does it too."""
     chunks = (rows[start : start + CHUNK_SIZE] for start in range(0, len(rows), CHUNK_SIZE))
     return [row for chunk in chunks for row in task.pack(chunk)]
 
@@ -256,7 +257,8 @@ def _write_tokens(
         for split in SPLIT_NAMES:
             examples: Sequence[Example] = getattr(splits, split)
             if len(examples):
-                write_dataset(folder, split, task, parallel, examples, console, packs=True)
+                packs = split == "train"
+                write_dataset(folder, split, task, parallel, examples, console, packs=packs)
                 reports[split] = task.report()
         tokenizer.clear_word_cache()
         gc.collect()
@@ -288,7 +290,7 @@ def write_dataset(
         tokenizer: a tokenizer, or one that works in several processes.
         examples: what to encode.
         console: shows progress.
-        packs: whether `Task.pack` may make other rows of them, as for the rows of a run.
+        packs: whether `Task.pack` may make other rows of them, as for training.
     """
     writer = DatasetWriter(folder, name, tokenizer.max_token_id + 1)
     progress = ProgressReporter(console)

@@ -25,7 +25,6 @@ from bertune.data.row_random import places_in_rows, row_keys, uniform
 from bertune.errors import ConfigError, did_you_mean
 from bertune.text.pinyin_tokenizer import PinyinTokenizer
 from bertune.text.tokenizer import Tokenizer
-from bertune.text.word_borders import word_borders
 from bertune.types import Ragged
 
 if TYPE_CHECKING:
@@ -122,7 +121,7 @@ class MaskVocabulary:
         is_ordinary[list(vocabulary.values())] = True
         unused = [number for token, number in vocabulary.items() if _UNUSED.fullmatch(token)]
         is_ordinary[[*special, *unused, mask_id]] = False
-        borders = word_borders(tokenizer, vocabulary)
+        borders = tokenizer.word_borders
         return cls(mask_id, is_ordinary, borders.continues, borders.ends)
 
 

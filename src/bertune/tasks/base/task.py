@@ -226,10 +226,10 @@ class Task(ABC):
         """
 
     def pack(self, rows: list[EncodedExample]) -> list[EncodedExample]:
-        """Return the rows of a run in the form in which they become batches: by default as they are.
+        """Return training rows in the form in which they become batches: by default as they are.
 
-        Rows come in chunks of 8,192. A task may make fewer or more of them; evaluations of other files and
-        predictions do not call it.
+        Rows come in chunks of 8,192. A task may make fewer or more of them. Rows that are scored or predicted
+        stay as they are.
         """
         return rows
 
@@ -260,8 +260,8 @@ class Task(ABC):
         """Return a batch that the task may change before the forward pass, such as by masking tokens.
 
         What is drawn must depend on the seed and on each row alone, as `bertune.data.row_random` helps to do:
-        then micro-batches, processes and resume change nothing. Evaluations do not call it for rows of several
-        texts, whose vectors are compared.
+        then micro-batches, processes and resume change nothing. Evaluations do not call it for rows of
+        several texts, whose vectors are compared.
 
         Args:
             batch: a micro-batch, on the CPU.
