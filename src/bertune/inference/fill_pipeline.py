@@ -73,26 +73,30 @@ class FillPipeline(Pipeline):
             DataError: a text has no mask, or its mask is cut off at `max_length`; or it is no text.
             ConfigError: `k` is no number of tokens, or a target is no single token.
         """
-        if isinstance(texts, str):
-            return _as_transformers(
-                next(self.fill_stream([TextWithMasks(texts, Location("texts", 1))], k, targets))
-            )
-        items = [TextWithMasks(text, Location("texts", number)) for number, text in enumerate(texts, 1)]
-        return [_as_transformers(masks) for masks in self.fill_stream(items, k, targets)]
+        self.check_k(k)
+        ids = None if targets is None else self.target_ids([targets] if isinstance(targets, str) else targets)
+        every = [texts] if isinstance(texts, str) else texts
+        items = [TextWithMasks(text, Location("texts", number)) for number, text in enumerate(every, 1)]
+        filled = [_as_transformers(masks) for masks in self.fill_stream(items, k, ids)]
+        return filled[0] if isinstance(texts, str) else filled
 
     def fill_stream(
         self,
         texts: Iterable[TextWithMasks],
         k: int = 5,
-        targets: str | Sequence[str] | None = None,
+        target_ids: list[int] | None = None,
     ) -> Iterator[list[list[Filling]]]:
-        """Yield the tokens for each mask of each text, in their order; see `fill`."""
-        ids = None if targets is None else self.target_ids([targets] if isinstance(targets, str) else targets)
-        self._check_k(k)
+        """Yield the tokens for each mask of each text, in their order; see `fill`.
+
+        Args:
+            texts: the texts.
+            k: how many tokens; see `check_k`.
+            target_ids: choose among these tokens only; see `target_ids`.
+        """
         self.num_truncated_rows = 0
         every = iter(texts)
         while chunk := list(itertools.islice(every, CHUNK_TEXTS)):
-            yield from self._fill_chunk(chunk, k, ids)
+            yield from self._fill_chunk(chunk, k, target_ids)
 
     @cached_property
     def mask_id(self) -> int:
@@ -151,7 +155,12 @@ class FillPipeline(Pipeline):
             f"targets: {target!r} {what}; a mask stands for one token{did_you_mean(target, vocabulary)}"
         )
 
-    def _check_k(self, k: int) -> None:
+    def check_k(self, k: int) -> None:
+        """Refuse a number of tokens that the vocabulary does not have.
+
+        Raises:
+            ConfigError: it is not from 1 to the size of the vocabulary.
+        """
         vocab_size = len(self.model.encoder.word_embeddings())
         if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= vocab_size:
             raise ConfigError(f"k: {k!r} is not from 1 to {vocab_size}, the tokens of the vocabulary")
