@@ -16,7 +16,8 @@ those that equal work needs; `best` has bf16 where the processor has units for i
 speed   Rows and tokens a second of `--steps` optimizer steps after `--warm` others, from the end of the last
         of these to the end of the last step: making of batches, masking, forward, backward, clipping,
         optimizer. Reading and tokenizing are not in it. Peak resident memory of the process until then.
-        Ratios above 1 speak for bertune.
+        Ratios above 1 speak for bertune. `tokens_per_cpu_s` counts the processor's seconds, of all threads:
+        on a machine that others use too it is the steadier figure.
 curve   Loss on dev rows that were masked once, the same for both, along training on the same rows: those of
         group_texts, which bertune gets in place of its own. 15 %, of them 80 % [MASK], 10 % another token;
         AdamW, linear schedule with 10 % warm-up, weight decay 0.01, clipping at 1, bf16 for both. What is
@@ -32,6 +33,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -49,7 +51,7 @@ TEXTS = [DATA / "raw-zh" / name for name in (
 )]  # fmt: skip
 DEV_ROWS = 256
 CURVE_PEER = "best"
-SAME_ROWS = ["options.across_documents=true"]
+SAME_ROWS = ["options.packing=joined", "options.masking=tokens"]
 """Texts one after the other, as group_texts has them."""
 Result = dict[str, Any]
 
@@ -72,6 +74,26 @@ class Spec:
     looks: Sequence[int] = ()
     """Steps after which the dev loss is taken."""
     overrides: Sequence[str] = field(default_factory=list)
+
+
+class Clock(Marks):
+    """Also the seconds that all threads of the process have computed at the end of every step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cpu: list[float] = []
+
+    def add(self, rows: Sequence[int] = (), tokens: int = 0) -> None:
+        super().add(rows, tokens)
+        self.cpu.append(time.process_time())
+
+    def speed(self, spec: Spec) -> Result:
+        seconds, tokens = self.seconds(spec.warm), sum(self.tokens[spec.warm :])
+        return {
+            "rows_per_s": spec.steps * spec.rows / seconds, "tokens_per_s": tokens / seconds,
+            "tokens_per_cpu_s": tokens / (self.cpu[-1] - self.cpu[spec.warm - 1]),
+            "tokens_per_row": tokens / spec.steps / spec.rows, "peak_gb": self.peaks[-1],
+        }  # fmt: skip
 
 
 # what both begin with
@@ -132,7 +154,7 @@ def train_ours(spec: Spec) -> Result:
     import bertune
     from bertune.training.step import TrainStep
 
-    marks, losses = Marks(), {}
+    marks, losses = Clock(), {}
     step, begin = TrainStep.step, TrainStep.__init__
 
     def timed(train_step: TrainStep, rows: list[int]) -> None:
@@ -154,7 +176,7 @@ def train_ours(spec: Spec) -> Result:
         bertune.train("pretrain", our_settings(spec, place), quiet=True)
     if spec.what == "curve":
         return {"dev_loss": losses}
-    return speed(marks, spec, marks.tokens[spec.warm :])
+    return marks.speed(spec)
 
 
 def our_settings(spec: Spec, place: str) -> list[str]:
@@ -233,7 +255,7 @@ def train_theirs(spec: Spec) -> Result:
         max_grad_norm=1.0, seed=spec.seed, use_cpu=True, save_strategy="no", logging_strategy="no",
         report_to="none", disable_tqdm=True, **best,
     )  # fmt: skip
-    marks, losses = Marks(), {}
+    marks, losses = Clock(), {}
 
     class Watch(TrainerCallback):
         def on_train_begin(self, *_: Any, **__: Any) -> None:
@@ -252,7 +274,7 @@ def train_theirs(spec: Spec) -> Result:
     ).train()  # fmt: skip
     if spec.what == "curve":
         return {"dev_loss": losses}
-    return speed(marks, spec, marks.tokens[spec.warm :])
+    return marks.speed(spec)
 
 
 def their_dev_loss(model: Any, spec: Spec) -> float:
@@ -269,14 +291,6 @@ def their_dev_loss(model: Any, spec: Spec) -> float:
             total += float(torch.nn.functional.cross_entropy(logits, right[right >= 0], reduction="sum"))
     model.train()
     return total / int((labels >= 0).sum())
-
-
-def speed(marks: Marks, spec: Spec, tokens: Sequence[int]) -> Result:
-    seconds = marks.seconds(spec.warm)
-    return {
-        "rows_per_s": spec.steps * spec.rows / seconds, "tokens_per_s": sum(tokens) / seconds,
-        "tokens_per_row": sum(tokens) / spec.steps / spec.rows, "peak_gb": marks.peaks[-1],
-    }  # fmt: skip
 
 
 # the parent
@@ -322,14 +336,21 @@ def tell_speed(found: list[Result], tools: Sequence[str]) -> None:
     def median(tool: str, figure: str) -> float:
         return statistics.median(one[tool][figure] for one in found)
 
-    print("| tool | rows/s | tokens/s | peak GB | bertune, tokens/s (lowest to highest) | peak / bertune's |")
-    print("|---|---|---|---|---|---|")
+    def ratio(tool: str, figure: str) -> str:
+        ratios = [one["bertune"][figure] / one[tool][figure] for one in found]
+        return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+
+    print(
+        "| tool | rows/s | tokens/s | tokens a second of the processor | peak GB "
+        "| bertune, by the clock | by the processor | peak / bertune's |\n" + "|---" * 8 + "|"
+    )
     for tool in tools:
-        ratios = [one["bertune"]["tokens_per_s"] / one[tool]["tokens_per_s"] for one in found]
-        ratio = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
-        rows, tokens, peak = (median(tool, f) for f in ("rows_per_s", "tokens_per_s", "peak_gb"))
-        memory = peak / median("bertune", "peak_gb")
-        print(f"| {tool} | {rows:.2f} | {tokens:.0f} | {peak:.2f} | {ratio} | {memory:.2f} |")
+        rows, *others = (median(tool, f) for f in ("rows_per_s", "tokens_per_s", "tokens_per_cpu_s"))
+        peak, memory = median(tool, "peak_gb"), median(tool, "peak_gb") / median("bertune", "peak_gb")
+        print(
+            f"| {tool} | {rows:.2f} | {' | '.join(f'{figure:.0f}' for figure in others)} | {peak:.2f} "
+            f"| {ratio(tool, 'tokens_per_s')} | {ratio(tool, 'tokens_per_cpu_s')} | {memory:.2f} |"
+        )
 
 
 def curves_of(args: argparse.Namespace, shared: Result) -> Iterator[Result]:
