@@ -29,7 +29,8 @@ from bertune.config.renames import upgrade_settings
 from bertune.config.schema import DataConfig, RunConfig
 from bertune.encoders.load import build_encoder, check_token_ids, load_encoder
 from bertune.encoders.model_code import SET_TRUST, TRUST_SAVED
-from bertune.encoders.pretrained import PACKAGED_MODELS, PretrainedFolder, locate_model
+from bertune.encoders.packaged import PACKAGED_MODELS
+from bertune.encoders.pretrained import PretrainedFolder, locate_model
 from bertune.errors import ArtifactError, ConfigError, listed
 from bertune.files import expand_user
 from bertune.heads.model import Model
@@ -75,7 +76,7 @@ def read_artifact(
 
     Args:
         folder: what `write_artifact` wrote, a folder of sentence-transformers, the Hub id of either, or
-            "minilm" (a package).
+            "minilm" or "e5-small" (packages).
         task_file: the Python file of a task of your own; a folder never says which code to run.
         model_code: "trusted" runs the Python code that the folder brings for its encoder.
         note: called with each line that a user should see; without it they are warnings.
@@ -128,6 +129,7 @@ def _read_own(pretrained: PretrainedFolder, metadata: JSON, run: RunConfig, task
         check_token_ids(tokenizer, encoder, path)
     except ConfigError as error:
         raise ArtifactError(str(error).removeprefix("model: ")) from None
+    task.see_tokenizer(tokenizer)
     return Artifact(model.eval(), task, tokenizer, run, metadata)
 
 
@@ -188,7 +190,7 @@ def _locate(folder: str | Path, *, with_code: bool) -> Path:
         reason = (str(error).partition("from the Hub: ")[2] or str(error)).rstrip(".")
         raise ArtifactError(
             f"{folder}: no such folder; nor can it be had from the Hub: {reason}; give a folder that "
-            "`bertune train` or sentence-transformers has written, the Hub id of one, or minilm"
+            "`bertune train` or sentence-transformers has written, the Hub id of one, minilm or e5-small"
         ) from None
 
 
@@ -304,7 +306,7 @@ def load(
 
     Args:
         folder: what `train` or `ensemble` has written, a folder of sentence-transformers, the Hub id of any
-            of these, or "minilm".
+            of these, "minilm" or "e5-small".
         device: auto, cpu, cuda or mps.
         precision: auto, fp32, bf16 or fp16; or int8, on processors with units for it.
         task: the Python file of a task of your own.

@@ -19,6 +19,7 @@ from bertune.cli.crossval import crossval
 from bertune.cli.ensemble import ensemble
 from bertune.cli.output import exit_guarded, print_json
 from bertune.cli.sets import sets
+from bertune.cli.trim import trim
 from bertune.cli.tune import tune
 
 if TYPE_CHECKING:
@@ -400,3 +401,4 @@ app.command()(calibrate)
 app.command()(convert)
 app.command()(sets)
 app.command()(bench)
+app.command()(trim)

@@ -40,7 +40,7 @@ VectorModel = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        help="A folder that bertune train has written, a folder of sentence-transformers, or minilm.",
+        help="A folder that bertune train has written, or one of sentence-transformers; minilm; e5-small.",
         parser=expand_user,
     ),
 ]

