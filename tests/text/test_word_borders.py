@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 from tests.conftest import make_encoder
@@ -188,6 +190,10 @@ def test_a_tokenizer_in_python_knows_its_special_tokens(tmp_path):
     names = np.array(tokenizer.convert_ids_to_tokens(range(len(found.is_ordinary))))
     assert set(names[found.is_ordinary]) == {"to@@", "kyo", "is", "t", "o@@"}
     row = np.array([tokenizer.vocabulary[token] for token in ("to@@", "kyo", "is")])
+    asked = load_tokenizer(tmp_path, 64, DataConfig())
+    asked.use_mask_token("is")
+    assert asked.mask_token == pickle.loads(pickle.dumps(asked)).mask_token == "is"
+    assert asked.vocabulary == tokenizer.vocabulary
     assert tokenizer.word_borders.between(row).tolist() == [False, True]
 
 
