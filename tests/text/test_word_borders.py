@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import pickle
+from functools import cache
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tests.conftest import make_encoder
 from tokenizers import Tokenizer as Rust
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
@@ -208,3 +211,26 @@ def test_special_tokens_by_every_way_of_naming_them(tmp_path):
     own = Tokenizer(rust, {"mask_token": {"content": "<gap>"}, "pad_token": "<pad>", "cls_token": "[CLS]"}, 8)
     assert own.mask_token == "<gap>"
     assert own.special_ids() == {0, 1, 2, 4}  # not the word that a user has added
+
+
+@given(
+    st.lists(
+        st.sampled_from(
+            ["the", "foxes", "unbelievably", " ", "\n", "我", "爱北京", ",", "é", "3.14", "(", "'t", "привет"]
+        ),
+        max_size=20,
+    ).map("".join)
+)
+def test_wordpiece_words_are_those_of_the_tokenizers_library(text):
+    rust = wordpiece()
+    result = rust.encode(text, add_special_tokens=False)
+    words = np.array(result.word_ids, dtype=float)
+    between = Tokenizer(rust, {}, 512).word_borders.between(np.array(result.ids, np.int64))
+    known = np.array(result.ids) != rust.token_to_id("[UNK]")
+    both = known[1:] & known[:-1]
+    assert ((np.diff(words) != 0) == between)[both].all()
+
+
+@cache
+def wordpiece() -> Rust:
+    return train_wordpiece()
