@@ -328,7 +328,7 @@ BAD = [
     (f"{NEW_MLM} --config_overrides hidden_size", "is no NAME=VALUE"),
     (f"{NEW_MLM} --config_overrides hidden_size=1e3", "must be a whole number"),
     (f"{NEW_MLM} --config_overrides num_attention_heads=7", "heads 7 do not divide hidden_size 768"),
-    (f"{NEW_MLM} --max_seq_length 1024", "options.new.max_positions"),
+    (f"{NEW_MLM} --max_seq_length 1024", "add --config_overrides max_position_embeddings=1024"),
     ("python run_mlm.py --do_eval --model_name_or_path m", "--validation_file must be given"),
     ("missing.json", "cannot be read"),
     ("missing.sh", "missing.sh: no such file, and no command"),
