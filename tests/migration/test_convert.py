@@ -349,6 +349,10 @@ def test_run_mlm_goes_on_with_a_pretrained_encoder():
     by_line = settings_of(f"{MLM} --train_file t.csv --line_by_line --mlm_probability 0.3")
     assert by_line["options"] == {"fraction": 0.3, "packing": "none"}
     assert by_line["data"] == {"train": "t.csv", "dev_fraction": 0.05}
+    assert by_line["train"]["eval_every"] == "end"
+    split = f"{MLM} --train_file t.csv --validation_split_percentage 10 --eval_strategy epoch"
+    assert settings_of(split)["data"]["dev_fraction"] == 0.1
+    assert settings_of(split)["train"]["eval_every"] == "epoch"
 
 
 def test_run_mlm_begins_from_nothing():

@@ -135,10 +135,10 @@ def _add_differences(job: Job) -> None:
     if job.values["line_by_line"]:
         job.differences.append("A line that is too long is read in several pieces; there it is cut.")
     else:
-        job.differences.append(
-            "Texts are joined without special tokens between them, and nothing is dropped; there each line "
-            "has them, and what fills no row at the end of a thousand lines is left out."
-        )
+        job.differences += [
+            "Texts are joined without special tokens between them, and nothing is dropped; there each line",
+            "has them, and what fills no row at the end of a thousand lines is left out.",
+        ]
     job.differences.append("Dev rows are masked in the same way in every evaluation.")
 
 
