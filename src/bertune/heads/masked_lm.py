@@ -109,6 +109,11 @@ class MaskedLMHead(Head):
         layer, _, parameter = name.partition(".")
         return f"{self.form.dense if layer == 'dense' else self.form.norm}.{parameter}"
 
+    @property
+    def hf_class(self) -> str:
+        """Return the class that opens the saved folder; "" where only bertune does."""
+        return self.form.hf_class
+
     def hf_config(self) -> JSON:
         """Return the head's part of config.json."""
         return {
