@@ -385,6 +385,7 @@ def test_help_shows_whole_sentences(monkeypatch):
         "compare",
         "calibrate",
         "convert",
+        "fill",
         "sets",
         "bench",
     ]
