@@ -8,6 +8,7 @@ from pathlib import Path
 
 from bertune.artifact.artifact import Artifact, bertune_only_reason, opens_in_sentence_transformers
 from bertune.config.auto_rates import number
+from bertune.config.new_encoder import NEW
 from bertune.config.schema import TrainConfig
 from bertune.console import duration
 from bertune.errors import ArtifactError
@@ -45,7 +46,7 @@ def model_card(artifact: Artifact, name: str, scores: dict[str, Scores], summary
         "",
         f"# {name}",
         "",
-        f"{_capitalize(task.describe())}. Fine-tuned with bertune from `{artifact.run_config.model}`.",
+        f"{_capitalize(task.describe())}. {_origin(artifact.run_config.model)}.",
         "",
         "```python",
         "import bertune",
@@ -58,6 +59,10 @@ def model_card(artifact: Artifact, name: str, scores: dict[str, Scores], summary
     lines += calibration_lines(artifact.task)
     lines += _run_lines(artifact, summary)
     return "\n".join(lines)
+
+
+def _origin(model: str) -> str:
+    return "Trained with bertune from nothing" if model == NEW else f"Fine-tuned with bertune from `{model}`"
 
 
 def example_calls(task: Task, *, makes_vectors: bool) -> list[str]:

@@ -29,7 +29,9 @@ from bertune.config.renames import upgrade_settings
 from bertune.config.schema import DataConfig, RunConfig
 from bertune.encoders.load import build_encoder, check_token_ids, load_encoder
 from bertune.encoders.model_code import SET_TRUST, TRUST_SAVED
-from bertune.encoders.pretrained import PACKAGED_MODELS, PretrainedFolder, locate_model
+from bertune.encoders.model_hubs import MODELSCOPE
+from bertune.encoders.packaged import PACKAGED_MODELS
+from bertune.encoders.pretrained import PretrainedFolder, locate_model
 from bertune.errors import ArtifactError, ConfigError, listed
 from bertune.files import expand_user
 from bertune.heads.masked_lm import MaskedLMHead, masked_lm_head
@@ -77,7 +79,7 @@ def read_artifact(
 
     Args:
         folder: what `write_artifact` wrote, a folder of sentence-transformers, one of transformers with a
-            head for masked tokens, the Hub id of any of these, or "minilm" (a package).
+            head for masked tokens, the Hub id of any of these, or "minilm" or "e5-small" (packages).
         task_file: the Python file of a task of your own; a folder never says which code to run.
         model_code: "trusted" runs the Python code that the folder brings for its encoder.
         note: called with each line that a user should see; without it they are warnings.
@@ -181,14 +183,19 @@ def _use_newer_settings(folder: Path, task: SentenceTask, max_length: int) -> in
 
 
 def _locate(folder: str | Path, *, with_code: bool) -> Path:
-    """Return the folder of a saved model by its path, its id on the Hub, or the name of a package.
+    """Return the folder of a saved model by its path, its id on a hub, or the name of a package.
 
     Raises:
-        ArtifactError: there is no such folder, and the Hub does not give it.
+        ArtifactError: there is no such folder, and the hub does not give it.
     """
     name, path = str(folder), Path(expand_user(folder))
     if name in PACKAGED_MODELS and not path.is_dir():
         return locate_model(name)
+    if name.startswith(MODELSCOPE) and isinstance(folder, str):
+        try:
+            return locate_model(name, with_code=with_code)
+        except ConfigError as error:
+            raise ArtifactError(str(error).removeprefix("model: ")) from None
     is_hub_id = re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", name) is not None and isinstance(folder, str)
     if path.exists() or not is_hub_id or ("/" in name and path.parent.is_dir()):
         return path
@@ -198,7 +205,7 @@ def _locate(folder: str | Path, *, with_code: bool) -> Path:
         reason = (str(error).partition("from the Hub: ")[2] or str(error)).rstrip(".")
         raise ArtifactError(
             f"{folder}: no such folder; nor can it be had from the Hub: {reason}; give a folder that "
-            "`bertune train` or sentence-transformers has written, the Hub id of one, or minilm"
+            "`bertune train` or sentence-transformers has written, the Hub id of one, minilm or e5-small"
         ) from None
 
 
@@ -367,7 +374,7 @@ def load(
 
     Args:
         folder: what `train` or `ensemble` has written, a folder of sentence-transformers, one of transformers
-            with a head for masked tokens, the Hub id of any of these, or "minilm".
+            with a head for masked tokens, the Hub id of any of these, "minilm" or "e5-small".
         device: auto, cpu, cuda or mps.
         precision: auto, fp32, bf16 or fp16; or int8, on processors with units for it.
         task: the Python file of a task of your own.

@@ -20,6 +20,7 @@ from bertune.cli.ensemble import ensemble
 from bertune.cli.fill import fill
 from bertune.cli.output import exit_guarded, print_json
 from bertune.cli.sets import sets
+from bertune.cli.trim import trim
 from bertune.cli.tune import tune
 
 if TYPE_CHECKING:
@@ -41,13 +42,15 @@ app = typer.Typer(
 
 
 @app.command()
-def init(task: opt.TaskName, folder: opt.NewFolder = ".", debug: opt.Debug = False) -> None:
+def init(
+    task: opt.TaskName, folder: opt.NewFolder = ".", lang: opt.Language = "en", debug: opt.Debug = False
+) -> None:
     """Write a run file with every setting explained, and data."""
 
     def work() -> None:
         from bertune.commands.init import init
 
-        for path in init(task, folder):
+        for path in init(task, folder, lang):
             print(path)
 
     exit_guarded(work, debug)
@@ -402,3 +405,4 @@ app.command()(convert)
 app.command()(fill)
 app.command()(sets)
 app.command()(bench)
+app.command()(trim)

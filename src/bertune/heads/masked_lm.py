@@ -87,7 +87,9 @@ class MaskedLMHead(Head):
         nn.init.normal_(self.dense.weight, std=initializer_range)
         nn.init.zeros_(self.dense.bias)
 
-    def forward(self, states: Tensor, batch: Batch, word_table: Tensor) -> MaskedLMOutput:  # type: ignore[override]
+    def forward(  # type: ignore[override]
+        self, states: Tensor, batch: Batch, word_table: Tensor
+    ) -> MaskedLMOutput:
         """Return the features of the masked tokens, with what decodes them.
 
         Args:

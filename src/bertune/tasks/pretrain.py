@@ -14,12 +14,19 @@ import numpy as np
 import numpy.typing as npt
 
 from bertune.config.auto_rates import TaskRates
+from bertune.config.new_encoder import NewEncoder
 from bertune.config.schema import DataConfig
 from bertune.data.labels import get_text
 from bertune.errors import ConfigError, DataError
 from bertune.metrics.bootstrap import bootstrap_interval
 from bertune.tasks.base.head_outputs import MASKED_TOKENS, HeadOutputs
-from bertune.tasks.base.masking import MaskOptions, MaskVocabulary, default_pinyin, mask_tokens
+from bertune.tasks.base.masking import (
+    MaskOptions,
+    MaskVocabulary,
+    default_pinyin,
+    hidden_word_begins,
+    mask_tokens,
+)
 from bertune.tasks.base.packing import (
     Frame,
     Pieces,
@@ -31,6 +38,7 @@ from bertune.tasks.base.packing import (
 )
 from bertune.tasks.base.pretrain_options import PretrainOptions
 from bertune.tasks.base.task import Note, Task
+from bertune.text.segment import load_segmenter, segmenter_name, word_starts
 from bertune.types import (
     JSON,
     Batch,
@@ -69,6 +77,7 @@ class Pretrain(Task):
         super().__init__(options, data)
         self._frame: Frame | None = None
         self._vocabulary: MaskVocabulary | None = None
+        self._segmenter_name: str | None = None  # what found the words of Chinese texts
         self._readings: npt.NDArray[np.int64] | None = None  # (V,), for ChineseBERT
         self._packed = (0, 0, 0)  # texts, rows, texts without tokens since the last report
 
@@ -80,10 +89,17 @@ class Pretrain(Task):
         return Example(tuple(texts), None, row.location)
 
     def fit(self, examples: Sequence[Example], note: Note) -> None:
-        """Check the settings: nothing is learnt from texts before training."""
+        """Check the settings: nothing is learnt from texts before training.
+
+        Raises:
+            ConfigError: a setting is for labels.
+            MissingExtra: there is no segmenter for Chinese words.
+        """
         for name in ("labels", "label_delimiter", "drop_labels"):
             if getattr(self.data, name):
                 raise ConfigError(f"data.{name} is for labels, and pretrain learns from texts; leave it out")
+        if self.options.masking == "chinese_words":
+            load_segmenter()
 
     def describe(self) -> str:
         """Return one line about the problem."""
@@ -94,6 +110,10 @@ class Pretrain(Task):
             "chinese_words": "tokens, whole words together, Chinese ones too",
         }[options.masking]
         return f"pretraining: predict {options.fraction:.0%} of the {what}"
+
+    def own_encoder(self) -> NewEncoder:
+        """Return the encoder that `model: new` makes."""
+        return self.options.new or NewEncoder()
 
     def see_tokenizer(self, tokenizer: Tokenizer) -> None:
         """Learn the special tokens, and which tokens may be masked.
@@ -108,6 +128,8 @@ class Pretrain(Task):
                 f"data.max_length={tokenizer.max_length} leaves no room for a token of the text beside "
                 f"{len(before) + len(after)} special ones"
             )
+        if self.options.masking == "chinese_words":
+            self._segmenter_name = segmenter_name()
         self._vocabulary = MaskVocabulary.from_tokenizer(tokenizer, self.options.mask_token)
         self._readings = default_pinyin(tokenizer)
 
@@ -137,9 +159,15 @@ class Pretrain(Task):
         """Return for each text which of its tokens begin a word, where a segmenter finds the words."""
         if self.options.masking != "chinese_words":
             return None
-        from bertune.text.segment import word_starts
-
         return word_starts(texts, tokenizer)
+
+    def state(self) -> JSON:
+        """Return the segmenter that found words, so that tokens of another one are not taken from a cache."""
+        return {} if self._segmenter_name is None else {"segmenter": self._segmenter_name}
+
+    def load_state(self, state: JSON) -> None:
+        """Restore what `state` returned."""
+        self._segmenter_name = state.get("segmenter")
 
     def pack(self, rows: list[EncodedExample]) -> list[EncodedExample]:
         """Return the texts in rows of up to `max_length` tokens, as `options.packing` says."""
@@ -250,13 +278,11 @@ class Pretrain(Task):
 
         A word is masked tokens side by side that belong to one word; it is right if all of them are.
         """
-        positions, ids = target
+        positions = target[0]
         windows_of_row = [sum(context) for context in batch.contexts]
         lengths = np.add.reduceat(np.array(batch.ragged.lengths), np.cumsum([0, *windows_of_row[:-1]]))
         row_of_token = np.searchsorted(np.cumsum(lengths), positions, side="right")
-        begins_word = np.ones(len(positions), bool)
-        begins_word[1:] = (np.diff(positions) != 1) | ~self._known_vocabulary.continues_word[ids[1:]]
-        starts = np.flatnonzero(begins_word)
+        starts = np.flatnonzero(hidden_word_begins(batch.ragged, target, self._known_vocabulary))
         word_hits = np.minimum.reduceat(hits, starts) if len(starts) else np.zeros(0)
         sums = np.zeros((len(windows_of_row), 5))
         for column, values in ((0, losses), (1, np.ones(len(losses))), (2, hits)):
@@ -268,7 +294,7 @@ class Pretrain(Task):
     def score(
         self, predictions: Sequence[Prediction], examples: Sequence[Example], *, intervals: bool = True
     ) -> Scores:
-        """Return loss and perplexity of the masked tokens, and the share of tokens and words that are right."""
+        """Return perplexity and accuracy of the masked tokens, and the share of words that are right."""
         sums = np.array([p.vectors[0] for p in predictions if p.vectors], np.float64)
         main = self.options.metric
         interval = bootstrap_interval(lambda rows: _metrics(rows)[main], sums) if intervals else None

@@ -15,13 +15,14 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from bertune.errors import MissingExtra
-from bertune.text.tokenizer import Tokenizer
+from bertune.text.tokenizer import Tokenizer as TextTokenizer
+from bertune.types import Tokenizer
 
 BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
@@ -50,12 +51,18 @@ def load_segmenter(name: SegmenterName = "auto") -> Segmenter:
     Raises:
         MissingExtra: it is not installed.
     """
+    full_name = segmenter_name(name)
+    if full_name is None:
+        package = "rjieba" if name == "auto" else name
+        raise MissingExtra(package, "chinese-words", "finding the words of Chinese texts")
+    return Segmenter(full_name, _load_rjieba() if full_name.startswith("rjieba") else _load_jieba())
+
+
+def segmenter_name(name: SegmenterName = "auto") -> str | None:
+    """Return package and version of the segmenter that would be loaded; None if it is not installed."""
     packages = ("rjieba", "jieba") if name == "auto" else (name,)
-    package = next((each for each in packages if importlib.util.find_spec(each) is not None), None)
-    if package is None:
-        raise MissingExtra(packages[0], "chinese-words", "finding the words of Chinese texts")
-    cut = _load_rjieba() if package == "rjieba" else _load_jieba()
-    return Segmenter(f"{package} {version(package)}", cut)
+    found = next((package for package in packages if importlib.util.find_spec(package) is not None), None)
+    return None if found is None else f"{found} {version(found)}"
 
 
 def _load_rjieba() -> Callable[[str], list[str]]:
@@ -101,13 +108,14 @@ def word_starts(
     if not texts:
         return []
     words = [cut(text) for text in texts]
-    spans = tokenizer.token_spans(texts)
+    own = cast(TextTokenizer, tokenizer)
+    spans = own.token_spans(texts)
     num_tokens = np.array([len(ids) for ids, _ in spans], np.int64)
     ids = _flat([ids for ids, _ in spans])
     starts, stops = _flat(itertools.chain.from_iterable(each for _, each in spans)).reshape(-1, 2).T
     base = np.repeat(_before(np.array([len(text) for text in texts], np.int64)), num_tokens)
     begins = _begins(_word_of_characters(texts, words), starts + base, stops + base)
-    begins[1:] &= tokenizer.word_borders.between(ids)
+    begins[1:] &= own.word_borders.between(ids)
     firsts = _before(num_tokens)
     begins[firsts[num_tokens > 0]] = True
     return np.split(begins, firsts[1:])

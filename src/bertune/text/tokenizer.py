@@ -174,6 +174,11 @@ class Tokenizer:
         return encodings
 
     @property
+    def settings(self) -> JSON:
+        """Return tokenizer_config.json."""
+        return dict(self._settings)
+
+    @property
     def truncation_settings(self) -> tuple[str, str]:
         """Return which text of a pair is truncated, and on which side."""
         return self.truncation, self._settings.get("truncation_side", "right")

@@ -199,7 +199,7 @@ def encode_datasets(
         for split in SPLIT_NAMES:
             examples: Sequence[Example] = getattr(splits, split)
             if examples:
-                encoded = task.encode(examples, tokenizer)
+                encoded = _encode_in_chunks(task, examples, tokenizer)
                 datasets[split] = EncodedDataset(pack_rows(task, encoded) if split == "train" else encoded)
                 _print_report(console, split, datasets[split], tokenizer, task.report())
         return datasets
@@ -214,6 +214,14 @@ def encode_datasets(
         datasets[split] = MappedDataset(entry.path, split)
         _print_report(console, split, datasets[split], tokenizer, report)
     return datasets
+
+
+def _encode_in_chunks(
+    task: Task, examples: Sequence[Example], tokenizer: Tokenizer
+) -> list[EncodedExample]:
+    """Return examples as tokens; what the tokenizer makes of all texts at once takes much more memory."""
+    size = CHUNK_SIZE if task.is_chunkable(examples) else len(examples)
+    return [row for chunk in iter_chunks(examples, size) for row in task.encode(chunk, tokenizer)]
 
 
 def pack_rows(task: Task, rows: list[EncodedExample]) -> list[EncodedExample]:

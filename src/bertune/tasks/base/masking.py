@@ -16,7 +16,7 @@ import math
 import re
 from dataclasses import dataclass, replace
 from enum import IntEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -24,8 +24,8 @@ import numpy.typing as npt
 from bertune.data.row_random import places_in_rows, row_keys, uniform
 from bertune.errors import ConfigError, did_you_mean
 from bertune.text.pinyin_tokenizer import PinyinTokenizer
-from bertune.text.tokenizer import Tokenizer
-from bertune.types import Ragged
+from bertune.text.tokenizer import Tokenizer as TextTokenizer
+from bertune.types import Ragged, Tokenizer
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,6 +34,8 @@ BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
 MACBERT_NGRAMS = (0.4, 0.3, 0.2, 0.1)
 """MacBERT's shares of spans of one, two, three and four words."""
+_PRIORITY_BITS = 32
+"""Bits of the random number by which units are put in order."""
 _UNUSED = re.compile(r"[\[<]unused[-_ ]?\d+[\]>]", re.IGNORECASE)
 
 
@@ -115,24 +117,23 @@ class MaskVocabulary:
             ConfigError: there is no mask token, or `mask_token` is not in the vocabulary, or has another
                 use.
         """
-        vocabulary, special = tokenizer.vocabulary, tokenizer.special_ids()
-        mask_id = _find_mask_id(tokenizer, mask_token, vocabulary, special)
+        own = cast(TextTokenizer, tokenizer)
+        vocabulary, special = own.vocabulary, own.special_ids()
+        mask_id = _find_mask_id(own.mask_token, mask_token, vocabulary, special)
         is_ordinary = np.zeros(max(vocabulary.values()) + 1, bool)
         is_ordinary[list(vocabulary.values())] = True
         unused = [number for token, number in vocabulary.items() if _UNUSED.fullmatch(token)]
         is_ordinary[[*special, *unused, mask_id]] = False
-        borders = tokenizer.word_borders
+        borders = own.word_borders
         return cls(mask_id, is_ordinary, borders.continues, borders.ends)
 
 
-def _find_mask_id(
-    tokenizer: Tokenizer, asked: str | None, vocabulary: dict[str, int], special: set[int]
-) -> int:
+def _find_mask_id(own: str | None, asked: str | None, vocabulary: dict[str, int], special: set[int]) -> int:
     if asked is None:
-        if (own := tokenizer.mask_token) is not None:
+        if own is not None:
             return vocabulary[own]
         unused = next((token for token in vocabulary if _UNUSED.fullmatch(token)), None)
-        example = f", such as {unused}" if unused else ""
+        example = f", such as options.mask_token='{unused}'" if unused else ""
         raise ConfigError(
             "model: its tokenizer has no mask token, which masked language models need; options.mask_token: "
             f"name a token of its vocabulary that no text has{example}"
@@ -141,7 +142,7 @@ def _find_mask_id(
         raise ConfigError(
             f"options.mask_token: {asked!r} is no token of this vocabulary{did_you_mean(asked, vocabulary)}"
         )
-    if asked != tokenizer.mask_token and vocabulary[asked] in special:
+    if asked != own and vocabulary[asked] in special:
         raise ConfigError(
             f"options.mask_token: {asked!r} is a special token that has another use; name one that no text "
             "has, such as [unused1]"
@@ -156,8 +157,9 @@ def default_pinyin(tokenizer: Tokenizer) -> IntArray | None:
     """
     if not isinstance(tokenizer, PinyinTokenizer):
         return None
-    readings = np.zeros(tokenizer.max_token_id + 1, np.int64)
-    for token, number in tokenizer.vocabulary.items():
+    vocabulary = tokenizer.vocabulary
+    readings = np.zeros(max(vocabulary.values()) + 1, np.int64)
+    for token, number in vocabulary.items():
         character = token.removeprefix("##")
         if len(character) == 1:
             readings[number] = tokenizer.pinyin.convert(character)[0]
@@ -221,6 +223,30 @@ def mask_tokens(
         pinyin[hidden[is_random]] = default_pinyin[drawn[is_random]]
         masked = replace(masked, pinyin_ids=torch.from_numpy(pinyin))
     return masked, torch.from_numpy(np.stack([hidden, ids[hidden]]))
+
+
+def hidden_word_begins(
+    ragged: Ragged, target: npt.NDArray[np.int64], vocabulary: MaskVocabulary
+) -> BoolArray:
+    """Tell of each hidden token (M,) whether it is the first hidden one of its word.
+
+    Hidden tokens side by side that belong to one word go together, whatever `mask_tokens` was asked to hide.
+
+    Args:
+        ragged: the batch that `mask_tokens` returned, on any device.
+        target: (2, M), as `mask_tokens` returned it.
+        vocabulary: that was masked with.
+    """
+    places, ids = target
+    begins = np.ones(len(places), bool)
+    if ragged.word_positions is None:
+        begins[1:] = vocabulary.ends_word[ids[:-1]] | ~vocabulary.continues_word[ids[1:]]
+    else:
+        begins = np.isin(places, ragged.word_positions.cpu().numpy())
+    begins[1:] |= np.diff(places) != 1
+    begins[:1] = True
+    row_starts = np.append(0, np.cumsum(ragged.lengths))
+    return begins | np.isin(places, row_starts)
 
 
 @dataclass(frozen=True)
@@ -294,7 +320,18 @@ def _random_order(
     if len(ngrams) > 1:
         begins = _span_begins(row, uniform(keys[row], place, _Stream.SPAN_LENGTH), ngrams)
         priority = priority[begins][np.cumsum(begins) - 1]
-    return np.lexsort((priority, row))  # keeps the order of the units of a span, which have one priority
+    return _sort(row, (priority * (1 << _PRIORITY_BITS)).astype(np.int64), place)
+
+
+def _sort(row: IntArray, priority: IntArray, place: IntArray) -> IntArray:
+    """Return the order of units by row, priority, and place in the row, which tells all units of a row apart.
+
+    A number that holds all three is sorted ten times as fast as three keys.
+    """
+    row_bits, place_bits = (int(values.max(initial=0)).bit_length() for values in (row, place))
+    if row_bits + _PRIORITY_BITS + place_bits > 63:
+        return np.lexsort((place, priority, row))
+    return np.argsort((((row << _PRIORITY_BITS) | priority) << place_bits) | place)
 
 
 def _span_begins(row: IntArray, random: npt.NDArray[np.float64], ngrams: tuple[float, ...]) -> BoolArray:

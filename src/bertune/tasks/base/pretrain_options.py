@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from bertune.config.new_encoder import NewEncoder
 from bertune.config.schema import Section
 
 
@@ -31,8 +32,17 @@ class PretrainOptions(Section):
     as run_mlm.py does; `none`: a row for each text. Long texts are cut into pieces, nothing is dropped."""
     mask_token: str | None = None
     """The token that hides others; without it the one that the tokenizer calls its mask token."""
+    new: NewEncoder | None = None
+    """With `model: new`: the encoder and the tokenizer that are made from nothing."""
     metric: Literal["perplexity", "accuracy", "word_accuracy"] = "perplexity"
     """The metric that decides which checkpoint is best."""
+
+    @field_validator("mask_token", mode="before")
+    @classmethod
+    def _keep_brackets(cls, value: Any) -> Any:
+        """Read `options.mask_token=[unused1]`, which is a list in YAML, as the token that it means."""
+        is_name = isinstance(value, list) and len(value) == 1 and isinstance(value[0], str)
+        return f"[{value[0]}]" if is_name else value
 
     @model_validator(mode="after")
     def _check_shares(self) -> PretrainOptions:
