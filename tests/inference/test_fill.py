@@ -31,6 +31,8 @@ KINDS = [
     "megatron-bert",
     "deberta",
     "deberta-v2",
+    "modernbert",
+    "roformer",
 ]
 ONE, TWO = "good [MASK] is a 很 big car", "[MASK] dog [MASK] red"
 
