@@ -245,7 +245,10 @@ def test_a_tokenizer_without_a_mask_token(file, tmp_path):
     settings.write_text(
         '{"tokenizer_class": "PreTrainedTokenizerFast", "unk_token": "[UNK]"}', encoding="utf-8"
     )
-    with pytest.raises(bertune.ConfigError, match=r"no mask token.*options\.mask_token.*such as options.mask_token=.\[unused1\]"):
+    with pytest.raises(
+        bertune.ConfigError,
+        match=r"no mask token.*options\.mask_token.*such as options.mask_token=.\[unused1\]",
+    ):
         train(folder, file, tmp_path / "out")
     assert not (tmp_path / "out").exists()
     result = train(folder, file, tmp_path / "out", "options.mask_token=[unused1]", "train.max_steps=2")

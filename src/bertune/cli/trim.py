@@ -82,7 +82,7 @@ def trim(  # noqa: PLR0913  (the options of a command)
     quiet: opt.Quiet = False,
     debug: opt.Debug = False,
 ) -> None:
-    """Copy a model with the tokens that texts use: small, and as good on such texts.
+    """Copy a model with the tokens alone that your texts use.
 
     Special tokens and single characters stay, so nothing becomes unknown. Says what changes on other texts.
     """

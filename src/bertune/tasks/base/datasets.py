@@ -216,9 +216,7 @@ def encode_datasets(
     return datasets
 
 
-def _encode_in_chunks(
-    task: Task, examples: Sequence[Example], tokenizer: Tokenizer
-) -> list[EncodedExample]:
+def _encode_in_chunks(task: Task, examples: Sequence[Example], tokenizer: Tokenizer) -> list[EncodedExample]:
     """Return examples as tokens; what the tokenizer makes of all texts at once takes much more memory."""
     size = CHUNK_SIZE if task.is_chunkable(examples) else len(examples)
     return [row for chunk in iter_chunks(examples, size) for row in task.encode(chunk, tokenizer)]
