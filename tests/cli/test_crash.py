@@ -186,7 +186,12 @@ CASES = {
     "pretrain": (
         [{"text": text} for text in TEXTS],
         [{"text": text} for text in TEXTS],
-        ["options.packing=none", "options.masking=whole_words", "train.micro_batches=2", "train.precision=bf16"],
+        [
+            "options.packing=none",
+            "options.masking=whole_words",
+            "train.micro_batches=2",
+            "train.precision=bf16",
+        ],
     ),
 }
 """Training rows, dev rows, and what else is set: all with shuffling and dropout."""

@@ -95,7 +95,10 @@ def test_the_saved_folder_has_the_names_of_the_release_and_no_other_tool_misread
     encoder = {n: s for n, s in shapes().items() if not n.startswith(("cls.", "bert.pooler."))}
     assert {n: tuple(t.shape) for n, t in state.items() if n in encoder} == encoder
     others = state.keys() - encoder.keys()
-    assert all(n.startswith(("bert.pooler.dense.", "classifier.", "cls.predictions.", "bertune_head.")) for n in others), others
+    assert all(
+        n.startswith(("bert.pooler.dense.", "classifier.", "cls.predictions.", "bertune_head."))
+        for n in others
+    ), others
     config = json.loads((result.folder / "config.json").read_text())
     assert config["model_type"] == "chinesebert" and config["glyph_embedding_dim"] == 1728
     assert config["architectures"][0].startswith("ChineseBert")

@@ -21,6 +21,7 @@ from bertune.tasks.base.masking import (
     MACBERT_NGRAMS,
     MaskOptions,
     MaskVocabulary,
+    _sort,
     default_pinyin,
     mask_tokens,
 )
@@ -300,7 +301,7 @@ def test_no_mask_token(tmp_path):
     rust = Tokenizer(models.WordPiece({"[UNK]": 0, "[unused1]": 1, "a": 2}, unk_token="[UNK]"))
     rust.pre_tokenizer = pre_tokenizers.Whitespace()
     ours = Ours(rust, {}, 8)
-    with pytest.raises(ConfigError, match=r"options.mask_token.*such as \[unused1\]"):
+    with pytest.raises(ConfigError, match=r"options.mask_token.*such as options.mask_token=.\[unused1\]"):
         MaskVocabulary.from_tokenizer(ours)
     found = MaskVocabulary.from_tokenizer(ours, "[unused1]")
     assert found.mask_id == 1 and found.is_ordinary.tolist() == [False, False, True]
@@ -361,3 +362,13 @@ def ragged_of_encodings(encodings):
 
     dataset = EncodedDataset([EncodedExample((encoding,)) for encoding in encodings])
     return dataset.gather_texts(range(len(encodings)))
+
+
+def test_both_ways_to_sort_agree():
+    rng = np.random.default_rng(0)
+    row = np.sort(rng.integers(0, 20, 500))
+    priority, place = rng.integers(0, 4, 500), rng.permutation(500)
+    expected = sorted(range(500), key=lambda n: (row[n], priority[n], place[n]))
+    assert _sort(row, priority, place).tolist() == expected
+    assert _sort(row << 40, priority, place).tolist() == expected  # too large for one number
+    assert _sort(row[:0], priority[:0], place[:0]).tolist() == []

@@ -87,7 +87,9 @@ class MaskedLMHead(Head):
         nn.init.normal_(self.dense.weight, std=initializer_range)
         nn.init.zeros_(self.dense.bias)
 
-    def forward(self, states: Tensor, batch: Batch, word_table: Tensor) -> MaskedLMOutput:  # type: ignore[override]
+    def forward(  # type: ignore[override]
+        self, states: Tensor, batch: Batch, word_table: Tensor
+    ) -> MaskedLMOutput:
         """Return the features of the masked tokens, with what decodes them.
 
         Args:
@@ -106,6 +108,11 @@ class MaskedLMHead(Head):
             return self.form.bias
         layer, _, parameter = name.partition(".")
         return f"{self.form.dense if layer == 'dense' else self.form.norm}.{parameter}"
+
+    @property
+    def hf_class(self) -> str:
+        """Return the class that opens the saved folder; "" where only bertune does."""
+        return self.form.hf_class
 
     def hf_config(self) -> JSON:
         """Return the head's part of config.json."""

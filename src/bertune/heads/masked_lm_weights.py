@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from bertune.encoders.architectures import get_masked_lm_spec
 from bertune.encoders.families.family import modern_name
 from bertune.encoders.pretrained import PretrainedFolder
 from bertune.errors import ConfigError
@@ -22,6 +23,15 @@ class HeadWeights:
     """The parameters of the head that now have the checkpoint's weights."""
     names: frozenset[str]
     """The names in the checkpoint that are used, the decoder's included: it is the word table."""
+
+
+def has_masked_lm_head(folder: PretrainedFolder) -> bool:
+    """Tell by names whether a checkpoint has a head for masked tokens; one that cannot be read has none."""
+    try:
+        spec = get_masked_lm_spec(folder.config.get("model_type", ""))
+        return any(modern_name(name) == f"{spec.dense}.weight" for name in folder.renamed_shapes)
+    except ConfigError:
+        return False
 
 
 @torch.no_grad()

@@ -30,7 +30,8 @@ from bertune.tasks.base.label_scores import score_multi_label, score_single_labe
 from bertune.tasks.base.labels import LabelReader, read_target, suspicious_labels
 from bertune.tasks.base.old_state import rename_keys
 from bertune.tasks.base.pooled import PooledTask
-from bertune.tasks.base.task import Note, RowReader
+from bertune.tasks.base.row_reader import RowReader
+from bertune.tasks.base.task import Note
 from bertune.types import JSON, Baseline, Batch, Columns, Example, Prediction, Row, Scores
 
 if TYPE_CHECKING:

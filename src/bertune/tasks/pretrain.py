@@ -38,7 +38,7 @@ from bertune.tasks.base.packing import (
 )
 from bertune.tasks.base.pretrain_options import PretrainOptions
 from bertune.tasks.base.task import Note, Task
-from bertune.text.segment import load_segmenter, word_starts
+from bertune.text.segment import load_segmenter, segmenter_name, word_starts
 from bertune.types import (
     JSON,
     Batch,
@@ -99,7 +99,7 @@ class Pretrain(Task):
             if getattr(self.data, name):
                 raise ConfigError(f"data.{name} is for labels, and pretrain learns from texts; leave it out")
         if self.options.masking == "chinese_words":
-            self._segmenter_name = load_segmenter().name
+            load_segmenter()
 
     def describe(self) -> str:
         """Return one line about the problem."""
@@ -128,6 +128,8 @@ class Pretrain(Task):
                 f"data.max_length={tokenizer.max_length} leaves no room for a token of the text beside "
                 f"{len(before) + len(after)} special ones"
             )
+        if self.options.masking == "chinese_words":
+            self._segmenter_name = segmenter_name()
         self._vocabulary = MaskVocabulary.from_tokenizer(tokenizer, self.options.mask_token)
         self._readings = default_pinyin(tokenizer)
 
@@ -292,7 +294,7 @@ class Pretrain(Task):
     def score(
         self, predictions: Sequence[Prediction], examples: Sequence[Example], *, intervals: bool = True
     ) -> Scores:
-        """Return loss and perplexity of the masked tokens, and the share of tokens and words that are right."""
+        """Return perplexity and accuracy of the masked tokens, and the share of words that are right."""
         sums = np.array([p.vectors[0] for p in predictions if p.vectors], np.float64)
         main = self.options.metric
         interval = bootstrap_interval(lambda rows: _metrics(rows)[main], sums) if intervals else None

@@ -146,6 +146,10 @@ class PythonBackend:
         """Return the special tokens by their names, such as mask_token."""
         return {name: str(token) for name, token in self._hf.special_tokens_map.items() if token}
 
+    def add_special_tokens(self, tokens: Sequence[Any]) -> None:
+        """Keep tokens whole."""
+        self._hf.add_tokens([str(token) for token in tokens], special_tokens=True)
+
     def get_vocab_size(self, *, with_added_tokens: bool = True) -> int:
         """Return the number of ids."""
         return len(self._vocabulary)

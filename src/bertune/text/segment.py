@@ -51,12 +51,18 @@ def load_segmenter(name: SegmenterName = "auto") -> Segmenter:
     Raises:
         MissingExtra: it is not installed.
     """
+    full_name = segmenter_name(name)
+    if full_name is None:
+        package = "rjieba" if name == "auto" else name
+        raise MissingExtra(package, "chinese-words", "finding the words of Chinese texts")
+    return Segmenter(full_name, _load_rjieba() if full_name.startswith("rjieba") else _load_jieba())
+
+
+def segmenter_name(name: SegmenterName = "auto") -> str | None:
+    """Return package and version of the segmenter that would be loaded; None if it is not installed."""
     packages = ("rjieba", "jieba") if name == "auto" else (name,)
-    package = next((each for each in packages if importlib.util.find_spec(each) is not None), None)
-    if package is None:
-        raise MissingExtra(packages[0], "chinese-words", "finding the words of Chinese texts")
-    cut = _load_rjieba() if package == "rjieba" else _load_jieba()
-    return Segmenter(f"{package} {version(package)}", cut)
+    found = next((package for package in packages if importlib.util.find_spec(package) is not None), None)
+    return None if found is None else f"{found} {version(found)}"
 
 
 def _load_rjieba() -> Callable[[str], list[str]]:

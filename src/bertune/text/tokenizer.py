@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from tokenizers import AddedToken
 from tokenizers import Tokenizer as Rust
 
 from bertune.text.windows import assign_words, split_windows
@@ -139,6 +140,12 @@ class Tokenizer:
     def set_max_length(self, max_length: int) -> None:
         """Change the most tokens of an input, special tokens included."""
         self.max_length = max_length
+        self._truncating.clear()
+        self.clear_word_cache()
+
+    def keep_whole(self, token: str) -> None:
+        """Take a token of the vocabulary for itself wherever a text has it, as special tokens are."""
+        self._rust.add_special_tokens([AddedToken(token, normalized=False, special=True)])
         self._truncating.clear()
         self.clear_word_cache()
 
@@ -336,9 +343,9 @@ class Tokenizer:
         """Return the word piece of each id."""
         return [self._rust.id_to_token(int(i)) or "?" for i in ids]
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """Return readable text, special tokens included."""
-        return str(self._rust.decode([int(i) for i in ids], skip_special_tokens=False))
+    def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = False) -> str:
+        """Return readable text, with special tokens or without."""
+        return str(self._rust.decode([int(i) for i in ids], skip_special_tokens=skip_special_tokens))
 
     def fingerprint(self) -> str:
         """Return everything that determines the ids, as text."""

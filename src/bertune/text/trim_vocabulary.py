@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import copy
 import json
+import string
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -202,9 +203,8 @@ class Vocabulary:
         if model["type"] == "Unigram":
             base = _unigram_base(model["vocab"], byte_fallback=bool(model.get("byte_fallback")))
         else:
-            base = _wordpiece_base(
-                self._ids, _prefix(model), isolates_chinese=_isolates_chinese(self._content)
-            )
+            isolates = _isolates_signs(self._content)
+            base = _wordpiece_base(self._ids, _prefix(model), isolates=isolates)
         return base - self._special
 
 
@@ -265,16 +265,16 @@ def _unigram_base(vocab: Sequence[tuple[str, float]], *, byte_fallback: bool) ->
     return base | {lowest}
 
 
-def _wordpiece_base(ids: dict[str, int], prefix: str, *, isolates_chinese: bool) -> set[int]:
+def _wordpiece_base(ids: dict[str, int], prefix: str, *, isolates: bool) -> set[int]:
     """Return the ids of single characters, and of pieces that these cannot spell.
 
-    Where Chinese characters are words by themselves, none of them continues a word, and no other piece that
-    has one is ever used.
+    Where Chinese characters and punctuation are words by themselves, none of them continues a word, and no
+    longer piece that has one is ever used.
     """
 
     def is_reachable(inner: str, *, continues: bool) -> bool:
         is_whole = len(inner) == 1 and not continues
-        return is_whole or not (isolates_chinese and any(map(_is_chinese, inner)))
+        return is_whole or not (isolates and any(map(_is_isolated, inner)))
 
     base = set()
     for piece, number in ids.items():
@@ -288,13 +288,14 @@ def _wordpiece_base(ids: dict[str, int], prefix: str, *, isolates_chinese: bool)
     return base
 
 
-def _is_chinese(character: str) -> bool:
+def _is_isolated(character: str) -> bool:
+    """Tell whether a character is Chinese, or a sign of ASCII."""
     code = ord(character)
-    return code >= 0x3400 and any(low <= code <= high for low, high in _CHINESE)
+    return character in string.punctuation or (code >= 0x3400 and any(a <= code <= b for a, b in _CHINESE))
 
 
-def _isolates_chinese(content: JSON) -> bool:
-    """Tell whether each Chinese character is a word: BERT's own normalizer and pre-tokenizer alone."""
+def _isolates_signs(content: JSON) -> bool:
+    """Tell whether Chinese characters and signs are words: BERT's own normalizer and pre-tokenizer alone."""
     normalizer, splitter = content.get("normalizer") or {}, content.get("pre_tokenizer") or {}
     is_bert = normalizer.get("type") == "BertNormalizer" and splitter.get("type") == "BertPreTokenizer"
     return is_bert and bool(normalizer.get("handle_chinese_chars"))

@@ -25,7 +25,7 @@ MOST_CHARACTERS = 1_500_000
 """Characters of different words that are learnt from; words that are rarer than the others are left out."""
 KEPT_EACH_ROUND = 0.75
 FEWEST_EXPECTED = 0.5
-"""A piece that is expected less often is dropped."""
+"""A piece that is expected less often is dropped; a character counts as often."""
 
 
 def learn_pieces(
@@ -82,7 +82,7 @@ def _most_frequent(counts: Mapping[str, int]) -> list[str]:
 
 def _log_probabilities(expected: Floats, kept: NDArray[np.bool_]) -> Floats:
     """Return log probabilities under a sparse prior, as SentencePiece does: by the digamma function."""
-    values = np.maximum(np.where(kept, expected, 1.0), 1e-2)
+    values = np.maximum(np.where(kept, expected, 1.0), FEWEST_EXPECTED)
     total = _digamma(np.array([values[kept].sum()]))
     return np.where(kept, _digamma(values) - total, -np.inf)
 

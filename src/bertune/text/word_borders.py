@@ -153,8 +153,8 @@ def _byte_marking(token: str) -> tuple[bool, bool]:
     continues, ends = _borders(text, begins=token != letters)
     if values and values[0] & 0xC0 == 0x80:  # the rest of a character
         continues = True
-    elif not text and values:  # the beginning of one: from U+3000 to U+9FFF after these bytes
-        continues = continues and not 0xE3 <= values[0] <= 0xE9
+    elif not text and values:  # the beginning of one: from U+3000 to U+9FFF, or from U+F000 to U+FFFF
+        continues = continues and not (0xE3 <= values[0] <= 0xE9 or values[0] == 0xEF)
     return continues, ends and values.endswith(text[-1:].encode())
 
 

@@ -116,7 +116,10 @@ def new_run_dir(run: RunConfig) -> RunDir:
     if run.out is not None:
         out = Path(run.out)
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            is_stopped = out.is_dir() and ((out / FOLDER).is_dir() or any(map(was_made_here, out.iterdir())))
+            is_finished = (out / "scores.json").is_file()
+            is_stopped = (out / FOLDER).is_dir() or (
+                out.is_dir() and not is_finished and any(map(was_made_here, out.iterdir()))
+            )
             hint = "; if it is this run that was stopped, go on with --resume" if is_stopped else ""
             raise ConfigError(
                 f"out: {run.out!r} is not empty and may hold another run; give a new folder, or remove it "

@@ -34,6 +34,8 @@ BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
 MACBERT_NGRAMS = (0.4, 0.3, 0.2, 0.1)
 """MacBERT's shares of spans of one, two, three and four words."""
+_PRIORITY_BITS = 32
+"""Bits of the random number by which units are put in order."""
 _UNUSED = re.compile(r"[\[<]unused[-_ ]?\d+[\]>]", re.IGNORECASE)
 
 
@@ -131,7 +133,7 @@ def _find_mask_id(own: str | None, asked: str | None, vocabulary: dict[str, int]
         if own is not None:
             return vocabulary[own]
         unused = next((token for token in vocabulary if _UNUSED.fullmatch(token)), None)
-        example = f", such as {unused}" if unused else ""
+        example = f", such as options.mask_token='{unused}'" if unused else ""
         raise ConfigError(
             "model: its tokenizer has no mask token, which masked language models need; options.mask_token: "
             f"name a token of its vocabulary that no text has{example}"
@@ -318,7 +320,18 @@ def _random_order(
     if len(ngrams) > 1:
         begins = _span_begins(row, uniform(keys[row], place, _Stream.SPAN_LENGTH), ngrams)
         priority = priority[begins][np.cumsum(begins) - 1]
-    return np.lexsort((priority, row))  # keeps the order of the units of a span, which have one priority
+    return _sort(row, (priority * (1 << _PRIORITY_BITS)).astype(np.int64), place)
+
+
+def _sort(row: IntArray, priority: IntArray, place: IntArray) -> IntArray:
+    """Return the order of units by row, priority, and place in the row, which tells all units of a row apart.
+
+    A number that holds all three is sorted ten times as fast as three keys.
+    """
+    row_bits, place_bits = (int(values.max(initial=0)).bit_length() for values in (row, place))
+    if row_bits + _PRIORITY_BITS + place_bits > 63:
+        return np.lexsort((place, priority, row))
+    return np.argsort((((row << _PRIORITY_BITS) | priority) << place_bits) | place)
 
 
 def _span_begins(row: IntArray, random: npt.NDArray[np.float64], ngrams: tuple[float, ...]) -> BoolArray:

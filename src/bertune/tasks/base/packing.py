@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from bertune.text.word_cache import TokenArray
 from bertune.types import EncodedExample, Encoding
 
 Numbers = npt.NDArray[np.int64]
@@ -98,12 +99,13 @@ def frame_windows(windows: Sequence[Pieces], frame: Frame, texts: Sequence[int] 
     whole = join_pieces([part for window in windows for part in (before, _complete(window), after)])
     has_starts = all(window.word_starts is not None for window in windows)
     has_pinyin = all(window.pinyin_ids is not None for window in windows)
+    starts, pinyin = whole.word_starts, whole.pinyin_ids
     encoding = Encoding(
-        whole.ids,
-        np.full(len(whole), frame.token_type),
-        word_positions=np.flatnonzero(whole.word_starts) if has_starts else None,
+        TokenArray(whole.ids),
+        TokenArray(np.full(len(whole), frame.token_type)),
+        word_positions=TokenArray(np.flatnonzero(starts)) if has_starts and starts is not None else None,
         window_lengths=[len(window) + len(frame.before) + len(frame.after) for window in windows],
-        pinyin_ids=whole.pinyin_ids if has_pinyin else None,
+        pinyin_ids=TokenArray(pinyin) if has_pinyin and pinyin is not None else None,
     )
     return EncodedExample((encoding,), context=list(texts) or [len(windows)])
 

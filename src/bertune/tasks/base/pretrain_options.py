@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from bertune.config.new_encoder import NewEncoder
 from bertune.config.schema import Section
@@ -36,6 +36,13 @@ class PretrainOptions(Section):
     """With `model: new`: the encoder and the tokenizer that are made from nothing."""
     metric: Literal["perplexity", "accuracy", "word_accuracy"] = "perplexity"
     """The metric that decides which checkpoint is best."""
+
+    @field_validator("mask_token", mode="before")
+    @classmethod
+    def _keep_brackets(cls, value: Any) -> Any:
+        """Read `options.mask_token=[unused1]`, which is a list in YAML, as the token that it means."""
+        is_name = isinstance(value, list) and len(value) == 1 and isinstance(value[0], str)
+        return f"[{value[0]}]" if is_name else value
 
     @model_validator(mode="after")
     def _check_shares(self) -> PretrainOptions:

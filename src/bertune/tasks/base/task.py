@@ -15,9 +15,8 @@ from bertune.config.auto_rates import TaskRates
 from bertune.config.new_encoder import NewEncoder
 from bertune.config.schema import DataConfig, Section
 from bertune.config.tuning import TRAIN_SPACE
-from bertune.data.columns import ColumnMapping
-from bertune.data.label_settings import LabelFilter
 from bertune.errors import ConfigError
+from bertune.tasks.base.row_reader import RowReader
 from bertune.types import (
     JSON,
     Baseline,
@@ -248,10 +247,7 @@ class Task(ABC):
         return []
 
     def own_encoder(self) -> NewEncoder | None:
-        """Return the encoder that `model: new` makes from the training rows of a run, before its first step.
-
-        None: the task begins with a pretrained encoder only.
-        """
+        """Return the encoder that `model: new` makes of a run's rows; None: only a pretrained one will do."""
         return None
 
     def encode_target(self, target: Any) -> Any:
@@ -273,8 +269,7 @@ class Task(ABC):
 
         Args:
             batch: a micro-batch, on the CPU.
-            seed: of the run and the step; None in evaluation and prediction, where every call must return the
-                same.
+            seed: of run and step; None in evaluation and prediction, which must give the same each time.
         """
         return batch
 
@@ -288,9 +283,7 @@ class Task(ABC):
         Raises:
             ConfigError: the task has no such distance.
         """
-        raise ConfigError(
-            "train.r_drop: this task has no distance between two passes; leave train.r_drop out"
-        )
+        raise ConfigError("train.r_drop: this task has no distance between two passes; leave it out")
 
     def baseline(self, examples: Sequence[Example]) -> Baseline | None:
         """Return what the best constant prediction scores on these rows; None: the task does not say.
@@ -419,38 +412,3 @@ class Task(ABC):
     def ignored_by_hf(self, head: nn.Module) -> str:
         """Return what other tools ignore although they open the head, or ""."""
         return ""
-
-
-class RowReader:
-    """Reads the rows of one pass over data files: all files of a training run, or those to score or predict.
-
-    `Task.read` looks at one row. What rows must have in common, and what a file shows beyond the meaning of
-    its rows, is for a subclass, which the task returns from `new_reader`.
-
-    Args:
-        task: says what a row means.
-    """
-
-    def __init__(self, task: Task) -> None:
-        self.task = task
-        self.label_filter = LabelFilter(task.data.drop_labels)
-        """Which rows `data.drop_labels` leaves out."""
-
-    def see_columns(self, mapping: ColumnMapping) -> None:
-        """Hear which columns of the next file hold which field, before its rows are read."""
-
-    def read(self, row: Row) -> Example:
-        """Return what a row means.
-
-        Raises:
-            DataError: the row cannot be used, by itself or beside the rows before it.
-        """
-        return self.task.read(row)
-
-    def fit(self, examples: Sequence[Example], note: Note) -> None:
-        """Let the task learn from the training rows and from what the files have shown; see `Task.fit`."""
-        self.task.fit(examples, note)
-
-    def report(self) -> list[str]:
-        """Return what a user should know about the files read since the last call."""
-        return []
