@@ -17,6 +17,7 @@ from bertune.cli.compare import compare
 from bertune.cli.convert import convert
 from bertune.cli.crossval import crossval
 from bertune.cli.ensemble import ensemble
+from bertune.cli.fill import fill
 from bertune.cli.output import exit_guarded, print_json
 from bertune.cli.sets import sets
 from bertune.cli.trim import trim
@@ -41,13 +42,15 @@ app = typer.Typer(
 
 
 @app.command()
-def init(task: opt.TaskName, folder: opt.NewFolder = ".", debug: opt.Debug = False) -> None:
+def init(
+    task: opt.TaskName, folder: opt.NewFolder = ".", lang: opt.Language = "en", debug: opt.Debug = False
+) -> None:
     """Write a run file with every setting explained, and data."""
 
     def work() -> None:
         from bertune.commands.init import init
 
-        for path in init(task, folder):
+        for path in init(task, folder, lang):
             print(path)
 
     exit_guarded(work, debug)
@@ -399,6 +402,7 @@ app.command()(tune)
 app.command()(compare)
 app.command()(calibrate)
 app.command()(convert)
+app.command()(fill)
 app.command()(sets)
 app.command()(bench)
 app.command()(trim)

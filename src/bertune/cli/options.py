@@ -40,7 +40,7 @@ VectorModel = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        help="A folder that bertune train has written, a folder of sentence-transformers, or minilm.",
+        help="A folder that bertune train has written, or one of sentence-transformers; minilm; e5-small.",
         parser=expand_user,
     ),
 ]
@@ -48,6 +48,9 @@ VectorModel = Annotated[
 # init, train
 TaskName = Annotated[str, typer.Argument(metavar="TASK", help="classify, regress, ...")]
 NewFolder = Annotated[str, typer.Argument(metavar="[FOLDER]", help="Where to write.", parser=expand_user)]
+Language = Annotated[
+    str, typer.Option("--lang", help="en, or zh: Chinese data and an encoder that knows Chinese.")
+]
 RunSource = Annotated[
     str,
     typer.Argument(

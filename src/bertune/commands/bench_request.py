@@ -364,7 +364,8 @@ def _variants(request: BenchRequest, sets: Sequence[BenchSet]) -> tuple[Variant,
         if None in own:
             lacks = [each.name for each in sets if "model" not in each.settings]
             raise ConfigError(
-                f"bench: needs an encoder for {listed(lacks)}: --model MODEL (a folder, a Hub id, or minilm)"
+                f"bench: needs an encoder for {listed(lacks)}: --model MODEL "
+                "(a folder, a Hub id, minilm or e5-small)"
             )
         names = unique_short_names([str(own[0])]) if len(set(map(str, own))) == 1 else ["own models"]
         given = [(names[0], ())]

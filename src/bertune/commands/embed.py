@@ -58,7 +58,7 @@ def embed(  # noqa: PLR0913  (what a user can choose)
 
     Args:
         folder: what `train` has written, a folder of sentence-transformers, the Hub id of either, or
-            "minilm".
+            "minilm" or "e5-small".
         file: a data file with a text a row.
         output: a name that ends in .npy, which `numpy.load(mmap_mode="r")` opens, or in .parquet, which keeps
             every column of the file.

