@@ -276,7 +276,7 @@ def test_texts_of_several_files_and_forms_count_and_prompts_stay(encoders, tmp_p
     (tmp_path / "a.txt").write_text("the dog\n\nthe dog\n", encoding="utf-8")
     (tmp_path / "b.csv").write_text("text,text_b,label\nworkers,talkers,1\n", encoding="utf-8")
     (tmp_path / "c.jsonl").write_text(
-        '{"query": "the fox", "positive": "lazy"}\n{"query": "a", "positive": "brown"}\n'
+        '{"query": "the fox", "positive": "lazy"}\n{"query": "a", "positive": ["brown", ""]}\n'
     )
     files = [tmp_path / name for name in ("a.txt", "b.csv", "c.jsonl")]
     result = trim(encoders("bert"), files, tmp_path / "out", held_out=files[0], prompts=["farmer: "])
@@ -355,7 +355,10 @@ def test_refusals_name_what_to_do_and_write_nothing(encoders, texts, tmp_path):
     refused(lambda: trim(bert, texts, out, held_out="-"), ConfigError, "standard input", out)
     refused(lambda: trim(tmp_path / "nothing", texts, out), ConfigError, "no folder", out)
     refused(lambda: trim(tmp_path, texts, out), ConfigError, r"holds no config\.json", out)
-    refused(lambda: trim(bert, texts, out, device="tpu"), ConfigError, "device", out)
+    nested = tmp_path / "new" / "out"
+    refused(lambda: trim(bert, texts, nested, device="tpu"), ConfigError, "device", nested)
+    refused(lambda: trim(bert, texts, nested, precision="fp8"), ConfigError, "precision", nested)
+    assert not nested.parent.exists()
     with pytest.raises(ConfigError, match="is the model itself"):
         trim(bert, texts, bert)
     (tmp_path / "full").mkdir()

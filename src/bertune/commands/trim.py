@@ -27,6 +27,7 @@ from bertune.console import Console, prefixed
 from bertune.encoders.pretrained import PretrainedFolder
 from bertune.errors import ArtifactError, BertuneError, ConfigError
 from bertune.files import expand_user, locked, part_of
+from bertune.kernels.precision import choose_device, choose_precision
 from bertune.text.tokenizer import Tokenizer
 from bertune.text.trim_vocabulary import KeptTokens, TrimmedVocabulary, Vocabulary
 from bertune.text.workers import parallel_tokenizer
@@ -99,7 +100,7 @@ def trim(  # noqa: PLR0913  (what a user can choose)
     console = console or Console(quiet=True)
     note, out = prefixed(console), Path(expand_user(out))
     sources = [expand_user(file) for file in ([texts] if isinstance(texts, str | Path) else texts)]
-    _check_call(sources, keep, prompts)
+    _check_call(sources, keep, prompts, device, precision)
     source = open_source(expand_user(model), out, task)
     vocabulary = Vocabulary(source.content, source.special_names())
     if keep is not None:
@@ -120,7 +121,12 @@ def trim(  # noqa: PLR0913  (what a user can choose)
     return TrimResult(out, before, after, counted.num_texts, trimmed.kept, effect)
 
 
-def _check_call(sources: Sequence[str], keep: int | None, prompts: Sequence[str]) -> None:
+def _check_call(
+    sources: Sequence[str], keep: int | None, prompts: Sequence[str], device: str, precision: str
+) -> None:
+    choose_precision(precision, choose_device(device))
+    if precision == "int8":
+        raise ConfigError("precision: int8 is for finished models, and trim measures others too; use auto")
     if not sources:
         raise ConfigError("texts: give one file or several with texts of the kind that the model is for")
     if keep is not None and (isinstance(keep, bool) or not isinstance(keep, int) or keep < 1):

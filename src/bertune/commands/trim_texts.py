@@ -14,7 +14,7 @@ import numpy.typing as npt
 from bertune.config.reading import reading_config
 from bertune.config.schema import DataConfig
 from bertune.data.columns import SpreadValue
-from bertune.data.labels import get_text, is_missing
+from bertune.data.labels import check_surrogates, get_text, is_missing
 from bertune.data.records import BadRows, ReadOptions
 from bertune.data.rows import open_rows
 from bertune.errors import DataError
@@ -126,13 +126,11 @@ def _texts_of(row: Row, names: Sequence[str]) -> Iterator[str]:
     """Yield the texts of a row: the first must be there, others may lack, and each may be a list."""
     for place, name in enumerate(names):
         value = row.fields.get(name)
-        if isinstance(value, list | tuple):
-            yield from (part for part in value if isinstance(part, str) and part.strip())
-        elif place == 0:
+        if isinstance(value, list | tuple | SpreadValue):
+            parts = value.values() if isinstance(value, SpreadValue) else value
+            yield from (check_surrogates(p, row, name) for p in parts if isinstance(p, str) and p.strip())
+        elif place == 0 or not (is_missing(value) or (isinstance(value, str) and not value.strip())):
             yield get_text(row, name)
-        else:
-            parts = value.values() if isinstance(value, SpreadValue) else [value]
-            yield from (str(p) for p in parts if not is_missing(p) and isinstance(p, str) and p.strip())
 
 
 def is_set_aside(text: str) -> bool:
