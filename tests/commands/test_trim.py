@@ -202,7 +202,9 @@ def test_a_folder_of_sentence_transformers_keeps_its_modules(kind, encoders, tex
     result = trim(source, texts, out)
     new = open_sentence_folder(out)
     np.testing.assert_array_equal(old.encode(TEXTS, prompt_name="q"), new.encode(TEXTS, prompt_name="q"))
-    np.testing.assert_allclose(bertune.load(out, precision="fp32").encode(TEXTS), old.encode(TEXTS), atol=1e-5)
+    np.testing.assert_allclose(
+        bertune.load(out, precision="fp32").encode(TEXTS), old.encode(TEXTS), atol=1e-5
+    )
     assert result.effect.vectors.what == "vectors of the model"
     assert new.tokenizer.vocab_size == result.after.tokens
 

@@ -14,6 +14,7 @@ from bertune.console import duration
 from bertune.errors import ArtifactError
 from bertune.files import write_text
 from bertune.tasks.base.calibration import IntervalCalibration, LabelCalibration
+from bertune.tasks.base.head_outputs import MASKED_TOKENS, HeadOutputs
 from bertune.tasks.base.task import Task
 from bertune.types import JSON, Scores
 
@@ -67,6 +68,8 @@ def _origin(model: str) -> str:
 
 def example_calls(task: Task, *, makes_vectors: bool) -> list[str]:
     """Return the calls that fit a model: a model of pairs predicts pairs."""
+    if task.head_outputs() == HeadOutputs(MASKED_TOKENS):
+        return ['model.fill("... [MASK] ...")']
     is_of_pairs = len(task.columns.required) == 2 or getattr(task, "num_texts", None) == 2
     encode = ['model.encode(["...", "..."])'] if makes_vectors else []
     if is_of_pairs:

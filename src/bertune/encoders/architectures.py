@@ -73,6 +73,34 @@ _AUTO_MASKED_LM: dict[str, MaskedLMSpec] = {
     "mpnet": roberta_masked_lm("MPNet"),
     "deberta": bert_masked_lm("Deberta"),
     "deberta-v2": bert_masked_lm("DebertaV2"),
+    "modernbert": MaskedLMSpec(
+        "head.dense",
+        "head.norm",
+        "decoder.bias",
+        "decoder",
+        "ModernBertForMaskedLM",
+        activation_key="classifier_activation",
+        norm_eps_key="norm_eps",
+        bias_keys={"dense": "classifier_bias", "norm": "norm_bias", "decoder": "decoder_bias"},
+    ),
+    "convbert": MaskedLMSpec(
+        "generator_predictions.dense",
+        "generator_predictions.LayerNorm",
+        "generator_lm_head.bias",
+        "generator_lm_head",
+        "ConvBertForMaskedLM",
+        activation="gelu",
+    ),
+    "big_bird": bert_masked_lm("BigBird", has_pooler=True),
+    "fnet": bert_masked_lm("FNet", has_pooler=True),
+    "mra": bert_masked_lm("Mra"),
+    "nystromformer": bert_masked_lm("Nystromformer"),
+    "roformer": bert_masked_lm("RoFormer"),
+    "yoso": bert_masked_lm("Yoso"),
+    "data2vec-text": roberta_masked_lm("Data2VecText"),
+    "longformer": roberta_masked_lm("Longformer"),
+    "roberta-prelayernorm": roberta_masked_lm("RobertaPreLayerNorm"),
+    "xlm-roberta-xl": roberta_masked_lm("XLMRobertaXL"),
 }
 
 _TRANSFORMERS_FAMILIES = {name: family for name, family in FAMILIES.items() if not family.bertune_only_reason}
@@ -118,7 +146,7 @@ def get_head_spec(model_type: str) -> HeadSpec | None:
 def get_masked_lm_spec(model_type: str) -> MaskedLMSpec:
     """Return the head for masked tokens of an architecture in the library it comes from, else bertune's own.
 
-    >>> get_masked_lm_spec("albert").bias, get_masked_lm_spec("fnet").bias
+    >>> get_masked_lm_spec("albert").bias, get_masked_lm_spec("ibert").bias
     ('predictions.bias', 'bertune_head.bias')
     """
     family = get_family(model_type)

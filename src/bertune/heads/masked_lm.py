@@ -8,6 +8,7 @@ Source: Devlin et al. 2018, arXiv 1810.04805; names and layers as in `modeling_*
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,6 +70,7 @@ class MaskedLMHead(Head):
         form: names in a saved folder.
         activation: of the hidden layer; a key of `ACTIVATIONS`.
         norm_eps: of the layer norm.
+        without_bias: those of `dense`, `norm` and `decoder` that have no bias.
         initializer_range: standard deviation of the first weights.
     """
 
@@ -76,7 +78,7 @@ class MaskedLMHead(Head):
 
     def __init__(
         self, hidden_size: int, table_shape: tuple[int, int], form: MaskedLMSpec, *, activation: str = "gelu",
-        norm_eps: float = 1e-12, initializer_range: float = 0.02,
+        norm_eps: float = 1e-12, without_bias: Collection[str] = (), initializer_range: float = 0.02,
     ) -> None:  # fmt: skip
         super().__init__()
         vocab_size, width = table_shape
@@ -86,6 +88,11 @@ class MaskedLMHead(Head):
         self.bias = nn.Parameter(self.dense.weight.new_zeros(vocab_size))
         nn.init.normal_(self.dense.weight, std=initializer_range)
         nn.init.zeros_(self.dense.bias)
+        owners: dict[str, nn.Module] = {"dense": self.dense, "norm": self.norm, "decoder": self}
+        for name in without_bias:  # zeros that are neither trained nor saved
+            bias = owners[name].bias.detach()
+            del owners[name].bias
+            owners[name].register_buffer("bias", bias, persistent=False)
 
     def forward(  # type: ignore[override]
         self, states: Tensor, batch: Batch, word_table: Tensor
@@ -161,6 +168,7 @@ def masked_lm_head(encoder: Encoder) -> MaskedLMHead:
         (vocab_size, width),
         form,
         activation=activation,
-        norm_eps=1e-12 if encoder.model_type == "distilbert" else setting("layer_norm_eps", 1e-12),
+        norm_eps=setting(form.norm_eps_key, 1e-12),
+        without_bias=[layer for layer, key in form.bias_keys.items() if config.get(key) is False],
         initializer_range=setting("initializer_range", 0.02),
     )

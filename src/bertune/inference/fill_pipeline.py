@@ -132,7 +132,7 @@ class FillPipeline(Pipeline):
             ConfigError: there are none, or one is no token of the vocabulary, nor a text of one token.
         """
         vocabulary = self.tokenizer.vocabulary
-        ids = {}
+        ids: dict[int, None] = {}
         for target in targets:
             number = vocabulary.get(target)
             if number is None:
@@ -232,11 +232,12 @@ class FillPipeline(Pipeline):
         with self.model.encoder.inference():
             out: MaskedLMOutput = self.model.eval()(batch)
         allowed = None if target_ids is None else torch.tensor(target_ids, device=self.device)
-        best = []
-        for features in out.features.split(max(1, MAX_LOGITS // len(out.word_table))):
+        best: list[tuple[Tensor, Tensor]] = []
+        for features in torch.split(out.features, max(1, MAX_LOGITS // len(out.word_table))):
             scores = replace(out, features=features).logits().softmax(-1)
             if allowed is None:
-                best.append(scores.topk(k))
+                values, index = scores.topk(k)
+                best.append((values, index))
             else:
                 values, index = scores[:, allowed].topk(min(k, len(allowed)))
                 best.append((values, allowed[index]))
@@ -248,9 +249,10 @@ class FillPipeline(Pipeline):
     ) -> list[Filling]:
         """Return tokens for a mask as dicts; without other masks special tokens are left out of the text."""
         fillings = []
+        pad = self.tokenizer.pad_token_id
+        before, after = encoding.input_ids[:place], encoding.input_ids[place + 1 :]
         for score, number in zip(scores, ids, strict=True):
-            tokens = [*encoding.input_ids]
-            tokens[place] = number
+            tokens = [n for n in (*before, number, *after) if n != pad]
             sequence = self.tokenizer.decode(tokens, skip_special_tokens=is_only)
             fillings.append(
                 Filling(

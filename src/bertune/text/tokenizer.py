@@ -85,6 +85,12 @@ class Tokenizer:
         has_id = (token for token in candidates if token and self._rust.token_to_id(token) is not None)
         return next(has_id, None)
 
+    @property
+    def pad_token_id(self) -> int | None:
+        """Return the id of the token that fills short rows elsewhere, where the tokenizer names one."""
+        token = self._named_tokens().get("pad_token")
+        return None if token is None else self._rust.token_to_id(token)
+
     def special_ids(self) -> set[int]:
         """Return the ids of tokens that stand for no word, the unknown token among them."""
         added = self._rust.get_added_tokens_decoder()
@@ -148,6 +154,11 @@ class Tokenizer:
         self._rust.add_special_tokens([AddedToken(token, normalized=False, special=True)])
         self._truncating.clear()
         self.clear_word_cache()
+
+    def use_mask_token(self, token: str) -> None:
+        """Let a token of the vocabulary stand for hidden ones, also in the folder that `save` writes."""
+        self.keep_whole(token)
+        self._settings = {**self._settings, "mask_token": token}
 
     def clear_word_cache(self) -> None:
         """Free the memory of the word cache, after many texts."""

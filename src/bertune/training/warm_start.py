@@ -155,10 +155,11 @@ def _after_masked_tokens(
     """Return what is said of a pretrained masked-LM model, whose head no other task uses; "" of others."""
     if there.kind != MASKED_TOKENS:
         return ""
-    names = {name for name, _ in model.head.named_parameters()}
-    lacks = any(name.startswith("dense") for name in names - kept_layers)
-    hidden = ", its hidden layer too, since masked-LM models have no pooler" if lacks else ""
-    return f"the head for masked tokens is left out; that of task {run.task} is new{hidden}"
+    new = {name for name, _ in model.head.named_parameters()} - kept_layers
+    lacks_dense = any(name.startswith("dense") for name in new)
+    hidden = ", its hidden layer too, since masked-LM models have no pooler" if lacks_dense else ""
+    here = f"; that of task {run.task} is new{hidden}" if new else ""
+    return f"the head for masked tokens is left out{here}"
 
 
 def _other_labels(found: LabelMatch, here: HeadOutputs, there: HeadOutputs) -> str:

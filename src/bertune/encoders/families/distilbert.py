@@ -28,6 +28,7 @@ DISTILBERT = Family(
         "vocab_projector",
         "DistilBertForMaskedLM",
         activation_key="activation",
+        norm_eps_key="",
     ),
     token_dropout_keys=("dropout",),
     defaults={

@@ -75,6 +75,10 @@ class MaskedLMSpec:
     """The activation where it is written into the family's code; "" where config.json has it."""
     activation_key: str = "hidden_act"
     """Its name in config.json."""
+    norm_eps_key: str = "layer_norm_eps"
+    """The name of the norm's epsilon in config.json; "" where it is always 1e-12."""
+    bias_keys: Mapping[str, str] = field(default_factory=dict)
+    """Where config.json says whether `dense`, `norm` and `decoder` have a bias; without a word they do."""
     has_pooler: bool = False
     """Whether the class has the encoder's pooler too."""
 
