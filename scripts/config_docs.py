@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from bertune.config.schema import RunConfig, is_section
+from bertune.config.schema import RunConfig, is_section, section_of
 from bertune.config.tuning import TuneConfig
 from bertune.tasks import load_task, task_names
 
@@ -50,7 +50,7 @@ def table(model: type[BaseModel], prefix: str) -> list[str]:
     """Lay out the settings of a section."""
     lines = ["| setting | value | default | what it does |", "|---|---|---|---|"]
     for name, field in model.model_fields.items():
-        if is_section(field.annotation):
+        if section_of(field.annotation):
             continue
         if prefix == "" and name == "options":
             continue
@@ -76,6 +76,10 @@ def page() -> str:
     for name in task_names():
         options = load_task(name).Options
         lines += [f"## `options` of task `{name}`", "", *table(options, "options.")]
+        for inner, field in options.model_fields.items():
+            if section := section_of(field.annotation):
+                lines += [f"## `options.{inner}` of task `{name}`", "", (section.__doc__ or "").strip(), ""]
+                lines += table(section, f"options.{inner}.")
     lines += ["## `tune`", "", "How [`bertune tune`](tune.md) searches for settings.", ""]
     lines += table(TuneConfig, "tune.")
     for name, field in TuneConfig.model_fields.items():

@@ -145,7 +145,7 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "tnews.py": lambda: flag_table(accelerate_flags.TNEWS, "classify"),
     "run_glue.py": _script(transformers_flags.GLUE, "classify"),
     "run_ner.py": _script(transformers_flags.NER, "tag"),
-    "run_mlm.py": _script(transformers_flags.MLM, "classify"),
+    "run_mlm.py": _script(transformers_flags.MLM, "pretrain"),
     "TrainingArguments": _status("setting", "command"),
     "TrainingArguments not needed": _status("not needed"),
     "TrainingArguments not available": _status("not available"),

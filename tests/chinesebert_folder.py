@@ -107,6 +107,8 @@ def weights(seed: int = 0) -> dict[str, Tensor]:
             state[name] = 1 + 0.1 * torch.randn(shape, generator=random)
         else:
             state[name] = (0.3 if "pinyin" in name else 0.1) * torch.randn(shape, generator=random)
+    state["cls.predictions.decoder.weight"] = state["bert.embeddings.word_embeddings.weight"].clone()  # tied
+    state["cls.predictions.decoder.bias"] = state["cls.predictions.bias"].clone()
     return state
 
 

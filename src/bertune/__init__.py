@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from bertune.commands.evaluate import Evaluation, evaluate
     from bertune.commands.predict import predict
     from bertune.commands.train import train
+    from bertune.commands.trim import TrimResult, trim
     from bertune.commands.tune import TuneResult, tune
     from bertune.errors import (
         ArtifactError,
@@ -79,6 +80,7 @@ _MODULES = {
     "TaskNotFound": "errors",
     "TrainResult": "training.run",
     "TrainingError": "errors",
+    "TrimResult": "commands.trim",
     "TuneResult": "commands.tune",
     "bench": "commands.bench",
     "build_model": "training.build",
@@ -95,6 +97,7 @@ _MODULES = {
     "task_names": "tasks",
     "train": "commands.train",
     "train_on": "training.setup",
+    "trim": "commands.trim",
     "tune": "commands.tune",
 }
 """Public names, and the modules inside `bertune` that have them; imported when first used."""
@@ -125,6 +128,7 @@ __all__ = [
     "TaskNotFound",
     "TrainResult",
     "TrainingError",
+    "TrimResult",
     "TuneResult",
     "bench",
     "build_model",
@@ -141,6 +145,7 @@ __all__ = [
     "task_names",
     "train",
     "train_on",
+    "trim",
     "tune",
 ]
 

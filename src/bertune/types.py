@@ -213,7 +213,8 @@ class Batch:
 
     Attributes:
         ragged: the encoder's input: the rows, or with `pair_index` the texts of the rows, each once.
-        target: the rows' targets, as the task's `collate_target` returns them.
+        target: the rows' targets, as the task's `collate_target` returns them; where tokens are masked
+            (2, M), their positions among the tokens of the batch, and the ids that stood there.
         rows: the indices of the rows in the data set.
         contexts: the `context` of each row.
         pair_index: the texts of each row, where texts are encoded separately.
@@ -334,6 +335,15 @@ class Tokenizer(Protocol):
 
     def encode(self, texts: Sequence[tuple[str, ...]]) -> list[Encoding]:
         """Return texts, or pairs of texts, as ids with special tokens, at most `max_length` long."""
+        ...
+
+    def encode_whole(self, texts: Sequence[str]) -> list[Encoding]:
+        """Return texts as the ids of all their tokens, however many, without special tokens."""
+        ...
+
+    @property
+    def special_tokens(self) -> tuple[list[int], list[int], int]:
+        """Return the special tokens before and after a text, and the segment of the text's own tokens."""
         ...
 
     def encode_words(

@@ -26,6 +26,7 @@ CASES = {
     "match by labels": ("match", labelled(lambda n: "ab"[n % 2]), ["options.loss=softmax"]),
     "embed": ("embed", PAIRS, []),
     "tag": ("tag", WORDS, []),
+    "pretrain": ("pretrain", [{"text": row["text"]} for row in PAIRS], []),
 }
 
 

@@ -183,6 +183,16 @@ CASES = {
     ),
     "match": (pairs(lambda n: n % 2), pairs(lambda n: n % 2), ["train.ema=0.9", "train.schedule=cosine"]),
     "regress": (NUMBERED, NUMBERED, ["train.r_drop=1", "train.fgm=0.5"]),
+    "pretrain": (
+        [{"text": text} for text in TEXTS],
+        [{"text": text} for text in TEXTS],
+        [
+            "options.packing=none",
+            "options.masking=whole_words",
+            "train.micro_batches=2",
+            "train.precision=bf16",
+        ],
+    ),
 }
 """Training rows, dev rows, and what else is set: all with shuffling and dropout."""
 

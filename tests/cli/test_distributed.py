@@ -306,10 +306,12 @@ PARITY = {
     "embed, pairs": ("embed", "pairs", {}, {}),
     "embed, pairs, in parts": ("embed", "pairs", {"symmetric": True, "matryoshka": [8]}, {"micro_batch_tokens": 24}),
     "embed, hard negatives": ("embed", "threes", {}, {"micro_batches": 2}),
+    "pretrain": ("pretrain", "singles", {"packing": "none"}, {}),
+    "pretrain, words, in parts": ("pretrain", "labels", {"masking": "whole_words", "packing": "none"}, {"micro_batch_tokens": 40}),
 }  # fmt: skip
 THREE = [
     "classify", "classify, weighted, in parts", "classify, FGM and EMA", "tag, CRF in windows", "match, CoSENT, in parts", "embed, pairs",
-    "embed, pairs, in parts",
+    "embed, pairs, in parts", "pretrain",
 ]  # fmt: skip
 """Runs of three processes, of which some have no row of the last batch, or all but one."""
 EACH = [*((name, 2) for name in PARITY), *((name, 3) for name in THREE)]
@@ -321,6 +323,7 @@ SCORED = [
     "match, CoSENT",
     "match, softmax",
     "embed, pairs",
+    "pretrain",
     "joined, classify",
     "joined, match",
 ]

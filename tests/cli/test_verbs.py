@@ -424,8 +424,10 @@ def test_help_shows_whole_sentences(monkeypatch):
         "compare",
         "calibrate",
         "convert",
+        "fill",
         "sets",
         "bench",
+        "trim",
     ]
     assert all(text.endswith(".") and not text.endswith("..") for _, text in described), described
     assert all(len(line) <= 80 for line in shown)

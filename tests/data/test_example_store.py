@@ -176,6 +176,7 @@ TASKS = {
         ["options.loss=softmax"],
     ),
     "SimCSE": ("embed", [{"text": sentence(n)} for n in range(60)], []),
+    "pretrain": ("pretrain", [{"text": sentence(n)} for n in range(60)], ["data.max_length=6"]),
     "embed": (
         "embed",
         [{"text": sentence(n), "text_b": sentence(n + 4), "negative": sentence(n + 9)} for n in range(60)],

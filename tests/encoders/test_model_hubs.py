@@ -139,7 +139,7 @@ def test_a_mirror_of_the_hub_is_asked(tmp_path):
             self.send_response(404)
             self.end_headers()
 
-        do_HEAD = do_GET  # noqa: N815  (the name that http.server wants)
+        do_HEAD = do_GET  # noqa: N815  (the name that http.server calls)
 
         def log_message(self, *words):
             pass

@@ -28,6 +28,8 @@ from bertune.tasks import load_task
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
 CLASSIFIER = "python run_classifier.py --train_data_file t.tsv --label_file l.txt"
+MLM = "python run_mlm.py --model_name_or_path m --do_train --do_eval --output_dir o"
+NEW_MLM = "python run_mlm.py --model_type bert --do_train --train_file t.txt"
 GLUE = "python run_glue.py --model_name_or_path m --do_train --do_eval --output_dir o"
 
 
@@ -318,11 +320,62 @@ BAD = [
     (f"{GLUE} --task_name colla", "did you mean 'cola'"),
     (f"{GLUE} --task_name cola --fp16 maybe", "neither true nor false"),
     (f"{GLUE} --task_name cola --lr_scheduler_kwargs x", "is not JSON"),
-    ("python run_mlm.py --model_name_or_path m", "has no flag"),
-    ("python run_mlm.py --line_by_line", "not yet"),
+    ("python run_mlm.py --model_name_or_path m --train_file t.txt", "--do_train, --do_eval or --do_predict"),
+    (f"{MLM}", "--dataset_name or --train_file must be given"),
+    (f"{MLM} --train_file t.txt --config_overrides hidden_size=8", "is for a model from nothing"),
+    ("python run_mlm.py --do_train --train_file t.txt", "--model_type bert"),
+    ("python run_mlm.py --do_train --train_file t.txt --model_type albert", "only a bert can begin"),
+    (f"{NEW_MLM} --config_overrides hidden_size", "is no NAME=VALUE"),
+    (f"{NEW_MLM} --config_overrides hidden_size=1e3", "must be a whole number"),
+    (f"{NEW_MLM} --config_overrides num_attention_heads=7", "heads 7 do not divide hidden_size 768"),
+    (f"{NEW_MLM} --max_seq_length 1024", "add --config_overrides max_position_embeddings=1024"),
+    ("python run_mlm.py --do_eval --model_name_or_path m", "--validation_file must be given"),
     ("missing.json", "cannot be read"),
     ("missing.sh", "missing.sh: no such file, and no command"),
 ]
+
+
+def test_run_mlm_goes_on_with_a_pretrained_encoder():
+    found = bertune.convert(f"{MLM} --train_file t.txt --validation_file d.txt --max_seq_length 128")
+    assert {name: found.settings[name] for name in ("task", "model", "data", "options")} == {
+        "task": "pretrain", "model": "m",
+        "data": {"train": "t.txt", "dev": "d.txt", "format": "lines", "max_length": 128},
+        "options": {"fraction": 0.15, "packing": "joined"},
+    }  # fmt: skip
+    train = found.settings["train"]
+    assert (train["learning_rate"], train["batch_size"], train["epochs"]) == (5e-5, 8, 3)
+    assert (train["schedule"], train["weight_decay"]) == ("linear", 0.0)
+    assert found.commands == ("bertune train RUN.yaml",)
+    by_line = settings_of(f"{MLM} --train_file t.csv --line_by_line --mlm_probability 0.3")
+    assert by_line["options"] == {"fraction": 0.3, "packing": "none"}
+    assert by_line["data"] == {"train": "t.csv", "dev_fraction": 0.05}
+    assert by_line["train"]["eval_every"] == "end"
+    split = f"{MLM} --train_file t.csv --validation_split_percentage 10 --eval_strategy epoch"
+    assert settings_of(split)["data"]["dev_fraction"] == 0.1
+    assert settings_of(split)["train"]["eval_every"] == "epoch"
+
+
+def test_run_mlm_begins_from_nothing():
+    found = bertune.convert(
+        f"{NEW_MLM} --tokenizer_name bert-base-uncased "
+        "--config_overrides num_hidden_layers=2,hidden_size=128,num_attention_heads=2,x=1"
+    )
+    assert found.settings["model"] == "new"
+    assert found.settings["options"]["new"] == {
+        "layers": 2, "hidden_size": 128, "heads": 2, "intermediate_size": 3072, "max_positions": 512,
+        "vocab_size": 30522,
+    }  # fmt: skip
+    assert any(line.startswith("--config_overrides x: not available") for line in found.notes)
+    assert any("trained on the training rows" in line for line in found.notes)
+
+
+def test_run_mlm_reads_a_data_set_of_the_hub_and_only_scores_a_model():
+    hub = settings_of(f"{MLM} --dataset_name wikitext --dataset_config_name wikitext-2-raw-v1")["data"]
+    assert hub == {
+        "train": "hub:wikitext/wikitext-2-raw-v1:train", "dev": "hub:wikitext/wikitext-2-raw-v1:validation",
+    }  # fmt: skip
+    scored = bertune.convert("python run_mlm.py --do_eval --model_name_or_path m --validation_file d.txt")
+    assert scored.commands == ("bertune evaluate m d.txt",)
 
 
 @pytest.mark.parametrize(("command", "message"), BAD)

@@ -45,12 +45,13 @@ BASES = {
     "--train_file t.csv --test_file e.csv",
     "transformers run_ner.py": "python run_ner.py --do_train --model_name_or_path m "
     "--train_file t.json --test_file e.json",
+    "transformers run_mlm.py": "python run_mlm.py --do_train --model_type bert --train_file t.txt",
 }  # fmt: skip
 SAMPLES = {
     "switch": "", "bool": "true", "int": 9, "float": 0.5, "list": "label", "warmup_proportion": 0.2,
     "gradient_accumulation_steps": 2, "checkpointing_steps": 10, "resume_from_checkpoint": "c",
     "metric_for_best_model": "f1", "lr_scheduler_kwargs": "'{}'", "report_to": "tensorboard",
-    "lr_scheduler_type": "cosine",
+    "lr_scheduler_type": "cosine", "config_overrides": "num_hidden_layers=2",
 }  # fmt: skip
 SEED_FLAGS = {
     "common": "local_rank pretrained_model_name_or_path init_from_ckpt train_data_file dev_data_file "
@@ -115,9 +116,7 @@ SILENT = {
 """Flags whose sample changes nothing, and of which nothing need be said."""
 
 
-@pytest.mark.parametrize(
-    "program", [p for p in PROGRAMS if p.script != "run_mlm.py"], ids=lambda p: f"{p.tool} {p.script}"
-)
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda p: f"{p.tool} {p.script}")
 def test_every_flag_makes_settings_that_are_allowed_or_is_spoken_of(program):
     """Each choice of each flag, and a plain value where there are none; `convert` checks the settings."""
     base = BASES[f"{program.tool} {program.script}"]

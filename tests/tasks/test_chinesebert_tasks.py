@@ -40,6 +40,7 @@ CASES: dict[str, tuple[str, list[dict[str, object]], list[str], float]] = {
     "regress": ("regress", [{"text": t, "label": 4.5 if a in GOOD else 1.25} for t, _, a in ROWS], [], 0.9),
     "tag": ("tag", [{"text": t, "label": [[2, 3, "animal" if n in "狗猫" else "thing"]]} for t, n, _ in ROWS], ["options.decoder=crf"], 0.95),
     "match": ("match", [{"text": n, "text_b": f"很{a}", "label": int(a in GOOD)} for _, n, a in ROWS], [], 0.95),
+    "pretrain": ("pretrain", [{"text": t} for t, _, _ in ROWS], ["options.packing=none", "options.metric=accuracy"], 0.15),
     "embed": (
         "embed", [{"text": t, "text_b": f"{a}{n}"} for t, n, a in ROWS], ["options.embedding_dim=16", "train.micro_batches=2"], 0.9,
     ),
@@ -94,7 +95,10 @@ def test_the_saved_folder_has_the_names_of_the_release_and_no_other_tool_misread
     encoder = {n: s for n, s in shapes().items() if not n.startswith(("cls.", "bert.pooler."))}
     assert {n: tuple(t.shape) for n, t in state.items() if n in encoder} == encoder
     others = state.keys() - encoder.keys()
-    assert all(n.startswith(("bert.pooler.dense.", "classifier.", "bertune_head.")) for n in others), others
+    assert all(
+        n.startswith(("bert.pooler.dense.", "classifier.", "cls.predictions.", "bertune_head."))
+        for n in others
+    ), others
     config = json.loads((result.folder / "config.json").read_text())
     assert config["model_type"] == "chinesebert" and config["glyph_embedding_dim"] == 1728
     assert config["architectures"][0].startswith("ChineseBert")

@@ -33,7 +33,9 @@ from torch import Tensor
 from bertune.artifact.sentence_modules import POOLINGS
 from bertune.config.schema import DataConfig, RunConfig
 from bertune.encoders.families.registry import get_family
+from bertune.heads.masked_lm import MaskedLMHead
 from bertune.heads.model import Model
+from bertune.inference.fill_pipeline import FillPipeline
 from bertune.inference.pipeline import Pipeline
 from bertune.inference.sentence_pipeline import SentencePipeline
 from bertune.kernels.precision import choose_device, choose_precision
@@ -82,6 +84,8 @@ class Artifact:
         compute_precision, _ = choose_precision(precision, torch_device)
         model = self.model.to(torch_device).eval()
         model.encoder.set_numerics(Numerics(compute_precision))
+        if len(model.members) == 1 and isinstance(model.head, MaskedLMHead):
+            return FillPipeline(model, self.task, self.tokenizer, torch_device).prepare()
         if not isinstance(self.task, SentenceTask):
             return Pipeline(model, self.task, self.tokenizer, torch_device).prepare()
         options = self.task.options

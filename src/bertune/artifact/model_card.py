@@ -8,11 +8,13 @@ from pathlib import Path
 
 from bertune.artifact.artifact import Artifact, bertune_only_reason, opens_in_sentence_transformers
 from bertune.config.auto_rates import number
+from bertune.config.new_encoder import NEW
 from bertune.config.schema import TrainConfig
 from bertune.console import duration
 from bertune.errors import ArtifactError
 from bertune.files import write_text
 from bertune.tasks.base.calibration import IntervalCalibration, LabelCalibration
+from bertune.tasks.base.head_outputs import MASKED_TOKENS, HeadOutputs
 from bertune.tasks.base.task import Task
 from bertune.types import JSON, Scores
 
@@ -45,7 +47,7 @@ def model_card(artifact: Artifact, name: str, scores: dict[str, Scores], summary
         "",
         f"# {name}",
         "",
-        f"{_capitalize(task.describe())}. Fine-tuned with bertune from `{artifact.run_config.model}`.",
+        f"{_capitalize(task.describe())}. {_origin(artifact.run_config.model)}.",
         "",
         "```python",
         "import bertune",
@@ -60,8 +62,14 @@ def model_card(artifact: Artifact, name: str, scores: dict[str, Scores], summary
     return "\n".join(lines)
 
 
+def _origin(model: str) -> str:
+    return "Trained with bertune from nothing" if model == NEW else f"Fine-tuned with bertune from `{model}`"
+
+
 def example_calls(task: Task, *, makes_vectors: bool) -> list[str]:
     """Return the calls that fit a model: a model of pairs predicts pairs."""
+    if task.head_outputs() == HeadOutputs(MASKED_TOKENS):
+        return ['model.fill("... [MASK] ...")']
     is_of_pairs = len(task.columns.required) == 2 or getattr(task, "num_texts", None) == 2
     encode = ['model.encode(["...", "..."])'] if makes_vectors else []
     if is_of_pairs:

@@ -34,6 +34,8 @@ from bertune.encoders.packaged import PACKAGED_MODELS
 from bertune.encoders.pretrained import PretrainedFolder, locate_model
 from bertune.errors import ArtifactError, ConfigError, listed
 from bertune.files import expand_user
+from bertune.heads.masked_lm import MaskedLMHead, masked_lm_head
+from bertune.heads.masked_lm_weights import has_masked_lm_head, load_masked_lm_head
 from bertune.heads.model import Model
 from bertune.heads.sentence import SentenceHead
 from bertune.inference.pipeline import Pipeline
@@ -76,8 +78,8 @@ def read_artifact(
     """Read a saved folder.
 
     Args:
-        folder: what `write_artifact` wrote, a folder of sentence-transformers, the Hub id of either, or
-            "minilm" or "e5-small" (packages).
+        folder: what `write_artifact` wrote, a folder of sentence-transformers, one of transformers with a
+            head for masked tokens, the Hub id of any of these, or "minilm" or "e5-small" (packages).
         task_file: the Python file of a task of your own; a folder never says which code to run.
         model_code: "trusted" runs the Python code that the folder brings for its encoder.
         note: called with each line that a user should see; without it they are warnings.
@@ -86,12 +88,13 @@ def read_artifact(
         ArtifactError: the folder is missing, damaged, or not bertune's.
         ConfigError: `model_code` is neither never nor trusted.
     """
-    if model_code not in {"never", "trusted"}:
-        raise ConfigError(f"model_code: {model_code!r} is neither 'never' nor 'trusted'")
-    trusts_code = model_code == "trusted"
+    trusts_code = _trusts(model_code)
     path = _locate(folder, with_code=trusts_code)
-    if not (path / "bertune.json").is_file() and is_sentence_transformers_folder(path):
-        return _read_sentence_folder(path, trusts_code)
+    if not (path / "bertune.json").is_file():
+        if is_sentence_transformers_folder(path):
+            return _read_sentence_folder(path, trusts_code)
+        if has_masked_lm_head(pretrained := PretrainedFolder(path, trusts_code=trusts_code)):
+            return _read_masked_lm_folder(pretrained)
     metadata = read_metadata(path)
     run = read_run(path)
     task = build_task(path, metadata, run, task_file)
@@ -107,6 +110,12 @@ def read_artifact(
         max_length = _use_newer_settings(path, task, max_length)
     pretrained = PretrainedFolder(path, trusts_code=trusts_code)
     return _read_own(pretrained, {**metadata, "max_length": max_length}, run, task)
+
+
+def _trusts(model_code: str) -> bool:
+    if model_code not in {"never", "trusted"}:
+        raise ConfigError(f"model_code: {model_code!r} is neither 'never' nor 'trusted'")
+    return model_code == "trusted"
 
 
 def _read_own(pretrained: PretrainedFolder, metadata: JSON, run: RunConfig, task: Task) -> Artifact:
@@ -130,6 +139,7 @@ def _read_own(pretrained: PretrainedFolder, metadata: JSON, run: RunConfig, task
         check_token_ids(tokenizer, encoder, path)
     except ConfigError as error:
         raise ArtifactError(str(error).removeprefix("model: ")) from None
+    task.see_tokenizer(tokenizer)
     return Artifact(model.eval(), task, tokenizer, run, metadata)
 
 
@@ -259,6 +269,59 @@ def _read_sentence_folder(folder: Path, trusts_code: bool) -> Artifact:
     return Artifact(model.eval(), task, tokenizer, run, {"max_length": tokenizer.max_length})
 
 
+def read_masked_lm(
+    folder: str | Path,
+    task_file: str | None = None,
+    model_code: str = "never",
+    note: Note | None = None,
+) -> Artifact:
+    """Read a model that predicts masked tokens; see `read_artifact`.
+
+    Raises:
+        ArtifactError: the folder has no head for that, or cannot be read.
+    """
+    trusts_code = _trusts(model_code)
+    path = _locate(folder, with_code=trusts_code)
+    if not (path / "bertune.json").is_file() and (path / "config.json").is_file():
+        pretrained = PretrainedFolder(path, trusts_code=trusts_code)
+        if not has_masked_lm_head(pretrained):
+            raise _no_masked_lm_head(folder)
+        return _read_masked_lm_folder(pretrained)
+    artifact = read_artifact(folder, task_file, model_code, note)
+    if len(artifact.model.members) > 1 or not isinstance(artifact.model.head, MaskedLMHead):
+        raise _no_masked_lm_head(folder, f": it is a model of task {artifact.run_config.task}")
+    return artifact
+
+
+def _no_masked_lm_head(folder: str | Path, reason: str = "") -> ArtifactError:
+    return ArtifactError(
+        f"{folder}: has no head for masked tokens{reason}; pretrain it first: "
+        f"bertune train pretrain model={folder} data.train=FILE"
+    )
+
+
+def _read_masked_lm_folder(pretrained: PretrainedFolder) -> Artifact:
+    """Read a folder of transformers with a head for masked tokens as a model of task pretrain."""
+    path = pretrained.path
+    task_class = load_task("pretrain")
+    run = RunConfig(task="pretrain", model=str(path))
+    task = task_class(task_class.Options(), run.data)
+    try:
+        encoder, report = load_encoder(pretrained)
+        tokenizer = pretrained.load_tokenizer(max_positions=encoder.max_positions)
+        check_token_ids(tokenizer, encoder, path)
+        task.see_tokenizer(tokenizer)
+        head = masked_lm_head(encoder)
+        loaded = load_masked_lm_head(head, pretrained, encoder.word_embeddings())
+    except ConfigError as error:
+        raise ArtifactError(_of_saved_folder(error)) from None
+    names = {name for name, _ in head.named_parameters()}
+    missing = [*report.missing_keys, *(head.hf_name(name) for name in sorted(names - loaded.parameters))]
+    if missing:
+        raise ArtifactError(f"{path}: lacks the weights {listed(missing, 3)}")
+    return Artifact(Model(encoder, head).eval(), task, tokenizer, run, {"max_length": tokenizer.max_length})
+
+
 def read_metadata(folder: Path) -> JSON:
     """Read bertune.json.
 
@@ -310,8 +373,8 @@ def load(
     """Open a saved folder, ready to predict.
 
     Args:
-        folder: what `train` or `ensemble` has written, a folder of sentence-transformers, the Hub id of any
-            of these, "minilm" or "e5-small".
+        folder: what `train` or `ensemble` has written, a folder of sentence-transformers, one of transformers
+            with a head for masked tokens, the Hub id of any of these, "minilm" or "e5-small".
         device: auto, cpu, cuda or mps.
         precision: auto, fp32, bf16 or fp16; or int8, on processors with units for it.
         task: the Python file of a task of your own.

@@ -116,11 +116,13 @@ def write_calibration(folder: Path, calibration: JSON | None) -> None:
 def _kept_weights(artifact: Artifact, config: JSON) -> dict[str, Tensor]:
     """Return the pretrained pooler by its full names, where the class that opens the folder has one.
 
-    Without it other tools draw a new one, and warn. Classes with a head for tokens have none, and would warn
-    of one too many.
+    Without it other tools draw a new one, and warn. Most classes with a head for tokens have none, and would
+    warn of one too many.
     """
     encoder = artifact.model.encoder
-    if config["architectures"] != [encoder.hf_class]:
+    if config["architectures"] != [encoder.hf_class] and not getattr(
+        artifact.model.head, "keeps_pooler", False
+    ):
         return {}
     return {encoder.prefix + name: tensor for name, tensor in encoder.kept_weights.items()}
 

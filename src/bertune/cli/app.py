@@ -17,8 +17,10 @@ from bertune.cli.compare import compare
 from bertune.cli.convert import convert
 from bertune.cli.crossval import crossval
 from bertune.cli.ensemble import ensemble
+from bertune.cli.fill import fill
 from bertune.cli.output import exit_guarded, print_json
 from bertune.cli.sets import sets
+from bertune.cli.trim import trim
 from bertune.cli.tune import tune
 
 if TYPE_CHECKING:
@@ -400,5 +402,7 @@ app.command()(tune)
 app.command()(compare)
 app.command()(calibrate)
 app.command()(convert)
+app.command()(fill)
 app.command()(sets)
 app.command()(bench)
+app.command()(trim)

@@ -26,7 +26,8 @@ from bertune.inference.sentence_pipeline import SentencePipeline
 from bertune.kernels.precision import choose_device, choose_precision
 from bertune.tasks.base.datasets import scratch_dir, write_dataset
 from bertune.tasks.base.reading import check_examples, read_files
-from bertune.tasks.base.task import RowReader, Task
+from bertune.tasks.base.row_reader import RowReader
+from bertune.tasks.base.task import Task
 from bertune.tasks.embed import Embed
 from bertune.tasks.match import Match
 from bertune.types import Example, Prediction, Row

@@ -48,7 +48,7 @@ class Conversion:
 def convert(
     command: str | Sequence[str] | Mapping[str, Any], *, output: str | Path | None = None
 ) -> Conversion:
-    r"""Return the run of a command of bertorch, run_base.py, tnews.py, run_glue.py or run_ner.py.
+    r"""Return the run of a command of bertorch, run_base.py, tnews.py, or run_glue, run_ner or run_mlm.py.
 
     Every setting that the command or a default of its script decides is written out, so that the run does not
     change where a default of bertune does.

@@ -29,6 +29,7 @@ def _train(epochs: int, batch_size: int, learning_rate: float) -> dict[str, Any]
 _URGENCY = {"columns": {"text": "text", "label": "urgency"}}
 _MEAN = {"pooling": "mean"}
 _MATCHES = {"drop_labels": ["0"]}
+_TEXT_A_ROW = {"packing": "none"}
 EXAMPLES: dict[str, dict[str, _Example]] = {
     "en": {
         "classify": _example("intents.en", "csv", {}, options=_MEAN, train=_train(5, 32, 3e-4)),
@@ -36,6 +37,7 @@ EXAMPLES: dict[str, dict[str, _Example]] = {
         "tag": _example("entities.en", "jsonl", {}, train=_train(10, 16, 3e-4)),
         "match": _example("pairs.en", "csv", {}, train=_train(3, 16, 5e-5)),
         "embed": _example("pairs.en", "csv", _MATCHES, train=_train(3, 16, 5e-5)),
+        "pretrain": _example("intents.en", "csv", {}, options=_TEXT_A_ROW, train=_train(5, 32, 2e-4)),
     },
     "zh": {
         "classify": _example("intents.zh", "csv", {}, options=_MEAN, train=_train(6, 16, 2e-4)),
@@ -43,6 +45,7 @@ EXAMPLES: dict[str, dict[str, _Example]] = {
         "tag": _example("entities.zh", "conll", {}, train=_train(10, 16, 3e-4)),
         "match": _example("pairs.zh", "csv", {}, train=_train(3, 16, 5e-5)),
         "embed": _example("pairs.zh", "csv", _MATCHES, train=_train(3, 16, 5e-5)),
+        "pretrain": _example("intents.zh", "csv", {}, options=_TEXT_A_ROW, train=_train(5, 32, 2e-4)),
     },
 }
 """By language and task: the settings of a new run file, and the example files that it reads."""

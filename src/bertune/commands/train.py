@@ -13,6 +13,7 @@ from bertune import distributed
 from bertune.artifact.base_model import take_over
 from bertune.catalog.use import read_settings
 from bertune.config.load import idle_settings, resolve_config
+from bertune.config.new_encoder import NEW, NewEncoder, new_encoder_faults
 from bertune.config.schema import RunConfig
 from bertune.console import Console, duration, prefixed
 from bertune.errors import ConfigError
@@ -23,6 +24,7 @@ from bertune.tasks.base.task import Note, Task
 from bertune.training.build import check_model
 from bertune.training.launch import apply_launcher_settings, check_environment
 from bertune.training.listener import Listener
+from bertune.training.new_encoder import new_encoder_of
 from bertune.training.resume import (
     RunDir,
     choose_run_dir,
@@ -62,7 +64,10 @@ def train(
     notes: list[str] = []
     run, task = resolve_run(settings_to_resume(source) if resume else source, overrides, notes.append)
     check_run(run, task)
-    if not (resume and is_run_dir(source)):  # whose run file says what was used
+    is_new = new_encoder_of(run, task) is not None
+    if is_new and (Path(NEW) / "config.json").is_file():
+        notes.append("model: new begins from nothing; for the folder of that name write model=./new")
+    elif not (resume and is_run_dir(source)):  # whose run file says what was used
         run = take_over(run, task, notes.append)
     run = apply_launcher_settings(run, notes.append)
     distributed.init(use_cpu=choose_device(run.device).type == "cpu")
@@ -78,7 +83,8 @@ def train(
     for line in idle_settings(run):
         console.info(f"note: {line}")
     check_environment(run)
-    _check_model(run, run_dir)
+    if not is_new:  # a new encoder is made of the rows
+        _check_model(run, run_dir)
     splits = read_datasets(run, task, console)
     if not splits.dev:
         console.info(
@@ -162,6 +168,12 @@ def check_run(run: RunConfig, task: Task) -> None:
         raise ConfigError(
             f"out: {run.out!r} holds the model {run.model!r} that the run begins from, which it would write "
             "over; give another folder"
+        )
+    given = getattr(task.options, "new", None)
+    given = given if isinstance(given, NewEncoder) else None
+    if faults := new_encoder_faults(run, task.own_encoder(), given):
+        raise ConfigError(
+            faults[0] if len(faults) == 1 else "\n".join([f"{len(faults)} settings are wrong:", *faults])
         )
     if run.train.r_drop and type(task).divergence is Task.divergence:
         raise ConfigError(f"train.r_drop: task {run.task} has no distance between two passes; leave it out")

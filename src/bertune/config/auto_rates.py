@@ -27,6 +27,9 @@ SHORT_RUN = 200
 """Steps up to which a run is short; from there on the rate falls."""
 STEPS_POWER = 0.15
 LOWEST_RATE, HIGHEST_RATE = 1e-5, 5e-4
+NEW_RATE, NEW_WIDTH = 1e-3, 256
+"""The rate of an encoder that begins from nothing, and the width up to which it is that high; it falls with
+the width, to about 3e-4 at that of BERT-base."""
 HEAD_WIDTH, HEAD_STEPS = 512, 50
 """Width and steps up to which a head learns at the rate that its task names."""
 HEAD_STEPS_POWER = 0.35
@@ -55,6 +58,7 @@ class Learner:
         steps: of the whole run.
         task_rates: of the task.
         head_is_new: whether a layer that learns at the head's rate begins at random.
+        encoder_is_new: whether the encoder does.
     """
 
     width: int
@@ -62,6 +66,7 @@ class Learner:
     steps: int
     task_rates: TaskRates = TaskRates()
     head_is_new: bool = True
+    encoder_is_new: bool = False
 
 
 def encoder_rate(learner: Learner) -> float:
@@ -70,6 +75,8 @@ def encoder_rate(learner: Learner) -> float:
     It falls with the size of the encoder, and with the number of steps where there are many. An encoder whose
     size is not known learns as one of base size.
     """
+    if learner.encoder_is_new:
+        return nice(NEW_RATE * min(1.0, NEW_WIDTH / max(learner.width, 1)))
     times_smaller = BASE_SIZE / (learner.layers * learner.width**2 or BASE_SIZE)
     power = SIZE_POWER
     if times_smaller > 1:
@@ -122,7 +129,8 @@ def settle(config: TrainConfig, learner: Learner) -> tuple[TrainConfig, str]:
     rate = encoder_rate(learner) if isinstance(given, str) else given
     if given == AUTO:
         values["learning_rate"] = rate
-        said.append(f"learning_rate {short(rate)} (encoder of {_describe_size(learner)})")
+        kind = "new encoder" if learner.encoder_is_new else "encoder"
+        said.append(f"learning_rate {short(rate)} ({kind} of {_describe_size(learner)})")
     if config.head_learning_rate == AUTO:
         head = values["head_learning_rate"] = head_rate(learner, rate)
         said += [] if head is None else [f"head_learning_rate {short(head)} (a new head)"]

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from bertune.config.renames import new_name_of
-from bertune.config.schema import RunConfig, Section, is_section
+from bertune.config.schema import RunConfig, Section, section_of
 from bertune.config.yaml import dump_yaml, parse_yaml
 from bertune.errors import ConfigError, did_you_mean
 from bertune.files import expand_user
@@ -152,16 +152,17 @@ def _names(loc: tuple[int | str, ...], model: type[BaseModel]) -> list[str]:
     for part in loc:
         names.append(str(part))
         field = at.model_fields.get(str(part))
-        if field is None or not is_section(field.annotation):
+        section = None if field is None else section_of(field.annotation)
+        if section is None:
             break
-        at = field.annotation
+        at = section
     return names
 
 
 def _fields_at(model: type[BaseModel], path: Sequence[str]) -> list[str]:
     at: Any = model
     for name in path:
-        at = at.model_fields[name].annotation
+        at = section_of(at.model_fields[name].annotation)
     return list(at.model_fields)
 
 

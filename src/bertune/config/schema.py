@@ -6,7 +6,7 @@ The docstring of a field feeds the settings page of the documentation and `bertu
 from __future__ import annotations
 
 import os
-from typing import Annotated, Any, Literal, TypeGuard, get_origin
+from typing import Annotated, Any, Literal, TypeGuard, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
@@ -372,6 +372,12 @@ class RunConfig(Section):
     """Whether Python code that the folder of `model` brings (`auto_map` in its config.json) is run. `trusted`
     runs it with all your rights: read it first. It is copied into OUT, and whoever opens OUT must trust it
     too."""
+
+
+def section_of(annotation: Any) -> type[BaseModel] | None:
+    """Return the section that the type of a field is, or is unless it is None."""
+    members = [kind for kind in get_args(annotation) or (annotation,) if kind is not type(None)]
+    return members[0] if len(members) == 1 and is_section(members[0]) else None
 
 
 def is_section(annotation: Any) -> TypeGuard[type[BaseModel]]:

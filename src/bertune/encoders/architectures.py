@@ -6,11 +6,23 @@ What bertune's own encoder computes is in `bertune.encoders.families`. The archi
 
 from __future__ import annotations
 
-from bertune.encoders.families.family import BERT_DROPOUT_KEYS, HeadSpec, bert_head
+from bertune.encoders.families.family import (
+    BERT_DROPOUT_KEYS,
+    HeadSpec,
+    MaskedLMSpec,
+    bert_head,
+    bert_masked_lm,
+    roberta_masked_lm,
+)
 from bertune.encoders.families.registry import FAMILIES, get_family
 
 DEFAULT_HEAD = HeadSpec("bertune_head.dense", "bertune_head.out", "tanh", False, BERT_DROPOUT_KEYS, "")
 """The head of all other architectures, and of poolings that transformers lacks. Only bertune opens it."""
+
+DEFAULT_MASKED_LM = MaskedLMSpec(
+    "bertune_head.dense", "bertune_head.norm", "bertune_head.bias", "", "", activation="gelu"
+)
+"""The head for masked tokens of all other architectures. Only bertune opens it."""
 
 _ALBERT_DROPOUT_KEYS = ("classifier_dropout_prob",)
 _DEBERTA_DROPOUT_KEYS = ("cls_dropout", "hidden_dropout_prob")
@@ -47,6 +59,48 @@ _AUTO_TOKEN_DROPOUT_KEYS: dict[str, tuple[str, ...]] = {
     "megatron-bert": BERT_DROPOUT_KEYS,
     "albert": _ALBERT_DROPOUT_KEYS,
     **dict.fromkeys(("mpnet", "deberta", "deberta-v2"), ("hidden_dropout_prob",)),
+}
+
+_AUTO_MASKED_LM: dict[str, MaskedLMSpec] = {
+    "megatron-bert": bert_masked_lm("MegatronBert"),
+    "albert": MaskedLMSpec(
+        "predictions.dense",
+        "predictions.LayerNorm",
+        "predictions.bias",
+        "predictions.decoder",
+        "AlbertForMaskedLM",
+    ),
+    "mpnet": roberta_masked_lm("MPNet"),
+    "deberta": bert_masked_lm("Deberta"),
+    "deberta-v2": bert_masked_lm("DebertaV2"),
+    "modernbert": MaskedLMSpec(
+        "head.dense",
+        "head.norm",
+        "decoder.bias",
+        "decoder",
+        "ModernBertForMaskedLM",
+        activation_key="classifier_activation",
+        norm_eps_key="norm_eps",
+        bias_keys={"dense": "classifier_bias", "norm": "norm_bias", "decoder": "decoder_bias"},
+    ),
+    "convbert": MaskedLMSpec(
+        "generator_predictions.dense",
+        "generator_predictions.LayerNorm",
+        "generator_lm_head.bias",
+        "generator_lm_head",
+        "ConvBertForMaskedLM",
+        activation="gelu",
+    ),
+    "big_bird": bert_masked_lm("BigBird", has_pooler=True),
+    "fnet": bert_masked_lm("FNet", has_pooler=True),
+    "mra": bert_masked_lm("Mra"),
+    "nystromformer": bert_masked_lm("Nystromformer"),
+    "roformer": bert_masked_lm("RoFormer"),
+    "yoso": bert_masked_lm("Yoso"),
+    "data2vec-text": roberta_masked_lm("Data2VecText"),
+    "longformer": roberta_masked_lm("Longformer"),
+    "roberta-prelayernorm": roberta_masked_lm("RobertaPreLayerNorm"),
+    "xlm-roberta-xl": roberta_masked_lm("XLMRobertaXL"),
 }
 
 _TRANSFORMERS_FAMILIES = {name: family for name, family in FAMILIES.items() if not family.bertune_only_reason}
@@ -87,6 +141,17 @@ def get_head_spec(model_type: str) -> HeadSpec | None:
     """Return the head of an architecture in the library it comes from, if it is known."""
     family = get_family(model_type)
     return family.head if family is not None else _AUTO_HEADS.get(model_type)
+
+
+def get_masked_lm_spec(model_type: str) -> MaskedLMSpec:
+    """Return the head for masked tokens of an architecture in the library it comes from, else bertune's own.
+
+    >>> get_masked_lm_spec("albert").bias, get_masked_lm_spec("ibert").bias
+    ('predictions.bias', 'bertune_head.bias')
+    """
+    family = get_family(model_type)
+    spec = family.masked_lm if family is not None else _AUTO_MASKED_LM.get(model_type)
+    return spec or DEFAULT_MASKED_LM
 
 
 def token_dropout_keys(model_type: str) -> tuple[str, ...]:

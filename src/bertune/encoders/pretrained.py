@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from safetensors import SafetensorError, safe_open
 
+from bertune.config.new_encoder import NEW
 from bertune.config.schema import DataConfig
 from bertune.encoders.families.family import Family
 from bertune.encoders.families.registry import FAMILIES, find_native_family, get_family
@@ -370,6 +371,13 @@ def locate_model(name: str, *, with_code: bool = False) -> Path:
     if name.startswith(MODELSCOPE):
         return download_model(name, with_code=with_code)
     path = Path(expand_user(name))
+    if name == NEW and not path.is_dir():
+        raise ConfigError(
+            "model: new begins from nothing, which `bertune train` with task pretrain does alone, since it "
+            "makes tokenizer and encoder of its training rows; train such a run first, then give its folder "
+            "as model (or the folder encoder in it: the same tokenizer, and the weights before their first "
+            "step)"
+        )
     if path.is_dir():
         if "ensemble" in read_json_object(path / "bertune.json"):
             raise ConfigError(

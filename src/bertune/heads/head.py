@@ -21,6 +21,9 @@ class Head(nn.Module):
 
     reads: EncoderOutput = "last"
     """The states that `forward` receives."""
+    reads_word_table: bool = False
+    """Whether `forward` also receives the encoder's word table (V, E), in fp32, and the states in the
+    precision of the encoder."""
     learning_rates: Mapping[str, float] = {}
     """Learning rates of parameters that do not use the head's rate, by the first part of their name."""
     label_axes: Mapping[str, tuple[int, ...]] = {}
@@ -68,7 +71,7 @@ def as_head(module: nn.Module) -> Head:
     """
     if not isinstance(module, Head):
         defaults = Head()
-        for name in ("reads", "learning_rates", "label_axes", "input_form", "hf_name"):
+        for name in ("reads", "reads_word_table", "learning_rates", "label_axes", "input_form", "hf_name"):
             if not hasattr(module, name):
                 setattr(module, name, getattr(defaults, name))
     return cast(Head, module)

@@ -25,7 +25,10 @@ class Model(nn.Module):
         self.head = as_head(head)
 
     def forward(self, batch: Batch) -> Any:
-        """Encode the batch and hand the states, in fp32, to the head."""
+        """Encode the batch and hand the states to the head: in fp32, unless it reads the word table."""
+        if self.head.reads_word_table:
+            states = self.encoder(batch.ragged, output=self.head.reads)
+            return self.head(states.to(self.encoder.numerics.dtype), batch, self.encoder.word_embeddings())
         return self.head(self._states(batch.ragged), batch)
 
     def vectors(self, ragged: Ragged) -> Tensor:

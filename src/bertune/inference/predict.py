@@ -68,7 +68,7 @@ def predict_dataset(
     loss = _LossSum()
     with model.encoder.inference():
         for rows in own_share(list(length_sorted_batches(dataset.lengths, MAX_BATCH_TOKENS))):
-            cpu_batch = dataset.get_batch(rows, task.collate_target)
+            cpu_batch = task.prepare(dataset.get_batch(rows, task.collate_target), None)
             denominator = task.loss_denominator(cpu_batch) if cpu_batch.target is not None else 0.0
             batch = cpu_batch.to(device)
             out = model(batch)

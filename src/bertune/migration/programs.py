@@ -7,7 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from bertune.errors import ConfigError, did_you_mean
-from bertune.migration import accelerate_scripts, bertorch, bertorch_flags, transformers_scripts
+from bertune.migration import (
+    accelerate_scripts,
+    bertorch,
+    bertorch_flags,
+    transformers_mlm,
+    transformers_scripts,
+)
 from bertune.migration.accelerate_flags import RUN_BASE, TNEWS
 from bertune.migration.flag import Flag, read_values
 from bertune.migration.job import Job
@@ -40,7 +46,7 @@ PROGRAMS: tuple[Program, ...] = (
     Program("ChineseBert_pytorch", "tnews.py", TNEWS, accelerate_scripts.tnews, "classify"),
     Program("transformers", "run_glue.py", GLUE, transformers_scripts.run_glue, "classify"),
     Program("transformers", "run_ner.py", NER, transformers_scripts.run_ner, "tag"),
-    Program("transformers", "run_mlm.py", (*MLM, *FIELDS), transformers_scripts.run_mlm, "classify"),
+    Program("transformers", "run_mlm.py", (*MLM, *FIELDS), transformers_mlm.run_mlm, "pretrain"),
 )
 SCRIPTS = tuple(dict.fromkeys(program.script for program in PROGRAMS))
 

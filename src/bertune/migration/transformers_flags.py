@@ -70,19 +70,57 @@ NER: tuple[Flag, ...] = (
     *FIELDS,
 )
 MLM: tuple[Flag, ...] = (
-    missing(
-        "mlm_probability",
-        0.15,
-        "not yet: bertune fine-tunes encoders, and does not train them further on plain text",
+    setting("model_name_or_path", None, "model", "a folder or a Hub id; without it model: new"),
+    setting(
+        "model_type", None, ("model", "options.new"),
+        "of a model from nothing: bert, and roberta, xlm-roberta and camembert as a bert",
     ),
-    missing("line_by_line", False, "not yet", kind="bool"),
-    missing("max_seq_length", None, "not yet", kind="int"),
-    missing("validation_split_percentage", 5, "not yet"),
-    missing("streaming", False, "not yet", kind="bool"),
-    missing("model_type", None, "not yet: training from the beginning"),
-    missing("config_overrides", None, "not yet"),
-    missing("dtype", None, "not yet"),
-)
+    setting(
+        "config_overrides", None, "options.new",
+        "num_hidden_layers, hidden_size, num_attention_heads, intermediate_size, max_position_embeddings, "
+        "vocab_size",
+    ),
+    missing("config_name", None, "options.new has the sizes of a new encoder; a pretrained folder its own"),
+    missing(
+        "tokenizer_name", None,
+        "a pretrained folder has its tokenizer; for model: new one is trained on the training rows",
+    ),
+    needless("cache_dir", None, "HF_HOME, as in huggingface_hub"),
+    needless("use_fast_tokenizer", True, "tokenizers are the fast ones", kind="bool"),
+    missing("model_revision", "main", "download the revision, and give its folder"),
+    needless("token", None, "HF_TOKEN, as in huggingface_hub"),
+    needless("use_auth_token", None, "HF_TOKEN, as in huggingface_hub", kind="bool", version="v4"),
+    setting("trust_remote_code", False, "model_code", "trusted", kind="bool"),
+    missing("dtype", None, "weights are fp32; train.precision says what is computed in bf16"),
+    missing("torch_dtype", None, "now dtype", version="v4"),
+    needless("low_cpu_mem_usage", False, "weights are read once, mapped", kind="bool", version="v4"),
+    setting("dataset_name", None, ("data.train", "data.dev"), "hub:NAME"),
+    setting("dataset_config_name", None, ("data.train", "data.dev"), "hub:NAME/CONFIG"),
+    setting("train_file", None, ("data.train", "data.format"), "txt, a text a line; csv and JSON; more here"),
+    setting("validation_file", None, "data.dev"),
+    setting(
+        "validation_split_percentage", 5, "data.dev_fraction",
+        "a fraction, where there is no validation file; drawn by the seed, there the first rows",
+    ),
+    needless("overwrite_cache", False, "a cache is used only for the same files and settings", kind="bool"),
+    needless("preprocessing_num_workers", None, "data.workers=auto: one for each core", kind="int"),
+    setting(
+        "max_seq_length", None, "data.max_length",
+        "without it the encoder's limit, at most 512; there that of the tokenizer, at most 1024", kind="int",
+    ),
+    setting("mlm_probability", 0.15, "options.fraction"),
+    setting(
+        "line_by_line", False, "options.packing",
+        "none; without it joined: rows of full length go on from one text to the next, as there", kind="bool",
+    ),
+    needless("pad_to_max_length", False, "batches have no padding here", kind="bool"),
+    needless("streaming", False, "large data are read once, and mapped from disk (data.cache)", kind="bool"),
+    setting(
+        "max_train_samples", None, "data.limit", "texts, drawn by the seed; there the first full rows",
+        kind="int",
+    ),
+    missing("max_eval_samples", None, "all dev rows are scored; give a shorter file", kind="int"),
+)  # fmt: skip
 
 TASK_TO_KEYS = {
     "cola": ("sentence",), "mnli": ("premise", "hypothesis"), "mnli-mm": ("premise", "hypothesis"),

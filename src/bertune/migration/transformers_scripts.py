@@ -1,4 +1,4 @@
-"""Commands of transformers' run_glue.py and run_ner.py as runs."""
+"""Commands of transformers' run_glue.py and run_ner.py as runs; what they share with run_mlm.py."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _ADAMW = ("adamw_torch", "adamw_torch_fused", "adamw_hf", "adamw_apex_fused", "a
 def run_glue(job: Job) -> None:
     """`run_glue.py`: a task of GLUE, a data set of the Hub, or files."""
     values, sheet = job.values, job.sheet
-    if _trains(job):
+    if trains(job):
         sheet.put("task", "classify")
-        _put_start(job)
+        put_start(job)
         if values["task_name"]:
             _put_named_set(job, values["task_name"])
         else:
@@ -43,9 +43,9 @@ def run_glue(job: Job) -> None:
 def run_ner(job: Job) -> None:
     """`run_ner.py`: entities, or another tag of each word."""
     values, sheet = job.values, job.sheet
-    if _trains(job):
+    if trains(job):
         sheet.put("task", "tag")
-        _put_start(job)
+        put_start(job)
         _put_files(job)
         tags = values["label_column_name"] or (values.has("task_name") and f"{values['task_name']}_tags")
         if values["text_column_name"] or tags:
@@ -62,12 +62,7 @@ def run_ner(job: Job) -> None:
     _add_commands(job)
 
 
-def run_mlm(_: Job) -> None:
-    """`run_mlm.py`: nothing like it is here yet."""
-    raise ConfigError("run_mlm.py: not yet: bertune does not train encoders on plain text")
-
-
-def _trains(job: Job) -> bool:
+def trains(job: Job) -> bool:
     """Tell whether a command trains; one that neither trains nor evaluates nor predicts is refused."""
     values = job.values
     if not (values["do_train"] or values["do_eval"] or values["do_predict"]):
@@ -78,7 +73,7 @@ def _trains(job: Job) -> bool:
     return bool(values["do_train"])
 
 
-def _put_start(job: Job) -> None:
+def put_start(job: Job) -> None:
     """Put down model, folder, seed and device."""
     values, sheet = job.values, job.sheet
     job.copy("model_name_or_path")
@@ -212,7 +207,8 @@ def _put_cadence(job: Job) -> None:
     if strategy == "no" and values.has("eval_steps"):
         sheet.note("--eval_steps: without effect, since --eval_strategy is not steps")
     logging = _steps(job, "logging_steps") if values["logging_strategy"] == "steps" else None
-    if strategy != "no" and "data.dev" not in sheet.values:
+    has_dev_rows = "data.dev" in sheet.values or bool(sheet.values.get("data.dev_fraction"))
+    if strategy != "no" and not has_dev_rows:
         sheet.note(f"--eval_strategy {strategy}: without effect, since there is no validation file")
         strategy = "no"
     every = {"no": "end", "epoch": "epoch"}.get(strategy) or _steps(job, "eval_steps") or logging or 500
@@ -236,7 +232,7 @@ def _put_cadence(job: Job) -> None:
     )
     if trackers:
         sheet.put("log.trackers", trackers)
-    if "data.dev" not in sheet.values:
+    if not has_dev_rows:
         return
     if every == "end":
         job.differences.append("The dev rows choose nothing, and the last model is kept, as there.")
@@ -299,5 +295,4 @@ def _split(job: Job, split: str) -> str:
 CONVERT: dict[str, Callable[[Job], None]] = {
     "run_glue.py": run_glue,
     "run_ner.py": run_ner,
-    "run_mlm.py": run_mlm,
 }

@@ -28,8 +28,10 @@ from bertune.tasks.base.classify_options import ClassifyOptions, check_options, 
 from bertune.tasks.base.head_outputs import ONE_LABEL, SEVERAL_LABELS, HeadOutputs
 from bertune.tasks.base.label_scores import score_multi_label, score_single_label
 from bertune.tasks.base.labels import LabelReader, read_target, suspicious_labels
+from bertune.tasks.base.old_state import rename_keys
 from bertune.tasks.base.pooled import PooledTask
-from bertune.tasks.base.task import Note, RowReader, rename_keys
+from bertune.tasks.base.row_reader import RowReader
+from bertune.tasks.base.task import Note
 from bertune.types import JSON, Baseline, Batch, Columns, Example, Prediction, Row, Scores
 
 if TYPE_CHECKING:

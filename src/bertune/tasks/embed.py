@@ -15,6 +15,7 @@ from bertune.errors import ConfigError, DataError, listed
 from bertune.metrics.similarity import l2_normalize
 from bertune.tasks.base.baselines import best_constant, constant_similarity
 from bertune.tasks.base.candidates import Candidates, gather_candidates
+from bertune.tasks.base.old_state import rename_keys
 from bertune.tasks.base.pair_labels import has_nli_columns, look_like_classes, relatedness
 from bertune.tasks.base.related import RowShape, are_single, check_negatives, note_pairs, read_related
 from bertune.tasks.base.related_reader import RelatedReader
@@ -28,7 +29,7 @@ from bertune.tasks.base.sentence import (
     score_binary,
     score_correlation,
 )
-from bertune.tasks.base.task import Note, rename_keys
+from bertune.tasks.base.task import Note
 from bertune.types import (
     JSON,
     Baseline,

@@ -20,7 +20,9 @@ from bertune.tasks.base.baselines import best_constant, constant_labels, constan
 from bertune.tasks.base.calibrated import CalibratedLabels
 from bertune.tasks.base.calibration import CalibrationRequest, PredictionSet
 from bertune.tasks.base.head_outputs import PAIR_LABEL, HeadOutputs
+from bertune.tasks.base.old_state import rename_keys
 from bertune.tasks.base.pair_labels import TargetKind, choose_target, read_number_or_label
+from bertune.tasks.base.row_reader import RowReader
 from bertune.tasks.base.sentence import (
     METRICS,
     UNBOUNDED_SCALE,
@@ -32,7 +34,7 @@ from bertune.tasks.base.sentence import (
     score_binary,
     score_correlation,
 )
-from bertune.tasks.base.task import Note, RowReader, rename_keys
+from bertune.tasks.base.task import Note
 from bertune.types import JSON, Baseline, Batch, Columns, Example, Prediction, Row, Scores
 
 if TYPE_CHECKING:

@@ -14,8 +14,9 @@ from bertune.metrics.regression import regression_scores
 from bertune.tasks.base.baselines import Sign, best_constant, constant_numbers, number_signs
 from bertune.tasks.base.calibrated import CalibratedNumbers
 from bertune.tasks.base.head_outputs import NUMBER, HeadOutputs
+from bertune.tasks.base.old_state import rename_keys
 from bertune.tasks.base.pooled import PooledOptions, PooledTask
-from bertune.tasks.base.task import Note, rename_keys
+from bertune.tasks.base.task import Note
 from bertune.types import JSON, Baseline, Batch, Columns, Example, Prediction, Row, Scores
 
 if TYPE_CHECKING:

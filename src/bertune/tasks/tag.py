@@ -33,9 +33,11 @@ from bertune.metrics.classification import per_label_scores
 from bertune.metrics.spans import SpanCounts, count_spans, count_tags, span_scores, tag_scores
 from bertune.tasks.base.baselines import Sign, best_constant, constant_tags, entity_signs, no_entities
 from bertune.tasks.base.head_outputs import TAGS, HeadOutputs
+from bertune.tasks.base.old_state import rename_keys
+from bertune.tasks.base.row_reader import RowReader
 from bertune.tasks.base.tag_options import TagOptions
 from bertune.tasks.base.tag_reader import TagReader, refuse_single_text
-from bertune.tasks.base.task import Note, RowReader, Task, rename_keys
+from bertune.tasks.base.task import Note, Task
 from bertune.tasks.base.word_fit import WordFit
 from bertune.types import (
     JSON,

@@ -74,7 +74,7 @@ class PinyinTokenizer(Tokenizer):
         self, texts: Sequence[tuple[str, Sequence[tuple[int, int]]]], overlap: int
     ) -> list[tuple[Encoding, list[int]]]:
         """Turn texts of words into ids and syllables; see `Tokenizer.encode_words`."""
-        before, after, _ = self._special_tokens
+        before, after, _ = self.special_tokens
         no_syllables = [0] * len(before), [0] * len(after), 0
         encodings = []
         for (text, words), (encoding, present) in zip(

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bertune.console import quiet_transformers
+from bertune.errors import ConfigError
 from bertune.text.tokenizer import Tokenizer
 from bertune.types import JSON
 
@@ -137,6 +138,25 @@ class PythonBackend:
     def _vocabulary(self) -> dict[str, int]:
         return dict(self._hf.get_vocab())
 
+    def get_added_tokens_decoder(self) -> dict[int, Any]:
+        """Return the tokens that are no part of the model's vocabulary, by id."""
+        return dict(self._hf.added_tokens_decoder)
+
+    def use_mask_token(self, token: str) -> None:
+        """Let a token of the vocabulary stand for hidden ones."""
+        self._hf.add_special_tokens({"mask_token": token})
+        settings = {**json.loads(self.files["tokenizer_config.json"]), "mask_token": token}
+        content = json.dumps(settings, ensure_ascii=False).encode()
+        self.files = {**self.files, "tokenizer_config.json": content}
+
+    def special_tokens(self) -> dict[str, str]:
+        """Return the special tokens by their names, such as mask_token."""
+        return {name: str(token) for name, token in self._hf.special_tokens_map.items() if token}
+
+    def add_special_tokens(self, tokens: Sequence[Any]) -> None:
+        """Keep tokens whole."""
+        self._hf.add_tokens([str(token) for token in tokens], special_tokens=True)
+
     def get_vocab_size(self, *, with_added_tokens: bool = True) -> int:
         """Return the number of ids."""
         return len(self._vocabulary)
@@ -171,6 +191,21 @@ class PythonTokenizer(Tokenizer):
     def notes(self) -> list[str]:
         """Return what a user should know."""
         return [f"{self._rust.class_name} has no fast form, so texts are tokenized by Python: this is slower"]
+
+    def use_mask_token(self, token: str) -> None:
+        """Let a token of the vocabulary stand for hidden ones; see `Tokenizer.use_mask_token`."""
+        self._rust.use_mask_token(token)
+        self._settings = {**self._settings, "mask_token": token}
+
+    def token_spans(self, texts: Sequence[str]) -> list[tuple[list[int], list[tuple[int, int]]]]:
+        """Refuse: tokenizers in Python do not say which characters a token stands for."""
+        raise ConfigError(
+            f"model: {self._rust.class_name} has no fast form and does not say which characters its tokens "
+            "stand for, so the words of a segmenter cannot be found in them; leave the segmenter out"
+        )
+
+    def _named_tokens(self) -> dict[str, str]:
+        return dict(self._rust.special_tokens())
 
     def _copy_rust(self) -> Any:
         return self._rust.copy()

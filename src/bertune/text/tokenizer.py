@@ -9,9 +9,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from tokenizers import AddedToken
 from tokenizers import Tokenizer as Rust
 
 from bertune.text.windows import assign_words, split_windows
+from bertune.text.word_borders import WordBorders, find_word_borders
 from bertune.text.word_cache import WordCache
 from bertune.types import JSON, Encoding
 
@@ -57,11 +59,70 @@ class Tokenizer:
     @cached_property
     def unk_token_id(self) -> int | None:
         """Return the id of the unknown token."""
-        model = json.loads(self._rust.to_str())["model"]
+        model = self.parts["model"]
         if model.get("unk_id") is not None:
             return int(model["unk_id"])
         token = model.get("unk_token")
         return None if token is None else self._rust.token_to_id(token)
+
+    @cached_property
+    def parts(self) -> JSON:
+        """Return how texts become ids: tokenizer.json without the words of its vocabulary."""
+        parts: JSON = json.loads(self._rust.to_str())
+        for words in ("vocab", "merges"):
+            parts["model"].pop(words, None)
+        return parts
+
+    @property
+    def vocabulary(self) -> dict[str, int]:
+        """Return the id of each token, special and added tokens included."""
+        return dict(self._rust.get_vocab(with_added_tokens=True))
+
+    @property
+    def mask_token(self) -> str | None:
+        """Return the token that stands for a hidden one, where the tokenizer names it and has it."""
+        candidates = (self._named_tokens().get("mask_token"), "[MASK]", "<mask>")
+        has_id = (token for token in candidates if token and self._rust.token_to_id(token) is not None)
+        return next(has_id, None)
+
+    @property
+    def pad_token_id(self) -> int | None:
+        """Return the id of the token that fills short rows elsewhere, where the tokenizer names one."""
+        token = self._named_tokens().get("pad_token")
+        return None if token is None else self._rust.token_to_id(token)
+
+    def special_ids(self) -> set[int]:
+        """Return the ids of tokens that stand for no word, the unknown token among them."""
+        added = self._rust.get_added_tokens_decoder()
+        ids = {int(number) for number, token in added.items() if token.special}
+        before, after, _ = self.special_tokens
+        named = {self._rust.token_to_id(token) for token in self._named_tokens().values()}
+        return {
+            *ids,
+            *before,
+            *after,
+            *(number for number in (*named, self.unk_token_id) if number is not None),
+        }
+
+    @cached_property
+    def word_borders(self) -> WordBorders:
+        """Return which tokens begin and end words, as their marks tell it."""
+        return find_word_borders(self.parts, self.vocabulary)
+
+    def token_spans(self, texts: Sequence[str]) -> list[tuple[list[int], list[tuple[int, int]]]]:
+        """Return the ids of whole texts without special tokens, and the characters that each stands for.
+
+        Raises:
+            ConfigError: the tokenizer does not know the characters of its tokens.
+        """
+        results = self._rust.encode_batch(list(texts), add_special_tokens=False)
+        return [(result.ids, result.offsets) for result in results]
+
+    def _named_tokens(self) -> dict[str, str]:
+        """Return the tokens that tokenizer_config.json names, such as mask_token."""
+        named = {name: value for name, value in self._settings.items() if name.endswith("_token")}
+        contents = {name: v.get("content") if isinstance(v, dict) else v for name, v in named.items()}
+        return {name: token for name, token in contents.items() if isinstance(token, str)}
 
     def encode(self, texts: Sequence[tuple[str, ...]]) -> list[Encoding]:
         """Turn texts (1-tuples) or pairs (2-tuples) into encodings of at most `max_length` tokens.
@@ -88,6 +149,17 @@ class Tokenizer:
         self._truncating.clear()
         self.clear_word_cache()
 
+    def keep_whole(self, token: str) -> None:
+        """Take a token of the vocabulary for itself wherever a text has it, as special tokens are."""
+        self._rust.add_special_tokens([AddedToken(token, normalized=False, special=True)])
+        self._truncating.clear()
+        self.clear_word_cache()
+
+    def use_mask_token(self, token: str) -> None:
+        """Let a token of the vocabulary stand for hidden ones, also in the folder that `save` writes."""
+        self.keep_whole(token)
+        self._settings = {**self._settings, "mask_token": token}
+
     def clear_word_cache(self) -> None:
         """Free the memory of the word cache, after many texts."""
         self.__dict__.pop("_word_cache", None)
@@ -105,6 +177,11 @@ class Tokenizer:
             truncated = rust.encode(*(item if isinstance(item, tuple) else (item,)))
             encodings.append(self._make_encoding(item, truncated, length - len(truncated.ids)))
         return encodings
+
+    @property
+    def settings(self) -> JSON:
+        """Return tokenizer_config.json."""
+        return dict(self._settings)
 
     @property
     def truncation_settings(self) -> tuple[str, str]:
@@ -136,10 +213,15 @@ class Tokenizer:
             self._encode_one(
                 [self._word_ids[self._word_form(text, *word)] for word in words],
                 overlap,
-                self._special_tokens,
+                self.special_tokens,
             )
             for text, words in texts
         ]
+
+    def encode_whole(self, texts: Sequence[str]) -> list[Encoding]:
+        """Turn texts into the ids of all their tokens, however many, without special tokens."""
+        results = self._rust.encode_batch(list(texts), add_special_tokens=False)
+        return [self._make_encoding(text, result, 0) for text, result in zip(texts, results, strict=True)]
 
     def _word_form(self, text: str, start: int, end: int) -> str:
         """Return a word as it is tokenized: with the blank before it where that is part of the token."""
@@ -211,7 +293,7 @@ class Tokenizer:
         return Encoding(tokens, types, num_truncated, word_positions, window_lengths), present
 
     @cached_property
-    def _special_tokens(self) -> tuple[list[int], list[int], int]:
+    def special_tokens(self) -> tuple[list[int], list[int], int]:
         """Return the special tokens before and after a text, and the segment of the text's own tokens."""
         result = self._rust.encode("a")
         inside = [index for index, special in enumerate(result.special_tokens_mask) if not special]
@@ -272,9 +354,9 @@ class Tokenizer:
         """Return the word piece of each id."""
         return [self._rust.id_to_token(int(i)) or "?" for i in ids]
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """Return readable text, special tokens included."""
-        return str(self._rust.decode([int(i) for i in ids], skip_special_tokens=False))
+    def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = False) -> str:
+        """Return readable text, with special tokens or without."""
+        return str(self._rust.decode([int(i) for i in ids], skip_special_tokens=skip_special_tokens))
 
     def fingerprint(self) -> str:
         """Return everything that determines the ids, as text."""

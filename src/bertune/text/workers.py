@@ -80,6 +80,10 @@ class ParallelTokenizer:
         """Encode as `Tokenizer.encode` does."""
         return self._divide("encode", texts)
 
+    def encode_whole(self, texts: Sequence[str]) -> list[Encoding]:
+        """Encode as `Tokenizer.encode_whole` does."""
+        return self._divide("encode_whole", texts)
+
     def encode_words(
         self, texts: Sequence[tuple[str, Sequence[tuple[int, int]]]], overlap: int
     ) -> list[tuple[Encoding, list[int]]]:

@@ -10,6 +10,7 @@ from bertune.data.batching import num_batches
 from bertune.heads.model import Model
 from bertune.tasks.base.task import Task
 from bertune.training.build import open_folder
+from bertune.training.new_encoder import new_encoder_of
 from bertune.training.optim import head_rate_parameters
 
 
@@ -41,7 +42,8 @@ def settle_run(
     layers = encoder.hf_config().get("num_hidden_layers") or encoder.num_layers
     head_is_new = not kept.issuperset(head_rate_parameters(model))
     steps = num_steps(num_rows, run.train)
-    learner = Learner(encoder.hidden_size, int(layers), steps, task.auto_rates, head_is_new)
+    is_new = new_encoder_of(run, task) is not None
+    learner = Learner(encoder.hidden_size, int(layers), steps, task.auto_rates, head_is_new, is_new)
     train, line = settle(run.train, learner)
     return run.model_copy(update={"train": train}), line
 

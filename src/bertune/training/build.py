@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import cast
 
 import torch
@@ -13,11 +12,14 @@ from bertune.artifact.base_model import read_base_modules
 from bertune.artifact.sentence_head import copy_dense
 from bertune.config.schema import RunConfig
 from bertune.data.dataset import EncodedDataset
+from bertune.encoders.families.family import modern_name
 from bertune.encoders.families.glyphs import GlyphOptions
 from bertune.encoders.load import LoadReport, check_folder, check_token_ids, load_encoder
 from bertune.encoders.pretrained import PretrainedFolder, locate_model
 from bertune.encoders.reinit import reinit_top_layers
 from bertune.errors import ArtifactError, ConfigError
+from bertune.heads.masked_lm import MaskedLMHead
+from bertune.heads.masked_lm_weights import load_masked_lm_head
 from bertune.heads.model import Model
 from bertune.heads.sentence import SentenceHead
 from bertune.kernels.ragged_ops import first_token_pooling
@@ -114,6 +116,7 @@ def build_model(run: RunConfig, task: Task) -> BuiltModel:
         encoder.set_dropout(run.train.dropout)
     tokenizer = folder.load_tokenizer(run.data, encoder.max_positions)
     check_token_ids(tokenizer, encoder, folder.path)
+    task.see_tokenizer(tokenizer)
     report.notes += tokenizer.notes
     if getattr(task.options, "pooling", "mean") in {"pooler", "cls"} and not _first_token_sees_text(
         encoder, tokenizer
@@ -128,14 +131,16 @@ def build_model(run: RunConfig, task: Task) -> BuiltModel:
         layers = tuple(reinit_top_layers(encoder, run.train.reinit_layers))
         return BuiltModel(Model(encoder, task.head(encoder, {})), tokenizer, report, drawn_layers=layers)
     model = Model(encoder, task.head(encoder, report.pooler))
-    kept = _load_head(model, task, folder.root, report, new=run.train.head == "new")
+    kept = _load_head(model, task, folder, report, new=run.train.head == "new")
     warm = take_over_head(run, task, model, folder, kept)
     report.notes += warm.notes
     return BuiltModel(model, tokenizer, report, kept | warm.kept, warm.partly_new)
 
 
-def _load_head(model: Model, task: Task, folder: Path, report: LoadReport, *, new: bool) -> frozenset[str]:
-    """Give a head the weights of a folder of sentence vectors, unless it is to be `new`.
+def _load_head(
+    model: Model, task: Task, folder: PretrainedFolder, report: LoadReport, *, new: bool
+) -> frozenset[str]:
+    """Give a head the weights of a folder of sentence vectors or masked tokens, unless it is to be `new`.
 
     Returns:
         The names of all that are pretrained.
@@ -143,17 +148,42 @@ def _load_head(model: Model, task: Task, folder: Path, report: LoadReport, *, ne
     Raises:
         ConfigError: the folder asks for something that bertune does not compute.
     """
+    if isinstance(model.head, MaskedLMHead):
+        return _load_masked_lm_head(model.head, model.encoder, folder, report, new=new)
     names = {name for name, _ in model.head.named_parameters()}
     if not isinstance(model.head, SentenceHead) or not isinstance(task, SentenceTask):
         return frozenset(f"dense.{kind}" for kind in report.pooler) & names
     try:
-        modules = None if new else read_base_modules(folder)
+        modules = None if new else read_base_modules(folder.root)
     except ArtifactError as error:
         raise ConfigError(f"model: {error}") from None
     pretrained = set(copy_dense(model.head, modules.dense)) if modules is not None else set()
     if task.options.pooling == "pooler":
         pretrained |= {f"dense.0.{kind}" for kind in report.pooler}
     return frozenset(pretrained & names)
+
+
+def _load_masked_lm_head(
+    head: MaskedLMHead, encoder: Encoder, folder: PretrainedFolder, report: LoadReport, *, new: bool
+) -> frozenset[str]:
+    """Give a head for masked tokens the checkpoint's weights, and say what becomes of the pooler."""
+    if report.pooler and not head.keeps_pooler and not head.hf_incompatibility():
+        report.notes.append(
+            "the pretrained pooler is not saved, since masked-LM models have none: a run of another task "
+            "that goes on from this one learns its hidden layer anew"
+        )
+    if new:
+        return frozenset()
+    try:
+        loaded = load_masked_lm_head(head, folder, encoder.word_embeddings())
+    except ConfigError as error:
+        raise ConfigError(
+            f"{error}; train.head=new draws a new head, and trains it with the word table"
+        ) from None
+    report.unexpected_keys = [
+        name for name in report.unexpected_keys if modern_name(name) not in loaded.names
+    ]
+    return loaded.parameters
 
 
 def _first_token_sees_text(encoder: Encoder, tokenizer: Tokenizer) -> bool:

@@ -8,16 +8,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from bertune.data.dataset import EncodedDataset
 from bertune.distributed import num_processes
 from bertune.errors import TrainingError, listed
 from bertune.heads.model import Model
 from bertune.tasks.base.task import Task
 from bertune.training.state import TrainState
+from bertune.types import Batch
 
 ADVICE = (
     "usual causes: a learning rate that is too high (train.learning_rate, options), fp16 "
@@ -32,7 +31,7 @@ class FiniteCheck:
     Args:
         model: on its device.
         task: gives the loss of single rows, to find the cause.
-        dataset: the training rows.
+        get_batch: returns rows as the batch of a step, whose number counts from 0.
         state: counts the skipped steps.
         total_steps: steps of the run, for messages.
         max_skipped: how many such steps are skipped before the run ends.
@@ -45,7 +44,7 @@ class FiniteCheck:
         self,
         model: Model,
         task: Task,
-        dataset: EncodedDataset,
+        get_batch: Callable[[list[int], int], Batch],
         state: TrainState,
         *,
         total_steps: int,
@@ -54,7 +53,7 @@ class FiniteCheck:
         location_of: Callable[[int], str],
         warn: Callable[[str], None],
     ) -> None:
-        self.model, self.task, self.dataset, self.state = model, task, dataset, state
+        self.model, self.task, self.get_batch, self.state = model, task, get_batch, state
         self.total_steps, self.max_skipped, self.rows_are_independent = (
             total_steps,
             max_skipped,
@@ -101,7 +100,7 @@ class FiniteCheck:
         self.state.optimizer.zero_grad()
         message = (
             f"loss or gradient is not finite at step {step} of {self.total_steps}; "
-            f"the batch: {locations(rows, self.location_of)}; {self._cause(rows)}"
+            f"the batch: {locations(rows, self.location_of)}; {self._cause(rows, step)}"
         )
         if progress.nonfinite_steps >= self.max_skipped:
             raise TrainingError(f"{message}; {ADVICE}")
@@ -112,10 +111,12 @@ class FiniteCheck:
         )
         return False
 
-    def _cause(self, rows: list[int]) -> str:
+    def _cause(self, rows: list[int], step: int) -> str:
         if num_processes() > 1 or not self.rows_are_independent:
             return "its rows cannot be checked one by one"
-        bad = nonfinite_rows(self.model, self.task, self.dataset, rows, self._device)
+        bad = nonfinite_rows(
+            self.model, self.task, lambda row: self.get_batch([row], step - 1).to(self._device), rows
+        )
         if not bad:
             return "none of its rows alone is the cause"
         return (
@@ -127,14 +128,13 @@ class FiniteCheck:
 
 @torch.no_grad()
 def nonfinite_rows(
-    model: Model, task: Task, dataset: EncodedDataset, rows: Sequence[int], device: torch.device
+    model: Model, task: Task, batch_of: Callable[[int], Batch], rows: Sequence[int]
 ) -> list[int]:
     """Return the rows of a batch whose loss is not finite even alone and without dropout."""
     model.eval()
     bad = []
     for row in rows:
-        batch = task.prepare(dataset.get_batch([row], task.collate_target), np.random.default_rng(row))
-        batch = batch.to(device)
+        batch = batch_of(row)
         if not math.isfinite(float(task.loss(model(batch), batch))):
             bad.append(row)
     return bad

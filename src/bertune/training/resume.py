@@ -21,6 +21,7 @@ from bertune.distributed import broadcast_object, num_processes
 from bertune.errors import ConfigError
 from bertune.files import PART, expand_user, read_json_object
 from bertune.training.checkpoint import FOLDER, Checkpoint, Checkpoints
+from bertune.training.new_encoder import was_made_here
 from bertune.types import JSON, Scores
 
 FREE = {
@@ -115,9 +116,11 @@ def new_run_dir(run: RunConfig) -> RunDir:
     if run.out is not None:
         out = Path(run.out)
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            hint = (
-                "; if it is this run that was stopped, go on with --resume" if (out / FOLDER).is_dir() else ""
+            is_finished = (out / "scores.json").is_file()
+            is_stopped = (out / FOLDER).is_dir() or (
+                out.is_dir() and not is_finished and any(map(was_made_here, out.iterdir()))
             )
+            hint = "; if it is this run that was stopped, go on with --resume" if is_stopped else ""
             raise ConfigError(
                 f"out: {run.out!r} is not empty and may hold another run; give a new folder, or remove it "
                 f"first{hint}"
@@ -137,8 +140,8 @@ def run_dir_to_resume(run: RunConfig, note: Note, option_defaults: JSON) -> RunD
         raise ConfigError("--resume: say which run: its folder (bertune train OUT --resume), or out=OUT")
     out = Path(run.out)
     has_files = out.is_dir() and any(
-        path.suffix != PART for path in out.iterdir()
-    )  # a killed process may leave *.part
+        path.suffix != PART and not was_made_here(path) for path in out.iterdir()
+    )  # a killed process may leave *.part, and the encoder that it has made
     if not out.exists() or (out.is_dir() and not has_files):
         note(f"nothing to resume in {str(out)!r} yet, so the run begins")
         return RunDir(out)

@@ -36,16 +36,14 @@ def seed_process(seed: int, step: int, rank: int) -> None:
     DROPOUT_GENERATOR.seed(own_seed)
 
 
-def micro_batch_rng(seed: int, step: int, rank: int, micro_batch: int) -> np.random.Generator:
-    """Return the generator of `Task.prepare` for one micro-batch: always the same, so that a run can resume.
+def step_seed(seed: int, step: int) -> int:
+    """Return the seed of `Task.prepare`: the same in all processes and micro-batches of a step.
 
     Args:
         seed: seed of the run.
         step: steps done.
-        rank: number of the process.
-        micro_batch: number of the micro-batch in the step.
     """
-    return np.random.default_rng(np.random.SeedSequence((seed, step, rank), spawn_key=(micro_batch,)))
+    return int(np.random.SeedSequence((seed, step)).generate_state(1, np.uint64)[0])
 
 
 @dataclass(frozen=True)

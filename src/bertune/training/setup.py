@@ -23,6 +23,7 @@ from bertune.training.auto_settings import settle_run
 from bertune.training.build import BuiltModel, build_model
 from bertune.training.launch import build_accelerator
 from bertune.training.listener import Listener
+from bertune.training.new_encoder import begin_from_nothing
 from bertune.training.resume import RunDir, choose_run_dir
 from bertune.training.rng import seed_everything
 from bertune.training.run import TrainingRun, TrainResult
@@ -70,9 +71,23 @@ def set_up_training(
     _check_batch_size(run, task, splits)
     retain_freed_memory()
     limit_kernel_caches(128)  # a step uses about this many shapes; a smaller cache costs 6 % of its time
+    with begin_from_nothing(run, task, splits, out, console) as located:
+        return _build_and_encode(run, located, task, splits, out, console, encode_rows)
+
+
+def _build_and_encode(
+    run: RunConfig,
+    located: RunConfig,
+    task: Task,
+    splits: Splits,
+    out: Path,
+    console: Console,
+    encode_rows: EncodeRows,
+) -> TrainSetup:
+    """Do what `set_up_training` does; `located` names the folder of the encoder, also where that is new."""
     accelerator, numerics, reason = build_accelerator(run, out)
     seed_everything(run.seed)
-    built = build_model(run, task)
+    built = build_model(located, task)
     built.model.encoder.set_numerics(numerics)
     precision = built.model.encoder.numerics.precision
     if precision != numerics.precision:
@@ -81,7 +96,7 @@ def set_up_training(
     console.info(f"rows: {len(splits.train)} train, {len(splits.dev)} dev, {len(splits.test)} test")
     console.info(f"output: {out}")
     _show_model(console, run, built, f"computes in {precision} on {accelerator.device.type}, {reason}")
-    for line in describe_known_rows(run.model, splits.fingerprint):
+    for line in describe_known_rows(located.model, splits.fingerprint):
         console.info(f"model: {line}")
     _use_search_prompts(task, splits, console)
     datasets = encode_rows(run, task, built.tokenizer, splits, console)

@@ -23,7 +23,7 @@ from bertune.training.nonfinite import FiniteCheck
 from bertune.training.oom import is_out_of_memory, split_further
 from bertune.training.optim import build_optimizer, lr_schedule, set_learning_rates
 from bertune.training.regularization import EMA, fgm
-from bertune.training.rng import RngState, micro_batch_rng, seed_process
+from bertune.training.rng import RngState, seed_process, step_seed
 from bertune.training.signals import StopSignals
 from bertune.training.state import TrainState
 from bertune.types import Batch
@@ -79,7 +79,7 @@ class TrainStep:
         self._finite = FiniteCheck(
             model,
             task,
-            dataset,
+            self._get_batch,
             self.state,
             total_steps=self.total_steps,
             max_skipped=self.config.max_nonfinite_steps,
@@ -89,8 +89,9 @@ class TrainStep:
         )
 
     def _activate_words(self) -> int | None:
-        """Train only the word vectors of the training rows, where settings and encoder allow it."""
-        if not self.config.active_vocabulary or self.config.fsdp:
+        """Train only the word vectors of the training rows, where settings, model and task allow it."""
+        needs_all = self.model.head.reads_word_table or self.task.trains_all_words
+        if not self.config.active_vocabulary or self.config.fsdp or needs_all:
             return None
         encoder = self.model.encoder
         active = encoder.use_active_vocabulary(torch.from_numpy(self.dataset.used_ids()))
@@ -172,7 +173,7 @@ class TrainStep:
         parts = self.gradient.micro_batches(own, self.dataset.lengths, progress.oom_splits)
         idle = self.sharded is not None and not own  # a process with a shard must take part in every sum
         parts = [[rows[0]]] if idle else parts
-        batches = [self._get_batch(part, number) for number, part in enumerate(parts)]
+        batches = [self._get_batch(part, progress.step) for part in parts]
         own_count = 0.0 if idle else sum(self.task.loss_denominator(batch) for batch in batches)
         count, stops = all_reduce_sum([own_count, float(self.signals.received or 0)], self.device)
         self._some_process_stops = bool(stops)
@@ -186,13 +187,10 @@ class TrainStep:
             return None, count, f"{shortage} (step {progress.step + 1})"
         return (torch.zeros_like(loss) if idle else loss), count, None
 
-    def _get_batch(self, rows: list[int], number: int) -> Batch:
-        """Return a micro-batch of this process, as the task prepares it; `number` counts from 0."""
+    def _get_batch(self, rows: list[int], step: int) -> Batch:
+        """Return rows as a batch, as the task prepares it for a step; `step` counts from 0."""
         batch = self.dataset.get_batch(rows, self.task.collate_target)
-        if type(self.task).prepare is Task.prepare:
-            return batch
-        rng = micro_batch_rng(self.run.seed, self.state.progress.step, rank(), number)
-        return self.task.prepare(batch, rng)
+        return self.task.prepare(batch, step_seed(self.run.seed, step))
 
     def _add_gradients(self, batches: list[Batch], count: float) -> tuple[Tensor | None, str | None]:
         """Add the gradient of some micro-batches.

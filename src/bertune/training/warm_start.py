@@ -18,6 +18,7 @@ from bertune.files import read_json_object
 from bertune.heads.model import Model
 from bertune.heads.transfer import copy_rows, find_misfit
 from bertune.tasks.base.head_outputs import (
+    MASKED_TOKENS,
     NUMBER,
     PAIR_LABEL,
     TAGS,
@@ -33,6 +34,8 @@ from bertune.types import JSON
 _MOST = 8
 """How many labels a line names."""
 _KEEP = "train.head=keep"
+_LOADED_BY_NAME = (HeadOutputs(VECTORS), HeadOutputs(MASKED_TOKENS))
+"""Outputs without labels, whose heads `build_model` fills whatever has written the folder."""
 _OF_VECTORS = ("options.pooling", "options.dense")
 """The settings that say what a vector is."""
 
@@ -67,7 +70,7 @@ def take_over_head(
     if run.train.head == "new":
         return WarmStart()
     base = read_base_head(folder, run.task, model.encoder, model.head)
-    if base is None or (base.outputs == task.head_outputs() == HeadOutputs(VECTORS)):
+    if base is None or (base.outputs == task.head_outputs() and base.outputs in _LOADED_BY_NAME):
         return _without_outputs(run, model, kept_layers)
     there, here = base.outputs, task.head_outputs()
     if there is None or here is None:
@@ -76,7 +79,8 @@ def take_over_head(
     if there.kind != here.kind:
         reason = f"it gives {there.kind}, and task {run.task} here needs {here.kind}"
         is_same_vector = not _other_input(base, model, _OF_VECTORS)
-        return _replaced(run, base, reason, _vectors_go_on(there, here) if is_same_vector else "")
+        said = _vectors_go_on(there, here) if is_same_vector else ""
+        return _replaced(run, base, reason, said or _after_masked_tokens(run, model, there, kept_layers))
     found = match_labels(here, there)
     if reason := _other_input(base, model) or _other_labels(found, here, there):
         return _replaced(run, base, reason)
@@ -143,6 +147,19 @@ def _vectors_go_on(there: HeadOutputs, here: HeadOutputs) -> str:
     if (there.kind, here.kind) == (PAIR_LABEL, VECTORS):
         return "its vectors go on as they are; the layer that predicts labels is left out"
     return ""
+
+
+def _after_masked_tokens(
+    run: RunConfig, model: Model, there: HeadOutputs, kept_layers: frozenset[str]
+) -> str:
+    """Return what is said of a pretrained masked-LM model, whose head no other task uses; "" of others."""
+    if there.kind != MASKED_TOKENS:
+        return ""
+    new = {name for name, _ in model.head.named_parameters()} - kept_layers
+    lacks_dense = any(name.startswith("dense") for name in new)
+    hidden = ", its hidden layer too, since masked-LM models have no pooler" if lacks_dense else ""
+    here = f"; that of task {run.task} is new{hidden}" if new else ""
+    return f"the head for masked tokens is left out{here}"
 
 
 def _other_labels(found: LabelMatch, here: HeadOutputs, there: HeadOutputs) -> str:

@@ -11,7 +11,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
-from bertune.encoders.families.family import BERT_DEFAULTS, BERT_EMBEDDING_NAMES, Family, bert_head
+from bertune.encoders.families.family import (
+    BERT_DEFAULTS,
+    BERT_EMBEDDING_NAMES,
+    Family,
+    bert_head,
+    bert_masked_lm,
+)
 from bertune.errors import ConfigError, listed
 from bertune.text.pinyin import PINYIN_MAP_FILE, PINYIN_TENSOR_FILE
 from bertune.types import JSON
@@ -125,6 +131,7 @@ CHINESEBERT = ChineseBertFamily(
     "bert",
     "ChineseBertModel",
     bert_head("bert", "ChineseBert"),
+    bert_masked_lm("ChineseBert", has_pooler=True),
     defaults={**BERT_DEFAULTS, "vocab_size": 23236, "glyph_embedding_dim": 1728, "pinyin_map_len": 32},
     embedding_names={
         **BERT_EMBEDDING_NAMES,

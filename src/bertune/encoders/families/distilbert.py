@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bertune.encoders.families.family import Family, HeadSpec
+from bertune.encoders.families.family import Family, HeadSpec, MaskedLMSpec
 from bertune.types import JSON
 
 
@@ -20,6 +20,15 @@ DISTILBERT = Family(
         False,
         ("seq_classif_dropout",),
         "DistilBertForSequenceClassification",
+    ),
+    MaskedLMSpec(
+        "vocab_transform",
+        "vocab_layer_norm",
+        "vocab_projector.bias",
+        "vocab_projector",
+        "DistilBertForMaskedLM",
+        activation_key="activation",
+        norm_eps_key="",
     ),
     token_dropout_keys=("dropout",),
     defaults={

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bertune.encoders.families.family import BERT_DEFAULTS, Family, bert_head
+from bertune.encoders.families.family import BERT_DEFAULTS, Family, bert_head, bert_masked_lm
 from bertune.types import JSON
 
 
@@ -14,6 +14,7 @@ ERNIE = Family(
     "ernie",
     "ErnieModel",
     bert_head("ernie", "Ernie"),
+    bert_masked_lm("Ernie"),
     defaults={**BERT_DEFAULTS, "task_type_vocab_size": 3, "use_task_id": False},
     overrides=_overrides,
 )

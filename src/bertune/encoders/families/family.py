@@ -57,6 +57,56 @@ def roberta_head(class_prefix: str, activation: Activation = "tanh") -> HeadSpec
     return HeadSpec("classifier.dense", "classifier.out_proj", activation, True, BERT_DROPOUT_KEYS, hf_class)
 
 
+@dataclass(frozen=True)
+class MaskedLMSpec:
+    """dense -> activation -> norm -> decoder, which is the word table and a bias, on each masked token."""
+
+    dense: str
+    """Name of the hidden layer in a checkpoint."""
+    norm: str
+    """Name of its layer norm."""
+    bias: str
+    """Name of the decoder's bias, a number for each token of the vocabulary."""
+    decoder: str
+    """Name of the decoder; its weight is the word table, and its bias is `bias` once more."""
+    hf_class: str
+    """The class that opens the saved folder, for `architectures` in config.json."""
+    activation: str = ""
+    """The activation where it is written into the family's code; "" where config.json has it."""
+    activation_key: str = "hidden_act"
+    """Its name in config.json."""
+    norm_eps_key: str = "layer_norm_eps"
+    """The name of the norm's epsilon in config.json; "" where it is always 1e-12."""
+    bias_keys: Mapping[str, str] = field(default_factory=dict)
+    """Where config.json says whether `dense`, `norm` and `decoder` have a bias; without a word they do."""
+    has_pooler: bool = False
+    """Whether the class has the encoder's pooler too."""
+
+
+def bert_masked_lm(class_prefix: str, *, has_pooler: bool = False) -> MaskedLMSpec:
+    """Return the names of BERT's head for masked tokens."""
+    return MaskedLMSpec(
+        "cls.predictions.transform.dense",
+        "cls.predictions.transform.LayerNorm",
+        "cls.predictions.bias",
+        "cls.predictions.decoder",
+        f"{class_prefix}ForMaskedLM",
+        has_pooler=has_pooler,
+    )
+
+
+def roberta_masked_lm(class_prefix: str) -> MaskedLMSpec:
+    """Return the names of RoBERTa's head for masked tokens. Its activation is always GELU."""
+    return MaskedLMSpec(
+        "lm_head.dense",
+        "lm_head.layer_norm",
+        "lm_head.bias",
+        "lm_head.decoder",
+        f"{class_prefix}ForMaskedLM",
+        activation="gelu",
+    )
+
+
 BERT_DEFAULTS: Mapping[str, Any] = {
     "vocab_size": 30522, "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12,
     "intermediate_size": 3072, "hidden_act": "gelu", "hidden_dropout_prob": 0.1,
@@ -102,6 +152,8 @@ class Family:
     """The class that opens the encoder alone."""
     head: HeadSpec
     """The family's own head for one label per row."""
+    masked_lm: MaskedLMSpec | None = None
+    """The family's own head for masked tokens; None where it has none."""
     token_dropout_keys: tuple[str, ...] = BERT_DROPOUT_KEYS
     """Names in config.json that state the dropout of the head for tokens, which is a layer `classifier`."""
 
@@ -186,8 +238,9 @@ class Family:
         """Return names inside the encoder to names in a checkpoint. TensorFlow's have gamma and beta."""
         names = list(names)
         prefix = self.find_prefix(names) or ""
-        return {_modern_name(name.removeprefix(prefix)): name for name in names}
+        return {modern_name(name.removeprefix(prefix)): name for name in names}
 
 
-def _modern_name(name: str) -> str:
+def modern_name(name: str) -> str:
+    """Return the name of a weight with `weight` and `bias` where TensorFlow has gamma and beta."""
     return name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")

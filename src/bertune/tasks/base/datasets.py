@@ -199,7 +199,7 @@ def encode_datasets(
         for split in SPLIT_NAMES:
             examples: Sequence[Example] = getattr(splits, split)
             if examples:
-                datasets[split] = EncodedDataset(task.encode(examples, tokenizer))
+                datasets[split] = EncodedDataset(_encode(task, examples, tokenizer, packs=split == "train"))
                 _print_report(console, split, datasets[split], tokenizer, task.report())
         return datasets
     key = _tokens_key(splits.cache_key, task, tokenizer)
@@ -213,6 +213,24 @@ def encode_datasets(
         datasets[split] = MappedDataset(entry.path, split)
         _print_report(console, split, datasets[split], tokenizer, report)
     return datasets
+
+
+def _encode(
+    task: Task, examples: Sequence[Example], tokenizer: Tokenizer, *, packs: bool
+) -> list[EncodedExample]:
+    """Return examples as tokens, in chunks: the tokenizer's result for all texts at once is much larger."""
+    size = CHUNK_SIZE if task.is_chunkable(examples) else len(examples)
+    rows: list[EncodedExample] = []
+    for chunk in iter_chunks(examples, size):
+        encoded = task.encode(chunk, tokenizer)
+        rows += pack_rows(task, encoded) if packs else encoded
+    return rows
+
+
+def pack_rows(task: Task, rows: list[EncodedExample]) -> list[EncodedExample]:
+    """Return training rows as the task packs them, in the chunks in which the cache does it too."""
+    chunks = (rows[start : start + CHUNK_SIZE] for start in range(0, len(rows), CHUNK_SIZE))
+    return [row for chunk in chunks for row in task.pack(chunk)]
 
 
 def _print_report(
@@ -250,7 +268,8 @@ def _write_tokens(
         for split in SPLIT_NAMES:
             examples: Sequence[Example] = getattr(splits, split)
             if len(examples):
-                write_dataset(folder, split, task, parallel, examples, console)
+                packs = split == "train"
+                write_dataset(folder, split, task, parallel, examples, console, packs=packs)
                 reports[split] = task.report()
         tokenizer.clear_word_cache()
         gc.collect()
@@ -264,7 +283,14 @@ def _write_tokens(
 
 
 def write_dataset(
-    folder: Path, name: str, task: Task, tokenizer: Any, examples: Sequence[Example], console: Console
+    folder: Path,
+    name: str,
+    task: Task,
+    tokenizer: Any,
+    examples: Sequence[Example],
+    console: Console,
+    *,
+    packs: bool = False,
 ) -> MappedDataset:
     """Encode examples chunk by chunk into files; print how fast that was.
 
@@ -275,6 +301,7 @@ def write_dataset(
         tokenizer: a tokenizer, or one that works in several processes.
         examples: what to encode.
         console: shows progress.
+        packs: whether `Task.pack` may make other rows of them, as for training.
     """
     writer = DatasetWriter(folder, name, tokenizer.max_token_id + 1)
     progress = ProgressReporter(console)
@@ -282,7 +309,7 @@ def write_dataset(
 
     def write(future: Future[list[EncodedExample]]) -> None:
         encoded = future.result()
-        writer.write(encoded)
+        writer.write(task.pack(encoded) if packs else encoded)
         progress.num_done += len(encoded)
         console.advance(progress.num_done)
         progress.report(f"{name}: {progress.num_done} of {len(examples)} rows tokenised")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 ONE_LABEL, SEVERAL_LABELS = "one label a row", "any number of labels a row"
 NUMBER, TAGS, PAIR_LABEL, VECTORS = "a number", "a tag a word", "the label of two vectors", "vectors"
+MASKED_TOKENS = "masked tokens"
 _UNNAMED = re.compile(r"LABEL_\d+")
 """How transformers names labels that nobody has named."""
 
@@ -19,7 +20,7 @@ class HeadOutputs:
     kind: str
     """One of the kinds above: weights mean something in a head of the same kind only."""
     labels: tuple[str, ...] = ()
-    """The label of each output; () for a number, and for vectors."""
+    """The label of each output; () for a number, for vectors and for tokens."""
     by_position: tuple[str, ...] = ()
     """The labels in the order that a folder without names of labels is taken to have; () where none is
     known."""

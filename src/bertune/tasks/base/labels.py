@@ -23,7 +23,8 @@ from bertune.data.multi_hot import all_flags, is_multi_hot, labels_of_columns, l
 from bertune.data.records import BadRows, ReadOptions
 from bertune.data.rows import open_rows
 from bertune.errors import ConfigError, DataError, listed
-from bertune.tasks.base.task import Note, RowReader
+from bertune.tasks.base.row_reader import RowReader
+from bertune.tasks.base.task import Note
 from bertune.types import Example, Row
 
 if TYPE_CHECKING:

@@ -17,8 +17,9 @@ from bertune.data.records import BadRows, ReadOptions
 from bertune.data.rows import open_rows, resolve_files
 from bertune.data.split import factorize_digests
 from bertune.errors import DataError
+from bertune.tasks.base.row_reader import RowReader
 from bertune.tasks.base.splitting import draw_limit, split_off_dev
-from bertune.tasks.base.task import Note, RowReader, Task
+from bertune.tasks.base.task import Note, Task
 from bertune.types import JSON, Example, Row
 
 

@@ -10,8 +10,9 @@ from bertune.data.columns import ColumnMapping
 from bertune.data.list_text import parse_list_text
 from bertune.errors import DataError, listed
 from bertune.tasks.base.pair_labels import relatedness
+from bertune.tasks.base.row_reader import RowReader
 from bertune.tasks.base.sentence import SentenceTask
-from bertune.tasks.base.task import Note, RowReader
+from bertune.tasks.base.task import Note
 from bertune.tasks.base.unused_texts import UnusedTexts
 from bertune.types import Example, Location, Row
 

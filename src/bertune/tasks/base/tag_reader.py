@@ -12,7 +12,8 @@ from bertune.data.conll import MANY_WORDS, cut_advice
 from bertune.data.entities import count_trimmed, get_tags, parse_tags
 from bertune.data.tags import Scheme, Tag, TagCounts
 from bertune.errors import DataError
-from bertune.tasks.base.task import Note, RowReader
+from bertune.tasks.base.row_reader import RowReader
+from bertune.tasks.base.task import Note
 from bertune.types import Example, Row
 
 if TYPE_CHECKING:

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from bertune.config.auto_rates import TaskRates
+from bertune.config.new_encoder import NewEncoder
 from bertune.config.schema import DataConfig, Section
 from bertune.config.tuning import TRAIN_SPACE
-from bertune.data.columns import ColumnMapping
-from bertune.data.label_settings import LabelFilter
 from bertune.errors import ConfigError
+from bertune.tasks.base.row_reader import RowReader
 from bertune.types import (
     JSON,
     Baseline,
@@ -32,7 +32,6 @@ from bertune.types import (
 )
 
 if TYPE_CHECKING:
-    import numpy as np
     from torch import Tensor, nn
     from typing_extensions import Self
 
@@ -219,6 +218,26 @@ class Task(ABC):
             for encoding, e in zip(encodings, examples, strict=True)
         ]
 
+    def see_tokenizer(self, tokenizer: Tokenizer) -> None:
+        """Hear which tokenizer the model has, before the head is built and rows are encoded.
+
+        Raises:
+            ConfigError: the task cannot work with it.
+        """
+
+    def pack(self, rows: list[EncodedExample]) -> list[EncodedExample]:
+        """Return training rows in the form in which they become batches: by default as they are.
+
+        Rows come in chunks of 8,192. A task may make fewer or more of them. Rows that are scored or predicted
+        stay as they are.
+        """
+        return rows
+
+    @property
+    def trains_all_words(self) -> bool:
+        """Tell whether word vectors are trained that no training row uses: `prepare` may put any there."""
+        return type(self).prepare is not Task.prepare
+
     def is_chunkable(self, examples: Sequence[Example]) -> bool:
         """Tell whether `encode` gives the same for these examples when it gets them in chunks."""
         return True
@@ -226,6 +245,10 @@ class Task(ABC):
     def report(self) -> list[str]:
         """Return what a user should know about the rows encoded, or learned from, since the last call."""
         return []
+
+    def own_encoder(self) -> NewEncoder | None:
+        """Return the encoder that `model: new` makes of a run's rows; None: only a pretrained one will do."""
+        return None
 
     def encode_target(self, target: Any) -> Any:
         """Return a target as a number or a list of numbers; None stays None."""
@@ -237,17 +260,16 @@ class Task(ABC):
 
         return torch.tensor(targets)
 
-    def prepare(self, batch: Batch, rng: np.random.Generator) -> Batch:
-        """Return a batch for training, which the task may change, such as by masking tokens.
+    def prepare(self, batch: Batch, seed: int | None) -> Batch:
+        """Return a batch that the task may change before the forward pass, such as by masking tokens.
 
-        The training step calls it once for each micro-batch, before it counts and before the forward pass.
-        Evaluation and prediction do not call it. Token ids that no training row has need
-        `train.active_vocabulary=false`.
+        What is drawn must depend on the seed and on each row alone, as `bertune.data.row_random` helps to do:
+        then micro-batches, processes and resume change nothing. Evaluations do not call it for rows of
+        several texts, whose vectors are compared.
 
         Args:
             batch: a micro-batch, on the CPU.
-            rng: all random numbers must come from it: it is seeded by the run's seed, the step, the process
-                and the micro-batch, so that a resumed run draws the same.
+            seed: of run and step; None in evaluation and prediction, which must give the same each time.
         """
         return batch
 
@@ -261,9 +283,7 @@ class Task(ABC):
         Raises:
             ConfigError: the task has no such distance.
         """
-        raise ConfigError(
-            "train.r_drop: this task has no distance between two passes; leave train.r_drop out"
-        )
+        raise ConfigError("train.r_drop: this task has no distance between two passes; leave it out")
 
     def baseline(self, examples: Sequence[Example]) -> Baseline | None:
         """Return what the best constant prediction scores on these rows; None: the task does not say.
@@ -392,51 +412,3 @@ class Task(ABC):
     def ignored_by_hf(self, head: nn.Module) -> str:
         """Return what other tools ignore although they open the head, or ""."""
         return ""
-
-
-class RowReader:
-    """Reads the rows of one pass over data files: all files of a training run, or those to score or predict.
-
-    `Task.read` looks at one row. What rows must have in common, and what a file shows beyond the meaning of
-    its rows, is for a subclass, which the task returns from `new_reader`.
-
-    Args:
-        task: says what a row means.
-    """
-
-    def __init__(self, task: Task) -> None:
-        self.task = task
-        self.label_filter = LabelFilter(task.data.drop_labels)
-        """Which rows `data.drop_labels` leaves out."""
-
-    def see_columns(self, mapping: ColumnMapping) -> None:
-        """Hear which columns of the next file hold which field, before its rows are read."""
-
-    def read(self, row: Row) -> Example:
-        """Return what a row means.
-
-        Raises:
-            DataError: the row cannot be used, by itself or beside the rows before it.
-        """
-        return self.task.read(row)
-
-    def fit(self, examples: Sequence[Example], note: Note) -> None:
-        """Let the task learn from the training rows and from what the files have shown; see `Task.fit`."""
-        self.task.fit(examples, note)
-
-    def report(self) -> list[str]:
-        """Return what a user should know about the files read since the last call."""
-        return []
-
-
-def rename_keys(state: JSON, renamed: Mapping[str, str]) -> JSON:
-    """Return a task's state with today's keys.
-
-    Args:
-        state: the state, perhaps of an earlier version.
-        renamed: today's key by earlier key.
-
-    >>> rename_keys({"multi": True, "labels": []}, {"multi": "is_multi_label"})
-    {'is_multi_label': True, 'labels': []}
-    """
-    return {renamed.get(key, key): value for key, value in state.items()}
