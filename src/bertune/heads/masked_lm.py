@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -90,7 +90,7 @@ class MaskedLMHead(Head):
         nn.init.zeros_(self.dense.bias)
         owners: dict[str, nn.Module] = {"dense": self.dense, "norm": self.norm, "decoder": self}
         for name in without_bias:  # zeros that are neither trained nor saved
-            bias = owners[name].bias.detach()
+            bias = cast(Tensor, owners[name].bias).detach()
             del owners[name].bias
             owners[name].register_buffer("bias", bias, persistent=False)
 
