@@ -309,8 +309,8 @@ def test_keep_decides_the_size(encoders, texts, tmp_path):
     everything = trim(encoders("xlm-roberta"), texts, tmp_path / "a")
     less = trim(encoders("xlm-roberta"), texts, tmp_path / "b", keep=everything.after.tokens - 20)
     assert less.after.tokens == everything.after.tokens - 20
-    assert less.num_dropped_used == 20
-    assert everything.num_dropped_used == 0
+    assert less.kept.left_out == 20
+    assert everything.kept.left_out == 0
     assert less.effect.tokens.tokens_after > everything.effect.tokens.tokens_after
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import functools
 import json
 from pathlib import Path
@@ -73,14 +74,16 @@ def test_the_same_words_are_unknown_in_any_text(name, text, keep):
     check(name, keep, [text])
 
 
-def test_minilm_with_half_its_tokens_keeps_its_figure(tmp_path):
-    """STS-B test, Spearman: .8203 with all 30,522 tokens."""
+def test_minilm_with_two_thirds_of_its_tokens_keeps_its_figure(tmp_path):
+    """STS-B test, Spearman: 0.8203 with all 30,522 tokens. The interval of the difference holds 0."""
     rows = Path(data("glue/STS-B/original/sts-test.tsv")).read_text(encoding="utf-8").splitlines()
     cells = [row.split("\t") for row in rows]
-    file = tmp_path / "test.tsv"
-    file.write_text("".join(f"{c[5]}\t{c[6]}\t{c[4]}\n" for c in cells), encoding="utf-8")
-    result = bertune.trim("minilm", data("raw-en/sentence-collector.en.txt"), tmp_path / "out", keep=15_000)
-    assert result.after.tokens == 15_000
+    file = tmp_path / "test.csv"
+    with file.open("w", encoding="utf-8", newline="") as out:
+        csv.writer(out).writerows([["text", "text_b", "label"], *([c[5], c[6], c[4]] for c in cells)])
+    root = f"data.root={Path(data('glue/STS-B')).parent}"
+    result = bertune.trim("minilm", "glue:stsb", tmp_path / "out", [root], keep=20_000)
+    assert result.after.tokens == 20_000
     assert result.effect.tokens.unknown_after == result.effect.tokens.unknown_before
-    evaluation = bertune.evaluate(tmp_path / "out", file, ["data.columns=[text,text_b,label]"])
-    assert evaluation.scores.values["spearman"] == pytest.approx(0.8203, abs=0.01)
+    scores = bertune.evaluate(tmp_path / "out", file).scores
+    assert scores.values["spearman"] == pytest.approx(0.8203, abs=0.004)

@@ -110,14 +110,14 @@ def test_the_most_used_stay_and_of_equals_the_lower_id():
     counts[free[-1]], counts[free[0]] = 9, 1
     trimmed = vocabulary.trim(counts, vocabulary.num_required + 3)
     assert set(trimmed.old_ids.tolist()) - required == {free[-1], free[1], free[2]}
-    assert (trimmed.num_used, trimmed.num_dropped_used) == (3, len(free) - 3)
+    assert (trimmed.kept.used, trimmed.kept.left_out) == (3, len(free) - 3)
     wanted = vocabulary.trim(counts, vocabulary.num_required + 1, wanted=[free[0]])
     assert set(wanted.old_ids.tolist()) - required == {free[0]}
     assert len(vocabulary.trim(counts, 10**6).old_ids) == old.get_vocab_size()
     counts[free[:-2]] = 0
     filled = vocabulary.trim(counts, vocabulary.num_required + 4)
     assert set(filled.old_ids.tolist()) - required == {free[-1], free[-2], free[0], free[1]}
-    assert (filled.num_used, filled.num_filled, filled.num_dropped_used) == (2, 2, 0)
+    assert (filled.kept.used, filled.kept.filled, filled.kept.left_out) == (2, 2, 0)
     with pytest.raises(
         ConfigError, match=rf"keep: 3 is less than the {vocabulary.num_required} tokens that must"
     ):

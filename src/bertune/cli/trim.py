@@ -28,7 +28,7 @@ TrimmedModel = Annotated[
 MoreWords = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[FILE|data.NAME=VALUE]...",
+        metavar="FILE|data.NAME=VALUE",
         help="More files of --texts, and how to read them.",
         show_default=False,
     ),
@@ -82,7 +82,7 @@ def trim(  # noqa: PLR0913  (the options of a command)
     quiet: opt.Quiet = False,
     debug: opt.Debug = False,
 ) -> None:
-    """Copy a model with the tokens alone that your texts use.
+    """Copy a model with the tokens that texts use.
 
     Special tokens and single characters stay, so nothing becomes unknown. Says what changes on other texts.
     """
@@ -146,15 +146,15 @@ def result_lines(result: TrimResult) -> list[str]:
          _share(after.size_bytes, before.size_bytes)],
     ]  # fmt: skip
     kept = (
-        f"kept: {result.num_special:,} special, {result.num_base:,} single characters, "
-        f"{result.num_used:,} pieces that {result.num_texts:,} texts use"
+        f"kept: {result.kept.special:,} special, {result.kept.base:,} single characters, "
+        f"{result.kept.used:,} pieces that {result.num_texts:,} texts use"
     )
     filled = (
-        [f"filled up: {result.num_filled:,} more, the first of the vocabulary"] if result.num_filled else []
+        [f"filled up: {result.kept.filled:,} more, the first of the vocabulary"] if result.kept.filled else []
     )
     dropped = (
-        [f"left out: {result.num_dropped_used:,} pieces that the texts use, the rarest ones"]
-        if result.num_dropped_used
+        [f"left out: {result.kept.left_out:,} pieces that the texts use, the rarest ones"]
+        if result.kept.left_out
         else []
     )
     return [

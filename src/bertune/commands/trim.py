@@ -28,12 +28,14 @@ from bertune.encoders.pretrained import PretrainedFolder
 from bertune.errors import ArtifactError, BertuneError, ConfigError
 from bertune.files import expand_user, locked, part_of
 from bertune.text.tokenizer import Tokenizer
-from bertune.text.trim_vocabulary import TrimmedVocabulary, Vocabulary
+from bertune.text.trim_vocabulary import KeptTokens, TrimmedVocabulary, Vocabulary
 from bertune.text.workers import parallel_tokenizer
 from bertune.types import JSON
 
 MAX_MEASURED_TEXTS = 200_000
 """Texts that are set aside at most."""
+MANY_CHANGED = 0.05
+"""The share of texts with other tokens above which there is advice."""
 
 
 @dataclass(frozen=True)
@@ -45,16 +47,7 @@ class TrimResult:
     after: FolderSize
     num_texts: int
     """Texts whose tokens were counted."""
-    num_special: int
-    """Special and added tokens, which stay."""
-    num_base: int
-    """Single characters, which stay so that nothing becomes unknown."""
-    num_used: int
-    """Other pieces that stay since texts use them."""
-    num_filled: int
-    """Further pieces, the first of the vocabulary, where texts use fewer than `keep` has room for."""
-    num_dropped_used: int
-    """Pieces that texts use and that had no room."""
+    kept: KeptTokens
     effect: Effect
 
     def to_json(self) -> JSON:
@@ -107,34 +100,24 @@ def trim(  # noqa: PLR0913  (what a user can choose)
     note, out = prefixed(console), Path(expand_user(out))
     sources = [expand_user(file) for file in ([texts] if isinstance(texts, str | Path) else texts)]
     _check_call(sources, keep, prompts)
-    sources, overrides = named_files(sources, overrides, "train", note)
     source = open_source(expand_user(model), out, task)
     vocabulary = Vocabulary(source.content, source.special_names())
     if keep is not None:
         vocabulary.check_keep(keep)
     files = TextFiles(source.data, overrides, note, source.task, lowers=source.lowers)
     held = None if held_out is None else _read_held_out(expand_user(held_out), files)
-    counted = _count(source, files, sources, held, console)
+    sources, of_set = named_files(sources, overrides, "train", note)
+    counted = _count(source, replace(files, overrides=of_set), sources, held, console)
     trimmed = vocabulary.trim(counted.counts, keep, _ids_of(source.tokenizer, [*prompts, *source.prompts]))
     measure = Measure(device, precision, task, console)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with locked(out):
             before, after, effect = _write(source, trimmed, out, counted.held_out, measure)
+        _advise(effect, console)
     except OSError as error:
         raise ArtifactError(f"{out}: cannot be written: {error.strerror or error}") from None
-    return TrimResult(
-        out,
-        before,
-        after,
-        counted.num_texts,
-        trimmed.num_special,
-        trimmed.num_base,
-        trimmed.num_used,
-        trimmed.num_filled,
-        trimmed.num_dropped_used,
-        effect,
-    )
+    return TrimResult(out, before, after, counted.num_texts, trimmed.kept, effect)
 
 
 def _check_call(sources: Sequence[str], keep: int | None, prompts: Sequence[str]) -> None:
@@ -144,6 +127,16 @@ def _check_call(sources: Sequence[str], keep: int | None, prompts: Sequence[str]
         raise ConfigError(f"keep: must be a whole number above 0, got {keep!r}; it is how many tokens stay")
     if isinstance(prompts, str):
         raise ConfigError(f"prompts: a list of texts is needed, got {prompts!r}; write [{prompts!r}]")
+
+
+def _advise(effect: Effect, console: Console) -> None:
+    """Say what to do where many texts have other tokens than before."""
+    share = effect.tokens.changed / max(effect.tokens.texts, 1)
+    if share > MANY_CHANGED:
+        console.info(
+            f"note: {share:.0%} of the texts that were measured on have other tokens now; more texts of "
+            "their kind in --texts, or a higher --keep, make them fewer"
+        )
 
 
 @dataclass(frozen=True)
@@ -206,7 +199,7 @@ def _count(
     if held is not None:
         return _Counted(counts, num_texts, held)
     if aside and num_texts:
-        name = f"{len(aside)} of {len(aside) + num_texts} texts, set aside"
+        name = f"{len(aside):,} of {len(aside) + num_texts:,} texts, set aside"
         return _Counted(counts, num_texts, _HeldOut(name, aside))
     if aside:  # a few texts, all of which would be set aside
         counts += count_ids(encode_texts(source.tokenizer, aside), num_ids)

@@ -41,28 +41,30 @@ _CHINESE = (
 
 
 @dataclass(frozen=True)
-class TrimmedVocabulary:
-    """What is left of a vocabulary.
+class KeptTokens:
+    """Which tokens stay, and how many."""
 
-    Attributes:
-        old_ids: (V,) the id that each token had before; its place is the id that it has now.
-        content: tokenizer.json.
-        num_before: how many tokens there were.
-        num_special: special and added tokens.
-        num_base: pieces that stay so that nothing becomes unknown.
-        num_used: other pieces that the texts use, and that stay.
-        num_filled: further pieces, the first of the vocabulary, where the texts use fewer than have room.
-        num_dropped_used: pieces that the texts use, and that go.
-    """
+    special: int
+    """Special and added tokens."""
+    base: int
+    """Single characters, and what else stays so that nothing becomes unknown."""
+    used: int
+    """Other pieces that the texts use."""
+    filled: int
+    """Further pieces, the first of the vocabulary, where the texts use fewer than there is room for."""
+    left_out: int
+    """Pieces that the texts use, and that go."""
+
+
+@dataclass(frozen=True)
+class TrimmedVocabulary:
+    """What is left of a vocabulary."""
 
     old_ids: IntArray
+    """(V,) the id that each token had before; its place is the id that it has now."""
     content: JSON
-    num_before: int
-    num_special: int
-    num_base: int
-    num_used: int
-    num_filled: int
-    num_dropped_used: int
+    """tokenizer.json."""
+    kept: KeptTokens
 
     def new_ids(self) -> dict[int, int]:
         """Return the id that each kept token has now, by the id that it had."""
@@ -119,11 +121,6 @@ class Vocabulary:
         self._special = special | ({unk_id} if unk_id is not None else set())
         base, self._unreachable = self._base_ids()
         self._base = base - self._special
-
-    @property
-    def num_tokens(self) -> int:
-        """Return how many tokens there are, special and added ones included."""
-        return len(self._pieces) + len(self._extra)
 
     @property
     def num_special(self) -> int:
@@ -187,16 +184,9 @@ class Vocabulary:
         chosen = {*free[:room], *wanted_ids}
         filled = self._unused(required | chosen, room - len(free))
         old_ids = self._place(sorted({*required, *chosen, *filled}))
-        return TrimmedVocabulary(
-            np.array(old_ids, np.int64),
-            _rewritten(self._content, old_ids),
-            self.num_tokens,
-            self.num_special,
-            self.num_base,
-            len(chosen),
-            len(filled),
-            len(free) - len(free[:room]),
-        )
+        num_left_out = len(free) - len(free[:room])
+        kept = KeptTokens(self.num_special, self.num_base, len(chosen), len(filled), num_left_out)
+        return TrimmedVocabulary(np.array(old_ids, np.int64), _rewritten(self._content, old_ids), kept)
 
     def _unused(self, kept: set[int], room: int) -> list[int]:
         """Return the first pieces that are not kept, as many as there is room for."""
