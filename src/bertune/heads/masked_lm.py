@@ -90,9 +90,10 @@ class MaskedLMHead(Head):
         nn.init.zeros_(self.dense.bias)
         owners: dict[str, nn.Module] = {"dense": self.dense, "norm": self.norm, "decoder": self}
         for name in without_bias:  # zeros that are neither trained nor saved
-            bias = owners[name].bias.detach()
-            del owners[name].bias
-            owners[name].register_buffer("bias", bias, persistent=False)
+            owner = owners[name]
+            bias = owner.get_parameter("bias").detach()
+            del owner.bias
+            owner.register_buffer("bias", bias, persistent=False)
 
     def forward(  # type: ignore[override]
         self, states: Tensor, batch: Batch, word_table: Tensor
