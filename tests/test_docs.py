@@ -66,12 +66,24 @@ def test_readme_names_every_task_and_only_real_commands(page):
         assert f"bertune train {task}" in text
 
 
+def in_english(code: str) -> str:
+    """Chinese readers begin with Chinese rows, texts and an encoder that knows Chinese."""
+    code = (
+        code.replace(" --lang zh", "")
+        .replace(".zh.", ".en.")
+        .replace("bertune[multilingual", "bertune[starter")
+    )
+    code = code.replace('"model": "e5-small", ', "")
+    return re.sub(r'(?<=echo )"[^"]*"|(?<=predict\()\[.*\]', "TEXTS", code)
+
+
 def test_both_readmes_show_the_same_commands():
     """Chinese readers are shown one more: a Chinese encoder on a file without header."""
-    first, second = ([c for c in commands(page) if "train.tsv" not in c] for page in READMES)
+    first, second = ([in_english(c) for c in commands(page) if "train.tsv" not in c] for page in READMES)
     assert len(first) >= 5
     assert first == second
-    assert blocks(READMES[0], "python") == blocks(READMES[1], "python")
+    python = [[in_english(code) for code in blocks(page, "python")] for page in READMES]
+    assert python[0] == python[1]
 
 
 @pytest.mark.parametrize(

@@ -351,6 +351,45 @@ def test_init_writes_a_run_that_runs(tiny, tmp_path, monkeypatch):
     assert Path("classify.yaml").read_text() == "mine"
 
 
+def test_init_in_chinese(tiny, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for task in bertune.task_names():
+        found = call("init", task, "folder", "--lang", "zh")
+        assert found.exit_code == 0, found.output
+        files = [Path(line) for line in found.stdout.splitlines()]
+        written = files[0].read_text(encoding="utf-8")
+        assert yaml.safe_load(written)["model"] == "e5-small"
+        assert f"bertune train {task}.yaml" in written.splitlines()[0]
+        for file in files[1:]:
+            assert any("一" <= c <= "鿿" for c in file.read_text(encoding="utf-8"))
+        monkeypatch.chdir(tmp_path / "folder")
+        run = call(
+            "train", f"{task}.yaml", f"model={tiny}", "train.max_steps=1", "data.limit=8", f"out=../{task}"
+        )
+        assert run.exit_code == 0, run.output
+        monkeypatch.chdir(tmp_path)
+    assert len(files) > 1
+
+
+def test_init_in_a_language_that_there_is_not(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = call("init", "classify", "--lang", "fr")
+    assert found.exit_code == 2
+    assert "--lang: 'fr' is none of 'en', 'zh'" in found.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_init_never_mixes_languages(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert call("init", "classify").exit_code == 0
+    before = Path("classify.yaml").read_text(encoding="utf-8")
+    found = call("init", "classify", "--lang", "zh")
+    assert found.exit_code == 2
+    assert "bertune init classify FOLDER --lang zh" in found.stderr
+    assert Path("classify.yaml").read_text(encoding="utf-8") == before
+    assert not list(Path("data").glob("*.zh.*"))
+
+
 def test_tasks_lists_every_task():
     found = call("tasks")
     assert [line.split()[0] for line in found.stdout.splitlines()[::2]] == bertune.task_names()

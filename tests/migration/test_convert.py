@@ -328,7 +328,7 @@ BAD = [
     (f"{NEW_MLM} --config_overrides hidden_size", "is no NAME=VALUE"),
     (f"{NEW_MLM} --config_overrides hidden_size=1e3", "must be a whole number"),
     (f"{NEW_MLM} --config_overrides num_attention_heads=7", "heads 7 do not divide hidden_size 768"),
-    (f"{NEW_MLM} --max_seq_length 1024", "options.new.max_positions"),
+    (f"{NEW_MLM} --max_seq_length 1024", "add --config_overrides max_position_embeddings=1024"),
     ("python run_mlm.py --do_eval --model_name_or_path m", "--validation_file must be given"),
     ("missing.json", "cannot be read"),
     ("missing.sh", "missing.sh: no such file, and no command"),
@@ -349,6 +349,10 @@ def test_run_mlm_goes_on_with_a_pretrained_encoder():
     by_line = settings_of(f"{MLM} --train_file t.csv --line_by_line --mlm_probability 0.3")
     assert by_line["options"] == {"fraction": 0.3, "packing": "none"}
     assert by_line["data"] == {"train": "t.csv", "dev_fraction": 0.05}
+    assert by_line["train"]["eval_every"] == "end"
+    split = f"{MLM} --train_file t.csv --validation_split_percentage 10 --eval_strategy epoch"
+    assert settings_of(split)["data"]["dev_fraction"] == 0.1
+    assert settings_of(split)["train"]["eval_every"] == "epoch"
 
 
 def test_run_mlm_begins_from_nothing():

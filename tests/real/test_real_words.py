@@ -84,3 +84,21 @@ def test_the_share_of_hidden_tokens_in_real_rows(tokenizer, lines):
             _, target = mask_tokens(ragged, 0, vocabulary, options)
             share = target.shape[1] / vocabulary.is_ordinary[used.numpy()].sum()
             assert share == pytest.approx(0.15, abs=tolerance), (length, ngrams)
+
+
+def test_english_words_are_those_of_the_tokenizers_library():
+    """The pieces of a word in real English lines, as the Rust tokenizer itself counts words."""
+    path = DATA.parent / "raw-en" / "sentence-collector.en.txt"
+    if not path.exists():
+        pytest.skip("BERTUNE_DATA has no raw-en")
+    from bertune.encoders.pretrained import locate_model
+
+    tokenizer = load_tokenizer(locate_model("minilm"), 512, DataConfig())
+    lines = path.read_text(encoding="utf-8").split("\n")[:5000]
+    pieces = 0
+    for result in tokenizer._rust.encode_batch(lines, add_special_tokens=False):
+        ids = np.array(result.ids, np.int64)
+        begins = np.diff(np.array(result.word_ids, np.int64)) != 0
+        assert np.array_equal(tokenizer.word_borders.between(ids), begins)
+        pieces += np.count_nonzero(~begins)
+    assert pieces > 1000

@@ -253,3 +253,27 @@ def test_a_tokenizer_without_a_mask_token(file, tmp_path):
     assert not (tmp_path / "out").exists()
     result = train(folder, file, tmp_path / "out", "options.mask_token=[unused1]", "train.max_steps=2")
     assert result.scores["dev"].values["perplexity"] > 1
+    from transformers import AutoTokenizer
+
+    saved = AutoTokenizer.from_pretrained(result.folder)
+    assert saved.mask_token == "[unused1]" and saved.mask_token_id == vocabulary["[MASK]"]
+    assert saved("dog [unused1]", add_special_tokens=False)["input_ids"][-1] == vocabulary["[MASK]"]
+    assert bertune.load(result.folder).fill("the [MASK] is big", k=2)
+
+
+@pytest.mark.parametrize(
+    ("texts", "masking", "said"),
+    [
+        (["我的天地很大", "good dog"], "whole_words", ["46% of the characters are Chinese"]),
+        (["我的天地很大", "good dog"], "tokens", []),
+        (["the good dog", "是 the big house is a small tree"], "whole_words", []),
+    ],
+)
+def test_whole_words_of_chinese_texts_say_what_they_are(texts, masking, said, tiny, tmp_path):
+    path = tmp_path / "texts.jsonl"
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
+    run, task = prepare("pretrain", [f"data.train={path}", f"model={tiny}", f"options.masking={masking}"])
+    notes: list[str] = []
+    read_and_fit([str(path)], task, run.data, notes.append)
+    found = [note for note in notes if "chinese_words" in note]
+    assert len(found) == len(said) and all(part in note for part, note in zip(said, found, strict=True))

@@ -114,6 +114,10 @@ def test_the_most_used_stay_and_of_equals_the_lower_id():
     wanted = vocabulary.trim(counts, vocabulary.num_required + 1, wanted=[free[0]])
     assert set(wanted.old_ids.tolist()) - required == {free[0]}
     assert len(vocabulary.trim(counts, 10**6).old_ids) == old.get_vocab_size()
+    counts[free[:-2]] = 0
+    filled = vocabulary.trim(counts, vocabulary.num_required + 4)
+    assert set(filled.old_ids.tolist()) - required == {free[-1], free[-2], free[0], free[1]}
+    assert (filled.num_used, filled.num_filled, filled.num_dropped_used) == (2, 2, 0)
     with pytest.raises(
         ConfigError, match=rf"keep: 3 is less than the {vocabulary.num_required} tokens that must"
     ):
@@ -146,7 +150,9 @@ def test_chinese_characters_inside_words_go_only_where_no_word_has_them():
     content = content_of(old)
     content["model"]["vocab"]["##中"] = len(content["model"]["vocab"])
     counts = np.zeros(len(content["model"]["vocab"]), np.int64)
-    assert "##中" not in Vocabulary(content).trim(counts).tokens()
+    for keep in (None, 10**6):
+        assert "##中" not in Vocabulary(content).trim(counts, keep).tokens()
+    assert "[unused1]" not in Vocabulary(content).trim(counts, 10**6).tokens()
     content["normalizer"]["handle_chinese_chars"] = False
     assert "##中" in Vocabulary(content).trim(counts).tokens()
 

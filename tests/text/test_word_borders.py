@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import pickle
+from functools import cache
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tests.conftest import make_encoder
 from tokenizers import Tokenizer as Rust
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
@@ -188,6 +193,10 @@ def test_a_tokenizer_in_python_knows_its_special_tokens(tmp_path):
     names = np.array(tokenizer.convert_ids_to_tokens(range(len(found.is_ordinary))))
     assert set(names[found.is_ordinary]) == {"to@@", "kyo", "is", "t", "o@@"}
     row = np.array([tokenizer.vocabulary[token] for token in ("to@@", "kyo", "is")])
+    asked = load_tokenizer(tmp_path, 64, DataConfig())
+    asked.use_mask_token("is")
+    assert asked.mask_token == pickle.loads(pickle.dumps(asked)).mask_token == "is"
+    assert asked.vocabulary == tokenizer.vocabulary
     assert tokenizer.word_borders.between(row).tolist() == [False, True]
 
 
@@ -202,3 +211,26 @@ def test_special_tokens_by_every_way_of_naming_them(tmp_path):
     own = Tokenizer(rust, {"mask_token": {"content": "<gap>"}, "pad_token": "<pad>", "cls_token": "[CLS]"}, 8)
     assert own.mask_token == "<gap>"
     assert own.special_ids() == {0, 1, 2, 4}  # not the word that a user has added
+
+
+@given(
+    st.lists(
+        st.sampled_from(
+            ["the", "foxes", "unbelievably", " ", "\n", "我", "爱北京", ",", "é", "3.14", "(", "'t", "привет"]
+        ),
+        max_size=20,
+    ).map("".join)
+)
+def test_wordpiece_words_are_those_of_the_tokenizers_library(text):
+    rust = wordpiece()
+    result = rust.encode(text, add_special_tokens=False)
+    words = np.array(result.word_ids, dtype=float)
+    between = Tokenizer(rust, {}, 512).word_borders.between(np.array(result.ids, np.int64))
+    known = np.array(result.ids) != rust.token_to_id("[UNK]")
+    both = known[1:] & known[:-1]
+    assert ((np.diff(words) != 0) == between)[both].all()
+
+
+@cache
+def wordpiece() -> Rust:
+    return train_wordpiece()

@@ -147,14 +147,25 @@ def result_lines(result: TrimResult) -> list[str]:
     ]  # fmt: skip
     kept = (
         f"kept: {result.num_special:,} special, {result.num_base:,} single characters, "
-        f"{result.num_used:,} more of {result.num_texts:,} texts"
+        f"{result.num_used:,} pieces that {result.num_texts:,} texts use"
+    )
+    filled = (
+        [f"filled up: {result.num_filled:,} more, the first of the vocabulary"] if result.num_filled else []
     )
     dropped = (
         [f"left out: {result.num_dropped_used:,} pieces that the texts use, the rarest ones"]
         if result.num_dropped_used
         else []
     )
-    return [*aligned(["", "before", "after", ""], rows), "", kept, *dropped, "", *effect_lines(result.effect)]
+    return [
+        *aligned(["", "before", "after", ""], rows),
+        "",
+        kept,
+        *filled,
+        *dropped,
+        "",
+        *effect_lines(result.effect),
+    ]
 
 
 def effect_lines(effect: Effect) -> list[str]:

@@ -51,6 +51,8 @@ class TrimResult:
     """Single characters, which stay so that nothing becomes unknown."""
     num_used: int
     """Other pieces that stay since texts use them."""
+    num_filled: int
+    """Further pieces, the first of the vocabulary, where texts use fewer than `keep` has room for."""
     num_dropped_used: int
     """Pieces that texts use and that had no room."""
     effect: Effect
@@ -85,7 +87,8 @@ def trim(  # noqa: PLR0913  (what a user can choose)
         texts: one file or several with texts of the kind that the model is for; all text columns count.
         out: the folder to write; it must not exist, or be empty.
         overrides: `data.name=value`, how to read the files.
-        keep: how many tokens stay in all; without it all that the texts use.
+        keep: how many tokens stay in all; without it all that the texts use. Where they use fewer, the first
+            others of the vocabulary stay.
         held_out: a file to measure on; with targets, a trained model is also scored before and after. Without
             it a tenth of the texts is set aside: they are not counted.
         prompts: texts that stand before texts, such as "query: ": their pieces stay in any case.
@@ -128,6 +131,7 @@ def trim(  # noqa: PLR0913  (what a user can choose)
         trimmed.num_special,
         trimmed.num_base,
         trimmed.num_used,
+        trimmed.num_filled,
         trimmed.num_dropped_used,
         effect,
     )

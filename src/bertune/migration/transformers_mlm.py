@@ -69,7 +69,14 @@ def _put_new_encoder(job: Job) -> None:
         sheet.note(f"--model_type {kind}: a bert is made, which computes the same under other names")
     sheet.put("model", NEW, "a tokenizer is trained on the training rows, and the weights are drawn")
     overrides = values["config_overrides"]
-    sheet.put("options.new", {**DEFAULT_SIZES, **(_read_overrides(job, overrides) if overrides else {})})
+    sizes = {**DEFAULT_SIZES, **(_read_overrides(job, overrides) if overrides else {})}
+    longest = values["max_seq_length"]
+    if longest is not None and longest > sizes["max_positions"]:
+        raise ConfigError(
+            f"run_mlm.py: --max_seq_length {longest} is more than the {sizes['max_positions']} positions of "
+            f"the new model; add --config_overrides max_position_embeddings={longest}"
+        )
+    sheet.put("options.new", sizes)
 
 
 def _read_overrides(job: Job, text: str) -> JSON:
@@ -128,10 +135,10 @@ def _add_differences(job: Job) -> None:
     if job.values["line_by_line"]:
         job.differences.append("A line that is too long is read in several pieces; there it is cut.")
     else:
-        job.differences.append(
-            "Texts are joined without special tokens between them, and nothing is dropped; there each line "
-            "has them, and what fills no row at the end of a thousand lines is left out."
-        )
+        job.differences += [
+            "Texts are joined without special tokens between them, and nothing is dropped; there each line",
+            "has them, and what fills no row at the end of a thousand lines is left out.",
+        ]
     job.differences.append("Dev rows are masked in the same way in every evaluation.")
 
 

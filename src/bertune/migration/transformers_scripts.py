@@ -207,7 +207,8 @@ def _put_cadence(job: Job) -> None:
     if strategy == "no" and values.has("eval_steps"):
         sheet.note("--eval_steps: without effect, since --eval_strategy is not steps")
     logging = _steps(job, "logging_steps") if values["logging_strategy"] == "steps" else None
-    if strategy != "no" and "data.dev" not in sheet.values:
+    has_dev_rows = "data.dev" in sheet.values or bool(sheet.values.get("data.dev_fraction"))
+    if strategy != "no" and not has_dev_rows:
         sheet.note(f"--eval_strategy {strategy}: without effect, since there is no validation file")
         strategy = "no"
     every = {"no": "end", "epoch": "epoch"}.get(strategy) or _steps(job, "eval_steps") or logging or 500
@@ -231,7 +232,7 @@ def _put_cadence(job: Job) -> None:
     )
     if trackers:
         sheet.put("log.trackers", trackers)
-    if "data.dev" not in sheet.values:
+    if not has_dev_rows:
         return
     if every == "end":
         job.differences.append("The dev rows choose nothing, and the last model is kept, as there.")

@@ -5,10 +5,11 @@ Source: Devlin et al. 2018, arXiv 1810.04805.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -38,7 +39,8 @@ from bertune.tasks.base.packing import (
 )
 from bertune.tasks.base.pretrain_options import PretrainOptions
 from bertune.tasks.base.task import Note, Task
-from bertune.text.segment import load_segmenter, segmenter_name, word_starts
+from bertune.text.segment import chinese_share, load_segmenter, segmenter_name, word_starts
+from bertune.text.tokenizer import Tokenizer as TextTokenizer
 from bertune.types import (
     JSON,
     Batch,
@@ -57,6 +59,8 @@ if TYPE_CHECKING:
 
     from bertune.heads.masked_lm import MaskedLMOutput
 
+SAMPLE_SIZE = 1000
+"""The number of rows that are looked at to tell whether texts are Chinese."""
 EVALUATION_SEED = 0
 """Evaluations mask the same tokens of a text in every call, every run and every process."""
 
@@ -100,6 +104,12 @@ class Pretrain(Task):
                 raise ConfigError(f"data.{name} is for labels, and pretrain learns from texts; leave it out")
         if self.options.masking == "chinese_words":
             load_segmenter()
+        sample = (text for example in itertools.islice(examples, SAMPLE_SIZE) for text in example.texts)
+        if self.options.masking == "whole_words" and (share := chinese_share(sample)) > 0.1:
+            note(
+                f"{share:.0%} of the characters are Chinese, and whole_words takes each of their tokens for "
+                "a word; options.masking=chinese_words finds the words of Chinese texts"
+            )
 
     def describe(self) -> str:
         """Return one line about the problem."""
@@ -130,7 +140,11 @@ class Pretrain(Task):
             )
         if self.options.masking == "chinese_words":
             self._segmenter_name = segmenter_name()
-        self._vocabulary = MaskVocabulary.from_tokenizer(tokenizer, self.options.mask_token)
+        asked = self.options.mask_token
+        self._vocabulary = MaskVocabulary.from_tokenizer(tokenizer, asked)
+        own = cast(TextTokenizer, tokenizer)
+        if asked is not None and asked != own.mask_token:
+            own.use_mask_token(asked)
         self._readings = default_pinyin(tokenizer)
 
     def encode(self, examples: Sequence[Example], tokenizer: Tokenizer) -> list[EncodedExample]:

@@ -142,6 +142,13 @@ class PythonBackend:
         """Return the tokens that are no part of the model's vocabulary, by id."""
         return dict(self._hf.added_tokens_decoder)
 
+    def use_mask_token(self, token: str) -> None:
+        """Let a token of the vocabulary stand for hidden ones."""
+        self._hf.add_special_tokens({"mask_token": token})
+        settings = {**json.loads(self.files["tokenizer_config.json"]), "mask_token": token}
+        content = json.dumps(settings, ensure_ascii=False).encode()
+        self.files = {**self.files, "tokenizer_config.json": content}
+
     def special_tokens(self) -> dict[str, str]:
         """Return the special tokens by their names, such as mask_token."""
         return {name: str(token) for name, token in self._hf.special_tokens_map.items() if token}
@@ -184,6 +191,11 @@ class PythonTokenizer(Tokenizer):
     def notes(self) -> list[str]:
         """Return what a user should know."""
         return [f"{self._rust.class_name} has no fast form, so texts are tokenized by Python: this is slower"]
+
+    def use_mask_token(self, token: str) -> None:
+        """Let a token of the vocabulary stand for hidden ones; see `Tokenizer.use_mask_token`."""
+        self._rust.use_mask_token(token)
+        self._settings = {**self._settings, "mask_token": token}
 
     def token_spans(self, texts: Sequence[str]) -> list[tuple[list[int], list[tuple[int, int]]]]:
         """Refuse: tokenizers in Python do not say which characters a token stands for."""

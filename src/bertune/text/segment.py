@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib.util
 import itertools
 import logging
+import re
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from bertune.text.tokenizer import Tokenizer as TextTokenizer
 from bertune.types import Tokenizer
 
 BoolArray = npt.NDArray[np.bool_]
+_HAN = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\U00020000-\U0003ffff]")
 IntArray = npt.NDArray[np.int64]
 SegmenterName = Literal["auto", "rjieba", "jieba"]
 
@@ -82,6 +84,16 @@ def _load_jieba() -> Callable[[str], list[str]]:
         tokenizer = jieba.Tokenizer()
         tokenizer.initialize()
     return lambda text: list(tokenizer.cut(text, HMM=True))
+
+
+def chinese_share(texts: Iterable[str]) -> float:
+    """Return the share of Chinese characters among all that are no blanks.
+
+    >>> chinese_share(["我 see"])
+    0.25
+    """
+    counts = [(len(_HAN.findall(text)), len("".join(text.split()))) for text in texts]
+    return sum(han for han, _ in counts) / max(1, sum(length for _, length in counts))
 
 
 def word_starts(

@@ -155,6 +155,11 @@ class Tokenizer:
         self._truncating.clear()
         self.clear_word_cache()
 
+    def use_mask_token(self, token: str) -> None:
+        """Let a token of the vocabulary stand for hidden ones, also in the folder that `save` writes."""
+        self.keep_whole(token)
+        self._settings = {**self._settings, "mask_token": token}
+
     def clear_word_cache(self) -> None:
         """Free the memory of the word cache, after many texts."""
         self.__dict__.pop("_word_cache", None)

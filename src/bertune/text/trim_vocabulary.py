@@ -17,6 +17,7 @@ pieces, so the piece with that score stays.
 from __future__ import annotations
 
 import copy
+import itertools
 import json
 import string
 from collections.abc import Collection, Iterable, Sequence
@@ -50,6 +51,7 @@ class TrimmedVocabulary:
         num_special: special and added tokens.
         num_base: pieces that stay so that nothing becomes unknown.
         num_used: other pieces that the texts use, and that stay.
+        num_filled: further pieces, the first of the vocabulary, where the texts use fewer than have room.
         num_dropped_used: pieces that the texts use, and that go.
     """
 
@@ -59,6 +61,7 @@ class TrimmedVocabulary:
     num_special: int
     num_base: int
     num_used: int
+    num_filled: int
     num_dropped_used: int
 
     def new_ids(self) -> dict[int, int]:
@@ -114,7 +117,8 @@ class Vocabulary:
         special = {self._ids[name] for name in names if name in self._ids}
         unk_id = content["model"].get("unk_id")
         self._special = special | ({unk_id} if unk_id is not None else set())
-        self._base = self._base_ids()
+        base, self._unreachable = self._base_ids()
+        self._base = base - self._special
 
     @property
     def num_tokens(self) -> int:
@@ -164,7 +168,8 @@ class Vocabulary:
 
         Args:
             counts: (V,) how often each id occurs in the texts.
-            keep: how many tokens stay in all; None for every one that is used.
+            keep: how many tokens stay in all; None for every one that is used. Where fewer are used, the
+                first others of the vocabulary stay, which mostly are the most frequent ones.
             wanted: ids that stay whatever their counts.
 
         Raises:
@@ -180,7 +185,8 @@ class Vocabulary:
         free = [i for i in order if i in self._pieces and i not in required and i not in wanted_ids]
         room = len(free) if keep is None else keep - self.num_required - len(wanted_ids)
         chosen = {*free[:room], *wanted_ids}
-        old_ids = self._place(sorted(required | chosen))
+        filled = self._unused(required | chosen, room - len(free))
+        old_ids = self._place(sorted({*required, *chosen, *filled}))
         return TrimmedVocabulary(
             np.array(old_ids, np.int64),
             _rewritten(self._content, old_ids),
@@ -188,8 +194,14 @@ class Vocabulary:
             self.num_special,
             self.num_base,
             len(chosen),
+            len(filled),
             len(free) - len(free[:room]),
         )
+
+    def _unused(self, kept: set[int], room: int) -> list[int]:
+        """Return the first pieces that are not kept, as many as there is room for."""
+        others = (number for number in self._pieces if number not in kept and number not in self._unreachable)
+        return list(itertools.islice(others, max(room, 0)))
 
     def _place(self, kept: Sequence[int]) -> list[int]:
         """Return kept ids of pieces in their new order, and after them those that are added to the model."""
@@ -198,14 +210,12 @@ class Vocabulary:
         placed = [number if number in fixed else next(others) for number in range(len(kept))]
         return [*placed, *self._extra]
 
-    def _base_ids(self) -> set[int]:
+    def _base_ids(self) -> tuple[set[int], set[int]]:
+        """Return the ids that must stay, and those that no text can have."""
         model = self._content["model"]
         if model["type"] == "Unigram":
-            base = _unigram_base(model["vocab"], byte_fallback=bool(model.get("byte_fallback")))
-        else:
-            isolates = _isolates_signs(self._content)
-            base = _wordpiece_base(self._ids, _prefix(model), isolates=isolates)
-        return base - self._special
+            return _unigram_base(model["vocab"], byte_fallback=bool(model.get("byte_fallback"))), set()
+        return _wordpiece_base(self._ids, _prefix(model), isolates=_isolates_signs(self._content))
 
 
 def special_names(settings: JSON) -> set[str]:
@@ -265,8 +275,8 @@ def _unigram_base(vocab: Sequence[tuple[str, float]], *, byte_fallback: bool) ->
     return base | {lowest}
 
 
-def _wordpiece_base(ids: dict[str, int], prefix: str, *, isolates: bool) -> set[int]:
-    """Return the ids of single characters, and of pieces that these cannot spell.
+def _wordpiece_base(ids: dict[str, int], prefix: str, *, isolates: bool) -> tuple[set[int], set[int]]:
+    """Return the ids of single characters and of pieces that these cannot spell, and those of no text.
 
     Where Chinese characters and punctuation are words by themselves, none of them continues a word, and no
     longer piece that has one is ever used.
@@ -276,16 +286,17 @@ def _wordpiece_base(ids: dict[str, int], prefix: str, *, isolates: bool) -> set[
         is_whole = len(inner) == 1 and not continues
         return is_whole or not (isolates and any(map(_is_isolated, inner)))
 
-    base = set()
+    base, unreachable = set(), set()
     for piece, number in ids.items():
         continues = bool(prefix) and piece.startswith(prefix) and len(piece) > len(prefix)
         inner = piece[len(prefix) :] if continues else piece
         if not is_reachable(inner, continues=continues):
+            unreachable.add(number)
             continue
         spelled = [prefix + c if continues or place else c for place, c in enumerate(inner)]
         if len(inner) == 1 or any(part not in ids for part in spelled):
             base.add(number)
-    return base
+    return base, unreachable
 
 
 def _is_isolated(character: str) -> bool:

@@ -177,7 +177,7 @@ class _Lattice:
         _log_sums(self.backward, after, self.ends, values)
         total = before[self.last]
         share = np.exp(before[self.starts] + values + after[self.ends] - total[self.words])
-        return np.bincount(self.pieces, share * weights[self.words], num_pieces)
+        return np.bincount(self.pieces, share * weights[self.words], num_pieces).astype(np.float64)
 
     def best(self, scores: Floats) -> Floats:
         """Return the score of the best way to divide each word: (N,)."""

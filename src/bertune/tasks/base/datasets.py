@@ -199,8 +199,7 @@ def encode_datasets(
         for split in SPLIT_NAMES:
             examples: Sequence[Example] = getattr(splits, split)
             if examples:
-                encoded = _encode_in_chunks(task, examples, tokenizer)
-                datasets[split] = EncodedDataset(pack_rows(task, encoded) if split == "train" else encoded)
+                datasets[split] = EncodedDataset(_encode(task, examples, tokenizer, packs=split == "train"))
                 _print_report(console, split, datasets[split], tokenizer, task.report())
         return datasets
     key = _tokens_key(splits.cache_key, task, tokenizer)
@@ -216,10 +215,16 @@ def encode_datasets(
     return datasets
 
 
-def _encode_in_chunks(task: Task, examples: Sequence[Example], tokenizer: Tokenizer) -> list[EncodedExample]:
-    """Return examples as tokens; what the tokenizer makes of all texts at once takes much more memory."""
+def _encode(
+    task: Task, examples: Sequence[Example], tokenizer: Tokenizer, *, packs: bool
+) -> list[EncodedExample]:
+    """Return examples as tokens, in chunks: the tokenizer's result for all texts at once is much larger."""
     size = CHUNK_SIZE if task.is_chunkable(examples) else len(examples)
-    return [row for chunk in iter_chunks(examples, size) for row in task.encode(chunk, tokenizer)]
+    rows: list[EncodedExample] = []
+    for chunk in iter_chunks(examples, size):
+        encoded = task.encode(chunk, tokenizer)
+        rows += pack_rows(task, encoded) if packs else encoded
+    return rows
 
 
 def pack_rows(task: Task, rows: list[EncodedExample]) -> list[EncodedExample]:

@@ -143,10 +143,8 @@ def _find_mask_id(own: str | None, asked: str | None, vocabulary: dict[str, int]
             f"options.mask_token: {asked!r} is no token of this vocabulary{did_you_mean(asked, vocabulary)}"
         )
     if asked != own and vocabulary[asked] in special:
-        raise ConfigError(
-            f"options.mask_token: {asked!r} is a special token that has another use; name one that no text "
-            "has, such as [unused1]"
-        )
+        advice = f"leave it out: this tokenizer has {own}" if own else "name one that no text has"
+        raise ConfigError(f"options.mask_token: {asked!r} is a special token that has another use; {advice}")
     return vocabulary[asked]
 
 
