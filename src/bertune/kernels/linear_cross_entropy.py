@@ -20,8 +20,8 @@ from torch.nn import functional as F
 MAX_LOGITS = 1 << 24
 """Logits that exist at a time."""
 ROW_MULTIPLE = 64
-"""Products have a multiple of so many rows. The number of masked tokens differs from batch to batch, and oneDNN
-makes and keeps a program of megabytes for each shape: that took a fifth of the time, and 0.3 GB in 14 steps."""
+"""Products have a multiple of so many rows. The number of masked tokens differs from batch to batch, and
+oneDNN makes and keeps a program of megabytes for each shape: a fifth of the time, 0.3 GB in 14 steps."""
 
 
 def linear_cross_entropy(features: Tensor, table: Tensor, bias: Tensor, ids: Tensor) -> Tensor:
