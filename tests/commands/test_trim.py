@@ -173,6 +173,23 @@ def test_a_model_of_words_counts_its_own_tokens(kind, encoders, tmp_path):
     assert result.effect.scores.disagreements == 0
 
 
+def test_a_pretrained_model_fills_with_the_tokens_that_are_left(encoders, tmp_path, texts):
+    run, _ = train("pretrain", encoders("bert"), tmp_path, [{"text": text} for text in SENTENCES])
+    result = trim(run, texts, tmp_path / "out")
+    assert result.effect.scores is None  # a perplexity of fewer tokens is another figure
+    text = "the [MASK] sleeps in the house"
+    scores = []
+    for folder, k in ((run, result.before.tokens), (tmp_path / "out", result.after.tokens)):
+        model = bertune.load(folder, precision="fp32")
+        filled = model.fill(text, k=k)
+        tokens = model.tokenizer.convert_ids_to_tokens([one["token"] for one in filled])
+        scores.append(dict(zip(tokens, [one["score"] for one in filled], strict=True)))
+    ratios = [scores[0][token] / scores[1][token] for token in scores[1]]
+    assert len(ratios) > 50
+    assert max(ratios) < 1
+    np.testing.assert_allclose(ratios, ratios[0], rtol=1e-4)  # the same logits, shared among fewer tokens
+
+
 @pytest.mark.parametrize(("task", "options"), [("match", {}), ("regress", {})])
 def test_both_texts_of_pairs_count(task, options, encoders, tmp_path):
     run, data = train(task, encoders("bert"), tmp_path, PAIRS, **options)
@@ -240,6 +257,7 @@ def test_a_pickled_checkpoint_with_a_tied_decoder_and_a_vocabulary_file(encoders
     )
     (source / "LICENSE").write_text("MIT")
     (source / "tf_model.h5").write_bytes(b"other weights")
+    (source / "manifest.json").write_text('{"of": "the cache"}')
     result = trim(source, texts, out)
     after = load_file(out / "model.safetensors")
     assert "cls.predictions.decoder.weight" not in after

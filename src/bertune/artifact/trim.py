@@ -20,6 +20,7 @@ from torch import Tensor
 from bertune.artifact.artifact import sha256_of_tensors
 from bertune.artifact.file_hashes import WEIGHTS
 from bertune.artifact.sentence_transformers import is_sentence_transformers_folder
+from bertune.data.dataset_cache import MANIFEST
 from bertune.encoders.pretrained import PretrainedFolder
 from bertune.errors import ConfigError, listed
 from bertune.files import folder_size, read_json_object, write_json, write_text
@@ -41,6 +42,8 @@ _COPIED = {".json", ".jsonl", ".md", ".txt", ".yaml", ".yml"}
 _OF_TOKENIZER = {"tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "unigram.json",
                  "merges.txt", "added_tokens.json", "bpe.codes", "dict.txt"}  # fmt: skip
 """Files of a tokenizer with the whole vocabulary, or with old ids."""
+_LEFT_OUT = {*_OF_TOKENIZER, MANIFEST}
+"""The manifest is that of a folder in bertune's cache."""
 _CARD_TITLE = "## Trimmed vocabulary"
 
 
@@ -178,7 +181,7 @@ def _copy_files(folder: PretrainedFolder, out: Path) -> None:
     for place in dict.fromkeys((Path(), inside)):
         for file in sorted((folder.root / place).iterdir()):
             is_text = file.suffix in _COPIED or file.name.upper().startswith(("LICENSE", "LICENCE", "NOTICE"))
-            is_other = file.name in _OF_TOKENIZER or file.name.endswith(".index.json")
+            is_other = file.name in _LEFT_OUT or file.name.endswith(".index.json")
             if file.is_file() and is_text and not is_other:
                 shutil.copyfile(file, out / place / file.name)
     if is_sentence_transformers_folder(folder.root):

@@ -82,7 +82,7 @@ def trim(  # noqa: PLR0913  (the options of a command)
     quiet: opt.Quiet = False,
     debug: opt.Debug = False,
 ) -> None:
-    """Copy a model with the tokens that texts use.
+    """Copy a model with the tokens alone that your texts use.
 
     Special tokens and single characters stay, so nothing becomes unknown. Says what changes on other texts.
     """
@@ -195,7 +195,8 @@ def effect_lines(effect: Effect) -> list[str]:
             else ""
         )
         lines.append(f"{scores.metric} after minus before: {scores.difference:+.4f}{between}")
-        lines.append(f"rows predicted otherwise: {scores.disagreements:,} of {scores.rows:,}")
+        if scores.disagreements is not None:
+            lines.append(f"rows predicted otherwise: {scores.disagreements:,} of {scores.rows:,}")
     return lines
 
 

@@ -245,7 +245,7 @@ def _measure(
     tokens = compare_tokens(old, new, trimmed.old_ids, source.tokenizer.unk_token_id)
     vectors = measure.vectors(source.folder.root, part, held.texts)
     scores = None
-    if held.file is not None and source.makes_predictions:
+    if held.file is not None and source.has_comparable_scores:
         try:
             scores = measure.scores(source.folder.root, part, held.file, held.overrides)
         except BertuneError as error:

@@ -70,8 +70,8 @@ class ScoreChange:
     interval: tuple[float, float] | None
     """95 %, of the difference."""
     rows: int
-    disagreements: int
-    """Rows that are predicted otherwise."""
+    disagreements: int | None
+    """Rows that are predicted otherwise; None where a prediction is a number."""
 
 
 @dataclass(frozen=True)
@@ -190,5 +190,5 @@ class Measure:
             pair.main.difference,
             pair.main.interval,
             result.num_rows,
-            pair.num_disagreements,
+            None if pair.mcnemar is None else pair.num_disagreements,
         )

@@ -49,9 +49,15 @@ class TrimSource:
     """What the model puts before texts."""
 
     @property
-    def makes_predictions(self) -> bool:
-        """Tell whether the model can be scored: it is more than an encoder."""
-        return self.task is not None or is_sentence_transformers_folder(self.folder.root)
+    def has_comparable_scores(self) -> bool:
+        """Tell whether scores before and after mean the same.
+
+        An encoder alone has none. Masked tokens are guessed among those of the vocabulary, so a perplexity of
+        fewer ones is another figure.
+        """
+        if self.task is not None:
+            return type(self.task).__name__ != "Pretrain"
+        return is_sentence_transformers_folder(self.folder.root)
 
     def special_names(self) -> set[str]:
         """Return the tokens that the files of the tokenizer call special."""
