@@ -311,7 +311,7 @@ def measure(spec: Spec, threads: int | None) -> Result:
 
 def child(words: str) -> None:
     spec = Spec(**json.loads(words))
-    works: dict[str, Callable[[Spec], Result]] = {"make": make, "machine": lambda _: machine(None)}  # type: ignore[arg-type]
+    works: dict[str, Callable[[Spec], Result]] = {"make": make, "machine": lambda _: machine(None)}
     if work := works.get(spec.what):
         print(json.dumps(work(spec)))
         return

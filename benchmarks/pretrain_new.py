@@ -100,7 +100,7 @@ def main() -> None:
     if not hasattr(filler, "fill"):
         return
     for sentence in SENTENCES:
-        print(sentence, filler.fill(sentence, k=5))
+        print(sentence, *(token["token_str"] for token in filler.fill(sentence, k=5)), sep="  ")
 
 
 if __name__ == "__main__":

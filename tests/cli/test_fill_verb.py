@@ -28,6 +28,7 @@ def test_a_table_for_each_text(tiny):
     one, two = found.stdout.split("\n\n")
     lines = one.splitlines()
     assert lines[0] == ONE
+    assert all(line.split()[-1].startswith("0.0") for line in lines[2:])
     expected = bertune.load(tiny, precision="fp32").fill(ONE, 3)
     scores = [line.split()[-1] for line in lines[2:]]
     assert scores == [f"{filling['score']:.4f}" for filling in expected]

@@ -94,22 +94,6 @@ def test_pieces_give_what_the_whole_gives(tiny, whole, tmp_path):
     assert_close(out, expected)
 
 
-def test_pretraining_in_pieces_gives_what_the_whole_gives(tiny, write, tmp_path):
-    """The word table is the decoder too, and it is in pieces between steps."""
-    data = write("rows.jsonl", ROWS[:25])
-    write("dev.jsonl", ROWS[25:])
-
-    def words(out: Path, **more: object) -> list[str]:
-        given = settings(tiny, data, out, adam_epsilon=1e-2, **more)[1:]
-        return [*(word for word in given if word != "options.dropout=0"), "options.packing=none"]
-
-    train("pretrain", words(tmp_path / "whole"), quiet=True)
-    process = launch(["pretrain", *words(tmp_path / "pieces", fsdp="true", micro_batches=3)])
-    _, said = process.communicate(timeout=120)
-    assert process.returncode == 0, said
-    assert_close(tmp_path / "pieces", tmp_path / "whole")
-
-
 def test_pieces_go_on_from_a_checkpoint_bit_for_bit(tiny, write, tmp_path):
     data = write("rows.jsonl", ROWS)
     words = {"fsdp": "true", "dropout": 0.1, "epochs": 20, "checkpoint_every": 3}

@@ -130,6 +130,22 @@ def test_without_the_package_the_extra_is_named(monkeypatch):
         locate_model("modelscope:org/name")
 
 
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("intfloat/multilingual-e5-small", "; e5-small is this encoder, from a package"),
+        ("e5-smal", "; did you mean 'e5-small'?"),
+        ("intfloat/other", ""),
+    ],
+)
+def test_packaged_encoders_are_named_where_the_hub_does_not_answer(name, expected):
+    with pytest.raises(ConfigError) as refused:
+        locate_model(name)
+    begin, _, end = str(refused.value).partition("; ")
+    assert "cannot be had from the Hub" in begin
+    assert f"; {end}" == expected or (not expected and not end)
+
+
 def test_a_mirror_of_the_hub_is_asked(tmp_path):
     asked = []
 

@@ -84,3 +84,16 @@ def test_a_folder_is_whole_or_not_there(tmp_path, monkeypatch):
         made(folder, NewEncoder(layers=1, hidden_size=32, vocab_size=80))
     assert json.loads((folder / "config.json").read_text()) == before
     assert [path.name for path in tmp_path.iterdir()] == ["encoder"]
+    with pytest.raises(ConfigError, match="No space left"):
+        made(tmp_path / "out" / "encoder")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_encoder_that_does_not_fit_into_memory_is_refused(tmp_path, monkeypatch):
+    def fail(*_: object) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(new, "draw_encoder", fail)
+    with pytest.raises(ConfigError, match=r"does not fit into memory.*width 64.*smaller"):
+        made(tmp_path / "out" / "encoder")
+    assert not (tmp_path / "out").exists()

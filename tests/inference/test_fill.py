@@ -164,6 +164,13 @@ def test_texts_that_cannot_be_filled(text, message, tiny):
         bertune.load(tiny).fill([text])
 
 
+def test_what_is_no_text_at_all(tiny):
+    model = bertune.load(tiny)
+    assert model.fill([]) == []
+    with pytest.raises(DataError, match=r"fill takes a text or a list of texts, got int \(5\)"):
+        model.fill(5)
+
+
 def test_a_long_text_with_its_mask_at_the_beginning_is_cut(tiny):
     model = bertune.load(tiny)
     assert model.fill("the [MASK] is " + "dog " * 80, 1)[0]["sequence"].startswith("the ")

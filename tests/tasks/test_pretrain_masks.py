@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -187,11 +188,21 @@ def test_words_of_scores_follow_the_marks_without_a_segmenter(tiny, file):
 
 
 def test_a_segmenter_that_is_missing_is_named_before_anything_is_written(tiny, file, tmp_path, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "rjieba", None)
-    monkeypatch.setitem(__import__("sys").modules, "jieba", None)
+    for package in ("rjieba", "jieba"):
+        monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(MissingExtra, match="chinese-words"):
         train(tiny, file, tmp_path / "out", "options.masking=chinese_words")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_model_fills_gaps_without_the_segmenter_of_its_training(tiny, file, tmp_path, monkeypatch):
+    pytest.importorskip("rjieba")
+    folder = train(tiny, file, tmp_path / "out", "options.masking=chinese_words", "train.max_steps=1").folder
+    for package in ("rjieba", "jieba"):
+        monkeypatch.setitem(sys.modules, package, None)
+    assert bertune.load(folder).fill("天[MASK]", k=1)
+    with pytest.raises(MissingExtra, match="chinese-words"):
+        bertune.evaluate(folder, str(file))
 
 
 def test_another_version_of_the_segmenter_takes_no_tokens_from_the_cache(tiny, file, tmp_path, monkeypatch):

@@ -168,8 +168,17 @@ def fill_lines(filled: FilledText) -> list[str]:
 def _token_lines(fillings: list[Filling]) -> Iterator[str]:
     from bertune.console import aligned
 
-    rows = [[_shown(filling), f"{filling['score']:.4f}"] for filling in fillings]
+    rows = [[_shown(filling), _score(filling["score"])] for filling in fillings]
     return (f"  {line}" for line in aligned(["token", "score"], rows))
+
+
+def _score(score: float) -> str:
+    """Write a probability in few digits.
+
+    >>> _score(0.25), _score(0.0000123)
+    ('0.2500', '1.2e-05')
+    """
+    return f"{score:.4f}" if score >= 5e-5 else f"{score:.1e}"
 
 
 def _shown(filling: Filling) -> str:

@@ -59,7 +59,7 @@ class NewEncoder(Section):
         """Return the number of heads: by default one for each 64 of the width, if these divide it.
 
         >>> NewEncoder(hidden_size=512).num_heads, NewEncoder(hidden_size=300).num_heads
-        (8, 5)
+        (8, 4)
         """
         if self.heads is not None:
             return self.heads

@@ -51,8 +51,15 @@ def _from_hub(name: str, small_files: list[str]) -> Path:
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise ConfigError(
             f"model: {name!r} is no folder here and cannot be had from the Hub: "
-            f"{_reason(error)}{did_you_mean(name, PACKAGED_MODELS)}"
+            f"{_reason(error)}{_advice(name)}"
         ) from None
+
+
+def _advice(name: str) -> str:
+    """Return what to type instead, where a packaged encoder is meant."""
+    if name.split("/")[-1] == "multilingual-e5-small":
+        return "; e5-small is this encoder, from a package"
+    return did_you_mean(name, PACKAGED_MODELS)
 
 
 def _from_modelscope(name: str, small_files: list[str]) -> Path:

@@ -7,6 +7,7 @@ the vector of [PAD] 0.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -62,6 +63,8 @@ def make_encoder_folder(
         ) from None
     finally:
         shutil.rmtree(part, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            folder.parent.rmdir()  # which is empty where nothing came of it
 
 
 def bert_config(options: NewEncoder, vocab_size: int) -> JSON:

@@ -45,7 +45,8 @@ def _unpacked_e5(path: Path) -> Path:
     from bertune.encoders import e5_file
 
     e5_file.check_size(path)
-    key = dataset_cache.cache_key({"file": e5_file.SHA256, "folder": _FOLDER_VERSION})
+    versions = [dataset_cache.FORMAT_VERSION, _FOLDER_VERSION]
+    key = dataset_cache.cache_key({"file": e5_file.SHA256, "versions": versions})
     note = Console().info
 
     def find() -> Path | None:

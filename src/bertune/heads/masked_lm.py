@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -90,9 +90,10 @@ class MaskedLMHead(Head):
         nn.init.zeros_(self.dense.bias)
         owners: dict[str, nn.Module] = {"dense": self.dense, "norm": self.norm, "decoder": self}
         for name in without_bias:  # zeros that are neither trained nor saved
-            bias = cast(Tensor, owners[name].bias).detach()
-            del owners[name].bias
-            owners[name].register_buffer("bias", bias, persistent=False)
+            owner = owners[name]
+            bias = owner.get_parameter("bias").detach()
+            del owner.bias
+            owner.register_buffer("bias", bias, persistent=False)
 
     def forward(  # type: ignore[override]
         self, states: Tensor, batch: Batch, word_table: Tensor

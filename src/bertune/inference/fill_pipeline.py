@@ -75,6 +75,8 @@ class FillPipeline(Pipeline):
         """
         self.check_k(k)
         ids = None if targets is None else self.target_ids([targets] if isinstance(targets, str) else targets)
+        if not isinstance(texts, Iterable):
+            raise DataError(f"fill takes a text or a list of texts, got {type(texts).__name__} ({texts!r})")
         every = [texts] if isinstance(texts, str) else texts
         items = [TextWithMasks(text, Location("texts", number)) for number, text in enumerate(every, 1)]
         filled = [_as_transformers(masks) for masks in self.fill_stream(items, k, ids)]

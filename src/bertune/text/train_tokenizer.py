@@ -18,7 +18,7 @@ from tokenizers import Tokenizer as Rust
 
 from bertune.config.new_encoder import SPECIAL_TOKENS, NewEncoder
 from bertune.errors import DataError
-from bertune.text.unigram import learn_pieces
+from bertune.text.unigram import learn_pieces, most_frequent
 from bertune.types import JSON
 
 UNKNOWN = "[UNK]"
@@ -31,6 +31,8 @@ COVERAGE = 0.9995
 SentencePiece."""
 MOST_WORDS = 8_000_000
 """Different words that are counted at most; then those seen least are forgotten."""
+MANY_WORDS = 200_000
+"""Different words from which on learning their pieces takes a while, so that it is announced."""
 MAX_PIECE_LENGTH = 16
 """Characters of a piece of Unigram."""
 SEEDS = 4
@@ -63,6 +65,8 @@ def train_tokenizer(texts: Iterable[str], options: NewEncoder, note: Note) -> Ru
             "options.new: the texts of the training rows have neither a letter nor a digit, so no tokenizer "
             "can be trained on them; look at data.train, and at data.columns for the column of the texts"
         )
+    if len(counts) > MANY_WORDS:
+        note(f"{len(counts)} different words counted, learning pieces of them")
     learn = _wordpiece if options.tokenizer == "wordpiece" else _unigram
     tokenizer, left_out = learn(counts, characters, options)
     size = tokenizer.get_vocab_size()
@@ -241,7 +245,7 @@ def _unigram(counts: dict[str, int], characters: Counter[str], options: NewEncod
     room = options.vocab_size - len(SPECIAL_TOKENS)
     chosen = _choose(characters, room)
     alphabet = {*chosen, BLANK} if BLANK in chosen else {*chosen[1:], BLANK}
-    counts = _without_unknown(counts, alphabet)
+    counts = most_frequent(_without_unknown(counts, alphabet))
     trainer = trainers.BpeTrainer(
         vocab_size=SEEDS * room,
         min_frequency=options.min_frequency,

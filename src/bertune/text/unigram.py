@@ -14,6 +14,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +35,7 @@ def learn_pieces(
     """Choose pieces, and the logarithm of the probability of each.
 
     Args:
-        counts: how often each word occurs; words hold characters of the alphabet alone.
+        counts: how often each word occurs; words hold characters of the alphabet alone. See `most_frequent`.
         alphabet: the characters; all of them are kept.
         seeds: pieces of several characters to choose from.
         size: how many pieces are kept at most.
@@ -43,7 +44,7 @@ def learn_pieces(
         The pieces with their scores, the most probable ones first.
     """
     pieces = [*alphabet, *seeds]
-    words = _most_frequent(counts)
+    words = list(counts)
     lattice = _Lattice.build(words, pieces)
     weights = np.array([counts[word] for word in words], dtype=np.float64)
     alternatives = _Lattice.build(seeds, pieces, with_whole=False)
@@ -70,14 +71,18 @@ def learn_pieces(
     return [(pieces[i], round(float(scores[i]), 6)) for i in order]
 
 
-def _most_frequent(counts: Mapping[str, int]) -> list[str]:
-    words, room = [], MOST_CHARACTERS
-    for word in sorted(counts, key=lambda word: (-counts[word], word)):
+def most_frequent(counts: Mapping[str, int]) -> dict[str, int]:
+    """Return as many of the most frequent words as the choice of pieces reads.
+
+    Of words that are equally frequent a checksum decides, not the alphabet, so that all beginnings are there.
+    """
+    kept, room = {}, MOST_CHARACTERS
+    for word in sorted(counts, key=lambda word: (-counts[word], crc32(word.encode()), word)):
         room -= len(word)
         if room < 0:
             break
-        words.append(word)
-    return words
+        kept[word] = counts[word]
+    return kept
 
 
 def _log_probabilities(expected: Floats, kept: NDArray[np.bool_]) -> Floats:

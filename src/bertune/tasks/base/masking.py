@@ -16,6 +16,7 @@ import math
 import re
 from dataclasses import dataclass, replace
 from enum import IntEnum
+from functools import cached_property
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -104,6 +105,11 @@ class MaskVocabulary:
     is_ordinary: BoolArray
     continues_word: BoolArray
     ends_word: BoolArray
+
+    @cached_property
+    def ordinary_ids(self) -> IntArray:
+        """Return the ids of all ordinary tokens, ascending."""
+        return np.flatnonzero(self.is_ordinary)
 
     @classmethod
     def from_tokenizer(cls, tokenizer: Tokenizer, mask_token: str | None = None) -> MaskVocabulary:
@@ -207,7 +213,7 @@ def mask_tokens(
     hidden = _choose(ragged, ids, rows, vocabulary, options)
     keys, places = rows.keys[rows.row[hidden]], rows.place[hidden]
     fate = uniform(keys, places, _Stream.FATE)
-    ordinary = np.flatnonzero(vocabulary.is_ordinary)
+    ordinary = vocabulary.ordinary_ids
     drawn = ordinary[(uniform(keys, places, _Stream.REPLACEMENT) * len(ordinary)).astype(np.int64)]
     is_masked = fate < options.replace_by_mask
     is_random = ~is_masked & (fate < options.replace_by_mask + options.replace_by_random)
