@@ -7,10 +7,10 @@
 
 For every seed: the encoder is fine-tuned on `--labelled` rows (before); it is pretrained on the texts of all
 training rows, without their labels, for `--epochs` epochs; the result is fine-tuned on the same rows, at the
-same settings (after). The settings are the defaults, except those in `FINE_TUNING` and `OF_TASK`: vectors are means,
-since a pretrained encoder has no pooler any more. Texts that are dev rows too are left out of pretraining,
-and dev rows choose no checkpoint. Printed: scores, and mean and 95 % interval of the difference. Further
-arguments are settings of the pretraining, such as `options.whole_words=true`.
+same settings (after). The settings are the defaults, except those in `FINE_TUNING` and `OF_TASK`: vectors of
+labels are means, since a pretrained encoder has no pooler any more. Texts that are dev rows too are left out
+of pretraining, and dev rows choose no checkpoint. Printed: scores, and mean and 95 % interval of the
+difference. Further arguments are settings of the pretraining, such as `options.masking=whole_words`.
 """
 
 from __future__ import annotations
