@@ -175,7 +175,7 @@ def best_fit(sizes: Sequence[int], capacity: int) -> list[list[int]]:
 
     Examples:
         >>> best_fit([3, 9, 6, 1, 1], 10)
-        [[1, 3], [2, 0, 4]]
+        [[1, 4], [2, 0, 3]]
     """
     bins = _Bins()
     for number in sorted(range(len(sizes)), key=lambda n: -sizes[n]):
