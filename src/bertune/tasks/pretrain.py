@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 import numpy as np
 import numpy.typing as npt
 
-from bertune.config.auto_rates import TaskRates
 from bertune.config.new_encoder import NewEncoder
 from bertune.config.schema import DataConfig
 from bertune.data.labels import get_text
@@ -73,7 +72,6 @@ class Pretrain(Task):
     example_row: ClassVar[str] = '{"text": "The museum opens at nine, and closes at five."}'
     hf_auto_class: ClassVar[str] = "AutoModelForMaskedLM"
     pipeline_tag: ClassVar[str] = "fill-mask"
-    auto_rates: ClassVar[TaskRates] = TaskRates(head=None)
     row_options: ClassVar[frozenset[str] | None] = frozenset({"masking", "packing"})
     options: PretrainOptions
 
