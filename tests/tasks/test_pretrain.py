@@ -17,7 +17,6 @@ from bertune.encoders.load import load_encoder
 from bertune.errors import ConfigError, DataError
 from bertune.heads.model import Model
 from bertune.inference.predict import predict_dataset
-from bertune.tasks.base.datasets import pack_rows
 from bertune.tasks.base.reading import read_and_fit
 from bertune.text.load import load_tokenizer
 
@@ -44,7 +43,7 @@ def build(tiny: Path, file: Path, *settings: str):
     task.see_tokenizer(tokenizer)
     encoded = task.encode(examples, tokenizer)
     model = Model(encoder, task.head(encoder, report.pooler)).eval()
-    return task, EncodedDataset(pack_rows(task, encoded)), EncodedDataset(encoded), model
+    return task, EncodedDataset(task.pack(encoded)), EncodedDataset(encoded), model
 
 
 def train(tiny: Path, file: Path, out: Path, *settings: str, **more):

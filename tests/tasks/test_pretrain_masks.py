@@ -20,7 +20,6 @@ from bertune.data.batching import process_shares
 from bertune.data.dataset import EncodedDataset
 from bertune.errors import Interrupted, MissingExtra
 from bertune.tasks import pretrain
-from bertune.tasks.base.datasets import pack_rows
 from bertune.tasks.base.masking import hidden_word_begins
 from bertune.tasks.base.reading import read_and_fit
 from bertune.tasks.pretrain import EVALUATION_SEED
@@ -130,7 +129,7 @@ def build(folder: Path, file: Path, *settings: str):
     examples = read_and_fit([str(file)], task, run.data, lambda _: None)
     tokenizer = load_tokenizer(folder, 64, run.data)
     task.see_tokenizer(tokenizer)
-    rows = pack_rows(task, task.encode(examples, tokenizer))
+    rows = task.pack(task.encode(examples, tokenizer))
     return task, EncodedDataset(rows), tokenizer
 
 
@@ -231,7 +230,7 @@ def test_a_chinesebert_hides_the_readings_too(tmp_path, file):
     examples = read_and_fit([str(file)], task, run.data, lambda _: None)
     tokenizer = load_tokenizer(folder, 64, run.data, "pinyin")
     task.see_tokenizer(tokenizer)
-    dataset = EncodedDataset(pack_rows(task, task.encode(examples, tokenizer)))
+    dataset = EncodedDataset(task.pack(task.encode(examples, tokenizer)))
     batch = dataset.get_batch(range(len(dataset)), task.collate_target)
     masked = task.prepare(batch, 4)
     mask = tokenizer.vocabulary["[MASK]"]

@@ -21,12 +21,11 @@ from bertune.errors import ConfigError, DataError, did_you_mean
 from bertune.heads.masked_lm import MaskedLMOutput
 from bertune.inference.pipeline import Pipeline
 from bertune.inference.predict import MAX_BATCH_TOKENS
+from bertune.kernels.linear_cross_entropy import MAX_LOGITS
 from bertune.types import EncodedExample, Encoding, Location, Row
 
 MASKS = ("[MASK]", "<mask>")
 """What a user may write for the mask token, whatever the tokenizer calls it."""
-MAX_LOGITS = 1 << 24
-"""Scores that exist at a time."""
 CHUNK_TEXTS = 1024
 """Texts that are sorted by length together."""
 

@@ -8,7 +8,7 @@ from typing import Any
 from bertune.config.new_encoder import NEW
 from bertune.errors import ConfigError
 from bertune.migration.job import Job
-from bertune.migration.transformers_scripts import put_start, put_training_arguments, trains
+from bertune.migration.transformers_scripts import put_metric, put_start, put_training_arguments, trains
 from bertune.types import JSON
 
 SIZES = {
@@ -47,7 +47,7 @@ def run_mlm(job: Job) -> None:
         job.copy("max_seq_length")
         job.copy("mlm_probability")
         sheet.put("options.packing", "none" if values["line_by_line"] else "joined")
-        _put_metric(job)
+        put_metric(job, METRICS)
         put_training_arguments(job)
         _add_differences(job)
     _add_commands(job)
@@ -120,24 +120,13 @@ def _put_files(job: Job) -> None:
         sheet.note("--validation_split_percentage: without effect, since --validation_file is given")
 
 
-def _put_metric(job: Job) -> None:
-    name = job.values["metric_for_best_model"]
-    if name is None:
-        return
-    known = METRICS.get(name.removeprefix("eval_"))
-    if known is None:
-        job.sheet.note(f"--metric_for_best_model {name}: not available; options.metric names what decides")
-    else:
-        job.sheet.put("options.metric", known)
-
-
 def _add_differences(job: Job) -> None:
     if job.values["line_by_line"]:
         job.differences.append("A line that is too long is read in several pieces; there it is cut.")
     else:
         job.differences += [
-            "Texts are joined without special tokens between them, and nothing is dropped; there each line",
-            "has them, and what fills no row at the end of a thousand lines is left out.",
+            "Texts are joined with the token that ends a text between them, and nothing is dropped; there",
+            "each line also begins with one; what fills no row at the end of a thousand lines is left out.",
         ]
     job.differences.append("Dev rows are masked in the same way in every evaluation.")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from bertune.catalog.sets import find_set, set_settings
@@ -35,7 +35,7 @@ def run_glue(job: Job) -> None:
                 "write task: regress"
             )
         job.copy("max_seq_length")
-        _put_metric(job)
+        put_metric(job, METRICS)
         put_training_arguments(job)
     _add_commands(job)
 
@@ -54,7 +54,7 @@ def run_ner(job: Job) -> None:
         job.copy("max_seq_length")
         if values["task_name"] != "ner":
             sheet.put("options.scheme", "none", "one tag a word")
-        _put_metric(job)
+        put_metric(job, METRICS)
         put_training_arguments(job)
         job.differences.append(
             "Texts longer than max_length are read in windows, and only legal chains of tags are predicted."
@@ -118,11 +118,17 @@ def _put_files(job: Job) -> None:
         sheet.put("data.dev_fraction", 0.0, "no validation file: it trains on all rows, and scores none")
 
 
-def _put_metric(job: Job) -> None:
+def put_metric(job: Job, metrics: Mapping[str, str]) -> None:
+    """Put down which metric decides, or that it is not available.
+
+    Args:
+        job: the command.
+        metrics: the script's name of each metric to the one here.
+    """
     name = job.values["metric_for_best_model"]
     if name is None:
         return
-    known = METRICS.get(name.removeprefix("eval_"))
+    known = metrics.get(name.removeprefix("eval_"))
     if known is None:
         job.sheet.note(f"--metric_for_best_model {name}: not available; options.metric names what decides")
     else:

@@ -223,14 +223,8 @@ def _encode(
     rows: list[EncodedExample] = []
     for chunk in iter_chunks(examples, size):
         encoded = task.encode(chunk, tokenizer)
-        rows += pack_rows(task, encoded) if packs else encoded
+        rows += task.pack(encoded) if packs else encoded
     return rows
-
-
-def pack_rows(task: Task, rows: list[EncodedExample]) -> list[EncodedExample]:
-    """Return training rows as the task packs them, in the chunks in which the cache does it too."""
-    chunks = (rows[start : start + CHUNK_SIZE] for start in range(0, len(rows), CHUNK_SIZE))
-    return [row for chunk in chunks for row in task.pack(chunk)]
 
 
 def _print_report(
